@@ -1,0 +1,93 @@
+// Package chain runs filters in order inside one Envoy filter: one copy of the
+// body, one scan, one shared state. It knows no Envoy and no SDK; an adapter
+// feeds a [Stream] with an exchange's callbacks and offers it a [Host].
+package chain
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/llm"
+)
+
+// Chain is a configured list of filters. It is immutable and may be used from
+// many threads; a Stream may not.
+type Chain struct {
+	deps  *filter.Deps
+	slots []slot
+	needs filter.Needs
+	// strict: paths that are not recognised are refused, because with a key
+	// check or a guard in the chain an unread request would go around it.
+	strict bool
+	settings
+	metrics metrics
+}
+
+type slot struct {
+	name     string
+	factory  *filter.Factory
+	filter   filter.Filter
+	failOpen bool
+}
+
+func (s *slot) mode() filter.FailureMode {
+	if s.failOpen {
+		return filter.FailOpen
+	}
+	return filter.FailClosed
+}
+
+// ControlHeaders are the headers by which gateways tell each other what was
+// decided. A client's own are removed by Envoy before routes are matched, and
+// once more by the chain unless "controlHeaders: trust" is set.
+var ControlHeaders = []string{
+	"x-gateway-model-name",
+	"x-gateway-model-name-rewrite",
+	"x-gateway-base-model-name",
+	"x-gateway-inference-pool",
+	"x-gateway-destination-endpoint",
+	"x-gateway-destination-endpoint-subset",
+	"x-gateway-destination-endpoint-served",
+	"x-llm-d-model-name-rewrite",
+}
+
+// finish computes what follows from the filters.
+func (c *Chain) finish() {
+	for i := range c.slots {
+		c.needs |= c.slots[i].filter.Needs()
+		if c.slots[i].factory.Strict {
+			c.strict = true
+		}
+	}
+	if c.needs.Has(filter.NeedPrompt) {
+		c.needs |= filter.NeedRequest
+	}
+	c.metrics = newMetrics(c.deps.Metrics)
+}
+
+// Companion says where snapshots come from.
+func (c *Chain) Companion() Companion { return c.companion }
+
+// Deps returns what the filters were made with.
+func (c *Chain) Deps() *filter.Deps { return c.deps }
+
+// passes reports whether a path goes by without any filter, by configuration.
+// An entry matches the path itself and everything below it.
+func (c *Chain) passes(path string) bool {
+	return slices.ContainsFunc(c.passThrough, func(p string) bool {
+		rest, ok := strings.CutPrefix(path, strings.TrimSuffix(p, "/"))
+		return ok && (rest == "" || rest[0] == '/' || rest[0] == '?')
+	})
+}
+
+// recognise returns the API that method and path call, or llm.Unknown.
+func recognise(method, path string) llm.API {
+	api := llm.Match(path)
+	switch {
+	case api == llm.Models && method != "GET" && method != "HEAD",
+		api != llm.Models && method != "POST":
+		return llm.Unknown
+	}
+	return api
+}

@@ -1,0 +1,55 @@
+package chain
+
+import "github.com/inlet-proxy/inlet/shared/filter"
+
+// Host is one HTTP exchange as an adapter offers it to the chain. All calls
+// come from within the callbacks of that exchange.
+type Host interface {
+	// RequestHeaders and ResponseHeaders read the header maps. Pseudo headers
+	// (":method", ":path", ":status") are there too.
+	RequestHeaders() filter.Headers
+	ResponseHeaders() filter.Headers
+
+	// ApplyRequest applies header and body edits before the request goes on,
+	// and has the route chosen anew. Body edits do not overlap, are sorted and
+	// lie within the body that was fed to the stream; a content-length edit is
+	// among the header edits already.
+	ApplyRequest(headers []filter.HeaderEdit, body []filter.BodyEdit) error
+	// ApplyResponse applies header edits before the answer goes on.
+	ApplyResponse(headers []filter.HeaderEdit)
+
+	// Reply answers the client instead of the replica.
+	Reply(r *LocalReply)
+
+	// Call starts a call; its answer must come as Stream.Reply unless an error
+	// is returned here.
+	Call(c *filter.Call) error
+	// ResumeRequest lets a request go on that was held for a call.
+	ResumeRequest()
+
+	// Served returns the ip:port of the replica that answers, "" if unknown.
+	// Asked at the response headers.
+	Served() string
+	// Explain shows the one-line reason to the access log.
+	Explain(why []byte)
+}
+
+// LocalReply is an answer that Inlet gives itself.
+type LocalReply struct {
+	Status  int
+	Headers [][2]string
+	Body    []byte
+	Detail  string // short reason for Envoy's %RESPONSE_CODE_DETAILS%
+}
+
+// Action is what the adapter does after a callback.
+type Action uint8
+
+const (
+	// Continue lets what was held and what comes go on.
+	Continue Action = iota
+	// Hold keeps headers and body: more is needed, or a call is under way.
+	Hold
+	// Replied: a local reply was sent; nothing of the request goes on.
+	Replied
+)

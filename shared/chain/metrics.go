@@ -1,0 +1,63 @@
+package chain
+
+import "github.com/inlet-proxy/inlet/shared/filter"
+
+// metrics are what the chain itself counts. Names follow what dashboards of
+// this field use; durations are in milliseconds because Envoy's histograms
+// hold integers.
+type metrics struct {
+	requests, duration, ttft    filter.Metric
+	inputTokens, outputTokens   filter.Metric
+	refusals, failures, unsized filter.Metric
+}
+
+func newMetrics(m filter.Metrics) metrics {
+	return metrics{
+		requests:     m.Counter("inlet_request_total", "model_name", "pool", "outcome"),
+		duration:     m.Histogram("inlet_request_duration_ms", "model_name", "pool"),
+		ttft:         m.Histogram("inlet_request_ttft_ms", "model_name", "pool"),
+		inputTokens:  m.Counter("inlet_input_tokens_total", "model_name", "pool"),
+		outputTokens: m.Counter("inlet_output_tokens_total", "model_name", "pool"),
+		refusals:     m.Counter("inlet_refusal_total", "reason"),
+		failures:     m.Counter("inlet_filter_failure_total", "filter", "failure_mode"),
+		unsized:      m.Counter("inlet_usage_unknown_total", "model_name", "pool"),
+	}
+}
+
+// record counts a finished exchange.
+func (m *metrics) record(s *Stream, end filter.End) {
+	x := &s.x
+	series := filter.Values{x.Route.Model, x.Route.Pool}
+	m.requests.Record(1, filter.Values{x.Route.Model, x.Route.Pool, outcome(end)})
+	if !end.Complete || end.Status >= 400 {
+		return
+	}
+	m.duration.Record(s.c.deps.Now().Sub(x.Start).Milliseconds(), series)
+	if x.Response.FirstByte > 0 {
+		m.ttft.Record(x.Response.FirstByte.Milliseconds(), series)
+	}
+	if !s.c.needs.Has(filter.NeedUsage) {
+		return
+	}
+	if !x.Usage.Known {
+		m.unsized.Record(1, series)
+		return
+	}
+	m.inputTokens.Record(int64(x.Usage.Prompt), series)
+	m.outputTokens.Record(int64(x.Usage.Completion), series)
+}
+
+// outcome is the label value for how an exchange ended.
+func outcome(end filter.End) string {
+	switch {
+	case end.Refused:
+		return "refused"
+	case !end.Complete:
+		return "aborted"
+	case end.Status >= 500:
+		return "server_error"
+	case end.Status >= 400:
+		return "client_error"
+	}
+	return "ok"
+}

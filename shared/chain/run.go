@@ -1,0 +1,89 @@
+package chain
+
+import (
+	"fmt"
+	"runtime"
+
+	"github.com/inlet-proxy/inlet/shared/filter"
+)
+
+type hook uint8
+
+const (
+	hookRequestHeaders hook = iota
+	hookRequest
+	hookReply
+	hookResponseHeaders
+)
+
+// run calls one hook of one filter. A panic is the failure of that filter: its
+// effects of this hook are undone and its failure mode decides.
+func (s *Stream) run(i int, h hook, r *filter.Reply) (v filter.Verdict) {
+	s.x.Enter(i)
+	s.started = max(s.started, i+1)
+	defer s.recovered(i, s.x.Mark(), &v)
+	f := s.c.slots[i].filter
+	switch h {
+	case hookRequestHeaders:
+		return f.OnRequestHeaders(&s.x)
+	case hookRequest:
+		return f.OnRequest(&s.x)
+	case hookReply:
+		return f.OnReply(&s.x, r)
+	default:
+		return f.OnResponseHeaders(&s.x)
+	}
+}
+
+// finish calls OnDone, after which there is nothing left to decide.
+func (s *Stream) finish(i int, end filter.End) {
+	s.x.Enter(i)
+	var ignored filter.Verdict
+	defer s.recovered(i, s.x.Mark(), &ignored)
+	s.c.slots[i].filter.OnDone(&s.x, end)
+}
+
+// recovered is deferred directly, since only then recover works.
+func (s *Stream) recovered(i int, before filter.Mark, v *filter.Verdict) {
+	if p := recover(); p != nil {
+		s.x.Undo(before)
+		*v = s.failed(i, describe(p))
+	}
+}
+
+// failed counts a failure of filter i and returns the verdict of its failure mode.
+func (s *Stream) failed(i int, what string) filter.Verdict {
+	slot := &s.c.slots[i]
+	s.c.metrics.failures.Record(1, filter.Values{slot.name, string(slot.mode())})
+	s.c.deps.Log(filter.Error, fmt.Sprintf("filter %s %s (%s)", slot.name, what, slot.mode()))
+	s.x.Explain(slot.name, "failed")
+	if slot.failOpen {
+		return filter.Next
+	}
+	return filter.Deny(*refuseInternal())
+}
+
+// describe tells of a panic and where it came from. A value that is not a
+// runtime error may carry a piece of a prompt, so only its type is told.
+func describe(p any) string {
+	what := fmt.Sprintf("panicked with a %T", p)
+	if err, ok := p.(runtime.Error); ok {
+		what = "panicked: " + err.Error()
+	}
+	// 0 Callers, 1 describe, 2 recovered, 3 the runtime's panic, then the culprit.
+	var pcs [8]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs[:])])
+	for {
+		frame, more := frames.Next()
+		if frame.Function != "" && !isRuntime(frame.Function) {
+			return fmt.Sprintf("%s at %s:%d", what, frame.Function, frame.Line)
+		}
+		if !more {
+			return what
+		}
+	}
+}
+
+func isRuntime(function string) bool {
+	return len(function) > 8 && function[:8] == "runtime."
+}

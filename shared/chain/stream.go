@@ -1,0 +1,275 @@
+package chain
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/jsonscan"
+	"github.com/inlet-proxy/inlet/shared/llm"
+)
+
+// Stream is one exchange on its way through the chain. An adapter calls the
+// methods named after Envoy's callbacks, all on one thread, then Done; the
+// Stream can be used again after the next Begin.
+//
+//	Begin → RequestHeaders → RequestBody… → RequestEnd ┐
+//	            └ Hold until the body was read         ├ decide: OnRequest in order
+//	        Reply (a held call was answered) ──────────┘   ├ Wait → Hold
+//	ResponseHeaders → ResponseBody… → ResponseEnd          ├ Deny → refuse
+//	Done (always, once)                                    └ Next… → release
+type Stream struct {
+	c    *Chain
+	host Host
+	x    filter.Exchange
+
+	request  llm.RequestScanner
+	response llm.ResponseScanner
+
+	state     state
+	at        int   // slot whose turn it is in decide
+	started   int   // slots of which a hook has run: these get OnDone
+	bodyBytes int64 // request body bytes seen
+	status    int   // status that the client gets
+	bypassed  bool  // no filter sees this exchange
+	reads     bool  // the answer's body is scanned
+	complete  bool  // the answer's end was seen
+}
+
+type state uint8
+
+const (
+	reading  state = iota // headers or body of the request are still coming
+	waiting               // a filter waits for its call
+	released              // the request has gone on
+	refused               // Inlet has answered
+	done                  // Done was called
+)
+
+// maxFailedCalls bounds how often a filter may answer a call that could not
+// even be started with another such call.
+const maxFailedCalls = 8
+
+// NewStream makes a Stream; Begin readies it.
+func (c *Chain) NewStream() *Stream { return &Stream{c: c, state: done} }
+
+// Begin starts a new exchange.
+func (s *Stream) Begin(h Host) {
+	s.host = h
+	s.x.Reset(len(s.c.slots))
+	s.x.Start = s.c.deps.Now()
+	s.x.RequestHeaders = h.RequestHeaders()
+	s.state, s.at, s.started, s.bodyBytes, s.status = reading, 0, 0, 0, 0
+	s.bypassed, s.reads, s.complete = false, false, false
+}
+
+// RequestHeaders runs the header phase. end: there is no body.
+func (s *Stream) RequestHeaders(end bool) Action {
+	x := &s.x
+	x.Method, _ = x.RequestHeaders.Get(":method")
+	x.Path, _ = x.RequestHeaders.Get(":path")
+	s.dropControlHeaders()
+	if s.c.passes(x.Path) {
+		return s.bypass()
+	}
+	if x.API = recognise(x.Method, x.Path); x.API == llm.Unknown {
+		if s.c.strict {
+			return s.refuse(refuseUnknownPath(x.Method))
+		}
+		return s.bypass()
+	}
+	if r := s.checkBodyHeaders(); r != nil {
+		return s.refuse(r)
+	}
+	for i := range s.c.slots {
+		if r := s.run(i, hookRequestHeaders, nil).Refusal(); r != nil {
+			return s.refuse(r)
+		}
+	}
+	s.request.Reset(x.API, s.want(), jsonscan.Limits{})
+	x.Request = s.request.Request()
+	switch {
+	case x.API == llm.Models, !s.c.needs.Has(filter.NeedRequest):
+		return s.decide()
+	case end:
+		return s.RequestEnd()
+	}
+	return Hold
+}
+
+// RequestBody takes the next bytes of the body, each byte once. end: these are
+// the last.
+func (s *Stream) RequestBody(chunk []byte, end bool) Action {
+	if s.state != reading {
+		return s.standing()
+	}
+	s.bodyBytes += int64(len(chunk))
+	if s.bodyBytes > s.c.bodyLimit {
+		return s.refuse(refuseTooLarge(s.c.bodyLimit))
+	}
+	if err := s.request.Feed(chunk); err != nil {
+		return s.refuse(refuseBody(err))
+	}
+	if end {
+		return s.RequestEnd()
+	}
+	return Hold
+}
+
+// RequestEnd says that the body is complete; for bodies that end with trailers.
+func (s *Stream) RequestEnd() Action {
+	if s.state != reading {
+		return s.standing()
+	}
+	if err := s.request.End(); err != nil {
+		return s.refuse(refuseBody(err))
+	}
+	if key := s.x.Request.Repeated; key != "" {
+		return s.refuse(refuseRepeated(key))
+	}
+	return s.decide()
+}
+
+// WantsRequestBody reports whether RequestBody needs the bytes. When it does
+// not, the adapter need not copy them.
+func (s *Stream) WantsRequestBody() bool { return s.state == reading }
+
+// Reply hands over the answer to a call. A late one is ignored.
+func (s *Stream) Reply(r *filter.Reply) {
+	if s.state != waiting {
+		return
+	}
+	s.state = reading
+	if s.settle(s.run(s.at, hookReply, r)) && s.decide() == Continue {
+		s.host.ResumeRequest()
+	}
+}
+
+// decide runs OnRequest of the filters that have not run yet, then lets the
+// request go.
+func (s *Stream) decide() Action {
+	for s.at < len(s.c.slots) {
+		if !s.settle(s.run(s.at, hookRequest, nil)) {
+			return s.standing()
+		}
+	}
+	return s.release()
+}
+
+// settle does what the verdict of the filter at s.at says and reports whether
+// the next filter is to run.
+func (s *Stream) settle(v filter.Verdict) bool {
+	for range maxFailedCalls {
+		if r := v.Refusal(); r != nil {
+			s.refuse(r)
+			return false
+		}
+		call := v.Call()
+		if call == nil {
+			s.at++
+			return true
+		}
+		s.state = waiting
+		err := s.host.Call(call)
+		if err == nil {
+			return false
+		}
+		s.state = reading
+		v = s.run(s.at, hookReply, &filter.Reply{Err: err})
+	}
+	return s.settle(s.failed(s.at, "gives up: its calls cannot be started"))
+}
+
+// standing is what the adapter does while nothing changes.
+func (s *Stream) standing() Action {
+	switch s.state {
+	case reading, waiting:
+		return Hold
+	case refused:
+		return Replied
+	}
+	return Continue
+}
+
+// release applies the effects and lets the request go on.
+func (s *Stream) release() Action {
+	x := &s.x
+	if s.c.needs.Has(filter.NeedUsage) {
+		// An answer that comes compressed could not be read.
+		if _, ok := x.RequestHeaders.Get("accept-encoding"); ok {
+			x.RemoveRequestHeader("accept-encoding")
+		}
+	}
+	e := x.Effects()
+	if len(e.Body) > 0 {
+		slices.SortFunc(e.Body, func(a, b filter.BodyEdit) int { return int(a.Span.Start - b.Span.Start) })
+		if _, ok := x.RequestHeaders.Get("content-length"); ok {
+			x.SetRequestHeader("content-length", strconv.FormatInt(s.bodyBytes+growth(e.Body), 10))
+		}
+	}
+	s.state = released
+	if why := x.Why(); len(why) > 0 {
+		s.host.Explain(why)
+	}
+	if len(e.Request)+len(e.Body) == 0 {
+		return Continue
+	}
+	if err := s.host.ApplyRequest(e.Request, e.Body); err != nil {
+		s.c.deps.Log(filter.Error, "the request could not be changed: "+err.Error())
+		return s.refuse(refuseInternal())
+	}
+	return Continue
+}
+
+// growth is by how many bytes the edits lengthen the body.
+func growth(edits []filter.BodyEdit) (n int64) {
+	for i := range edits {
+		n += int64(len(edits[i].With)) - (edits[i].Span.End - edits[i].Span.Start)
+	}
+	return n
+}
+
+// bypass lets an exchange go by that no filter is to see.
+func (s *Stream) bypass() Action {
+	s.bypassed = true
+	s.at = len(s.c.slots)
+	return s.release()
+}
+
+// dropControlHeaders removes what a client may not say. Envoy has done so
+// before; this is for bootstraps that forgot it.
+func (s *Stream) dropControlHeaders() {
+	if s.c.trustControl {
+		return
+	}
+	for _, name := range ControlHeaders {
+		if _, ok := s.x.RequestHeaders.Get(name); ok {
+			s.x.RemoveRequestHeader(name)
+		}
+	}
+}
+
+// checkBodyHeaders refuses by its headers a body that cannot be read.
+func (s *Stream) checkBodyHeaders() *filter.Refusal {
+	h := s.x.RequestHeaders
+	if v, ok := h.Get("content-length"); ok {
+		if n, err := strconv.ParseInt(v, 10, 64); err == nil && n > s.c.bodyLimit {
+			return refuseTooLarge(s.c.bodyLimit)
+		}
+	}
+	if !s.c.needs.Has(filter.NeedRequest) {
+		return nil
+	}
+	if v, ok := h.Get("content-encoding"); ok && !strings.EqualFold(v, "identity") {
+		return refuseEncoding(v)
+	}
+	return nil
+}
+
+func (s *Stream) want() llm.Want {
+	return llm.Want{
+		Prompt:      s.c.needs.Has(filter.NeedPrompt),
+		PromptLimit: int(s.c.promptLimit),
+	}
+}

@@ -1,0 +1,62 @@
+package filter
+
+import (
+	"time"
+
+	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/kv"
+)
+
+// Deps is the outside world of a filter. The adapter fills it in, so that the
+// same policy runs in a wasm VM, in a native module and in a test.
+type Deps struct {
+	// Now is the clock.
+	Now func() time.Time
+	// Rand returns 64 uniform random bits.
+	Rand func() uint64
+	// Store is the key-value space that the workers of this Envoy share.
+	Store kv.Store
+	// Counters are shared by the workers of this Envoy.
+	Counters kv.Counters
+	// Snapshot returns the newest picture of the replicas, nil before the
+	// first. It is immutable; ask once per decision.
+	Snapshot func() *endpoint.Snapshot
+	// Metrics defines metrics; only while a filter is being made.
+	Metrics Metrics
+	// Log writes one line to Envoy's log. No prompts, no keys.
+	Log func(level Level, message string)
+}
+
+// Level is a log level.
+type Level uint8
+
+// Log levels, as Envoy names them.
+const (
+	Debug Level = iota
+	Info
+	Warn
+	Error
+	Critical
+)
+
+// Values are the label values of one sample, in the order of the label names.
+// An array, so that recording allocates nothing.
+type Values [3]string
+
+// Metric takes samples. A counter and a gauge add n (a gauge's n may be
+// negative), a histogram records n.
+type Metric interface {
+	Record(n int64, v Values)
+}
+
+// Metrics defines metrics. At most three labels each. A label whose values a
+// client controls is capped by the implementation: after [MaxSeries] series of
+// one metric, further ones are counted under "other".
+type Metrics interface {
+	Counter(name string, labels ...string) Metric
+	Gauge(name string, labels ...string) Metric
+	Histogram(name string, labels ...string) Metric
+}
+
+// MaxSeries is the number of label combinations that one metric may have.
+const MaxSeries = 1000

@@ -1,0 +1,173 @@
+package filter
+
+import (
+	"time"
+
+	"github.com/inlet-proxy/inlet/shared/llm"
+)
+
+// Headers reads one header map. Names are lower case; the strings stay valid
+// until the exchange ends.
+type Headers interface {
+	// Get returns the first value of a header and whether it is there.
+	Get(name string) (string, bool)
+}
+
+// Exchange is one request and its answer. Every group of fields has one
+// writer; everybody later in the chain may read it.
+type Exchange struct {
+	// Set by the chain before the first hook.
+
+	Start          time.Time
+	Method         string
+	Path           string // with the query string
+	API            llm.API
+	RequestHeaders Headers
+
+	// Request holds the facts of the request body; written by the chain,
+	// complete in OnRequest and later. See NeedRequest.
+	Request *llm.Request
+
+	Route  Route  // written by bbr
+	Tenant Tenant // written by quota
+	Target Target // written by picker
+
+	// Response is written by the chain at the response headers.
+	Response Response
+
+	// Usage counts the tokens of the answer; written by the chain, final in
+	// OnDone. See NeedUsage.
+	Usage llm.Usage
+
+	effects Effects
+	why     []byte
+	states  []any
+	slot    int
+}
+
+// Route is where body-based routing sends the request.
+type Route struct {
+	Model  string // public name that the client asked for; a configured name
+	Target string // name that the replica is asked for; Model when not rewritten
+	Base   string // base model of Target, for LoRA adapters; "" if unknown
+	Pool   string // pool of replicas; "" if no pool is configured
+}
+
+// Tenant is who pays for the request.
+type Tenant struct {
+	Name string // application or developer the key belongs to; "" if unknown
+}
+
+// Target is the replica that the picker chose.
+type Target struct {
+	Address string // ip:port; "" if nothing was picked
+}
+
+// Response holds the facts of the answer's headers.
+type Response struct {
+	Status      int
+	Headers     Headers
+	EventStream bool          // text/event-stream
+	Served      string        // ip:port of the replica that answered; "" if unknown
+	FirstByte   time.Duration // from Start to the first body byte; 0 before it
+}
+
+// SetRequestHeader sets a header towards the replica and for route matching.
+func (x *Exchange) SetRequestHeader(name, value string) {
+	x.effects.Request = append(x.effects.Request, HeaderEdit{Name: name, Value: value})
+}
+
+// RemoveRequestHeader removes a header before routes are matched.
+func (x *Exchange) RemoveRequestHeader(name string) {
+	x.effects.Request = append(x.effects.Request, HeaderEdit{Name: name, Remove: true})
+}
+
+// SetResponseHeader sets a header towards the client.
+func (x *Exchange) SetResponseHeader(name, value string) {
+	x.effects.Response = append(x.effects.Response, HeaderEdit{Name: name, Value: value})
+}
+
+// ReplaceInBody replaces the bytes of span in the request body. Spans of one
+// request must not overlap; every other byte stays as it came.
+func (x *Exchange) ReplaceInBody(span llm.Span, with []byte) {
+	x.effects.Body = append(x.effects.Body, BodyEdit{Span: span, With: with})
+}
+
+// Explain adds "name=value" to the one-line reason that the access log shows.
+// Never put prompt text or keys there.
+func (x *Exchange) Explain(name, value string) {
+	if len(x.why) > 0 {
+		x.why = append(x.why, ' ')
+	}
+	x.why = append(x.why, name...)
+	x.why = append(x.why, '=')
+	x.why = append(x.why, value...)
+}
+
+// State returns what the running filter kept with SetState, or nil.
+//
+// Exchanges are used again: a state kept for an earlier request comes back, so
+// that a filter can reuse its memory. A filter that keeps state sets it anew
+// in its first hook.
+func (x *Exchange) State() any { return x.states[x.slot] }
+
+// SetState keeps v for the running filter until OnDone.
+func (x *Exchange) SetState(v any) { x.states[x.slot] = v }
+
+// Reset makes the Exchange ready for a new request through a chain of n
+// filters. For the chain only.
+func (x *Exchange) Reset(n int) {
+	states := x.states
+	if len(states) != n {
+		states = make([]any, n)
+	}
+	e := x.effects
+	*x = Exchange{states: states, why: x.why[:0]}
+	x.effects = Effects{Request: e.Request[:0], Response: e.Response[:0], Body: e.Body[:0]}
+}
+
+// Enter names the filter whose hook runs next. For the chain only.
+func (x *Exchange) Enter(slot int) { x.slot = slot }
+
+// Effects returns what the filters have recorded. For the chain only.
+func (x *Exchange) Effects() *Effects { return &x.effects }
+
+// Why returns the explanations so far. For the chain only; valid until the
+// next Explain.
+func (x *Exchange) Why() []byte { return x.why }
+
+// Effects is what the filters want changed, in the order they said it. An
+// adapter applies request effects once when the request is released, response
+// effects once at the response headers.
+type Effects struct {
+	Request  []HeaderEdit
+	Response []HeaderEdit
+	Body     []BodyEdit
+}
+
+// HeaderEdit sets or removes one header.
+type HeaderEdit struct {
+	Name   string
+	Value  string
+	Remove bool
+}
+
+// BodyEdit replaces the bytes of a span.
+type BodyEdit struct {
+	Span llm.Span
+	With []byte
+}
+
+// Mark remembers how far the effects have come. For the chain only.
+type Mark struct{ request, response, body int }
+
+// Mark returns the present state of the effects.
+func (x *Exchange) Mark() Mark {
+	return Mark{len(x.effects.Request), len(x.effects.Response), len(x.effects.Body)}
+}
+
+// Undo forgets the effects recorded since m.
+func (x *Exchange) Undo(m Mark) {
+	e := &x.effects
+	e.Request, e.Response, e.Body = e.Request[:m.request], e.Response[:m.response], e.Body[:m.body]
+}

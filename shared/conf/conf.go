@@ -1,0 +1,71 @@
+// Package conf decodes configuration documents strictly: YAML or JSON, no unknown keys, every mistake at once, each with
+// path, line, column and, where a word looks like a slip, what was probably meant.
+//
+// The caller walks the document with functions instead of struct tags, so that defaults, ranges and checks stand next to
+// the field that they are about:
+//
+//	err := conf.Decode(doc, func(o *conf.Object) {
+//		o.String("header", &c.Header, conf.HeaderName)
+//		o.Duration("timeout", &c.Timeout, time.Millisecond, time.Minute)
+//	})
+//
+// What a document can say is what JSON can say: aliases, anchors, merge keys, tags and several documents in one are
+// refused, and plain words mean what they mean in JSON (yes, on and 0x10 are strings).
+package conf
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// MaxBytes is the size of the largest document that Decode reads.
+const MaxBytes = 1 << 20
+
+// Decode reads a document whose root is an object, hands it to f, and returns Errors with all the mistakes that were
+// found, or nil. f is not called if the document cannot be parsed.
+func Decode(doc []byte, f func(*Object)) error {
+	root, err := parse(doc)
+	if err != nil {
+		return Errors{*err}
+	}
+	d := &decoder{}
+	(&Value{d: d, node: root}).Object(f)
+	if len(d.errs) == 0 {
+		return nil
+	}
+	return d.errs.sorted()
+}
+
+// decoder collects the mistakes.
+type decoder struct{ errs Errors }
+
+func (d *decoder) errorf(path string, at *yaml.Node, format string, args ...any) {
+	d.errs = append(d.errs, Error{Path: path, Line: at.Line, Column: at.Column, Message: fmt.Sprintf(format, args...)})
+}
+
+// parse returns the root node of the only document in doc.
+func parse(doc []byte) (*yaml.Node, *Error) {
+	if len(doc) > MaxBytes {
+		return nil, &Error{Line: 1, Column: 1, Message: fmt.Sprintf("the document has %d bytes, more than %s", len(doc), shortSize(MaxBytes))}
+	}
+	parser := yaml.NewDecoder(bytes.NewReader(doc))
+	var first, second yaml.Node
+	switch err := parser.Decode(&first); {
+	case errors.Is(err, io.EOF):
+		return nil, &Error{Line: 1, Column: 1, Message: "the document is empty"}
+	case err != nil:
+		return nil, &Error{Line: 1, Column: 1, Message: strings.TrimPrefix(err.Error(), "yaml: ")}
+	}
+	switch err := parser.Decode(&second); {
+	case err == nil:
+		return nil, &Error{Line: second.Line, Column: second.Column, Message: "a second document begins here, want only one"}
+	case !errors.Is(err, io.EOF):
+		return nil, &Error{Line: 1, Column: 1, Message: strings.TrimPrefix(err.Error(), "yaml: ")}
+	}
+	return first.Content[0], nil
+}

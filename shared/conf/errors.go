@@ -1,0 +1,51 @@
+package conf
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Error is one mistake in a document.
+type Error struct {
+	Path    string // where in the document, such as "filters[1].quota"; "" is the root
+	Line    int    // from 1
+	Column  int    // from 1, in characters
+	Message string // what is wrong and what is wanted, without the position
+}
+
+// Error returns the mistake on one line: path, line and column, message.
+func (e Error) Error() string {
+	if e.Path == "" {
+		return fmt.Sprintf("%d:%d: %s", e.Line, e.Column, e.Message)
+	}
+	return fmt.Sprintf("%s: %d:%d: %s", e.Path, e.Line, e.Column, e.Message)
+}
+
+// Errors are all the mistakes in a document, in its order. It is never empty.
+type Errors []Error
+
+// maxPrinted bounds Errors.Error: what an operator reads is a log line.
+const maxPrinted = 100
+
+// Error returns one mistake per line. Past the first hundred it only says how many are left.
+func (e Errors) Error() string {
+	lines := make([]string, 0, min(len(e), maxPrinted+1))
+	for i, one := range e {
+		if i == maxPrinted {
+			lines = append(lines, fmt.Sprintf("and %d more", len(e)-maxPrinted))
+			break
+		}
+		lines = append(lines, one.Error())
+	}
+	return strings.Join(lines, "\n")
+}
+
+// sorted returns the mistakes in document order, each once: a filter may well read one key twice.
+func (e Errors) sorted() Errors {
+	slices.SortStableFunc(e, func(a, b Error) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	return slices.Compact(e)
+}

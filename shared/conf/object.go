@@ -1,0 +1,187 @@
+package conf
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Object is an object of the document, valid during the function that decodes it. The methods that decode a key make it
+// known, decode its value into *p if it is present, report what is wrong, and return whether the key is present: also
+// with a wrong value, so that nobody reports it as missing too. A wrong or absent value leaves *p as it was: set *p to
+// the default first.
+type Object struct {
+	self    *Value
+	members []member
+	asked   []string // every key that the decoding function mentioned: an unknown one may be a slip of them
+}
+
+type member struct {
+	name  *yaml.Node
+	value *Value
+	known bool
+}
+
+// newObject takes stock of the members and reports those that are none.
+func newObject(self *Value) *Object {
+	o := &Object{self: self}
+	first := map[string]*yaml.Node{}
+	for i := 0; i+1 < len(self.node.Content); i += 2 {
+		name, value := self.node.Content[i], self.node.Content[i+1]
+		if !isName(self, name) {
+			continue
+		}
+		if other := first[name.Value]; other != nil {
+			self.d.errorf(self.path, name, "duplicate key %s (first at %d:%d)", quote(name.Value), other.Line, other.Column)
+			continue
+		}
+		first[name.Value] = name
+		path := join(self.path, name.Value)
+		o.members = append(o.members, member{name: name, value: &Value{d: self.d, node: value, path: path}})
+	}
+	return o
+}
+
+// isName reports whether the key n of an object is a name, and what it is if it is none. Any plain word is a name, also
+// on, true and 1.
+func isName(object *Value, n *yaml.Node) bool {
+	key := &Value{d: object.d, node: n, path: object.path}
+	switch {
+	case !key.usable():
+	case n.Kind != yaml.ScalarNode:
+		key.Errorf("found %s as a key, want a name", key.found())
+	case n.Value == "<<" && n.Style == 0:
+		key.Errorf(`found the key "<<": merging is not supported`)
+	default:
+		return true
+	}
+	return false
+}
+
+// join appends a member's name to a path. A name that would blur the path is quoted: headers["a.b"].
+func join(path, name string) string {
+	name = shorten(name)
+	if name == "" || strings.ContainsFunc(name, func(r rune) bool { return !strconv.IsPrint(r) || strings.ContainsRune(` ."[]:`, r) }) {
+		return path + "[" + strconv.Quote(name) + "]"
+	}
+	if path == "" {
+		return name
+	}
+	return path + "." + name
+}
+
+// Path returns where the object stands, such as "filters[1].quota"; "" is the root.
+func (o *Object) Path() string { return o.self.path }
+
+// Has reports whether the key is present. It does not make it known: only reading the value does.
+func (o *Object) Has(key string) bool { return o.find(key) != nil }
+
+// Required reports each of the keys that is absent, at the object.
+func (o *Object) Required(keys ...string) {
+	for _, key := range keys {
+		if !o.Has(key) {
+			o.self.Errorf("missing key %s", quote(key))
+		}
+	}
+}
+
+// Errorf reports a mistake at the key's value, or at the object if key is "" or absent.
+func (o *Object) Errorf(key, format string, args ...any) {
+	at := o.self
+	if m := o.find(key); key != "" && m != nil {
+		at, m.known = m.value, true
+	}
+	at.Errorf(format, args...)
+}
+
+// String decodes a string that passes every check.
+func (o *Object) String(key string, p *string, checks ...Check) bool {
+	return o.read(key, func(v *Value) { v.String(p, checks...) })
+}
+
+// Strings decodes a list of strings that each pass every check.
+func (o *Object) Strings(key string, p *[]string, checks ...Check) bool {
+	return o.read(key, func(v *Value) { v.Strings(p, checks...) })
+}
+
+// Bool decodes true or false.
+func (o *Object) Bool(key string, p *bool) bool {
+	return o.read(key, func(v *Value) { v.Bool(p) })
+}
+
+// Int decodes a whole number of min..max. math.MinInt and math.MaxInt are no bound.
+func (o *Object) Int(key string, p *int, min, max int) bool {
+	return o.read(key, func(v *Value) { v.Int(p, min, max) })
+}
+
+// Float decodes a number of min..max. An infinity is no bound.
+func (o *Object) Float(key string, p *float64, min, max float64) bool {
+	return o.read(key, func(v *Value) { v.Float(p, min, max) })
+}
+
+// Duration decodes a duration of min..max: 800ms, 10s, 1h30m. math.MinInt64 and math.MaxInt64 are no bound.
+func (o *Object) Duration(key string, p *time.Duration, min, max time.Duration) bool {
+	return o.read(key, func(v *Value) { v.Duration(p, min, max) })
+}
+
+// Size decodes a number of bytes of min..max: 4096, 64KiB, 1MB. math.MaxInt64 is no bound.
+func (o *Object) Size(key string, p *int64, min, max int64) bool {
+	return o.read(key, func(v *Value) { v.Size(p, min, max) })
+}
+
+// Enum decodes one of the words.
+func (o *Object) Enum(key string, p *string, words ...string) bool {
+	return o.read(key, func(v *Value) { v.Enum(p, words...) })
+}
+
+// Object decodes an object with f.
+func (o *Object) Object(key string, f func(*Object)) bool {
+	return o.read(key, func(v *Value) { v.Object(f) })
+}
+
+// List decodes a list: f is called for each item in order.
+func (o *Object) List(key string, f func(*Value)) bool {
+	return o.read(key, func(v *Value) { v.List(f) })
+}
+
+// Each calls f for every member in document order and makes it known: for objects whose names are free.
+func (o *Object) Each(f func(name string, v *Value)) {
+	for i := range o.members {
+		m := &o.members[i]
+		m.known = true
+		f(m.name.Value, m.value)
+	}
+}
+
+// read makes the key known and hands its value to f. It reports whether the key is present.
+func (o *Object) read(key string, f func(*Value)) bool {
+	m := o.find(key)
+	if m == nil {
+		return false
+	}
+	m.known = true
+	f(m.value)
+	return true
+}
+
+// find returns the member with that name, nil if there is none.
+func (o *Object) find(key string) *member {
+	o.asked = append(o.asked, key)
+	for i := range o.members {
+		if o.members[i].name.Value == key {
+			return &o.members[i]
+		}
+	}
+	return nil
+}
+
+// reportUnknown reports the members that nobody decoded.
+func (o *Object) reportUnknown() {
+	for _, m := range o.members {
+		if !m.known {
+			o.self.d.errorf(o.self.path, m.name, "unknown key %s%s", quote(m.name.Value), Suggest(m.name.Value, o.asked))
+		}
+	}
+}

@@ -1,0 +1,393 @@
+package conf
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Value is one item of a list, or one member of an object with free names. Each method reports what is wrong with the
+// value and returns whether it was right; a wrong value leaves *p as it was.
+type Value struct {
+	d    *decoder
+	node *yaml.Node
+	path string
+}
+
+// Path returns where the value stands, such as "filters[1].quota.keys".
+func (v *Value) Path() string { return v.path }
+
+// Errorf reports a mistake at the value.
+func (v *Value) Errorf(format string, args ...any) {
+	v.d.errorf(v.path, v.node, format, args...)
+}
+
+// Keys returns the member names in document order if the value is an object, else nil.
+func (v *Value) Keys() []string {
+	if v.node.Kind != yaml.MappingNode {
+		return nil
+	}
+	names := make([]string, 0, len(v.node.Content)/2)
+	for i := 0; i < len(v.node.Content); i += 2 {
+		names = append(names, v.node.Content[i].Value)
+	}
+	return names
+}
+
+// Object decodes an object: f reads its members; the keys that f did not ask for are reported after it returns.
+func (v *Value) Object(f func(*Object)) bool {
+	if !v.is(object, "an object") {
+		return false
+	}
+	o := newObject(v)
+	f(o)
+	o.reportUnknown()
+	return true
+}
+
+// List decodes a list: f is called for each item in order.
+func (v *Value) List(f func(*Value)) bool {
+	if !v.is(list, "a list") {
+		return false
+	}
+	for i, item := range v.node.Content {
+		f(&Value{d: v.d, node: item, path: fmt.Sprintf("%s[%d]", v.path, i)})
+	}
+	return true
+}
+
+// String decodes a string that passes every check.
+func (v *Value) String(p *string, checks ...Check) bool {
+	if k := v.kind(); k == number || k == boolean {
+		v.Errorf("found %s, want a string (put it in quotes)", v.found())
+		return false
+	}
+	if !v.is(text, "a string") {
+		return false
+	}
+	for _, check := range checks {
+		if wrong := check(v.node.Value); wrong != "" {
+			v.Errorf("%s %s", quote(v.node.Value), wrong)
+			return false
+		}
+	}
+	*p = v.node.Value
+	return true
+}
+
+// Strings decodes a list of strings that each pass every check.
+func (v *Value) Strings(p *[]string, checks ...Check) bool {
+	right, items := true, []string{}
+	if !v.List(func(item *Value) {
+		var s string
+		right = item.String(&s, checks...) && right
+		items = append(items, s)
+	}) || !right {
+		return false
+	}
+	*p = items
+	return true
+}
+
+// Bool decodes true or false. The other words that YAML 1.1 has for them (yes, on, ...) are strings.
+func (v *Value) Bool(p *bool) bool {
+	if !v.is(boolean, "true or false") {
+		return false
+	}
+	*p = v.node.Value == "true"
+	return true
+}
+
+// Int decodes a whole number of min..max. math.MinInt and math.MaxInt are no bound. 1e3 and 5.0 are whole numbers: a
+// protobuf Struct holds every number as a double.
+func (v *Value) Int(p *int, min, max int) bool {
+	if !v.is(number, "a whole number") {
+		return false
+	}
+	n, ok := wholeNumber(v.node.Value)
+	switch {
+	case !ok:
+		v.Errorf("found %s, want a whole number", v.found())
+	case n < int64(min) || n > int64(max):
+		v.outOfRange(bounds(int64(min), int64(max), math.MinInt, math.MaxInt, decimal))
+	default:
+		*p = int(n)
+		return true
+	}
+	return false
+}
+
+// Float decodes a number of min..max. An infinity is no bound.
+func (v *Value) Float(p *float64, min, max float64) bool {
+	if !v.is(number, "a number") {
+		return false
+	}
+	n, err := strconv.ParseFloat(v.node.Value, 64)
+	if err != nil || n < min || n > max {
+		v.outOfRange(bounds(min, max, math.Inf(-1), math.Inf(1), func(f float64) string { return fmt.Sprint(f) }))
+		return false
+	}
+	*p = n
+	return true
+}
+
+// Duration decodes a duration of min..max with its unit, as time.ParseDuration reads it. math.MinInt64 and
+// math.MaxInt64 are no bound.
+func (v *Value) Duration(p *time.Duration, min, max time.Duration) bool {
+	if v.kind() != number && !v.is(text, "a duration such as 800ms, 10s, 1h30m") {
+		return false
+	}
+	d, err := time.ParseDuration(v.node.Value)
+	switch {
+	case err != nil:
+		v.Errorf("%s is not a duration (want 800ms, 10s, 1h30m)", quote(v.node.Value))
+	case d < min || d > max:
+		v.outOfRange(bounds(min, max, math.MinInt64, math.MaxInt64, shortDuration))
+	default:
+		*p = d
+		return true
+	}
+	return false
+}
+
+// Size decodes a number of bytes of min..max: 4096, 64KiB, 8MiB, 1MB. math.MaxInt64 is no bound.
+func (v *Value) Size(p *int64, min, max int64) bool {
+	if v.kind() != number && !v.is(text, "a size such as 4096, 64KiB, 1MB") {
+		return false
+	}
+	n, ok := bytesOf(v.node.Value)
+	switch {
+	case !ok:
+		v.Errorf("%s is not a size (want 4096, 64KiB, 1MB)", quote(v.node.Value))
+	case n < min || n > max:
+		v.outOfRange(bounds(min, max, math.MinInt64, math.MaxInt64, shortSize))
+	default:
+		*p = n
+		return true
+	}
+	return false
+}
+
+// Enum decodes one of the words.
+func (v *Value) Enum(p *string, words ...string) bool {
+	var word string
+	if !v.String(&word) {
+		return false
+	}
+	if !slices.Contains(words, word) {
+		v.Errorf("%s is not one of %s%s", quote(word), strings.Join(words, ", "), Suggest(word, words))
+		return false
+	}
+	*p = word
+	return true
+}
+
+// kind is what a node holds. conf reads YAML like JSON: a plain word is true, false, null, a JSON number, or a string.
+// So yes, on, 1_000, 0x10 and 2026-01-02 are strings, whatever the version of YAML.
+type kind int
+
+const (
+	refused kind = iota // an alias or a tagged value: reported by usable
+	null
+	boolean
+	number
+	text
+	list
+	object
+)
+
+func (v *Value) kind() kind { return kindOf(v.node) }
+
+func kindOf(n *yaml.Node) kind {
+	switch {
+	case n.Kind == yaml.MappingNode:
+		return object
+	case n.Kind == yaml.SequenceNode:
+		return list
+	case n.Kind != yaml.ScalarNode:
+		return refused
+	case n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0:
+		return text
+	}
+	switch n.Value {
+	case "", "~", "null":
+		return null
+	case "true", "false":
+		return boolean
+	}
+	if isJSONNumber(n.Value) {
+		return number
+	}
+	return text
+}
+
+// is reports whether the value is of kind k, and what stands there instead if it is not.
+func (v *Value) is(k kind, wanted string) bool {
+	if !v.usable() {
+		return false
+	}
+	if v.kind() != k {
+		v.Errorf("found %s, want %s", v.found(), wanted)
+		return false
+	}
+	return true
+}
+
+// usable refuses what would make a document mean more than it says. Following aliases could also make a small document
+// huge.
+func (v *Value) usable() bool {
+	switch {
+	case v.node.Kind == yaml.AliasNode:
+		v.Errorf("found the alias *%s: aliases are not supported", shorten(v.node.Value))
+	case v.node.Anchor != "":
+		v.Errorf("found the anchor &%s: anchors are not supported", shorten(v.node.Anchor))
+	case v.node.Style&yaml.TaggedStyle != 0:
+		v.Errorf("found the tag %s: tags are not supported", shorten(v.node.Tag))
+	default:
+		return true
+	}
+	return false
+}
+
+// found names what the value holds.
+func (v *Value) found() string {
+	switch v.kind() {
+	case null:
+		return "nothing"
+	case boolean:
+		return v.node.Value
+	case number:
+		return "the number " + shorten(v.node.Value)
+	case text:
+		return "the string " + quote(v.node.Value)
+	case list:
+		return "a list"
+	}
+	return "an object"
+}
+
+func (v *Value) outOfRange(wanted string) {
+	v.Errorf("%s is out of range (want %s)", shorten(v.node.Value), wanted)
+}
+
+// bounds words a range. A bound that equals none or all is not worth a word.
+func bounds[T int64 | float64 | time.Duration](min, max, none, all T, word func(T) string) string {
+	switch {
+	case max == all:
+		return word(min) + " or more"
+	case min == none:
+		return word(max) + " or less"
+	}
+	return word(min) + " to " + word(max)
+}
+
+func decimal(n int64) string { return strconv.FormatInt(n, 10) }
+
+// isJSONNumber reports whether s is a number of RFC 8259 section 6.
+func isJSONNumber(s string) bool {
+	s = strings.TrimPrefix(s, "-")
+	whole := leadingDigits(s)
+	if whole == 0 || (whole > 1 && s[0] == '0') {
+		return false
+	}
+	s = s[whole:]
+	if strings.HasPrefix(s, ".") {
+		fraction := leadingDigits(s[1:])
+		if fraction == 0 {
+			return false
+		}
+		s = s[1+fraction:]
+	}
+	if s != "" && (s[0] == 'e' || s[0] == 'E') {
+		s = s[1:]
+		if s != "" && (s[0] == '+' || s[0] == '-') {
+			s = s[1:]
+		}
+		exponent := leadingDigits(s)
+		return exponent > 0 && exponent == len(s)
+	}
+	return s == ""
+}
+
+func leadingDigits(s string) int {
+	n := 0
+	for n < len(s) && '0' <= s[n] && s[n] <= '9' {
+		n++
+	}
+	return n
+}
+
+// wholeNumber reads a JSON number that has no fraction. Beyond 2^53 only the form without point and exponent is exact,
+// so only that one counts.
+func wholeNumber(s string) (int64, bool) {
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+		return n, true
+	}
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil || f != math.Trunc(f) || math.Abs(f) > 1<<53 {
+		return 0, false
+	}
+	return int64(f), true
+}
+
+// units of sizes, largest first, so that the largest that divides a size words it.
+var units = []struct {
+	name  string
+	bytes int64
+}{{"GiB", 1 << 30}, {"GB", 1e9}, {"MiB", 1 << 20}, {"MB", 1e6}, {"KiB", 1 << 10}, {"KB", 1e3}, {"kB", 1e3}, {"B", 1}}
+
+func bytesOf(s string) (int64, bool) {
+	for _, unit := range units {
+		digits, found := strings.CutSuffix(s, unit.name)
+		if !found {
+			continue
+		}
+		n, err := strconv.ParseUint(digits, 10, 63)
+		return int64(n) * unit.bytes, err == nil && n <= uint64(math.MaxInt64/unit.bytes)
+	}
+	n, ok := wholeNumber(s)
+	return n, ok
+}
+
+func shortSize(n int64) string {
+	for _, unit := range units {
+		if n >= unit.bytes && n%unit.bytes == 0 && unit.bytes > 1 {
+			return decimal(n/unit.bytes) + unit.name
+		}
+	}
+	return decimal(n)
+}
+
+// shortDuration words a duration without the zero units that Duration.String appends: 1h, not 1h0m0s.
+func shortDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// quote quotes a piece of the document for a message.
+func quote(s string) string { return strconv.Quote(shorten(s)) }
+
+// shorten keeps a message readable (and a secret pasted in the wrong place mostly out of the log).
+func shorten(s string) string {
+	const longest = 60 // bytes
+	if len(s) <= longest {
+		return s
+	}
+	end := longest
+	for end > 0 && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end] + "…"
+}

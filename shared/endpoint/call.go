@@ -1,0 +1,76 @@
+package endpoint
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// SnapshotPath is where the companion serves the snapshot; SnapshotPath + ".json" is its human-readable twin.
+const SnapshotPath = "/v1/snapshot"
+
+// Path returns the request path of the one call between proxy and companion, a GET and long poll:
+//
+//	/v1/snapshot?since=<source>-<version>&worker=<id>&wait=<milliseconds>
+//
+// have is what the proxy has, nil if nothing; worker is its unique id. The companion answers at once if it has another version (or is
+// another process than the one before), else when one comes, at the latest after wait:
+//
+//	200  the snapshot in the wire form, Content-Type as [ContentType]
+//	304  nothing changed within wait
+//	503  the companion itself does not know yet (it has just started)
+//
+// In each case but the first, and if there is no answer at all, the proxy goes on with what it has.
+func Path(have *Snapshot, worker string, wait time.Duration) string {
+	var b strings.Builder
+	b.WriteString(SnapshotPath)
+	sep := byte('?')
+	if have != nil {
+		b.WriteString("?since=")
+		b.WriteString(have.ID())
+		sep = '&'
+	}
+	b.WriteByte(sep)
+	b.WriteString("worker=")
+	escape(&b, worker)
+	b.WriteString("&wait=")
+	b.WriteString(strconv.FormatInt(wait.Milliseconds(), 10))
+	return b.String()
+}
+
+// ID names this state of this companion: source and version in decimal, joined by "-".
+func (s *Snapshot) ID() string {
+	return strconv.FormatUint(s.Source, 10) + "-" + strconv.FormatUint(s.Version, 10)
+}
+
+// ParseID reads what ID wrote.
+func ParseID(id string) (source, version uint64, err error) {
+	first, second, ok := strings.Cut(id, "-")
+	if ok {
+		source, err = strconv.ParseUint(first, 10, 64)
+	}
+	if ok && err == nil {
+		version, err = strconv.ParseUint(second, 10, 64)
+	}
+	if !ok || err != nil {
+		return 0, 0, fmt.Errorf("%q is not <source>-<version>", id)
+	}
+	return source, version, nil
+}
+
+// escape writes s as a query value (RFC 3986: all but the unreserved characters percent-encoded).
+func escape(b *strings.Builder, s string) {
+	const hex = "0123456789ABCDEF"
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("-._~", c) >= 0:
+			b.WriteByte(c)
+		default:
+			b.WriteByte('%')
+			b.WriteByte(hex[c>>4])
+			b.WriteByte(hex[c&15])
+		}
+	}
+}

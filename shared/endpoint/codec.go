@@ -1,0 +1,311 @@
+package endpoint
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
+
+// The wire form, all fixed numbers little-endian:
+//
+//	snapshot: "inlt", format (u8), then sections until the end
+//	section:  type (u16), length (u32), that many bytes
+//
+// A section of an unknown type is skipped, so a newer companion can say more to an older proxy: a new fact is a new section and never a
+// change of one below. Sections stand in ascending order of type, each at most once. The two of today are both required:
+//
+//	1 head:  source (u64), version (u64), taken (i64, nanoseconds since 1970)
+//	2 pools: number of pools, number of endpoints in all of them, then per pool:
+//	           name, number of endpoints, then per endpoint:
+//	             address, flags (u8: 1 ready, 2 gauges known), then if known:
+//	               age in microseconds, waiting, running, KV use in steps of 1/65535 (u16)
+//
+// where numbers without a type are uvarints, and a string is its length (uvarint) and its bytes. A later section can name an endpoint by
+// its position in the pools section.
+const (
+	magic  = "inlt"
+	format = 1
+
+	sectionHead  = 1
+	sectionPools = 2
+
+	flagReady = 1
+	flagKnown = 2
+
+	sectionHeader = 2 + 4
+	headSize      = 8 + 8 + 8
+	minPool       = 1 + 1 + 1 // bytes of the smallest pool: a name of one byte and no endpoints
+	minEndpoint   = 1 + 1 + 1 // bytes of the smallest endpoint: an address of one byte, flags
+)
+
+// ContentType is the media type of the wire form.
+const ContentType = "application/vnd.inlet.snapshot"
+
+// ErrMalformed is wrapped by every error of Decode.
+var ErrMalformed = errors.New("malformed snapshot")
+
+// Append appends the wire form of the snapshot to dst. Negative gauges count as 0, a KVUse outside of 0..1 as the nearer bound.
+func Append(dst []byte, s *Snapshot) []byte {
+	dst = append(dst, magic...)
+	dst = append(dst, format)
+
+	dst = appendSectionHeader(dst, sectionHead, headSize)
+	dst = binary.LittleEndian.AppendUint64(dst, s.Source)
+	dst = binary.LittleEndian.AppendUint64(dst, s.Version)
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.Taken.UnixNano()))
+
+	dst = appendSectionHeader(dst, sectionPools, 0)
+	start := len(dst)
+	dst = appendPools(dst, s.Pools)
+	binary.LittleEndian.PutUint32(dst[start-4:], uint32(len(dst)-start))
+	return dst
+}
+
+func appendSectionHeader(dst []byte, kind uint16, length uint32) []byte {
+	dst = binary.LittleEndian.AppendUint16(dst, kind)
+	return binary.LittleEndian.AppendUint32(dst, length)
+}
+
+func appendPools(dst []byte, pools []Pool) []byte {
+	total := 0
+	for i := range pools {
+		total += len(pools[i].Endpoints)
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(pools)))
+	dst = binary.AppendUvarint(dst, uint64(total))
+	for i := range pools {
+		dst = appendString(dst, pools[i].Name)
+		dst = binary.AppendUvarint(dst, uint64(len(pools[i].Endpoints)))
+		for j := range pools[i].Endpoints {
+			dst = appendEndpoint(dst, &pools[i].Endpoints[j])
+		}
+	}
+	return dst
+}
+
+func appendEndpoint(dst []byte, e *Endpoint) []byte {
+	dst = appendString(dst, e.Address)
+	var flags byte
+	if e.Ready {
+		flags |= flagReady
+	}
+	if e.Gauges.Known {
+		flags |= flagKnown
+	}
+	dst = append(dst, flags)
+	if e.Gauges.Known {
+		g := &e.Gauges
+		dst = binary.AppendUvarint(dst, uint64(max(0, g.Age.Microseconds())))
+		dst = binary.AppendUvarint(dst, uint64(max(0, g.Waiting)))
+		dst = binary.AppendUvarint(dst, uint64(max(0, g.Running)))
+		dst = binary.LittleEndian.AppendUint16(dst, kvSteps(g.KVUse))
+	}
+	return dst
+}
+
+// kvSteps rounds a share to the steps of the wire.
+func kvSteps(use float64) uint16 {
+	if !(use > 0) { // NaN too
+		return 0
+	}
+	return uint16(math.Round(min(use, 1) * math.MaxUint16))
+}
+
+func appendString(dst []byte, s string) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
+}
+
+// Decode reads the wire form. Every truncation, every length that is not true, every number out of its range is an error that wraps
+// ErrMalformed; b is not kept. It allocates the snapshot, its pools, one slice of endpoints and one string that all names lie in.
+func Decode(b []byte) (*Snapshot, error) {
+	if len(b) < len(magic)+1 || string(b[:len(magic)]) != magic {
+		return nil, fmt.Errorf("%w: does not begin with %q", ErrMalformed, magic)
+	}
+	if f := b[len(magic)]; f != format {
+		return nil, fmt.Errorf("%w: format %d, this build reads %d", ErrMalformed, f, format)
+	}
+	s := new(Snapshot)
+	last, seen := -1, 0
+	for rest := b[len(magic)+1:]; len(rest) > 0; {
+		kind, body, after, err := cutSection(rest)
+		if err != nil {
+			return nil, err
+		}
+		if kind <= last {
+			return nil, fmt.Errorf("%w: section %d after section %d", ErrMalformed, kind, last)
+		}
+		last, rest = kind, after
+		switch kind {
+		case sectionHead:
+			err = s.decodeHead(body)
+			seen++
+		case sectionPools:
+			err = s.decodePools(body)
+			seen++
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if seen != 2 {
+		return nil, fmt.Errorf("%w: a required section is missing", ErrMalformed)
+	}
+	return s, nil
+}
+
+func cutSection(b []byte) (kind int, body, rest []byte, err error) {
+	if len(b) < sectionHeader {
+		return 0, nil, nil, fmt.Errorf("%w: cut off in a section header", ErrMalformed)
+	}
+	kind = int(binary.LittleEndian.Uint16(b))
+	length := uint64(binary.LittleEndian.Uint32(b[2:]))
+	b = b[sectionHeader:]
+	if length > uint64(len(b)) {
+		return 0, nil, nil, fmt.Errorf("%w: section %d cut off", ErrMalformed, kind)
+	}
+	return kind, b[:length], b[length:], nil
+}
+
+func (s *Snapshot) decodeHead(b []byte) error {
+	if len(b) != headSize {
+		return fmt.Errorf("%w: a head of %d bytes", ErrMalformed, len(b))
+	}
+	s.Source = binary.LittleEndian.Uint64(b)
+	s.Version = binary.LittleEndian.Uint64(b[8:])
+	s.Taken = time.Unix(0, int64(binary.LittleEndian.Uint64(b[16:])))
+	return nil
+}
+
+// reader takes values from the front of a section. After the first that does not fit it stays bad and returns zeros: the callers check
+// once per pool and endpoint.
+type reader struct {
+	text string // the section; strings are cut from it
+	at   int
+	bad  string // what was wrong, "" if nothing
+}
+
+func (r *reader) left() int { return len(r.text) - r.at }
+
+func (r *reader) fail(why string) {
+	if r.bad == "" {
+		r.bad = why
+	}
+	r.at = len(r.text)
+}
+
+func (r *reader) byte() byte {
+	if r.left() < 1 {
+		r.fail("cut off")
+		return 0
+	}
+	b := r.text[r.at]
+	r.at++
+	return b
+}
+
+// uvarint reads a number of at most limit, in its shortest form.
+func (r *reader) uvarint(limit uint64) uint64 {
+	var n uint64
+	for shift := 0; ; shift += 7 {
+		b := r.byte()
+		if r.bad != "" {
+			return 0
+		}
+		if shift == 63 && b > 1 || b == 0 && shift > 0 {
+			r.fail("a number is written wrongly")
+			return 0
+		}
+		n |= uint64(b&0x7f) << shift
+		if b < 0x80 {
+			break
+		}
+	}
+	if n > limit {
+		r.fail("a number is out of range")
+		return 0
+	}
+	return n
+}
+
+// count reads the number of items that follow, each of at least size bytes: a lie cannot make us allocate more than the section holds.
+func (r *reader) count(size int) int {
+	n := r.uvarint(math.MaxInt32)
+	if n*uint64(size) > uint64(r.left()) {
+		r.fail("a count is larger than what follows")
+		return 0
+	}
+	return int(n)
+}
+
+func (r *reader) string() string {
+	n := r.count(1)
+	if n == 0 {
+		r.fail("a name is empty")
+		return ""
+	}
+	s := r.text[r.at : r.at+n]
+	r.at += n
+	return s
+}
+
+func (r *reader) uint16() uint16 {
+	low := r.byte()
+	return uint16(low) | uint16(r.byte())<<8
+}
+
+func (s *Snapshot) decodePools(b []byte) error {
+	r := reader{text: string(b)}
+	pools := r.count(minPool)
+	total := r.count(minEndpoint)
+	s.Pools = make([]Pool, 0, pools)
+	endpoints := make([]Endpoint, total)
+	for range pools {
+		name := r.string()
+		n := int(r.uvarint(uint64(len(endpoints))))
+		if r.bad != "" {
+			break
+		}
+		if k := len(s.Pools); k > 0 && s.Pools[k-1].Name >= name {
+			r.fail("pools are not sorted by name")
+			break
+		}
+		for i := range n {
+			r.endpoint(&endpoints[i])
+			if i > 0 && r.bad == "" && endpoints[i-1].Address >= endpoints[i].Address {
+				r.fail("endpoints are not sorted by address")
+			}
+		}
+		s.Pools = append(s.Pools, Pool{Name: name, Endpoints: slices.Clip(endpoints[:n])})
+		endpoints = endpoints[n:]
+	}
+	if r.bad == "" && (r.left() > 0 || len(endpoints) > 0) {
+		r.fail("more than was announced, or less")
+	}
+	if r.bad != "" {
+		return fmt.Errorf("%w: pools: %s", ErrMalformed, r.bad)
+	}
+	return nil
+}
+
+func (r *reader) endpoint(e *Endpoint) {
+	e.Address = r.string()
+	flags := r.byte()
+	if flags&^(flagReady|flagKnown) != 0 {
+		r.fail("unknown flags")
+	}
+	e.Ready = flags&flagReady != 0
+	if flags&flagKnown == 0 {
+		return
+	}
+	const maxAge = math.MaxInt64 / uint64(time.Microsecond)
+	e.Gauges = Gauges{
+		Known:   true,
+		Age:     time.Duration(r.uvarint(maxAge)) * time.Microsecond,
+		Waiting: int(r.uvarint(math.MaxInt32)),
+		Running: int(r.uvarint(math.MaxInt32)),
+		KVUse:   float64(r.uint16()) / math.MaxUint16,
+	}
+}

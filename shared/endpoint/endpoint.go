@@ -1,0 +1,93 @@
+// Package endpoint is what the companion tells the proxies: which replicas each pool has, whether they are ready, and what their gauges
+// said, with the age of each. Decode and Append are the two ends of the wire; the wire call itself is described at [Path].
+package endpoint
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/inlet-proxy/inlet/shared/kv"
+)
+
+// Snapshot is one state of the replicas. It is not changed after it was built, except by Attach.
+type Snapshot struct {
+	Source  uint64    // id of the companion process; versions of different sources do not compare
+	Version uint64    // grows with every change
+	Taken   time.Time // when the companion built it, by the companion's clock
+	Pools   []Pool    // sorted by name, each name once
+}
+
+// Pool is the replicas that serve the same models.
+type Pool struct {
+	Name      string
+	Endpoints []Endpoint // sorted by address, each address once
+}
+
+// Endpoint is one replica.
+type Endpoint struct {
+	Address string // ip:port, an IPv6 address in brackets: as Envoy's override_host compares it
+	Ready   bool   // the companion reached it lately, and its source does not say it is unhealthy or draining
+	Gauges  Gauges
+	Load    kv.Counter // requests in flight from this Envoy; attached by the proxy, not on the wire
+}
+
+// Gauges is what a replica's metrics said when they were last read.
+type Gauges struct {
+	Known   bool          // false: never read, or a metric was missing. The other fields are then zero and mean nothing
+	Age     time.Duration // at Taken, since they were read. On the wire in microseconds
+	Waiting int           // requests in the replica's queue, all its engines together
+	Running int           // requests it works on, all its engines together
+	KVUse   float64       // share of its KV cache in use, 0..1, mean of its engines. On the wire in steps of 1/65535
+}
+
+// DefaultStale is the age at which gauges say nothing any more, unless configured otherwise. The companion renews what it tells more
+// often than that, also when nothing changes.
+const DefaultStale = 2 * time.Second
+
+// Pool returns the pool of that name, nil if there is none.
+func (s *Snapshot) Pool(name string) *Pool {
+	for i := range s.Pools { // a handful
+		if s.Pools[i].Name == name {
+			return &s.Pools[i]
+		}
+	}
+	return nil
+}
+
+// Attach sets the Load of every endpoint to the counter of its address: a replica that is in two pools has one.
+func (s *Snapshot) Attach(c kv.Counters) {
+	for i := range s.Pools {
+		endpoints := s.Pools[i].Endpoints
+		for j := range endpoints {
+			endpoints[j].Load = c.Open(endpoints[j].Address)
+		}
+	}
+}
+
+// Sort brings pools and endpoints into the order that Decode asks for.
+func (s *Snapshot) Sort() {
+	slices.SortFunc(s.Pools, func(a, b Pool) int { return cmp.Compare(a.Name, b.Name) })
+	for _, p := range s.Pools {
+		slices.SortFunc(p.Endpoints, func(a, b Endpoint) int { return cmp.Compare(a.Address, b.Address) })
+	}
+}
+
+// Trust returns how far the gauges can be believed, from 1 (fresh) to 0 (say nothing), sinceTaken after the snapshot was received. Weigh
+// a gauge's opinion with it against a neutral one: an old gauge means "unknown", never "idle" and never "saturated".
+//
+// Up to half of stale the answer is 1, because a healthy gauge gets that old without harm: the companion is silent while nothing changes,
+// up to its heartbeat. From there it falls evenly to 0 at stale.
+func (g Gauges) Trust(sinceTaken, stale time.Duration) float64 {
+	if !g.Known || stale <= 0 {
+		return 0
+	}
+	age := g.Age + sinceTaken
+	switch {
+	case age <= stale/2:
+		return 1
+	case age >= stale:
+		return 0
+	}
+	return float64(stale-age) / float64(stale-stale/2)
+}

@@ -1,0 +1,324 @@
+package jsonscan
+
+// state is what the grammar allows next, or the token that a chunk's end has cut.
+type state uint8
+
+const (
+	wantValue     state = iota // the document, or a member's value after its colon
+	wantFirstItem              // after '[': a value or ']'
+	wantItem                   // after ',' in an array
+	wantFirstKey               // after '{': a name or '}'
+	wantKey                    // after ',' in an object
+	wantColon                  // after a name
+	wantComma                  // after a value in a container: ',' or its end
+	wantNothing                // after the document
+	inKey                      // within a member name
+	inText                     // within a string value
+	inNumber                   // within a number
+	inLiteral                  // within true, false or null
+)
+
+// Scanner checks one JSON document, fed in chunks, and reports its tokens. The zero value is ready after [Scanner.Reset].
+// It can be reset and used again; it must not be copied while in use.
+type Scanner struct {
+	handler Handler
+	limits  Limits
+	err     *Error
+
+	base   int64 // offset of the current chunk's first byte
+	start  int64 // offset of the current token's first byte
+	offset int64 // offset after what has been consumed of the current token
+
+	state  state
+	array  bool // the innermost open container is an array
+	depth  int  // open containers
+	skipTo int  // depth at which a skipped value ends; noSkip if nothing is skipped
+	count  int  // members or items so far of the innermost open container
+
+	number  numberState
+	literal string // the literal being read
+	size    int    // bytes so far of the key (unescaped), string (unescaped), number or literal being read
+
+	pending pending // what of a string the chunk's end has cut
+	unit    uint16  // hex digits so far of a \u escape
+	high    uint16  // first half of a surrogate pair whose second half must follow, or 0
+	escape  int64   // offset of the \u escape, or of the pair's first half
+	partN   int     // bytes in part
+	part    [4]byte // a UTF-8 sequence that is not complete
+
+	arrays  [MaxDepth / 64]uint64 // bit d: what encloses the container at depth d+1 is an array
+	counts  [MaxDepth]int32       // count of what encloses the container at depth d+1
+	decoded [64]byte              // escapes, decoded, on their way to the handler
+	scratch [MaxKeyBytes]byte     // a key or number that could not be reported in place
+}
+
+const noSkip = -1
+
+// Reset makes the scanner ready for a new document, whose tokens go to h.
+func (s *Scanner) Reset(h Handler, lim Limits) {
+	s.handler = h
+	s.limits = lim.capped()
+	s.err = nil
+	s.base, s.start, s.offset = 0, 0, 0
+	s.state = wantValue
+	s.array = false
+	s.depth = 0
+	s.skipTo = noSkip
+	s.count = 0
+	s.size = 0
+	s.pending = whole
+	s.high = 0
+	s.partN = 0
+}
+
+// Feed scans the next bytes of the document. It returns nil or an *Error, and the same error ever after.
+func (s *Scanner) Feed(chunk []byte) error {
+	if s.err != nil {
+		return s.err
+	}
+	for i := 0; i < len(chunk); {
+		switch s.state {
+		case inText:
+			i = s.text(chunk, i)
+		case inKey:
+			i = s.key(chunk, i)
+		case inNumber:
+			i = s.digits(chunk, i)
+		case inLiteral:
+			i = s.letters(chunk, i)
+		default:
+			i = s.structure(chunk, i)
+		}
+		if s.err != nil {
+			return s.err
+		}
+	}
+	s.base += int64(len(chunk))
+	return nil
+}
+
+// End checks that the document is complete. It returns nil or an *Error.
+func (s *Scanner) End() error {
+	if s.err != nil {
+		return s.err
+	}
+	if s.state == inNumber && s.number.complete() {
+		// Nothing but the end of the input can end a number that stands alone.
+		s.scalar(s.scratch[:s.size])
+	}
+	if s.state != wantNothing {
+		s.fail(Incomplete, s.base)
+		return s.err
+	}
+	return nil
+}
+
+// Skip leaves out a value: it is validated but not reported. Called within Key, it is the member's value; called within
+// Open, or after it before the next token, it is the rest of the container, its Close included. Elsewhere it does nothing.
+func (s *Scanner) Skip() {
+	switch s.state {
+	case wantColon:
+		s.skipTo = s.depth
+	case wantFirstItem, wantFirstKey:
+		s.skipTo = s.depth - 1
+	}
+}
+
+// Depth returns the number of open containers. Within Open and Close it includes, respectively excludes, the container.
+func (s *Scanner) Depth() int { return s.depth }
+
+// Start returns the offset in the document of the current token's first byte: a bracket, a string's opening quote, a
+// number's or literal's first character.
+func (s *Scanner) Start() int64 { return s.start }
+
+// Offset returns the offset in the document just after what has been consumed of the current token: within TextEnd and
+// Key it is after the closing quote.
+func (s *Scanner) Offset() int64 { return s.offset }
+
+// fail refuses the document. The first failure stays.
+func (s *Scanner) fail(code Code, offset int64) {
+	if s.err == nil {
+		s.err = &Error{Code: code, Offset: offset}
+	}
+}
+
+// unexpected refuses the byte at index i of the current chunk.
+func (s *Scanner) unexpected(i int) {
+	code := Syntax
+	if s.state == wantNothing {
+		code = Trailing
+	}
+	s.fail(code, s.base+int64(i))
+}
+
+// structure reads what stands between strings, numbers and literals, up to the start of one of these or the chunk's end.
+// It returns the index of the first byte that it has not consumed.
+func (s *Scanner) structure(b []byte, i int) int {
+	for ; i < len(b); i++ {
+		switch c := b[i]; c {
+		case ' ', '\n', '\r', '\t':
+		case '"':
+			switch {
+			case s.state == wantFirstKey || s.state == wantKey:
+				s.beginKey(i)
+			case s.beginValue(i):
+				s.state = inText
+			}
+			return i + 1
+		case ':':
+			if s.state != wantColon {
+				s.unexpected(i)
+				return i
+			}
+			s.state = wantValue
+		case ',':
+			switch {
+			case s.state != wantComma:
+				s.unexpected(i)
+				return i
+			case s.array:
+				s.state = wantItem
+			default:
+				s.state = wantKey
+			}
+		case '{', '[':
+			if s.beginValue(i) {
+				s.open(c == '[')
+			}
+		case '}', ']':
+			s.close(i, c == ']')
+		case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
+			if s.beginValue(i) {
+				s.state = inNumber
+				s.number = numberStart
+			}
+			return i
+		case 't', 'f', 'n':
+			if s.beginValue(i) {
+				s.state = inLiteral
+				s.literal = literals[c-'f']
+			}
+			return i
+		default:
+			s.unexpected(i)
+		}
+		if s.err != nil {
+			return i
+		}
+	}
+	return i
+}
+
+// beginKey starts a member name whose opening quote is b[i].
+func (s *Scanner) beginKey(i int) {
+	s.start = s.base + int64(i)
+	s.size = 0
+	s.state = inKey
+	s.count++
+	if s.count > s.limits.Members {
+		s.fail(TooManyMembers, s.start)
+	}
+}
+
+// beginValue starts a value whose first byte is b[i], if one may stand here.
+func (s *Scanner) beginValue(i int) bool {
+	s.start = s.base + int64(i)
+	s.size = 0
+	switch s.state {
+	case wantValue:
+		return true
+	case wantFirstItem, wantItem:
+		s.count++
+		if s.count <= s.limits.Items {
+			return true
+		}
+		s.fail(TooManyItems, s.start)
+		return false
+	default:
+		s.unexpected(i)
+		return false
+	}
+}
+
+// endValue moves on after a value that is complete.
+func (s *Scanner) endValue() {
+	s.state = wantComma
+	if s.depth == 0 {
+		s.state = wantNothing
+	}
+	if s.skipTo == s.depth {
+		s.skipTo = noSkip
+	}
+}
+
+// open enters a container whose bracket is the current token.
+func (s *Scanner) open(array bool) {
+	if s.depth >= s.limits.Depth {
+		s.fail(Depth, s.start)
+		return
+	}
+	word, bit := s.depth/64, uint64(1)<<(s.depth%64)
+	s.arrays[word] &^= bit
+	if s.array {
+		s.arrays[word] |= bit
+	}
+	s.counts[s.depth] = int32(s.count)
+	s.depth++
+	s.array = array
+	s.count = 0
+	s.state = wantFirstKey
+	if array {
+		s.state = wantFirstItem
+	}
+	if s.skipTo == noSkip {
+		s.offset = s.start + 1
+		s.handler.Open(array)
+	}
+}
+
+// close leaves the innermost container at the bracket b[i].
+func (s *Scanner) close(i int, array bool) {
+	mayEnd := s.state == wantComma || s.state == wantFirstItem || s.state == wantFirstKey
+	if !mayEnd || s.array != array {
+		s.unexpected(i)
+		return
+	}
+	s.start = s.base + int64(i)
+	s.depth--
+	s.array = s.arrays[s.depth/64]>>(s.depth%64)&1 == 1
+	s.count = int(s.counts[s.depth])
+	report := s.skipTo == noSkip
+	s.endValue()
+	if report {
+		s.offset = s.start + 1
+		s.handler.Close(array)
+	}
+}
+
+// scalar reports a number or literal, and ends it.
+func (s *Scanner) scalar(raw []byte) {
+	if s.skipTo == noSkip {
+		s.offset = s.start + int64(len(raw))
+		s.handler.Scalar(raw)
+	}
+	s.endValue()
+}
+
+// literals by first letter, from 'f'.
+var literals = [...]string{'f' - 'f': "false", 'n' - 'f': "null", 't' - 'f': "true"}
+
+// letters reads true, false or null from b[i:].
+func (s *Scanner) letters(b []byte, i int) int {
+	for i < len(b) && s.size < len(s.literal) {
+		if b[i] != s.literal[s.size] {
+			s.unexpected(i)
+			return i
+		}
+		s.size++
+		i++
+	}
+	if s.size == len(s.literal) {
+		s.scalar(s.scratch[:copy(s.scratch[:], s.literal)])
+	}
+	return i
+}

@@ -1,0 +1,364 @@
+package jsonscan
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"unicode/utf8"
+)
+
+// pending is what of a string was cut by the end of a chunk.
+type pending uint8
+
+const (
+	whole       pending = iota // nothing
+	inSequence                 // a UTF-8 sequence; its bytes are in part
+	inEscape                   // an escape, after its backslash
+	inHex0                     // a \u escape, before its first hex digit
+	inHex1                     // ... before its second
+	inHex2                     // ... before its third
+	inHex3                     // ... before its last
+	wantLow                    // a first half of a surrogate pair: a backslash must follow
+	wantLowHalf                // ... and its backslash: a 'u' must follow
+)
+
+// key reads a member name from b[i:].
+func (s *Scanner) key(b []byte, i int) int {
+	if s.size == 0 && s.pending == whole {
+		// Nearly every name lies whole in the chunk, without escapes: report it in place.
+		end := wellFormed(b, i)
+		if end < len(b) && b[end] == '"' {
+			if end-i > s.limits.KeyBytes {
+				s.fail(KeyTooLong, s.start)
+				return i
+			}
+			s.endKey(b[i:end], end+1)
+			return end + 1
+		}
+	}
+	return s.text(b, i)
+}
+
+// endKey reports a member name; next is the index after its closing quote.
+func (s *Scanner) endKey(name []byte, next int) {
+	s.state = wantColon
+	if s.skipTo == noSkip {
+		s.offset = s.base + int64(next)
+		s.handler.Key(name)
+	}
+}
+
+// text reads a string from b[i:], in pieces: what stands between escapes in place, escapes decoded.
+func (s *Scanner) text(b []byte, i int) int {
+	if s.pending != whole {
+		i = s.resume(b, i)
+	}
+	for i < len(b) && s.err == nil {
+		from := i
+		i = wellFormed(b, i)
+		if i > from && !s.piece(b[from:i], i) {
+			return i
+		}
+		if i == len(b) {
+			return i
+		}
+		switch c := b[i]; {
+		case c == '"':
+			s.endString(i + 1)
+			return i + 1
+		case c == '\\':
+			i = s.escapes(b, i)
+		case c < ' ':
+			s.unexpected(i)
+		default:
+			// An ill-formed sequence, or one that the chunk's end cuts.
+			s.pending = inSequence
+			i = s.resume(b, i)
+		}
+	}
+	return i
+}
+
+// piece passes on a piece of the string, if the string is not yet too long. next is the index after what it was read from.
+func (s *Scanner) piece(p []byte, next int) bool {
+	s.size += len(p)
+	if s.state == inKey {
+		if s.size > s.limits.KeyBytes {
+			s.fail(KeyTooLong, s.start)
+			return false
+		}
+		copy(s.scratch[s.size-len(p):], p)
+		return true
+	}
+	if s.size > s.limits.StringBytes {
+		s.fail(StringTooLong, s.start)
+		return false
+	}
+	if s.skipTo == noSkip {
+		s.offset = s.base + int64(next)
+		s.handler.Text(p)
+	}
+	return true
+}
+
+// endString ends a string; next is the index after its closing quote.
+func (s *Scanner) endString(next int) {
+	if s.state == inKey {
+		s.endKey(s.scratch[:s.size], next)
+		return
+	}
+	if s.skipTo == noSkip {
+		s.offset = s.base + int64(next)
+		s.handler.TextEnd()
+	}
+	s.endValue()
+}
+
+// escapes decodes the escapes that follow each other at b[i:], so that they reach the handler in one piece.
+func (s *Scanner) escapes(b []byte, i int) int {
+	n := 0
+	for i < len(b) && b[i] == '\\' && n <= len(s.decoded)-utf8.UTFMax {
+		if i+1 < len(b) && simple[b[i+1]] != 0 {
+			s.decoded[n] = simple[b[i+1]]
+			n++
+			i += 2
+			continue
+		}
+		unit, ok := codeUnit(b, i)
+		if !ok || unit&surrogateMask == surrogateHigh || unit&surrogateMask == surrogateLow {
+			break
+		}
+		n += utf8.EncodeRune(s.decoded[n:], rune(unit))
+		i += 6
+	}
+	if n > 0 && !s.piece(s.decoded[:n], i) {
+		return i
+	}
+	if n == 0 {
+		// A surrogate, an escape that the chunk's end cuts, or a wrong one.
+		s.pending = inEscape
+		s.escape = s.base + int64(i)
+		i = s.resume(b, i+1)
+	}
+	return i
+}
+
+// simple holds what the escapes of one letter stand for; 0 for no such escape.
+var simple = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
+
+// hex holds the value of a hex digit; 0xff for no such digit.
+var hex = func() (t [256]byte) {
+	for c := range t {
+		t[c] = 0xff
+	}
+	for i, c := range "0123456789abcdef" {
+		t[c] = byte(i)
+	}
+	for i, c := range "ABCDEF" {
+		t[c] = byte(10 + i)
+	}
+	return t
+}()
+
+// UTF-16 surrogates: the upper six bits tell the halves of a pair from everything else.
+const (
+	surrogateMask = 0xfc00
+	surrogateHigh = 0xd800
+	surrogateLow  = 0xdc00
+)
+
+// codeUnit decodes the \u escape at b[i:], if the whole of one stands there.
+func codeUnit(b []byte, i int) (uint16, bool) {
+	if i+6 > len(b) || b[i+1] != 'u' {
+		return 0, false
+	}
+	b = b[i+2 : i+6]
+	h0, h1, h2, h3 := hex[b[0]], hex[b[1]], hex[b[2]], hex[b[3]]
+	if h0|h1|h2|h3 == 0xff {
+		return 0, false
+	}
+	return uint16(h0)<<12 | uint16(h1)<<8 | uint16(h2)<<4 | uint16(h3), true
+}
+
+// resume reads the pending escape or UTF-8 sequence from b[i:], byte by byte, until it is complete or the chunk ends.
+func (s *Scanner) resume(b []byte, i int) int {
+	for ; i < len(b) && s.pending != whole && s.err == nil; i++ {
+		switch c := b[i]; s.pending {
+		case inSequence:
+			s.sequence(c, i)
+		case inEscape:
+			s.letter(c, i)
+		case wantLow:
+			if c != '\\' {
+				s.fail(Surrogate, s.escape)
+				return i
+			}
+			s.pending = wantLowHalf
+		case wantLowHalf:
+			if c != 'u' {
+				s.fail(Surrogate, s.escape)
+				return i
+			}
+			s.pending = inHex0
+		default:
+			s.hexDigit(c, i)
+		}
+	}
+	return i
+}
+
+// sequence takes the next byte, b[i], of a UTF-8 sequence.
+func (s *Scanner) sequence(c byte, i int) {
+	s.part[s.partN] = c
+	s.partN++
+	p := s.part[:s.partN]
+	if !utf8.FullRune(p) {
+		return
+	}
+	s.partN = 0
+	if r, n := utf8.DecodeRune(p); r == utf8.RuneError && n == 1 {
+		s.fail(UTF8, s.base+int64(i+1-len(p)))
+		return
+	}
+	s.pending = whole
+	s.piece(p, i+1)
+}
+
+// letter takes the byte b[i] after a backslash.
+func (s *Scanner) letter(c byte, i int) {
+	switch {
+	case c == 'u':
+		s.unit = 0
+		s.pending = inHex0
+	case simple[c] != 0:
+		s.decoded[0] = simple[c]
+		s.pending = whole
+		s.piece(s.decoded[:1], i+1)
+	default:
+		s.unexpected(i)
+	}
+}
+
+// hexDigit takes the next byte, b[i], of a \u escape.
+func (s *Scanner) hexDigit(c byte, i int) {
+	if hex[c] == 0xff {
+		s.unexpected(i)
+		return
+	}
+	s.unit = s.unit<<4 | uint16(hex[c])
+	if s.pending < inHex3 {
+		s.pending++
+		return
+	}
+	r := rune(s.unit)
+	half := s.unit & surrogateMask
+	switch {
+	case s.high != 0 && half == surrogateLow:
+		r = 0x10000 + rune(s.high&^surrogateMask)<<10 + rune(s.unit&^surrogateMask)
+	case s.high != 0 || half == surrogateLow:
+		s.fail(Surrogate, s.escape)
+		return
+	case half == surrogateHigh:
+		s.high = s.unit
+		s.pending = wantLow
+		return
+	}
+	s.high = 0
+	s.pending = whole
+	s.piece(s.decoded[:utf8.EncodeRune(s.decoded[:], r)], i+1)
+}
+
+// wellFormed returns the index of the first byte at or after i that is not string content to be taken as it stands: a
+// quote, a backslash, a control character, or the first byte of a UTF-8 sequence that is ill-formed or cut by b's end.
+func wellFormed(b []byte, i int) int {
+	for {
+		i = ascii(b, i)
+		if i == len(b) || b[i] < utf8.RuneSelf {
+			return i
+		}
+		end := sequences(b, i)
+		if end == i {
+			return i
+		}
+		i = end
+	}
+}
+
+const (
+	ones  = 0x0101010101010101
+	highs = 0x80 * ones
+)
+
+// stops has the high bit set in the first byte of w, from the least significant, that is a quote, a backslash, a control
+// character or not ASCII. (Higher bytes are only exact up to there: subtractions carry from a byte that stops.)
+func stops(w uint64) uint64 {
+	// Exchanging 0x20..0x21 with 0x22..0x23 makes '"' the neighbour of the control characters: one comparison, not two.
+	controlOrQuote := (w ^ 0x02*ones) - 0x21*ones
+	backslash := (w ^ '\\'*ones) - ones
+	return (controlOrQuote | backslash | w) & highs
+}
+
+// ascii returns the index of the first byte at or after i that is a quote, a backslash, a control character or not ASCII.
+func ascii(b []byte, i int) int {
+	// Short strings end in the first words, long ones are worth a wider stride.
+	for n := 0; i+8 <= len(b); n++ {
+		if m := stops(binary.LittleEndian.Uint64(b[i:])); m != 0 {
+			return i + bits.TrailingZeros64(m)/8
+		}
+		i += 8
+		if n < 3 {
+			continue
+		}
+		for len(b)-i >= 32 {
+			p := b[i : i+32 : i+32]
+			m := stops(binary.LittleEndian.Uint64(p)) | stops(binary.LittleEndian.Uint64(p[8:])) |
+				stops(binary.LittleEndian.Uint64(p[16:])) | stops(binary.LittleEndian.Uint64(p[24:]))
+			if m != 0 {
+				break
+			}
+			i += 32
+		}
+	}
+	for i < len(b) && b[i] < utf8.RuneSelf && b[i] >= ' ' && b[i] != '"' && b[i] != '\\' {
+		i++
+	}
+	return i
+}
+
+// sequences returns the index after the well-formed multi-byte UTF-8 sequences that follow each other from b[i] on
+// (Unicode, table 3-7).
+func sequences(b []byte, i int) int {
+	for i < len(b) {
+		p := b[i:]
+		switch c := p[0]; {
+		case c-0xc2 < 0xe0-0xc2:
+			if len(p) < 2 || !continues(p[1]) {
+				return i
+			}
+			i += 2
+		case c-0xe0 < 0xf0-0xe0:
+			if len(p) < 3 || !continues(p[1]) || !continues(p[2]) {
+				return i
+			}
+			// Overlong forms of two bytes, and surrogates.
+			if c == 0xe0 && p[1] < 0xa0 || c == 0xed && p[1] >= 0xa0 {
+				return i
+			}
+			i += 3
+		case c-0xf0 < 0xf5-0xf0:
+			if len(p) < 4 || !continues(p[1]) || !continues(p[2]) || !continues(p[3]) {
+				return i
+			}
+			// Overlong forms of three bytes, and what lies beyond U+10FFFF.
+			if c == 0xf0 && p[1] < 0x90 || c == 0xf4 && p[1] >= 0x90 {
+				return i
+			}
+			i += 4
+		default:
+			return i
+		}
+	}
+	return i
+}
+
+// continues reports whether c is a continuation byte.
+func continues(c byte) bool { return c&0xc0 == 0x80 }

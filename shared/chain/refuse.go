@@ -83,3 +83,9 @@ func refuseInternal() *filter.Refusal {
 		Status: 500, Type: "server_error", Code: "internal_error", Message: "The gateway could not handle the request.",
 	}}
 }
+
+func refuseUnable(name, why string) *filter.Refusal {
+	return &filter.Refusal{Refusal: llm.Refusal{
+		Status: 503, Type: "server_error", Code: "unavailable", Message: "The gateway cannot decide about the request now (" + name + ": " + why + ").",
+	}, Reason: why}
+}

@@ -25,14 +25,18 @@ func (s *Stream) run(i int, h hook, r *filter.Reply) (v filter.Verdict) {
 	f := s.c.slots[i].filter
 	switch h {
 	case hookRequestHeaders:
-		return f.OnRequestHeaders(&s.x)
+		v = f.OnRequestHeaders(&s.x)
 	case hookRequest:
-		return f.OnRequest(&s.x)
+		v = f.OnRequest(&s.x)
 	case hookReply:
-		return f.OnReply(&s.x, r)
-	default:
-		return f.OnResponseHeaders(&s.x)
+		v = f.OnReply(&s.x, r)
+	case hookResponseHeaders:
+		v = f.OnResponseHeaders(&s.x)
 	}
+	if why := v.Failure(); why != "" {
+		return s.unable(i, why)
+	}
+	return v
 }
 
 // finish calls OnDone, after which there is nothing left to decide.
@@ -51,16 +55,28 @@ func (s *Stream) recovered(i int, before filter.Mark, v *filter.Verdict) {
 	}
 }
 
-// failed counts a failure of filter i and returns the verdict of its failure mode.
+// failed counts a defect of filter i and returns the verdict of its failure
+// mode. It is logged, since somebody has to mend it.
 func (s *Stream) failed(i int, what string) filter.Verdict {
 	slot := &s.c.slots[i]
-	s.c.metrics.failures.Record(1, filter.Values{slot.name, string(slot.mode())})
 	s.c.deps.Log(filter.Error, fmt.Sprintf("filter %s %s (%s)", slot.name, what, slot.mode()))
-	s.x.Explain(slot.name, "failed")
+	return s.failure(i, "failed", refuseInternal())
+}
+
+// unable is for a filter that says itself that it cannot do its work. It is
+// counted and explained but not logged: it may hold for every request.
+func (s *Stream) unable(i int, why string) filter.Verdict {
+	return s.failure(i, why, refuseUnable(s.c.slots[i].name, why))
+}
+
+func (s *Stream) failure(i int, why string, r *filter.Refusal) filter.Verdict {
+	slot := &s.c.slots[i]
+	s.c.metrics.failures.Record(1, filter.Values{slot.name, string(slot.mode())})
+	s.x.Explain(slot.name, why)
 	if slot.failOpen {
 		return filter.Next
 	}
-	return filter.Deny(*refuseInternal())
+	return filter.Deny(*r)
 }
 
 // describe tells of a panic and where it came from. A value that is not a

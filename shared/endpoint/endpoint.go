@@ -16,6 +16,10 @@ type Snapshot struct {
 	Version uint64    // grows with every change
 	Taken   time.Time // when the companion built it, by the companion's clock
 	Pools   []Pool    // sorted by name, each name once
+
+	// Received is when the proxy got it, by the proxy's clock; set by the proxy, not on the wire. The ages of gauges grow from here, so
+	// that the two clocks are never compared.
+	Received time.Time
 }
 
 // Pool is the replicas that serve the same models.

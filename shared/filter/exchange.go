@@ -47,7 +47,7 @@ type Exchange struct {
 
 // Route is where body-based routing sends the request.
 type Route struct {
-	Model  string // public name that the client asked for; a configured name
+	Model  string // public name that the client asked for
 	Target string // name that the replica is asked for; Model when not rewritten
 	Base   string // base model of Target, for LoRA adapters; "" if unknown
 	Pool   string // pool of replicas; "" if no pool is configured

@@ -28,20 +28,20 @@ type Filter interface {
 	Needs() Needs
 
 	// OnRequestHeaders runs before a byte of the body is buffered.
-	// Verdicts: Next, Deny.
+	// Verdicts: Next, Deny, Fail.
 	OnRequestHeaders(x *Exchange) Verdict
 
 	// OnRequest runs once, when the facts that the chain's filters need are
-	// there (x.Request). Verdicts: Next, Deny, Wait.
+	// there (x.Request). Verdicts: Next, Deny, Wait, Fail.
 	OnRequest(x *Exchange) Verdict
 
 	// OnReply runs with the answer to the call that this filter waited for.
-	// Verdicts: Next, Deny, Wait.
+	// Verdicts: Next, Deny, Wait, Fail.
 	OnReply(x *Exchange, r *Reply) Verdict
 
 	// OnResponseHeaders runs when the replica's response headers are there
-	// (x.Response). Verdicts: Next, Deny. Not run for answers that Inlet or
-	// Envoy gave themselves before a replica was asked.
+	// (x.Response). Verdicts: Next, Deny, Fail. Not run for answers that Inlet
+	// gave itself.
 	OnResponseHeaders(x *Exchange) Verdict
 
 	// OnDone runs exactly once on every ending (finished, client gone, reset,
@@ -135,6 +135,7 @@ type Factory struct {
 type Verdict struct {
 	refusal *Refusal
 	call    *Call
+	failure string
 }
 
 // Next goes on with the next filter.
@@ -146,6 +147,14 @@ func Deny(r Refusal) Verdict { return Verdict{refusal: &r} }
 // Wait holds the request until the call is answered or its timeout is over;
 // then OnReply of the same filter runs.
 func Wait(c Call) Verdict { return Verdict{call: &c} }
+
+// Fail says that the filter could not get what it needs, in a few words for
+// the access log ("no-snapshot"). Its failure mode decides: FailOpen goes on,
+// FailClosed refuses with 503.
+func Fail(reason string) Verdict { return Verdict{failure: reason} }
+
+// Failure returns the reason of a Fail, or "".
+func (v Verdict) Failure() string { return v.failure }
 
 // Refusal returns the refusal of a Deny, or nil.
 func (v Verdict) Refusal() *Refusal { return v.refusal }

@@ -1,0 +1,50 @@
+// Package guardrail screens prompts. So far a provider is a list of patterns
+// that are matched here; providers that are called belong here too.
+package guardrail
+
+import (
+	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/llm"
+)
+
+// Filter screens the prompt's text.
+type Filter struct {
+	filter.Base
+	policies []policy
+}
+
+// Needs the prompt's text.
+func (f *Filter) Needs() filter.Needs { return filter.NeedPrompt }
+
+// OnRequest blocks a prompt in which a provider finds something.
+func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
+	if x.Request.PromptCut {
+		// What was not read was not screened, and must not pass as screened.
+		return refuse(413, "prompt_too_large", "The prompt is too large to be screened.")
+	}
+	for i := range f.policies {
+		for _, p := range f.policies[i].use {
+			if p.finds(x.Request.Prompt) {
+				x.Explain("guardrail", p.name)
+				return refuse(400, "content_policy_violation", "The request was blocked by the content policy.")
+			}
+		}
+	}
+	return filter.Next
+}
+
+// finds reports whether any pattern matches.
+func (p *provider) finds(text []byte) bool {
+	for _, re := range p.patterns {
+		if re.Match(text) {
+			return true
+		}
+	}
+	return false
+}
+
+func refuse(status int, code, message string) filter.Verdict {
+	return filter.Deny(filter.Refusal{Refusal: llm.Refusal{
+		Status: status, Type: "invalid_request_error", Code: code, Message: message,
+	}})
+}

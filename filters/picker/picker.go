@@ -1,0 +1,134 @@
+// Package picker chooses the replica: it scores the ready replicas of the
+// request's pool, hands Envoy a ranked list of them, and counts what is in
+// flight on each.
+package picker
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/kv"
+	"github.com/inlet-proxy/inlet/shared/llm"
+)
+
+// EndpointHeader carries the ranked list "ip:port[,ip:port…]", which
+// envoy.load_balancing_policies.override_host reads (endpoint picker protocol
+// of the Gateway API Inference Extension, proposal 004, v0.4).
+const EndpointHeader = "x-gateway-destination-endpoint"
+
+// Filter picks a replica. Reads x.Route, writes x.Target.
+type Filter struct {
+	filter.Base
+	profile   *profile
+	endpoints int           // length of the ranked list
+	pool      string        // pool of requests that bbr gave none
+	stale     time.Duration // age at which a gauge says nothing
+	deps      *filter.Deps
+	inFlight  filter.Metric
+	picks     filter.Metric
+}
+
+// Outcomes of a pick, as label values of inlet_pick_total.
+const (
+	outcomePicked  = "picked"
+	outcomeEmpty   = "no_endpoints" // the pool has no ready replica
+	outcomeBlind   = "no_snapshot"  // nothing is known about the pool
+	outcomeRetried = "retried"      // a lower one of the list served
+	outcomeMissed  = "missed"       // a replica outside of the list served
+)
+
+// OnRequest picks among the ready replicas of the pool.
+func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
+	state := stateOf(x)
+	state.reset()
+	pool := x.Route.Pool
+	if pool == "" {
+		pool = f.pool
+	}
+	if pool == "" || x.API == llm.Models {
+		return filter.Next // an ordinary route decides
+	}
+	state.pool = pool
+	snapshot := f.deps.Snapshot()
+	if snapshot == nil || snapshot.Pool(pool) == nil {
+		f.picks.Record(1, filter.Values{pool, outcomeBlind})
+		return filter.Fail("no-snapshot")
+	}
+	state.gather(snapshot.Pool(pool).Endpoints)
+	if len(state.ready) == 0 {
+		f.picks.Record(1, filter.Values{pool, outcomeEmpty})
+		return refuseEmpty(pool)
+	}
+	f.rank(state, f.deps.Now().Sub(snapshot.Received))
+	f.send(x, state)
+	return filter.Next
+}
+
+// send names the ranked list to Envoy and takes the first into account.
+func (f *Filter) send(x *filter.Exchange, s *state) {
+	first := s.ranked[0]
+	x.Target = filter.Target{Address: first.Address}
+	x.SetRequestHeader(EndpointHeader, s.list())
+	s.charge(first.Load)
+	f.inFlight.Record(1, filter.Values{s.pool})
+	f.picks.Record(1, filter.Values{s.pool, outcomePicked})
+	x.Explain("picker", f.profile.name)
+	x.Explain("ready", strconv.Itoa(len(s.ready)))
+}
+
+// OnResponseHeaders moves the charge to the replica that really serves: Envoy
+// may have retried on a lower one of the list, or gone its own way.
+func (f *Filter) OnResponseHeaders(x *filter.Exchange) filter.Verdict {
+	s := stateOf(x)
+	served := x.Response.Served
+	if s.charged == nil || served == "" || served == x.Target.Address {
+		return filter.Next
+	}
+	outcome := outcomeMissed
+	for _, e := range s.ranked {
+		if e.Address == served {
+			outcome = outcomeRetried
+		}
+	}
+	f.picks.Record(1, filter.Values{s.pool, outcome})
+	if outcome == outcomeMissed {
+		f.deps.Log(filter.Warn, "pool "+s.pool+": "+served+" served a request that was sent to "+x.Target.Address+
+			"; do the cluster of this pool and the companion know the same replicas?")
+	}
+	s.release()
+	s.charge(f.deps.Counters.Open(served))
+	return filter.Next
+}
+
+// OnDone takes the request out of the account.
+func (f *Filter) OnDone(x *filter.Exchange, _ filter.End) {
+	s := stateOf(x)
+	if s.charged != nil {
+		s.release()
+		f.inFlight.Record(-1, filter.Values{s.pool})
+	}
+}
+
+func refuseEmpty(pool string) filter.Verdict {
+	return filter.Deny(filter.Refusal{
+		Refusal: llm.Refusal{
+			Status: 503, Type: "server_error", Code: "no_endpoints",
+			Message: "No replica is ready to serve this model. Try again later.",
+		},
+		Reason:     "no-endpoints",
+		RetryAfter: time.Second,
+	})
+}
+
+// charge counts the request as in flight on c.
+func (s *state) charge(c kv.Counter) {
+	c.Add(1)
+	s.charged = c
+}
+
+// release undoes charge.
+func (s *state) release() {
+	s.charged.Add(-1)
+	s.charged = nil
+}

@@ -14,24 +14,17 @@
 package conf
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
 
-// MaxBytes is the size of the largest document that Decode reads.
-const MaxBytes = 1 << 20
-
 // Decode reads a document whose root is an object, hands it to f, and returns Errors with all the mistakes that were
 // found, or nil. f is not called if the document cannot be parsed.
 func Decode(doc []byte, f func(*Object)) error {
-	root, err := parse(doc)
-	if err != nil {
-		return Errors{*err}
+	root, wrong := parse(doc)
+	if wrong != nil {
+		return Errors{*wrong}
 	}
 	d := &decoder{}
 	(&Value{d: d, node: root}).Object(f)
@@ -46,26 +39,4 @@ type decoder struct{ errs Errors }
 
 func (d *decoder) errorf(path string, at *yaml.Node, format string, args ...any) {
 	d.errs = append(d.errs, Error{Path: path, Line: at.Line, Column: at.Column, Message: fmt.Sprintf(format, args...)})
-}
-
-// parse returns the root node of the only document in doc.
-func parse(doc []byte) (*yaml.Node, *Error) {
-	if len(doc) > MaxBytes {
-		return nil, &Error{Line: 1, Column: 1, Message: fmt.Sprintf("the document has %d bytes, more than %s", len(doc), shortSize(MaxBytes))}
-	}
-	parser := yaml.NewDecoder(bytes.NewReader(doc))
-	var first, second yaml.Node
-	switch err := parser.Decode(&first); {
-	case errors.Is(err, io.EOF):
-		return nil, &Error{Line: 1, Column: 1, Message: "the document is empty"}
-	case err != nil:
-		return nil, &Error{Line: 1, Column: 1, Message: strings.TrimPrefix(err.Error(), "yaml: ")}
-	}
-	switch err := parser.Decode(&second); {
-	case err == nil:
-		return nil, &Error{Line: second.Line, Column: second.Column, Message: "a second document begins here, want only one"}
-	case !errors.Is(err, io.EOF):
-		return nil, &Error{Line: 1, Column: 1, Message: strings.TrimPrefix(err.Error(), "yaml: ")}
-	}
-	return first.Content[0], nil
 }

@@ -42,7 +42,7 @@ func (v *Value) Keys() []string {
 
 // Object decodes an object: f reads its members; the keys that f did not ask for are reported after it returns.
 func (v *Value) Object(f func(*Object)) bool {
-	if !v.is(object, "an object") {
+	if !v.is("an object", object) {
 		return false
 	}
 	o := newObject(v)
@@ -53,7 +53,7 @@ func (v *Value) Object(f func(*Object)) bool {
 
 // List decodes a list: f is called for each item in order.
 func (v *Value) List(f func(*Value)) bool {
-	if !v.is(list, "a list") {
+	if !v.is("a list", list) {
 		return false
 	}
 	for i, item := range v.node.Content {
@@ -64,11 +64,7 @@ func (v *Value) List(f func(*Value)) bool {
 
 // String decodes a string that passes every check.
 func (v *Value) String(p *string, checks ...Check) bool {
-	if k := v.kind(); k == number || k == boolean {
-		v.Errorf("found %s, want a string (put it in quotes)", v.found())
-		return false
-	}
-	if !v.is(text, "a string") {
+	if !v.is("a string", text) {
 		return false
 	}
 	for _, check := range checks {
@@ -97,7 +93,7 @@ func (v *Value) Strings(p *[]string, checks ...Check) bool {
 
 // Bool decodes true or false. The other words that YAML 1.1 has for them (yes, on, ...) are strings.
 func (v *Value) Bool(p *bool) bool {
-	if !v.is(boolean, "true or false") {
+	if !v.is("true or false", boolean) {
 		return false
 	}
 	*p = v.node.Value == "true"
@@ -107,13 +103,13 @@ func (v *Value) Bool(p *bool) bool {
 // Int decodes a whole number of min..max. math.MinInt and math.MaxInt are no bound. 1e3 and 5.0 are whole numbers: a
 // protobuf Struct holds every number as a double.
 func (v *Value) Int(p *int, min, max int) bool {
-	if !v.is(number, "a whole number") {
+	if !v.is("a whole number", number) {
 		return false
 	}
 	n, ok := wholeNumber(v.node.Value)
 	switch {
 	case !ok:
-		v.Errorf("found %s, want a whole number", v.found())
+		v.Errorf("found %s, want a whole number of at most 2^53", v.found())
 	case n < int64(min) || n > int64(max):
 		v.outOfRange(bounds(int64(min), int64(max), math.MinInt, math.MaxInt, decimal))
 	default:
@@ -125,11 +121,11 @@ func (v *Value) Int(p *int, min, max int) bool {
 
 // Float decodes a number of min..max. An infinity is no bound.
 func (v *Value) Float(p *float64, min, max float64) bool {
-	if !v.is(number, "a number") {
+	if !v.is("a number", number) {
 		return false
 	}
-	n, err := strconv.ParseFloat(v.node.Value, 64)
-	if err != nil || n < min || n > max {
+	n, _ := strconv.ParseFloat(v.node.Value, 64) // of a JSON number: an infinity if it is too large, else no error
+	if n < min || n > max || math.IsInf(n, 0) {
 		v.outOfRange(bounds(min, max, math.Inf(-1), math.Inf(1), func(f float64) string { return fmt.Sprint(f) }))
 		return false
 	}
@@ -140,7 +136,7 @@ func (v *Value) Float(p *float64, min, max float64) bool {
 // Duration decodes a duration of min..max with its unit, as time.ParseDuration reads it. math.MinInt64 and
 // math.MaxInt64 are no bound.
 func (v *Value) Duration(p *time.Duration, min, max time.Duration) bool {
-	if v.kind() != number && !v.is(text, "a duration such as 800ms, 10s, 1h30m") {
+	if !v.is("a duration such as 800ms, 10s, 1h30m", number, text) {
 		return false
 	}
 	d, err := time.ParseDuration(v.node.Value)
@@ -158,7 +154,7 @@ func (v *Value) Duration(p *time.Duration, min, max time.Duration) bool {
 
 // Size decodes a number of bytes of min..max: 4096, 64KiB, 8MiB, 1MB. math.MaxInt64 is no bound.
 func (v *Value) Size(p *int64, min, max int64) bool {
-	if v.kind() != number && !v.is(text, "a size such as 4096, 64KiB, 1MB") {
+	if !v.is("a size such as 4096, 64KiB, 1MB", number, text) {
 		return false
 	}
 	n, ok := bytesOf(v.node.Value)
@@ -227,26 +223,34 @@ func kindOf(n *yaml.Node) kind {
 	return text
 }
 
-// is reports whether the value is of kind k, and what stands there instead if it is not.
-func (v *Value) is(k kind, wanted string) bool {
+// is reports whether the value is of one of the kinds, and says what stands there instead if it is not.
+func (v *Value) is(wanted string, kinds ...kind) bool {
 	if !v.usable() {
 		return false
 	}
-	if v.kind() != k {
-		v.Errorf("found %s, want %s", v.found(), wanted)
-		return false
+	found, hint := v.kind(), ""
+	switch {
+	case slices.Contains(kinds, found):
+		return true
+	case kinds[0] == text && (found == number || found == boolean):
+		hint = " (put it in quotes)"
+	case kinds[0] == object && found == null:
+		hint = " (write {} for an empty one)"
 	}
-	return true
+	v.Errorf("found %s, want %s%s", v.found(), wanted, hint)
+	return false
 }
+
+const quoteStar = " (put a string that begins with * or & in quotes)"
 
 // usable refuses what would make a document mean more than it says. Following aliases could also make a small document
 // huge.
 func (v *Value) usable() bool {
 	switch {
 	case v.node.Kind == yaml.AliasNode:
-		v.Errorf("found the alias *%s: aliases are not supported", shorten(v.node.Value))
+		v.Errorf("found the alias *%s: aliases are not supported%s", shorten(v.node.Value), quoteStar)
 	case v.node.Anchor != "":
-		v.Errorf("found the anchor &%s: anchors are not supported", shorten(v.node.Anchor))
+		v.Errorf("found the anchor &%s: anchors are not supported%s", shorten(v.node.Anchor), quoteStar)
 	case v.node.Style&yaml.TaggedStyle != 0:
 		v.Errorf("found the tag %s: tags are not supported", shorten(v.node.Tag))
 	default:
@@ -323,14 +327,11 @@ func leadingDigits(s string) int {
 	return n
 }
 
-// wholeNumber reads a JSON number that has no fraction. Beyond 2^53 only the form without point and exponent is exact,
-// so only that one counts.
+// wholeNumber reads a JSON number that has no fraction and is at most 2^53, where doubles stop being exact: the document
+// may have passed through them.
 func wholeNumber(s string) (int64, bool) {
-	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
-		return n, true
-	}
 	f, err := strconv.ParseFloat(s, 64)
-	if err != nil || f != math.Trunc(f) || math.Abs(f) > 1<<53 {
+	if !isJSONNumber(s) || err != nil || f != math.Trunc(f) || math.Abs(f) > 1<<53 {
 		return 0, false
 	}
 	return int64(f), true
@@ -351,8 +352,7 @@ func bytesOf(s string) (int64, bool) {
 		n, err := strconv.ParseUint(digits, 10, 63)
 		return int64(n) * unit.bytes, err == nil && n <= uint64(math.MaxInt64/unit.bytes)
 	}
-	n, ok := wholeNumber(s)
-	return n, ok
+	return wholeNumber(s)
 }
 
 func shortSize(n int64) string {

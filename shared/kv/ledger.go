@@ -73,11 +73,14 @@ func (c *ledgerCounter) Value() int64 { return c.own + c.others }
 // peer is another worker as this one knows it.
 type peer struct {
 	worker string
+	key    string // of its record
 	seq    uint64 // of the record that shares holds
 	entry  entry  // as last read from the directory
 	moved  time.Time
 	shares []share
-	gone   bool // no longer in the directory
+	// expired: the entry did not move for a lease, so the record does not count until it does.
+	expired bool
+	gone    bool // no longer in the directory
 }
 
 // share is what a peer counts on one counter that this worker has open.
@@ -159,15 +162,23 @@ func (l *Ledger) publish(now time.Time) error {
 		l.settle()
 		return nil
 	}
-	if change {
-		l.pending = true
-		l.seq++
-		l.scratch = l.appendRecord(l.scratch[:0])
-		if err := l.store.Set(l.key, l.scratch, 0); err != nil {
-			return fmt.Errorf("write the record of worker %s: %w", l.worker, err)
+	if !change {
+		var stands bool
+		if err := l.changeDirectory(func() bool { stands = l.renew(); return stands }); err != nil {
+			return err
 		}
+		if stands {
+			l.renewed = now
+			return nil
+		}
+		// The others took this worker for dead, and may have emptied its record.
 	}
-	l.beat++
+	l.pending = true
+	l.seq++
+	l.scratch = l.appendRecord(l.scratch[:0])
+	if err := l.store.Set(l.key, l.scratch, 0); err != nil {
+		return fmt.Errorf("write the record of worker %s: %w", l.worker, err)
+	}
 	if err := l.changeDirectory(l.enter); err != nil {
 		return err
 	}
@@ -210,17 +221,26 @@ func (l *Ledger) leave() error {
 	return l.store.Set(l.key, tombstone, 0)
 }
 
-// enter puts this worker's entry into the directory, or moves it on.
+// enter puts this worker's entry into the directory, with the sequence number of the record just written.
 func (l *Ledger) enter() bool {
-	mine := entry{worker: l.worker, seq: l.seq, beat: l.beat}
+	if l.renew() {
+		return true
+	}
+	l.beat++
+	l.entries = append(l.entries, entry{worker: l.worker, seq: l.seq, beat: l.beat})
+	return true
+}
+
+// renew moves this worker's entry on, and reports whether there is one.
+func (l *Ledger) renew() bool {
 	for i := range l.entries {
 		if l.entries[i].worker == l.worker {
-			l.entries[i] = mine
+			l.beat++
+			l.entries[i] = entry{worker: l.worker, seq: l.seq, beat: l.beat}
 			return true
 		}
 	}
-	l.entries = append(l.entries, mine)
-	return true
+	return false
 }
 
 // drop returns a change that takes a worker off the list.
@@ -297,13 +317,13 @@ func (l *Ledger) readPeers(directory []byte, now time.Time) error {
 		p := l.peer(e.worker, now)
 		p.gone = false
 		if p.entry != e {
-			p.entry, p.moved = e, now
+			p.entry, p.moved, p.expired = e, now, false
 		}
 	}
 	for _, p := range l.peers {
 		if p.gone {
 			p.clear()
-		} else if p.seq != p.entry.seq || l.reread {
+		} else if !p.expired && (p.seq != p.entry.seq || l.reread) {
 			err = errors.Join(err, l.readRecord(p)) // one bad record does not hide the others
 		}
 	}
@@ -321,7 +341,7 @@ func (l *Ledger) peer(worker string, now time.Time) *peer {
 			return p
 		}
 	}
-	p := &peer{worker: worker, moved: now}
+	p := &peer{worker: worker, key: recordPrefix + worker, moved: now}
 	l.peers = append(l.peers, p)
 	return p
 }
@@ -332,7 +352,7 @@ func (p *peer) clear() {
 		s.counter.others -= s.count
 	}
 	p.shares = p.shares[:0]
-	p.seq = 0
+	p.seq = 0 // to be read again
 }
 
 // expire drops the counts of workers that did not move for a lease, and takes them off the list.
@@ -341,61 +361,72 @@ func (l *Ledger) expire(now time.Time) error {
 		if now.Sub(p.moved) < l.lease {
 			continue
 		}
-		dead := p.entry
 		p.clear()
-		p.seq = dead.seq // an entry that stays the same is not read again
-		if err := l.bury(dead); err != nil {
+		p.expired = true
+		if err := l.bury(p.entry); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// bury empties the record of a dead worker and takes it off the list. The worker may turn out to be alive at any point of this: if it
-// wrote a record since, nothing is touched; if it writes one after, it finds itself off the list and enters again.
+// bury takes a dead worker off the list and empties its record. The worker may turn out to be alive at any point of this. If its entry
+// moved, it stays. If it comes too late for that, it finds no entry and writes a new record, with a new sequence number, before it enters
+// again: so a record with the number of the buried entry is one that nobody will read.
 func (l *Ledger) bury(dead entry) error {
-	key := recordPrefix + dead.worker
-	value, cas, err := l.store.Get(key)
-	switch {
-	case errors.Is(err, ErrNotFound), err == nil && isTombstone(value):
-	case err != nil:
-		return fmt.Errorf("read the record of worker %s: %w", dead.worker, err)
-	case recordSeq(value) != dead.seq:
-		return nil
-	default:
-		if err := l.store.Set(key, tombstone, cas); errors.Is(err, ErrMismatch) {
-			return nil
-		} else if err != nil {
-			return fmt.Errorf("remove the record of worker %s: %w", dead.worker, err)
-		}
-	}
-	err = l.changeDirectory(func() bool {
+	dropped := false
+	err := l.changeDirectory(func() bool {
 		before := len(l.entries)
 		l.entries = slices.DeleteFunc(l.entries, func(e entry) bool { return e == dead })
-		return len(l.entries) != before
+		dropped = len(l.entries) != before
+		return dropped
 	})
-	if errors.Is(err, ErrBusy) {
-		return nil // another worker buries it, or this one at its next tick
+	if err != nil || !dropped {
+		return err
 	}
-	return err
+	key := recordPrefix + dead.worker
+	value, cas, err := l.store.Get(key)
+	if err == nil && recordSeq(value) == dead.seq {
+		err = l.store.Set(key, tombstone, cas)
+	}
+	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrMismatch) {
+		return fmt.Errorf("empty the record of worker %s: %w", dead.worker, err)
+	}
+	return nil
 }
 
 // readRecord replaces what is known of the peer by its record.
 func (l *Ledger) readRecord(p *peer) error {
-	value, _, err := l.store.Get(recordPrefix + p.worker)
+	value, _, err := l.store.Get(p.key)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("read the record of worker %s: %w", p.worker, err)
 	}
 	p.clear()
+	p.seq = p.entry.seq // read, whatever comes of it: a bad record is not read again until it is another one
 	if err != nil || isTombstone(value) {
-		p.seq = p.entry.seq
 		return nil
 	}
-	p.seq = max(recordSeq(value), p.entry.seq)
-	return l.eachCount(value, func(c *ledgerCounter, count int64) {
-		c.others += count
-		p.shares = append(p.shares, share{c, count})
-	})
+	if recordSeq(value) == 0 {
+		return errMalformed
+	}
+	// The record may already be a later one than the entry says: then it is read once more when the entry says so, to the same effect.
+	for b := value[recordHeader:]; len(b) > 0; {
+		name, rest, ok := cutString(b)
+		if !ok {
+			return errMalformed
+		}
+		count, n := binary.Varint(rest)
+		if n <= 0 {
+			return errMalformed
+		}
+		b = rest[n:]
+		// Counters that this worker has not open are of no use here. Open has them read again when they become so.
+		if c := l.byName[string(name)]; c != nil {
+			c.others += count
+			p.shares = append(p.shares, share{c, count})
+		}
+	}
+	return nil
 }
 
 // The forms in the store:
@@ -404,7 +435,10 @@ func (l *Ledger) readRecord(p *peer) error {
 //	record:    format, seq (uint64), then per counter: name, count (zigzag varint)
 //
 // A string is its length (uvarint) and its bytes.
-const format = 1
+const (
+	format       = 1
+	recordHeader = 1 + 8
+)
 
 // tombstone is the record of a worker that left. Not empty, because a zero-length value has no address to pass to a host.
 var tombstone = []byte{format}
@@ -483,34 +517,10 @@ func isTombstone(record []byte) bool { return len(record) <= 1 }
 
 // recordSeq returns the record's sequence number, 0 if it has none that this build can read.
 func recordSeq(record []byte) uint64 {
-	if len(record) < 9 || record[0] != format {
+	if len(record) < recordHeader || record[0] != format {
 		return 0
 	}
 	return binary.LittleEndian.Uint64(record[1:])
-}
-
-// eachCount calls f for the counters of a record that this worker has open. The others are of no use here; Open asks for them when they
-// become so.
-func (l *Ledger) eachCount(record []byte, f func(*ledgerCounter, int64)) error {
-	if recordSeq(record) == 0 {
-		return errMalformed
-	}
-	b := record[9:]
-	for len(b) > 0 {
-		name, rest, ok := cutString(b)
-		if !ok {
-			return errMalformed
-		}
-		count, n := binary.Varint(rest)
-		if n <= 0 {
-			return errMalformed
-		}
-		b = rest[n:]
-		if c := l.byName[string(name)]; c != nil {
-			f(c, count)
-		}
-	}
-	return nil
 }
 
 func appendString(b []byte, s string) []byte {

@@ -1,0 +1,109 @@
+package llm
+
+import "unicode/utf8"
+
+// Refusal is an answer that the gateway gives in the server's place.
+type Refusal struct {
+	Status  int    // HTTP status, from which Type follows if it is empty
+	Type    string // class of the error in OpenAI's terms, such as "invalid_request_error"; "" for what the status says
+	Code    string // machine-readable reason, such as "model_not_found"; "" for none
+	Param   string // the member of the request at fault, such as "model"; "" for none
+	Message string // for people
+}
+
+// AppendJSON appends the body of the refusal as the client of api expects it, so that its SDK raises the right exception:
+// OpenAI's error object (https://platform.openai.com/docs/guides/error-codes),
+//
+//	{"error":{"message":"...","type":"...","param":null,"code":"..."}}
+//
+// or, for Messages, Anthropic's (https://docs.anthropic.com/en/api/errors), whose types follow from the status alone:
+//
+//	{"type":"error","error":{"type":"...","message":"..."}}
+func (r Refusal) AppendJSON(dst []byte, api API) []byte {
+	if api == Messages {
+		dst = append(dst, `{"type":"error","error":{"type":`...)
+		dst = appendString(dst, anthropicType(r.Status))
+		dst = append(dst, `,"message":`...)
+		dst = appendString(dst, r.Message)
+		return append(dst, `}}`...)
+	}
+	errorType := r.Type
+	if errorType == "" {
+		errorType = openAIType(r.Status)
+	}
+	dst = append(dst, `{"error":{"message":`...)
+	dst = appendString(dst, r.Message)
+	dst = append(dst, `,"type":`...)
+	dst = appendString(dst, errorType)
+	dst = append(dst, `,"param":`...)
+	dst = appendOrNull(dst, r.Param)
+	dst = append(dst, `,"code":`...)
+	dst = appendOrNull(dst, r.Code)
+	return append(dst, `}}`...)
+}
+
+// openAIType returns the class of errors that OpenAI sends with a status.
+func openAIType(status int) string {
+	switch {
+	case status == 401:
+		return "authentication_error"
+	case status == 403:
+		return "permission_error"
+	case status == 429:
+		return "rate_limit_error"
+	case status >= 500:
+		return "server_error"
+	}
+	return "invalid_request_error"
+}
+
+// anthropicType returns the type of errors that Anthropic sends with a status.
+func anthropicType(status int) string {
+	switch {
+	case status == 401:
+		return "authentication_error"
+	case status == 403:
+		return "permission_error"
+	case status == 404:
+		return "not_found_error"
+	case status == 413:
+		return "request_too_large"
+	case status == 429:
+		return "rate_limit_error"
+	case status == 503, status == 529:
+		return "overloaded_error"
+	case status == 504:
+		return "timeout_error"
+	case status >= 500:
+		return "api_error"
+	}
+	return "invalid_request_error"
+}
+
+func appendOrNull(dst []byte, s string) []byte {
+	if s == "" {
+		return append(dst, "null"...)
+	}
+	return appendString(dst, s)
+}
+
+// appendString appends s as a JSON string. Bytes that are not UTF-8, which a message may quote from a request, become
+// U+FFFD: the refusal itself must be valid.
+func appendString(dst []byte, s string) []byte {
+	const digits = "0123456789abcdef"
+	dst = append(dst, '"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			dst = append(dst, '\\', byte(r))
+		case r == '\n':
+			dst = append(dst, `\n`...)
+		case r < ' ':
+			dst = append(dst, `\u00`...)
+			dst = append(dst, digits[r>>4], digits[r&0xf])
+		default:
+			dst = utf8.AppendRune(dst, r)
+		}
+	}
+	return append(dst, '"')
+}

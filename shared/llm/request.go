@@ -1,0 +1,397 @@
+package llm
+
+import (
+	"math"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/inlet-proxy/inlet/shared/jsonscan"
+)
+
+// MaxModelBytes bounds a model's name. A longer one is refused as a string that is too long.
+const MaxModelBytes = 1024
+
+// Request is what the body of a request says. Of a member that stands twice the last one counts, as for the Python
+// servers behind; see Repeated.
+type Request struct {
+	API API
+
+	Model         string // the name, unescaped; the same string for the same name
+	HasModel      bool   // "model" is there
+	ModelIsString bool   // ... and is a string
+	ModelSpan     Span   // the model as it stands in the body, quotes included; absent unless it is a string
+
+	Stream       bool // the client asks for server-sent events
+	IncludeUsage bool // ... and for the tokens used, in the last of them ("stream_options": {"include_usage": true})
+	MaxTokens    int  // most tokens that the answer may have; 0 if the client sets no bound
+
+	// PromptBytes counts the bytes of all prompt text, unescaped: chat and Anthropic messages and system prompts,
+	// completion prompts, instructions and input, images' and speech's prompts; text parts only, no images and no files.
+	PromptBytes int
+	// PromptTokens counts tokens that the client sends as numbers in place of text (completions, embeddings).
+	PromptTokens int
+	// Prompt is that text, with '\n' between what were different strings. Only with Want.Prompt; valid until the
+	// next Reset.
+	Prompt []byte
+	// PromptCut is true if the prompt is longer than Want.PromptLimit, and Prompt ends before it.
+	PromptCut bool
+
+	// Repeated is the first top-level member that is read here and stands twice, or "". Parsers differ in which of the
+	// two they take: whoever decides by one of them must refuse the request.
+	Repeated string
+}
+
+// Want says what a RequestScanner is to collect besides the facts that cost nothing.
+type Want struct {
+	Prompt      bool
+	PromptLimit int // most bytes of Prompt, cut at a character's border; 0 for no limit
+}
+
+// RequestScanner reads the facts of one request from its body, in chunks. The zero value is ready after Reset, and a
+// scanner that is used again allocates nothing once it has seen the models and the prompt sizes that it gets.
+type RequestScanner struct {
+	json   jsonscan.Scanner
+	reader requestReader
+}
+
+// Reset makes the scanner ready for the body of a request to api. It invalidates the last Request.
+func (r *RequestScanner) Reset(api API, want Want, lim jsonscan.Limits) {
+	r.reader = requestReader{
+		json:    &r.json,
+		members: members[min(int(api), len(members)-1)],
+		want:    want,
+		facts:   Request{API: api, ModelSpan: absent, Prompt: r.reader.facts.Prompt[:0]},
+		model:   r.reader.model[:0],
+		models:  r.reader.models,
+	}
+	r.json.Reset(&r.reader, lim)
+}
+
+// Feed reads the next bytes of the body. It returns nil or a *jsonscan.Error, and the same error ever after.
+func (r *RequestScanner) Feed(chunk []byte) error {
+	if r.reader.err != nil {
+		return r.reader.err
+	}
+	if err := r.json.Feed(chunk); err != nil && r.reader.err == nil {
+		return err
+	}
+	return r.reader.failure()
+}
+
+// End says that the body is complete. It returns nil or a *jsonscan.Error.
+func (r *RequestScanner) End() error {
+	if r.reader.err != nil {
+		return r.reader.err
+	}
+	return r.json.End()
+}
+
+// Request returns the facts read so far: all of them after End returned nil.
+func (r *RequestScanner) Request() *Request { return &r.reader.facts }
+
+// member is a top-level member that is read.
+type member uint8
+
+const (
+	memberOther member = iota
+	memberModel
+	memberStream
+	memberStreamOptions
+	memberMaxTokens           // "max_tokens": of all APIs but Responses, deprecated in Chat
+	memberMaxCompletionTokens // "max_completion_tokens": Chat; goes before max_tokens, as in vLLM
+	memberMaxOutputTokens     // "max_output_tokens": Responses
+	memberMessages            // Chat, Messages
+	memberPrompt              // Completions, Images
+	memberSuffix              // Completions: text after the place to fill
+	memberInput               // Responses, Embeddings, Audio
+	memberInstructions        // Responses, Audio
+	memberSystem              // Messages
+)
+
+var memberNames = [...]string{
+	memberModel:               "model",
+	memberStream:              "stream",
+	memberStreamOptions:       "stream_options",
+	memberMaxTokens:           "max_tokens",
+	memberMaxCompletionTokens: "max_completion_tokens",
+	memberMaxOutputTokens:     "max_output_tokens",
+	memberMessages:            "messages",
+	memberPrompt:              "prompt",
+	memberSuffix:              "suffix",
+	memberInput:               "input",
+	memberInstructions:        "instructions",
+	memberSystem:              "system",
+}
+
+// memberSet is a set of members, by bit.
+type memberSet uint16
+
+func set(ms ...member) (s memberSet) {
+	for _, m := range ms {
+		s |= 1 << m
+	}
+	return s
+}
+
+func (s memberSet) has(m member) bool { return s>>m&1 == 1 }
+
+// members that are read, by API. Others are skipped.
+var members = [...]memberSet{
+	Unknown:     set(memberModel, memberStream, memberStreamOptions, memberMaxTokens),
+	Chat:        set(memberModel, memberStream, memberStreamOptions, memberMaxTokens, memberMaxCompletionTokens, memberMessages),
+	Completions: set(memberModel, memberStream, memberStreamOptions, memberMaxTokens, memberPrompt, memberSuffix),
+	Responses:   set(memberModel, memberStream, memberMaxOutputTokens, memberInput, memberInstructions),
+	Embeddings:  set(memberModel, memberInput),
+	Images:      set(memberModel, memberStream, memberPrompt),
+	Audio:       set(memberModel, memberInput, memberInstructions),
+	Messages:    set(memberModel, memberStream, memberMaxTokens, memberMessages, memberSystem),
+	Models:      set(memberModel),
+}
+
+// prompts are the members that hold prompt text.
+var prompts = set(memberMessages, memberPrompt, memberSuffix, memberInput, memberInstructions, memberSystem)
+
+// lookup returns the member of a name, or memberOther if it is not in s.
+func (s memberSet) lookup(name []byte) member {
+	var m member
+	switch string(name) {
+	case "model":
+		m = memberModel
+	case "stream":
+		m = memberStream
+	case "stream_options":
+		m = memberStreamOptions
+	case "max_tokens":
+		m = memberMaxTokens
+	case "max_completion_tokens":
+		m = memberMaxCompletionTokens
+	case "max_output_tokens":
+		m = memberMaxOutputTokens
+	case "messages":
+		m = memberMessages
+	case "prompt":
+		m = memberPrompt
+	case "suffix":
+		m = memberSuffix
+	case "input":
+		m = memberInput
+	case "instructions":
+		m = memberInstructions
+	case "system":
+		m = memberSystem
+	}
+	if !s.has(m) {
+		return memberOther
+	}
+	return m
+}
+
+// requestReader takes the tokens of a body. It is told only of what it does not skip: the top-level members of interest,
+// and within prompts the members that hold text.
+type requestReader struct {
+	json    *jsonscan.Scanner
+	members memberSet
+	want    Want
+	facts   Request
+	err     *jsonscan.Error
+
+	member    member // the top-level member whose value is being read
+	seen      memberSet
+	usageNext bool // the value that follows is include_usage
+
+	model  []byte
+	models interner
+
+	text bool // the string being read has had a piece
+
+	maxTokens           int
+	maxCompletionTokens int
+}
+
+// failure returns the reader's own error as an error, nil if there is none.
+func (r *requestReader) failure() error {
+	if r.err == nil {
+		return nil
+	}
+	return r.err
+}
+
+func (r *requestReader) Open(array bool) {
+	switch depth := r.json.Depth(); {
+	case depth == 1 && array:
+		// Not an object: it has no members. Servers refuse it.
+		r.json.Skip()
+	case depth == 2:
+		r.usageNext = false
+		if r.member == memberStreamOptions {
+			if array {
+				r.json.Skip()
+			}
+		} else if !prompts.has(r.member) {
+			r.json.Skip()
+		}
+	case r.member == memberStreamOptions:
+		r.usageNext = false
+		r.json.Skip()
+	}
+}
+
+func (r *requestReader) Close(bool) {}
+
+func (r *requestReader) Key(name []byte) {
+	switch {
+	case r.json.Depth() == 1:
+		r.topLevel(name)
+	case r.member == memberStreamOptions:
+		if r.usageNext = string(name) == "include_usage"; !r.usageNext {
+			r.json.Skip()
+		}
+	case !holdsText(name):
+		r.json.Skip()
+	}
+}
+
+// holdsText reports whether a member within messages, input or system has prompt text as its value, or parts that do:
+// "content" of a message, a tool's result or a document, "text" of a part, "output" of a function call in Responses,
+// "source" of a document in Messages. Everything else there is roles, names, identifiers, images, files and settings.
+func holdsText(name []byte) bool {
+	switch string(name) {
+	case "content", "text", "output", "source":
+		return true
+	}
+	return false
+}
+
+// topLevel takes the name of a member of the body.
+func (r *requestReader) topLevel(name []byte) {
+	r.member = r.members.lookup(name)
+	if r.member == memberOther {
+		r.json.Skip()
+		return
+	}
+	if r.seen.has(r.member) && r.facts.Repeated == "" {
+		r.facts.Repeated = memberNames[r.member]
+	}
+	r.seen |= set(r.member)
+	// The last one counts, so what an earlier one said is forgotten.
+	switch r.member {
+	case memberModel:
+		r.facts.HasModel, r.facts.ModelIsString, r.facts.Model, r.facts.ModelSpan = true, false, "", absent
+		r.model = r.model[:0]
+	case memberStream:
+		r.facts.Stream = false
+	case memberStreamOptions:
+		r.facts.IncludeUsage = false
+	case memberMaxTokens, memberMaxOutputTokens:
+		r.setMaxTokens(0, r.maxCompletionTokens)
+	case memberMaxCompletionTokens:
+		r.setMaxTokens(r.maxTokens, 0)
+	}
+}
+
+func (r *requestReader) setMaxTokens(deprecated, completion int) {
+	r.maxTokens, r.maxCompletionTokens = deprecated, completion
+	r.facts.MaxTokens = completion
+	if completion == 0 {
+		r.facts.MaxTokens = deprecated
+	}
+}
+
+func (r *requestReader) Text(piece []byte) {
+	switch {
+	case r.member == memberModel:
+		if len(r.model)+len(piece) > MaxModelBytes {
+			if r.err == nil {
+				r.err = &jsonscan.Error{Code: jsonscan.StringTooLong, Offset: r.json.Start()}
+			}
+			return
+		}
+		r.model = append(r.model, piece...)
+	case prompts.has(r.member):
+		r.facts.PromptBytes += len(piece)
+		if r.want.Prompt {
+			r.collect(piece)
+		}
+	}
+}
+
+// collect adds a piece of text to the prompt.
+func (r *requestReader) collect(piece []byte) {
+	if r.facts.PromptCut {
+		return
+	}
+	p := r.facts.Prompt
+	if !r.text && len(p) > 0 {
+		p = append(p, '\n')
+	}
+	r.text = true
+	room := math.MaxInt
+	if r.want.PromptLimit > 0 {
+		room = max(r.want.PromptLimit-len(p), 0)
+	}
+	if len(piece) > room {
+		r.facts.PromptCut = true
+		for room > 0 && !utf8.RuneStart(piece[room]) {
+			room--
+		}
+		piece = piece[:room]
+	}
+	p = append(p, piece...)
+	if r.facts.PromptCut && len(p) > 0 && len(piece) == 0 && p[len(p)-1] == '\n' {
+		p = p[:len(p)-1]
+	}
+	r.facts.Prompt = p
+}
+
+func (r *requestReader) TextEnd() {
+	r.text = false
+	if r.member == memberModel && r.err == nil {
+		r.facts.ModelIsString = true
+		r.facts.Model = r.models.string(r.model)
+		r.facts.ModelSpan = Span{r.json.Start(), r.json.Offset()}
+	}
+}
+
+func (r *requestReader) Scalar(raw []byte) {
+	switch {
+	case r.member == memberStream:
+		r.facts.Stream = string(raw) == "true"
+	case r.member == memberStreamOptions:
+		if r.usageNext {
+			r.facts.IncludeUsage = string(raw) == "true"
+		}
+		r.usageNext = false
+	case r.member == memberMaxTokens || r.member == memberMaxOutputTokens:
+		r.setMaxTokens(count(raw), r.maxCompletionTokens)
+	case r.member == memberMaxCompletionTokens:
+		r.setMaxTokens(r.maxTokens, count(raw))
+	case prompts.has(r.member) && raw[0] <= '9':
+		r.facts.PromptTokens++
+	}
+}
+
+// count reads a number of tokens. What is no number, or a negative one, is 0; what is too large is the largest.
+func count(raw []byte) int {
+	n := 0
+	for _, c := range raw {
+		if c < '0' || c > '9' {
+			return countSlow(raw)
+		}
+		if n = n*10 + int(c-'0'); n > math.MaxInt32 {
+			return math.MaxInt32
+		}
+	}
+	return n
+}
+
+// countSlow reads what is not plain digits: Python servers take 1e3 and 100.0 for integers too.
+func countSlow(raw []byte) int {
+	f, err := strconv.ParseFloat(string(raw), 64)
+	switch {
+	case math.IsInf(f, 1) || f > math.MaxInt32:
+		return math.MaxInt32
+	case err != nil || f < 0:
+		return 0
+	}
+	return int(f)
+}

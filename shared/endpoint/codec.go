@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"time"
 )
 
@@ -99,8 +98,8 @@ func appendEndpoint(dst []byte, e *Endpoint) []byte {
 	if e.Gauges.Known {
 		g := &e.Gauges
 		dst = binary.AppendUvarint(dst, uint64(max(0, g.Age.Microseconds())))
-		dst = binary.AppendUvarint(dst, uint64(max(0, g.Waiting)))
-		dst = binary.AppendUvarint(dst, uint64(max(0, g.Running)))
+		dst = binary.AppendUvarint(dst, uint64(min(max(0, g.Waiting), math.MaxInt32)))
+		dst = binary.AppendUvarint(dst, uint64(min(max(0, g.Running), math.MaxInt32)))
 		dst = binary.LittleEndian.AppendUint16(dst, kvSteps(g.KVUse))
 	}
 	return dst
@@ -206,28 +205,36 @@ func (r *reader) byte() byte {
 	return b
 }
 
-// uvarint reads a number of at most limit, in its shortest form.
+// uvarint reads a number of at most limit, in its shortest form. Most are of one byte: that case is short enough to be inlined.
 func (r *reader) uvarint(limit uint64) uint64 {
+	if r.at < len(r.text) && r.text[r.at] < 0x80 && uint64(r.text[r.at]) <= limit {
+		r.at++
+		return uint64(r.text[r.at-1])
+	}
+	return r.longUvarint(limit)
+}
+
+func (r *reader) longUvarint(limit uint64) uint64 {
 	var n uint64
-	for shift := 0; ; shift += 7 {
-		b := r.byte()
-		if r.bad != "" {
-			return 0
-		}
+	for shift, at := 0, r.at; at < len(r.text); shift += 7 {
+		b := r.text[at]
+		at++
 		if shift == 63 && b > 1 || b == 0 && shift > 0 {
 			r.fail("a number is written wrongly")
 			return 0
 		}
 		n |= uint64(b&0x7f) << shift
 		if b < 0x80 {
-			break
+			if n > limit {
+				r.fail("a number is out of range")
+				return 0
+			}
+			r.at = at
+			return n
 		}
 	}
-	if n > limit {
-		r.fail("a number is out of range")
-		return 0
-	}
-	return n
+	r.fail("cut off")
+	return 0
 }
 
 // count reads the number of items that follow, each of at least size bytes: a lie cannot make us allocate more than the section holds.
@@ -252,8 +259,12 @@ func (r *reader) string() string {
 }
 
 func (r *reader) uint16() uint16 {
-	low := r.byte()
-	return uint16(low) | uint16(r.byte())<<8
+	if r.left() < 2 {
+		r.fail("cut off")
+		return 0
+	}
+	r.at += 2
+	return uint16(r.text[r.at-2]) | uint16(r.text[r.at-1])<<8
 }
 
 func (s *Snapshot) decodePools(b []byte) error {
@@ -278,7 +289,7 @@ func (s *Snapshot) decodePools(b []byte) error {
 				r.fail("endpoints are not sorted by address")
 			}
 		}
-		s.Pools = append(s.Pools, Pool{Name: name, Endpoints: slices.Clip(endpoints[:n])})
+		s.Pools = append(s.Pools, Pool{Name: name, Endpoints: endpoints[:n:n]})
 		endpoints = endpoints[n:]
 	}
 	if r.bad == "" && (r.left() > 0 || len(endpoints) > 0) {
@@ -301,11 +312,10 @@ func (r *reader) endpoint(e *Endpoint) {
 		return
 	}
 	const maxAge = math.MaxInt64 / uint64(time.Microsecond)
-	e.Gauges = Gauges{
-		Known:   true,
-		Age:     time.Duration(r.uvarint(maxAge)) * time.Microsecond,
-		Waiting: int(r.uvarint(math.MaxInt32)),
-		Running: int(r.uvarint(math.MaxInt32)),
-		KVUse:   float64(r.uint16()) / math.MaxUint16,
-	}
+	g := &e.Gauges
+	g.Known = true
+	g.Age = time.Duration(r.uvarint(maxAge)) * time.Microsecond
+	g.Waiting = int(r.uvarint(math.MaxInt32))
+	g.Running = int(r.uvarint(math.MaxInt32))
+	g.KVUse = float64(r.uint16()) / math.MaxUint16
 }

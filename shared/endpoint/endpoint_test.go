@@ -1,0 +1,395 @@
+package endpoint_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/kv"
+	"github.com/inlet-proxy/inlet/shared/kv/mem"
+)
+
+var taken = time.Unix(1_790_000_000, 123_456_789)
+
+// twoPools is a snapshot whose numbers survive the rounding of the wire.
+func twoPools() *endpoint.Snapshot {
+	return &endpoint.Snapshot{
+		Source: 0xfeedfacecafebeef, Version: 7, Taken: taken,
+		Pools: []endpoint.Pool{
+			{Name: "gemma"},
+			{Name: "llama", Endpoints: []endpoint.Endpoint{
+				{Address: "10.0.0.1:8000", Ready: true, Gauges: endpoint.Gauges{Known: true, Age: 42 * time.Millisecond, Waiting: 3, Running: 17, KVUse: 13107.0 / 65535}},
+				{Address: "10.0.0.2:8000"},
+				{Address: "[2001:db8::1]:8000", Ready: true},
+				{Address: "[2001:db8::2]:8000", Gauges: endpoint.Gauges{Known: true, KVUse: 1}},
+			}},
+		},
+	}
+}
+
+// replicas is a snapshot of n replicas with busy gauges.
+func replicas(n int) *endpoint.Snapshot {
+	s := &endpoint.Snapshot{Source: math.MaxUint64, Version: 1 << 40, Taken: taken, Pools: []endpoint.Pool{{Name: "llama"}}}
+	for i := range n {
+		s.Pools[0].Endpoints = append(s.Pools[0].Endpoints, endpoint.Endpoint{
+			Address: fmt.Sprintf("10.101.%03d.%03d:8000", i/250, i%250), Ready: true,
+			Gauges: endpoint.Gauges{Known: true, Age: 137 * time.Millisecond, Waiting: i % 200, Running: i % 256, KVUse: float64(i%100) / 100},
+		})
+	}
+	return s
+}
+
+var exact = cmp.Options{cmpopts.EquateEmpty(), cmp.Comparer(func(a, b time.Time) bool { return a.Equal(b) })}
+
+func TestRoundTrip(t *testing.T) {
+	for name, s := range map[string]*endpoint.Snapshot{
+		"nothing":   {Taken: taken},
+		"two pools": twoPools(),
+		"sleeping":  {Source: 1, Version: 2, Taken: time.Unix(0, 0), Pools: []endpoint.Pool{{Name: "p", Endpoints: []endpoint.Endpoint{{Address: "1.1.1.1:1"}}}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := endpoint.Decode(endpoint.Append(nil, s))
+			require.NoError(t, err)
+			require.Empty(t, cmp.Diff(s, got, exact))
+		})
+	}
+}
+
+// Any snapshot comes back the same, but for the steps of the wire, and encodes to the same bytes again.
+func TestRoundTripOfAnySnapshot(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := anySnapshot(t)
+		wire := endpoint.Append(nil, s)
+		got, err := endpoint.Decode(wire)
+		require.NoError(t, err)
+		require.Empty(t, cmp.Diff(s, got, exact, cmp.Comparer(func(a, b float64) bool { return math.Abs(a-b) <= 0.5/65535+1e-12 })))
+		require.Equal(t, wire, endpoint.Append(nil, got))
+
+		prefix := []byte("already there")
+		require.Equal(t, append(prefix, wire...), endpoint.Append([]byte("already there"), s))
+	})
+}
+
+func anySnapshot(t *rapid.T) *endpoint.Snapshot {
+	s := &endpoint.Snapshot{
+		Source: rapid.Uint64().Draw(t, "source"), Version: rapid.Uint64().Draw(t, "version"),
+		Taken: time.Unix(0, rapid.Int64().Draw(t, "taken")),
+	}
+	for _, name := range rapid.SliceOfNDistinct(rapid.StringN(1, 8, 40), 0, 4, rapid.ID).Draw(t, "pools") {
+		p := endpoint.Pool{Name: name}
+		for _, address := range rapid.SliceOfNDistinct(rapid.StringN(1, 21, 40), 0, 6, rapid.ID).Draw(t, "addresses") {
+			e := endpoint.Endpoint{Address: address, Ready: rapid.Bool().Draw(t, "ready")}
+			if rapid.Bool().Draw(t, "known") {
+				e.Gauges = endpoint.Gauges{
+					Known: true, Age: time.Duration(rapid.Int64Range(0, math.MaxInt64/1000).Draw(t, "age")) * time.Microsecond,
+					Waiting: int(rapid.Int32Min(0).Draw(t, "waiting")), Running: int(rapid.Int32Min(0).Draw(t, "running")),
+					KVUse: rapid.Float64Range(0, 1).Draw(t, "kv"),
+				}
+			}
+			p.Endpoints = append(p.Endpoints, e)
+		}
+		s.Pools = append(s.Pools, p)
+	}
+	s.Sort()
+	return s
+}
+
+func TestGaugesOutOfRangeAreClamped(t *testing.T) {
+	for _, c := range []struct{ in, want endpoint.Gauges }{
+		{endpoint.Gauges{Age: -time.Second, Waiting: -1, Running: -5, KVUse: -0.1}, endpoint.Gauges{}},
+		{endpoint.Gauges{Waiting: math.MaxInt, Running: math.MaxInt, KVUse: 1.5}, endpoint.Gauges{Waiting: math.MaxInt32, Running: math.MaxInt32, KVUse: 1}},
+		{endpoint.Gauges{KVUse: math.NaN()}, endpoint.Gauges{}},
+		{endpoint.Gauges{KVUse: math.Inf(1)}, endpoint.Gauges{KVUse: 1}},
+	} {
+		c.in.Known, c.want.Known = true, true
+		got, err := endpoint.Decode(endpoint.Append(nil, &endpoint.Snapshot{Taken: taken, Pools: []endpoint.Pool{
+			{Name: "p", Endpoints: []endpoint.Endpoint{{Address: "a:1", Gauges: c.in}}},
+		}}))
+		require.NoError(t, err)
+		require.Equal(t, c.want, got.Pools[0].Endpoints[0].Gauges)
+	}
+}
+
+func section(kind uint16, body ...byte) []byte {
+	b := binary.LittleEndian.AppendUint16(nil, kind)
+	return append(binary.LittleEndian.AppendUint32(b, uint32(len(body))), body...)
+}
+
+func wire(sections ...[]byte) []byte {
+	b := []byte("inlt\x01")
+	for _, s := range sections {
+		b = append(b, s...)
+	}
+	return b
+}
+
+var (
+	head  = section(1, make([]byte, 24)...)
+	empty = section(2, 0, 0)
+)
+
+// A newer companion may say more: sections that this build does not know are skipped.
+func TestUnknownSectionsAreSkipped(t *testing.T) {
+	got, err := endpoint.Decode(wire(section(0, 1, 2, 3), head, empty, section(3, 9, 9), section(65535)))
+	require.NoError(t, err)
+	require.Empty(t, got.Pools)
+}
+
+var malformed = map[string]struct {
+	wire []byte
+	want string
+}{
+	"empty":                    {nil, `malformed snapshot: does not begin with "inlt"`},
+	"something else":           {[]byte("<html></html>"), `malformed snapshot: does not begin with "inlt"`},
+	"another format":           {[]byte("inlt\x02"), "malformed snapshot: format 2, this build reads 1"},
+	"no sections":              {wire(), "malformed snapshot: a required section is missing"},
+	"no pools":                 {wire(head), "malformed snapshot: a required section is missing"},
+	"no head":                  {wire(empty), "malformed snapshot: a required section is missing"},
+	"half a section header":    {wire(head, empty, []byte{3, 0, 0}), "malformed snapshot: cut off in a section header"},
+	"a section cut off":        {wire(head, empty[:len(empty)-1]), "malformed snapshot: section 2 cut off"},
+	"a section of 4 GB":        {wire(head, []byte{9, 0, 255, 255, 255, 255, 1}), "malformed snapshot: section 9 cut off"},
+	"a section twice":          {wire(head, head, empty), "malformed snapshot: section 1 after section 1"},
+	"sections out of order":    {wire(empty, head), "malformed snapshot: section 1 after section 2"},
+	"a short head":             {wire(section(1, 1, 2, 3), empty), "malformed snapshot: a head of 3 bytes"},
+	"a long head":              {wire(section(1, make([]byte, 25)...), empty), "malformed snapshot: a head of 25 bytes"},
+	"pools without counts":     {wire(head, section(2)), "malformed snapshot: pools: cut off"},
+	"more pools than bytes":    {wire(head, section(2, 1, 0)), "malformed snapshot: pools: a count is larger than what follows"},
+	"more endpoints":           {wire(head, section(2, 0, 1)), "malformed snapshot: pools: a count is larger than what follows"},
+	"a giant count":            {wire(head, section(2, 0xff, 0xff, 0xff, 0xff, 0x07, 0)), "malformed snapshot: pools: a count is larger than what follows"},
+	"a count over 31 bits":     {wire(head, section(2, 0xff, 0xff, 0xff, 0xff, 0x7f, 0)), "malformed snapshot: pools: a number is out of range"},
+	"a number over 64 bits":    {wire(head, section(2, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02, 0)), "malformed snapshot: pools: a number is written wrongly"},
+	"a number in a long form":  {wire(head, section(2, 0x80, 0x00, 0)), "malformed snapshot: pools: a number is written wrongly"},
+	"a pool without name":      {wire(head, section(2, 1, 0, 0, 0, 0)), "malformed snapshot: pools: a name is empty"},
+	"a name cut off":           {wire(head, section(2, 1, 0, 3, 'a', 'b')), "malformed snapshot: pools: a count is larger than what follows"},
+	"pool takes more than all": {wire(head, section(2, 1, 0, 1, 'a', 1)), "malformed snapshot: pools: a number is out of range"},
+	"pools unsorted":           {wire(head, section(2, 2, 0, 1, 'b', 0, 1, 'a', 0)), "malformed snapshot: pools: pools are not sorted by name"},
+	"pool twice":               {wire(head, section(2, 2, 0, 1, 'a', 0, 1, 'a', 0)), "malformed snapshot: pools: pools are not sorted by name"},
+	"endpoints unsorted":       {wire(head, section(2, 1, 2, 1, 'a', 2, 1, 'y', 0, 1, 'x', 0)), "malformed snapshot: pools: endpoints are not sorted by address"},
+	"endpoint twice":           {wire(head, section(2, 1, 2, 1, 'a', 2, 1, 'x', 0, 1, 'x', 0)), "malformed snapshot: pools: endpoints are not sorted by address"},
+	"unknown flags":            {wire(head, section(2, 1, 1, 1, 'a', 1, 1, 'x', 4)), "malformed snapshot: pools: unknown flags"},
+	"gauges cut off":           {wire(head, section(2, 1, 1, 1, 'a', 1, 1, 'x', 2, 5, 5, 5, 5)), "malformed snapshot: pools: cut off"},
+	"bytes after the pools":    {wire(head, section(2, 0, 0, 0)), "malformed snapshot: pools: more than was announced, or less"},
+	"fewer endpoints":          {wire(head, section(2, 1, 1, 1, 'a', 0, 0, 0, 0)), "malformed snapshot: pools: more than was announced, or less"},
+}
+
+func TestMalformed(t *testing.T) {
+	for name, c := range malformed {
+		t.Run(name, func(t *testing.T) {
+			_, err := endpoint.Decode(c.wire)
+			require.EqualError(t, err, c.want)
+			require.ErrorIs(t, err, endpoint.ErrMalformed)
+		})
+	}
+}
+
+// No prefix of a snapshot is a snapshot.
+func TestEveryTruncationIsAnError(t *testing.T) {
+	whole := endpoint.Append(nil, twoPools())
+	for n := range whole {
+		_, err := endpoint.Decode(whole[:n])
+		require.ErrorIs(t, err, endpoint.ErrMalformed, "cut at %d of %d", n, len(whole))
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, c := range malformed {
+		f.Add(c.wire)
+	}
+	f.Add(endpoint.Append(nil, twoPools()))
+	f.Add(endpoint.Append(nil, replicas(20)))
+	f.Add(wire(section(0, 1, 2, 3), head, empty, section(3, 9, 9)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := endpoint.Decode(b)
+		if err != nil {
+			require.ErrorIs(t, err, endpoint.ErrMalformed)
+			return
+		}
+		again, err := endpoint.Decode(endpoint.Append(nil, s))
+		require.NoError(t, err)
+		require.Empty(t, cmp.Diff(s, again, exact))
+	})
+}
+
+func TestSizeAndAllocations(t *testing.T) {
+	s := replicas(1000)
+	wire := endpoint.Append(nil, s)
+	perReplica := float64(len(wire)) / 1000
+	t.Logf("%.1f bytes per replica", perReplica)
+	require.LessOrEqual(t, perReplica, 100.0)
+
+	require.Zero(t, testing.AllocsPerRun(20, func() { wire = endpoint.Append(wire[:0], s) }))
+	require.LessOrEqual(t, testing.AllocsPerRun(20, func() { _, _ = endpoint.Decode(wire) }), 4.0, "snapshot, pools, endpoints, names")
+}
+
+// What was decoded does not depend on the buffer: hosts reuse it.
+func TestDecodeKeepsNothingOfItsInput(t *testing.T) {
+	b := endpoint.Append(nil, twoPools())
+	got, err := endpoint.Decode(b)
+	require.NoError(t, err)
+	clear(b)
+	require.Empty(t, cmp.Diff(twoPools(), got, exact))
+}
+
+// The endpoints of all pools lie in one slice: appending to one pool must not write into the next.
+func TestPoolsAreApart(t *testing.T) {
+	s := &endpoint.Snapshot{Taken: taken, Pools: []endpoint.Pool{
+		{Name: "a", Endpoints: []endpoint.Endpoint{{Address: "1:1"}}}, {Name: "b", Endpoints: []endpoint.Endpoint{{Address: "2:2"}}},
+	}}
+	got, err := endpoint.Decode(endpoint.Append(nil, s))
+	require.NoError(t, err)
+	_ = append(got.Pools[0].Endpoints, endpoint.Endpoint{Address: "3:3"})
+	require.Equal(t, "2:2", got.Pools[1].Endpoints[0].Address)
+}
+
+func TestPool(t *testing.T) {
+	s := twoPools()
+	require.Same(t, &s.Pools[1], s.Pool("llama"))
+	require.Nil(t, s.Pool("none"))
+	require.Zero(t, testing.AllocsPerRun(10, func() { s.Pool("llama") }))
+}
+
+func TestAttach(t *testing.T) {
+	s := twoPools()
+	s.Pools[0].Endpoints = []endpoint.Endpoint{{Address: "10.0.0.1:8000"}}
+	counters := mem.NewCounters()
+	counters.Open("10.0.0.1:8000").Add(2)
+	s.Attach(counters)
+	for _, p := range s.Pools {
+		for _, e := range p.Endpoints {
+			require.NotNil(t, e.Load)
+		}
+	}
+	require.EqualValues(t, 2, s.Pools[1].Endpoints[0].Load.Value())
+	require.Same(t, s.Pools[0].Endpoints[0].Load, s.Pools[1].Endpoints[0].Load, "one replica in two pools")
+	require.NotSame(t, s.Pools[1].Endpoints[0].Load, s.Pools[1].Endpoints[1].Load)
+}
+
+func TestTrust(t *testing.T) {
+	const stale = 2 * time.Second
+	at := func(age time.Duration) endpoint.Gauges { return endpoint.Gauges{Known: true, Age: age} }
+	for _, c := range []struct {
+		gauges     endpoint.Gauges
+		sinceTaken time.Duration
+		want       float64
+	}{
+		{endpoint.Gauges{}, 0, 0},
+		{at(0), 0, 1},
+		{at(500 * time.Millisecond), 500 * time.Millisecond, 1},
+		{at(time.Second), 500 * time.Millisecond, 0.5},
+		{at(0), 1500 * time.Millisecond, 0.5},
+		{at(1900 * time.Millisecond), 0, 0.1},
+		{at(stale), 0, 0},
+		{at(time.Hour), time.Hour, 0},
+		{at(0), -time.Second, 1}, // a clock that was set back
+	} {
+		require.InDelta(t, c.want, c.gauges.Trust(c.sinceTaken, stale), 1e-9, "%+v after %v", c.gauges, c.sinceTaken)
+	}
+	require.Zero(t, at(0).Trust(0, 0))
+}
+
+// Trust stays within 0..1, never grows with age, and reaches 0 at stale.
+func TestTrustLaws(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		duration := rapid.Map(rapid.Int64Range(0, int64(time.Hour)), func(n int64) time.Duration { return time.Duration(n) })
+		stale, age, since, more := duration.Draw(t, "stale"), duration.Draw(t, "age"), duration.Draw(t, "since"), duration.Draw(t, "more")
+		g := endpoint.Gauges{Known: true, Age: age}
+		now, later := g.Trust(since, stale), g.Trust(since+more, stale)
+		require.True(t, 0 <= now && now <= 1)
+		require.LessOrEqual(t, later, now)
+		require.Zero(t, g.Trust(stale, stale))
+		older := endpoint.Gauges{Known: true, Age: age + more}
+		require.Equal(t, later, older.Trust(since, stale), "it is the same whether a gauge aged here or there")
+	})
+}
+
+func TestPath(t *testing.T) {
+	require.Equal(t, "/v1/snapshot?worker=envoy-1.0_a~b&wait=20000", endpoint.Path(nil, "envoy-1.0_a~b", 20*time.Second))
+	require.Equal(t, "/v1/snapshot?since=18369614221190020847-7&worker=a&wait=0", endpoint.Path(twoPools(), "a", 0))
+	rapid.Check(t, func(t *rapid.T) {
+		worker := rapid.String().Draw(t, "worker")
+		u, err := url.Parse(endpoint.Path(twoPools(), worker, time.Second))
+		require.NoError(t, err)
+		require.Equal(t, worker, u.Query().Get("worker"))
+		require.Equal(t, "1000", u.Query().Get("wait"))
+		require.Equal(t, twoPools().ID(), u.Query().Get("since"))
+	})
+}
+
+func TestID(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := endpoint.Snapshot{Source: rapid.Uint64().Draw(t, "source"), Version: rapid.Uint64().Draw(t, "version")}
+		source, version, err := endpoint.ParseID(s.ID())
+		require.NoError(t, err)
+		require.Equal(t, s, endpoint.Snapshot{Source: source, Version: version})
+	})
+	for _, bad := range []string{"", "1", "-", "1-", "-1", "1-x", "1-2-3", " 1-2", "18446744073709551616-1"} {
+		_, _, err := endpoint.ParseID(bad)
+		require.EqualError(t, err, fmt.Sprintf("%q is not <source>-<version>", bad))
+	}
+}
+
+func TestSort(t *testing.T) {
+	s := &endpoint.Snapshot{Taken: taken, Pools: []endpoint.Pool{{Name: "b", Endpoints: []endpoint.Endpoint{{Address: "2:1"}, {Address: "1:1"}}}, {Name: "a"}}}
+	s.Sort()
+	_, err := endpoint.Decode(endpoint.Append(nil, s))
+	require.NoError(t, err)
+	require.True(t, strings.Compare(s.Pools[0].Name, s.Pools[1].Name) < 0)
+}
+
+func BenchmarkAppend1000(b *testing.B) {
+	s := replicas(1000)
+	wire := endpoint.Append(nil, s)
+	b.ReportAllocs()
+	b.ReportMetric(float64(len(wire))/1000, "bytes/replica")
+	for b.Loop() {
+		wire = endpoint.Append(wire[:0], s)
+	}
+}
+
+func BenchmarkDecode1000(b *testing.B) {
+	wire := endpoint.Append(nil, replicas(1000))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := endpoint.Decode(wire); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// What a proxy does with a change: decode it and attach its counters.
+func BenchmarkApply1000(b *testing.B) {
+	wire := endpoint.Append(nil, replicas(1000))
+	for name, counters := range map[string]kv.Counters{"mem": mem.NewCounters(), "ledger": kv.NewLedger(mem.NewStore(), "w", time.Now, time.Second)} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				s, err := endpoint.Decode(wire)
+				if err != nil {
+					b.Fatal(err)
+				}
+				s.Attach(counters)
+			}
+		})
+	}
+}
+
+func BenchmarkPool(b *testing.B) {
+	s := &endpoint.Snapshot{}
+	for i := range 100 {
+		s.Pools = append(s.Pools, endpoint.Pool{Name: fmt.Sprintf("pool-%03d", i)})
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		s.Pool("pool-099")
+	}
+}

@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -43,18 +44,11 @@ func (e Errors) Error() string {
 
 // sorted returns the mistakes in document order, each once: a filter may well read one key twice.
 func (e Errors) sorted() Errors {
-	slices.SortStableFunc(e, func(a, b Error) int {
-		switch {
-		case before(a, b):
-			return -1
-		case before(b, a):
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(e, position)
 	return slices.Compact(e)
 }
 
-func before(a, b Error) bool {
-	return a.Line < b.Line || a.Line == b.Line && a.Column < b.Column
+// position orders mistakes by where they stand.
+func position(a, b Error) int {
+	return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 }

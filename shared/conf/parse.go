@@ -49,7 +49,7 @@ func parseAny(doc []byte) (*yaml.Node, *Error) {
 		return root, nil
 	}
 	root, notYAML := parseYAML(doc) // {in: [flow, style]}
-	if notYAML != nil && before(*notYAML, *notJSON) {
+	if notYAML != nil && position(*notYAML, *notJSON) < 0 {
 		return nil, notJSON // it was good for longer as JSON: that is what it is meant to be
 	}
 	return root, notYAML
@@ -121,6 +121,9 @@ func malformed(doc []byte, err error) *Error {
 		reason += quoteStar
 	}
 	indent := len(lines[at]) - len(bytes.TrimLeft(lines[at], " \t"))
+	if bytes.IndexByte(lines[at][:indent], '\t') >= 0 {
+		reason += " (YAML indents with spaces, not tabs)"
+	}
 	return &Error{Line: at + 1, Column: indent + 1, Message: "malformed YAML: " + reason}
 }
 

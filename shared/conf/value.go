@@ -3,6 +3,7 @@ package conf
 import (
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -217,7 +218,7 @@ func kindOf(n *yaml.Node) kind {
 	case "true", "false":
 		return boolean
 	}
-	if isJSONNumber(n.Value) {
+	if jsonNumber.MatchString(n.Value) {
 		return number
 	}
 	return text
@@ -283,6 +284,8 @@ func (v *Value) outOfRange(wanted string) {
 // bounds words a range. A bound that equals none or all is not worth a word.
 func bounds[T int64 | float64 | time.Duration](min, max, none, all T, word func(T) string) string {
 	switch {
+	case min == none && max == all:
+		return "a number that fits into a double" // only a float can break these bounds
 	case max == all:
 		return word(min) + " or more"
 	case min == none:
@@ -293,45 +296,14 @@ func bounds[T int64 | float64 | time.Duration](min, max, none, all T, word func(
 
 func decimal(n int64) string { return strconv.FormatInt(n, 10) }
 
-// isJSONNumber reports whether s is a number of RFC 8259 section 6.
-func isJSONNumber(s string) bool {
-	s = strings.TrimPrefix(s, "-")
-	whole := leadingDigits(s)
-	if whole == 0 || (whole > 1 && s[0] == '0') {
-		return false
-	}
-	s = s[whole:]
-	if strings.HasPrefix(s, ".") {
-		fraction := leadingDigits(s[1:])
-		if fraction == 0 {
-			return false
-		}
-		s = s[1+fraction:]
-	}
-	if s != "" && (s[0] == 'e' || s[0] == 'E') {
-		s = s[1:]
-		if s != "" && (s[0] == '+' || s[0] == '-') {
-			s = s[1:]
-		}
-		exponent := leadingDigits(s)
-		return exponent > 0 && exponent == len(s)
-	}
-	return s == ""
-}
-
-func leadingDigits(s string) int {
-	n := 0
-	for n < len(s) && '0' <= s[n] && s[n] <= '9' {
-		n++
-	}
-	return n
-}
+// jsonNumber is a number of RFC 8259 section 6.
+var jsonNumber = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$`)
 
 // wholeNumber reads a JSON number that has no fraction and is at most 2^53, where doubles stop being exact: the document
 // may have passed through them.
 func wholeNumber(s string) (int64, bool) {
 	f, err := strconv.ParseFloat(s, 64)
-	if !isJSONNumber(s) || err != nil || f != math.Trunc(f) || math.Abs(f) > 1<<53 {
+	if !jsonNumber.MatchString(s) || err != nil || f != math.Trunc(f) || math.Abs(f) > 1<<53 {
 		return 0, false
 	}
 	return int64(f), true

@@ -1,0 +1,129 @@
+package wasm
+
+import (
+	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm"
+	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm/types"
+
+	"github.com/inlet-proxy/inlet/shared/chain"
+)
+
+// exchange turns the callbacks of one HTTP exchange into calls of its
+// chain.Stream. Its other half, the chain.Host, is in host.go.
+type exchange struct {
+	types.DefaultHttpContext
+	plugin *plugin
+	stream *chain.Stream // nil before the request's headers and after the end
+
+	request  headers
+	response headers
+
+	size  int    // bytes of the request body that the chain has seen
+	first []byte // the body's first piece, which mostly is the whole of it
+	body  bool   // a body callback came
+}
+
+func (x *exchange) OnHttpRequestHeaders(_ int, end bool) types.Action {
+	x.request.of, x.response.of = &requestMap, &responseMap
+	x.stream = x.plugin.newStream()
+	x.stream.Begin(x)
+	return action(x.stream.RequestHeaders(end))
+}
+
+func (x *exchange) OnHttpRequestBody(size int, end bool) types.Action {
+	if x.stream == nil {
+		return types.ActionContinue
+	}
+	x.body = true
+	if !x.stream.WantsRequestBody() {
+		return action(x.stream.RequestBody(nil, end))
+	}
+	return action(x.stream.RequestBody(x.news(size), end))
+}
+
+// news returns the bytes that the chain has not seen yet; size is that of the
+// whole body so far.
+func (x *exchange) news(size int) []byte {
+	if size <= x.size {
+		return nil
+	}
+	chunk, err := proxywasm.GetHttpRequestBody(x.size, size-x.size)
+	if err != nil {
+		// The chain misses these bytes and refuses the body as incomplete.
+		proxywasm.LogError("the request body cannot be read: " + err.Error())
+		return nil
+	}
+	if x.size == 0 {
+		x.first = chunk
+	}
+	x.size = size
+	return chunk
+}
+
+func (x *exchange) OnHttpRequestTrailers(int) types.Action {
+	if x.stream == nil {
+		return types.ActionContinue
+	}
+	return action(x.stream.RequestEnd())
+}
+
+func (x *exchange) OnHttpResponseHeaders(_ int, end bool) types.Action {
+	if x.stream == nil {
+		return types.ActionContinue
+	}
+	x.first = nil
+	x.response.forget() // a local reply may follow upon an answer
+	return action(x.stream.ResponseHeaders(end))
+}
+
+func (x *exchange) OnHttpResponseBody(size int, end bool) types.Action {
+	if x.stream == nil {
+		return types.ActionContinue
+	}
+	var chunk []byte
+	if size > 0 && x.stream.WantsResponseBody() {
+		var err error
+		if chunk, err = proxywasm.GetHttpResponseBody(0, size); err != nil {
+			proxywasm.LogError("the answer cannot be read: " + err.Error())
+		}
+	}
+	x.stream.ResponseBody(chunk, end)
+	return types.ActionContinue
+}
+
+func (x *exchange) OnHttpResponseTrailers(int) types.Action {
+	if x.stream != nil {
+		x.stream.ResponseEnd()
+	}
+	return types.ActionContinue
+}
+
+// OnHttpStreamDone comes once for every exchange, however it ended.
+func (x *exchange) OnHttpStreamDone() {
+	if x.stream == nil {
+		return
+	}
+	if !x.body && x.stream.WantsRequestBody() {
+		x.plugin.vm.warnOfHang()
+	}
+	x.stream.Done()
+	x.plugin.keep(x.stream)
+	x.stream, x.first = nil, nil
+}
+
+// warnOfHang names the one setting without which everything waits for ever. A
+// client that leaves right after its headers looks the same, so it is a guess.
+func (v *vm) warnOfHang() {
+	if v.warned {
+		return
+	}
+	v.warned = true
+	proxywasm.LogWarn("a request ended before any of its body came. If requests with a body hang, " +
+		"the plugin's configuration in Envoy lacks allow_on_headers_stop_iteration: true (this is said once)")
+}
+
+func action(a chain.Action) types.Action {
+	if a == chain.Continue {
+		return types.ActionContinue
+	}
+	return types.ActionPause
+}

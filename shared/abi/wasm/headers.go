@@ -1,0 +1,114 @@
+package wasm
+
+import (
+	"slices"
+
+	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm"
+
+	"github.com/inlet-proxy/inlet/shared/filter"
+)
+
+// headerMap is a header map of the host.
+type headerMap struct {
+	all     func() ([][2]string, error)
+	add     func(name, value string) error
+	replace func(name, value string) error // the first one only
+	remove  func(name string) error        // all of that name
+}
+
+var (
+	requestMap = headerMap{
+		proxywasm.GetHttpRequestHeaders, proxywasm.AddHttpRequestHeader,
+		proxywasm.ReplaceHttpRequestHeader, proxywasm.RemoveHttpRequestHeader,
+	}
+	responseMap = headerMap{
+		proxywasm.GetHttpResponseHeaders, proxywasm.AddHttpResponseHeader,
+		proxywasm.ReplaceHttpResponseHeader, proxywasm.RemoveHttpResponseHeader,
+	}
+)
+
+// headers is a local copy of a header map: fetched by one call at the first
+// look, then kept in step with the edits.
+type headers struct {
+	of      *headerMap
+	list    [][2]string
+	fetched bool
+}
+
+// Get returns the first value of a header and whether it is there.
+func (h *headers) Get(name string) (string, bool) {
+	h.fetch()
+	for i := range h.list {
+		if h.list[i][0] == name {
+			return h.list[i][1], true
+		}
+	}
+	return "", false
+}
+
+func (h *headers) fetch() {
+	if h.fetched {
+		return
+	}
+	h.fetched = true
+	var err error
+	if h.list, err = h.of.all(); err != nil {
+		proxywasm.LogError("headers cannot be read: " + err.Error())
+	}
+}
+
+// forget makes the next Get look again.
+func (h *headers) forget() { h.list, h.fetched = nil, false }
+
+// apply makes the edits in order. What a later edit of the same header makes
+// void, and what would change nothing, costs no call.
+func (h *headers) apply(edits []filter.HeaderEdit) error {
+	h.fetch()
+	for i := range edits {
+		if isEdited(edits[i+1:], edits[i].Name) {
+			continue
+		}
+		if err := h.edit(&edits[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func isEdited(edits []filter.HeaderEdit, name string) bool {
+	return slices.ContainsFunc(edits, func(e filter.HeaderEdit) bool { return e.Name == name })
+}
+
+func (h *headers) edit(e *filter.HeaderEdit) error {
+	at, n := h.find(e.Name)
+	switch {
+	case e.Remove && n == 0, !e.Remove && n == 1 && h.list[at][1] == e.Value:
+		return nil
+	case !e.Remove && n == 1:
+		h.list[at][1] = e.Value
+		return h.of.replace(e.Name, e.Value)
+	case n > 0:
+		if err := h.of.remove(e.Name); err != nil {
+			return err
+		}
+		h.list = slices.DeleteFunc(h.list, func(p [2]string) bool { return p[0] == e.Name })
+		if e.Remove {
+			return nil
+		}
+	}
+	h.list = append(h.list, [2]string{e.Name, e.Value})
+	return h.of.add(e.Name, e.Value)
+}
+
+// find returns where a header stands first and how often it is there.
+func (h *headers) find(name string) (at, n int) {
+	for i := range h.list {
+		if h.list[i][0] == name {
+			if n == 0 {
+				at = i
+			}
+			n++
+		}
+	}
+	return at, n
+}

@@ -1,0 +1,166 @@
+package wasm
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm"
+	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm/types"
+
+	"github.com/inlet-proxy/inlet/shared/chain"
+	"github.com/inlet-proxy/inlet/shared/filter"
+)
+
+var _ chain.Host = (*exchange)(nil)
+
+// RequestHeaders implements chain.Host.
+func (x *exchange) RequestHeaders() filter.Headers { return &x.request }
+
+// ResponseHeaders implements chain.Host.
+func (x *exchange) ResponseHeaders() filter.Headers { return &x.response }
+
+// ApplyRequest implements chain.Host. The host itself has the route chosen anew
+// after an edit of a request header.
+func (x *exchange) ApplyRequest(edits []filter.HeaderEdit, body []filter.BodyEdit) error {
+	if len(body) > 0 {
+		if err := x.replaceBody(body); err != nil {
+			return err
+		}
+	}
+	return x.request.apply(edits)
+}
+
+// ApplyResponse implements chain.Host.
+func (x *exchange) ApplyResponse(edits []filter.HeaderEdit) {
+	if err := x.response.apply(edits); err != nil {
+		proxywasm.LogError("the answer's headers cannot be changed: " + err.Error())
+	}
+}
+
+// replaceBody replaces the shortest prefix of the body that holds all edits,
+// which is all that the host can do. A body whose edited part came in its first
+// piece is not read a second time.
+func (x *exchange) replaceBody(edits []filter.BodyEdit) error {
+	end := int(edits[len(edits)-1].Span.End)
+	prefix := x.first
+	if end > len(prefix) {
+		var err error
+		if prefix, err = proxywasm.GetHttpRequestBody(0, end); err != nil {
+			return fmt.Errorf("read the body: %w", err)
+		}
+	}
+	if end > len(prefix) {
+		return fmt.Errorf("the body has %d bytes, the edits reach to %d", len(prefix), end)
+	}
+	x.plugin.splice = splice(x.plugin.splice[:0], prefix[:end], edits)
+	if err := setRequestBody(end, x.plugin.splice); err != nil {
+		return fmt.Errorf("replace the first %d bytes of the body: %w", end, err)
+	}
+	return nil
+}
+
+// splice appends prefix with the edits made to dst.
+func splice(dst, prefix []byte, edits []filter.BodyEdit) []byte {
+	var at int64
+	for i := range edits {
+		dst = append(dst, prefix[at:edits[i].Span.Start]...)
+		dst = append(dst, edits[i].With...)
+		at = edits[i].Span.End
+	}
+	return append(dst, prefix[at:]...)
+}
+
+// Reply implements chain.Host.
+func (x *exchange) Reply(r *chain.LocalReply) {
+	if err := sendLocalResponse(r); err != nil {
+		proxywasm.LogError("the refusal cannot be sent: " + err.Error())
+	}
+}
+
+// Call implements chain.Host.
+func (x *exchange) Call(c *filter.Call) error {
+	request := append(make([][2]string, 0, 3+len(c.Headers)),
+		[2]string{":method", or(c.Method, "POST")},
+		[2]string{":path", c.Path},
+		[2]string{":authority", or(c.Host, c.Cluster)})
+	return dispatch(c.Cluster, append(request, c.Headers...), c.Body, c.Timeout, func(r *filter.Reply) {
+		if x.stream != nil { // else the exchange ended meanwhile
+			x.stream.Reply(r)
+		}
+	})
+}
+
+// dispatch makes a call; done gets the answer unless an error is returned here.
+func dispatch(cluster string, headers [][2]string, body []byte, timeout time.Duration, done func(*filter.Reply)) error {
+	ms := max(1, timeout.Milliseconds())
+	_, err := proxywasm.DispatchHttpCall(cluster, headers, body, nil, uint32(ms), func(headers, size, _ int) {
+		done(readReply(headers, size))
+	})
+	if errors.Is(err, types.ErrorStatusBadArgument) {
+		return fmt.Errorf("Envoy has no cluster %q", cluster)
+	}
+	return err
+}
+
+var errNoAnswer = errors.New("the connection was reset before an answer came")
+
+// readReply reads the answer to a call, in whose callback alone it can be read.
+func readReply(headers, size int) *filter.Reply {
+	if headers == 0 {
+		return &filter.Reply{Err: errNoAnswer}
+	}
+	list, err := proxywasm.GetHttpCallResponseHeaders()
+	if err != nil {
+		return &filter.Reply{Err: err}
+	}
+	r := &filter.Reply{}
+	for _, h := range list {
+		if h[0] == ":status" {
+			r.Status, _ = strconv.Atoi(h[1])
+		}
+	}
+	if size > 0 {
+		r.Body, r.Err = proxywasm.GetHttpCallResponseBody(0, size)
+	}
+	return r
+}
+
+// ResumeRequest implements chain.Host.
+func (x *exchange) ResumeRequest() {
+	if err := proxywasm.ResumeHttpRequest(); err != nil {
+		proxywasm.LogError("the request cannot go on: " + err.Error())
+	}
+}
+
+var upstreamAddress = []string{"upstream", "address"}
+
+// Served implements chain.Host.
+func (x *exchange) Served() string {
+	address, err := proxywasm.GetProperty(upstreamAddress)
+	if err != nil {
+		return "" // Envoy itself answered
+	}
+	return string(address)
+}
+
+// whyProperty is shown to the access log as %FILTER_STATE(wasm.inlet.why:PLAIN)%.
+var whyProperty = []string{"inlet.why"}
+
+// Explain implements chain.Host.
+func (x *exchange) Explain(why []byte) {
+	if len(why) == 0 {
+		return
+	}
+	if err := proxywasm.SetProperty(whyProperty, why); err != nil {
+		proxywasm.LogDebug("no reason for the access log: " + err.Error())
+	}
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}

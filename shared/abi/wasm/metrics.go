@@ -1,0 +1,115 @@
+package wasm
+
+import (
+	"strings"
+	"unicode/utf8"
+
+	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm"
+
+	"github.com/inlet-proxy/inlet/shared/filter"
+)
+
+// metrics defines metrics in the host. Envoy's wasm ABI has no labels, so they
+// are written into the name, "name;label=value;label=value", and stats_tags in
+// Envoy's configuration take them out again.
+type metrics struct{}
+
+func (metrics) Counter(name string, labels ...string) filter.Metric {
+	return newMetric(name, labels, func(series string) recorder {
+		id := proxywasm.DefineCounterMetric(series)
+		return func(n int64) {
+			if n > 0 { // the host knows no other step
+				id.Increment(uint64(n))
+			}
+		}
+	})
+}
+
+func (metrics) Gauge(name string, labels ...string) filter.Metric {
+	return newMetric(name, labels, func(series string) recorder {
+		return proxywasm.DefineGaugeMetric(series).Add
+	})
+}
+
+func (metrics) Histogram(name string, labels ...string) filter.Metric {
+	return newMetric(name, labels, func(series string) recorder {
+		id := proxywasm.DefineHistogramMetric(series)
+		return func(n int64) { id.Record(uint64(max(0, n))) }
+	})
+}
+
+// recorder takes the samples of one series.
+type recorder func(n int64)
+
+// metric is one name with all its series.
+type metric struct {
+	name   string
+	labels []string
+	define func(series string) recorder
+	series map[filter.Values]recorder
+	rest   filter.Values // what the series above the limit are counted under
+}
+
+func newMetric(name string, labels []string, define func(string) recorder) *metric {
+	m := &metric{name: name, labels: labels, define: define, series: map[filter.Values]recorder{}}
+	for i := range labels {
+		m.rest[i] = "other"
+	}
+	return m
+}
+
+// Record implements filter.Metric. Only a new series allocates.
+func (m *metric) Record(n int64, v filter.Values) {
+	record, ok := m.series[v]
+	if !ok {
+		record = m.add(v)
+	}
+	record(n)
+}
+
+// add makes a new series, or takes the one for all the rest when there are
+// filter.MaxSeries already. The limit holds for each VM.
+func (m *metric) add(v filter.Values) recorder {
+	if len(m.series) >= filter.MaxSeries {
+		v = m.rest
+		if record, ok := m.series[v]; ok {
+			return record
+		}
+	}
+	for i := range v {
+		v[i] = strings.Clone(v[i]) // the caller's may alias a whole header map
+	}
+	record := m.define(m.seriesName(&v))
+	m.series[v] = record
+	return record
+}
+
+func (m *metric) seriesName(v *filter.Values) string {
+	var b strings.Builder
+	b.WriteString(m.name)
+	for i, label := range m.labels {
+		b.WriteByte(';')
+		b.WriteString(label)
+		b.WriteByte('=')
+		writeValue(&b, v[i])
+	}
+	return b.String()
+}
+
+// maxValue is the length at which a label value is cut, in bytes.
+const maxValue = 128
+
+// writeValue writes a label value such that it ends where the next label
+// begins, and is valid UTF-8, whatever a client made of it.
+func writeValue(b *strings.Builder, s string) {
+	size := 0
+	for _, r := range s {
+		if r == ';' || r < ' ' || r == 0x7f || r == utf8.RuneError {
+			r = '_'
+		}
+		if size += utf8.RuneLen(r); size > maxValue {
+			return
+		}
+		b.WriteRune(r)
+	}
+}

@@ -1,0 +1,205 @@
+package wasm
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"hash/fnv"
+	mathrand "math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm"
+	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm/types"
+
+	"github.com/inlet-proxy/inlet/shared/chain"
+	"github.com/inlet-proxy/inlet/shared/conf"
+	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/kv"
+)
+
+const (
+	// tickPeriod is how soon workers see each other's counters and a new snapshot.
+	tickPeriod = 20 * time.Millisecond
+	// workerLease is how long a worker may be silent before its counts expire.
+	workerLease = 3 * tickPeriod
+	// maxFree bounds the streams that are kept for reuse: each keeps its buffers.
+	maxFree = 64
+)
+
+// Serve makes the module a plugin whose configuration may name the known
+// filters. Call it in an init function of package main; main stays empty.
+func Serve(known ...filter.Factory) {
+	proxywasm.SetVMContext(&vm{known: known})
+}
+
+type vm struct {
+	types.DefaultVMContext
+	known  []filter.Factory
+	warned bool // of requests that ended while their body was waited for
+}
+
+// NewPluginContext is called once for each configuration of the plugin.
+func (v *vm) NewPluginContext(uint32) types.PluginContext { return &plugin{vm: v} }
+
+// plugin is one configuration in one VM.
+type plugin struct {
+	types.DefaultPluginContext
+	vm     *vm
+	chain  *chain.Chain
+	ledger *kv.Ledger
+	feed   *feed           // nil without a companion
+	free   []*chain.Stream // to be used again
+	splice []byte          // scratch of replaceBody
+}
+
+// OnPluginStart makes the chain. With a mistake in the configuration it fails,
+// and Envoy refuses the update or does not start.
+func (p *plugin) OnPluginStart(size int) types.OnPluginStartStatus {
+	doc, err := configuration(size)
+	if err != nil {
+		proxywasm.LogCritical("the plugin's configuration cannot be read: " + err.Error())
+		return types.OnPluginStartStatusFailed
+	}
+	worker := newWorkerID()
+	p.ledger = kv.NewLedger(sharedData{}, worker, time.Now, workerLease)
+	p.chain, err = chain.New(doc, p.vm.known, p.deps())
+	if err != nil {
+		logMistakes(err)
+		return types.OnPluginStartStatusFailed
+	}
+	if c := p.chain.Companion(); c.Cluster != "" {
+		p.feed = newFeed(c, worker, p.chain.Deps(), getFrom(c.Cluster))
+		p.feed.load()
+	}
+	if err := proxywasm.SetTickPeriodMilliSeconds(uint32(tickPeriod.Milliseconds())); err != nil {
+		proxywasm.LogCritical("no timer: " + err.Error())
+		return types.OnPluginStartStatusFailed
+	}
+	announce(p.chain, doc)
+	return types.OnPluginStartStatusOK
+}
+
+func (p *plugin) deps() *filter.Deps {
+	return &filter.Deps{
+		Now:      time.Now,
+		Rand:     newRand(),
+		Store:    sharedData{},
+		Counters: p.ledger,
+		Snapshot: p.snapshot,
+		Metrics:  metrics{},
+		Log:      log,
+	}
+}
+
+func (p *plugin) snapshot() *endpoint.Snapshot {
+	if p.feed == nil {
+		return nil
+	}
+	return p.feed.current
+}
+
+// OnTick exchanges what changed with the other workers.
+func (p *plugin) OnTick() {
+	// An error means that others kept writing or that an entry is unreadable;
+	// the ledger catches up at a later tick.
+	if err := p.ledger.Tick(); err != nil && !errors.Is(err, kv.ErrBusy) {
+		proxywasm.LogDebug("counters: " + err.Error())
+	}
+	if p.feed != nil {
+		p.feed.tick()
+	}
+}
+
+// OnPluginDone leaves the other workers in good order.
+func (p *plugin) OnPluginDone() bool {
+	if p.chain == nil {
+		return true
+	}
+	if err := p.ledger.Close(); err != nil {
+		proxywasm.LogDebug("counters: " + err.Error()) // they expire
+	}
+	if p.feed != nil {
+		p.feed.close()
+	}
+	return true
+}
+
+// NewHttpContext is called for each exchange.
+func (p *plugin) NewHttpContext(uint32) types.HttpContext { return &exchange{plugin: p} }
+
+func (p *plugin) newStream() *chain.Stream {
+	n := len(p.free)
+	if n == 0 {
+		return p.chain.NewStream()
+	}
+	s := p.free[n-1]
+	p.free[n-1], p.free = nil, p.free[:n-1]
+	return s
+}
+
+func (p *plugin) keep(s *chain.Stream) {
+	if len(p.free) < maxFree {
+		p.free = append(p.free, s)
+	}
+}
+
+// configuration returns the plugin's document. Nothing at all is a document
+// too, about which chain.New has something to say.
+func configuration(size int) ([]byte, error) {
+	if size == 0 {
+		return nil, nil
+	}
+	return proxywasm.GetPluginConfiguration()
+}
+
+func logMistakes(err error) {
+	var all conf.Errors
+	if !errors.As(err, &all) {
+		proxywasm.LogCritical("configuration: " + err.Error())
+		return
+	}
+	for _, e := range all {
+		proxywasm.LogCritical("configuration: " + e.Error())
+	}
+}
+
+// announce logs the chain once per Envoy and document, not once per VM.
+func announce(c *chain.Chain, doc []byte) {
+	h := fnv.New64a()
+	h.Write(doc)
+	key := "inlet.announced/" + strconv.FormatUint(h.Sum64(), 16)
+	if (sharedData{}).Set(key, []byte{1}, kv.Create) == nil {
+		proxywasm.LogInfo("chain: " + c.String())
+	}
+}
+
+// newWorkerID is random, since the host tells a VM nothing that sets it apart.
+func newWorkerID() string {
+	var b [8]byte
+	rand.Read(b[:]) // never fails: the runtime aborts instead
+	return hex.EncodeToString(b[:])
+}
+
+// newRand returns a generator of its own for this VM, unpredictable to clients.
+func newRand() func() uint64 {
+	var seed [32]byte
+	rand.Read(seed[:])
+	return mathrand.NewChaCha8(seed).Uint64
+}
+
+func log(level filter.Level, message string) {
+	switch level {
+	case filter.Debug:
+		proxywasm.LogDebug(message)
+	case filter.Info:
+		proxywasm.LogInfo(message)
+	case filter.Warn:
+		proxywasm.LogWarn(message)
+	case filter.Error:
+		proxywasm.LogError(message)
+	default:
+		proxywasm.LogCritical(message)
+	}
+}

@@ -11,6 +11,9 @@ import (
 // MaxModelBytes bounds a model's name. A longer one is refused as a string that is too long.
 const MaxModelBytes = 1024
 
+// keepPrompt is the size up to which a scanner keeps the buffer of one prompt for the next.
+const keepPrompt = 1 << 20
+
 // Request is what the body of a request says. Of a member that stands twice the last one counts, as for the Python
 // servers behind; see Repeated.
 type Request struct {
@@ -56,11 +59,15 @@ type RequestScanner struct {
 
 // Reset makes the scanner ready for the body of a request to api. It invalidates the last Request.
 func (r *RequestScanner) Reset(api API, want Want, lim jsonscan.Limits) {
+	prompt := r.reader.facts.Prompt[:0]
+	if cap(prompt) > keepPrompt {
+		prompt = nil
+	}
 	r.reader = requestReader{
 		json:    &r.json,
 		members: members[min(int(api), len(members)-1)],
 		want:    want,
-		facts:   Request{API: api, ModelSpan: absent, Prompt: r.reader.facts.Prompt[:0]},
+		facts:   Request{API: api, ModelSpan: absent, Prompt: prompt},
 		model:   r.reader.model[:0],
 		models:  r.reader.models,
 	}
@@ -320,27 +327,32 @@ func (r *requestReader) collect(piece []byte) {
 	if r.facts.PromptCut {
 		return
 	}
-	p := r.facts.Prompt
-	if !r.text && len(p) > 0 {
-		p = append(p, '\n')
-	}
+	separate := !r.text && len(r.facts.Prompt) > 0
 	r.text = true
-	room := math.MaxInt
-	if r.want.PromptLimit > 0 {
-		room = max(r.want.PromptLimit-len(p), 0)
-	}
-	if len(piece) > room {
-		r.facts.PromptCut = true
-		for room > 0 && !utf8.RuneStart(piece[room]) {
+	if limit := r.want.PromptLimit; limit > 0 {
+		room := limit - len(r.facts.Prompt)
+		if separate {
 			room--
 		}
-		piece = piece[:room]
+		if len(piece) > room {
+			r.facts.PromptCut = true
+			if piece = cutAt(piece, room); len(piece) == 0 {
+				return
+			}
+		}
 	}
-	p = append(p, piece...)
-	if r.facts.PromptCut && len(p) > 0 && len(piece) == 0 && p[len(p)-1] == '\n' {
-		p = p[:len(p)-1]
+	if separate {
+		r.facts.Prompt = append(r.facts.Prompt, '\n')
 	}
-	r.facts.Prompt = p
+	r.facts.Prompt = append(r.facts.Prompt, piece...)
+}
+
+// cutAt returns the longest part of well-formed text, longer than n bytes, that ends with a character and has at most n.
+func cutAt(text []byte, n int) []byte {
+	for n > 0 && !utf8.RuneStart(text[n]) {
+		n--
+	}
+	return text[:max(n, 0)]
 }
 
 func (r *requestReader) TextEnd() {

@@ -113,24 +113,22 @@ func (r *ResponseScanner) fail(err error) {
 	}
 }
 
-var (
-	errNotDone = errors.New("the stream ended within an event")
-	donePhrase = "[DONE]"
-)
+// errCut says that the last event has no empty line after it: the stream was cut, or the server is careless.
+var errCut = errors.New("the stream ended within an event")
 
 // event reads one event of a stream.
 func (r *ResponseScanner) event(e *sse.Event) {
 	start := r.offset
 	r.offset += int64(len(e.Raw))
 	if e.Incomplete && e.HasData {
-		r.fail(errNotDone)
+		r.fail(errCut)
 	}
-	if !e.HasData || string(e.Data) == donePhrase {
+	if !e.HasData || string(e.Data) == "[DONE]" {
 		return
 	}
 	r.n++
 	r.json.Reset(&r.reader, jsonscan.Limits{})
-	r.reader.base, r.reader.inPlace = start+int64(e.DataAt), e.DataAt >= 0
+	r.reader.begin(start+int64(e.DataAt), e.DataAt >= 0)
 	err := r.json.Feed(e.Data)
 	if err == nil {
 		err = r.json.End()
@@ -175,6 +173,12 @@ type responseReader struct {
 	base    int64 // of the document in the answer
 	inPlace bool  // the document stands there in one piece
 	spans   []Span
+}
+
+// begin makes ready for the data of an event. What the events before said stays.
+func (r *responseReader) begin(base int64, inPlace bool) {
+	r.next = nowhere
+	r.base, r.inPlace = base, inPlace
 }
 
 func (r *responseReader) Open(array bool) {

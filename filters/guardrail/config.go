@@ -46,7 +46,16 @@ func newFilter(o *conf.Object, _ *filter.Deps) filter.Filter {
 			f.policies = append(f.policies, readPolicy(o, providers, names))
 		})
 	})
+	notEmpty(o, "policies", len(f.policies))
 	return f
+}
+
+// notEmpty refuses an empty list: a guard that screens nothing is a mistake
+// that nobody would notice.
+func notEmpty(o *conf.Object, key string, n int) {
+	if n == 0 && o.Has(key) {
+		o.Errorf(key, "needs at least one entry")
+	}
 }
 
 func readProvider(o *conf.Object) *provider {
@@ -67,6 +76,7 @@ func readProvider(o *conf.Object) *provider {
 			}
 			p.patterns = append(p.patterns, re)
 		})
+		notEmpty(o, "patterns", len(p.patterns))
 	})
 	return p
 }
@@ -89,5 +99,6 @@ func readPolicy(o *conf.Object, providers map[string]*provider, names []string) 
 		}
 		pol.use = append(pol.use, p)
 	})
+	notEmpty(o, "use", len(pol.use))
 	return pol
 }

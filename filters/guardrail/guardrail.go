@@ -18,9 +18,12 @@ func (f *Filter) Needs() filter.Needs { return filter.NeedPrompt }
 
 // OnRequest blocks a prompt in which a provider finds something.
 func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
-	if x.Request.PromptCut {
-		// What was not read was not screened, and must not pass as screened.
+	// What was not read was not screened, and must not pass as screened.
+	switch {
+	case x.Request.PromptCut:
 		return refuse(413, "prompt_too_large", "The prompt is too large to be screened.")
+	case x.Request.PromptTokens > 0:
+		return refuse(400, "prompt_not_text", "A prompt of token numbers cannot be screened; send text.")
 	}
 	for i := range f.policies {
 		for _, p := range f.policies[i].use {

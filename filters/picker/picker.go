@@ -58,7 +58,7 @@ func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
 	state.gather(snapshot.Pool(pool).Endpoints)
 	if len(state.ready) == 0 {
 		f.picks.Record(1, filter.Values{pool, outcomeEmpty})
-		return refuseEmpty(pool)
+		return refuseEmpty()
 	}
 	f.rank(state, f.deps.Now().Sub(snapshot.Received))
 	f.send(x, state)
@@ -110,7 +110,7 @@ func (f *Filter) OnDone(x *filter.Exchange, _ filter.End) {
 	}
 }
 
-func refuseEmpty(pool string) filter.Verdict {
+func refuseEmpty() filter.Verdict {
 	return filter.Deny(filter.Refusal{
 		Refusal: llm.Refusal{
 			Status: 503, Type: "server_error", Code: "no_endpoints",

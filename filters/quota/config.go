@@ -27,9 +27,14 @@ func newFilter(o *conf.Object, _ *filter.Deps) filter.Filter {
 	o.Object("keys", func(o *conf.Object) {
 		o.String("header", &f.header, conf.HeaderName)
 		o.Required("list")
+		n := 0
 		o.List("list", func(v *conf.Value) {
+			n++
 			v.Object(func(o *conf.Object) { f.addKey(o) })
 		})
+		if o.Has("list") && n == 0 {
+			o.Errorf("list", "needs at least one key, else every request is refused")
+		}
 	})
 	return f
 }

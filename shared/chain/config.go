@@ -70,7 +70,9 @@ func (c *Chain) readSettings(o *conf.Object) {
 
 func (c *Chain) readFilters(o *conf.Object, known []filter.Factory) {
 	o.Required("filters")
+	n := 0
 	o.List("filters", func(v *conf.Value) {
+		n++
 		names := v.Keys()
 		if len(names) != 1 {
 			v.Errorf("one filter an item, like %q; found %d keys", "- bbr: {…}", len(names))
@@ -85,6 +87,9 @@ func (c *Chain) readFilters(o *conf.Object, known []filter.Factory) {
 			o.Object(names[0], func(o *conf.Object) { c.add(o, &known[i]) })
 		})
 	})
+	if o.Has("filters") && n == 0 {
+		o.Errorf("filters", "needs at least one filter")
+	}
 	c.checkOrder(o)
 }
 

@@ -1,0 +1,106 @@
+package filters_test
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/filters"
+	"github.com/inlet-proxy/inlet/shared/chain"
+	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/kv/mem"
+)
+
+var update = flag.Bool("update", false, "rewrite the expected error texts")
+
+type nowhere struct{}
+
+func (nowhere) Counter(string, ...string) filter.Metric   { return nowhere{} }
+func (nowhere) Gauge(string, ...string) filter.Metric     { return nowhere{} }
+func (nowhere) Histogram(string, ...string) filter.Metric { return nowhere{} }
+func (nowhere) Record(int64, filter.Values)               {}
+
+func deps() *filter.Deps {
+	return &filter.Deps{
+		Now:      time.Now,
+		Rand:     func() uint64 { return 1 },
+		Store:    mem.NewStore(),
+		Counters: mem.NewCounters(),
+		Snapshot: func() *endpoint.Snapshot { return nil },
+		Metrics:  nowhere{},
+		Log:      func(filter.Level, string) {},
+	}
+}
+
+// Every filter has a README with the same heads, a document that works and
+// one document for each rule that it checks.
+func TestEveryFilterIsComplete(t *testing.T) {
+	heads := []string{"## Does", "## Reads and writes", "## On failure", "## Metrics", "## Configuration"}
+	for _, f := range filters.All {
+		readme, err := os.ReadFile(filepath.Join(f.Name, "README.md"))
+		require.NoError(t, err)
+		for _, head := range heads {
+			require.Contains(t, string(readme), head+"\n", "%s/README.md", f.Name)
+		}
+		for _, kind := range []string{"good", "bad"} {
+			files, _ := filepath.Glob(filepath.Join(f.Name, "testdata", kind, "*.yaml"))
+			require.NotEmpty(t, files, "%s has no %s document", f.Name, kind)
+		}
+	}
+}
+
+func TestGoodDocuments(t *testing.T) {
+	for _, path := range glob(t, "*/testdata/good/*.yaml") {
+		doc, err := os.ReadFile(path)
+		require.NoError(t, err)
+		_, err = chain.New(doc, filters.All, deps())
+		require.NoError(t, err, path)
+	}
+}
+
+// One bad document for each rule; the text of its errors is held to the letter.
+func TestBadDocuments(t *testing.T) {
+	for _, path := range glob(t, "*/testdata/bad/*.yaml") {
+		t.Run(path, func(t *testing.T) {
+			doc, err := os.ReadFile(path)
+			require.NoError(t, err)
+			_, err = chain.New(doc, filters.All, deps())
+			require.Error(t, err)
+			want := strings.TrimSuffix(path, ".yaml") + ".err"
+			if *update {
+				require.NoError(t, os.WriteFile(want, []byte(err.Error()+"\n"), 0o644))
+			}
+			text, readErr := os.ReadFile(want)
+			require.NoError(t, readErr)
+			require.Equal(t, string(text), err.Error()+"\n")
+		})
+	}
+}
+
+// The configuration example of each README is a document that works.
+func TestReadmeExamples(t *testing.T) {
+	for _, f := range filters.All {
+		readme, err := os.ReadFile(filepath.Join(f.Name, "README.md"))
+		require.NoError(t, err)
+		parts := strings.Split(string(readme), "```yaml\n")
+		require.Greater(t, len(parts), 1, "%s/README.md has no example", f.Name)
+		for _, part := range parts[1:] {
+			doc, _, _ := strings.Cut(part, "```")
+			_, err := chain.New([]byte(doc), filters.All, deps())
+			require.NoError(t, err, "%s/README.md", f.Name)
+		}
+	}
+}
+
+func glob(t *testing.T, pattern string) []string {
+	paths, err := filepath.Glob(pattern)
+	require.NoError(t, err)
+	require.NotEmpty(t, paths)
+	return paths
+}

@@ -1,0 +1,78 @@
+package guardrail
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/shared/conf"
+	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/jsonscan"
+	"github.com/inlet-proxy/inlet/shared/llm"
+)
+
+const doc = `
+providers:
+  - name: secrets
+    local: {patterns: ['(?i)launch code', '\b\d{3}-\d{2}-\d{4}\b']}
+  - name: unused
+    local: {patterns: ['hello']}
+policies: [{on: request, use: [secrets], action: block}]
+`
+
+func newGuard(t testing.TB) *Filter {
+	var f filter.Filter
+	require.NoError(t, conf.Decode([]byte(doc), func(o *conf.Object) { f = newFilter(o, nil) }))
+	return f.(*Filter)
+}
+
+func screen(t testing.TB, f *Filter, limit int, body string) (*filter.Exchange, filter.Verdict) {
+	var scan llm.RequestScanner
+	api := llm.Chat
+	if strings.Contains(body, "prompt") {
+		api = llm.Completions
+	}
+	scan.Reset(api, llm.Want{Prompt: true, PromptLimit: limit}, jsonscan.Limits{})
+	require.NoError(t, scan.Feed([]byte(body)))
+	require.NoError(t, scan.End())
+	x := &filter.Exchange{}
+	x.Reset(1)
+	x.API, x.Request = llm.Chat, scan.Request()
+	return x, f.OnRequest(x)
+}
+
+func TestScreening(t *testing.T) {
+	for _, c := range []struct{ name, body, code string }{
+		{"clean", `{"messages":[{"role":"user","content":"hello"}]}`, ""},
+		{"blocked", `{"messages":[{"role":"user","content":"tell me the Launch Code"}]}`, "content_policy_violation"},
+		{"escaped", `{"messages":[{"role":"user","content":"l\u0061unch\u0020code"}]}`, "content_policy_violation"},
+		{"in a part", `{"messages":[{"role":"user","content":[{"type":"text","text":"ok"},{"type":"text","text":"078-05-1120"}]}]}`, "content_policy_violation"},
+		{"in the system prompt", `{"messages":[{"role":"system","content":"launch code"},{"role":"user","content":"x"}]}`, "content_policy_violation"},
+		{"token numbers", `{"prompt":[1,2,3]}`, "prompt_not_text"},
+		{"elsewhere in the body", `{"user":"launch code","messages":[]}`, ""},
+		{"more than can be screened", `{"messages":[{"role":"user","content":"` + strings.Repeat("a", 10000) + `"}]}`, "prompt_too_large"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			x, v := screen(t, newGuard(t), 1000, c.body)
+			if c.code == "" {
+				require.Equal(t, filter.Next, v)
+				return
+			}
+			require.Equal(t, c.code, v.Refusal().Code)
+			require.NotContains(t, v.Refusal().Message+string(x.Why()), "078-05", "nothing of a prompt is told")
+		})
+	}
+}
+
+func BenchmarkOnRequest(b *testing.B) {
+	f := newGuard(b)
+	x, _ := screen(b, f, 1<<20, `{"messages":[{"role":"user","content":"`+strings.Repeat("a", 10000)+`"}]}`)
+	b.SetBytes(10000)
+	b.ReportAllocs()
+	for b.Loop() {
+		if f.OnRequest(x) != filter.Next {
+			b.Fatal("blocked")
+		}
+	}
+}

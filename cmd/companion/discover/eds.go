@@ -1,0 +1,130 @@
+// Package discover finds the replicas of each pool in the file that Envoy itself reads them from, so that proxy and companion never
+// disagree about who is there.
+package discover
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+)
+
+// Endpoint is one replica as its source names it.
+type Endpoint struct {
+	Address string // ip:port, an IPv6 address in brackets
+	// Usable is false if the source says that the replica takes no new requests (unhealthy, draining or timed out).
+	Usable bool
+}
+
+// Assignment is what an EDS file says.
+type Assignment struct {
+	Cluster   string     // the Envoy cluster that it is for
+	Endpoints []Endpoint // sorted by address, each address once; may be empty, as Envoy takes it
+	// Unknown is about fields that this build does not know, "" if there are none. Envoy ignores such fields, so they are no error here.
+	Unknown string
+}
+
+// Parse reads an EDS file as Envoy's path_config_source does: a DiscoveryResponse in YAML or JSON whose one resource is a
+// ClusterLoadAssignment (envoy.config.endpoint.v3).
+func Parse(doc []byte) (*Assignment, error) {
+	asJSON, err := toJSON(doc)
+	if err != nil {
+		return nil, err
+	}
+	var response discoveryv3.DiscoveryResponse
+	var unknown string
+	if err := protojson.Unmarshal(asJSON, &response); err != nil {
+		unknown = plain(err).Error()
+		response.Reset()
+		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(asJSON, &response); err != nil {
+			return nil, fmt.Errorf("not a DiscoveryResponse: %w", plain(err))
+		}
+	}
+	if n := len(response.Resources); n != 1 {
+		return nil, fmt.Errorf("%d resources, want one ClusterLoadAssignment", n)
+	}
+	var cla endpointv3.ClusterLoadAssignment
+	if err := response.Resources[0].UnmarshalTo(&cla); err != nil {
+		return nil, fmt.Errorf("the resource is %s, want a ClusterLoadAssignment", response.Resources[0].TypeUrl)
+	}
+	endpoints, err := endpointsOf(&cla)
+	if err != nil {
+		return nil, err
+	}
+	return &Assignment{Cluster: cla.ClusterName, Endpoints: endpoints, Unknown: unknown}, nil
+}
+
+// toJSON turns YAML, of which JSON is a part, into JSON.
+func toJSON(doc []byte) ([]byte, error) {
+	var tree any
+	if err := yaml.Unmarshal(doc, &tree); err != nil {
+		return nil, err
+	}
+	if _, ok := tree.(map[string]any); !ok {
+		return nil, errors.New("not a DiscoveryResponse: the document is not a mapping")
+	}
+	return json.Marshal(tree)
+}
+
+// plain drops the random no-break space that protobuf puts into its messages to keep people from comparing them.
+func plain(err error) error {
+	return errors.New(strings.ReplaceAll(err.Error(), "\u00a0", " "))
+}
+
+func endpointsOf(cla *endpointv3.ClusterLoadAssignment) ([]Endpoint, error) {
+	var found []Endpoint
+	for i, locality := range cla.Endpoints {
+		for j, lb := range locality.LbEndpoints {
+			address, err := addressOf(lb.GetEndpoint().GetAddress())
+			if err != nil {
+				return nil, fmt.Errorf("endpoints[%d].lb_endpoints[%d]: %w", i, j, err)
+			}
+			found = append(found, Endpoint{Address: address, Usable: usable(lb.HealthStatus)})
+		}
+	}
+	slices.SortFunc(found, func(a, b Endpoint) int { return cmp.Compare(a.Address, b.Address) })
+	// Named twice (in two localities, say): one replica, usable if one of them is.
+	merged := found[:0]
+	for _, e := range found {
+		if n := len(merged); n > 0 && merged[n-1].Address == e.Address {
+			merged[n-1].Usable = merged[n-1].Usable || e.Usable
+			continue
+		}
+		merged = append(merged, e)
+	}
+	return merged, nil
+}
+
+// addressOf writes an address the way Envoy does when it compares override_host's header with its hosts.
+func addressOf(a *corev3.Address) (string, error) {
+	socket := a.GetSocketAddress()
+	if socket == nil {
+		return "", errors.New("no socket_address")
+	}
+	ip, err := netip.ParseAddr(socket.Address)
+	if err != nil {
+		return "", fmt.Errorf("%q is not an IP address", socket.Address)
+	}
+	port := socket.GetPortValue()
+	if port == 0 || port > 65535 {
+		return "", fmt.Errorf("%s has no port_value in 1..65535", socket.Address)
+	}
+	return netip.AddrPortFrom(ip, uint16(port)).String(), nil
+}
+
+func usable(s corev3.HealthStatus) bool {
+	switch s {
+	case corev3.HealthStatus_UNHEALTHY, corev3.HealthStatus_DRAINING, corev3.HealthStatus_TIMEOUT:
+		return false
+	}
+	return true
+}

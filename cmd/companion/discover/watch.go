@@ -1,0 +1,130 @@
+package discover
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+const (
+	// settle is how long a file must be left alone before it is read: a file that is written in place is not read in the middle.
+	settle = 20 * time.Millisecond
+	// recheck is how often the files are looked at without any event: directories that appear later, links into other directories, file
+	// systems that tell nothing.
+	recheck = 2 * time.Second
+)
+
+// File is the source of one pool.
+type File struct {
+	Pool string
+	Path string // relative to the working directory, as for Envoy
+}
+
+// Watch reads the files, and again whenever they change, in place, by rename over them, or by the swapped directory link of a Kubernetes
+// volume. It calls loaded with each content that can be used, and failed with each that cannot: then the last good one stays. Both are
+// called from one goroutine. Watch returns when ctx ends, or at once if the system cannot watch files.
+func Watch(ctx context.Context, files []File, log *slog.Logger, loaded func(File, *Assignment), failed func(File, error)) error {
+	events, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch files: %w", err)
+	}
+	defer events.Close()
+
+	w := &watcher{log: log, loaded: loaded, failed: failed, events: events}
+	for _, f := range files {
+		w.files = append(w.files, &watched{File: f})
+	}
+	w.readAll()
+
+	tick := time.NewTicker(recheck)
+	defer tick.Stop()
+	quiet := time.NewTimer(0)
+	defer quiet.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e := <-events.Events:
+			if w.concerns(e.Name) {
+				quiet.Reset(settle)
+			}
+		case err := <-events.Errors:
+			log.Warn("watching files", "error", err) // an overflow at worst: the recheck finds what was missed
+		case <-quiet.C:
+			w.readAll()
+		case <-tick.C:
+			w.readAll()
+		}
+	}
+}
+
+type watcher struct {
+	log    *slog.Logger
+	loaded func(File, *Assignment)
+	failed func(File, error)
+	events *fsnotify.Watcher
+	files  []*watched
+}
+
+type watched struct {
+	File
+	content []byte // as last read, good or bad
+	reason  string // why it cannot be used, "" if it can
+	read    bool
+}
+
+// concerns reports whether an event in a watched directory may be about one of the files. A Kubernetes volume swaps the link "..data"
+// that the files lead through.
+func (w *watcher) concerns(name string) bool {
+	base := filepath.Base(name)
+	if strings.HasPrefix(base, "..") {
+		return true
+	}
+	for _, f := range w.files {
+		if filepath.Base(f.Path) == base {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *watcher) readAll() {
+	for _, f := range w.files {
+		// Directories are watched and not files: a rename over the file would leave the watch on the old one. Adding a directory again
+		// changes nothing; adding one that is missing fails, and the read says so.
+		_ = w.events.Add(filepath.Dir(f.Path))
+		w.read(f)
+	}
+}
+
+func (w *watcher) read(f *watched) {
+	content, err := os.ReadFile(f.Path)
+	if err == nil && f.read && f.reason == "" && bytes.Equal(content, f.content) {
+		return
+	}
+	var a *Assignment
+	if err == nil {
+		a, err = Parse(content)
+	}
+	if err != nil {
+		if err.Error() != f.reason { // said once, not at every look
+			f.reason = err.Error()
+			w.log.Error("endpoint file cannot be used, the last good one stays", "pool", f.Pool, "path", f.Path, "reason", err)
+			w.failed(f.File, err)
+		}
+		return
+	}
+	f.content, f.reason, f.read = content, "", true
+	if a.Unknown != "" {
+		w.log.Warn("endpoint file has fields that are not known here", "pool", f.Pool, "path", f.Path, "reason", a.Unknown)
+	}
+	w.log.Info("endpoints", "pool", f.Pool, "path", f.Path, "cluster", a.Cluster, "count", len(a.Endpoints))
+	w.loaded(f.File, a)
+}

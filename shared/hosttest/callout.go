@@ -1,0 +1,147 @@
+package hosttest
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/inlet-proxy/inlet/shared/endpoint"
+)
+
+// service answers callouts from a script.
+type service struct {
+	answers []Answer
+	next    int
+}
+
+func (s *service) answer() *Answer {
+	a := &s.answers[min(s.next, len(s.answers)-1)]
+	s.next++
+	return a
+}
+
+// reply is the answer to a callout. Envoy's own client never says "no answer":
+// a timeout is a 504 and a cut connection a 503 that it made up itself
+// (source/common/http/async_client_impl.cc, sendLocalReply).
+type reply struct {
+	headers Headers // with :status
+	body    []byte
+}
+
+func localReply(status int, body string) *reply {
+	return &reply{Headers{{":status", strconv.Itoa(status)}, {"content-type", "text/plain"}}, []byte(body)}
+}
+
+// call starts a callout; deliver runs with its answer. A cluster that does not
+// exist is an error.
+func (g *gateway) call(c Call, timeout time.Duration, deliver func(*reply)) error {
+	if c.Cluster == CompanionCluster {
+		return g.company.call(c.Path, timeout, deliver)
+	}
+	s := g.services[c.Cluster]
+	if s == nil {
+		return fmt.Errorf("no cluster %q", c.Cluster)
+	}
+	g.calls = append(g.calls, c)
+	g.open++
+	answer, delay := s.answer().reply(timeout)
+	g.clock.after(delay, func() {
+		g.open--
+		deliver(answer)
+	})
+	return nil
+}
+
+// reply is what the caller gets, and when.
+func (a *Answer) reply(timeout time.Duration) (*reply, time.Duration) {
+	switch {
+	case a.Fail == "timeout" || a.Delay >= timeout:
+		return localReply(504, "upstream request timeout"), timeout
+	case a.Fail == "reset":
+		return localReply(503, "upstream connect error or disconnect/reset before headers. reset reason: connection termination"), a.Delay
+	}
+	headers := Headers{{":status", strconv.Itoa(a.Status)}}
+	return &reply{append(headers, headersOf(a.Headers)...), []byte(a.Body)}, a.Delay
+}
+
+// companion serves what it knows of the scenario's pools.
+type companion struct {
+	g        *gateway
+	snapshot *endpoint.Snapshot
+	polls    []func() // long polls that wait for a change
+}
+
+// change makes a new version of the snapshot and answers who waits for it.
+func (c *companion) change(pools map[string][]Replica) {
+	s := &endpoint.Snapshot{Source: 1, Version: 1, Taken: c.g.clock.now}
+	if c.snapshot != nil {
+		s.Version = c.snapshot.Version + 1
+	}
+	for _, name := range sortedKeys(pools) {
+		pool := endpoint.Pool{Name: name}
+		for _, r := range pools[name] {
+			pool.Endpoints = append(pool.Endpoints, endpoint.Endpoint{
+				Address: c.g.address(name, r.Name),
+				Ready:   r.IsReady(),
+				Gauges:  endpoint.Gauges{Known: r.IsKnown(), Waiting: r.Waiting, Running: r.Running, KVUse: r.KV},
+			})
+		}
+		s.Pools = append(s.Pools, pool)
+	}
+	c.snapshot = s
+	polls := c.polls
+	c.polls = nil
+	for _, answer := range polls {
+		answer()
+	}
+}
+
+// address is where the replica of that name listens.
+func (g *gateway) address(pool, name string) string {
+	for _, r := range g.pools[pool] {
+		if r.name == name {
+			return r.address
+		}
+	}
+	return ""
+}
+
+// call answers GET /v1/snapshot: at once if the caller has another version,
+// else at the next change or when its wait is over.
+func (c *companion) call(path string, timeout time.Duration, deliver func(*reply)) error {
+	u, err := url.Parse(path)
+	if err != nil || u.Path != endpoint.SnapshotPath {
+		c.g.clock.after(0, func() { deliver(localReply(404, "not found")) })
+		return nil
+	}
+	millis, err := strconv.Atoi(u.Query().Get("wait"))
+	if err != nil || u.Query().Get("worker") == "" {
+		return errors.New("the companion was asked without wait or worker: " + path)
+	}
+	wait := time.Duration(millis) * time.Millisecond
+	if wait >= timeout {
+		return fmt.Errorf("a long poll of %v that is given up after %v", wait, timeout)
+	}
+	once := func(r func() *reply) func() {
+		return func() {
+			if deliver != nil {
+				d := deliver
+				deliver = nil
+				d(r())
+			}
+		}
+	}
+	send := once(func() *reply {
+		return &reply{Headers{{":status", "200"}, {"content-type", endpoint.ContentType}}, endpoint.Append(nil, c.snapshot)}
+	})
+	if since := u.Query().Get("since"); strings.TrimSpace(since) != c.snapshot.ID() {
+		c.g.clock.after(time.Millisecond, send)
+		return nil
+	}
+	c.polls = append(c.polls, func() { c.g.clock.after(time.Millisecond, send) })
+	c.g.clock.after(wait, once(func() *reply { return localReply(304, "") }))
+	return nil
+}

@@ -1,0 +1,268 @@
+package hosttest
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/inlet-proxy/inlet/shared/chain"
+	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/kv"
+)
+
+// nativeTick is how often a worker of the native host publishes its counts and
+// looks for a new snapshot.
+const nativeTick = 20 * time.Millisecond
+
+// Native returns the host that runs the chain as plain Go, without any ABI in
+// between. Its workers share nothing but the store, like wasm VMs.
+func Native(known ...filter.Factory) Host { return native{known} }
+
+type native struct{ known []filter.Factory }
+
+func (native) Name() string { return "native" }
+
+func (n native) Start(s *Scenario) (Gateway, error) {
+	return start(s, func(g *gateway, w *worker) (guest, error) {
+		return newNativeGuest(g, w, n.known, []byte(s.Config))
+	})
+}
+
+// nativeGuest is the chain in one worker.
+type nativeGuest struct {
+	g        *gateway
+	w        *worker
+	chain    *chain.Chain
+	ledger   *kv.Ledger
+	snapshot *endpoint.Snapshot
+	free     []*chain.Stream // to be used again, as the adapters do
+	closed   bool
+}
+
+func newNativeGuest(g *gateway, w *worker, known []filter.Factory, config []byte) (guest, error) {
+	n := &nativeGuest{g: g, w: w}
+	now := func() time.Time { return g.clock.now }
+	n.ledger = kv.NewLedger(g.store, "worker-"+strconv.Itoa(w.id), now, 3*nativeTick)
+	var err error
+	n.chain, err = chain.New(config, known, &filter.Deps{
+		Now:      now,
+		Rand:     rand.NewPCG(uint64(w.id), 1).Uint64,
+		Store:    g.store,
+		Counters: n.ledger,
+		Snapshot: func() *endpoint.Snapshot { return n.snapshot },
+		Metrics:  nativeMetrics{g.stats},
+		Log: func(level filter.Level, message string) {
+			g.logf("%s: %s", levelNames[level], message)
+		},
+	})
+	if err != nil {
+		return nil, &RejectedError{err.Error()}
+	}
+	n.tick()
+	return n, nil
+}
+
+var levelNames = []string{"debug", "info", "warn", "error", "critical"}
+
+// tick runs as long as the guest does.
+func (n *nativeGuest) tick() {
+	if n.closed {
+		return
+	}
+	if err := n.ledger.Tick(); err != nil && !errors.Is(err, kv.ErrBusy) {
+		n.g.logf("ledger: %v", err)
+	}
+	n.refresh()
+	n.g.clock.after(nativeTick, n.tick)
+}
+
+// refresh takes over the companion's snapshot, if the configuration has one.
+func (n *nativeGuest) refresh() {
+	newest := n.g.company.snapshot
+	if n.chain.Companion().Cluster != CompanionCluster || n.snapshot != nil && n.snapshot.Version == newest.Version {
+		return
+	}
+	s, err := endpoint.Decode(endpoint.Append(nil, newest))
+	if err != nil {
+		n.g.logf("snapshot: %v", err)
+		return
+	}
+	s.Received = n.g.clock.now
+	s.Attach(n.ledger)
+	n.snapshot = s
+}
+
+func (n *nativeGuest) close() error {
+	n.closed = true
+	return n.ledger.Close()
+}
+
+func (n *nativeGuest) newStream(x *exchange) (stream, error) {
+	s := &nativeStream{guest: n, x: x}
+	if last := len(n.free) - 1; last >= 0 {
+		s.chain, n.free = n.free[last], n.free[:last]
+	} else {
+		s.chain = n.chain.NewStream()
+	}
+	return s, nil
+}
+
+// nativeStream is to the chain what an ABI adapter is.
+type nativeStream struct {
+	guest *nativeGuest
+	x     *exchange
+	chain *chain.Stream
+}
+
+var _ chain.Host = (*nativeStream)(nil)
+
+func (s *nativeStream) requestHeaders(end bool) bool {
+	s.chain.Begin(s)
+	return s.chain.RequestHeaders(end) != chain.Continue
+}
+
+func (s *nativeStream) requestBody(end bool) bool {
+	body := s.x.request.body
+	return s.chain.RequestBody(body[s.x.request.fresh:], end) != chain.Continue
+}
+
+func (s *nativeStream) requestTrailers() bool { return s.chain.RequestEnd() != chain.Continue }
+
+func (s *nativeStream) responseHeaders(end bool) bool {
+	s.chain.ResponseHeaders(end)
+	return false
+}
+
+func (s *nativeStream) responseBody(end bool) bool {
+	var chunk []byte
+	if s.chain.WantsResponseBody() {
+		chunk = s.x.response.body
+	}
+	s.chain.ResponseBody(chunk, end)
+	return false
+}
+
+func (s *nativeStream) responseTrailers() bool {
+	s.chain.ResponseEnd()
+	return false
+}
+
+func (s *nativeStream) done() {
+	s.chain.Done()
+	s.guest.free = append(s.guest.free, s.chain)
+	s.chain = nil
+}
+
+// RequestHeaders implements chain.Host.
+func (s *nativeStream) RequestHeaders() filter.Headers { return liveHeaders{&s.x.request.headers} }
+
+// ResponseHeaders implements chain.Host.
+func (s *nativeStream) ResponseHeaders() filter.Headers { return liveHeaders{&s.x.response.headers} }
+
+// liveHeaders reads a header map as it is at that moment.
+type liveHeaders struct{ of *Headers }
+
+func (h liveHeaders) Get(name string) (string, bool) { return h.of.Get(name) }
+
+// ApplyRequest implements chain.Host.
+func (s *nativeStream) ApplyRequest(headers []filter.HeaderEdit, body []filter.BodyEdit) error {
+	h := &s.x.request
+	for _, e := range slices.Backward(body) {
+		if e.Span.Start < 0 || e.Span.Start > e.Span.End || e.Span.End > int64(len(h.body)) {
+			return fmt.Errorf("an edit of %v in a body of %d bytes", e.Span, len(h.body))
+		}
+		h.body = slices.Replace(slices.Clone(h.body), int(e.Span.Start), int(e.Span.End), e.With...)
+	}
+	applyEdits(&h.headers, headers)
+	return nil
+}
+
+// ApplyResponse implements chain.Host.
+func (s *nativeStream) ApplyResponse(headers []filter.HeaderEdit) {
+	applyEdits(&s.x.response.headers, headers)
+}
+
+func applyEdits(h *Headers, edits []filter.HeaderEdit) {
+	for _, e := range edits {
+		if e.Remove {
+			h.Remove(e.Name)
+		} else {
+			h.Set(e.Name, e.Value)
+		}
+	}
+}
+
+// Reply implements chain.Host.
+func (s *nativeStream) Reply(r *chain.LocalReply) {
+	s.guest.w.later(func() { s.x.reply(r.Status, slices.Clone(r.Headers), slices.Clone(r.Body)) })
+}
+
+// Call implements chain.Host.
+func (s *nativeStream) Call(c *filter.Call) error {
+	call := Call{Cluster: c.Cluster, Method: c.Method, Path: c.Path, Headers: slices.Clone(c.Headers), Body: slices.Clone(c.Body)}
+	if call.Method == "" {
+		call.Method = "POST"
+	}
+	return s.guest.g.call(call, c.Timeout, func(r *reply) {
+		if s.chain == nil {
+			return // the exchange ended meanwhile
+		}
+		status, _ := r.headers.Get(":status")
+		code, _ := strconv.Atoi(status)
+		s.guest.w.enter(func() { s.chain.Reply(&filter.Reply{Status: code, Body: r.body}) })
+	})
+}
+
+// ResumeRequest implements chain.Host.
+func (s *nativeStream) ResumeRequest() {
+	s.guest.w.later(func() { s.x.resume(&s.x.request) })
+}
+
+// Served implements chain.Host.
+func (s *nativeStream) Served() string {
+	if s.x.upstream == nil {
+		return ""
+	}
+	return s.x.upstream.address
+}
+
+// Explain implements chain.Host.
+func (s *nativeStream) Explain(why []byte) { s.x.why = string(why) }
+
+// nativeMetrics defines metrics in the proxy's stats.
+type nativeMetrics struct{ stats *stats }
+
+// Counter implements filter.Metrics.
+func (m nativeMetrics) Counter(name string, labels ...string) filter.Metric {
+	return &nativeMetric{m.stats, counter, name, labels}
+}
+
+// Gauge implements filter.Metrics.
+func (m nativeMetrics) Gauge(name string, labels ...string) filter.Metric {
+	return &nativeMetric{m.stats, gauge, name, labels}
+}
+
+// Histogram implements filter.Metrics.
+func (m nativeMetrics) Histogram(name string, labels ...string) filter.Metric {
+	return &nativeMetric{m.stats, histogram, name, labels}
+}
+
+type nativeMetric struct {
+	stats  *stats
+	kind   kind
+	name   string
+	labels []string
+}
+
+// Record implements filter.Metric.
+func (m *nativeMetric) Record(n int64, v filter.Values) {
+	pairs := make([]string, 0, 2*len(m.labels))
+	for i, label := range m.labels {
+		pairs = append(pairs, label, v[i])
+	}
+	m.stats.add(m.kind, n, m.name, pairs...)
+}

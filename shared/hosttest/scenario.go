@@ -1,0 +1,261 @@
+// Package hosttest runs black-box scenarios through Inlet: what a client
+// sends, what a replica gets and answers, what the client gets. One format
+// serves four hosts, so that the same promise is checked on all of them: a
+// native fake host ([Native]) and the compiled wasm ([Wazero]) here, both
+// inside an emulated proxy with a virtual clock, and the two builds inside a
+// real Envoy, which implement [Host] elsewhere.
+//
+// README.md describes the files; [Load] reads them, [Play] runs one, [Check]
+// compares what happened with what was expected.
+package hosttest
+
+import (
+	"bytes"
+	"strings"
+	"time"
+)
+
+// Scenario is one gateway with its replicas and services, and the requests
+// that go through it in order.
+type Scenario struct {
+	Name string `yaml:"name"`
+	// Config is the chain's document, as in Envoy.
+	Config string `yaml:"config"`
+	// Pools are the replicas by pool: what Envoy's clusters hold, and what the
+	// companion says about them.
+	Pools map[string][]Replica `yaml:"pools"`
+	// Services are the answers to callouts by cluster, in order; the last one
+	// repeats. A cluster that is not listed does not exist.
+	Services map[string][]Answer `yaml:"services"`
+	// Workers is the number of worker threads, 1 if absent. Requests go to
+	// them in turn.
+	Workers int `yaml:"workers"`
+	// Hosts are the names of the hosts that can play the scenario, all if empty.
+	Hosts []string `yaml:"hosts"`
+	// Rejected: the configuration is refused with a message that contains this.
+	Rejected string `yaml:"rejected"`
+	Steps    []Step `yaml:"steps"`
+
+	// File is where the scenario was read from.
+	File string `yaml:"-"`
+}
+
+// CompanionCluster is the cluster by which every host serves the companion's
+// snapshot of the scenario's pools.
+const CompanionCluster = "inlet-companion"
+
+// Replica is one model server of a pool. Its name is unique in the scenario.
+type Replica struct {
+	Name    string  `yaml:"name"`
+	Waiting int     `yaml:"waiting"` // requests in its queue
+	Running int     `yaml:"running"` // requests it works on
+	KV      float64 `yaml:"kv"`      // share of its KV cache in use, 0..1
+	Ready   *bool   `yaml:"ready"`   // true if absent
+	Known   *bool   `yaml:"known"`   // its gauges could be scraped; true if absent
+}
+
+// IsReady reports whether the replica takes requests.
+func (r *Replica) IsReady() bool { return r.Ready == nil || *r.Ready }
+
+// IsKnown reports whether the replica's gauges could be scraped.
+func (r *Replica) IsKnown() bool { return r.Known == nil || *r.Known }
+
+// Answer is what a called service says.
+type Answer struct {
+	Status  int               `yaml:"status"` // 200 if absent
+	Headers map[string]string `yaml:"headers"`
+	Body    string            `yaml:"body"`
+	Delay   time.Duration     `yaml:"delay"`
+	// Fail: "timeout" never answers, "reset" cuts the connection.
+	Fail string `yaml:"fail"`
+}
+
+// Step is one request, or (Finish) the rest of an earlier one.
+type Step struct {
+	Name string `yaml:"name"`
+	// After is how much time passes before the step.
+	After time.Duration `yaml:"after"`
+	// Pools replaces the facts about replicas from this step on. The replicas
+	// must be those of the scenario.
+	Pools    map[string][]Replica `yaml:"pools"`
+	Request  *Request             `yaml:"request"`
+	Upstream *Upstream            `yaml:"upstream"`
+	// Hold leaves the request with its replica, which does not answer before
+	// a later step names it in Finish.
+	Hold   string `yaml:"hold"`
+	Finish string `yaml:"finish"`
+	Expect Expect `yaml:"expect"`
+	// Repeat runs the step that often, once if absent; Expect holds each time.
+	Repeat int `yaml:"repeat"`
+	// Spread bounds how many of the repeated requests each replica gets: [min, max].
+	Spread map[string][]int `yaml:"spread"`
+}
+
+// Request is what the client sends.
+type Request struct {
+	Method  string            `yaml:"method"` // POST if absent
+	Path    string            `yaml:"path"`   // /v1/chat/completions if absent
+	Headers map[string]string `yaml:"headers"`
+	// Body is sent as it is. $repeat in it stands for BodyRepeat.
+	Body       string  `yaml:"body"`
+	BodyRepeat *Repeat `yaml:"bodyRepeat"`
+	// Chunks are the sizes in which the body is sent; the rest goes in one.
+	// With [0] it is sent byte by byte.
+	Chunks []int `yaml:"chunks"`
+	// Chunked sends no content-length.
+	Chunked  bool              `yaml:"chunked"`
+	Trailers map[string]string `yaml:"trailers"`
+	// Cancel is the point at which the client goes away: afterHeaders;
+	// duringCall, while a callout is under way; afterBody, when the replica has
+	// the whole request and has not answered; duringResponse, after the
+	// answer's first chunk.
+	Cancel string `yaml:"cancel"`
+}
+
+// Repeat is a text many times over.
+type Repeat struct {
+	Text  string `yaml:"text"`
+	Times int    `yaml:"times"`
+}
+
+// Points at which a client goes away.
+const (
+	CancelAfterHeaders   = "afterHeaders"
+	CancelDuringCall     = "duringCall"
+	CancelAfterBody      = "afterBody"
+	CancelDuringResponse = "duringResponse"
+)
+
+// Upstream is what the replica answers when it has the whole request.
+type Upstream struct {
+	Status  int               `yaml:"status"` // 200 if absent
+	Headers map[string]string `yaml:"headers"`
+	Body    string            `yaml:"body"`
+	Chunks  []int             `yaml:"chunks"` // as in Request
+	// Events makes the body a stream of server-sent events with these data.
+	Events   []string          `yaml:"events"`
+	Trailers map[string]string `yaml:"trailers"`
+	Delay    time.Duration     `yaml:"delay"`
+	// Reset cuts the connection: beforeHeaders, or duringBody (after the first
+	// chunk).
+	Reset string `yaml:"reset"`
+}
+
+// Points at which a replica cuts the connection.
+const (
+	ResetBeforeHeaders = "beforeHeaders"
+	ResetDuringBody    = "duringBody"
+)
+
+// Expect is what must have happened. What is absent is not looked at; a step
+// that expects nothing at all is an error.
+type Expect struct {
+	// Status that the client got; 0 for none, because it or the gateway cut
+	// the connection before.
+	Status *int `yaml:"status"`
+	// Cut: the client got the beginning of an answer and not its end.
+	Cut *bool `yaml:"cut"`
+	// Headers of the answer. null: absent; "*": there, with any value.
+	Headers map[string]*string `yaml:"headers"`
+	// Body of the answer, exactly.
+	Body *string `yaml:"body"`
+	// JSON is a subset of the answer's body: members that are not named are
+	// not looked at, null also stands for an absent one.
+	JSON any `yaml:"json"`
+	// Pool that was chosen by the route; "none": no replica got the request.
+	Pool string `yaml:"pool"`
+	// Replica that got the request, or the list of those that may have.
+	Replica OneOf   `yaml:"replica"`
+	Arrived *Arrive `yaml:"arrived"`
+	// Calls are the callouts of this request in order, without the companion's.
+	Calls *[]ExpectedCall `yaml:"calls"`
+	// Metrics is by how much series grew in this step: "name{label="v"}" of a
+	// counter or gauge, "name_count{...}" and "name_sum{...}" of a histogram.
+	Metrics map[string]int64 `yaml:"metrics"`
+	// Trap: a wasm VM died. Else that is a failure of the step.
+	Trap bool `yaml:"trap"`
+}
+
+// Arrive is what the replica must have got.
+type Arrive struct {
+	Headers map[string]*string `yaml:"headers"` // as in Expect
+	// Body: "same" for what the client sent, else the body itself.
+	Body *string `yaml:"body"`
+	// Edited is the body that the client sent with these replacements: each
+	// key must stand in it exactly once.
+	Edited   map[string]string `yaml:"edited"`
+	Trailers map[string]string `yaml:"trailers"`
+}
+
+// ExpectedCall is a callout that must have been made.
+type ExpectedCall struct {
+	Cluster string             `yaml:"cluster"`
+	Method  string             `yaml:"method"`
+	Path    string             `yaml:"path"`
+	Headers map[string]*string `yaml:"headers"`
+	Body    *string            `yaml:"body"`
+	JSON    any                `yaml:"json"`
+}
+
+// OneOf is one string, or the list of those that will do.
+type OneOf []string
+
+// Payload returns the body as it goes over the wire.
+func (r *Request) Payload() []byte {
+	body := r.Body
+	if r.BodyRepeat != nil {
+		body = strings.ReplaceAll(body, "$repeat", strings.Repeat(r.BodyRepeat.Text, r.BodyRepeat.Times))
+	}
+	return []byte(body)
+}
+
+// Pieces cuts the request's payload as Chunks says. None if there is no body.
+func (r *Request) Pieces() [][]byte { return cut(r.Payload(), r.Chunks) }
+
+// Payload returns the answer's body as it goes over the wire.
+func (u *Upstream) Payload() []byte {
+	if u.Events == nil {
+		return []byte(u.Body)
+	}
+	return bytes.Join(u.events(), nil)
+}
+
+// Pieces cuts the answer's payload as Chunks says; without Chunks each event
+// is one piece.
+func (u *Upstream) Pieces() [][]byte {
+	if u.Chunks == nil && u.Events != nil {
+		return u.events()
+	}
+	return cut(u.Payload(), u.Chunks)
+}
+
+func (u *Upstream) events() [][]byte {
+	events := make([][]byte, len(u.Events))
+	for i, data := range u.Events {
+		events[i] = []byte("data: " + data + "\n\n")
+	}
+	return events
+}
+
+// cut splits b into pieces of the given sizes, the last one as long as it is;
+// [0] is one byte each.
+func cut(b []byte, sizes []int) [][]byte {
+	var pieces [][]byte
+	if len(sizes) == 1 && sizes[0] == 0 {
+		for i := range b {
+			pieces = append(pieces, b[i:i+1])
+		}
+		return pieces
+	}
+	for _, n := range sizes {
+		n = min(n, len(b))
+		if n > 0 {
+			pieces = append(pieces, b[:n])
+		}
+		b = b[n:]
+	}
+	if len(b) > 0 {
+		pieces = append(pieces, b)
+	}
+	return pieces
+}

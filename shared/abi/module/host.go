@@ -1,0 +1,82 @@
+package module
+
+import (
+	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
+	"github.com/inlet-proxy/inlet/shared/chain"
+	"github.com/inlet-proxy/inlet/shared/filter"
+)
+
+// Where the reason is shown: as dynamic metadata for sinks that take structures,
+// and as filter state under the key that the wasm build has, so that one access
+// log format serves both.
+const (
+	whyNamespace = "inlet"
+	whyKey       = "why"
+	whyState     = "wasm.inlet.why"
+)
+
+var _ chain.Host = (*stream)(nil)
+
+// RequestHeaders are the headers as they came.
+func (s *stream) RequestHeaders() filter.Headers { return &s.request }
+
+// ResponseHeaders are the headers as they came from the replica.
+func (s *stream) ResponseHeaders() filter.Headers { return &s.response }
+
+// ApplyRequest edits the request and has its route chosen anew.
+func (s *stream) ApplyRequest(headers []filter.HeaderEdit, body []filter.BodyEdit) error {
+	if len(body) > 0 {
+		if err := s.body.edit(s.handle.BufferedRequestBody(), body); err != nil {
+			return err
+		}
+	}
+	if len(headers) > 0 {
+		apply(s.handle.RequestHeaders(), headers)
+		s.handle.ClearRouteCache()
+	}
+	return nil
+}
+
+// ApplyResponse edits the answer's headers.
+func (s *stream) ApplyResponse(headers []filter.HeaderEdit) {
+	apply(s.handle.ResponseHeaders(), headers)
+}
+
+func apply(to shared.HeaderMap, edits []filter.HeaderEdit) {
+	for i := range edits {
+		if e := &edits[i]; e.Remove {
+			to.Remove(e.Name)
+		} else {
+			to.Set(e.Name, e.Value)
+		}
+	}
+}
+
+// Reply answers the client.
+func (s *stream) Reply(r *chain.LocalReply) {
+	s.handle.SendLocalResponse(uint32(r.Status), r.Headers, r.Body, r.Detail)
+}
+
+// ResumeRequest lets a held request go on.
+func (s *stream) ResumeRequest() { s.handle.ContinueRequest() }
+
+// Served is the address of the host that the router chose last.
+func (s *stream) Served() string {
+	address, ok := s.handle.GetAttributeString(shared.AttributeIDUpstreamAddress)
+	if !ok {
+		return ""
+	}
+	return s.arena.copy(address)
+}
+
+// Explain keeps the reason until the exchange is over: filter state can be
+// written only once.
+func (s *stream) Explain(why []byte) { s.why = append(s.why[:0], why...) }
+
+func (s *stream) showWhy() {
+	if len(s.why) == 0 {
+		return
+	}
+	s.handle.SetMetadata(whyNamespace, whyKey, string(s.why))
+	s.handle.SetFilterState(whyState, s.why)
+}

@@ -1,0 +1,124 @@
+// Command modelsim is a simulated model server: one vLLM replica without a GPU. See README.md.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/inlet-proxy/inlet/cmd/modelsim/sim"
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := command().ExecuteContext(ctx); err != nil {
+		os.Exit(1)
+	}
+}
+
+func command() *cobra.Command {
+	cfg := sim.Config{Timing: sim.DefaultTiming}
+	var listen, fault, logLevel, logFormat string
+	var drain time.Duration
+
+	cmd := &cobra.Command{
+		Use:   "modelsim",
+		Short: "A simulated vLLM replica: OpenAI API, vLLM metrics, plausible timing, faults on demand",
+		Example: `  modelsim --listen 127.0.0.1:8000 --name a1 --model llama-3-8b --lora llama-sql
+  modelsim --listen 127.0.0.1:0 --speed 0                                  # any port, no delays
+  curl -d 'status=503,delay=200ms' http://127.0.0.1:8000/admin/fault       # break the replica
+  curl -X DELETE http://127.0.0.1:8000/admin/fault                         # mend it`,
+		Args:         cobra.NoArgs,
+		SilenceUsage: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			logger, err := newLogger(cmd.ErrOrStderr(), logLevel, logFormat)
+			if err != nil {
+				return err
+			}
+			cfg.Logger = logger
+			// In sim.Config 0 means the default; who writes 0 on a command line means 0.
+			for _, name := range []string{"max-loras", "max-num-seqs", "kv-blocks", "block-size", "max-body"} {
+				if cmd.Flag(name).Value.String() == "0" {
+					return fmt.Errorf("--%s must be at least 1", name)
+				}
+			}
+			if err := cfg.Validate(); err != nil {
+				return err
+			}
+			server := sim.New(cfg)
+			if fault != "" {
+				f, err := sim.ParseFault(fault)
+				if err != nil {
+					return err
+				}
+				server.SetFault(f)
+			}
+			return serve(cmd.Context(), cmd.OutOrStdout(), server, cfg.Name, listen, drain, logger)
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&listen, "listen", "127.0.0.1:8000", "address to listen on; port 0 takes any free one")
+	f.StringVar(&cfg.Name, "name", "modelsim", "the replica's name, told in x-modelsim-replica")
+	f.StringArrayVar(&cfg.Models, "model", []string{sim.DefaultModel}, "name of the served model; repeat for further names of the same one")
+	f.StringArrayVar(&cfg.LoRAs, "lora", nil, "name of a LoRA adapter; repeatable")
+	f.IntVar(&cfg.MaxLoRAs, "max-loras", 1, "max_lora as the metrics tell it")
+	f.BoolVar(&cfg.StrictModels, "strict-models", false, "refuse other models with 404, as vLLM does")
+	f.IntVar(&cfg.MaxModelLen, "max-model-len", 0, "longest prompt plus answer in tokens (default: what the KV cache holds)")
+	f.IntVar(&cfg.MaxNumSeqs, "max-num-seqs", 256, "requests that run at once; the others wait")
+	f.IntVar(&cfg.KVBlocks, "kv-blocks", sim.DefaultKVBlocks, "size of the KV cache in blocks")
+	f.IntVar(&cfg.BlockSize, "block-size", 16, "tokens per KV block")
+	f.Int64Var(&cfg.MaxBody, "max-body", 64<<20, "longest request body in bytes")
+	f.BoolVar(&cfg.Echo, "echo", false, "answer with the text of the last message instead of filler words")
+	f.Float64Var(&cfg.Speed, "speed", 1, "how many times faster than real time; 0 is without delays")
+	f.DurationVar(&cfg.Timing.Overhead, "overhead", cfg.Timing.Overhead, "time that every request pays before its first token")
+	f.Float64Var(&cfg.Timing.PrefillRate, "prefill-rate", cfg.Timing.PrefillRate, "uncached prompt tokens per second")
+	f.DurationVar(&cfg.Timing.TokenTime, "token-time", cfg.Timing.TokenTime, "time per output token of a single request")
+	f.DurationVar(&cfg.Timing.TokenTimePerSeq, "token-time-per-seq", cfg.Timing.TokenTimePerSeq, "time per output token that each further running request adds")
+	f.StringVar(&fault, "fault", "", "fault to start with, as POST /admin/fault takes it")
+	f.DurationVar(&drain, "drain", 30*time.Second, "how long requests in flight may take to finish after SIGINT or SIGTERM")
+	f.StringVar(&logLevel, "log-level", "info", "debug (one line per request), info, warn or error")
+	f.StringVar(&logFormat, "log-format", "text", "text or json, to stderr")
+	return cmd
+}
+
+// serve runs until ctx ends, then drains. The line on stdout is for whoever started the process with port 0.
+func serve(ctx context.Context, stdout io.Writer, server *sim.Server, name, listen string, drain time.Duration, logger *slog.Logger) error {
+	if err := server.Start(listen); err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "modelsim %s listening on %s\n", name, server.Addr())
+	<-ctx.Done()
+
+	logger.Info("draining", "replica", name, "limit", drain)
+	draining, cancel := context.WithTimeout(context.Background(), drain)
+	defer cancel()
+	if err := server.Shutdown(draining); err != nil {
+		return fmt.Errorf("requests were cut off after %v: %w", drain, err)
+	}
+	logger.Info("stopped", "replica", name)
+	return nil
+}
+
+func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
+	var options slog.HandlerOptions
+	var min slog.Level
+	if err := min.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("log level: %w", err)
+	}
+	options.Level = min
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, &options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, &options)), nil
+	}
+	return nil, fmt.Errorf("log format %q: must be text or json", format)
+}

@@ -1,0 +1,125 @@
+package sim
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// FaultHeader asks for a fault in one request: one or more of the words of ParseFault, comma separated.
+const FaultHeader = "X-Modelsim-Fault"
+
+// Fault is what goes wrong on demand, for one request or for the whole replica.
+type Fault struct {
+	Status             int           // status=503: answer with this error status
+	Delay              time.Duration // delay=200ms: wait before anything else; speed does not scale it
+	ResetBeforeHeaders bool          // reset-before-headers: TCP reset once the request has arrived
+	ResetAfter         int           // reset-after=3: TCP reset after so many stream events (0: after the headers); -1 never
+	CutBody            bool          // cut-body: close the connection half way through the answer, with no end marker
+	NoUsage            bool          // no-usage: leave usage out, also where it was asked for
+	Hang               bool          // hang: take a slot and never answer
+	Metrics            string        // metrics=off (503) or metrics=hang; whole replica only
+	Health             string        // health=off (503) or health=hang; whole replica only
+}
+
+var noFault = Fault{ResetAfter: -1}
+
+// ParseFault reads a comma separated list of
+//
+//	status=<400..599> delay=<duration> reset-before-headers reset-after=<events> cut-body no-usage hang
+//	metrics=<off|hang> health=<off|hang>
+//
+// An unknown word is an error: a test that asks for a fault must not pass because of a typing mistake.
+func ParseFault(spec string) (Fault, error) {
+	f := noFault
+	for _, word := range strings.Split(spec, ",") {
+		word = strings.TrimSpace(word)
+		name, value, hasValue := strings.Cut(word, "=")
+		var err error
+		switch name {
+		case "status":
+			if f.Status, err = strconv.Atoi(value); err == nil && (f.Status < 400 || f.Status > 599) {
+				err = fmt.Errorf("must be 400 to 599")
+			}
+		case "delay":
+			if f.Delay, err = time.ParseDuration(value); err == nil && f.Delay < 0 {
+				err = fmt.Errorf("must not be negative")
+			}
+		case "reset-after":
+			if f.ResetAfter, err = strconv.Atoi(value); err == nil && f.ResetAfter < 0 {
+				err = fmt.Errorf("must not be negative")
+			}
+		case "metrics":
+			f.Metrics, err = value, offOrHang(value)
+		case "health":
+			f.Health, err = value, offOrHang(value)
+		case "reset-before-headers":
+			f.ResetBeforeHeaders, err = true, noValue(hasValue)
+		case "cut-body":
+			f.CutBody, err = true, noValue(hasValue)
+		case "no-usage":
+			f.NoUsage, err = true, noValue(hasValue)
+		case "hang":
+			f.Hang, err = true, noValue(hasValue)
+		default:
+			err = fmt.Errorf("unknown fault")
+		}
+		if err != nil {
+			return noFault, fmt.Errorf("fault %q: %w", word, err)
+		}
+	}
+	return f, nil
+}
+
+func offOrHang(value string) error {
+	if value != "off" && value != "hang" {
+		return fmt.Errorf("must be off or hang")
+	}
+	return nil
+}
+
+func noValue(hasValue bool) error {
+	if hasValue {
+		return fmt.Errorf("takes no value")
+	}
+	return nil
+}
+
+// String is the form that ParseFault reads; "" for no fault.
+func (f Fault) String() string {
+	var words []string
+	add := func(on bool, word string) {
+		if on {
+			words = append(words, word)
+		}
+	}
+	add(f.Delay > 0, "delay="+f.Delay.String())
+	add(f.Status > 0, "status="+strconv.Itoa(f.Status))
+	add(f.ResetBeforeHeaders, "reset-before-headers")
+	add(f.Hang, "hang")
+	add(f.ResetAfter >= 0, "reset-after="+strconv.Itoa(f.ResetAfter))
+	add(f.CutBody, "cut-body")
+	add(f.NoUsage, "no-usage")
+	add(f.Metrics != "", "metrics="+f.Metrics)
+	add(f.Health != "", "health="+f.Health)
+	return strings.Join(words, ",")
+}
+
+// with adds the faults of one request to those of the replica; where both name one, the request's holds.
+func (f Fault) with(request Fault) Fault {
+	if request.Status > 0 {
+		f.Status = request.Status
+	}
+	if request.Delay > 0 {
+		f.Delay = request.Delay
+	}
+	if request.ResetAfter >= 0 {
+		f.ResetAfter = request.ResetAfter
+	}
+	f.ResetBeforeHeaders = f.ResetBeforeHeaders || request.ResetBeforeHeaders
+	f.CutBody = f.CutBody || request.CutBody
+	f.NoUsage = f.NoUsage || request.NoUsage
+	f.Hang = f.Hang || request.Hang
+	return f
+}

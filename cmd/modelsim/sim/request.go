@@ -1,0 +1,272 @@
+package sim
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+	"unsafe"
+
+	"github.com/tidwall/gjson"
+)
+
+// request is what the simulation reads of a request body.
+type request struct {
+	model           string
+	stream          bool
+	includeUsage    bool // last chunk with the usage
+	continuousUsage bool // usage in every chunk
+	maxTokens       int
+	cacheSalt       string
+	base64          bool // embeddings: encoding_format
+	dimensions      int  // embeddings
+
+	prompt    []byte // text of all messages, as a chat template would lay it out
+	inputEnds []int  // where each input ends in prompt; one for a chat
+	lastMsg   []byte // text of the last message; aliases prompt
+}
+
+// defaultMaxTokens is what a request without max_tokens gets: vLLM's default for completions. (For chat vLLM goes on until the model
+// ends its turn; a simulated one has nothing to say.)
+const defaultMaxTokens = 16
+
+// parse reads a body. Of a member that stands twice the last one holds, as in Python's json, which vLLM uses.
+// gjson checks and walks the document without building it: the body may be large, and this server is the upstream of
+// benchmarks. An *apiError is what the client gets.
+func (q *request) parse(api api, body []byte) error {
+	*q = request{maxTokens: defaultMaxTokens, dimensions: embeddingDimensions, prompt: q.prompt[:0], inputEnds: q.inputEnds[:0]}
+	if tooDeep(body) || !utf8.Valid(body) || !gjson.ValidBytes(body) {
+		return badRequest("JSON decode error: the body is not valid JSON")
+	}
+	// A string over the body's own bytes: ParseBytes would copy them. What outlives the request is cloned (stringMember).
+	root := gjson.Parse(unsafe.String(unsafe.SliceData(body), len(body)))
+	if !root.IsObject() {
+		return badRequest("Input should be a valid dictionary: the body is not a JSON object")
+	}
+	var firstErr error
+	var content, tools, streamOptions, maxCompletionTokens gjson.Result
+	root.ForEach(func(key, value gjson.Result) bool {
+		if value.Type == gjson.Null {
+			return true // every member that is read is optional, or missed below
+		}
+		var err error
+		switch name := key.String(); name {
+		case "model":
+			q.model, err = stringMember(name, value)
+		case "stream":
+			q.stream, err = boolMember(name, value)
+		case "stream_options":
+			streamOptions = value
+		case "max_tokens":
+			q.maxTokens, err = positiveMember(name, value)
+		case "max_completion_tokens":
+			maxCompletionTokens = value
+		case "cache_salt":
+			q.cacheSalt, err = stringMember(name, value)
+		case "tools":
+			tools = value
+		case "encoding_format":
+			q.base64 = value.String() == "base64"
+		case "dimensions":
+			if q.dimensions, err = positiveMember(name, value); err == nil && q.dimensions > maxDimensions {
+				err = badRequest("dimensions must be at most %d, got %d.", maxDimensions, q.dimensions)
+			}
+		case api.content():
+			content = value
+		}
+		if firstErr == nil {
+			firstErr = err
+		}
+		return true // to the end, so that the model is known also for a refused body
+	})
+	if firstErr != nil {
+		return firstErr
+	}
+	if !content.Exists() {
+		return badRequest("Field required: %s", api.content())
+	}
+	if api == apiChat && maxCompletionTokens.Exists() {
+		var err error
+		if q.maxTokens, err = positiveMember("max_completion_tokens", maxCompletionTokens); err != nil {
+			return err
+		}
+	}
+	if err := q.readStreamOptions(streamOptions); err != nil {
+		return err
+	}
+	switch api {
+	case apiChat:
+		return q.readMessages(tools, content)
+	default:
+		return q.readInputs(api, content)
+	}
+}
+
+func (q *request) readStreamOptions(options gjson.Result) error {
+	if !options.Exists() {
+		return nil
+	}
+	if !q.stream {
+		return badRequest("Stream options can only be defined when `stream=True`.")
+	}
+	q.includeUsage = true // vLLM's default once there are stream options
+	var err error
+	if v := options.Get("include_usage"); v.Exists() && v.Type != gjson.Null {
+		if q.includeUsage, err = boolMember("include_usage", v); err != nil {
+			return err
+		}
+	}
+	if v := options.Get("continuous_usage_stats"); v.Exists() && v.Type != gjson.Null {
+		q.continuousUsage, err = boolMember("continuous_usage_stats", v)
+		q.continuousUsage = q.continuousUsage && q.includeUsage
+	}
+	return err
+}
+
+// readMessages lays the prompt out as chat templates do: the tools first, then each message under its role.
+func (q *request) readMessages(tools, messages gjson.Result) error {
+	if !messages.IsArray() {
+		return badRequest("Input should be a valid list: messages")
+	}
+	if tools.Exists() {
+		q.prompt = append(q.prompt, tools.Raw...)
+	}
+	var err error
+	lastStart := 0
+	messages.ForEach(func(_, message gjson.Result) bool {
+		if !message.IsObject() {
+			err = badRequest("Input should be a valid dictionary: messages")
+			return false
+		}
+		var role, content, toolCalls gjson.Result
+		message.ForEach(func(key, value gjson.Result) bool {
+			switch key.Str {
+			case "role":
+				role = value
+			case "content":
+				content = value
+			case "tool_calls":
+				toolCalls = value
+			}
+			return true
+		})
+		q.prompt = append(q.prompt, '\n')
+		q.prompt = append(q.prompt, role.Str...)
+		q.prompt = append(q.prompt, '\n')
+		lastStart = len(q.prompt)
+		q.appendContent(content)
+		q.prompt = append(q.prompt, toolCalls.Raw...)
+		return true
+	})
+	q.lastMsg = q.prompt[lastStart:]
+	return err
+}
+
+// appendContent adds a message's content: a string, or parts. What is not text (an image) adds a digest of
+// itself, so that equal images are equal prefixes.
+func (q *request) appendContent(content gjson.Result) {
+	if content.Type == gjson.String {
+		q.prompt = append(q.prompt, content.Str...)
+		return
+	}
+	content.ForEach(func(_, part gjson.Result) bool {
+		if text := part.Get("text"); text.Type == gjson.String {
+			q.prompt = append(q.prompt, text.Str...)
+			return true
+		}
+		digest := sha256.Sum256([]byte(part.Raw))
+		q.prompt = hex.AppendEncode(q.prompt, digest[:])
+		return true
+	})
+}
+
+// readInputs reads a prompt of completions or an input of embeddings: a string, a list of strings, a list of token ids, or a list
+// of such lists. A list of prompts for completions is joined into one.
+func (q *request) readInputs(api api, content gjson.Result) error {
+	switch {
+	case content.Type == gjson.String:
+		q.prompt = append(q.prompt, content.Str...)
+	case content.IsArray():
+		content.ForEach(func(_, item gjson.Result) bool {
+			switch {
+			case item.Type == gjson.String:
+				q.prompt = append(q.prompt, item.Str...)
+				q.inputEnds = append(q.inputEnds, len(q.prompt))
+			case item.IsArray():
+				item.ForEach(func(_, id gjson.Result) bool { q.appendTokenID(id); return true })
+				q.inputEnds = append(q.inputEnds, len(q.prompt))
+			default:
+				q.appendTokenID(item)
+			}
+			return true
+		})
+	default:
+		return badRequest("Input should be a valid string or list: %s", api.content())
+	}
+	if len(q.inputEnds) == 0 {
+		q.inputEnds = append(q.inputEnds, len(q.prompt))
+	}
+	q.lastMsg = q.prompt
+	return nil
+}
+
+// appendTokenID adds one token that came as its number: as many bytes as a token has.
+func (q *request) appendTokenID(id gjson.Result) {
+	n := id.Uint()
+	q.prompt = append(q.prompt, byte(n), byte(n>>8), byte(n>>16), byte(n>>24))
+}
+
+func (q *request) promptTokens() int { return (len(q.prompt) + bytesPerToken - 1) / bytesPerToken }
+
+func stringMember(name string, v gjson.Result) (string, error) {
+	if v.Type != gjson.String {
+		return "", badRequest("Input should be a valid string: %s", name)
+	}
+	return strings.Clone(v.Str), nil
+}
+
+func boolMember(name string, v gjson.Result) (bool, error) {
+	if !v.IsBool() {
+		return false, badRequest("Input should be a valid boolean: %s", name)
+	}
+	return v.Bool(), nil
+}
+
+func positiveMember(name string, v gjson.Result) (int, error) {
+	if v.Type != gjson.Number || v.Num != float64(int32(v.Num)) {
+		return 0, badRequest("Input should be a valid integer: %s", name)
+	}
+	if v.Num < 1 {
+		return 0, &apiError{status: 400, kind: "BadRequestError", param: name, message: fmt.Sprintf("%s must be at least 1, got %d.", name, int(v.Num))}
+	}
+	return int(v.Num), nil
+}
+
+// maxDepth is how deep JSON may nest, in the order of what Python's recursion limit allows; beyond it vLLM answers 400 too.
+const maxDepth = 1000
+
+// tooDeep guards the recursive JSON walk. Counting brackets is cheap and settles it for nearly every body.
+func tooDeep(body []byte) bool {
+	if bytes.Count(body, []byte{'['})+bytes.Count(body, []byte{'{'}) <= maxDepth {
+		return false
+	}
+	depth, inString := 0, false
+	for i := 0; i < len(body); i++ {
+		switch c := body[i]; {
+		case c == '"':
+			inString = !inString
+		case inString && c == '\\':
+			i++
+		case inString:
+		case c == '[' || c == '{':
+			if depth++; depth > maxDepth {
+				return true
+			}
+		case c == ']' || c == '}':
+			depth--
+		}
+	}
+	return false
+}

@@ -102,8 +102,8 @@ func (s *Scanner) End() error {
 	if s.err != nil {
 		return s.err
 	}
-	if s.state == inNumber && s.number.complete() {
-		// Nothing but the end of the input can end a number that stands alone.
+	if s.state == inNumber && s.number.complete() && s.depth == 0 {
+		// Nothing but the end of the input can end a number that stands alone. (Elsewhere it may have been cut.)
 		s.scalar(s.scratch[:s.size])
 	}
 	if s.state != wantNothing {

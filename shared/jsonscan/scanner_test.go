@@ -226,6 +226,13 @@ func TestTokens(t *testing.T) {
 	}, tokens)
 }
 
+// A number that the end of the input has cut may be any number.
+func TestCutNumberIsNotReported(t *testing.T) {
+	tokens, err := scan(t, Limits{}, nil, []byte(`[1,23`))
+	require.Equal(t, &Error{Incomplete, 5}, err)
+	require.Equal(t, []string{"[", "1"}, bare(tokens))
+}
+
 // pieces keeps each Text piece and the scanner's offset after it.
 type pieces struct {
 	recorder

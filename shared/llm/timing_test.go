@@ -1,0 +1,106 @@
+package llm
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/inlet-proxy/inlet/shared/jsonscan"
+)
+
+// prose is what people send: words, quotation marks, line breaks, some code, a few characters beyond ASCII.
+const prose = "You are a careful assistant. Answer \"yes\" or \"no\" first, then explain in at most three sentences.\n" +
+	"The report says that throughput fell from 1,250 to 830 requests per second after the upgrade — why?\n\n" +
+	"```go\nfor i := range items {\n\tif items[i] == nil {\n\t\treturn fmt.Errorf(\"item %d is missing\", i)\n\t}\n}\n```\n" +
+	"Paragraphs of plain text follow, as in most prompts that retrieval puts together: the longer a prompt, the more of it " +
+	"is copied from documents, and documents consist of long lines in which nothing needs to be escaped at all.\n"
+
+// chatBody is a chat completion request of about the given size.
+func chatBody(size int) []byte {
+	type message struct {
+		Role    string `json:"role"`
+		Content string `json:"content"`
+	}
+	var messages []message
+	for n := 0; n < size-300; n += len(prose) + 60 {
+		messages = append(messages, message{[]string{"user", "assistant"}[len(messages)%2], prose})
+	}
+	b, err := json.Marshal(struct {
+		Model     string    `json:"model"`
+		Messages  []message `json:"messages"`
+		MaxTokens int       `json:"max_tokens"`
+		Stream    bool      `json:"stream"`
+	}{"meta-llama/Llama-3.1-8B-Instruct", messages, 512, true})
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// streamAnswer is a chat completion of n events and one with the usage, as vLLM streams it.
+func streamAnswer(n int) []byte {
+	const head = `data: {"id":"chatcmpl-0a1b2c3d4e5f60718293a4b5c6d7e8f9","object":"chat.completion.chunk","created":1767225600,"model":"meta-llama/Llama-3.1-8B-Instruct",`
+	var b bytes.Buffer
+	for i := range n {
+		fmt.Fprintf(&b, head+`"choices":[{"index":0,"delta":{"content":" word%d"},"logprobs":null,"finish_reason":null}]}`+"\n\n", i)
+	}
+	fmt.Fprintf(&b, head+`"choices":[],"usage":{"prompt_tokens":12,"total_tokens":%d,"completion_tokens":%d}}`+"\n\n", n+12, n)
+	b.WriteString("data: [DONE]\n\n")
+	return b.Bytes()
+}
+
+func BenchmarkRequest(b *testing.B) {
+	for _, size := range []int{1 << 10, 4 << 10, 64 << 10, 1 << 20} {
+		body := chatBody(size)
+		prompt := strings.Count(string(body), `"content"`) * len(prose)
+		for _, want := range []Want{{}, {Prompt: true}} {
+			b.Run(fmt.Sprintf("chat%dK/prompt=%v", size>>10, want.Prompt), func(b *testing.B) {
+				b.SetBytes(int64(len(body)))
+				b.ReportAllocs()
+				r := new(RequestScanner)
+				for b.Loop() {
+					r.Reset(Chat, want, jsonscan.Limits{})
+					if err := r.Feed(body); err != nil {
+						b.Fatal(err)
+					}
+					if err := r.End(); err != nil {
+						b.Fatal(err)
+					}
+					if q := r.Request(); q.Model != "meta-llama/Llama-3.1-8B-Instruct" || q.PromptBytes != prompt || q.MaxTokens != 512 {
+						b.Fatal(q.Model, q.PromptBytes, q.MaxTokens)
+					}
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkStream reads the usage of a streamed answer. One operation is one event.
+func BenchmarkStream(b *testing.B) {
+	const events = 1000
+	stream := streamAnswer(events)
+	var chunks [][]byte
+	for rest := stream; len(rest) > 0; {
+		n := bytes.Index(rest, []byte("\n\n")) + 2
+		chunks = append(chunks, rest[:n])
+		rest = rest[n:]
+	}
+	b.ReportAllocs()
+	b.SetBytes(int64(len(stream) / len(chunks)))
+	r := new(ResponseScanner)
+	r.Reset(Chat, true)
+	n := 0
+	for b.Loop() {
+		r.Feed(chunks[n])
+		if n++; n == len(chunks) {
+			r.End()
+			if u := r.Usage(); u.Completion != events || u.Prompt != 12 || r.Broken() != nil {
+				b.Fatal(u, r.Broken())
+			}
+			r.Reset(Chat, true)
+			n = 0
+		}
+	}
+}

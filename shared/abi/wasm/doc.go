@@ -24,7 +24,8 @@
 //   - A callout belongs to the plugin, not to its exchange: it is answered also
 //     when the exchange is gone. The SDK drops such an answer.
 //   - Envoy answers a callout itself with 503 or 504 when the service cannot be
-//     reached or is too slow, see [unanswered].
+//     reached or is too slow, told apart by a
+//     missing x-envoy-upstream-service-time.
 //   - The SDK panics when the host hands over an empty buffer, and when a
 //     counter is incremented by 0. So neither is asked for here.
 //   - Access-log callbacks come also for exchanges whose headers the plugin

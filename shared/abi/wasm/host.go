@@ -98,34 +98,52 @@ func dispatch(cluster string, headers [][2]string, body []byte, timeout time.Dur
 	_, err := proxywasm.DispatchHttpCall(cluster, headers, body, nil, uint32(ms), func(headers, size, _ int) {
 		done(readReply(headers, size))
 	})
-	if errors.Is(err, types.ErrorStatusBadArgument) {
-		return fmt.Errorf("Envoy has no cluster %q", cluster)
+	switch {
+	case errors.Is(err, types.ErrorStatusBadArgument):
+		return fmt.Errorf("no cluster %q in Envoy", cluster)
+	case errors.Is(err, types.ErrorInternalFailure):
+		return fmt.Errorf("no endpoint in cluster %q", cluster)
 	}
 	return err
 }
 
-var errNoAnswer = errors.New("the connection was reset before an answer came")
+var errReset = errors.New("the connection was reset before the answer was complete")
 
 // readReply reads the answer to a call, in whose callback alone it can be read.
 func readReply(headers, size int) *filter.Reply {
 	if headers == 0 {
-		return &filter.Reply{Err: errNoAnswer}
+		return &filter.Reply{Err: errReset}
 	}
 	list, err := proxywasm.GetHttpCallResponseHeaders()
 	if err != nil {
 		return &filter.Reply{Err: err}
 	}
 	r := &filter.Reply{}
-	for _, h := range list {
-		if h[0] == ":status" {
-			r.Status, _ = strconv.Atoi(h[1])
+	if size > 0 {
+		if r.Body, err = proxywasm.GetHttpCallResponseBody(0, size); err != nil {
+			return &filter.Reply{Err: err}
 		}
 	}
-	if size > 0 {
-		r.Body, r.Err = proxywasm.GetHttpCallResponseBody(0, size)
+	answered := false
+	for _, h := range list {
+		switch h[0] {
+		case ":status":
+			r.Status, _ = strconv.Atoi(h[1])
+		case "x-envoy-upstream-service-time":
+			answered = true
+		}
+	}
+	if !answered && unanswered(r.Status) {
+		return &filter.Reply{Err: fmt.Errorf("no answer: %s", r.Body)}
 	}
 	return r
 }
+
+// unanswered reports whether status is one that Envoy gives a callout itself:
+// 503 when the service cannot be reached, 504 when the time is over. Its own
+// answers lack the header that it adds to those of a service; their body says
+// what happened.
+func unanswered(status int) bool { return status == 503 || status == 504 }
 
 // ResumeRequest implements chain.Host.
 func (x *exchange) ResumeRequest() {

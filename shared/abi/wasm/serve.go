@@ -73,6 +73,7 @@ func (p *plugin) OnPluginStart(size int) types.OnPluginStartStatus {
 		p.feed = newFeed(c, worker, p.chain.Deps(), getFrom(c.Cluster))
 		p.feed.load()
 	}
+	p.exchangeCounters() // a VM that replaces a dead one judges well from its first request on
 	if err := proxywasm.SetTickPeriodMilliSeconds(uint32(tickPeriod.Milliseconds())); err != nil {
 		proxywasm.LogCritical("no timer: " + err.Error())
 		return types.OnPluginStartStatusFailed
@@ -102,13 +103,17 @@ func (p *plugin) snapshot() *endpoint.Snapshot {
 
 // OnTick exchanges what changed with the other workers.
 func (p *plugin) OnTick() {
-	// An error means that others kept writing or that an entry is unreadable;
-	// the ledger catches up at a later tick.
-	if err := p.ledger.Tick(); err != nil && !errors.Is(err, kv.ErrBusy) {
-		proxywasm.LogDebug("counters: " + err.Error())
-	}
+	p.exchangeCounters()
 	if p.feed != nil {
 		p.feed.tick()
+	}
+}
+
+// exchangeCounters lets an error pass: it means that others kept writing or that
+// an entry is unreadable, and the ledger catches up at a later tick.
+func (p *plugin) exchangeCounters() {
+	if err := p.ledger.Tick(); err != nil && !errors.Is(err, kv.ErrBusy) {
+		proxywasm.LogDebug("counters: " + err.Error())
 	}
 }
 

@@ -1,0 +1,12 @@
+// Command wasm is the filter quota alone as a proxy-wasm module. Filters that are
+// loaded apart share no state; cmd/bundle-wasm has all of them in one module.
+package main
+
+import (
+	"github.com/inlet-proxy/inlet/filters/quota"
+	"github.com/inlet-proxy/inlet/shared/abi/wasm"
+)
+
+func init() { wasm.Serve(quota.Factory) }
+
+func main() {}

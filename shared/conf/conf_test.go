@@ -257,15 +257,53 @@ func nested(depth int) string {
 func TestNesting(t *testing.T) {
 	read := func(o *Object) { o.Each(func(_ string, v *Value) { readAny(v) }) }
 	require.NoError(t, Decode([]byte(nested(MaxDepth)), read))
-	for _, form := range []string{"%", "# not JSON\n%"} {
-		line := strings.Count(form, "\n")
-		for _, depth := range []int{MaxDepth + 1, 300, 9000} {
-			err := Decode([]byte(strings.ReplaceAll(form, "%", nested(depth))), read)
-			require.Equal(t, Errors{{Line: 1 + line, Column: 70, Message: "nested more than 64 deep"}}, err)
+	require.Equal(t, Errors{{Line: 1, Column: 70, Message: tooDeep}}, Decode([]byte(nested(MaxDepth+1)), read))
+	require.Equal(t, Errors{{Line: 2, Column: 70, Message: tooDeep}}, Decode([]byte("# not JSON\n"+nested(MaxDepth+1)), read))
+
+	// The parser must not even begin with these: it recurses.
+	indented := func(depth int) string {
+		var doc strings.Builder
+		for i := range depth {
+			doc.WriteString(strings.Repeat(" ", i) + "a:\n")
 		}
-		var all Errors
-		require.ErrorAs(t, Decode([]byte(strings.ReplaceAll(form, "%", nested(100_000))), read), &all)
-		require.Len(t, all, 1)
+		return doc.String()
+	}
+	for name, doc := range map[string]string{
+		"JSON":                nested(9000),
+		"flow":                "# not JSON\n" + nested(9000),
+		"flow, never closed":  "a: " + strings.Repeat("[", 500_000),
+		"flow, one a line":    strings.Repeat("[\n", 9000) + strings.Repeat("]\n", 9000),
+		"flow, with braces":   "a: " + strings.Repeat("{a: [", 9000),
+		"block, one a line":   indented(1000),
+		"block, compact":      "a:\n  " + strings.Repeat("- ", 9000) + "a",
+		"block, explicit key": strings.Repeat("? ", 9000) + "a",
+	} {
+		_, deep := looksDeep([]byte(doc))
+		require.True(t, deep, name)
+		require.ErrorContains(t, Decode([]byte(doc), read), tooDeep, name)
+	}
+
+	// The deepest that it does begin with fits the stack of a VM: run these tests in one to see.
+	deepest := indented(512) + strings.Repeat(" ", 512) + strings.Repeat("[", 256) + strings.Repeat("]", 256)
+	_, deep := looksDeep([]byte(deepest))
+	require.False(t, deep)
+	require.ErrorContains(t, Decode([]byte(deepest), read), tooDeep)
+}
+
+// Brackets in text are no nesting, however many are left open.
+func TestBracketsInText(t *testing.T) {
+	for name, item := range map[string]string{
+		"quoted":  "- '\\[ {'\n",
+		"plain":   "- a [ {\n",
+		"literal": "- |\n  a [\n  b {\n",
+		"comment": "- a # [ {\n",
+		"flow":    "- [a, [b],\n   {c: [d]}]\n",
+	} {
+		var n int
+		require.NoError(t, Decode([]byte("a:\n"+strings.Repeat(item, 1000)), func(o *Object) {
+			o.List("a", func(*Value) { n++ })
+		}), name)
+		require.Equal(t, 1000, n, name)
 	}
 }
 

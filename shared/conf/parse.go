@@ -22,6 +22,8 @@ const (
 	MaxDepth = 64      // lists and objects within each other
 )
 
+var tooDeep = fmt.Sprintf("nested more than %d deep", MaxDepth)
+
 // parse returns the root of the only document in doc.
 func parse(doc []byte) (*yaml.Node, *Error) {
 	if len(doc) > MaxBytes {
@@ -33,7 +35,7 @@ func parse(doc []byte) (*yaml.Node, *Error) {
 		return nil, wrong
 	}
 	if n := below(root, MaxDepth); n != nil {
-		return nil, &Error{Line: n.Line, Column: n.Column, Message: fmt.Sprintf("nested more than %d deep", MaxDepth)}
+		return nil, &Error{Line: n.Line, Column: n.Column, Message: tooDeep}
 	}
 	return root, nil
 }
@@ -71,20 +73,56 @@ func below(n *yaml.Node, depth int) *yaml.Node {
 	return nil
 }
 
+// looksDeep reports the first line where the YAML parser would recurse so deep that a wasm VM might run out of stack,
+// which ends the VM. It goes by brackets and indentation and knows nothing of quotes and comments, so its bounds are far
+// above MaxDepth, and brackets that a text leaves open are forgotten at a line that is indented no more than theirs.
+func looksDeep(doc []byte) (line int, deep bool) {
+	const maxBrackets, maxIndent = 256, 512
+	brackets, opened := 0, 0 // how many are open, and the indentation of the line that has the outermost
+	for text := range bytes.Lines(doc) {
+		line++
+		indent := len(text)
+		text = bytes.TrimLeft(text, " \t-?:") // each of them can begin another level of block style
+		indent -= len(text)
+		if indent <= opened && bytes.IndexAny(text, "[]{}") != 0 {
+			brackets = 0
+		}
+		for _, c := range text {
+			switch {
+			case c == '[' || c == '{':
+				if brackets == 0 {
+					opened = indent
+				}
+				brackets++
+			case brackets > 0 && (c == ']' || c == '}'):
+				brackets--
+			}
+			deep = deep || brackets > maxBrackets
+		}
+		if deep || indent > maxIndent {
+			return line, true
+		}
+	}
+	return 0, false
+}
+
 func parseYAML(doc []byte) (*yaml.Node, *Error) {
+	if line, deep := looksDeep(doc); deep {
+		return nil, &Error{Line: line, Column: 1, Message: tooDeep}
+	}
 	parser := yaml.NewDecoder(bytes.NewReader(doc))
 	first, err := nextYAML(parser)
-	if errors.Is(err, io.EOF) {
+	switch {
+	case errors.Is(err, io.EOF), err == nil && kindOf(first.Content[0]) == null:
 		return nil, &Error{Line: 1, Column: 1, Message: "the document is empty"}
-	}
-	if err != nil {
+	case err != nil:
 		return nil, malformed(doc, err)
 	}
 	second, err := nextYAML(parser)
-	if errors.Is(err, io.EOF) {
+	switch {
+	case errors.Is(err, io.EOF):
 		return first.Content[0], nil
-	}
-	if err != nil {
+	case err != nil:
 		return nil, malformed(doc, err)
 	}
 	return nil, &Error{Line: second.Line, Column: second.Column, Message: "a second document begins here, want only one"}
@@ -131,7 +169,7 @@ func parseJSON(doc []byte) (*yaml.Node, *Error) {
 	var scan jsonscan.Scanner
 	t := &jsonTree{scan: &scan, doc: doc, line: 1, column: 1}
 	scan.Reset(t, jsonscan.Limits{
-		Depth: jsonscan.MaxDepth, KeyBytes: jsonscan.MaxKeyBytes, ScalarBytes: jsonscan.MaxScalarBytes,
+		Depth: MaxDepth, KeyBytes: jsonscan.MaxKeyBytes, ScalarBytes: jsonscan.MaxScalarBytes,
 		StringBytes: MaxBytes, Members: MaxBytes, Items: MaxBytes,
 	})
 	err := scan.Feed(doc)
@@ -141,7 +179,11 @@ func parseJSON(doc []byte) (*yaml.Node, *Error) {
 	var wrong *jsonscan.Error
 	if errors.As(err, &wrong) {
 		t.advance(wrong.Offset)
-		return nil, &Error{Line: t.line, Column: t.column, Message: "malformed JSON: " + wrong.Code.String()}
+		message := "malformed JSON: " + wrong.Code.String()
+		if wrong.Code == jsonscan.Depth {
+			message = tooDeep
+		}
+		return nil, &Error{Line: t.line, Column: t.column, Message: message}
 	}
 	return t.root, nil
 }

@@ -30,3 +30,12 @@ func playAll(t *testing.T, h hosttest.Host) {
 		})
 	}
 }
+
+func TestWazero(t *testing.T) {
+	plugin, err := hosttest.BuildWasm("./bundle-wasm")
+	require.NoError(t, err)
+	h, err := hosttest.Wazero(t.Context(), plugin)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, h.Close()) })
+	playAll(t, h)
+}

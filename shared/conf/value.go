@@ -110,7 +110,7 @@ func (v *Value) Int(p *int, min, max int) bool {
 	n, ok := wholeNumber(v.node.Value)
 	switch {
 	case !ok:
-		v.Errorf("found %s, want a whole number of at most 2^53", v.found())
+		v.Errorf("found %s, want a whole number below 2^53", v.found())
 	case n < int64(min) || n > int64(max):
 		v.outOfRange(bounds(int64(min), int64(max), math.MinInt, math.MaxInt, decimal))
 	default:
@@ -299,11 +299,11 @@ func decimal(n int64) string { return strconv.FormatInt(n, 10) }
 // jsonNumber is a number of RFC 8259 section 6.
 var jsonNumber = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$`)
 
-// wholeNumber reads a JSON number that has no fraction and is at most 2^53, where doubles stop being exact: the document
-// may have passed through them.
+// wholeNumber reads a JSON number that has no fraction and is below 2^53, where doubles stop being exact: the document may
+// have passed through them.
 func wholeNumber(s string) (int64, bool) {
 	f, err := strconv.ParseFloat(s, 64)
-	if !jsonNumber.MatchString(s) || err != nil || f != math.Trunc(f) || math.Abs(f) > 1<<53 {
+	if !jsonNumber.MatchString(s) || err != nil || f != math.Trunc(f) || math.Abs(f) >= 1<<53 {
 		return 0, false
 	}
 	return int64(f), true
@@ -351,7 +351,7 @@ func shortDuration(d time.Duration) string {
 // quote quotes a piece of the document for a message.
 func quote(s string) string { return strconv.Quote(shorten(s)) }
 
-// shorten keeps a message readable (and a secret pasted in the wrong place mostly out of the log).
+// shorten keeps a message readable whatever the document holds.
 func shorten(s string) string {
 	const longest = 60 // bytes
 	if len(s) <= longest {

@@ -2,19 +2,13 @@ package module
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 	"time"
 
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
 	"github.com/inlet-proxy/inlet/shared/filter"
 )
-
-// callout is one call on behalf of a filter.
-type callout struct {
-	stream  *stream
-	began   time.Time
-	timeout time.Duration
-}
 
 // Call starts a call. An error means that OnHttpCalloutDone will not be called.
 func (s *stream) Call(c *filter.Call) error {
@@ -28,83 +22,85 @@ func (s *stream) Call(c *filter.Call) error {
 	headers := append(make([][2]string, 0, 3+len(c.Headers)),
 		[2]string{":method", method}, [2]string{":path", c.Path}, [2]string{":authority", host})
 	headers = append(headers, c.Headers...)
-	milliseconds := uint64(max(1, (c.Timeout+time.Millisecond-1)/time.Millisecond))
-	result, _ := s.handle.HttpCallout(c.Cluster, headers, c.Body, milliseconds,
-		&callout{stream: s, began: time.Now(), timeout: c.Timeout})
-	return initError(result)
+	result, _ := s.handle.HttpCallout(c.Cluster, headers, c.Body, milliseconds(c.Timeout), s)
+	return notStarted(result, c.Cluster)
+}
+
+// milliseconds rounds up: 0 would mean that there is no timeout.
+func milliseconds(d time.Duration) uint64 {
+	return uint64(max(1, (d+time.Millisecond-1)/time.Millisecond))
 }
 
 // OnHttpCalloutDone hands the answer to the filter that waits for it.
-func (c *callout) OnHttpCalloutDone(_ uint64, result shared.HttpCalloutResult, headers [][2]shared.UnsafeEnvoyBuffer, body []shared.UnsafeEnvoyBuffer) {
-	s := c.stream
+func (s *stream) OnHttpCalloutDone(_ uint64, result shared.HttpCalloutResult, headers [][2]shared.UnsafeEnvoyBuffer, body []shared.UnsafeEnvoyBuffer) {
+	s.enter()
 	defer s.leave()
 	if s.broken {
 		return
 	}
-	reply := filter.Reply{Err: resultError(result)}
-	if reply.Err == nil {
-		reply.Status = statusOf(headers)
-		s.reply = joined(s.reply, body)
-		reply.Body = s.reply
-	}
-	if reply.Status == 504 && time.Since(c.began) >= c.timeout {
-		reply = filter.Reply{Err: errTimeout} // Envoy says so with an answer of its own
-	}
+	s.reply = s.reply[:0]
+	reply := readReply(result, headers, body, &s.reply)
 	s.chain.Reply(&reply)
 }
 
-// Errors of calls, as filters and the log see them.
+// Failures of calls, as filters see them.
 var (
-	errNoCluster   = errors.New("the cluster is not known to Envoy")
-	errNotStarted  = errors.New("the call could not be started: no healthy host, or its headers are not acceptable")
-	errReset       = errors.New("the call was reset")
-	errLongAnswer  = errors.New("the answer is larger than Envoy's limit")
-	errTimeout     = errors.New("the call timed out")
-	errOtherResult = errors.New("the call failed")
+	errNotStarted = errors.New("the call could not be started: no healthy host, or its headers are not acceptable")
+	errReset      = errors.New("the connection was reset before the answer was complete")
+	errTooLong    = errors.New("the answer is larger than Envoy's limit")
 )
 
-func initError(r shared.HttpCalloutInitResult) error {
+// notStarted says why a call was not started, nil if it was.
+func notStarted(r shared.HttpCalloutInitResult, cluster string) error {
 	switch r {
 	case shared.HttpCalloutInitSuccess:
 		return nil
 	case shared.HttpCalloutInitClusterNotFound:
-		return errNoCluster
+		return fmt.Errorf("no cluster %q in Envoy", cluster)
 	}
 	return errNotStarted
 }
 
-func resultError(r shared.HttpCalloutResult) error {
-	switch r {
+// readReply reads the answer to a call. Its body lies in Envoy's memory, or in
+// memory if it came in several pieces.
+func readReply(result shared.HttpCalloutResult, headers [][2]shared.UnsafeEnvoyBuffer, body []shared.UnsafeEnvoyBuffer, memory *[]byte) filter.Reply {
+	switch result {
 	case shared.HttpCalloutSuccess:
-		return nil
-	case shared.HttpCalloutReset:
-		return errReset
 	case shared.HttpCalloutExceedResponseBufferLimit:
-		return errLongAnswer
+		return filter.Reply{Err: errTooLong}
+	default:
+		return filter.Reply{Err: errReset}
 	}
-	return errOtherResult
-}
-
-// statusOf returns the :status of an answer, 0 if it has none.
-func statusOf(headers [][2]shared.UnsafeEnvoyBuffer) int {
+	r := filter.Reply{Body: joined(memory, body)}
+	answered := false
 	for _, h := range headers {
-		if h[0].ToUnsafeString() == ":status" {
-			n, _ := strconv.Atoi(h[1].ToUnsafeString())
-			return n
+		switch h[0].ToUnsafeString() {
+		case ":status":
+			r.Status, _ = strconv.Atoi(h[1].ToUnsafeString())
+		case "x-envoy-upstream-service-time":
+			answered = true
 		}
 	}
-	return 0
+	if !answered && unanswered(r.Status) {
+		return filter.Reply{Err: fmt.Errorf("no answer: %s", r.Body)}
+	}
+	return r
 }
 
+// unanswered reports whether status is one that Envoy gives a call itself: 503
+// when the service cannot be reached, 504 when the time is over. Its own answers
+// lack the header that it adds to those of a service; their body says what
+// happened.
+func unanswered(status int) bool { return status == 503 || status == 504 }
+
 // joined returns the chunks as one slice: the only one itself if there is one,
-// else a copy in dst.
-func joined(dst []byte, chunks []shared.UnsafeEnvoyBuffer) []byte {
+// else a copy in memory.
+func joined(memory *[]byte, chunks []shared.UnsafeEnvoyBuffer) []byte {
 	if len(chunks) == 1 {
 		return chunks[0].ToUnsafeBytes()
 	}
-	dst = dst[:0]
 	for _, c := range chunks {
-		dst = append(dst, c.ToUnsafeBytes()...)
+		*memory = append(*memory, c.ToUnsafeBytes()...)
 	}
-	return dst
+	return *memory
 }

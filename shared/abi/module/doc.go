@@ -44,9 +44,10 @@
 //     and recorded through a stream's handle on that stream's thread.
 //   - A key of the filter state can be written once. It is written when the
 //     stream completes, which is before the access log.
-//   - A callout that fails before it leaves (no healthy host) is reported as
-//     "cannot be started". One that timed out comes back as an answer with
-//     status 504 that Envoy made up.
+//   - A callout to a cluster without a healthy host cannot be started. One that
+//     cannot connect, is reset or timed out comes back as an answer that Envoy
+//     made up, 503 or 504; it is told from a service's own by the missing
+//     x-envoy-upstream-service-time.
 //   - A configuration is created by `envoy --mode validate` too: nothing there
 //     may touch the network. It is destroyed on whichever thread lets go last.
 //   - Only one Go library can be loaded into a process, and it stays until the

@@ -101,9 +101,15 @@ func (f *feed) failed(random uint64) (pause time.Duration, first bool) {
 	return f.pause - time.Duration(random%uint64(f.pause/2)), first
 }
 
-// decode reads an answer's body and makes it a snapshot of this process.
-func (f *feed) decode(body []byte, now time.Time) (*endpoint.Snapshot, error) {
-	s, err := endpoint.Decode(body)
+// decode makes an answer a snapshot of this process.
+func (f *feed) decode(r *filter.Reply, now time.Time) (*endpoint.Snapshot, error) {
+	if r.Err != nil {
+		return nil, r.Err
+	}
+	if r.Status != 200 {
+		return nil, fmt.Errorf("it answers with status %d", r.Status)
+	}
+	s, err := endpoint.Decode(r.Body)
 	if err != nil {
 		return nil, fmt.Errorf("its snapshot is not readable: %w", err)
 	}

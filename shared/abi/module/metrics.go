@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"unicode/utf8"
 
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
 	"github.com/inlet-proxy/inlet/shared/filter"
@@ -175,7 +176,7 @@ func (m *metric) add(v filter.Values) *series {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	present := *m.series.Load()
-	if len(present) >= filter.MaxSeries-1 && present[v] == nil {
+	if len(present) >= filter.MaxSeries && present[v] == nil {
 		for i := range m.labels {
 			v[i] = other
 		}
@@ -187,9 +188,30 @@ func (m *metric) add(v filter.Values) *series {
 	for i := range v {
 		v[i] = strings.Clone(v[i])
 	}
-	s.tags = append(s.tags, v[:m.labels]...)
+	for _, value := range v[:m.labels] {
+		s.tags = append(s.tags, printable(value))
+	}
 	next := maps.Clone(present)
 	next[v] = s
 	m.series.Store(&next)
 	return s
+}
+
+// maxValue is the length at which a label value is cut, in bytes.
+const maxValue = 128
+
+// printable returns a label value that no scraper stumbles over, whatever a
+// client made of it: the same as in the wasm build, where ';' ends a value.
+func printable(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if r == ';' || r < ' ' || r == 0x7f || r == utf8.RuneError {
+			r = '_'
+		}
+		if b.Len()+utf8.RuneLen(r) > maxValue {
+			break
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
 }

@@ -1,7 +1,7 @@
 package module
 
 import (
-	"fmt"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -22,6 +22,7 @@ type poller struct {
 	log    func(filter.Level, string)
 
 	asked time.Time // when the call under way began; zero if there is none
+	told  string    // id of the snapshot that the companion was told is here
 
 	mu    sync.Mutex // held while main is used, so that leave can wait for it
 	left  bool
@@ -71,39 +72,43 @@ func (p *poller) poll() {
 	if !p.asked.IsZero() || !p.feed.isNewest(p) {
 		return
 	}
-	p.asked = time.Now()
+	p.asked, p.told = time.Now(), ""
+	have := p.feed.latest.Load()
+	if have != nil {
+		p.told = have.ID()
+	}
 	result, _ := p.handle.HttpCallout(p.feed.cluster, [][2]string{
 		{":method", "GET"},
-		{":path", endpoint.Path(p.feed.latest.Load(), p.feed.worker, p.wait)},
+		{":path", endpoint.Path(have, p.feed.worker, p.wait)},
 		{":authority", p.feed.cluster},
 		{"accept", endpoint.ContentType},
-	}, nil, uint64((p.wait + slack).Milliseconds()), p)
-	if result != shared.HttpCalloutInitSuccess {
-		p.failed(initError(result))
+	}, nil, milliseconds(p.wait+slack), p)
+	if err := notStarted(result, p.feed.cluster); err != nil {
+		p.failed(err)
 	}
 }
+
+var errSameAgain = errors.New("it answers at once with the snapshot that it was told is here")
 
 // OnHttpCalloutDone takes the answer.
 func (p *poller) OnHttpCalloutDone(_ uint64, result shared.HttpCalloutResult, headers [][2]shared.UnsafeEnvoyBuffer, body []shared.UnsafeEnvoyBuffer) {
 	defer p.guard()
-	if err := resultError(result); err != nil {
+	var memory []byte
+	r := readReply(result, headers, body, &memory)
+	if r.Err == nil && r.Status == 304 {
+		p.worked(true)
+		return
+	}
+	s, err := p.feed.decode(&r, time.Now())
+	if err == nil && s.ID() == p.told {
+		err = errSameAgain // to ask on at once would be a tight loop
+	}
+	if err != nil {
 		p.failed(err)
 		return
 	}
-	switch status := statusOf(headers); status {
-	case 200:
-		s, err := p.feed.decode(joined(nil, body), time.Now())
-		if err != nil {
-			p.failed(err)
-			return
-		}
-		p.feed.apply(s)
-		p.worked(false)
-	case 304:
-		p.worked(true)
-	default:
-		p.failed(fmt.Errorf("it answered with status %d", status))
-	}
+	p.feed.apply(s)
+	p.worked(false)
 }
 
 // worked asks again, at once if the companion held the poll as it should.

@@ -93,6 +93,8 @@ func (x *exchange) Call(c *filter.Call) error {
 }
 
 // dispatch makes a call; done gets the answer unless an error is returned here.
+// The answer comes in the plugin's context, also when the caller's is gone; the
+// SDK goes back to the caller's context and drops the answer if it is.
 func dispatch(cluster string, headers [][2]string, body []byte, timeout time.Duration, done func(*filter.Reply)) error {
 	ms := max(1, timeout.Milliseconds())
 	_, err := proxywasm.DispatchHttpCall(cluster, headers, body, nil, uint32(ms), func(headers, size, _ int) {
@@ -100,14 +102,18 @@ func dispatch(cluster string, headers [][2]string, body []byte, timeout time.Dur
 	})
 	switch {
 	case errors.Is(err, types.ErrorStatusBadArgument):
-		return fmt.Errorf("no cluster %q in Envoy", cluster)
+		return errNoCluster
 	case errors.Is(err, types.ErrorInternalFailure):
-		return fmt.Errorf("no endpoint in cluster %q", cluster)
+		return errNoEndpoint
 	}
 	return err
 }
 
-var errReset = errors.New("the connection was reset before the answer was complete")
+var (
+	errNoCluster  = errors.New("Envoy has no such cluster")
+	errNoEndpoint = errors.New("the cluster has no endpoint")
+	errReset      = errors.New("the connection was reset before the answer was complete")
+)
 
 // readReply reads the answer to a call, in whose callback alone it can be read.
 func readReply(headers, size int) *filter.Reply {

@@ -1,0 +1,255 @@
+package wasm
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/shared/chain"
+	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/kv"
+	"github.com/inlet-proxy/inlet/shared/kv/mem"
+)
+
+// world is one Envoy with several workers, and the companion as they see it.
+type world struct {
+	now    time.Time
+	store  kv.Store
+	polls  []poll // made and not answered
+	refuse error  // what a call returns at once
+	logs   []string
+}
+
+type poll struct {
+	worker, path string
+	timeout      time.Duration
+	done         func(*filter.Reply)
+}
+
+func newWorld() *world {
+	return &world{now: time.Unix(1000, 0), store: mem.NewStore()}
+}
+
+func (w *world) worker(name string) *feed {
+	deps := &filter.Deps{
+		Now:      func() time.Time { return w.now },
+		Rand:     func() uint64 { return 0 },
+		Store:    w.store,
+		Counters: mem.NewCounters(),
+		Log:      func(_ filter.Level, message string) { w.logs = append(w.logs, message) },
+	}
+	get := func(path string, timeout time.Duration, done func(*filter.Reply)) error {
+		if w.refuse != nil {
+			return w.refuse
+		}
+		w.polls = append(w.polls, poll{name, path, timeout, done})
+		return nil
+	}
+	return newFeed(chain.Companion{Cluster: "companion", Wait: 20 * time.Second}, name, deps, get)
+}
+
+// pass lets time go by with a tick of each feed every 20 ms.
+func (w *world) pass(d time.Duration, feeds ...*feed) {
+	for end := w.now.Add(d); w.now.Before(end); {
+		w.now = w.now.Add(tickPeriod)
+		for _, f := range feeds {
+			f.tick()
+		}
+	}
+}
+
+// answer answers the oldest open poll.
+func (w *world) answer(r *filter.Reply) {
+	p := w.polls[0]
+	w.polls = w.polls[1:]
+	p.done(r)
+}
+
+func wire(version uint64) []byte {
+	return endpoint.Append(nil, &endpoint.Snapshot{
+		Source: 1, Version: version, Taken: time.Unix(5, 0),
+		Pools: []endpoint.Pool{{Name: "llama", Endpoints: []endpoint.Endpoint{{Address: "10.0.0.1:80", Ready: true}}}},
+	})
+}
+
+func snapshot(version uint64) *filter.Reply { return &filter.Reply{Status: 200, Body: wire(version)} }
+
+func TestOnePollServesAllWorkers(t *testing.T) {
+	w := newWorld()
+	a, b, c := w.worker("a"), w.worker("b"), w.worker("c")
+	w.pass(100*time.Millisecond, a, b, c)
+	require.Len(t, w.polls, 1)
+	require.Equal(t, "/v1/snapshot?worker=a&wait=20000", w.polls[0].path)
+	require.Greater(t, w.polls[0].timeout, 20*time.Second)
+
+	w.answer(snapshot(1))
+	received := w.now
+	require.Equal(t, "1-1", a.current.ID(), "at once in the worker that polls")
+	require.Len(t, w.polls, 1, "after news the next poll follows at once")
+	require.Equal(t, "/v1/snapshot?since=1-1&worker=a&wait=20000", w.polls[0].path)
+
+	w.pass(tickPeriod, a, b, c)
+	for _, f := range []*feed{a, b, c} {
+		require.Equal(t, "1-1", f.current.ID(), "within a tick in the others")
+		require.Equal(t, received, f.current.Received, "all know the same age")
+		require.NotNil(t, f.current.Pool("llama").Endpoints[0].Load)
+	}
+	require.Empty(t, w.logs)
+}
+
+func TestAWorkerThatStartsLaterFindsTheSnapshotAndItsAge(t *testing.T) {
+	w := newWorld()
+	a := w.worker("a")
+	w.pass(tickPeriod, a)
+	w.answer(snapshot(1))
+	received := w.now
+	w.now = w.now.Add(time.Hour)
+	late := w.worker("late")
+	late.load()
+	require.Equal(t, "1-1", late.current.ID())
+	require.Equal(t, received.UnixNano(), late.current.Received.UnixNano())
+}
+
+func TestSilenceKeepsTheSnapshot(t *testing.T) {
+	w := newWorld()
+	a := w.worker("a")
+	w.pass(tickPeriod, a)
+	w.answer(snapshot(1))
+	w.answer(&filter.Reply{Status: 304})
+	require.Empty(t, w.polls, "a server that says 304 at once does not make a tight loop")
+	w.pass(tickPeriod, a)
+	require.Len(t, w.polls, 1)
+	require.Equal(t, "1-1", a.current.ID())
+	require.Empty(t, w.logs)
+}
+
+func TestFailuresAreToldOnceAndPausesGrow(t *testing.T) {
+	for name, fail := range map[string]func(w *world){
+		"reset":     func(w *world) { w.answer(&filter.Reply{Err: errReset}) },
+		"503":       func(w *world) { w.answer(&filter.Reply{Status: 503}) },
+		"nonsense":  func(w *world) { w.answer(&filter.Reply{Status: 200, Body: []byte("<html>")}) },
+		"empty":     func(w *world) { w.answer(&filter.Reply{Status: 200}) },
+		"the same":  func(w *world) { w.answer(snapshot(1)) },
+		"truncated": func(w *world) { w.answer(&filter.Reply{Status: 200, Body: wire(2)[:20]}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			a := w.worker("a")
+			w.pass(tickPeriod, a)
+			w.answer(snapshot(1))
+			var pauses []time.Duration
+			for range 9 {
+				require.Len(t, w.polls, 1)
+				fail(w)
+				require.Empty(t, w.polls)
+				failed := w.now
+				for len(w.polls) == 0 {
+					w.pass(tickPeriod, a)
+				}
+				pauses = append(pauses, w.now.Sub(failed))
+			}
+			ms := time.Millisecond
+			// Half of 100 ms, doubling, since the random part is 0 here; in whole ticks.
+			require.Equal(t, []time.Duration{60 * ms, 100 * ms, 200 * ms, 400 * ms, 800 * ms, 1600 * ms, 2500 * ms, 2500 * ms, 2500 * ms}, pauses)
+			require.Len(t, w.logs, 1)
+			require.Contains(t, w.logs[0], `"companion"`)
+			require.Equal(t, "1-1", a.current.ID(), "the last snapshot stays")
+
+			w.answer(&filter.Reply{Status: 304})
+			require.Len(t, w.logs, 2)
+			require.True(t, strings.HasSuffix(w.logs[1], "answers again"))
+			w.pass(tickPeriod, a)
+			fail(w)
+			require.Len(t, w.logs, 3, "a new failure is told again")
+		})
+	}
+}
+
+func TestAnUnknownClusterIsTriedAgain(t *testing.T) {
+	w := newWorld()
+	w.refuse = errNoCluster
+	a := w.worker("a")
+	w.pass(10*time.Second, a)
+	require.Len(t, w.logs, 1)
+	require.Contains(t, w.logs[0], "no such cluster")
+	require.Nil(t, a.current)
+	w.refuse = nil
+	w.pass(lastPause, a)
+	w.answer(snapshot(1))
+	require.Equal(t, "1-1", a.current.ID())
+}
+
+func TestAnotherWorkerPollsWhenTheHolderDies(t *testing.T) {
+	w := newWorld()
+	a, b := w.worker("a"), w.worker("b")
+	w.pass(100*time.Millisecond, a, b)
+	w.answer(snapshot(1))
+	require.Equal(t, "a", w.polls[0].worker)
+	w.pass(2*pollLease, b) // a is silent
+	require.Len(t, w.polls, 2)
+	require.Equal(t, "b", w.polls[1].worker)
+	require.Contains(t, w.polls[1].path, "since=1-1", "it goes on where the other was")
+}
+
+func TestAHolderThatLeavesHandsOverAtOnce(t *testing.T) {
+	w := newWorld()
+	a, b := w.worker("a"), w.worker("b")
+	w.pass(tickPeriod, a, b)
+	a.close()
+	w.pass(tickPeriod, b)
+	require.Len(t, w.polls, 2)
+	require.Equal(t, "b", w.polls[1].worker)
+}
+
+func TestAPollWhoseAnswerNeverComesIsMadeAgain(t *testing.T) {
+	w := newWorld()
+	a := w.worker("a")
+	w.pass(20*time.Second, a)
+	require.Len(t, w.polls, 1)
+	w.pass(20*time.Second, a)
+	require.Len(t, w.polls, 2)
+}
+
+func TestANewCompanionIsBelieved(t *testing.T) {
+	w := newWorld()
+	a, b := w.worker("a"), w.worker("b")
+	w.pass(tickPeriod, a, b)
+	w.answer(snapshot(900))
+	w.pass(tickPeriod, a, b)
+	w.answer(&filter.Reply{Status: 200, Body: endpoint.Append(nil, &endpoint.Snapshot{Source: 2, Version: 1, Taken: time.Unix(9, 0)})})
+	w.pass(tickPeriod, a, b)
+	require.Equal(t, "2-1", a.current.ID())
+	require.Equal(t, "2-1", b.current.ID())
+}
+
+func TestABadSnapshotInTheStoreIsToldOnce(t *testing.T) {
+	w := newWorld()
+	a := w.worker("a")
+	w.pass(tickPeriod, a)
+	w.answer(snapshot(1))
+	require.NoError(t, w.store.Set(a.key, []byte("nonsense"), 0))
+	require.NoError(t, w.store.Set(a.wordKey, []byte("x"), 0))
+	w.pass(time.Second, a)
+	require.Len(t, w.logs, 1)
+	require.Equal(t, "1-1", a.current.ID())
+}
+
+// brokenStore fails every write.
+type brokenStore struct{ kv.Store }
+
+func (brokenStore) Set(string, []byte, uint32) error { return errors.New("no room") }
+
+func TestASnapshotThatCannotBeSharedIsAFailure(t *testing.T) {
+	w := newWorld()
+	a := w.worker("a")
+	w.pass(tickPeriod, a)
+	a.deps.Store = brokenStore{w.store}
+	w.answer(snapshot(1))
+	require.Len(t, w.logs, 1)
+	require.Contains(t, w.logs[0], "no room")
+	require.Empty(t, w.polls)
+}

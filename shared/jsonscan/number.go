@@ -61,6 +61,14 @@ func (s *Scanner) digits(b []byte, i int) int {
 	from := i
 	state := s.number
 	for i < len(b) {
+		if state == numberInt || state == numberFrac || state == numberExp {
+			for i < len(b) && b[i]-'0' <= 9 {
+				i++
+			}
+			if i == len(b) {
+				break
+			}
+		}
 		next := state.next(b[i])
 		if next >= numberComplete {
 			if s.number = next; !s.numberFits(i - from) {

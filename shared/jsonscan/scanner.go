@@ -151,26 +151,29 @@ func (s *Scanner) unexpected(i int) {
 	s.fail(code, s.base+int64(i))
 }
 
-// structure reads what stands between strings, numbers and literals, up to the start of one of these or the chunk's end.
-// It returns the index of the first byte that it has not consumed.
+// structure reads tokens from b[i:] until the document fails or the chunk's end cuts a token. It returns the index of the
+// first byte that it has not consumed.
 func (s *Scanner) structure(b []byte, i int) int {
-	for ; i < len(b); i++ {
+	for i < len(b) && s.err == nil && s.state < inKey {
 		switch c := b[i]; c {
 		case ' ', '\n', '\r', '\t':
+			i++
 		case '"':
 			switch {
 			case s.state == wantFirstKey || s.state == wantKey:
-				s.beginKey(i)
-			case s.beginValue(i):
-				s.state = inText
+				if s.beginKey(i) {
+					i = s.key(b, i+1)
+				}
+			case s.beginValue(i, inText):
+				i = s.text(b, i+1)
 			}
-			return i + 1
 		case ':':
 			if s.state != wantColon {
 				s.unexpected(i)
 				return i
 			}
 			s.state = wantValue
+			i++
 		case ',':
 			switch {
 			case s.state != wantComma:
@@ -181,63 +184,63 @@ func (s *Scanner) structure(b []byte, i int) int {
 			default:
 				s.state = wantKey
 			}
+			i++
 		case '{', '[':
-			if s.beginValue(i) {
+			if s.beginValue(i, wantValue) {
 				s.open(c == '[')
+				i++
 			}
 		case '}', ']':
 			s.close(i, c == ']')
+			i++
 		case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
-			if s.beginValue(i) {
-				s.state = inNumber
+			if s.beginValue(i, inNumber) {
 				s.number = numberStart
+				i = s.digits(b, i)
 			}
-			return i
 		case 't', 'f', 'n':
-			if s.beginValue(i) {
-				s.state = inLiteral
+			if s.beginValue(i, inLiteral) {
 				s.literal = literals[c-'f']
+				i = s.letters(b, i)
 			}
-			return i
 		default:
 			s.unexpected(i)
-		}
-		if s.err != nil {
-			return i
 		}
 	}
 	return i
 }
 
 // beginKey starts a member name whose opening quote is b[i].
-func (s *Scanner) beginKey(i int) {
+func (s *Scanner) beginKey(i int) bool {
 	s.start = s.base + int64(i)
 	s.size = 0
 	s.state = inKey
 	s.count++
 	if s.count > s.limits.Members {
 		s.fail(TooManyMembers, s.start)
+		return false
 	}
+	return true
 }
 
-// beginValue starts a value whose first byte is b[i], if one may stand here.
-func (s *Scanner) beginValue(i int) bool {
-	s.start = s.base + int64(i)
-	s.size = 0
+// beginValue starts a value whose first byte is b[i], if one may stand here; next is the state within it.
+func (s *Scanner) beginValue(i int, next state) bool {
 	switch s.state {
 	case wantValue:
-		return true
 	case wantFirstItem, wantItem:
 		s.count++
-		if s.count <= s.limits.Items {
-			return true
+		if s.count > s.limits.Items {
+			s.fail(TooManyItems, s.base+int64(i))
+			return false
 		}
-		s.fail(TooManyItems, s.start)
-		return false
 	default:
 		s.unexpected(i)
 		return false
 	}
+	s.start = s.base + int64(i)
+	s.size = 0
+	s.state = next
+	return true
 }
 
 // endValue moves on after a value that is complete.

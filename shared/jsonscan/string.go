@@ -299,23 +299,38 @@ func stops(w uint64) uint64 {
 
 // ascii returns the index of the first byte at or after i that is a quote, a backslash, a control character or not ASCII.
 func ascii(b []byte, i int) int {
-	// Short strings end in the first words, long ones are worth a wider stride.
-	for n := 0; i+8 <= len(b); n++ {
+	if len(b)-i >= 8 {
+		// Names and short values end here.
 		if m := stops(binary.LittleEndian.Uint64(b[i:])); m != 0 {
 			return i + bits.TrailingZeros64(m)/8
 		}
 		i += 8
-		if n < 3 {
+	}
+	for ; len(b)-i >= 32; i += 32 {
+		p := b[i : i+32 : i+32]
+		m0 := stops(binary.LittleEndian.Uint64(p))
+		m1 := stops(binary.LittleEndian.Uint64(p[8:]))
+		m2 := stops(binary.LittleEndian.Uint64(p[16:]))
+		m3 := stops(binary.LittleEndian.Uint64(p[24:]))
+		if m0|m1|m2|m3 == 0 {
 			continue
 		}
-		for len(b)-i >= 32 {
-			p := b[i : i+32 : i+32]
-			m := stops(binary.LittleEndian.Uint64(p)) | stops(binary.LittleEndian.Uint64(p[8:])) |
-				stops(binary.LittleEndian.Uint64(p[16:])) | stops(binary.LittleEndian.Uint64(p[24:]))
-			if m != 0 {
-				break
-			}
-			i += 32
+		// Which word it is cannot be predicted, so these become conditional moves, not branches.
+		m, at := m3, 24
+		if m2 != 0 {
+			m, at = m2, 16
+		}
+		if m1 != 0 {
+			m, at = m1, 8
+		}
+		if m0 != 0 {
+			m, at = m0, 0
+		}
+		return i + at + bits.TrailingZeros64(m)/8
+	}
+	for ; len(b)-i >= 8; i += 8 {
+		if m := stops(binary.LittleEndian.Uint64(b[i:])); m != 0 {
+			return i + bits.TrailingZeros64(m)/8
 		}
 	}
 	for i < len(b) && b[i] < utf8.RuneSelf && b[i] >= ' ' && b[i] != '"' && b[i] != '\\' {

@@ -12,7 +12,7 @@ import (
 const MaxModelBytes = 1024
 
 // keepPrompt is the size up to which a scanner keeps the buffer of one prompt for the next.
-const keepPrompt = 1 << 20
+const keepPrompt = 2 << 20
 
 // Request is what the body of a request says. Of a member that stands twice the last one counts, as for the Python
 // servers behind; see Repeated.

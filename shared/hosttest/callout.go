@@ -67,15 +67,33 @@ func (a *Answer) reply(timeout time.Duration) (*reply, time.Duration) {
 	return &reply{append(headers, headersOf(a.Headers)...), []byte(a.Body)}, a.Delay
 }
 
+// heartbeat is how often the companion says what it has scraped, also if it is
+// the same as before: gauges that are not renewed lose their weight.
+const heartbeat = endpoint.DefaultStale / 4
+
 // companion serves what it knows of the scenario's pools.
 type companion struct {
 	g        *gateway
+	pools    map[string][]Replica
 	snapshot *endpoint.Snapshot
 	polls    []func() // long polls that wait for a change
 }
 
+// start makes the first snapshot, and new ones as long as the gateway runs.
+func (c *companion) start(g *gateway, pools map[string][]Replica) {
+	c.g = g
+	c.change(pools)
+	var beat func()
+	beat = func() {
+		c.change(c.pools)
+		g.clock.after(heartbeat, beat)
+	}
+	g.clock.after(heartbeat, beat)
+}
+
 // change makes a new version of the snapshot and answers who waits for it.
 func (c *companion) change(pools map[string][]Replica) {
+	c.pools = pools
 	s := &endpoint.Snapshot{Source: 1, Version: 1, Taken: c.g.clock.now}
 	if c.snapshot != nil {
 		s.Version = c.snapshot.Version + 1

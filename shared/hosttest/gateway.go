@@ -72,8 +72,7 @@ func start(s *Scenario, boot func(g *gateway, w *worker) (guest, error)) (Gatewa
 	for cluster, answers := range s.Services {
 		g.services[cluster] = &service{answers: answers}
 	}
-	g.company.g = g
-	g.company.change(s.Pools)
+	g.company.start(g, s.Pools)
 	for i := range s.Workers {
 		w := &worker{id: i}
 		var err error

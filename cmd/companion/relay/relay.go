@@ -1,0 +1,276 @@
+// Package relay hands the snapshot of all replicas to the proxies: the companion's side of the call that endpoint.Path describes.
+//
+// # Ages
+//
+// The age of a gauge grows by itself, so it is no change and wakes nobody. Instead a proxy ages what it has, from the moment it
+// received it (endpoint.Gauges.Trust). What it believes is then never younger than the truth, but an unchanged gauge, scraped again and
+// again, would look older and older to it. So at each heartbeat the relay makes a new version out of the same gauges with their ages of
+// now. And a proxy that comes at some other time gets the ages of that time: they are brought up to date when the answer is written.
+package relay
+
+import (
+	"context"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/inlet-proxy/inlet/shared/endpoint"
+)
+
+// Options are the settings of a Relay; the zero value of each field stands for its default.
+type Options struct {
+	Interval  time.Duration // Run publishes at most once in it; 20 ms
+	Heartbeat time.Duration // a new version at least that often; a quarter of endpoint.DefaultStale
+	MaxWait   time.Duration // of a long poll, whatever the proxy asks for; 60 s
+	Lease     time.Duration // a worker that did not call for it is forgotten; 10 s
+	Source    uint64        // id of this companion; random
+}
+
+// Relay holds the current snapshot and the proxies' open calls. Its methods are safe for concurrent use. It is an http.Handler for
+// GET /v1/snapshot and GET /v1/snapshot.json.
+type Relay struct {
+	opts Options
+
+	mu       sync.Mutex
+	current  *endpoint.Snapshot // nil before the first Publish; never written to after it stands here
+	bumped   time.Time          // when the version grew last
+	next     chan struct{}      // closed when it grows again, or at Close
+	closed   bool
+	wire     []byte // an encoding of current ...
+	wireTime time.Time
+	workers  map[string]*worker
+	stats    Stats
+}
+
+// worker is what is known of one worker of one proxy.
+type worker struct {
+	seen    time.Time // its last call began or ended
+	waiting int       // calls that are open
+	has     string    // the snapshot that it has, by ID
+}
+
+// maxWorkers bounds the memory that callers with ever new names can take.
+const maxWorkers = 8192
+
+// Stats is what the relay counts.
+type Stats struct {
+	Version   uint64 // of the current snapshot
+	Workers   int    // that hold a lease
+	Waiting   int    // calls that are open
+	Sent      uint64 // answers with a snapshot
+	Unchanged uint64 // answers without
+	Early     uint64 // answers before there was a snapshot
+	SentBytes uint64 // of snapshots
+}
+
+// New returns a relay that has no snapshot yet.
+func New(o Options) *Relay {
+	def := func(d *time.Duration, value time.Duration) {
+		if *d <= 0 {
+			*d = value
+		}
+	}
+	def(&o.Interval, 20*time.Millisecond)
+	def(&o.Heartbeat, endpoint.DefaultStale/4)
+	def(&o.MaxWait, time.Minute)
+	def(&o.Lease, 10*time.Second)
+	for o.Source == 0 {
+		o.Source = rand.Uint64()
+	}
+	return &Relay{opts: o, next: make(chan struct{}), workers: make(map[string]*worker)}
+}
+
+// Publish makes the pools, with the gauges' ages of now, the current snapshot. If they differ from what was current (in more than ages),
+// or the last version is a heartbeat old, that is a new version and every waiting proxy gets it at once. The pools are copied.
+func (r *Relay) Publish(pools []endpoint.Pool) {
+	s := &endpoint.Snapshot{Source: r.opts.Source, Taken: time.Now(), Pools: clonePools(pools)}
+	s.Sort()
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return
+	}
+	s.Version = 1
+	grown := true
+	if r.current != nil {
+		s.Version = r.current.Version
+		grown = s.Taken.Sub(r.bumped) >= r.opts.Heartbeat || !samePools(r.current.Pools, s.Pools)
+		if grown {
+			s.Version++
+		}
+	}
+	r.current, r.wire = s, nil
+	if grown {
+		r.bumped = s.Taken
+		close(r.next)
+		r.next = make(chan struct{})
+	}
+}
+
+// Run publishes what pools returns: at once, at the heartbeat, and when changed receives a value, but then not before the interval since
+// the last time is over. It returns when ctx ends. changed may be nil.
+//
+// With pools that returns gauges set by hand (and an Age of 0), a test has a companion of its own:
+//
+//	r := relay.New(relay.Options{})
+//	go r.Run(ctx, nil, func(time.Time) []endpoint.Pool { return pools })
+//	server := httptest.NewServer(r)
+func (r *Relay) Run(ctx context.Context, changed <-chan struct{}, pools func(now time.Time) []endpoint.Pool) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		r.Publish(pools(time.Now()))
+		timer.Reset(r.opts.Interval)
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		timer.Reset(r.untilHeartbeat())
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-timer.C:
+		}
+	}
+}
+
+func (r *Relay) untilHeartbeat() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return max(0, r.opts.Heartbeat-time.Since(r.bumped))
+}
+
+// Close answers all open calls. Calls after it do not wait.
+func (r *Relay) Close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.closed {
+		r.closed = true
+		close(r.next)
+	}
+}
+
+// Snapshot returns the current snapshot, nil if there is none. It must not be changed.
+func (r *Relay) Snapshot() *endpoint.Snapshot {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.current
+}
+
+// Stats returns the counts of now.
+func (r *Relay) Stats() Stats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forgetWorkers(time.Now())
+	s := r.stats
+	s.Workers = len(r.workers)
+	for _, w := range r.workers {
+		s.Waiting += w.waiting
+	}
+	if r.current != nil {
+		s.Version = r.current.Version
+	}
+	return s
+}
+
+// Worker is a worker of a proxy that holds a lease.
+type Worker struct {
+	ID      string
+	Has     string        // the snapshot that it said it has, "" if none
+	Waiting bool          // a call of it is open
+	Silent  time.Duration // since it was heard of; 0 while it is waiting
+}
+
+// Workers returns the workers that hold a lease, sorted by id.
+func (r *Relay) Workers() []Worker {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	r.forgetWorkers(now)
+	list := make([]Worker, 0, len(r.workers))
+	for id, w := range r.workers {
+		out := Worker{ID: id, Has: w.has, Waiting: w.waiting > 0}
+		if !out.Waiting {
+			out.Silent = now.Sub(w.seen)
+		}
+		list = append(list, out)
+	}
+	slices.SortFunc(list, func(a, b Worker) int { return strings.Compare(a.ID, b.ID) })
+	return list
+}
+
+// forgetWorkers drops the workers whose lease is over. Callers hold r.mu.
+func (r *Relay) forgetWorkers(now time.Time) {
+	maps.DeleteFunc(r.workers, func(_ string, w *worker) bool {
+		return w.waiting == 0 && now.Sub(w.seen) >= r.opts.Lease
+	})
+}
+
+// arrive notes that a worker calls; the function that it returns notes the end of the call.
+func (r *Relay) arrive(id, has string) (leave func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	w := r.workers[id]
+	if w == nil {
+		if len(r.workers) >= maxWorkers {
+			r.forgetWorkers(now)
+		}
+		if id == "" || len(r.workers) >= maxWorkers {
+			return func() {} // served all the same, not listed
+		}
+		w = new(worker)
+		r.workers[id] = w
+	}
+	w.seen, w.has = now, has
+	w.waiting++
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		w.seen = time.Now()
+		w.waiting--
+	}
+}
+
+// clonePools copies without what belongs to a proxy.
+func clonePools(pools []endpoint.Pool) []endpoint.Pool {
+	clones := slices.Clone(pools)
+	for i := range clones {
+		clones[i].Endpoints = slices.Clone(clones[i].Endpoints)
+		for j := range clones[i].Endpoints {
+			clones[i].Endpoints[j].Load = nil
+		}
+	}
+	return clones
+}
+
+// samePools compares all but ages.
+func samePools(a, b []endpoint.Pool) bool {
+	return slices.EqualFunc(a, b, func(a, b endpoint.Pool) bool {
+		return a.Name == b.Name && slices.EqualFunc(a.Endpoints, b.Endpoints, func(a, b endpoint.Endpoint) bool {
+			a.Gauges.Age, b.Gauges.Age = 0, 0
+			return a.Address == b.Address && a.Ready == b.Ready && a.Gauges == b.Gauges
+		})
+	})
+}
+
+// agedTo returns the snapshot as of a later moment.
+func agedTo(s *endpoint.Snapshot, now time.Time) *endpoint.Snapshot {
+	older := *s
+	older.Taken = now
+	older.Pools = clonePools(s.Pools)
+	for _, p := range older.Pools {
+		for j := range p.Endpoints {
+			if g := &p.Endpoints[j].Gauges; g.Known {
+				g.Age += now.Sub(s.Taken)
+			}
+		}
+	}
+	return &older
+}

@@ -1,0 +1,221 @@
+package stack
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	modulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_modules/v3"
+	wasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	// The types that the bootstraps use by name only.
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/least_request/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/override_host/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+)
+
+// companionCluster is the companion's cluster in the shipped bootstraps.
+const companionCluster = "inlet-companion"
+
+// LoadBootstrap reads a bootstrap in YAML, strictly: a field that Envoy's API does not have is an error.
+func LoadBootstrap(file string) (*bootstrapv3.Bootstrap, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var tree any
+	if err := yaml.Unmarshal(text, &tree); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	asJSON, err := json.Marshal(tree)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	b := &bootstrapv3.Bootstrap{}
+	if err := protojson.Unmarshal(asJSON, b); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return b, nil
+}
+
+// writeBootstrap writes the shipped bootstrap with this stack's ports, pools
+// and document, and returns the file.
+func (s *Stack) writeBootstrap() (string, error) {
+	b, err := s.bootstrap()
+	if err != nil {
+		return "", err
+	}
+	text, err := protojson.Marshal(b)
+	if err != nil {
+		return "", err
+	}
+	file := filepath.Join(s.Dir, "envoy.json")
+	return file, os.WriteFile(file, text, 0o644)
+}
+
+func (s *Stack) bootstrap() (*bootstrapv3.Bootstrap, error) {
+	shipped := s.o.ABI
+	if shipped == None {
+		shipped = Wasm
+	}
+	b, err := LoadBootstrap(filepath.Join(s.Root, "envoy", "static", shipped+".yaml"))
+	if err != nil {
+		return nil, err
+	}
+	setPort(b.GetAdmin().GetAddress(), 0)
+	setPort(b.GetStaticResources().GetListeners()[0].GetAddress(), s.o.Port)
+	if err := s.setClusters(b); err != nil {
+		return nil, err
+	}
+	if err := editManager(b, s.setManager); err != nil {
+		return nil, err
+	}
+	if s.o.Edit != nil {
+		s.o.Edit(b)
+	}
+	return b, nil
+}
+
+func setPort(a *corev3.Address, port int) {
+	a.GetSocketAddress().PortSpecifier = &corev3.SocketAddress_PortValue{PortValue: uint32(port)}
+}
+
+// setClusters makes one cluster for each pool, each a copy of the first shipped one.
+func (s *Stack) setClusters(b *bootstrapv3.Bootstrap) error {
+	var clusters []*clusterv3.Cluster
+	shipped := b.GetStaticResources().GetClusters()
+	for _, pool := range s.o.Pools {
+		c := proto.CloneOf(shipped[0])
+		c.Name = pool.Name
+		c.EdsClusterConfig.EdsConfig.ConfigSourceSpecifier = &corev3.ConfigSource_PathConfigSource{
+			PathConfigSource: &corev3.PathConfigSource{
+				Path:             s.endpointFile(pool.Name),
+				WatchedDirectory: &corev3.WatchedDirectory{Path: filepath.Dir(s.endpointFile(pool.Name))},
+			},
+		}
+		clusters = append(clusters, c)
+	}
+	for _, c := range shipped {
+		if c.GetName() == companionCluster {
+			port := 1 // nobody listens there
+			if s.Companion != nil {
+				var err error
+				if port, err = portOf(s.Companion.Address()); err != nil {
+					return err
+				}
+			}
+			setPort(c.GetLoadAssignment().GetEndpoints()[0].GetLbEndpoints()[0].GetEndpoint().GetAddress(), port)
+			clusters = append(clusters, c)
+		}
+	}
+	b.StaticResources.Clusters = clusters
+	return nil
+}
+
+// setManager sets the routes and the Inlet filter.
+func (s *Stack) setManager(m *hcmv3.HttpConnectionManager) error {
+	host := m.GetRouteConfig().GetVirtualHosts()[0]
+	perPool, last := host.GetRoutes()[0], host.GetRoutes()[len(host.GetRoutes())-1]
+	var routes []*routev3.Route
+	for _, pool := range s.o.Pools {
+		r := proto.CloneOf(perPool)
+		r.GetMatch().GetHeaders()[0].GetStringMatch().MatchPattern = exact(pool.Name)
+		r.GetRoute().ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: pool.Name}
+		routes = append(routes, r)
+	}
+	if s.o.DefaultPool != "" {
+		last = proto.CloneOf(perPool)
+		last.GetMatch().Headers = nil
+		last.GetRoute().ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: s.o.DefaultPool}
+	}
+	host.Routes = append(routes, last)
+	return s.setInlet(m)
+}
+
+// setInlet sets the file and the document of the Inlet filter, the first of the filters.
+func (s *Stack) setInlet(m *hcmv3.HttpConnectionManager) error {
+	filter := m.GetHttpFilters()[0].GetTypedConfig()
+	switch s.o.ABI {
+	case None:
+		m.HttpFilters = m.HttpFilters[1:]
+		return nil
+	case Wasm:
+		return edit(filter, func(w *wasmv3.Wasm) error {
+			file := w.GetConfig().GetVmConfig().GetCode().GetLocal()
+			file.Specifier = &corev3.DataSource_Filename{Filename: s.plugin(WasmPlugin)}
+			return s.setDocument(w.GetConfig().GetConfiguration())
+		})
+	default:
+		return edit(filter, func(f *modulev3.DynamicModuleFilter) error {
+			file := f.GetDynamicModuleConfig().GetModule().GetLocal()
+			file.Specifier = &corev3.DataSource_Filename{Filename: s.plugin(NativeModule)}
+			return s.setDocument(f.GetFilterConfig())
+		})
+	}
+}
+
+func (s *Stack) plugin(t Target) string {
+	if s.o.Plugin != "" {
+		return s.o.Plugin
+	}
+	return t.Path(s.Root)
+}
+
+// setDocument puts the chain's document where the shipped one is.
+func (s *Stack) setDocument(a *anypb.Any) error {
+	if s.o.Chain == "" {
+		return nil
+	}
+	return edit(a, func(v *wrapperspb.StringValue) error {
+		v.Value = s.o.Chain
+		return nil
+	})
+}
+
+// editManager changes the HTTP connection manager of the one listener.
+func editManager(b *bootstrapv3.Bootstrap, f func(*hcmv3.HttpConnectionManager) error) error {
+	network := b.GetStaticResources().GetListeners()[0].GetFilterChains()[0].GetFilters()[0]
+	return edit(network.GetTypedConfig(), f)
+}
+
+// edit changes the message inside an Any.
+func edit[T proto.Message](a *anypb.Any, f func(T) error) error {
+	message, err := a.UnmarshalNew()
+	if err != nil {
+		return err
+	}
+	typed, ok := message.(T)
+	if !ok {
+		return fmt.Errorf("found a %s where the shipped bootstrap has another type", a.GetTypeUrl())
+	}
+	if err := f(typed); err != nil {
+		return err
+	}
+	return a.MarshalFrom(message)
+}
+
+func portOf(address string) (int, error) {
+	a, err := netip.ParseAddrPort(address)
+	return int(a.Port()), err
+}
+
+func exact(value string) *matcherv3.StringMatcher_Exact {
+	return &matcherv3.StringMatcher_Exact{Exact: value}
+}

@@ -1,0 +1,107 @@
+package stack
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	modulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_modules/v3"
+	wasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"github.com/google/go-cmp/cmp"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+func static(t *testing.T, name string) string {
+	t.Helper()
+	root, err := Root()
+	require.NoError(t, err)
+	return filepath.Join(root, "envoy", "static", name)
+}
+
+// unpack returns the message inside an Any.
+func unpack[T proto.Message](t *testing.T, a *anypb.Any) T {
+	t.Helper()
+	m, err := a.UnmarshalNew()
+	require.NoError(t, err)
+	require.IsType(t, *new(T), m)
+	return m.(T)
+}
+
+// TestBootstrapsHoldTheDocument holds the document inside the bootstraps to the one beside them.
+func TestBootstrapsHoldTheDocument(t *testing.T) {
+	want, err := os.ReadFile(static(t, "inlet.yaml"))
+	require.NoError(t, err)
+	for _, abi := range []string{Wasm, Module} {
+		b, err := LoadBootstrap(static(t, abi+".yaml"))
+		require.NoError(t, err)
+		var document *anypb.Any
+		require.NoError(t, editManager(b, func(m *hcmv3.HttpConnectionManager) error {
+			filter := m.GetHttpFilters()[0].GetTypedConfig()
+			if abi == Wasm {
+				document = unpack[*wasmv3.Wasm](t, filter).GetConfig().GetConfiguration()
+			} else {
+				document = unpack[*modulev3.DynamicModuleFilter](t, filter).GetFilterConfig()
+			}
+			return nil
+		}))
+		require.Equal(t, string(want), unpack[*wrapperspb.StringValue](t, document).GetValue(), abi)
+	}
+}
+
+// TestBootstrapsDifferOnlyInTheBuild takes out what may differ, and compares the rest.
+func TestBootstrapsDifferOnlyInTheBuild(t *testing.T) {
+	rest := func(abi string) proto.Message {
+		b, err := LoadBootstrap(static(t, abi+".yaml"))
+		require.NoError(t, err)
+		b.StatsConfig, b.LayeredRuntime = nil, nil
+		require.NoError(t, editManager(b, func(m *hcmv3.HttpConnectionManager) error {
+			m.GetHttpFilters()[0].ConfigType = nil
+			return nil
+		}))
+		return b
+	}
+	differences := cmp.Diff(rest(Wasm), rest(Module), protocmp.Transform())
+	for line := range strings.Lines(differences) {
+		if strings.HasPrefix(line, "-") || strings.HasPrefix(line, "+") {
+			require.Contains(t, line, "inlet", "only the source of `why` may differ:\n%s", differences)
+			require.Contains(t, line, "why")
+		}
+	}
+	require.NotEmpty(t, differences)
+}
+
+func TestParseSample(t *testing.T) {
+	for line, want := range map[string]Sample{
+		`a 1`:            {Name: "a", Labels: map[string]string{}, Value: 1},
+		`a{} 0`:          {Name: "a", Labels: map[string]string{}},
+		`a{b="c, d}"} 2`: {Name: "a", Labels: map[string]string{"b": "c, d}"}, Value: 2},
+		`a_bucket{b="x=\"1\"",le="+Inf"} 1e3`: {
+			Name: "a_bucket", Labels: map[string]string{"b": `x="1"`, "le": "+Inf"}, Value: 1000,
+		},
+	} {
+		got, err := parseSample(line)
+		require.NoError(t, err, line)
+		require.Equal(t, want, got, line)
+	}
+	for _, line := range []string{"", "a", "a x", "1a 1", "a{b 1"} {
+		_, err := parseSample(line)
+		require.Error(t, err, line)
+	}
+}
+
+func TestAccessLogRefusesWhatIsNotJSON(t *testing.T) {
+	l := newAccessLog()
+	l.add(`{"request_id":"1","status":200}`)
+	l.add(`not JSON`)
+	a, err := l.from(t.Context(), 0)
+	require.NoError(t, err)
+	require.Equal(t, 200, a.Status)
+	_, err = l.from(t.Context(), 1)
+	require.ErrorContains(t, err, "not JSON")
+}

@@ -1,0 +1,141 @@
+package stack
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+)
+
+// Replica is one simulated model server.
+type Replica struct {
+	server
+	// Name is <pool>-<number>, as x-modelsim-replica tells it.
+	Name string
+	// Pool is the pool's name.
+	Pool string
+}
+
+// Companion is the running companion.
+type Companion struct{ server }
+
+// PoolReplicas returns the replicas of a pool.
+func (s *Stack) PoolReplicas(pool string) []*Replica {
+	var found []*Replica
+	for _, r := range s.Replicas {
+		if r.Pool == pool {
+			found = append(found, r)
+		}
+	}
+	return found
+}
+
+func (s *Stack) startReplicas(ctx context.Context) error {
+	for _, pool := range s.o.Pools {
+		for i := range pool.Replicas {
+			r := &Replica{Name: fmt.Sprintf("%s-%d", pool.Name, i+1), Pool: pool.Name}
+			r.server = server{
+				command: command{
+					name: r.Name,
+					path: ModelSim.Path(s.Root),
+					dir:  s.Root,
+					log:  filepath.Join(s.Dir, r.Name+".log"),
+				},
+				arguments: func(address string) ([]string, error) {
+					return append([]string{"--name", r.Name, "--listen", address, "--drain", "1s"}, pool.Args...), nil
+				},
+			}
+			s.Replicas = append(s.Replicas, r)
+			if err := r.Start(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	for _, pool := range s.o.Pools {
+		if err := s.SetEndpoints(pool.Name, addresses(s.PoolReplicas(pool.Name))...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func addresses(replicas []*Replica) []string {
+	var all []string
+	for _, r := range replicas {
+		all = append(all, r.Address())
+	}
+	return all
+}
+
+// endpointFile is the pool's list of replicas, which Envoy and the companion both read.
+func (s *Stack) endpointFile(pool string) string { return filepath.Join(s.Dir, "eds", pool+".json") }
+
+// SetEndpoints replaces a pool's list of replicas, as an operator would: a new
+// file is written and renamed over the old one.
+func (s *Stack) SetEndpoints(pool string, addresses ...string) error {
+	endpoints := []any{}
+	for _, address := range addresses {
+		host, port, err := net.SplitHostPort(address)
+		if err != nil {
+			return err
+		}
+		number, err := strconv.Atoi(port)
+		if err != nil {
+			return err
+		}
+		endpoints = append(endpoints, object{"endpoint": object{"address": object{
+			"socket_address": object{"address": host, "port_value": number},
+		}}})
+	}
+	return writeJSON(s.endpointFile(pool), object{"resources": []any{object{
+		"@type":        "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+		"cluster_name": pool,
+		"endpoints":    []any{object{"lb_endpoints": endpoints}},
+	}}})
+}
+
+func (s *Stack) startCompanion(ctx context.Context) error {
+	if s.o.NoCompanion {
+		return nil
+	}
+	file := filepath.Join(s.Dir, "companion.json")
+	s.Companion = &Companion{server{
+		command: command{
+			name: "companion",
+			path: CompanionProgram.Path(s.Root),
+			dir:  s.Root,
+			log:  filepath.Join(s.Dir, "companion.log"),
+		},
+		arguments: func(address string) ([]string, error) {
+			pools := []any{}
+			for _, p := range s.o.Pools {
+				pools = append(pools, object{"name": p.Name, "eds": s.endpointFile(p.Name), "engine": "vllm"})
+			}
+			config := object{"listen": address, "scrape": "100ms", "pools": pools}
+			return []string{"--config", file}, writeJSON(file, config)
+		},
+	}}
+	return s.Companion.Start(ctx)
+}
+
+type object = map[string]any
+
+// writeJSON puts a file in its place by rename, so that no reader sees half of it.
+func writeJSON(file string, v any) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(v, "", " ")
+	if err != nil {
+		return err
+	}
+	// The temporary file is in another folder: Envoy watches this one.
+	temp := filepath.Join(filepath.Dir(filepath.Dir(file)), "."+filepath.Base(file)+".new")
+	if err := os.WriteFile(temp, append(b, '\n'), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(temp, file)
+}

@@ -1,0 +1,308 @@
+// Package stack runs the whole of Inlet on this machine: Envoy with a build of
+// Inlet in it, the companion, and pools of simulated replicas, each a process
+// of its own on a port of its own. The demo, the tests and the benchmarks
+// all stand on it.
+//
+// What it runs is what is shipped: Envoy's configuration is envoy/static/wasm.yaml
+// or module.yaml, with other ports, pools and chain document.
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+
+	"github.com/inlet-proxy/inlet/e2e/envoybin"
+)
+
+// The ways in which Inlet gets into Envoy.
+const (
+	Wasm   = "wasm"   // proxy-wasm plugin
+	Module = "module" // native dynamic module
+	None   = "none"   // Envoy without Inlet, to compare with
+)
+
+// Options say what to run. The zero value is what `make run` runs, on free ports.
+type Options struct {
+	// ABI is Wasm, Module or None. Empty means Wasm.
+	ABI string
+	// Chain is the chain's document. Empty means envoy/static/inlet.yaml.
+	Chain string
+	// Pools are the pools of replicas. Empty means DefaultPools.
+	Pools []Pool
+	// DefaultPool serves requests for which no pool was chosen. Empty means
+	// that they get 404, or with ABI None that the first pool serves them.
+	DefaultPool string
+	// Workers is the number of Envoy's worker threads. 0 means 2.
+	Workers int
+	// Port is the gateway's port on 127.0.0.1. 0 means a free one.
+	Port int
+	// Envoy is the path of the binary. Empty means what envoybin.Find finds.
+	Envoy string
+	// Plugin is another build of Inlet than that of this tree: the path of a
+	// .wasm or .so file.
+	Plugin string
+	// NoCompanion leaves the companion out: its cluster then leads to a closed port.
+	NoCompanion bool
+	// Edit changes Envoy's configuration last of all.
+	Edit func(*bootstrapv3.Bootstrap)
+	// Progress gets one line for each slow step. Nil is silent.
+	Progress io.Writer
+}
+
+// Pool is a pool of simulated replicas.
+type Pool struct {
+	// Name is the pool's name, and that of its cluster.
+	Name string
+	// Replicas is how many there are, called <name>-1, <name>-2, ...
+	Replicas int
+	// Args are further arguments of modelsim.
+	Args []string
+}
+
+// DefaultPools are the pools of envoy/static/inlet.yaml, with three replicas each.
+func DefaultPools() []Pool {
+	return []Pool{
+		{Name: "llama", Replicas: 3, Args: []string{"--model", "llama-3-8b"}},
+		{Name: "gemma", Replicas: 3, Args: []string{"--model", "gemma", "--lora", "gemma-support"}},
+	}
+}
+
+// Stack is a running system.
+type Stack struct {
+	// Dir holds the configuration files and logs; Close removes it.
+	Dir string
+	// Replicas are all replicas, pool by pool.
+	Replicas []*Replica
+	// Companion is nil with NoCompanion.
+	Companion *Companion
+	// Root is the root of the repository.
+	Root string
+
+	o       Options
+	envoy   *process
+	access  *accessLog
+	gateway string // address
+	admin   string // address
+	close   sync.Once
+}
+
+// Start builds what must be built and starts the system. When it returns
+// without error, Envoy serves. The system ends with Close or with ctx.
+func Start(ctx context.Context, o Options) (_ *Stack, err error) {
+	s := &Stack{o: o, access: newAccessLog()}
+	if err := s.o.setDefaults(); err != nil {
+		return nil, err
+	}
+	if err := portIsFree(o.Port); err != nil {
+		return nil, err
+	}
+	if s.Root, err = Root(); err != nil {
+		return nil, err
+	}
+	if s.o.Envoy == "" {
+		if s.o.Envoy, err = envoybin.Find(ctx, envoybin.Options{Progress: o.Progress}); err != nil {
+			return nil, err
+		}
+	}
+	if err := Build(ctx, s.Root, o.Progress, s.targets()...); err != nil {
+		return nil, err
+	}
+	if s.Dir, err = os.MkdirTemp("", "inlet-"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, tail(s.Logs(), 60))
+			s.Close()
+		}
+	}()
+	if err := s.startReplicas(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.startCompanion(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.startEnvoy(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (o *Options) setDefaults() error {
+	if o.ABI == "" {
+		o.ABI = Wasm
+	}
+	if o.ABI != Wasm && o.ABI != Module && o.ABI != None {
+		return fmt.Errorf("ABI=%s: it is %s, %s or %s", o.ABI, Wasm, Module, None)
+	}
+	if o.Workers == 0 {
+		o.Workers = 2
+	}
+	if len(o.Pools) == 0 {
+		o.Pools = DefaultPools()
+	}
+	if o.ABI == None && o.DefaultPool == "" {
+		o.DefaultPool = o.Pools[0].Name
+	}
+	return nil
+}
+
+// targets are the builds that the options need.
+func (s *Stack) targets() []Target {
+	targets := []Target{ModelSim}
+	if !s.o.NoCompanion {
+		targets = append(targets, CompanionProgram)
+	}
+	if s.o.Plugin == "" {
+		switch s.o.ABI {
+		case Wasm:
+			targets = append(targets, WasmPlugin)
+		case Module:
+			targets = append(targets, NativeModule)
+		}
+	}
+	return targets
+}
+
+// portIsFree reports a port that another program listens on. Envoy itself would
+// not notice another Envoy there, since both would share the port.
+func portIsFree(port int) error {
+	if port == 0 {
+		return nil
+	}
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return fmt.Errorf("port %d is taken: choose another with PORT=%d, or end the program that listens on it (%w)", port, port+1, err)
+	}
+	return l.Close()
+}
+
+func (s *Stack) startEnvoy(ctx context.Context) error {
+	config, err := s.writeBootstrap()
+	if err != nil {
+		return err
+	}
+	adminFile := filepath.Join(s.Dir, "admin-address")
+	s.envoy, err = start(ctx, command{
+		name: "envoy",
+		path: s.o.Envoy,
+		args: []string{
+			"-c", config,
+			"--concurrency", fmt.Sprint(s.o.Workers),
+			"--admin-address-path", adminFile,
+			"--disable-hot-restart",            // several Envoys on one machine do not know of each other
+			"--file-flush-interval-msec", "20", // the access log is read while it is written
+			"--drain-time-s", "1", "-l", "info",
+		},
+		dir:    s.Root,
+		log:    filepath.Join(s.Dir, "envoy.log"),
+		onLine: s.access.add,
+	})
+	if err != nil {
+		return err
+	}
+	return s.envoy.until(ctx, 60*time.Second, "ready", func() bool {
+		if s.admin == "" {
+			b, err := os.ReadFile(adminFile)
+			if err != nil || !strings.Contains(string(b), ":") {
+				return false
+			}
+			s.admin = strings.TrimSpace(string(b))
+		}
+		if _, err := s.get(ctx, "/ready"); err != nil {
+			return false
+		}
+		s.gateway, err = s.listenerAddress(ctx)
+		return err == nil
+	})
+}
+
+// URL is the gateway's base URL, without a slash at its end.
+func (s *Stack) URL() string { return "http://" + s.gateway }
+
+// AdminURL is the base URL of Envoy's admin interface.
+func (s *Stack) AdminURL() string { return "http://" + s.admin }
+
+// EnvoyPID is Envoy's process id, to measure it.
+func (s *Stack) EnvoyPID() int { return s.envoy.cmd.Process.Pid }
+
+// EnvoyDone is closed when Envoy has ended.
+func (s *Stack) EnvoyDone() <-chan struct{} { return s.envoy.done }
+
+// Close ends all processes and removes Dir. It may be called more than once.
+func (s *Stack) Close() {
+	s.close.Do(func() {
+		if s.envoy != nil {
+			s.envoy.stop(5 * time.Second)
+		}
+		s.access.end()
+		if s.Companion != nil {
+			s.Companion.Stop()
+		}
+		for _, r := range s.Replicas {
+			r.Stop()
+		}
+		_ = os.RemoveAll(s.Dir)
+	})
+}
+
+// Logs is the end of what every process wrote, for a test that failed.
+func (s *Stack) Logs() string {
+	var b strings.Builder
+	for _, name := range s.logFiles() {
+		text, err := os.ReadFile(name)
+		if err != nil || len(text) == 0 {
+			continue
+		}
+		fmt.Fprintf(&b, "--- %s\n%s\n", filepath.Base(name), lastLines(string(text), 80))
+	}
+	return b.String()
+}
+
+// EnvoyErrors are the lines of Envoy's log at level error or critical.
+func (s *Stack) EnvoyErrors() []string {
+	text, err := os.ReadFile(filepath.Join(s.Dir, "envoy.log"))
+	if err != nil {
+		return []string{err.Error()}
+	}
+	var found []string
+	for line := range strings.Lines(string(text)) {
+		if strings.Contains(line, "][error]") || strings.Contains(line, "][critical]") {
+			found = append(found, strings.TrimSpace(line))
+		}
+	}
+	return found
+}
+
+func (s *Stack) logFiles() []string {
+	files, err := filepath.Glob(filepath.Join(s.Dir, "*.log"))
+	if err != nil {
+		return nil
+	}
+	return files
+}
+
+func tail(text string, lines int) error {
+	if text == "" {
+		return nil
+	}
+	return errors.New(lastLines(text, lines))
+}
+
+func lastLines(text string, n int) string {
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	if len(lines) > n {
+		lines = lines[len(lines)-n:]
+	}
+	return strings.Join(lines, "\n")
+}

@@ -162,7 +162,8 @@ func (s *stream) OnResponseTrailers(shared.HeaderMap) shared.TrailersStatus {
 // log is written.
 func (s *stream) OnStreamComplete() {
 	s.enter()
-	defer s.leaveQuietly()
+	defer s.left()
+	defer s.caught()
 	s.done()
 	s.showWhy()
 }
@@ -170,7 +171,8 @@ func (s *stream) OnStreamComplete() {
 // OnDestroy gives the memory back.
 func (s *stream) OnDestroy() {
 	s.enter()
-	defer s.leaveQuietly()
+	defer s.left()
+	defer s.caught()
 	s.gone = true
 	s.done()
 }
@@ -195,17 +197,18 @@ func (s *stream) leave() {
 	s.left()
 }
 
-// leaveQuietly is leave for the time when there is nobody left to answer.
-func (s *stream) leaveQuietly() {
+// caught is deferred where there is nobody to answer: a panic is told and goes
+// no further.
+func (s *stream) caught() {
 	if p := recover(); p != nil {
 		s.broken = true
 		s.config.panicked(p)
 	}
-	s.left()
 }
 
 // left ends every callback.
 func (s *stream) left() {
+	defer s.caught()
 	if s.depth--; !s.gone {
 		s.config.metrics.flush(s.handle)
 	} else if s.depth == 0 && !s.broken { // a broken state is not used again
@@ -213,13 +216,9 @@ func (s *stream) left() {
 	}
 }
 
-// fail answers a request that met a defect. Whatever goes wrong here stays here.
+// fail answers a request that met a defect.
 func (s *stream) fail(p any) {
-	defer func() {
-		if again := recover(); again != nil {
-			s.config.panicked(again)
-		}
-	}()
+	defer s.caught()
 	s.broken = true
 	s.config.panicked(p)
 	if !s.gone {

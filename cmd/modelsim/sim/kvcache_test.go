@@ -46,6 +46,9 @@ func TestKVCacheAgainstModel(t *testing.T) {
 					t.Fatalf("%d ids for %d blocks, %d cached of at most %d", len(ids), total, cached, limit)
 				}
 				for i, id := range ids {
+					if id < 0 || int(id) >= blocks {
+						t.Fatalf("there is no block %d", id)
+					}
 					prefix := ""
 					if i < len(hashes) {
 						prefix = prompt[:(i+1)*size]
@@ -66,6 +69,11 @@ func TestKVCacheAgainstModel(t *testing.T) {
 			for id := range int32(blocks) {
 				if c.block[id].users != users[id] {
 					t.Fatalf("block %d has %d users, should have %d", id, c.block[id].users, users[id])
+				}
+			}
+			for id := range int32(blocks) {
+				if hash := c.block[id].hash; hash != 0 && c.table[hash] != id {
+					t.Fatalf("block %d has the hash of block %d", id, c.table[hash])
 				}
 			}
 			if c.free != blocks-len(users) {

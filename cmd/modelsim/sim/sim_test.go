@@ -10,7 +10,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"slices"
 	"strconv"
@@ -326,6 +328,12 @@ func TestPrefixCache(t *testing.T) {
 	require.EqualValues(t, shared, cached("other-name", "", "And a fjord?"), "a served name is no other model")
 	require.Zero(t, cached("sql", "", "And a fjord?"), "an adapter computes other keys and values")
 	require.Zero(t, cached("llama", "s", "And a fjord?"), "so does a salt")
+
+	whole := `{"prompt":"` + strings.Repeat("abcd", 32) + `","max_tokens":1}` // 2 blocks and no rest
+	for _, want := range []int64{0, 16, 16} {
+		_, answer := post(t, server.URL()+"/v1/completions", whole)
+		require.Equal(t, want, gjson.Get(answer, "usage.prompt_tokens_details.cached_tokens").Int(), "the last token is always computed")
+	}
 }
 
 func TestModels(t *testing.T) {
@@ -631,4 +639,33 @@ func TestManyAtOnce(t *testing.T) {
 	require.Zero(t, got["vllm:num_requests_waiting"+labels])
 	require.Zero(t, got["vllm:kv_cache_usage_perc"+labels])
 	require.Equal(t, 320.0, got[`vllm:request_success_total{engine=0,finished_reason=length,model_name=m}`])
+}
+
+// TestDepth: only nesting counts, not the number of brackets.
+func TestDepth(t *testing.T) {
+	server := start(t, sim.Config{})
+	nested := func(depth int) string {
+		return `{"prompt":"x","extra":` + strings.Repeat("[", depth-1) + strings.Repeat("]", depth-1) + `}`
+	}
+	for name, test := range map[string]struct {
+		body   string
+		status int
+	}{
+		"many arrays":         {`{"prompt":"x","extra":[` + strings.Repeat("[],", 3000) + `1]}`, 200},
+		"brackets in strings": {`{"prompt":"\"` + strings.Repeat("[{", 3000) + `"}`, 200},
+		"deep":                {nested(1000), 200},
+		"too deep":            {nested(1001), 400},
+	} {
+		res, answer := post(t, server.URL()+"/v1/completions", test.body)
+		require.Equal(t, test.status, res.StatusCode, "%s: %s", name, answer)
+	}
+}
+
+func TestLogPerRequest(t *testing.T) {
+	var log bytes.Buffer
+	server := sim.New(sim.Config{Name: "a1", Logger: slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	server.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/v1/chat/completions", strings.NewReader(hello)))
+	line := log.String()
+	require.Equal(t, []any{"request", "a1", "/v1/chat/completions", 200.0, "llama", float64(len(hello))}, []any{gjson.Get(line, "msg").Value(),
+		gjson.Get(line, "replica").Value(), gjson.Get(line, "path").Value(), gjson.Get(line, "status").Value(), gjson.Get(line, "model").Value(), gjson.Get(line, "bodyBytes").Value()})
 }

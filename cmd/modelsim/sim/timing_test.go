@@ -87,10 +87,10 @@ func TestQueueIsFIFO(t *testing.T) {
 			})
 			synctest.Wait()
 		}
-		require.Equal(t, 4, s.engine.waiting.Len())
+		require.Equal(t, 4, waiting(s))
 		leave() // the third gives up while it waits
 		synctest.Wait()
-		require.Equal(t, 3, s.engine.waiting.Len())
+		require.Equal(t, 3, waiting(s))
 		all.Wait()
 		require.Equal(t, []int{2, 0, 1, 3, 4}, order)
 		requireIdle(t, s)
@@ -110,11 +110,11 @@ func TestNobodyOvertakes(t *testing.T) {
 		synctest.Wait()
 		all.Go(func() { took(s, t.Context(), "c", 1) }) // 1
 		synctest.Wait()
-		require.Equal(t, 2, s.engine.waiting.Len())
-		require.InDelta(t, 0.8, s.engine.kv.usage(), 1e-9)
+		require.Equal(t, 2, waiting(s))
+		require.InDelta(t, 0.8, kvUsage(s), 1e-9)
 		leave()
 		synctest.Wait()
-		require.Equal(t, 0, s.engine.waiting.Len())
+		require.Equal(t, 0, waiting(s))
 		require.EqualValues(t, 2, s.engine.running.Load())
 		all.Wait()
 		requireIdle(t, s)
@@ -174,11 +174,41 @@ func TestTimesInMetrics(t *testing.T) {
 	})
 }
 
+func waiting(s *Server) int {
+	s.engine.mu.Lock()
+	defer s.engine.mu.Unlock()
+	return s.engine.waiting.Len()
+}
+
+func kvUsage(s *Server) float64 {
+	s.engine.mu.Lock()
+	defer s.engine.mu.Unlock()
+	return s.engine.kv.usage()
+}
+
+func TestHistogram(t *testing.T) {
+	h := histogram{buckets: []float64{1, 2.5}}
+	for _, v := range []float64{0, 1, 1.5, 2.5, 3} {
+		h.observe(v)
+	}
+	text := metricsText{labels: labels("engine", "0", "model_name", "m")}
+	text.histogram("x", "y", &h)
+	require.Contains(t, string(text.buf), `# HELP x y
+# TYPE x histogram
+x_bucket{engine="0",le="1.0",model_name="m"} 2.0
+x_bucket{engine="0",le="2.5",model_name="m"} 4.0
+x_bucket{engine="0",le="+Inf",model_name="m"} 5.0
+x_count{engine="0",model_name="m"} 5.0
+x_sum{engine="0",model_name="m"} 8.0
+`)
+	require.Equal(t, []float64{1, 2, 5, 10, 20, 50, 100}, tokenBuckets(199))
+}
+
 func requireIdle(t *testing.T, s *Server) {
 	t.Helper()
 	require.Zero(t, s.engine.running.Load())
-	require.Zero(t, s.engine.waiting.Len())
-	require.Zero(t, s.engine.kv.usage())
+	require.Zero(t, waiting(s))
+	require.Zero(t, kvUsage(s))
 }
 
 func TestConfigValidate(t *testing.T) {

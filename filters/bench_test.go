@@ -1,0 +1,98 @@
+package filters_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/filters"
+	"github.com/inlet-proxy/inlet/shared/chain"
+	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/filter"
+)
+
+const fullChain = `filters:
+  - bbr: {models: [{name: llama, targets: [{model: llama-3-8b, pool: p}]}]}
+  - quota: {keys: {list: [{name: demo, sha256: 2a97516c354b68848cdbd8f54a226a0a55b21ed138e207ad6c5cbb9c00aa5aea}]}}
+  - guardrail: {providers: [{name: local, local: {patterns: ['launch code']}}], policies: [{on: request, use: [local], action: block}]}
+  - picker: {}
+`
+
+// envoy is a host that does nothing, so that what is measured is Inlet.
+type envoy struct {
+	request, response pairs
+	released          int
+	refused           *chain.LocalReply
+}
+
+type pairs [][2]string
+
+func (p pairs) Get(name string) (string, bool) {
+	for i := range p {
+		if p[i][0] == name {
+			return p[i][1], true
+		}
+	}
+	return "", false
+}
+
+func (e *envoy) RequestHeaders() filter.Headers  { return e.request }
+func (e *envoy) ResponseHeaders() filter.Headers { return e.response }
+func (e *envoy) ApplyRequest([]filter.HeaderEdit, []filter.BodyEdit) error {
+	e.released++
+	return nil
+}
+func (e *envoy) ApplyResponse([]filter.HeaderEdit) {}
+func (e *envoy) Reply(r *chain.LocalReply)         { e.refused = r }
+func (e *envoy) Call(*filter.Call) error           { panic("nobody calls") }
+func (e *envoy) ResumeRequest()                    {}
+func (e *envoy) Served() string                    { return "" }
+func (e *envoy) Explain([]byte)                    {}
+
+// BenchmarkChain is the whole chain on one request, body in chunks of 16 KiB
+// as Envoy reads them, over 8 replicas.
+func BenchmarkChain(b *testing.B) {
+	for _, size := range []int{1 << 10, 4 << 10, 64 << 10, 1 << 20} {
+		b.Run(fmt.Sprintf("body=%dKB", size>>10), func(b *testing.B) {
+			d := deps()
+			snapshot := &endpoint.Snapshot{Received: time.Now(), Pools: []endpoint.Pool{{Name: "p"}}}
+			for i := range 8 {
+				snapshot.Pools[0].Endpoints = append(snapshot.Pools[0].Endpoints, endpoint.Endpoint{
+					Address: fmt.Sprintf("10.0.0.%d:8000", i), Ready: true,
+				})
+			}
+			snapshot.Attach(d.Counters)
+			d.Snapshot = func() *endpoint.Snapshot { return snapshot }
+			c, err := chain.New([]byte(fullChain), filters.All, d)
+			require.NoError(b, err)
+			body := []byte(`{"messages":[{"role":"user","content":"` +
+				strings.Repeat(`She said: \"the quick brown fox\", and it was so.\n`, size/50) + `"}],"model":"llama"}`)
+			host := &envoy{
+				request: pairs{
+					{":method", "POST"}, {":path", "/v1/chat/completions"}, {"content-type", "application/json"},
+					{"content-length", fmt.Sprint(len(body))}, {"x-api-key", "demo"},
+				},
+				response: pairs{{":status", "200"}, {"content-type", "application/json"}},
+			}
+			s := c.NewStream()
+			b.SetBytes(int64(len(body)))
+			b.ReportAllocs()
+			for b.Loop() {
+				s.Begin(host)
+				s.RequestHeaders(false)
+				for at := 0; at < len(body); at += 16 << 10 {
+					end := min(len(body), at+16<<10)
+					s.RequestBody(body[at:end], end == len(body))
+				}
+				s.ResponseHeaders(false)
+				s.ResponseBody(nil, true)
+				s.Done()
+			}
+			require.Nil(b, host.refused)
+			require.Positive(b, host.released)
+		})
+	}
+}

@@ -48,7 +48,7 @@ type Scanner struct {
 
 	arrays  [MaxDepth / 64]uint64 // bit d: what encloses the container at depth d+1 is an array
 	counts  [MaxDepth]int32       // count of what encloses the container at depth d+1
-	decoded [64]byte              // escapes, decoded, on their way to the handler
+	decoded [512]byte             // text with escapes, decoded, on its way to the handler
 	scratch [MaxKeyBytes]byte     // a key or number that could not be reported in place
 }
 

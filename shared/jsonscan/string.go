@@ -113,33 +113,57 @@ func (s *Scanner) endString(next int) {
 	s.endValue()
 }
 
-// escapes decodes the escapes that follow each other at b[i:], so that they reach the handler in one piece.
+// escapes decodes the escape at b[i] and what follows it, and passes both on in one piece.
 func (s *Scanner) escapes(b []byte, i int) int {
-	n := 0
-	for i < len(b) && b[i] == '\\' && n <= len(s.decoded)-utf8.UTFMax {
-		if i+1 < len(b) && simple[b[i+1]] != 0 {
-			s.decoded[n] = simple[b[i+1]]
+	n, next := unescape(&s.decoded, b, i)
+	if n > 0 {
+		s.piece(s.decoded[:n], next)
+		return next
+	}
+	// A surrogate, an escape that the chunk's end cuts, or a wrong one.
+	s.pending = inEscape
+	s.escape = s.base + int64(i)
+	return s.resume(b, i+1)
+}
+
+// unescape decodes b[i:], which starts with an escape, into dst: escapes and the ASCII text between them, because text
+// in which one escape stands mostly has the next within a line, and a piece for each would cost more than the copy. It
+// stops before anything else, before dst is full and near the end of b. It returns how much of dst it has filled and
+// the index of the first byte that it has not consumed.
+func unescape(dst *[512]byte, b []byte, i int) (n, next int) {
+	for n <= len(dst)-16 && len(b)-i >= 8 {
+		w := binary.LittleEndian.Uint64(b[i:])
+		binary.LittleEndian.PutUint64(dst[n:], w)
+		m := stops(w)
+		if m == 0 {
+			n += 8
+			i += 8
+			continue
+		}
+		k := bits.TrailingZeros64(m) / 8
+		n += k
+		i += k
+		if len(b)-i < 6 || b[i] != '\\' {
+			break
+		}
+		if c := simple[b[i+1]]; c != 0 {
+			dst[n] = c
 			n++
 			i += 2
 			continue
 		}
-		unit, ok := codeUnit(b, i)
-		if !ok || unit&surrogateMask == surrogateHigh || unit&surrogateMask == surrogateLow {
+		if b[i+1] != 'u' {
 			break
 		}
-		n += utf8.EncodeRune(s.decoded[n:], rune(unit))
+		h0, h1, h2, h3 := hex[b[i+2]], hex[b[i+3]], hex[b[i+4]], hex[b[i+5]]
+		unit := uint16(h0)<<12 | uint16(h1)<<8 | uint16(h2)<<4 | uint16(h3)
+		if h0|h1|h2|h3 == 0xff || unit&surrogateMask == surrogateHigh || unit&surrogateMask == surrogateLow {
+			break
+		}
+		n += utf8.EncodeRune(dst[n:], rune(unit))
 		i += 6
 	}
-	if n > 0 && !s.piece(s.decoded[:n], i) {
-		return i
-	}
-	if n == 0 {
-		// A surrogate, an escape that the chunk's end cuts, or a wrong one.
-		s.pending = inEscape
-		s.escape = s.base + int64(i)
-		i = s.resume(b, i+1)
-	}
-	return i
+	return n, i
 }
 
 // simple holds what the escapes of one letter stand for; 0 for no such escape.
@@ -165,19 +189,6 @@ const (
 	surrogateHigh = 0xd800
 	surrogateLow  = 0xdc00
 )
-
-// codeUnit decodes the \u escape at b[i:], if the whole of one stands there.
-func codeUnit(b []byte, i int) (uint16, bool) {
-	if i+6 > len(b) || b[i+1] != 'u' {
-		return 0, false
-	}
-	b = b[i+2 : i+6]
-	h0, h1, h2, h3 := hex[b[0]], hex[b[1]], hex[b[2]], hex[b[3]]
-	if h0|h1|h2|h3 == 0xff {
-		return 0, false
-	}
-	return uint16(h0)<<12 | uint16(h1)<<8 | uint16(h2)<<4 | uint16(h3), true
-}
 
 // resume reads the pending escape or UTF-8 sequence from b[i:], byte by byte, until it is complete or the chunk ends.
 func (s *Scanner) resume(b []byte, i int) int {

@@ -114,7 +114,7 @@ func (s *Stack) startCompanion(ctx context.Context) error {
 			for _, p := range s.o.Pools {
 				pools = append(pools, object{"name": p.Name, "eds": s.endpointFile(p.Name), "engine": "vllm"})
 			}
-			config := object{"listen": address, "scrape": "100ms", "pools": pools}
+			config := object{"listen": address, "scrape": object{"interval": "100ms"}, "pools": pools}
 			return []string{"--config", file}, writeJSON(file, config)
 		},
 	}}

@@ -12,30 +12,68 @@ import (
 	"github.com/inlet-proxy/inlet/shared/hosttest/probe"
 )
 
-// all are the filters of the test bundles.
-var all = append(append([]filter.Factory(nil), filters.All...), probe.Factory)
-
-func TestNative(t *testing.T) { playAll(t, hosttest.Native(all...)) }
-
-// playAll plays every scenario of the tree that the host can play.
-func playAll(t *testing.T, h hosttest.Host) {
-	scenarios, err := hosttest.Load("scenarios/*.yaml")
-	require.NoError(t, err)
-	for _, s := range scenarios {
-		if !s.Plays(h.Name()) {
-			continue
-		}
-		t.Run(filepath.Base(s.File)+"/"+s.Name, func(t *testing.T) {
-			require.NoError(t, hosttest.Play(h, s))
-		})
-	}
+func TestNative(t *testing.T) {
+	h := hosttest.Native(append(append([]filter.Factory(nil), filters.All...), probe.Factory)...)
+	play(t, h, func(*hosttest.Scenario) bool { return true })
 }
 
+// TestWazero plays the scenarios on what is shipped, but those that need the
+// probe.
 func TestWazero(t *testing.T) {
-	plugin, err := hosttest.BuildWasm("./bundle-wasm")
+	play(t, wazeroHost(t, "../../cmd/bundle-wasm"), func(s *hosttest.Scenario) bool { return !s.NeedsProbe() })
+}
+
+func TestWazeroWithProbe(t *testing.T) {
+	h := wazeroHost(t, "./bundle-wasm")
+	play(t, h, (*hosttest.Scenario).NeedsProbe)
+	t.Run("an unexpected death is told with its reason", func(t *testing.T) {
+		err := hosttest.Play(h, parse(t, `
+name: trap
+config: 'filters: [{probe: {}}]'
+steps:
+  - {request: {headers: {x-probe-trap: request}, body: '{}'}, expect: {status: 503}}
+`))
+		require.ErrorContains(t, err, "want a trap: false")
+		require.ErrorContains(t, err, "fatal error: sync: unlock of unlocked mutex")
+	})
+}
+
+// wazeroHost builds a bundle and makes a host of it.
+func wazeroHost(t *testing.T, bundle string) *hosttest.WazeroHost {
+	plugin, err := hosttest.BuildWasm(bundle)
 	require.NoError(t, err)
 	h, err := hosttest.Wazero(t.Context(), plugin)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, h.Close()) })
-	playAll(t, h)
+	return h
+}
+
+// play plays those scenarios of the tree that are chosen and that the host can
+// play.
+func play(t *testing.T, h hosttest.Host, chosen func(*hosttest.Scenario) bool) {
+	played := 0
+	for _, s := range scenarios(t) {
+		if !s.Plays(h.Name()) || !chosen(s) {
+			continue
+		}
+		played++
+		t.Run(filepath.Base(s.File)+"/"+s.Name, func(t *testing.T) {
+			require.NoError(t, hosttest.Play(h, s))
+		})
+	}
+	require.NotZero(t, played)
+}
+
+// scenarios reads those of this package and those of the filters.
+func scenarios(t *testing.T) []*hosttest.Scenario {
+	patterns := []string{"scenarios/*.yaml"}
+	const ofFilters = "../../filters/*/testdata/scenarios/*.yaml"
+	files, err := filepath.Glob(ofFilters)
+	require.NoError(t, err)
+	if len(files) > 0 {
+		patterns = append(patterns, ofFilters)
+	}
+	all, err := hosttest.Load(patterns...)
+	require.NoError(t, err)
+	return all
 }

@@ -200,6 +200,10 @@ type ExpectedCall struct {
 // OneOf is one string, or the list of those that will do.
 type OneOf []string
 
+// NeedsProbe reports whether the scenario can be played only by a build that
+// has the probe among its filters.
+func (s *Scenario) NeedsProbe() bool { return strings.Contains(s.Config, "probe:") }
+
 // Payload returns the body as it goes over the wire.
 func (r *Request) Payload() []byte {
 	body := r.Body

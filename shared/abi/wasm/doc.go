@@ -23,13 +23,16 @@
 //   - A local reply comes back through the response callbacks of the exchange.
 //   - A callout belongs to the plugin, not to its exchange: it is answered also
 //     when the exchange is gone. The SDK drops such an answer.
-//   - Envoy answers a callout itself with 503 or 504 when the service cannot be
-//     reached or is too slow, told apart by a
-//     missing x-envoy-upstream-service-time.
+//   - Envoy answers a callout itself, with 503 or 504, when the service cannot
+//     be reached or is too slow. Such an answer lacks the header
+//     x-envoy-upstream-service-time, and counts as none here.
 //   - The SDK panics when the host hands over an empty buffer, and when a
 //     counter is incremented by 0. So neither is asked for here.
 //   - Access-log callbacks come also for exchanges whose headers the plugin
 //     never saw.
 //   - Shared data outlives a VM. A new one finds the last snapshot there, with
 //     the time at which it was received.
+//   - A trapped VM takes its exchanges along: their OnDone never runs. Its shared
+//     counters expire with its lease; a gauge in Envoy's stats keeps what it
+//     had added.
 package wasm

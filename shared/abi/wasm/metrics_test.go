@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -64,6 +65,17 @@ func TestSeriesAboveTheLimitAreCountedTogether(t *testing.T) {
 	require.Len(t, stats, filter.MaxSeries+1)
 	require.EqualValues(t, 2, stats["requests;model=7;pool=p"])
 	require.EqualValues(t, 50, stats["requests;model=other;pool=other"])
+}
+
+// The host's memory behind a header value is not kept for a metric's sake, nor
+// believed to stay as it is.
+func TestSeriesDoNotAliasTheCallersStrings(t *testing.T) {
+	m := fakeStats{}.metric("requests", "model")
+	value := []byte("llama")
+	m.Record(1, filter.Values{unsafe.String(&value[0], len(value))})
+	copy(value, "xxxxx")
+	m.Record(1, filter.Values{"llama"})
+	require.Len(t, m.series, 1)
 }
 
 func TestRecordingAKnownSeriesAllocatesNothing(t *testing.T) {

@@ -125,7 +125,7 @@ type Error struct {
 	Code Code
 	// Offset counts bytes from the start of the document, to the byte at which the fault shows: the unexpected
 	// character, the first byte of an ill-formed sequence, the backslash of an escape, the first byte of what is too
-	// long or too many; for Incomplete the document's length.
+	// long or too deep, the comma before what is too many; for Incomplete the document's length.
 	Offset int64
 }
 

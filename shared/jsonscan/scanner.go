@@ -33,7 +33,7 @@ type Scanner struct {
 	array  bool // the innermost open container is an array
 	depth  int  // open containers
 	skipTo int  // depth at which a skipped value ends; noSkip if nothing is skipped
-	count  int  // members or items so far of the innermost open container
+	count  int  // commas so far in the innermost open container
 
 	number  numberState
 	literal string // the literal being read
@@ -79,7 +79,7 @@ func (s *Scanner) Feed(chunk []byte) error {
 	for i := 0; i < len(chunk); {
 		switch s.state {
 		case inText:
-			i = s.text(chunk, i)
+			i = s.text(chunk, i, i)
 		case inKey:
 			i = s.key(chunk, i)
 		case inNumber:
@@ -155,92 +155,87 @@ func (s *Scanner) unexpected(i int) {
 // first byte that it has not consumed.
 func (s *Scanner) structure(b []byte, i int) int {
 	for i < len(b) && s.err == nil && s.state < inKey {
-		switch c := b[i]; c {
+		c := b[i]
+		switch c {
 		case ' ', '\n', '\r', '\t':
 			i++
+			continue
 		case '"':
-			switch {
-			case s.state == wantFirstKey || s.state == wantKey:
-				if s.beginKey(i) {
-					i = s.key(b, i+1)
-				}
-			case s.beginValue(i, inText):
-				i = s.text(b, i+1)
+			if s.state == wantFirstKey || s.state == wantKey {
+				s.begin(i, inKey)
+				i = s.key(b, i+1)
+				continue
+			}
+			if s.state <= wantItem {
+				s.begin(i, inText)
+				i = s.value(b, i+1)
+				continue
 			}
 		case ':':
-			if s.state != wantColon {
-				s.unexpected(i)
-				return i
-			}
-			s.state = wantValue
-			i++
-		case ',':
-			switch {
-			case s.state != wantComma:
-				s.unexpected(i)
-				return i
-			case s.array:
-				s.state = wantItem
-			default:
-				s.state = wantKey
-			}
-			i++
-		case '{', '[':
-			if s.beginValue(i, wantValue) {
-				s.open(c == '[')
+			if s.state == wantColon {
+				s.state = wantValue
 				i++
+				continue
+			}
+		case ',':
+			if s.state == wantComma {
+				s.comma(i)
+				i++
+				continue
+			}
+		case '{', '[':
+			if s.state <= wantItem {
+				s.open(i, c == '[')
+				i++
+				continue
 			}
 		case '}', ']':
-			s.close(i, c == ']')
-			i++
+			if mayClose := s.state == wantComma || s.state == wantFirstItem || s.state == wantFirstKey; mayClose && s.array == (c == ']') {
+				s.close(i)
+				i++
+				continue
+			}
 		case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
-			if s.beginValue(i, inNumber) {
+			if s.state <= wantItem {
+				s.begin(i, inNumber)
 				s.number = numberStart
 				i = s.digits(b, i)
+				continue
 			}
 		case 't', 'f', 'n':
-			if s.beginValue(i, inLiteral) {
+			if s.state <= wantItem {
+				s.begin(i, inLiteral)
 				s.literal = literals[c-'f']
 				i = s.letters(b, i)
+				continue
 			}
-		default:
-			s.unexpected(i)
 		}
+		s.unexpected(i)
 	}
 	return i
 }
 
-// beginKey starts a member name whose opening quote is b[i].
-func (s *Scanner) beginKey(i int) bool {
+// begin starts a token whose first byte is at index i of the current chunk.
+func (s *Scanner) begin(i int, within state) {
 	s.start = s.base + int64(i)
 	s.size = 0
-	s.state = inKey
-	s.count++
-	if s.count > s.limits.Members {
-		s.fail(TooManyMembers, s.start)
-		return false
-	}
-	return true
+	s.state = within
 }
 
-// beginValue starts a value whose first byte is b[i], if one may stand here; next is the state within it.
-func (s *Scanner) beginValue(i int, next state) bool {
-	switch s.state {
-	case wantValue:
-	case wantFirstItem, wantItem:
-		s.count++
-		if s.count > s.limits.Items {
+// comma takes the comma at index i, and counts what it separates.
+func (s *Scanner) comma(i int) {
+	s.count++
+	if s.array {
+		s.state = wantItem
+		if s.count >= s.limits.Items {
 			s.fail(TooManyItems, s.base+int64(i))
-			return false
 		}
-	default:
-		s.unexpected(i)
-		return false
+		return
 	}
-	s.start = s.base + int64(i)
-	s.size = 0
-	s.state = next
-	return true
+	s.state = wantKey
+	if s.count >= s.limits.Members {
+		s.fail(TooManyMembers, s.base+int64(i))
+	}
 }
 
 // endValue moves on after a value that is complete.
@@ -254,8 +249,9 @@ func (s *Scanner) endValue() {
 	}
 }
 
-// open enters a container whose bracket is the current token.
-func (s *Scanner) open(array bool) {
+// open enters the container whose bracket is at index i.
+func (s *Scanner) open(i int, array bool) {
+	s.start = s.base + int64(i)
 	if s.depth >= s.limits.Depth {
 		s.fail(Depth, s.start)
 		return
@@ -279,13 +275,9 @@ func (s *Scanner) open(array bool) {
 	}
 }
 
-// close leaves the innermost container at the bracket b[i].
-func (s *Scanner) close(i int, array bool) {
-	mayEnd := s.state == wantComma || s.state == wantFirstItem || s.state == wantFirstKey
-	if !mayEnd || s.array != array {
-		s.unexpected(i)
-		return
-	}
+// close leaves the innermost container, whose closing bracket is at index i.
+func (s *Scanner) close(i int) {
+	array := s.array
 	s.start = s.base + int64(i)
 	s.depth--
 	s.array = s.arrays[s.depth/64]>>(s.depth%64)&1 == 1

@@ -291,10 +291,10 @@ func TestLimits(t *testing.T) {
 	f(`123456`, ScalarTooLong, 0)
 	f(`[false]`, 0, 0)
 	f(`{"a":1,"b":{"c":1,"d":2}}`, 0, 0)
-	f(`{"a":1,"b":{"c":1,"d":2},"e":1}`, TooManyMembers, 25)
+	f(`{"a":1,"b":{"c":1,"d":2},"e":1}`, TooManyMembers, 24)
 	f(`[1,[1,2,3],3]`, 0, 0)
-	f(`[1,[1,2,3],3,4]`, TooManyItems, 13)
-	f(`[1,[1,2,3,[]],3]`, TooManyItems, 10)
+	f(`[1,[1,2,3],3,4]`, TooManyItems, 12)
+	f(`[1,[1,2,3,[]],3]`, TooManyItems, 9)
 }
 
 func TestLimitsDefaultsAndCeilings(t *testing.T) {

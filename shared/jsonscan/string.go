@@ -35,7 +35,7 @@ func (s *Scanner) key(b []byte, i int) int {
 			return end + 1
 		}
 	}
-	return s.text(b, i)
+	return s.text(b, i, i)
 }
 
 // endKey reports a member name; next is the index after its closing quote.
@@ -47,13 +47,33 @@ func (s *Scanner) endKey(name []byte, next int) {
 	}
 }
 
-// text reads a string from b[i:], in pieces: what stands between escapes in place, escapes decoded.
-func (s *Scanner) text(b []byte, i int) int {
-	if s.pending != whole {
-		i = s.resume(b, i)
+// value reads a string value from b[i:], after its opening quote.
+func (s *Scanner) value(b []byte, i int) int {
+	end := ascii(b, i)
+	if end == len(b) || b[end] != '"' || end-i > s.limits.StringBytes {
+		return s.text(b, i, end)
 	}
-	for i < len(b) && s.err == nil {
-		from := i
+	// The string lies whole in the chunk, and is reported as it stands.
+	if s.skipTo == noSkip {
+		if end > i {
+			s.offset = s.base + int64(end)
+			s.handler.Text(b[i:end])
+		}
+		s.offset = s.base + int64(end+1)
+		s.handler.TextEnd()
+	}
+	s.endValue()
+	return end + 1
+}
+
+// text reads a string from b[from:], in pieces: what stands between escapes in place, escapes decoded. b[from:i] has been
+// found to be content that stands for itself.
+func (s *Scanner) text(b []byte, from, i int) int {
+	if s.pending != whole {
+		from = s.resume(b, from)
+		i = from
+	}
+	for from < len(b) && s.err == nil {
 		i = wellFormed(b, i)
 		if i > from && !s.piece(b[from:i], i) {
 			return i
@@ -74,8 +94,9 @@ func (s *Scanner) text(b []byte, i int) int {
 			s.pending = inSequence
 			i = s.resume(b, i)
 		}
+		from = i
 	}
-	return i
+	return from
 }
 
 // piece passes on a piece of the string, if the string is not yet too long. next is the index after what it was read from.

@@ -11,8 +11,9 @@ import (
 	sdk "github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go"
 )
 
+func init() { Serve((&policy{}).factory()) } // once in a process
+
 func TestServe(t *testing.T) {
-	Serve((&policy{}).factory())
 	factory, err := sdk.NewHttpFilterFactory(&envoyConfig{}, FilterName, []byte(policyOnly))
 	require.NoError(t, err)
 	require.NotNil(t, factory)

@@ -44,12 +44,16 @@
 //     and recorded through a stream's handle on that stream's thread.
 //   - A key of the filter state can be written once. It is written when the
 //     stream completes, which is before the access log.
+//   - A local reply, and a request that goes on, may run the stream's last
+//     callbacks before the call returns.
 //   - A callout to a cluster without a healthy host cannot be started. One that
 //     cannot connect, is reset or timed out comes back as an answer that Envoy
 //     made up, 503 or 504; it is told from a service's own by the missing
 //     x-envoy-upstream-service-time.
 //   - A configuration is created by `envoy --mode validate` too: nothing there
 //     may touch the network. It is destroyed on whichever thread lets go last.
+//   - Go's scheduler knows nothing of Envoy's --concurrency. [Serve] bounds it to
+//     the threads that call Go; INLET_GOMAXPROCS sets another bound.
 //   - Only one Go library can be loaded into a process, and it stays until the
 //     process ends: a new version of the module needs a (hot) restart.
 package module

@@ -3,12 +3,14 @@ package module
 import (
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
 	"github.com/inlet-proxy/inlet/shared/filter"
 	"github.com/inlet-proxy/inlet/shared/llm"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -426,4 +428,34 @@ func TestArena(t *testing.T) {
 	a.copy(viewString("b"))
 	a.reset()
 	require.Equal(t, arenaBlock, cap(a.block))
+}
+
+// All workers use one configuration at once.
+func TestManyWorkers(t *testing.T) {
+	p := renames()
+	c, e := load(t, policyOnly, p)
+	const workers, exchanges = 8, 200
+	totals := make([]recorded, workers)
+	var all sync.WaitGroup
+	for w := range workers {
+		totals[w] = recorded{}
+		all.Go(func() {
+			for range exchanges {
+				s := open(t, c, e)
+				s.metrics = totals[w]
+				s.filter.OnRequestHeaders(s.request, false)
+				s.data(false, chat[:12])
+				s.data(true, chat[12:])
+				assert.Equal(t, renamed, s.buffered.String())
+				s.respond(true, [2]string{":status", "200"})
+				s.end()
+			}
+		})
+	}
+	all.Wait()
+	var n int64
+	for _, m := range totals {
+		n += m["inlet_request_total{llama,pool,ok}"]
+	}
+	require.EqualValues(t, workers*exchanges, n)
 }

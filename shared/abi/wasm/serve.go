@@ -1,11 +1,10 @@
 package wasm
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
+	"fmt"
 	"hash/fnv"
-	mathrand "math/rand/v2"
+	"math/rand/v2"
 	"strconv"
 	"time"
 
@@ -85,7 +84,7 @@ func (p *plugin) OnPluginStart(size int) types.OnPluginStartStatus {
 func (p *plugin) deps() *filter.Deps {
 	return &filter.Deps{
 		Now:      time.Now,
-		Rand:     newRand(),
+		Rand:     rand.Uint64, // ChaCha8, which the runtime seeds from the host's randomness
 		Store:    sharedData{},
 		Counters: p.ledger,
 		Snapshot: p.snapshot,
@@ -181,18 +180,7 @@ func announce(c *chain.Chain, doc []byte) {
 }
 
 // newWorkerID is random, since the host tells a VM nothing that sets it apart.
-func newWorkerID() string {
-	var b [8]byte
-	rand.Read(b[:]) // never fails: the runtime aborts instead
-	return hex.EncodeToString(b[:])
-}
-
-// newRand returns a generator of its own for this VM, unpredictable to clients.
-func newRand() func() uint64 {
-	var seed [32]byte
-	rand.Read(seed[:])
-	return mathrand.NewChaCha8(seed).Uint64
-}
+func newWorkerID() string { return fmt.Sprintf("%016x", rand.Uint64()) }
 
 func log(level filter.Level, message string) {
 	switch level {

@@ -669,3 +669,19 @@ func TestLogPerRequest(t *testing.T) {
 	require.Equal(t, []any{"request", "a1", "/v1/chat/completions", 200.0, "llama", float64(len(hello))}, []any{gjson.Get(line, "msg").Value(),
 		gjson.Get(line, "replica").Value(), gjson.Get(line, "path").Value(), gjson.Get(line, "status").Value(), gjson.Get(line, "model").Value(), gjson.Get(line, "bodyBytes").Value()})
 }
+
+// TestNothingIsKept: buffers are used again for the next request; what an answer's headers say must not change with them.
+// net/http may write headers only after the handler has returned.
+func TestNothingIsKept(t *testing.T) {
+	server := sim.New(sim.Config{})
+	var answers []*httptest.ResponseRecorder
+	for i := range 20 {
+		answer := httptest.NewRecorder()
+		body := fmt.Sprintf(`{"model":"model-%02d","prompt":"x"}`, i)
+		server.ServeHTTP(answer, httptest.NewRequest(http.MethodPost, "/v1/completions", strings.NewReader(body)))
+		answers = append(answers, answer)
+	}
+	for i, answer := range answers {
+		require.Equal(t, fmt.Sprintf("model-%02d", i), answer.Header().Get("x-modelsim-model"))
+	}
+}

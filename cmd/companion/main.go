@@ -3,7 +3,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -53,11 +52,7 @@ func command() *cobra.Command {
 				return err
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "companion listening on", listener.Addr())
-			err = run(cmd.Context(), cfg, listener, log)
-			if errors.Is(err, context.Canceled) {
-				return nil
-			}
-			return err
+			return run(cmd.Context(), cfg, listener, log)
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "", "configuration file (YAML or JSON)")

@@ -47,7 +47,8 @@ type Counter interface {
 	Value() int64
 }
 
-// Counters opens counters by name: the same name is the same counter, in every worker. Open never returns nil.
+// Counters opens counters by name: the same name is the same counter, in every worker. Open never returns nil. A counter stays for good,
+// so names come from what the operator runs (addresses of replicas) and never from what a client sends.
 type Counters interface {
 	Open(name string) Counter
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -221,20 +222,20 @@ func TestRunIsQuickAndBounded(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		r := relay.New(relay.Options{Interval: 20 * time.Millisecond})
-		n := 0
+		var n atomic.Int64
 		changed := make(chan struct{}, 1)
-		go r.Run(ctx, changed, func(time.Time) []endpoint.Pool { return queue(n) })
+		go r.Run(ctx, changed, func(time.Time) []endpoint.Pool { return queue(int(n.Load())) })
 		have := poll(t, r, nil, time.Second)
 		time.Sleep(50 * time.Millisecond)
 
-		n++
+		n.Add(1)
 		began := time.Now()
 		changed <- struct{}{}
 		have = poll(t, r, have, time.Second)
 		require.Zero(t, time.Since(began), "after a silence: at once")
 
 		for range 1000 { // a change each millisecond
-			n++
+			n.Add(1)
 			select {
 			case changed <- struct{}{}:
 			default:
@@ -243,7 +244,7 @@ func TestRunIsQuickAndBounded(t *testing.T) {
 		}
 		time.Sleep(20 * time.Millisecond)
 		last := poll(t, r, have, time.Second)
-		require.Equal(t, n, last.Pools[0].Endpoints[0].Gauges.Waiting, "the last state arrives")
+		require.EqualValues(t, n.Load(), last.Pools[0].Endpoints[0].Gauges.Waiting, "the last state arrives")
 		require.InDelta(t, 50, last.Version-have.Version, 2)
 	})
 }

@@ -371,3 +371,21 @@ func TestOverHTTP(t *testing.T) {
 	_, _, err = s.get(context.Background(), address, "/moved")
 	require.EqualError(t, err, "GET /moved: status 302")
 }
+
+// One scrape of 64 KB over a socket, the fake replica's work included.
+func BenchmarkScrape(b *testing.B) {
+	text := large()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(text) }))
+	defer server.Close()
+	s, err := New(map[string]string{"llama": "vllm"}, Options{Interval: interval, Timeout: timeout, Path: "/metrics"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := s.scrape(context.Background(), vllm, strings.TrimPrefix(server.URL, "http://")); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -186,10 +186,10 @@ func (s *Stream) standing() Action {
 	switch s.state {
 	case reading, waiting:
 		return Hold
-	case refused:
-		return Replied
+	case released:
+		return Continue
 	}
-	return Continue
+	return Replied // also when the reply ended the exchange at once
 }
 
 // release applies the effects and lets the request go on.

@@ -85,6 +85,9 @@ var requests = []struct {
 	{"chat, huge", Chat, `{"max_tokens":99999999999999999999999}`, facts{MaxTokens: 1<<31 - 1}},
 	{"chat, hugest", Chat, `{"max_tokens":1e999}`, facts{MaxTokens: 1<<31 - 1}},
 	{"chat, not numbers", Chat, `{"max_tokens":true,"stream":"true","stream_options":{"include_usage":1}}`, facts{}},
+	{"chat, stream options of other shapes", Chat, `{"stream_options":[{"include_usage":true},true]}`, facts{}},
+	{"chat, include_usage nested", Chat, `{"stream_options":{"include_usage":{"include_usage":true}}}`, facts{}},
+	{"chat, include_usage an array", Chat, `{"stream_options":{"include_usage":[true]}}`, facts{}},
 	{"chat, look-alikes", Chat, `{"metadata":{"model":"no","stream":true,"messages":[{"content":"no"}]},"stream_options":{"x":{"include_usage":true},"y":[true],"include_usage":false},
 		"user":"model","messages":[{"content":"a","model":"no","metadata":{"content":"no"},"role":{"text":"no"}}],"model":"yes","x":[{"model":"no"}],"model ":"no","Model":"no"}`,
 		facts{Model: "yes", HasModel: true, ModelIsString: true, Raw: `"yes"`, Prompt: "a", PromptBytes: 1}},
@@ -259,6 +262,22 @@ func TestResetForgets(t *testing.T) {
 			require.Equal(t, c.want.Repeated, q.Repeated)
 			require.Equal(t, c.want.IncludeUsage, q.IncludeUsage)
 		}
+	}
+}
+
+// One huge prompt must not hold its memory for ever.
+func TestResetLetsGoOfHugePrompts(t *testing.T) {
+	r := new(RequestScanner)
+	for _, c := range []struct {
+		size int
+		keep bool
+	}{{keepPrompt / 2, true}, {2 * keepPrompt, false}} {
+		r.Reset(Completions, Want{Prompt: true}, jsonscan.Limits{})
+		require.NoError(t, r.Feed([]byte(`{"prompt":"`+strings.Repeat("x", c.size)+`"}`)))
+		require.NoError(t, r.End())
+		require.Len(t, r.Request().Prompt, c.size)
+		r.Reset(Completions, Want{Prompt: true}, jsonscan.Limits{})
+		require.Equal(t, c.keep, cap(r.Request().Prompt) > 0)
 	}
 }
 

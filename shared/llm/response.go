@@ -28,7 +28,6 @@ type ResponseScanner struct {
 	emit   func(*sse.Event)
 	offset int64 // of the next event's first byte in the stream
 	n      int   // events with data
-	done   bool
 	broken error
 }
 
@@ -40,7 +39,6 @@ func (r *ResponseScanner) Reset(api API, stream bool) {
 	r.stream = stream
 	r.offset = 0
 	r.n = 0
-	r.done = false
 	r.broken = nil
 	r.reader = responseReader{
 		json:    &r.json,
@@ -57,36 +55,20 @@ func (r *ResponseScanner) Reset(api API, stream bool) {
 // Feed reads the next bytes of the answer.
 func (r *ResponseScanner) Feed(chunk []byte) {
 	r.reader.spans = r.reader.spans[:0]
-	switch {
-	case r.done:
-	case r.stream:
-		if err := r.events.Feed(chunk, r.emit); err != nil {
-			r.fail(err)
-			r.done = true
-		}
-	default:
-		if err := r.json.Feed(chunk); err != nil {
-			r.fail(err)
-			r.done = true
-		}
+	if r.stream {
+		r.fail(r.events.Feed(chunk, r.emit))
+	} else {
+		r.fail(r.json.Feed(chunk))
 	}
 }
 
-// End says that the answer is complete.
+// End says that the answer is complete. It is called once.
 func (r *ResponseScanner) End() {
 	r.reader.spans = r.reader.spans[:0]
-	if r.done {
-		return
-	}
-	r.done = true
 	if r.stream {
-		if err := r.events.End(r.emit); err != nil {
-			r.fail(err)
-		}
-		return
-	}
-	if err := r.json.End(); err != nil {
-		r.fail(err)
+		r.fail(r.events.End(r.emit))
+	} else {
+		r.fail(r.json.End())
 	}
 }
 
@@ -107,24 +89,25 @@ func (r *ResponseScanner) Events() int { return r.n }
 // Broken returns the first thing that was wrong with the answer, or nil.
 func (r *ResponseScanner) Broken() error { return r.broken }
 
+// fail keeps the first error, if err is one.
 func (r *ResponseScanner) fail(err error) {
 	if r.broken == nil {
 		r.broken = err
 	}
 }
 
-// errCut says that the last event has no empty line after it: the stream was cut, or the server is careless.
+// errCut says that the last event has no empty line after it: the stream was cut. (After "[DONE]" it does not matter.)
 var errCut = errors.New("the stream ended within an event")
 
 // event reads one event of a stream.
 func (r *ResponseScanner) event(e *sse.Event) {
 	start := r.offset
 	r.offset += int64(len(e.Raw))
-	if e.Incomplete && e.HasData {
-		r.fail(errCut)
-	}
 	if !e.HasData || string(e.Data) == "[DONE]" {
 		return
+	}
+	if e.Incomplete {
+		r.fail(errCut)
 	}
 	r.n++
 	r.json.Reset(&r.reader, jsonscan.Limits{})

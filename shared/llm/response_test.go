@@ -92,6 +92,7 @@ data: [DONE]
 	{"chat stream, a bad event", Chat, true, "data: {\"model\":\"a\"}\n\ndata: {\"model\"\n\ndata: \"b\"\n\ndata: 7\n\ndata: {\"usage\":{\"prompt_tokens\":5}}\n\ndata: {,}\n\n",
 		reading{usage: Usage{true, 5, 0, 5, 0}, model: "a", names: []string{`"a"`}, events: 6, broken: "event 2: invalid JSON: unexpected end at byte 8"}},
 	{"chat stream, tail of nothing", Chat, true, "data: [DONE]\n\n: bye", reading{}},
+	{"chat stream, no empty line after the end", Chat, true, "data: {\"model\":\"a\"}\n\ndata: [DONE]\n", reading{model: "a", names: []string{`"a"`}, events: 1}},
 	{"completions", Completions, false, `{"id":"cmpl-1","object":"text_completion","model":"m","choices":[{"text":"x"}],"usage":{"prompt_tokens":3,"total_tokens":10,"completion_tokens":7}}`,
 		reading{usage: Usage{true, 3, 7, 10, 0}, model: "m", names: []string{`"m"`}}},
 	{"embeddings", Embeddings, false, `{"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.1,-2.5e-3]}],"model":"e5","usage":{"prompt_tokens":8,"total_tokens":8}}`,

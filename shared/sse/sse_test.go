@@ -192,7 +192,7 @@ func TestLongEvents(t *testing.T) {
 
 func TestReset(t *testing.T) {
 	s := &Splitter{MaxEvent: 100}
-	for _, left := range []string{"data: a\nid: 1\nevent: x", "data: a\r", "data: a\r\n\r", "data: a\r\r", strings.Repeat("a", 200), "\xef\xbb"} {
+	for _, left := range []string{"data: a\ndata: b\nid: 1\nevent: x", "data: a\r", "data: a\r\n\r", "data: a\r\r", strings.Repeat("a", 200), "\xef\xbb"} {
 		s.Reset()
 		_ = s.Feed([]byte(left), func(*Event) {})
 		s.Reset()
@@ -203,6 +203,20 @@ func TestReset(t *testing.T) {
 		require.Equal(t, []string{"|x||\xef\xbb\xbfdata: x\n\n"}, got, left)
 		require.Equal(t, 100, s.MaxEvent)
 	}
+}
+
+// One huge event must not hold its memory for ever.
+func TestResetLetsGoOfHugeEvents(t *testing.T) {
+	s := new(Splitter)
+	long := bytes.Repeat([]byte("x"), 100<<10)
+	n := 0
+	for _, chunk := range [][]byte{[]byte("data: "), long, []byte("\ndata: "), long, []byte("\n\n")} {
+		require.NoError(t, s.Feed(chunk, func(e *Event) { n += len(e.Data) }))
+	}
+	require.Equal(t, 2*len(long)+1, n)
+	s.Reset()
+	require.Zero(t, cap(s.held))
+	require.Zero(t, cap(s.joined))
 }
 
 // reference reads a whole stream in the words of the specification: lines first, then fields.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -44,6 +45,10 @@ func run(ctx context.Context, cfg *Config, listener net.Listener, log *slog.Logg
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
+
+	var silent unusedConns
+	server.ConnState = silent.note
+	server.RegisterOnShutdown(silent.close)
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -83,6 +88,40 @@ func run(ctx context.Context, cfg *Config, listener net.Listener, log *slog.Logg
 		return nil
 	})
 	return group.Wait()
+}
+
+// unusedConns are the connections on which no request came yet. Clients open some ahead of need, and http.Server.Shutdown would wait for
+// them as for open calls.
+type unusedConns struct {
+	mu     sync.Mutex
+	conns  map[net.Conn]bool
+	closed bool
+}
+
+func (u *unusedConns) note(c net.Conn, state http.ConnState) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if state != http.StateNew {
+		delete(u.conns, c)
+		return
+	}
+	if u.closed {
+		c.Close()
+		return
+	}
+	if u.conns == nil {
+		u.conns = make(map[net.Conn]bool)
+	}
+	u.conns[c] = true
+}
+
+func (u *unusedConns) close() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.closed = true
+	for c := range u.conns {
+		c.Close()
+	}
 }
 
 func targetsOf(a *discover.Assignment) []scrape.Target {

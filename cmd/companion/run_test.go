@@ -275,6 +275,13 @@ func TestShutdownWithOpenCalls(t *testing.T) {
 	for open := ""; !strings.Contains(open, "inlet_companion_open_calls 4\n"); {
 		_, open = c.get("/metrics")
 	}
+	ahead, err := net.Dial("tcp", strings.TrimPrefix(c.url, "http://")) // opened ahead of need: nobody waits for that
+	require.NoError(t, err)
+	defer ahead.Close()
+	after := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // a new connection, accepted after that one
+	resp, err := after.Get(c.url + "/healthz")
+	require.NoError(t, err)
+	resp.Body.Close()
 	began := time.Now()
 	require.NoError(t, c.stop())
 	require.Less(t, time.Since(began), lastCalls)

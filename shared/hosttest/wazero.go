@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,7 +27,9 @@ func BuildWasm(pkg string) ([]byte, error) {
 	}
 	defer os.RemoveAll(dir)
 	file := filepath.Join(dir, "plugin.wasm")
-	build := exec.Command("go", "build", "-buildmode=c-shared", "-o", file, pkg)
+	// Without the revision in it the same code gives the same bytes, which the
+	// cache of compiled code knows again.
+	build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-buildmode=c-shared", "-o", file, pkg)
 	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOFLAGS=")
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build %s: %w\n%s", pkg, err, out)
@@ -42,12 +45,14 @@ type WazeroHost struct {
 	compiled wazero.CompiledModule
 }
 
-// Wazero returns the host that runs the plugin. The compiled code is cached on
-// disk, in the user's cache directory.
+// Wazero returns the host that runs the plugin. The compiled code of the last
+// few plugins is cached on disk, in the user's cache directory.
 func Wazero(ctx context.Context, plugin []byte) (*WazeroHost, error) {
 	config := wazero.NewRuntimeConfig()
 	if dir, err := os.UserCacheDir(); err == nil {
-		cache, err := wazero.NewCompilationCacheWithDir(filepath.Join(dir, "inlet", "wazero"))
+		dir = filepath.Join(dir, "inlet", "wazero")
+		prune(dir)
+		cache, err := wazero.NewCompilationCacheWithDir(dir)
 		if err != nil {
 			return nil, err
 		}
@@ -58,6 +63,26 @@ func Wazero(ctx context.Context, plugin []byte) (*WazeroHost, error) {
 		return nil, errors.Join(err, h.Close())
 	}
 	return h, nil
+}
+
+// keptPlugins is how many compiled plugins stay in the cache, of about 20 MB
+// each. wazero itself would keep all for ever.
+const keptPlugins = 6
+
+// prune deletes the oldest files of the cache. Whoever misses one compiles it
+// again, so mistakes do no harm.
+func prune(dir string) {
+	files, _ := filepath.Glob(filepath.Join(dir, "*", "*"))
+	age := map[string]time.Time{}
+	for _, f := range files {
+		if info, err := os.Stat(f); err == nil && info.Mode().IsRegular() {
+			age[f] = info.ModTime()
+		}
+	}
+	slices.SortFunc(files, func(a, b string) int { return age[b].Compare(age[a]) })
+	for _, f := range files[min(keptPlugins, len(files)):] {
+		os.Remove(f)
+	}
 }
 
 func (h *WazeroHost) prepare(plugin []byte) error {

@@ -23,13 +23,16 @@ func (s *service) answer() *Answer {
 	return a
 }
 
-// reply is the answer to a callout. Envoy's own client never says "no answer":
-// a timeout is a 504 and a cut connection a 503 that it made up itself
-// (source/common/http/async_client_impl.cc, sendLocalReply).
+// reply is the answer to a callout. Envoy's client says "no answer" only when
+// one broke off: a timeout is a 504 and a broken connection a 503 that it made
+// up itself (source/common/http/async_client_impl.cc, sendLocalReply), to be
+// told by the header that only true answers get.
 type reply struct {
-	headers Headers // with :status
+	headers Headers // with :status; none if the answer broke off
 	body    []byte
 }
+
+const serviceTime = "x-envoy-upstream-service-time"
 
 func localReply(status int, body string) *reply {
 	return &reply{Headers{{":status", strconv.Itoa(status)}, {"content-type", "text/plain"}}, []byte(body)}
@@ -63,7 +66,10 @@ func (a *Answer) reply(timeout time.Duration) (*reply, time.Duration) {
 	case a.Fail == "reset":
 		return localReply(503, "upstream connect error or disconnect/reset before headers. reset reason: connection termination"), a.Delay
 	}
-	headers := Headers{{":status", strconv.Itoa(a.Status)}}
+	if a.Fail == "cut" {
+		return &reply{}, a.Delay
+	}
+	headers := Headers{{":status", strconv.Itoa(a.Status)}, {serviceTime, strconv.Itoa(int(a.Delay.Milliseconds()))}}
 	return &reply{append(headers, headersOf(a.Headers)...), []byte(a.Body)}, a.Delay
 }
 
@@ -153,7 +159,7 @@ func (c *companion) call(path string, timeout time.Duration, deliver func(*reply
 		}
 	}
 	send := once(func() *reply {
-		return &reply{Headers{{":status", "200"}, {"content-type", endpoint.ContentType}}, endpoint.Append(nil, c.snapshot)}
+		return &reply{Headers{{":status", "200"}, {serviceTime, "1"}, {"content-type", endpoint.ContentType}}, endpoint.Append(nil, c.snapshot)}
 	})
 	if since := u.Query().Get("since"); strings.TrimSpace(since) != c.snapshot.ID() {
 		c.g.clock.after(time.Millisecond, send)

@@ -137,7 +137,7 @@ func (a *Answer) complete() error {
 	if a.Status == 0 {
 		a.Status = 200
 	}
-	return oneOf("fail", a.Fail, "timeout", "reset")
+	return oneOf("fail", a.Fail, "timeout", "reset", "cut")
 }
 
 // oneOf refuses a word that is neither empty nor listed.

@@ -211,10 +211,18 @@ func (s *nativeStream) Call(c *filter.Call) error {
 		if s.chain == nil {
 			return // the exchange ended meanwhile
 		}
-		status, _ := r.headers.Get(":status")
-		code, _ := strconv.Atoi(status)
-		s.guest.w.enter(func() { s.chain.Reply(&filter.Reply{Status: code, Body: r.body}) })
+		s.guest.w.enter(func() { s.chain.Reply(r.read()) })
 	})
+}
+
+// read is the reply as a filter sees it.
+func (r *reply) read() *filter.Reply {
+	status, _ := r.headers.Get(":status")
+	if _, answered := r.headers.Get(serviceTime); !answered {
+		return &filter.Reply{Err: errors.New("no answer: " + status)}
+	}
+	code, _ := strconv.Atoi(status)
+	return &filter.Reply{Status: code, Body: r.body}
 }
 
 // ResumeRequest implements chain.Host.

@@ -66,7 +66,8 @@ type Answer struct {
 	Headers map[string]string `yaml:"headers"`
 	Body    string            `yaml:"body"`
 	Delay   time.Duration     `yaml:"delay"`
-	// Fail: "timeout" never answers, "reset" cuts the connection.
+	// Fail: "timeout" never answers, "reset" cuts the connection before the
+	// answer, "cut" in the middle of it.
 	Fail string `yaml:"fail"`
 }
 

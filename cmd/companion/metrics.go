@@ -1,22 +1,20 @@
 package main
 
 import (
-	"bytes"
-	"fmt"
-	"maps"
 	"net/http"
-	"slices"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
 	"github.com/inlet-proxy/inlet/cmd/companion/relay"
 	"github.com/inlet-proxy/inlet/cmd/companion/scrape"
+	"github.com/inlet-proxy/inlet/shared/endpoint"
 )
 
-// metrics serves /metrics, in the text exposition format of Prometheus (0.0.4). The names inference_pool_* are those of the Gateway API
-// Inference Extension, which dashboards and autoscalers of this field read already.
+// metrics collects what /metrics serves, from the parts that know it. The names inference_pool_* are those of the Gateway API Inference
+// Extension, which dashboards and autoscalers of this field read already.
 type metrics struct {
 	scraper        *scrape.Scraper
 	relay          *relay.Relay
@@ -24,129 +22,107 @@ type metrics struct {
 	loaded, failed atomic.Uint64 // endpoint files
 }
 
-func (m *metrics) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	var e exposition
-	m.pools(&e)
-	m.scrapes(&e)
-	m.proxies(&e)
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-	_, _ = w.Write(e.Bytes())
+func (m *metrics) handler() http.Handler {
+	r := prometheus.NewRegistry()
+	r.MustRegister(m)
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
 }
 
-func (m *metrics) pools(e *exposition) {
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
+}
+
+var (
+	endpointsDesc = describe("inlet_companion_endpoints", "Replicas of the pool.", "pool")
+	staleDesc     = describe("inlet_companion_stale_endpoints", "Replicas whose gauges are unknown or too old to count.", "pool")
+	readyDesc     = describe("inference_pool_ready_pods", "Ready replicas of the pool.", "name")
+	queueDesc     = describe("inference_pool_average_queue_size",
+		"Mean number of requests in a replica's queue, over the replicas with fresh gauges.", "name")
+	kvDesc = describe("inference_pool_average_kv_cache_utilization",
+		"Mean share (0 to 1) of the KV cache in use, over the replicas with fresh gauges.", "name")
+	runningDesc = describe("inlet_companion_average_running_requests",
+		"Mean number of requests that a replica works on, over the replicas with fresh gauges.", "pool")
+	pollersDesc = describe("inlet_companion_pollers", "Pollers at work, one for each replica of each pool.")
+
+	scrapesDesc = describe("inlet_companion_scrapes_total",
+		"Scrapes by result: ok, incomplete (the replica answered, a metric was missing), failed.", "pool", "result")
+	tookDesc  = describe("inlet_companion_scrape_duration_seconds_total", "Time that all scrapes took together.", "pool")
+	filesDesc = describe("inlet_companion_endpoint_files_total", "Endpoint files read, by result: loaded, failed.", "result")
+
+	versionDesc = describe("inlet_companion_snapshot_version", "Version of the current snapshot, 0 before the first.")
+	workersDesc = describe("inlet_companion_workers", "Workers of proxies that hold a lease.")
+	openDesc    = describe("inlet_companion_open_calls", "Long polls that wait.")
+	sentDesc    = describe("inlet_companion_sent_bytes_total", "Bytes of the snapshots sent.")
+	callsDesc   = describe("inlet_companion_calls_total",
+		"Answers to proxies: snapshot, unchanged, early (there was no snapshot yet).", "answer")
+)
+
+// Describe describes nothing, which makes the collector an unchecked one: which pools there are changes.
+func (m *metrics) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	pools := m.scraper.Pools(time.Now())
-	type totals struct{ ready, fresh, waiting, running, kv float64 }
-	sums := make([]totals, len(pools))
 	pollers := 0
-	for i, p := range pools {
-		t := &sums[i]
+	for _, p := range pools {
 		pollers += len(p.Endpoints)
-		for _, ep := range p.Endpoints {
-			if ep.Ready {
-				t.ready++
-			}
-			if g := ep.Gauges; g.Known && g.Age < m.stale {
-				t.fresh++
-				t.waiting += float64(g.Waiting)
-				t.running += float64(g.Running)
-				t.kv += g.KVUse
-			}
-		}
+		m.collectPool(ch, p)
 	}
-
-	e.family("inlet_companion_endpoints", "gauge", "Replicas of the pool.")
-	for _, p := range pools {
-		e.sample(float64(len(p.Endpoints)), "pool", p.Name)
-	}
-	e.family("inlet_companion_stale_endpoints", "gauge", "Replicas whose gauges are unknown or too old to count.")
-	for i, p := range pools {
-		e.sample(float64(len(p.Endpoints))-sums[i].fresh, "pool", p.Name)
-	}
-	e.family("inference_pool_ready_pods", "gauge", "Ready replicas of the pool.")
-	for i, p := range pools {
-		e.sample(sums[i].ready, "name", p.Name)
-	}
-	mean := func(name, help, label string, of func(totals) float64) {
-		e.family(name, "gauge", help)
-		for i, p := range pools {
-			if t := sums[i]; t.fresh > 0 { // no mean of nothing: a pool that says nothing must not look idle to an autoscaler
-				e.sample(of(t)/t.fresh, label, p.Name)
-			}
-		}
-	}
-	mean("inference_pool_average_queue_size", "Mean number of requests in a replica's queue, over the replicas with fresh gauges.", "name", func(t totals) float64 { return t.waiting })
-	mean("inference_pool_average_kv_cache_utilization", "Mean share (0 to 1) of the KV cache in use, over the replicas with fresh gauges.", "name", func(t totals) float64 { return t.kv })
-	mean("inlet_companion_average_running_requests", "Mean number of requests that a replica works on, over the replicas with fresh gauges.", "pool", func(t totals) float64 { return t.running })
-
-	e.family("inlet_companion_pollers", "gauge", "Pollers at work, one for each replica of each pool.")
-	e.sample(float64(pollers))
+	gauge(ch, pollersDesc, float64(pollers))
+	m.collectScrapes(ch)
+	m.collectCalls(ch)
 }
 
-func (m *metrics) scrapes(e *exposition) {
-	stats := m.scraper.Stats()
-	pools := slices.Sorted(maps.Keys(stats))
-	e.family("inlet_companion_scrapes_total", "counter", "Scrapes by result: ok, incomplete (the replica answered, a metric was missing), failed.")
-	for _, p := range pools {
-		e.sample(float64(stats[p].OK), "pool", p, "result", "ok")
-		e.sample(float64(stats[p].Incomplete), "pool", p, "result", "incomplete")
-		e.sample(float64(stats[p].Failed), "pool", p, "result", "failed")
+func (m *metrics) collectPool(ch chan<- prometheus.Metric, p endpoint.Pool) {
+	var ready, fresh, waiting, running, kv float64
+	for _, ep := range p.Endpoints {
+		if ep.Ready {
+			ready++
+		}
+		if g := ep.Gauges; g.Known && g.Age < m.stale {
+			fresh++
+			waiting += float64(g.Waiting)
+			running += float64(g.Running)
+			kv += g.KVUse
+		}
 	}
-	e.family("inlet_companion_scrape_duration_seconds_total", "counter", "Time that all scrapes took together.")
-	for _, p := range pools {
-		e.sample(stats[p].Took.Seconds(), "pool", p)
+	gauge(ch, endpointsDesc, float64(len(p.Endpoints)), p.Name)
+	gauge(ch, staleDesc, float64(len(p.Endpoints))-fresh, p.Name)
+	gauge(ch, readyDesc, ready, p.Name)
+	if fresh == 0 {
+		return // no mean of nothing: a pool that says nothing must not look idle to an autoscaler
 	}
-	e.family("inlet_companion_endpoint_files_total", "counter", "Endpoint files read, by result: loaded, failed.")
-	e.sample(float64(m.loaded.Load()), "result", "loaded")
-	e.sample(float64(m.failed.Load()), "result", "failed")
+	gauge(ch, queueDesc, waiting/fresh, p.Name)
+	gauge(ch, kvDesc, kv/fresh, p.Name)
+	gauge(ch, runningDesc, running/fresh, p.Name)
 }
 
-func (m *metrics) proxies(e *exposition) {
+func (m *metrics) collectScrapes(ch chan<- prometheus.Metric) {
+	for pool, s := range m.scraper.Stats() {
+		counter(ch, scrapesDesc, float64(s.OK), pool, "ok")
+		counter(ch, scrapesDesc, float64(s.Incomplete), pool, "incomplete")
+		counter(ch, scrapesDesc, float64(s.Failed), pool, "failed")
+		counter(ch, tookDesc, s.Took.Seconds(), pool)
+	}
+	counter(ch, filesDesc, float64(m.loaded.Load()), "loaded")
+	counter(ch, filesDesc, float64(m.failed.Load()), "failed")
+}
+
+func (m *metrics) collectCalls(ch chan<- prometheus.Metric) {
 	s := m.relay.Stats()
-	for _, one := range []struct {
-		name, kind, help string
-		value            float64
-	}{
-		{"inlet_companion_snapshot_version", "gauge", "Version of the current snapshot, 0 before the first.", float64(s.Version)},
-		{"inlet_companion_workers", "gauge", "Workers of proxies that hold a lease.", float64(s.Workers)},
-		{"inlet_companion_open_calls", "gauge", "Long polls that wait.", float64(s.Waiting)},
-		{"inlet_companion_sent_bytes_total", "counter", "Bytes of the snapshots sent.", float64(s.SentBytes)},
-	} {
-		e.family(one.name, one.kind, one.help)
-		e.sample(one.value)
-	}
-	e.family("inlet_companion_calls_total", "counter", "Answers to proxies: snapshot, unchanged, early (there was no snapshot yet).")
-	e.sample(float64(s.Sent), "answer", "snapshot")
-	e.sample(float64(s.Unchanged), "answer", "unchanged")
-	e.sample(float64(s.Early), "answer", "early")
+	gauge(ch, versionDesc, float64(s.Version))
+	gauge(ch, workersDesc, float64(s.Workers))
+	gauge(ch, openDesc, float64(s.Waiting))
+	counter(ch, sentDesc, float64(s.SentBytes))
+	counter(ch, callsDesc, float64(s.Sent), "snapshot")
+	counter(ch, callsDesc, float64(s.Unchanged), "unchanged")
+	counter(ch, callsDesc, float64(s.Early), "early")
 }
 
-// exposition writes the text format.
-type exposition struct {
-	bytes.Buffer
-	name string
+func gauge(ch chan<- prometheus.Metric, d *prometheus.Desc, v float64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 }
 
-func (e *exposition) family(name, kind, help string) {
-	e.name = name
-	fmt.Fprintf(e, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
-}
-
-var escapeLabel = strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`)
-
-// sample writes one sample of the family; labels are names and values in turn.
-func (e *exposition) sample(value float64, labels ...string) {
-	e.WriteString(e.name)
-	for i := 0; i < len(labels); i += 2 {
-		sep := ','
-		if i == 0 {
-			sep = '{'
-		}
-		fmt.Fprintf(e, `%c%s="%s"`, sep, labels[i], escapeLabel.Replace(labels[i+1]))
-	}
-	if len(labels) > 0 {
-		e.WriteByte('}')
-	}
-	e.WriteByte(' ')
-	e.WriteString(strconv.FormatFloat(value, 'g', -1, 64))
-	e.WriteByte('\n')
+func counter(ch chan<- prometheus.Metric, d *prometheus.Desc, v float64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
 }

@@ -136,7 +136,7 @@ func handler(scraper *scrape.Scraper, rel *relay.Relay, m *metrics) http.Handler
 	mux := http.NewServeMux()
 	mux.Handle(endpoint.SnapshotPath, rel)
 	mux.Handle(endpoint.SnapshotPath+".json", rel)
-	mux.Handle("GET /metrics", m)
+	mux.Handle("GET /metrics", m.handler())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, "ok")
 	})

@@ -237,13 +237,6 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-func TestLabelsAreEscaped(t *testing.T) {
-	var e exposition
-	e.family("m", "gauge", "h")
-	e.sample(1, "pool", "a\"b\\c\nd", "x", "y")
-	require.Equal(t, "# HELP m h\n# TYPE m gauge\nm{pool=\"a\\\"b\\\\c\\nd\",x=\"y\"} 1\n", e.String())
-}
-
 // A shutdown answers the proxies that wait, and does not take long.
 func TestShutdownWithOpenCalls(t *testing.T) {
 	a := newReplica(t)

@@ -38,25 +38,3 @@ const (
 	Error
 	Critical
 )
-
-// Values are the label values of one sample, in the order of the label names.
-// An array, so that recording allocates nothing.
-type Values [3]string
-
-// Metric takes samples. A counter and a gauge add n (a gauge's n may be
-// negative), a histogram records n.
-type Metric interface {
-	Record(n int64, v Values)
-}
-
-// Metrics defines metrics. At most three labels each. A label whose values a
-// client controls is capped by the implementation: after [MaxSeries] series of
-// one metric, further ones are counted under "other".
-type Metrics interface {
-	Counter(name string, labels ...string) Metric
-	Gauge(name string, labels ...string) Metric
-	Histogram(name string, labels ...string) Metric
-}
-
-// MaxSeries is the number of label combinations that one metric may have.
-const MaxSeries = 1000

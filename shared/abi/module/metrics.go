@@ -6,7 +6,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"unicode/utf8"
 
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
 	"github.com/inlet-proxy/inlet/shared/filter"
@@ -189,29 +188,10 @@ func (m *metric) add(v filter.Values) *series {
 		v[i] = strings.Clone(v[i])
 	}
 	for _, value := range v[:m.labels] {
-		s.tags = append(s.tags, printable(value))
+		s.tags = append(s.tags, filter.LabelValue(value))
 	}
 	next := maps.Clone(present)
 	next[v] = s
 	m.series.Store(&next)
 	return s
-}
-
-// maxValue is the length at which a label value is cut, in bytes.
-const maxValue = 128
-
-// printable returns a label value that no scraper stumbles over, whatever a
-// client made of it: the same as in the wasm build, where ';' ends a value.
-func printable(s string) string {
-	var b strings.Builder
-	for _, r := range s {
-		if r == ';' || r < ' ' || r == 0x7f || r == utf8.RuneError {
-			r = '_'
-		}
-		if b.Len()+utf8.RuneLen(r) > maxValue {
-			break
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
 }

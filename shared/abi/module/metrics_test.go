@@ -2,7 +2,6 @@ package module
 
 import (
 	"fmt"
-	"strings"
 	"sync"
 	"testing"
 
@@ -75,16 +74,6 @@ func TestSeriesOwnTheirStrings(t *testing.T) {
 	c.Record(1, filter.Values{"first"})
 	r.flush(s)
 	require.Equal(t, recorded{"c{first}": 2}, s.metrics)
-}
-
-func TestPrintable(t *testing.T) {
-	for in, want := range map[string]string{
-		"llama-3 8b/ä": "llama-3 8b/ä", "a;b=c": "a_b=c", "a\nb\x7f": "a_b_", "a\xffb": "a_b", "": "",
-		strings.Repeat("x", 200):         strings.Repeat("x", maxValue),
-		strings.Repeat("ä", 63) + "xäää": strings.Repeat("ä", 63) + "x",
-	} {
-		require.Equal(t, want, printable(in))
-	}
 }
 
 func TestRecordingAllocatesNothing(t *testing.T) {

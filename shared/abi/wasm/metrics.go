@@ -2,7 +2,6 @@ package wasm
 
 import (
 	"strings"
-	"unicode/utf8"
 
 	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm"
 
@@ -91,25 +90,7 @@ func (m *metric) seriesName(v *filter.Values) string {
 		b.WriteByte(';')
 		b.WriteString(label)
 		b.WriteByte('=')
-		writeValue(&b, v[i])
+		b.WriteString(filter.LabelValue(v[i]))
 	}
 	return b.String()
-}
-
-// maxValue is the length at which a label value is cut, in bytes.
-const maxValue = 128
-
-// writeValue writes a label value such that it ends where the next label
-// begins, and is valid UTF-8, whatever a client made of it.
-func writeValue(b *strings.Builder, s string) {
-	size := 0
-	for _, r := range s {
-		if r == ';' || r < ' ' || r == 0x7f || r == utf8.RuneError {
-			r = '_'
-		}
-		if size += utf8.RuneLen(r); size > maxValue {
-			return
-		}
-		b.WriteRune(r)
-	}
 }

@@ -104,7 +104,9 @@ func TestLayers(t *testing.T) {
 }
 
 // isFilter says whether a package is a filter's policy: not the list of all filters, and not a main.
-func isFilter(name string) bool { return under(name, "filters") && name != "filters" && path.Base(name) != "wasm" }
+func isFilter(name string) bool {
+	return under(name, "filters") && name != "filters" && path.Base(name) != "wasm"
+}
 
 func filterOf(name string) string { return strings.Split(name, "/")[1] }
 

@@ -78,9 +78,11 @@ const (
 )
 
 func start(t *testing.T, transport http.RoundTripper) *Scraper {
-	s, err := New(map[string]string{"llama": "vllm"}, Options{
-		Interval: interval, Timeout: timeout, Path: "/metrics", Health: "/health", Transport: transport,
-	})
+	return startPlans(t, transport, map[string]Plan{"llama": {Engine: "vllm"}})
+}
+
+func startPlans(t *testing.T, transport http.RoundTripper, plans map[string]Plan) *Scraper {
+	s, err := New(plans, Options{Interval: interval, Timeout: timeout, Models: 10 * time.Second, Transport: transport})
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
 	return s
@@ -296,7 +298,7 @@ func TestSetTargetsKeepsWhatStays(t *testing.T) {
 
 func TestTriedWaitsForEveryPool(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, err := New(map[string]string{"a": "vllm", "b": "vllm"}, Options{Interval: interval, Timeout: timeout, Transport: newFleet()})
+		s, err := New(map[string]Plan{"a": {Engine: "vllm"}, "b": {Engine: "sglang"}}, Options{Interval: interval, Timeout: timeout, Transport: newFleet()})
 		require.NoError(t, err)
 		defer s.Close()
 		require.Equal(t, []string{"pool a: its list of endpoints could not be read yet", "pool b: its list of endpoints could not be read yet"}, s.Missing())
@@ -314,15 +316,15 @@ func TestTriedWaitsForEveryPool(t *testing.T) {
 }
 
 func TestUnknownEngine(t *testing.T) {
-	_, err := New(map[string]string{"p": "vlm"}, Options{})
-	require.EqualError(t, err, `pool p: engine "vlm" is not one of vllm`)
+	_, err := New(map[string]Plan{"p": {Engine: "vlm"}}, Options{})
+	require.EqualError(t, err, `pool p: engine "vlm" is not one of jetstream, sglang, triton, triton-tensorrt-llm, trtllm, trtllm-serve, vllm, auto, custom`)
 }
 
 func TestCloseEndsThePollers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet()
 		f.set("a:1/metrics", answer{status: 200, after: time.Hour})
-		s, err := New(map[string]string{"llama": "vllm"}, Options{Interval: interval, Timeout: time.Minute, Path: "/metrics", Transport: f})
+		s, err := New(map[string]Plan{"llama": {Engine: "vllm"}}, Options{Interval: interval, Timeout: time.Minute, Transport: f})
 		require.NoError(t, err)
 		s.SetTargets("llama", targets("a:1"))
 		time.Sleep(interval)
@@ -355,7 +357,7 @@ func TestOverHTTP(t *testing.T) {
 	defer server.Close()
 	address := strings.TrimPrefix(server.URL, "http://")
 
-	s, err := New(map[string]string{"llama": "vllm"}, Options{Interval: time.Millisecond, Timeout: timeout, Path: "/metrics", Health: "/health"})
+	s, err := New(map[string]Plan{"llama": {Engine: "vllm"}}, Options{Interval: time.Millisecond, Timeout: timeout})
 	require.NoError(t, err)
 	defer s.Close()
 	s.SetTargets("llama", targets(address))
@@ -368,7 +370,7 @@ func TestOverHTTP(t *testing.T) {
 	require.Len(t, connections, 1)
 	mu.Unlock()
 
-	_, _, err = s.get(context.Background(), address, "/moved")
+	_, _, err = s.get(context.Background(), s.pools["llama"].plan, address, "/moved")
 	require.EqualError(t, err, "GET /moved: status 302")
 }
 
@@ -377,14 +379,15 @@ func BenchmarkScrape(b *testing.B) {
 	text := large()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(text) }))
 	defer server.Close()
-	s, err := New(map[string]string{"llama": "vllm"}, Options{Interval: interval, Timeout: timeout, Path: "/metrics"})
+	s, err := New(map[string]Plan{"llama": {Engine: "vllm"}}, Options{Interval: interval, Timeout: timeout})
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer s.Close()
+	p := &poller{key: key{strings.TrimPrefix(server.URL, "http://"), s.pools["llama"].plan, "vllm"}, mapping: compiled["vllm"]}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := s.scrape(context.Background(), vllm, strings.TrimPrefix(server.URL, "http://")); err != nil {
+		if _, err := s.scrape(context.Background(), p); err != nil {
 			b.Fatal(err)
 		}
 	}

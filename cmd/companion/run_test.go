@@ -113,7 +113,7 @@ func (c *companion) until(what string, wanted func(*endpoint.Snapshot) bool) {
 		switch status {
 		case http.StatusOK:
 			var err error
-			c.have, err = endpoint.Decode([]byte(body))
+			c.have, err = endpoint.Apply(c.have, []byte(body))
 			require.NoError(c.t, err)
 		case http.StatusNotModified, http.StatusServiceUnavailable:
 		default:
@@ -261,7 +261,7 @@ func TestShutdownWithOpenCalls(t *testing.T) {
 					calls <- resp.StatusCode
 					return
 				}
-				have, _ = endpoint.Decode(body)
+				have, _ = endpoint.Apply(have, body)
 			}
 		}()
 	}

@@ -19,7 +19,7 @@ type metrics struct {
 	scraper        *scrape.Scraper
 	relay          *relay.Relay
 	stale          time.Duration // gauges of that age count no more
-	loaded, failed atomic.Uint64 // endpoint files
+	loaded, failed atomic.Uint64 // lists of endpoints
 }
 
 func (m *metrics) handler() http.Handler {
@@ -42,19 +42,19 @@ var (
 		"Mean share (0 to 1) of the KV cache in use, over the replicas with fresh gauges.", "name")
 	runningDesc = describe("inlet_companion_average_running_requests",
 		"Mean number of requests that a replica works on, over the replicas with fresh gauges.", "pool")
-	pollersDesc = describe("inlet_companion_pollers", "Pollers at work, one for each replica of each pool.")
+	pollersDesc = describe("inlet_companion_pollers", "Pollers at work, one for each replica, however many pools it is in.")
 
 	scrapesDesc = describe("inlet_companion_scrapes_total",
 		"Scrapes by result: ok, incomplete (the replica answered, a metric was missing), failed.", "pool", "result")
 	tookDesc  = describe("inlet_companion_scrape_duration_seconds_total", "Time that all scrapes took together.", "pool")
-	filesDesc = describe("inlet_companion_endpoint_files_total", "Endpoint files read, by result: loaded, failed.", "result")
+	listsDesc = describe("inlet_companion_endpoint_lists_total", "Lists of endpoints from the pools' sources, by result: loaded, failed.", "result")
 
 	versionDesc = describe("inlet_companion_snapshot_version", "Version of the current snapshot, 0 before the first.")
 	workersDesc = describe("inlet_companion_workers", "Workers of proxies that hold a lease.")
 	openDesc    = describe("inlet_companion_open_calls", "Long polls that wait.")
-	sentDesc    = describe("inlet_companion_sent_bytes_total", "Bytes of the snapshots sent.")
+	sentDesc    = describe("inlet_companion_sent_bytes_total", "Bytes of the snapshots and deltas sent.")
 	callsDesc   = describe("inlet_companion_calls_total",
-		"Answers to proxies: snapshot, unchanged, early (there was no snapshot yet).", "answer")
+		"Answers to proxies: snapshot (whole), delta, unchanged, early (there was no snapshot yet).", "answer")
 )
 
 // Describe describes nothing, which makes the collector an unchecked one: which pools there are changes.
@@ -63,12 +63,10 @@ func (m *metrics) Describe(chan<- *prometheus.Desc) {}
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	pools := m.scraper.Pools(time.Now())
-	pollers := 0
 	for _, p := range pools {
-		pollers += len(p.Endpoints)
 		m.collectPool(ch, p)
 	}
-	gauge(ch, pollersDesc, float64(pollers))
+	gauge(ch, pollersDesc, float64(m.scraper.Pollers()))
 	m.collectScrapes(ch)
 	m.collectCalls(ch)
 }
@@ -104,8 +102,8 @@ func (m *metrics) collectScrapes(ch chan<- prometheus.Metric) {
 		counter(ch, scrapesDesc, float64(s.Failed), pool, "failed")
 		counter(ch, tookDesc, s.Took.Seconds(), pool)
 	}
-	counter(ch, filesDesc, float64(m.loaded.Load()), "loaded")
-	counter(ch, filesDesc, float64(m.failed.Load()), "failed")
+	counter(ch, listsDesc, float64(m.loaded.Load()), "loaded")
+	counter(ch, listsDesc, float64(m.failed.Load()), "failed")
 }
 
 func (m *metrics) collectCalls(ch chan<- prometheus.Metric) {
@@ -115,6 +113,7 @@ func (m *metrics) collectCalls(ch chan<- prometheus.Metric) {
 	gauge(ch, openDesc, float64(s.Waiting))
 	counter(ch, sentDesc, float64(s.SentBytes))
 	counter(ch, callsDesc, float64(s.Sent), "snapshot")
+	counter(ch, callsDesc, float64(s.Deltas), "delta")
 	counter(ch, callsDesc, float64(s.Unchanged), "unchanged")
 	counter(ch, callsDesc, float64(s.Early), "early")
 }

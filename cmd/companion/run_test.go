@@ -72,13 +72,13 @@ func startCompanion(t *testing.T, pools map[string]string) *companion {
 	cfg := defaultConfig()
 	cfg.Scrape.Interval = 20 * time.Millisecond
 	for name, eds := range pools {
-		cfg.Pools = append(cfg.Pools, PoolConfig{Name: name, EDS: eds, Engine: "vllm"})
+		cfg.Pools = append(cfg.Pools, PoolConfig{Name: name, EDS: eds, Plan: cfg.Scrape.Plan})
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- run(ctx, cfg, listener, slog.New(slog.DiscardHandler)) }()
+	go func() { done <- run(ctx, cfg, listener, nil, slog.New(slog.DiscardHandler)) }()
 	c := &companion{t: t, url: "http://" + listener.Addr().String()}
 	stopped := false
 	c.stop = func() error {
@@ -221,8 +221,8 @@ func TestMetrics(t *testing.T) {
 		`inlet_companion_pollers`:                                         "2",
 		`inlet_companion_scrapes_total{pool="llama",result="failed"}`:     "0",
 		`inlet_companion_scrapes_total{pool="llama",result="incomplete"}`: "0",
-		`inlet_companion_endpoint_files_total{result="loaded"}`:           "2",
-		`inlet_companion_endpoint_files_total{result="failed"}`:           "0",
+		`inlet_companion_endpoint_lists_total{result="loaded"}`:           "2",
+		`inlet_companion_endpoint_lists_total{result="failed"}`:           "0",
 		`inlet_companion_workers`:                                         "1",
 		`inlet_companion_open_calls`:                                      "0",
 	} {

@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"encoding/binary"
+	"iter"
 	"math"
 	"slices"
 )
@@ -71,6 +72,22 @@ func (n *names) appendList(dst []byte, list []string) []byte {
 		dst = n.appendName(dst, name)
 	}
 	return dst
+}
+
+// All are the names that requests can ask for, those of adapters among them.
+func (m *Models) All() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, name := range m.Names {
+			if !yield(name) {
+				return
+			}
+		}
+		for _, a := range m.Adapters {
+			if !yield(a.Name) {
+				return
+			}
+		}
+	}
 }
 
 // Equal reports whether two lists are the same.

@@ -77,7 +77,8 @@ func (m *mapping) nameOf(line []byte) (rest []byte, ours bool) {
 	for i := range m.wanted {
 		name := m.wanted[i].Name
 		end := start + len(name)
-		if end <= len(line) && string(line[start:end]) == name && (end == len(line) || nameEnds(line[end])) {
+		ends := end == len(line) || end < len(line) && nameEnds(line[end]) // rules most out, so it comes first
+		if ends && string(line[start:end]) == name {
 			return line[end:], true
 		}
 	}

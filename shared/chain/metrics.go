@@ -27,9 +27,13 @@ func newMetrics(m filter.Metrics) metrics {
 // record counts a finished exchange.
 func (m *metrics) record(s *Stream, end filter.End) {
 	x := &s.x
-	series := filter.Values{x.Route.Model, x.Route.Pool}
-	m.requests.Record(1, filter.Values{x.Route.Model, x.Route.Pool, outcome(end)})
-	if !end.Complete || end.Status >= 400 {
+	pool := x.Route.Pool
+	if x.Target.Pool != "" {
+		pool = x.Target.Pool
+	}
+	series := filter.Values{x.Route.Model, pool}
+	m.requests.Record(1, filter.Values{x.Route.Model, pool, outcome(end)})
+	if end.Answered || !end.Complete || end.Status >= 400 {
 		return
 	}
 	m.duration.Record(s.c.deps.Now().Sub(x.Start).Milliseconds(), series)
@@ -52,6 +56,8 @@ func outcome(end filter.End) string {
 	switch {
 	case end.Refused:
 		return "refused"
+	case end.Answered:
+		return "answered"
 	case !end.Complete:
 		return "aborted"
 	case end.Status >= 500:

@@ -71,6 +71,7 @@ type scripted struct {
 	request   func(*filter.Exchange) filter.Verdict
 	reply     func(*filter.Exchange, *filter.Reply) filter.Verdict
 	response  func(*filter.Exchange) filter.Verdict
+	done      func(*filter.Exchange, filter.End)
 	doneCalls int
 }
 
@@ -93,8 +94,11 @@ func (s *scripted) OnResponseHeaders(x *filter.Exchange) filter.Verdict {
 	s.note("response")
 	return s.ask(s.response, x)
 }
-func (s *scripted) OnDone(*filter.Exchange, filter.End) {
+func (s *scripted) OnDone(x *filter.Exchange, end filter.End) {
 	s.note("done")
+	if s.done != nil {
+		s.done(x, end)
+	}
 	s.doneCalls++
 }
 func (s *scripted) ask(f func(*filter.Exchange) filter.Verdict, x *filter.Exchange) filter.Verdict {
@@ -366,7 +370,7 @@ func TestRefusals(t *testing.T) {
 		{"repeated key", "", post(), `{"model":"a","mo\u0064el":"b"}`, 400, "duplicate_key"},
 		{"too large", "limits: {body: 100}", post(), long, 413, "request_too_large"},
 		{"too large by its header", "limits: {body: 100}", post("content-length", "101"), body, 413, "request_too_large"},
-		{"compressed", "", post("content-encoding", "gzip"), body, 415, "unsupported_content_encoding"},
+		{"compressed", "", post("content-encoding", "deflate"), body, 415, "unsupported_content_encoding"},
 		{"unknown path", "filters: [guard: {}]", post(":path", "/v2/other"), body, 404, "unknown_path"},
 		{"wrong method", "filters: [guard: {}]", post(":method", "GET"), body, 404, "unknown_path"},
 	} {

@@ -14,7 +14,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/andybalholm/brotli"
+	"github.com/dsnet/compress/brotli"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -26,6 +26,8 @@ const maxWindow = 8 << 20
 
 // ErrTooLarge says that the decoded bytes exceed the limit.
 var ErrTooLarge = errors.New("the decoded body is too large")
+
+var errTrailing = errors.New("bytes follow the end of the stream")
 
 // Coding is how a body is encoded.
 type Coding uint8
@@ -58,10 +60,13 @@ func Parse(header string) (c Coding, ok bool) {
 // claims: memory grows with what really was decoded. Any other error means that the body is not what its header says, or
 // not whole. What is returned with an error is of use as memory only.
 func Append(dst []byte, c Coding, body []byte, limit int64) ([]byte, error) {
-	r, done, err := c.reader(bytes.NewReader(body))
+	r, err := c.reader(body)
 	if err == nil {
-		defer done()
+		defer r.close()
 		dst, err = appendAll(dst, r, limit)
+	}
+	if err == nil {
+		err = r.close()
 	}
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF // an empty body is no gzip stream
@@ -69,23 +74,33 @@ func Append(dst []byte, c Coding, body []byte, limit int64) ([]byte, error) {
 	return dst, err
 }
 
-func (c Coding) reader(body io.Reader) (r io.Reader, done func(), err error) {
-	nothing := func() {}
+// reader decodes. close may be called twice, and tells what was wrong with a body that was read to its end.
+type reader struct {
+	io.Reader
+	close func() error
+}
+
+func (c Coding) reader(body []byte) (reader, error) {
+	nothing := func() error { return nil }
+	from := bytes.NewReader(body)
 	switch c {
 	case Gzip:
-		r, err = gzip.NewReader(body)
-		return r, nothing, err
+		r, err := gzip.NewReader(from)
+		return reader{r, nothing}, err
 	case Brotli:
-		return brotli.NewReader(body), nothing, nil
+		r, err := brotli.NewReader(from, nil)
+		return reader{r, func() error {
+			if r.InputOffset != int64(len(body)) {
+				return errTrailing
+			}
+			return nil
+		}}, err
 	case Zstd:
 		// One decoder at a time means that it runs in the caller's goroutine.
-		d, err := zstd.NewReader(body, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
-		if err != nil {
-			return nil, nothing, err
-		}
-		return d, d.Close, nil
+		r, err := zstd.NewReader(from, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+		return reader{r, func() error { r.Close(); return nil }}, err
 	}
-	return body, nothing, nil
+	return reader{from, nothing}, nil
 }
 
 // appendAll reads r to its end.

@@ -24,7 +24,7 @@ func encode(t require.TestingT, c Coding, body []byte) []byte {
 	case Gzip:
 		w = gzip.NewWriter(&out)
 	case Brotli:
-		w = brotli.NewWriter(&out)
+		w = brotli.NewWriterLevel(&out, 9)
 	case Zstd:
 		var err error
 		w, err = zstd.NewWriter(&out, zstd.WithEncoderConcurrency(1))
@@ -117,12 +117,12 @@ func TestNoGoroutines(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			body := encode(t, c, bytes.Repeat([]byte("0123456789"), 100_000))
 			before := runtime.NumGoroutine()
-			r, done, err := c.reader(bytes.NewReader(body))
+			r, err := c.reader(body)
 			require.NoError(t, err)
 			_, err = io.ReadFull(r, make([]byte, 200_000))
 			require.NoError(t, err)
 			require.Equal(t, before, runtime.NumGoroutine(), "half-way")
-			done()
+			_ = r.close()
 			require.Equal(t, before, runtime.NumGoroutine())
 		})
 	}
@@ -138,6 +138,30 @@ func FuzzAppend(f *testing.F) {
 		if err == nil {
 			require.LessOrEqual(t, len(got), limit)
 		}
+	})
+}
+
+// A body is read as another implementation reads it, or refused.
+func FuzzBrotli(f *testing.F) {
+	for _, text := range []string{"", "a", `{"model":"llama"}`, strings.Repeat("the time of the year, ", 50)} {
+		for level := range 12 {
+			var out bytes.Buffer
+			w := brotli.NewWriterLevel(&out, level)
+			_, err := w.Write([]byte(text))
+			require.NoError(f, err)
+			require.NoError(f, w.Close())
+			f.Add(out.Bytes())
+		}
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		const limit = 1 << 16
+		got, err := Append(nil, Brotli, body, limit)
+		if err != nil {
+			return
+		}
+		want, err := io.ReadAll(brotli.NewReader(bytes.NewReader(body)))
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(want, got))
 	})
 }
 

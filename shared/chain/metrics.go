@@ -28,7 +28,7 @@ func newMetrics(m filter.Metrics) metrics {
 func (m *metrics) record(s *Stream, end filter.End) {
 	x := &s.x
 	pool := x.Route.Pool
-	if x.Target.Pool != "" {
+	if pool != "" && x.Target.Pool != "" { // else a route chose the pool, which the picker was only told
 		pool = x.Target.Pool
 	}
 	series := filter.Values{x.Route.Model, pool}

@@ -54,6 +54,13 @@ func (l *load) count() int {
 	return len(l.answers)
 }
 
+// lost are the failures until now, in the order in which they were seen.
+func (l *load) lost() []answer {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return failures(l.answers)
+}
+
 // failures are the answers but 200.
 func failures(answers []answer) (failed []answer) {
 	for _, a := range answers {

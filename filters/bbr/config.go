@@ -2,13 +2,13 @@ package bbr
 
 import (
 	"cmp"
-	"encoding/json"
 	"math"
 	"slices"
 	"strings"
 
 	"github.com/inlet-proxy/inlet/shared/conf"
 	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/llm"
 )
 
 // Factory makes the filter "bbr".
@@ -248,9 +248,10 @@ func (r *reader) addTarget(o *conf.Object, m *model) {
 }
 
 func newTarget(public, name string, pool filter.Pool, weight int) target {
-	t := target{model: name, pool: pool, weight: weight, bare: []byte(name), why: public + ">" + name + "@" + pool.Name}
-	t.quoted, _ = json.Marshal(name) // a string always marshals
-	return t
+	return target{
+		model: name, pool: pool, weight: weight,
+		quoted: llm.AppendString(nil, name), bare: []byte(name), why: public + ">" + name + "@" + pool.Name,
+	}
 }
 
 // adapter returns the model that a LoRA adapter of m is: it is served where m

@@ -1,9 +1,8 @@
 package bbr
 
 import (
-	"encoding/json"
-
 	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/llm"
 )
 
 // card is a model in the answer to GET /v1/models.
@@ -19,10 +18,10 @@ func listAnswer(cards []card) *filter.Answer {
 		if i > 0 {
 			body = append(body, ',')
 		}
-		body = append(append(body, `{"id":`...), quote(c.name)...)
+		body = llm.AppendString(append(body, `{"id":`...), c.name)
 		body = append(body, `,"object":"model","created":0,"owned_by":"inlet"`...)
 		if c.base != "" {
-			body = append(append(body, `,"parent":`...), quote(c.base)...)
+			body = llm.AppendString(append(body, `,"parent":`...), c.base)
 		}
 		body = append(body, '}')
 	}
@@ -31,9 +30,4 @@ func listAnswer(cards []card) *filter.Answer {
 		Headers: [][2]string{{"content-type", "application/json"}},
 		Body:    append(body, `]}`...),
 	}
-}
-
-func quote(s string) []byte {
-	b, _ := json.Marshal(s) // a string always marshals
-	return b
 }

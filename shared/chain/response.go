@@ -79,7 +79,10 @@ func (s *Stream) Done() {
 	if s.state == done {
 		return
 	}
-	end := filter.End{Complete: s.complete, Refused: s.state == refused, Answered: s.state == answered, Status: s.status}
+	end := filter.End{
+		Complete: s.complete && s.state != refused && s.state != answered, Refused: s.state == refused, Answered: s.state == answered,
+		Status: s.status,
+	}
 	if s.reads {
 		s.response.End()
 		s.x.Usage = s.response.Usage()

@@ -50,6 +50,7 @@ func (h *host) ApplyRequest(hs []filter.HeaderEdit, body []filter.BodyEdit) erro
 	}
 	return h.applyError
 }
+
 func (h *host) ApplyResponse(hs []filter.HeaderEdit) {
 	for _, e := range hs {
 		h.log = append(h.log, "response "+e.Name+"="+e.Value)
@@ -82,18 +83,22 @@ func (s *scripted) OnRequestHeaders(x *filter.Exchange) filter.Verdict {
 	s.note("headers")
 	return s.ask(s.headers, x)
 }
+
 func (s *scripted) OnRequest(x *filter.Exchange) filter.Verdict {
 	s.note("request")
 	return s.ask(s.request, x)
 }
+
 func (s *scripted) OnReply(x *filter.Exchange, r *filter.Reply) filter.Verdict {
 	s.note("reply")
 	return s.reply(x, r)
 }
+
 func (s *scripted) OnResponseHeaders(x *filter.Exchange) filter.Verdict {
 	s.note("response")
 	return s.ask(s.response, x)
 }
+
 func (s *scripted) OnDone(x *filter.Exchange, end filter.End) {
 	s.note("done")
 	if s.done != nil {
@@ -101,6 +106,7 @@ func (s *scripted) OnDone(x *filter.Exchange, end filter.End) {
 	}
 	s.doneCalls++
 }
+
 func (s *scripted) ask(f func(*filter.Exchange) filter.Verdict, x *filter.Exchange) filter.Verdict {
 	if f == nil {
 		return filter.Next

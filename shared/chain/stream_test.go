@@ -520,7 +520,8 @@ func TestDocumentErrors(t *testing.T) {
   - a: {}
   - pickr: {}
   - {a: {}, picker: {}}
-limits: {body: 0}
+limits: {body: 0, depth: 257, keyLength: 1025, stringLength: 0, members: 0, items: -1}
+pathPrefix: [team-a]
 controlHeaders: maybe
 companion: {wait: 1s}
 `
@@ -530,7 +531,8 @@ companion: {wait: 1s}
 	text := err.Error()
 	for _, want := range []string{
 		`"a" must stand before "picker"`, `filters[1].a.n: 3:`, `unknown key "nn"`, `stands in the chain twice`,
-		`unknown filter "pickr" (did you mean "picker"?)`, `one filter an item`, `limits.body`, `controlHeaders`, `companion`,
+		`unknown filter "pickr" (did you mean "picker"?)`, `one filter an item`, `limits.body`, `limits.depth`, `limits.keyLength`, `limits.stringLength`, `limits.members`, `limits.items`,
+		`pathPrefix[0]: 8:14: "team-a" does not start with "/"`, `controlHeaders`, `companion`,
 	} {
 		require.Contains(t, text, want)
 	}

@@ -135,6 +135,9 @@ func (s *Scanner) Start() int64 { return s.start }
 // Key it is after the closing quote.
 func (s *Scanner) Offset() int64 { return s.offset }
 
+// InText reports whether the input so far ends within a string value. Start is then the offset of its opening quote.
+func (s *Scanner) InText() bool { return s.state == inText && s.err == nil }
+
 // fail refuses the document. The first failure stays.
 func (s *Scanner) fail(code Code, offset int64) {
 	if s.err == nil {

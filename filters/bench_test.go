@@ -72,8 +72,11 @@ func BenchmarkChain(b *testing.B) {
 				strings.Repeat(`She said: \"the quick brown fox\", and it was so.\n`, size/50) + `"}],"model":"llama"}`)
 			host := &envoy{
 				request: pairs{
-					{":method", "POST"}, {":path", "/v1/chat/completions"}, {"content-type", "application/json"},
-					{"content-length", fmt.Sprint(len(body))}, {"x-api-key", "demo"},
+					{":method", "POST"},
+					{":path", "/v1/chat/completions"},
+					{"content-type", "application/json"},
+					{"content-length", fmt.Sprint(len(body))},
+					{"x-api-key", "demo"},
 				},
 				response: pairs{{":status", "200"}, {"content-type", "application/json"}},
 			}

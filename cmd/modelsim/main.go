@@ -11,8 +11,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/inlet-proxy/inlet/cmd/modelsim/sim"
 	"github.com/spf13/cobra"
+
+	"github.com/inlet-proxy/inlet/cmd/modelsim/sim"
 )
 
 func main() {

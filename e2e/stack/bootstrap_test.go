@@ -1,8 +1,11 @@
 package stack
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -74,6 +77,43 @@ func TestBootstrapsDifferOnlyInTheBuild(t *testing.T) {
 		}
 	}
 	require.NotEmpty(t, differences)
+}
+
+// TestEveryLabelHasATag holds the wasm bootstrap's stats_tags to the labels in the code: one without a tag would end up in the metric's name.
+func TestEveryLabelHasATag(t *testing.T) {
+	b, err := LoadBootstrap(static(t, "wasm.yaml"))
+	require.NoError(t, err)
+	var tags []string
+	for _, tag := range b.GetStatsConfig().GetStatsTags() {
+		tags = append(tags, tag.GetTagName())
+	}
+	require.ElementsMatch(t, labelsInCode(t), tags)
+}
+
+// labelsInCode are the labels of all metrics that filters and chain define.
+func labelsInCode(t *testing.T) []string {
+	t.Helper()
+	root, err := Root()
+	require.NoError(t, err)
+	define := regexp.MustCompile(`\.(?:Counter|Gauge|Histogram)\("inlet_[a-z_]+"((?:, "[a-z_]+")*)\)`)
+	label := regexp.MustCompile(`[a-z_]+`)
+	found := map[string]bool{}
+	for _, part := range []string{"filters", "shared"} {
+		require.NoError(t, filepath.WalkDir(filepath.Join(root, part), func(path string, _ os.DirEntry, err error) error {
+			if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			for _, m := range define.FindAllStringSubmatch(string(text), -1) {
+				for _, l := range label.FindAllString(m[1], -1) {
+					found[l] = true
+				}
+			}
+			return err
+		}))
+	}
+	require.NotEmpty(t, found)
+	return slices.Sorted(maps.Keys(found))
 }
 
 func TestParseSample(t *testing.T) {

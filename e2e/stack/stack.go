@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -53,6 +54,9 @@ type Options struct {
 	Plugin string
 	// NoCompanion leaves the companion out: its cluster then leads to a closed port.
 	NoCompanion bool
+	// Updatable has Envoy watch files for its listener and clusters, so that Update can change them.
+	// A document that Envoy refuses does then not end it: it waits for a better one.
+	Updatable bool
 	// Edit changes Envoy's configuration last of all.
 	Edit func(*bootstrapv3.Bootstrap)
 	// Progress gets one line for each slow step. Nil is silent.
@@ -93,6 +97,7 @@ type Stack struct {
 	access  *accessLog
 	gateway string // address
 	admin   string // address
+	updates int    // of the files that Envoy watches
 	close   sync.Once
 }
 
@@ -159,7 +164,10 @@ func (o *Options) setDefaults() error {
 
 // targets are the builds that the options need.
 func (s *Stack) targets() []Target {
-	targets := []Target{ModelSim}
+	var targets []Target
+	if slices.ContainsFunc(s.o.Pools, func(p Pool) bool { return p.Replicas > 0 }) {
+		targets = append(targets, ModelSim)
+	}
 	if !s.o.NoCompanion {
 		targets = append(targets, CompanionProgram)
 	}
@@ -222,7 +230,7 @@ func (s *Stack) startEnvoy(ctx context.Context) error {
 		if _, err := s.get(ctx, "/ready"); err != nil {
 			return false
 		}
-		s.gateway, err = s.listenerAddress(ctx)
+		s.gateway, err = s.listenerAddress(ctx, "")
 		return err == nil
 	})
 }

@@ -51,13 +51,24 @@ func TestRoutes(t *testing.T) {
 		headers map[string]string
 		edit    string
 	}{
-		{"gemma-support", filter.Route{Model: "gemma-support", Target: "lora-1-gemma", Base: "gemma-7b", Pool: "gemma"},
+		{
+			"gemma-support",
+			filter.Route{Model: "gemma-support", Target: "lora-1-gemma", Base: "gemma-7b", Pool: "gemma"},
 			map[string]string{"x-gateway-model-name": "gemma-support", RewriteHeader: "lora-1-gemma", BaseHeader: "gemma-7b", PoolHeader: "gemma"},
-			`"lora-1-gemma"`},
-		{"plain", filter.Route{Model: "plain", Target: "plain", Pool: "p"},
-			map[string]string{"x-gateway-model-name": "plain", PoolHeader: "p"}, ""},
-		{"a/b", filter.Route{Model: "a/b", Target: `q"uote`, Pool: "p"},
-			map[string]string{"x-gateway-model-name": "a/b", RewriteHeader: `q"uote`, PoolHeader: "p"}, `"q\"uote"`},
+			`"lora-1-gemma"`,
+		},
+		{
+			"plain",
+			filter.Route{Model: "plain", Target: "plain", Pool: "p"},
+			map[string]string{"x-gateway-model-name": "plain", PoolHeader: "p"},
+			"",
+		},
+		{
+			"a/b",
+			filter.Route{Model: "a/b", Target: `q"uote`, Pool: "p"},
+			map[string]string{"x-gateway-model-name": "a/b", RewriteHeader: `q"uote`, PoolHeader: "p"},
+			`"q\"uote"`,
+		},
 	} {
 		t.Run(c.model, func(t *testing.T) {
 			body := `{"n":9007199254740993,"model":"` + c.model + `"}`

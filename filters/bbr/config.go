@@ -1,11 +1,11 @@
 package bbr
 
 import (
-	"encoding/json"
 	"math"
 
 	"github.com/inlet-proxy/inlet/shared/conf"
 	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/llm"
 )
 
 // Factory makes the filter "bbr".
@@ -81,7 +81,7 @@ func (m *model) addTarget(o *conf.Object) {
 	}
 	t.why = m.name + ">" + sent + "@" + t.pool
 	t.model = sent
-	t.quoted, _ = json.Marshal(sent) // a string always marshals
+	t.quoted = llm.AppendString(nil, sent)
 	m.weights += uint64(t.weight)
 	m.targets = append(m.targets, t)
 }

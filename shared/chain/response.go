@@ -79,7 +79,7 @@ func (s *Stream) Done() {
 	if s.state == done {
 		return
 	}
-	end := filter.End{Complete: s.complete, Refused: s.state == refused, Status: s.status}
+	end := filter.End{Complete: s.complete && s.state != refused, Refused: s.state == refused, Status: s.status}
 	if s.reads {
 		s.response.End()
 		s.x.Usage = s.response.Usage()

@@ -50,6 +50,7 @@ func (h *host) ApplyRequest(hs []filter.HeaderEdit, body []filter.BodyEdit) erro
 	}
 	return h.applyError
 }
+
 func (h *host) ApplyResponse(hs []filter.HeaderEdit) {
 	for _, e := range hs {
 		h.log = append(h.log, "response "+e.Name+"="+e.Value)
@@ -81,22 +82,27 @@ func (s *scripted) OnRequestHeaders(x *filter.Exchange) filter.Verdict {
 	s.note("headers")
 	return s.ask(s.headers, x)
 }
+
 func (s *scripted) OnRequest(x *filter.Exchange) filter.Verdict {
 	s.note("request")
 	return s.ask(s.request, x)
 }
+
 func (s *scripted) OnReply(x *filter.Exchange, r *filter.Reply) filter.Verdict {
 	s.note("reply")
 	return s.reply(x, r)
 }
+
 func (s *scripted) OnResponseHeaders(x *filter.Exchange) filter.Verdict {
 	s.note("response")
 	return s.ask(s.response, x)
 }
+
 func (s *scripted) OnDone(*filter.Exchange, filter.End) {
 	s.note("done")
 	s.doneCalls++
 }
+
 func (s *scripted) ask(f func(*filter.Exchange) filter.Verdict, x *filter.Exchange) filter.Verdict {
 	if f == nil {
 		return filter.Next

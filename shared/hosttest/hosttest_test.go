@@ -1,6 +1,7 @@
 package hosttest_test
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -40,12 +41,28 @@ steps:
 
 // wazeroHost builds a bundle and makes a host of it.
 func wazeroHost(t *testing.T, bundle string) *hosttest.WazeroHost {
+	dependOn(t, "../abi/wasm/*.go", bundle+"/*.go")
 	plugin, err := hosttest.BuildWasm(bundle)
 	require.NoError(t, err)
 	h, err := hosttest.Wazero(t.Context(), plugin)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, h.Close()) })
 	return h
+}
+
+// dependOn reads files: go test takes an earlier result for granted unless
+// something that it knows the test to use has changed, and it does not see what
+// the build of the plugin reads.
+func dependOn(t *testing.T, patterns ...string) {
+	for _, pattern := range patterns {
+		files, err := filepath.Glob(pattern)
+		require.NoError(t, err)
+		require.NotEmpty(t, files, pattern)
+		for _, f := range files {
+			_, err := os.ReadFile(f)
+			require.NoError(t, err)
+		}
+	}
 }
 
 // play plays those scenarios of the tree that are chosen and that the host can

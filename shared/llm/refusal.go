@@ -22,9 +22,9 @@ type Refusal struct {
 func (r Refusal) AppendJSON(dst []byte, api API) []byte {
 	if api == Messages {
 		dst = append(dst, `{"type":"error","error":{"type":`...)
-		dst = appendString(dst, anthropicType(r.Status))
+		dst = AppendString(dst, anthropicType(r.Status))
 		dst = append(dst, `,"message":`...)
-		dst = appendString(dst, r.Message)
+		dst = AppendString(dst, r.Message)
 		return append(dst, `}}`...)
 	}
 	errorType := r.Type
@@ -32,9 +32,9 @@ func (r Refusal) AppendJSON(dst []byte, api API) []byte {
 		errorType = openAIType(r.Status)
 	}
 	dst = append(dst, `{"error":{"message":`...)
-	dst = appendString(dst, r.Message)
+	dst = AppendString(dst, r.Message)
 	dst = append(dst, `,"type":`...)
-	dst = appendString(dst, errorType)
+	dst = AppendString(dst, errorType)
 	dst = append(dst, `,"param":`...)
 	dst = appendOrNull(dst, r.Param)
 	dst = append(dst, `,"code":`...)
@@ -84,12 +84,12 @@ func appendOrNull(dst []byte, s string) []byte {
 	if s == "" {
 		return append(dst, "null"...)
 	}
-	return appendString(dst, s)
+	return AppendString(dst, s)
 }
 
-// appendString appends s as a JSON string. Bytes that are not UTF-8, which a message may quote from a request, become
+// AppendString appends s as a JSON string. Bytes that are not UTF-8, which a message may quote from a request, become
 // U+FFFD: the refusal itself must be valid.
-func appendString(dst []byte, s string) []byte {
+func AppendString(dst []byte, s string) []byte {
 	const digits = "0123456789abcdef"
 	dst = append(dst, '"')
 	for _, r := range s {

@@ -49,7 +49,7 @@ func (r *ResponseScanner) Reset(api API, stream bool, model string) {
 	r.fed = 0
 	r.model = r.model[:0]
 	if model != "" {
-		r.model = appendString(r.model, model)
+		r.model = AppendString(r.model, model)
 	}
 	if cap(r.with) > withKept {
 		r.with = nil

@@ -76,21 +76,29 @@ var answers = []struct {
 	body   string
 	want   reading
 }{
-	{"chat", Chat, false, `{"id":"chatcmpl-1","object":"chat.completion","created":1767225600,"model":"llama","choices":[{"index":0,"message":{"role":"assistant",
+	{
+		"chat", Chat, false, `{"id":"chatcmpl-1","object":"chat.completion","created":1767225600,"model":"llama","choices":[{"index":0,"message":{"role":"assistant",
 		"content":"{\"usage\":{\"prompt_tokens\":999}}"},"finish_reason":"stop","usage":{"prompt_tokens":999}}],
 		"usage":{"prompt_tokens":12,"total_tokens":20,"completion_tokens":8,"prompt_tokens_details":{"cached_tokens":4,"audio_tokens":7},"completion_tokens_details":{"reasoning_tokens":5}},"x":{"usage":{"prompt_tokens":999}}}`,
-		reading{usage: Usage{true, 12, 8, 20, 4}, names: []string{`"llama"`}}},
-	{"chat, no details", Chat, false, `{"model":"ll\u0061ma","usage":{"prompt_tokens":12,"total_tokens":20,"completion_tokens":8,"prompt_tokens_details":null}}`,
-		reading{usage: Usage{true, 12, 8, 20, 0}, names: []string{`"ll\u0061ma"`}}},
+		reading{usage: Usage{true, 12, 8, 20, 4}, names: []string{`"llama"`}},
+	},
+	{
+		"chat, no details", Chat, false, `{"model":"ll\u0061ma","usage":{"prompt_tokens":12,"total_tokens":20,"completion_tokens":8,"prompt_tokens_details":null}}`,
+		reading{usage: Usage{true, 12, 8, 20, 0}, names: []string{`"ll\u0061ma"`}},
+	},
 	{"chat, no usage", Chat, false, `{"model":"llama","usage":null,"choices":[]}`, reading{names: []string{`"llama"`}}},
 	{"chat, no total", Chat, false, `{"usage":{"prompt_tokens":12,"completion_tokens":8}}`, reading{usage: Usage{true, 12, 8, 20, 0}}},
-	{"chat, odd usage", Chat, false, `{"model":["x"],"usage":{"prompt_tokens":"12","completion_tokens":{"prompt_tokens":5},"total_tokens":-3,"prompt_tokens_details":[7]}}`,
-		reading{usage: Usage{Known: true}}},
+	{
+		"chat, odd usage", Chat, false, `{"model":["x"],"usage":{"prompt_tokens":"12","completion_tokens":{"prompt_tokens":5},"total_tokens":-3,"prompt_tokens_details":[7]}}`,
+		reading{usage: Usage{Known: true}},
+	},
 	{"chat, usage of no object", Chat, false, `{"model":null,"usage":[{"prompt_tokens":5}],"model":{"model":"x"}}`, reading{}},
 	{"chat, an error", Chat, false, `{"error":{"message":"no","type":"x","param":null,"code":null}}`, reading{}},
 	{"chat, wrappers of other APIs", Chat, false, `{"response":{"usage":{"prompt_tokens":1}},"message":{"usage":{"prompt_tokens":1}}}`, reading{}},
-	{"chat, cut", Chat, false, `{"model":"llama","usage":{"prompt_tokens":12`,
-		reading{names: []string{`"llama"`}, broken: "invalid JSON: unexpected end at byte 44"}},
+	{
+		"chat, cut", Chat, false, `{"model":"llama","usage":{"prompt_tokens":12`,
+		reading{names: []string{`"llama"`}, broken: "invalid JSON: unexpected end at byte 44"},
+	},
 	{"chat, no JSON", Chat, false, `upstream connect error`, reading{broken: "invalid JSON: unexpected character at byte 0"}},
 	{"chat stream", Chat, true, `data: {"id":"c","object":"chat.completion.chunk","model":"llama","choices":[{"index":0,"delta":{"role":"assistant","content":""}}],"usage":null}
 
@@ -103,24 +111,38 @@ data: {"id":"c","model":"llama","choices":[],"usage":{"prompt_tokens":12,"total_
 data: [DONE]
 
 `, reading{usage: Usage{true, 12, 2, 14, 3}, names: []string{`"llama"`, `"llama"`, `"llama"`}, events: 3}},
-	{"chat stream, continuous usage", Chat, true, "data: {\"usage\":{\"prompt_tokens\":5,\"total_tokens\":6,\"completion_tokens\":1}}\r\n\r\n" +
-		"data: {\"usage\":{\"prompt_tokens\":5,\"total_tokens\":7,\"completion_tokens\":2}}\r\n\r\ndata: {\"usage\":null}\r\n\r\n",
-		reading{usage: Usage{true, 5, 2, 7, 0}, events: 3}},
-	{"chat stream, split data", Chat, true, "data: {\"model\":\ndata: \"llama\",\"usage\":{\"prompt_tokens\":5}}\n\n",
-		reading{usage: Usage{true, 5, 0, 5, 0}, names: []string{`"llama"`}, events: 1}},
-	{"chat stream, cut", Chat, true, "data: {\"model\":\"a\"}\n\ndata: {\"model\":\"a\",\"usage\":{\"prompt_tokens\":5}}",
-		reading{usage: Usage{true, 5, 0, 5, 0}, names: []string{`"a"`, `"a"`}, events: 2, broken: "the stream ended within an event"}},
-	{"chat stream, a bad event", Chat, true, "data: {\"model\":\"a\"}\n\ndata: {\"model\"\n\ndata: \"b\"\n\ndata: 7\n\ndata: {\"usage\":{\"prompt_tokens\":5}}\n\ndata: {,}\n\n",
-		reading{usage: Usage{true, 5, 0, 5, 0}, names: []string{`"a"`}, events: 6, broken: "event 2: invalid JSON: unexpected end at byte 8"}},
+	{
+		"chat stream, continuous usage", Chat, true, "data: {\"usage\":{\"prompt_tokens\":5,\"total_tokens\":6,\"completion_tokens\":1}}\r\n\r\n" +
+			"data: {\"usage\":{\"prompt_tokens\":5,\"total_tokens\":7,\"completion_tokens\":2}}\r\n\r\ndata: {\"usage\":null}\r\n\r\n",
+		reading{usage: Usage{true, 5, 2, 7, 0}, events: 3},
+	},
+	{
+		"chat stream, split data", Chat, true, "data: {\"model\":\ndata: \"llama\",\"usage\":{\"prompt_tokens\":5}}\n\n",
+		reading{usage: Usage{true, 5, 0, 5, 0}, names: []string{`"llama"`}, events: 1},
+	},
+	{
+		"chat stream, cut", Chat, true, "data: {\"model\":\"a\"}\n\ndata: {\"model\":\"a\",\"usage\":{\"prompt_tokens\":5}}",
+		reading{usage: Usage{true, 5, 0, 5, 0}, names: []string{`"a"`, `"a"`}, events: 2, broken: "the stream ended within an event"},
+	},
+	{
+		"chat stream, a bad event", Chat, true, "data: {\"model\":\"a\"}\n\ndata: {\"model\"\n\ndata: \"b\"\n\ndata: 7\n\ndata: {\"usage\":{\"prompt_tokens\":5}}\n\ndata: {,}\n\n",
+		reading{usage: Usage{true, 5, 0, 5, 0}, names: []string{`"a"`}, events: 6, broken: "event 2: invalid JSON: unexpected end at byte 8"},
+	},
 	{"chat stream, tail of nothing", Chat, true, "data: [DONE]\n\n: bye", reading{}},
 	{"chat stream, no empty line after the end", Chat, true, "data: {\"model\":\"a\"}\n\ndata: [DONE]\n", reading{names: []string{`"a"`}, events: 1}},
-	{"completions", Completions, false, `{"id":"cmpl-1","object":"text_completion","model":"m","choices":[{"text":"x"}],"usage":{"prompt_tokens":3,"total_tokens":10,"completion_tokens":7}}`,
-		reading{usage: Usage{true, 3, 7, 10, 0}, names: []string{`"m"`}}},
-	{"embeddings", Embeddings, false, `{"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.1,-2.5e-3]}],"model":"e5","usage":{"prompt_tokens":8,"total_tokens":8}}`,
-		reading{usage: Usage{true, 8, 0, 8, 0}, names: []string{`"e5"`}}},
-	{"responses", Responses, false, `{"id":"resp_1","object":"response","model":"m","output":[{"type":"message","content":[{"type":"output_text","text":"x"}]}],
+	{
+		"completions", Completions, false, `{"id":"cmpl-1","object":"text_completion","model":"m","choices":[{"text":"x"}],"usage":{"prompt_tokens":3,"total_tokens":10,"completion_tokens":7}}`,
+		reading{usage: Usage{true, 3, 7, 10, 0}, names: []string{`"m"`}},
+	},
+	{
+		"embeddings", Embeddings, false, `{"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.1,-2.5e-3]}],"model":"e5","usage":{"prompt_tokens":8,"total_tokens":8}}`,
+		reading{usage: Usage{true, 8, 0, 8, 0}, names: []string{`"e5"`}},
+	},
+	{
+		"responses", Responses, false, `{"id":"resp_1","object":"response","model":"m","output":[{"type":"message","content":[{"type":"output_text","text":"x"}]}],
 		"usage":{"input_tokens":36,"input_tokens_details":{"cached_tokens":16},"output_tokens":87,"output_tokens_details":{"reasoning_tokens":0,"cached_tokens":99},"total_tokens":123}}`,
-		reading{usage: Usage{true, 36, 87, 123, 16}, names: []string{`"m"`}}},
+		reading{usage: Usage{true, 36, 87, 123, 16}, names: []string{`"m"`}},
+	},
 	{"responses stream", Responses, true, `event: response.created
 data: {"type":"response.created","response":{"id":"resp_1","model":"m","usage":null},"sequence_number":0}
 
@@ -131,9 +153,11 @@ event: response.completed
 data: {"type":"response.completed","response":{"id":"resp_1","response":{"model":"no"},"model":"m","usage":{"input_tokens":36,"input_tokens_details":{"cached_tokens":16},"output_tokens":87,"total_tokens":123}}}
 
 `, reading{usage: Usage{true, 36, 87, 123, 16}, names: []string{`"m"`, `"m"`}, events: 3}},
-	{"messages", Messages, false, `{"id":"msg_1","type":"message","role":"assistant","model":"claude","content":[{"type":"text","text":"Hi"}],
+	{
+		"messages", Messages, false, `{"id":"msg_1","type":"message","role":"assistant","model":"claude","content":[{"type":"text","text":"Hi"}],
 		"usage":{"input_tokens":10,"cache_creation_input_tokens":100,"cache_read_input_tokens":1000,"output_tokens":5,"cache_creation":{"ephemeral_5m_input_tokens":100}}}`,
-		reading{usage: Usage{true, 1110, 5, 1115, 1000}, names: []string{`"claude"`}}},
+		reading{usage: Usage{true, 1110, 5, 1115, 1000}, names: []string{`"claude"`}},
+	},
 	{"messages stream", Messages, true, `event: message_start
 data: {"type":"message_start","message":{"id":"msg_1","model":"claude","usage":{"input_tokens":25,"cache_read_input_tokens":5,"output_tokens":1}}}
 
@@ -268,8 +292,10 @@ func TestBrokenNames(t *testing.T) {
 // name can be anything but copied: everything else is drawn to look like one.
 func document(t *rapid.T, api API, depth int) (in, out string) {
 	text := rapid.SampledFrom([]string{`""`, `"llama-3-8b"`, `"\"model\":\"llama-3-8b\""`, `"ll\u0061m\u00e4 \ud83d\ude00"`, `"é 😀"`, `"data: [DONE]"`, `"\n\n"`})
-	other := rapid.SampledFrom([]string{`null`, `true`, `9007199254740993`, `123456789012345678901234567890.10e+5`, `-0`,
-		`{"model":"llama-3-8b"}`, `[{"model":"llama-3-8b"}, "model"]`, `{"usage":{"model":"x"},"response":{"model":"x"}}`, `[]`, `{ }`})
+	other := rapid.SampledFrom([]string{
+		`null`, `true`, `9007199254740993`, `123456789012345678901234567890.10e+5`, `-0`,
+		`{"model":"llama-3-8b"}`, `[{"model":"llama-3-8b"}, "model"]`, `{"usage":{"model":"x"},"response":{"model":"x"}}`, `[]`, `{ }`,
+	})
 	space := rapid.SampledFrom([]string{"", "", " ", "\t ", "  "})
 	var b, c strings.Builder
 	both := func(s string) { b.WriteString(s); c.WriteString(s) }

@@ -192,8 +192,10 @@ func FuzzScanner(f *testing.F) {
 }
 
 func TestEveryChunking(t *testing.T) {
-	fragment := rapid.SampledFrom([]string{"data: ", "data:", "data", "event: delta", "id: 1", ": comment", "x", "\x00", "é", `{"a":"b"}`,
-		"\n", "\n", "\n\n", "\r\n", "\r\n\r\n", "\r", "\r\r", "\xef\xbb\xbf", " ", ":"})
+	fragment := rapid.SampledFrom([]string{
+		"data: ", "data:", "data", "event: delta", "id: 1", ": comment", "x", "\x00", "é", `{"a":"b"}`,
+		"\n", "\n", "\n\n", "\r\n", "\r\n\r\n", "\r", "\r\r", "\xef\xbb\xbf", " ", ":",
+	})
 	rapid.Check(t, func(rt *rapid.T) {
 		stream := []byte(strings.Join(rapid.SliceOfN(fragment, 0, 30).Draw(rt, "fragments"), ""))
 		var chunks [][]byte

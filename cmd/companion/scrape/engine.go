@@ -96,7 +96,7 @@ func (e Engine) read(r *bufio.Reader) (endpoint.Gauges, error) {
 		if size += len(line); size > maxExposition {
 			return endpoint.Gauges{}, ErrTooLarge
 		}
-		if err == bufio.ErrBufferFull {
+		if errors.Is(err, bufio.ErrBufferFull) {
 			if e.concerns(line) {
 				return endpoint.Gauges{}, fmt.Errorf("a line over %d KiB", maxLine>>10)
 			}
@@ -135,7 +135,7 @@ func skipLine(r *bufio.Reader, limit int) (size int, err error) {
 		if err == nil || err == io.EOF { // the end is seen again by the next read
 			return size, nil
 		}
-		if err != bufio.ErrBufferFull {
+		if !errors.Is(err, bufio.ErrBufferFull) {
 			return size, err
 		}
 	}

@@ -10,9 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/inlet-proxy/inlet/cmd/modelsim/sim"
 	"github.com/stretchr/testify/require"
 	"github.com/tidwall/gjson"
+
+	"github.com/inlet-proxy/inlet/cmd/modelsim/sim"
 )
 
 func TestParseFault(t *testing.T) {

@@ -346,10 +346,10 @@ func (x *exchange) answer(status int, contentType string, body []byte) {
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	x.w.WriteHeader(status)
 	if !x.fault.CutBody && x.fault.ResetAfter < 0 {
-		x.w.Write(body) // an error means that the client has gone
+		_, _ = x.w.Write(body) // an error means that the client has gone
 		return
 	}
-	x.w.Write(body[:len(body)/2])
+	_, _ = x.w.Write(body[:len(body)/2])
 	x.flush()
 	if x.fault.ResetAfter >= 0 {
 		x.reset()
@@ -381,7 +381,7 @@ func (x *exchange) reset() {
 	if hijacker, ok := x.w.(http.Hijacker); ok {
 		if conn, _, err := hijacker.Hijack(); err == nil {
 			if tcp, ok := conn.(*net.TCPConn); ok {
-				tcp.SetLinger(0) // close sends RST
+				_ = tcp.SetLinger(0) // close sends RST
 			}
 			conn.Close()
 		}

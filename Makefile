@@ -1,0 +1,79 @@
+# Inlet. `make help` lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+FILTERS := bbr quota guardrail picker
+# All packages but those that drive a real Envoy.
+UNIT = $$(go list ./... | grep -v '/e2e')
+# What runs inside Envoy as wasm, and must stay free of threads, sockets and clocks.
+CORE := ./filters/... ./shared/filter/... ./shared/chain/... ./shared/llm/... ./shared/jsonscan/... ./shared/sse/... ./shared/conf/... ./shared/kv/... ./shared/endpoint/...
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@printf '\nVariables of run and demo: ABI=wasm|module  PORT=8080  CONFIG=<document>  WORKERS=2  ENVOY=<path>\n'
+
+.PHONY: doctor
+doctor: ## say what this machine lacks
+	@tools/doctor.sh
+
+.PHONY: build
+build: ## fill dist/ with both builds of Inlet, the filters one by one, the companion and modelsim
+	GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -trimpath -ldflags='-s -w' -o dist/inlet.wasm ./cmd/bundle-wasm
+	for f in $(FILTERS); do GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -trimpath -ldflags='-s -w' -o dist/$$f.wasm ./filters/$$f/wasm || exit 1; done
+	CGO_ENABLED=1 go build -buildmode=c-shared -trimpath -ldflags='-s -w -X runtime.godebugDefault=cgocheck=0' -o dist/libinlet.so ./cmd/bundle-module
+	go build -trimpath -o dist/companion ./cmd/companion
+	go build -trimpath -o dist/modelsim ./cmd/modelsim
+
+.PHONY: run
+run: ## Envoy with Inlet on :8080, the companion and six simulated replicas, until Ctrl-C
+	@go build -o dist/run ./e2e/run && exec dist/run
+
+.PHONY: demo
+demo: ## send real requests through it and show where each went, and why
+	@go build -o dist/demo ./e2e/demo && exec dist/demo
+
+.PHONY: test
+test: build unit race e2e ## all tests: unit, compiled wasm, race, real Envoy
+
+.PHONY: unit
+unit: ## tests without Envoy, the compiled wasm under wazero among them
+	go test $(UNIT)
+
+.PHONY: race
+race: ## the same under the race detector
+	go test -race $(UNIT)
+
+.PHONY: e2e
+e2e: ## tests in a real Envoy, both builds, and the demo in both
+	go test -timeout 20m ./e2e/...
+	$(MAKE) --no-print-directory demo ABI=wasm
+	$(MAKE) --no-print-directory demo ABI=module
+
+.PHONY: bench
+bench: ## benchmarks without Envoy, into bench/out/
+	@mkdir -p bench/out
+	go test -run '^$$' -bench . -benchmem $(UNIT) | tee bench/out/go.txt
+
+.PHONY: bench-envoy
+bench-envoy: ## what Inlet adds to a request in a real Envoy, into bench/out/
+	go run ./e2e/bench
+
+.PHONY: fmt
+fmt: ## format the code
+	go tool -modfile=tools/go.mod golangci-lint fmt ./...
+
+.PHONY: lint
+lint: ## lint and check the format
+	go tool -modfile=tools/go.mod golangci-lint run ./...
+
+.PHONY: check
+check: ## what CI asks for before the tests: wasm and no-cgo builds, dependency rules, documentation, lint and format
+	GOOS=wasip1 GOARCH=wasm go build $(CORE)
+	CGO_ENABLED=0 go build $$(go list ./... | grep -v -e /cmd/bundle-module -e /abi/module/export -e /e2e/bench/empty-module -e hosttest/bundle-module)
+	go test -run . ./shared ./docs
+	$(MAKE) --no-print-directory lint
+
+.PHONY: clean
+clean: ## remove what was built and measured
+	rm -rf dist bench/out

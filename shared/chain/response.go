@@ -26,8 +26,10 @@ func (s *Stream) ResponseHeaders(end bool) Action {
 			return s.refuse(r)
 		}
 	}
-	s.startReading(kind)
-	if s.restores && !end {
+	if !end {
+		s.startReading(kind)
+	}
+	if s.restores {
 		// The answer gets longer or shorter by what is not known before its end.
 		x.RemoveResponseHeader("content-length")
 	}

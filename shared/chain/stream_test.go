@@ -551,6 +551,19 @@ func TestTheModelIsRestoredInTheAnswer(t *testing.T) {
 	}
 }
 
+// Nothing is changed in an answer without a body, so its headers stay true.
+func TestAnAnswerWithoutABodyKeepsItsLength(t *testing.T) {
+	r := withNeeds(t, filter.NeedRequest)
+	r.a.request = func(x *filter.Exchange) filter.Verdict { x.RestoreModel("llama"); return filter.Next }
+	h := post()
+	h.response["content-length"] = "0"
+	s, _ := r.send(h, body)
+	s.ResponseHeaders(true)
+	s.Done()
+	require.Empty(t, h.log)
+	require.NotContains(t, r.metrics, "inlet_model_not_restored_total/,,malformed")
+}
+
 // What one exchange said does not hold for the next, and what a filter said
 // before it failed does not hold at all.
 func TestANameIsRestoredOnce(t *testing.T) {

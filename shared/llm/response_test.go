@@ -128,6 +128,10 @@ data: [DONE]
 		"chat stream, a bad event", Chat, true, "data: {\"model\":\"a\"}\n\ndata: {\"model\"\n\ndata: \"b\"\n\ndata: 7\n\ndata: {\"usage\":{\"prompt_tokens\":5}}\n\ndata: {,}\n\n",
 		reading{usage: Usage{true, 5, 0, 5, 0}, names: []string{`"a"`}, events: 6, broken: "event 2: invalid JSON: unexpected end at byte 8"},
 	},
+	{
+		"chat stream, almost the end", Chat, true, "data: [DO\n\ndata: [DONE]\ndata:\n\ndata: [1]\n\ndata: {\"model\":\"a\"}\n\n",
+		reading{names: []string{`"a"`}, events: 4, broken: "event 1: invalid JSON: unexpected character at byte 1"},
+	},
 	{"chat stream, tail of nothing", Chat, true, "data: [DONE]\n\n: bye", reading{}},
 	{"chat stream, no empty line after the end", Chat, true, "data: {\"model\":\"a\"}\n\ndata: [DONE]\n", reading{names: []string{`"a"`}, events: 1}},
 	{
@@ -159,7 +163,7 @@ data: {"type":"response.completed","response":{"id":"resp_1","response":{"model"
 		reading{usage: Usage{true, 1110, 5, 1115, 1000}, names: []string{`"claude"`}},
 	},
 	{"messages stream", Messages, true, `event: message_start
-data: {"type":"message_start","message":{"id":"msg_1","model":"claude","usage":{"input_tokens":25,"cache_read_input_tokens":5,"output_tokens":1}}}
+data: {"type":"message_start","message":{"id":"msg_1","message":{"message":{"message":{"model":"no"}},"model":"no"},"model":"claude","usage":{"input_tokens":25,"cache_read_input_tokens":5,"output_tokens":1}}}
 
 event: ping
 data: {"type":"ping"}
@@ -279,13 +283,22 @@ func TestNamesAreRestoredAtOnce(t *testing.T) {
 func TestBrokenNames(t *testing.T) {
 	for _, end := range []string{"\n", "\r", "\r\n"} {
 		stream := strings.ReplaceAll("data: {\"model\":\"lla\n\ndata: {\"model\":\"b\"}\n\n", "\n", end)
-		for i := range stream {
-			got := readAnswer(t, Chat, true, "public", []byte(stream[:i]), []byte(stream[i:]))
+		check := func(chunks ...[]byte) {
+			got := readAnswer(t, Chat, true, "public", chunks...)
 			_, next, _ := strings.Cut(got.out, end+end)
-			require.Equal(t, strings.ReplaceAll("data: {\"model\":\"public\"}\n\n", "\n", end), next, "cut at %d", i)
+			require.Equal(t, strings.ReplaceAll("data: {\"model\":\"public\"}\n\n", "\n", end), next, "%q", chunks)
 			require.Equal(t, "event 1: invalid JSON: unexpected end at byte 13", got.broken)
 		}
+		var singles [][]byte
+		for i := range stream {
+			check([]byte(stream[:i]), []byte(stream[i:]))
+			singles = append(singles, []byte(stream[i:i+1]))
+		}
+		check(singles...)
 	}
+	const control = "{\"model\":\"a\x01b\",\"n\":1}"
+	require.Equal(t, control, readAnswer(t, Chat, false, "public", []byte(control)).out)
+	require.Equal(t, "{\"model\":\"public\"\x01b\",\"n\":1}", readAnswer(t, Chat, false, "public", []byte(control[:11]), []byte(control[11:])).out)
 }
 
 // document draws a JSON object and its twin in which the model has the public name. Only members on the way to a model's

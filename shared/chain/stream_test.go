@@ -504,8 +504,13 @@ func TestTheModelIsRestoredInTheAnswer(t *testing.T) {
 	}{
 		{"restored", "llama", nil, answer, public, []string{"-accept-encoding", "response -content-length"}, ""},
 		{"no other name", "", nil, answer, answer, nil, ""},
-		{"a stream", "llama", headers{"content-type": "text/event-stream"}, "data: " + answer + "\n\n", "data: " + public + "\n\n",
-			[]string{"-accept-encoding", "response -content-length"}, ""},
+		{
+			"a stream", "llama",
+			headers{"content-type": "text/event-stream"},
+			"data: " + answer + "\n\n", "data: " + public + "\n\n",
+			[]string{"-accept-encoding", "response -content-length"},
+			"",
+		},
 		{"an error", "llama", headers{":status": "404"}, answer, answer, []string{"-accept-encoding"}, ""},
 		{"neither JSON nor events", "llama", headers{"content-type": "audio/mpeg"}, answer, answer, []string{"-accept-encoding"}, ""},
 		{"encoded", "llama", headers{"content-encoding": "br"}, answer, answer, []string{"-accept-encoding"}, "encoded"},

@@ -153,10 +153,12 @@ func (s *stream) OnResponseBody(body shared.BodyBuffer, end bool) shared.BodySta
 // buffer and added to its end.
 func (s *stream) readAnswer(body shared.BodyBuffer) {
 	changed := false
+	size := 0
 	s.answer = s.answer[:0]
 	chunks := body.GetChunks()
 	for i, chunk := range chunks {
 		bytes := chunk.ToUnsafeBytes()
+		size += len(bytes)
 		n, with := s.chain.ResponseBody(bytes, false)
 		if n > 0 && !changed {
 			changed = true
@@ -171,7 +173,7 @@ func (s *stream) readAnswer(body shared.BodyBuffer) {
 	if !changed {
 		return
 	}
-	body.Drain(body.GetSize())
+	body.Drain(uint64(size))
 	if len(s.answer) > 0 {
 		body.Append(s.answer)
 	}

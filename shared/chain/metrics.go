@@ -9,6 +9,7 @@ type metrics struct {
 	requests, duration, ttft    filter.Metric
 	inputTokens, outputTokens   filter.Metric
 	refusals, failures, unsized filter.Metric
+	unrestored                  filter.Metric
 }
 
 func newMetrics(m filter.Metrics) metrics {
@@ -21,6 +22,7 @@ func newMetrics(m filter.Metrics) metrics {
 		refusals:     m.Counter("inlet_refusal_total", "reason"),
 		failures:     m.Counter("inlet_filter_failure_total", "filter", "failure_mode"),
 		unsized:      m.Counter("inlet_usage_unknown_total", "model_name", "pool"),
+		unrestored:   m.Counter("inlet_model_not_restored_total", "model_name", "pool", "reason"),
 	}
 }
 

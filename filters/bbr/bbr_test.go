@@ -100,9 +100,11 @@ func TestRoutes(t *testing.T) {
 			}
 			require.Equal(t, c.headers, got)
 			if c.edit == "" {
+				require.Empty(t, x.Effects().Model, "the answer need not be read")
 				require.Empty(t, x.Effects().Body)
 				return
 			}
+			require.Equal(t, c.model, x.Effects().Model)
 			e := x.Effects().Body[0]
 			require.Equal(t, `{"n":9007199254740993,"model":`+c.edit+`}`, body[:e.Span.Start]+string(e.With)+body[e.Span.End:])
 		})

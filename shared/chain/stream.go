@@ -33,6 +33,7 @@ type Stream struct {
 	status    int   // status that the client gets
 	bypassed  bool  // no filter sees this exchange
 	reads     bool  // the answer's body is scanned
+	restores  bool  // ... and the model's name in it restored
 	complete  bool  // the answer's end was seen
 }
 
@@ -61,7 +62,7 @@ func (s *Stream) Begin(h Host) {
 	s.x.Start = s.c.deps.Now()
 	s.x.RequestHeaders = h.RequestHeaders()
 	s.state, s.at, s.started, s.bodyBytes, s.status = reading, 0, 0, 0, 0
-	s.bypassed, s.reads, s.complete = false, false, false
+	s.bypassed, s.reads, s.restores, s.complete = false, false, false, false
 }
 
 // RequestHeaders runs the header phase. end: there is no body.
@@ -203,8 +204,8 @@ func (s *Stream) standing() Action {
 // release applies the effects and lets the request go on.
 func (s *Stream) release() Action {
 	x := &s.x
-	if s.c.needs.Has(filter.NeedUsage) {
-		// An answer that comes compressed could not be read.
+	if s.wantsAnswer() {
+		// One that comes compressed could not be read.
 		if _, ok := x.RequestHeaders.Get("accept-encoding"); ok {
 			x.RemoveRequestHeader("accept-encoding")
 		}

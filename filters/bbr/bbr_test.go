@@ -17,7 +17,7 @@ func newBBR(t testing.TB, doc string) *Filter {
 	var f filter.Filter
 	rng := rand.New(rand.NewPCG(1, 2))
 	err := conf.Decode([]byte(doc), func(o *conf.Object) {
-		f = newFilter(o, &filter.Deps{Rand: rng.Uint64, Metrics: counts{}})
+		f = newFilter(o, &filter.Deps{Rand: rng.Uint64, Metrics: counts{}, ClaimHeader: func(string) {}})
 	})
 	require.NoError(t, err)
 	return f.(*Filter)

@@ -76,6 +76,12 @@ func newFilter(o *conf.Object, d *filter.Deps) filter.Filter {
 	r := &reader{f: f}
 	o.String("header", &f.headers[0], conf.HeaderName)
 	r.readCopies(o)
+	for _, header := range f.headers {
+		d.ClaimHeader(header)
+	}
+	for _, c := range f.copies {
+		d.ClaimHeader(c.header)
+	}
 	o.List("pools", func(v *conf.Value) { v.Object(r.addPool) })
 	o.List("models", func(v *conf.Value) { v.Object(r.addModel) })
 	for _, p := range r.pools {

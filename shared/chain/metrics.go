@@ -39,7 +39,7 @@ func (m *metrics) record(s *Stream, end filter.End) {
 	if x.Response.FirstByte > 0 {
 		m.ttft.Record(x.Response.FirstByte.Milliseconds(), series)
 	}
-	if !s.c.needs.Has(filter.NeedUsage) {
+	if !s.countsTokens() {
 		return
 	}
 	if !x.Usage.Known {

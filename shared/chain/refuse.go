@@ -74,7 +74,7 @@ func (s *Stream) refuseBody(err error) *filter.Refusal {
 	}
 	var form *formscan.Error
 	if errors.As(err, &form) {
-		return badRequest("invalid_multipart", where, "The body is not an acceptable form: "+what+".")
+		return badRequest("invalid_multipart", where, "The body is not accepted: "+what+".")
 	}
 	var json *jsonscan.Error
 	if errors.As(err, &json) {
@@ -82,7 +82,7 @@ func (s *Stream) refuseBody(err error) *filter.Refusal {
 			return badRequest("limit_exceeded", where, "The body exceeds limits."+limit+" of this gateway: "+what+".")
 		}
 	}
-	return badRequest("invalid_json", where, "The body is not acceptable JSON: "+what+".")
+	return badRequest("invalid_json", where, "The body is not accepted: "+what+".")
 }
 
 // limitOf returns the name of the limit that a body of this fault exceeds, as the document has it.

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/llm"
 )
 
 // ResponseHeaders runs the response hooks in reverse order. end: there is no body.
@@ -48,7 +49,12 @@ func (s *Stream) readStatus() {
 
 // wantsAnswer reports whether anybody is interested in what the answer says.
 func (s *Stream) wantsAnswer() bool {
-	return s.c.needs.Has(filter.NeedUsage) || s.x.Effects().Model != ""
+	return s.countsTokens() || s.x.Effects().Model != ""
+}
+
+// countsTokens reports whether the answer has a usage that is wanted.
+func (s *Stream) countsTokens() bool {
+	return s.c.needs.Has(filter.NeedUsage) && !s.bypassed && s.x.API != llm.Models
 }
 
 // startReading decides whether the answer's body is scanned.

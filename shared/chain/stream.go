@@ -257,7 +257,7 @@ func (s *Stream) dropControlHeaders() {
 	if s.c.trustControl {
 		return
 	}
-	for _, name := range ControlHeaders {
+	for _, name := range s.c.control {
 		if _, ok := s.x.RequestHeaders.Get(name); ok {
 			s.x.RemoveRequestHeader(name)
 		}

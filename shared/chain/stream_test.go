@@ -153,10 +153,14 @@ func newRig(t require.TestingT, options string) *rig {
 		Log:     func(_ filter.Level, m string) { r.logs = append(r.logs, m) },
 	}
 	known := []filter.Factory{
-		{Name: "a", Writes: filter.FactRoute, FailureMode: filter.FailClosed, New: func(*conf.Object, *filter.Deps) filter.Filter { return r.a }},
+		{Name: "a", Writes: filter.FactRoute, FailureMode: filter.FailClosed, New: func(_ *conf.Object, d *filter.Deps) filter.Filter {
+			d.ClaimHeader("x-of-filter-a")
+			return r.a
+		}},
 		{Name: "b", Reads: filter.FactRoute, FailureMode: filter.FailOpen, New: func(*conf.Object, *filter.Deps) filter.Filter { return r.b }},
 		{Name: "guard", Strict: true, New: func(*conf.Object, *filter.Deps) filter.Filter { return &scripted{name: "guard", trace: &r.trace} }},
 	}
+	options += "\ncountTokens: false"
 	if !strings.Contains(options, "filters:") {
 		options = "filters: [a: {}, b: {}]\n" + options
 	}
@@ -451,7 +455,8 @@ func TestControlHeaders(t *testing.T) {
 	for _, trust := range []bool{false, true} {
 		r := newRig(t, map[bool]string{false: "", true: "controlHeaders: trust"}[trust])
 		h := post()
-		for _, name := range chain.ControlHeaders {
+		names := append([]string{"x-of-filter-a"}, chain.ControlHeaders...)
+		for _, name := range names {
 			h.request[name] = "forged"
 		}
 		r.send(h, body)
@@ -459,7 +464,7 @@ func TestControlHeaders(t *testing.T) {
 			require.Empty(t, h.log)
 			continue
 		}
-		for _, name := range chain.ControlHeaders {
+		for _, name := range names {
 			require.Contains(t, h.log, "-"+name)
 		}
 	}
@@ -607,7 +612,7 @@ func withNeeds(t *testing.T, needs filter.Needs) *rig {
 	r := &rig{metrics: samples{}}
 	r.a = &scripted{name: "a", trace: &r.trace, needs: needs}
 	deps := &filter.Deps{Now: time.Now, Metrics: r.metrics, Log: func(filter.Level, string) {}}
-	c, err := chain.New([]byte("filters: [a: {}]"), []filter.Factory{
+	c, err := chain.New([]byte("filters: [a: {}]\ncountTokens: false"), []filter.Factory{
 		{Name: "a", FailureMode: filter.FailClosed, New: func(*conf.Object, *filter.Deps) filter.Filter { return r.a }},
 	}, deps)
 	require.NoError(t, err)

@@ -127,7 +127,13 @@ func (x *Exchange) Explain(name, value string) {
 	}
 	x.why = append(x.why, name...)
 	x.why = append(x.why, '=')
-	x.why = append(x.why, value...)
+	for i := range len(value) {
+		c := value[i]
+		if c <= ' ' || c == '=' || c == 0x7f {
+			c = '_' // a model name of a client's must not pose as another entry
+		}
+		x.why = append(x.why, c)
+	}
 }
 
 // State returns what the running filter kept with SetState, or nil.

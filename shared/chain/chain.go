@@ -17,6 +17,8 @@ type Chain struct {
 	deps  *filter.Deps
 	slots []slot
 	needs filter.Needs
+	// fields are the members of the body that filters read by name.
+	fields []string
 	// strict: paths that are not recognised are refused, because with a key
 	// check or a guard in the chain an unread request would go around it.
 	strict bool
@@ -96,8 +98,8 @@ func (c *Chain) passes(path string) bool {
 }
 
 // recognise returns the API that method and path call, or llm.Unknown.
-func recognise(method, path string) llm.API {
-	api := llm.Match(path)
+func (c *Chain) recognise(method, path string) llm.API {
+	api := llm.Match(path, c.pathPrefix)
 	switch {
 	case api == llm.Models && method != "GET" && method != "HEAD",
 		api != llm.Models && method != "POST":

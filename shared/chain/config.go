@@ -2,12 +2,15 @@ package chain
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/inlet-proxy/inlet/shared/conf"
 	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/jsonscan"
+	"github.com/inlet-proxy/inlet/shared/llm"
 )
 
 // Defaults and bounds of the document's chain-wide settings.
@@ -32,6 +35,8 @@ type Companion struct {
 type settings struct {
 	bodyLimit    int64
 	promptLimit  int64
+	jsonLimits   jsonscan.Limits
+	pathPrefix   []string
 	countTokens  bool
 	trustControl bool
 	passThrough  []string
@@ -45,6 +50,7 @@ func New(doc []byte, known []filter.Factory, deps *filter.Deps) (*Chain, error) 
 	c := &Chain{deps: &own, control: slices.Clone(ControlHeaders), settings: settings{
 		bodyLimit:   DefaultBodyLimit,
 		promptLimit: DefaultPromptLimit,
+		jsonLimits:  jsonscan.DefaultLimits,
 		countTokens: true,
 		companion:   Companion{Wait: 20 * time.Second},
 	}}
@@ -71,7 +77,16 @@ func (c *Chain) readSettings(o *conf.Object) {
 	o.Object("limits", func(o *conf.Object) {
 		o.Size("body", &c.bodyLimit, 1, maxBodyLimit)
 		o.Size("prompt", &c.promptLimit, 1, maxPromptLimit)
+		l := &c.jsonLimits
+		o.Int("depth", &l.Depth, 1, jsonscan.MaxDepth)
+		o.Int("keyLength", &l.KeyBytes, 1, jsonscan.MaxKeyBytes)
+		length := int64(l.StringBytes)
+		o.Size("stringLength", &length, 1, maxBodyLimit)
+		l.StringBytes = int(length)
+		o.Int("members", &l.Members, 1, math.MaxInt32)
+		o.Int("items", &l.Items, 1, math.MaxInt32)
 	})
+	o.Strings("pathPrefix", &c.pathPrefix, conf.PathPrefix)
 	control := "remove"
 	o.Bool("countTokens", &c.countTokens)
 	o.Enum("controlHeaders", &control, "remove", "trust")
@@ -107,6 +122,25 @@ func (c *Chain) readFilters(o *conf.Object, known []filter.Factory) {
 		o.Errorf("filters", "needs at least one filter")
 	}
 	c.checkOrder(o)
+	c.collectFields(o)
+}
+
+// collectFields asks the filters which members of the body they read by name.
+func (c *Chain) collectFields(o *conf.Object) {
+	for i := range c.slots {
+		reader, ok := c.slots[i].filter.(filter.FieldReader)
+		if !ok {
+			continue
+		}
+		for _, name := range reader.Fields() {
+			if !slices.Contains(c.fields, name) {
+				c.fields = append(c.fields, name)
+			}
+		}
+	}
+	if len(c.fields) > llm.MaxFields {
+		o.Errorf("filters", "read %d members of the body by name; at most %d can be", len(c.fields), llm.MaxFields)
+	}
 }
 
 // add makes one filter of the chain from its configuration object.

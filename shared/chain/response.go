@@ -70,7 +70,7 @@ func (s *Stream) startReading(contentType string) {
 	if v, ok := x.Response.Headers.Get("content-encoding"); ok && !strings.EqualFold(v, "identity") {
 		// Its usage is counted as unknown, never as free.
 		if name != "" {
-			s.c.metrics.unrestored.Record(1, filter.Values{x.Route.Model, x.Route.Pool, "encoded"})
+			s.c.metrics.unrestored.Record(1, filter.Values{x.Route.Model, poolOf(x), "encoded"})
 		}
 		return
 	}
@@ -106,13 +106,16 @@ func (s *Stream) Done() {
 	if s.state == done {
 		return
 	}
-	end := filter.End{Complete: s.complete && s.state != refused, Refused: s.state == refused, Status: s.status}
+	end := filter.End{
+		Complete: s.complete && s.state != refused && s.state != answered, Refused: s.state == refused, Answered: s.state == answered,
+		Status: s.status,
+	}
 	if s.reads {
 		s.response.End()
 		s.x.Usage = s.response.Usage()
 	}
 	if s.restores && s.complete && s.response.Broken() != nil {
-		s.c.metrics.unrestored.Record(1, filter.Values{s.x.Route.Model, s.x.Route.Pool, "malformed"})
+		s.c.metrics.unrestored.Record(1, filter.Values{s.x.Route.Model, poolOf(&s.x), "malformed"})
 	}
 	s.state = done
 	for i := s.started - 1; i >= 0; i-- {

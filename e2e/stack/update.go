@@ -35,8 +35,8 @@ func (e *Refused) Error() string { return "envoy refuses the update: " + e.Detai
 // listener are in force, or with a [*Refused]. New pools get no replicas:
 // Edit is to say where they are.
 //
-// A listener that keeps its name is changed in place; one with a new name gets
-// a new port, and the old one is drained.
+// A listener that keeps its name is changed in place. With a new name there is
+// a new one, perhaps at the same port, and the old one is drained.
 func (s *Stack) Update(ctx context.Context, change func(*Options)) error {
 	before := s.o
 	change(&s.o)

@@ -143,7 +143,11 @@ func (f *feed) answered(r *filter.Reply) {
 		return
 	}
 	f.succeeded()
-	f.poll()
+	// The poll may have been open for longer than the lease, and another worker
+	// may be at it now: only the holder goes on.
+	if held, err := f.lease.Hold(); err == nil && held {
+		f.poll()
+	}
 }
 
 func (f *feed) decodeAnswer(r *filter.Reply) (*endpoint.Snapshot, error) {
@@ -161,7 +165,12 @@ func (f *feed) decodeAnswer(r *filter.Reply) (*endpoint.Snapshot, error) {
 // publish writes the snapshot before its version word, so that whoever sees the
 // word finds this snapshot or a later one. The store has it whole, whatever came:
 // a worker may have missed the one before.
+// A late answer never replaces a newer one of the same companion.
 func (f *feed) publish(s *endpoint.Snapshot) error {
+	f.load()
+	if c := f.current; c != nil && c.Source == s.Source && c.Version >= s.Version {
+		return nil
+	}
 	received := f.deps.Now()
 	word := versionWord(received, s)
 	if err := f.deps.Store.Set(f.key, endpoint.Append(nil, s), 0); err != nil {

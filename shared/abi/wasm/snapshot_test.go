@@ -283,7 +283,7 @@ func TestADeltaReachesAllWorkers(t *testing.T) {
 	require.Empty(t, w.logs)
 }
 
-// The delta is to what the poll said, even if something newer came through the store meanwhile.
+// The delta is to what the poll said, even if something newer came through the store meanwhile, which then stays.
 func TestADeltaIsToWhatThePollSaid(t *testing.T) {
 	w := newWorld()
 	a := w.worker("a")
@@ -294,7 +294,7 @@ func TestADeltaIsToWhatThePollSaid(t *testing.T) {
 	a.load()
 	require.Equal(t, "1-9", a.current.ID())
 	w.answer(change(2, 7))
-	require.Equal(t, "1-2", a.current.ID())
+	require.Equal(t, "1-9", a.current.ID())
 	require.Empty(t, w.logs)
 }
 
@@ -310,4 +310,26 @@ func TestAnAnswerThatCannotBeAppliedIsAskedForWhole(t *testing.T) {
 	require.Equal(t, "/v1/snapshot?worker=a&wait=20000", w.polls[0].path)
 	w.answer(snapshot(5))
 	require.Contains(t, w.polls[0].path, "since=1-5")
+}
+
+// A worker that was away for longer than its lease does not go on polling when
+// its old poll is answered, and an old answer does not undo a newer one.
+func TestAPollOutlivesItsLease(t *testing.T) {
+	w := newWorld()
+	a, b := w.worker("a"), w.worker("b")
+	w.pass(tickPeriod, a)
+	require.Len(t, w.polls, 1)
+	w.pass(2*pollLease, b) // a does not tick
+	require.Len(t, w.polls, 2, "another worker took over")
+	late := w.polls[0]
+	w.polls = w.polls[1:]
+	w.answer(snapshot(7))
+	require.Len(t, w.polls, 1)
+
+	late.done(snapshot(6))
+	require.Len(t, w.polls, 1, "the old holder does not go on")
+	w.pass(tickPeriod, a, b)
+	require.Equal(t, "1-7", a.current.ID())
+	require.Equal(t, "1-7", b.current.ID())
+	require.Len(t, w.polls, 1)
 }

@@ -60,8 +60,10 @@ func TestParse(t *testing.T) {
 				withMetadata(3, "a: {inference.networking.k8s.io/engine-type: vllm}, b: {llm-d.ai/engine-type: triton}") +
 				withMetadata(4, "a: {llm-d.ai/engine-type: 7}"),
 			[]discover.Endpoint{
-				{Address: "10.0.0.1:1", Usable: true, Engine: "sglang"}, {Address: "10.0.0.1:2", Usable: true, Engine: "trtllm-serve"},
-				{Address: "10.0.0.1:3", Usable: true, Engine: "triton"}, {Address: "10.0.0.1:4", Usable: true},
+				{Address: "10.0.0.1:1", Usable: true, Engine: "sglang"},
+				{Address: "10.0.0.1:2", Usable: true, Engine: "trtllm-serve"},
+				{Address: "10.0.0.1:3", Usable: true, Engine: "triton"},
+				{Address: "10.0.0.1:4", Usable: true},
 			},
 		},
 	} {

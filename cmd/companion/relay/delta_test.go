@@ -107,7 +107,7 @@ func TestProxiesThatFollow(t *testing.T) {
 			r := relay.New(relay.Options{Heartbeat: heartbeat})
 			r.Publish(f.now())
 			var have [2]*endpoint.Snapshot
-			for range rapid.IntRange(1, 60).Draw(rt, "steps") {
+			for range rapid.IntRange(1, 30).Draw(rt, "steps") {
 				time.Sleep(interval)
 				for i, p := range f.pools {
 					for j := range p.Endpoints {

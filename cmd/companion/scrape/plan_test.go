@@ -79,8 +79,10 @@ func TestEngineOfAnEndpoint(t *testing.T) {
 		f.set("d:1/metrics", recording(t, "vllm.txt"))
 		s := start(t, f)
 		s.SetTargets("llama", []Target{
-			{Address: "a:1", Usable: true}, {Address: "b:1", Usable: true, Engine: "sglang"},
-			{Address: "c:1", Usable: true, Engine: "trtllm"}, {Address: "d:1", Usable: true, Engine: "ollama"},
+			{Address: "a:1", Usable: true},
+			{Address: "b:1", Usable: true, Engine: "sglang"},
+			{Address: "c:1", Usable: true, Engine: "trtllm"},
+			{Address: "d:1", Usable: true, Engine: "ollama"},
 		})
 		<-s.Tried()
 		endpoints := s.Pools(time.Now())[0].Endpoints

@@ -99,6 +99,9 @@ func assign(cluster string, endpoints []discover.Endpoint) (*endpointv3.ClusterL
 type logger struct{ *slog.Logger }
 
 func (l logger) Debugf(format string, args ...any) { l.Debug("xds: " + fmt.Sprintf(format, args...)) }
-func (l logger) Infof(format string, args ...any)  { l.Debug("xds: " + fmt.Sprintf(format, args...)) }
-func (l logger) Warnf(format string, args ...any)  { l.Warn("xds: " + fmt.Sprintf(format, args...)) }
+
+func (l logger) Infof(format string, args ...any) { l.Debug("xds: " + fmt.Sprintf(format, args...)) }
+
+func (l logger) Warnf(format string, args ...any) { l.Warn("xds: " + fmt.Sprintf(format, args...)) }
+
 func (l logger) Errorf(format string, args ...any) { l.Error("xds: " + fmt.Sprintf(format, args...)) }

@@ -1,5 +1,6 @@
-// Package eds_test shows that a real Envoy takes its replicas from the EDS that the companion serves.
-package eds_test
+// Package companion_test shows the companion with a real Envoy: that Envoy takes its replicas from the EDS that it serves, and that Inlet
+// follows its snapshots by deltas.
+package companion_test
 
 import (
 	"bufio"

@@ -66,6 +66,9 @@ const (
 // tokens is how many tokens there are now, the last of which has been sampled but not computed.
 func (r *Request) tokens() int { return r.PromptTokens + r.Generated }
 
+// Queued is how long the request waited in the scheduler's queue before it first ran.
+func (r *Request) Queued() time.Duration { return r.Admitted - r.ready }
+
 // Kind is what an Event tells.
 type Kind uint8
 

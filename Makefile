@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 
-FILTERS := bbr quota guardrail picker
+FILTERS := $(notdir $(patsubst %/wasm,%,$(wildcard filters/*/wasm)))
 # All packages but those that drive a real Envoy.
 UNIT = $$(go list ./... | grep -v '/e2e')
 # What runs inside Envoy as wasm, and must stay free of threads, sockets and clocks.
@@ -61,17 +61,16 @@ bench-envoy: ## what Inlet adds to a request in a real Envoy, into bench/out/
 
 .PHONY: fmt
 fmt: ## format the code
-	gofmt -s -w $$(git ls-files '*.go')
+	go tool -modfile=tools/go.mod golangci-lint fmt ./...
 
 .PHONY: lint
-lint: ## golangci-lint, pinned in tools/go.mod
+lint: ## lint and check the format
 	go tool -modfile=tools/go.mod golangci-lint run ./...
 
 .PHONY: check
-check: ## what CI asks for before the tests: format, lint, wasm and no-cgo builds, dependency rules
-	@test -z "$$(gofmt -s -l $$(git ls-files '*.go'))" || { echo 'not formatted (make fmt):'; gofmt -s -l $$(git ls-files '*.go'); exit 1; }
+check: ## what CI asks for before the tests: wasm and no-cgo builds, dependency rules, documentation, lint and format
 	GOOS=wasip1 GOARCH=wasm go build $(CORE)
-	CGO_ENABLED=0 go build $$(go list ./... | grep -v -e /cmd/bundle-module -e /abi/module/export -e /e2e/bench/empty-module -e hosttest/bundle-module)
+	CGO_ENABLED=0 go build $$(go list -f '{{if .GoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v -e /cmd/bundle-module -e /abi/module/export -e /e2e/bench/empty-module -e hosttest/bundle-module)
 	go test -run . ./shared ./docs
 	$(MAKE) --no-print-directory lint
 

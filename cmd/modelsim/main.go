@@ -11,9 +11,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/inlet-proxy/inlet/cmd/modelsim/engine"
 	"github.com/inlet-proxy/inlet/cmd/modelsim/sim"
-	"github.com/spf13/cobra"
 )
 
 func main() {

@@ -44,6 +44,9 @@ func demo(ctx context.Context) error {
 		return err
 	}
 	defer s.Close()
+	if err := warmUp(ctx, s); err != nil {
+		return err
+	}
 
 	var wrong []error
 	var rows [][]string
@@ -65,4 +68,24 @@ func demo(ctx context.Context) error {
 	}
 	fmt.Printf("\nall %d requests went where they should\n", len(asks))
 	return nil
+}
+
+// warmUp sends requests until a replica was picked for one: a worker of Envoy
+// hears of the replicas at its next tick.
+func warmUp(ctx context.Context, s *stack.Stack) error {
+	if err := s.WaitForSnapshot(ctx); err != nil {
+		return err
+	}
+	hello := asks[0]
+	hello.prompt = "Are you there?"
+	for range 100 {
+		got, err := hello.send(ctx, s)
+		if err != nil {
+			return fmt.Errorf("first request: %w\n%s", err, s.Logs())
+		}
+		if got.access.Picked != "" {
+			return nil
+		}
+	}
+	return fmt.Errorf("no replica was picked for 100 requests:\n%s", s.Logs())
 }

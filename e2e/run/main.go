@@ -43,6 +43,9 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer s.Close()
+	if err := s.WaitForSnapshot(ctx); err != nil && ctx.Err() == nil {
+		return err
+	}
 	describe(s, o)
 	go s.EachAccess(ctx, printAccess)
 	select {

@@ -35,14 +35,15 @@ func (s *Stack) get(ctx context.Context, path string) ([]byte, error) {
 	return body, nil
 }
 
-// listenerAddress asks Envoy where the gateway listens.
-func (s *Stack) listenerAddress(ctx context.Context) (string, error) {
+// listenerAddress asks Envoy where a listener listens, the first one if name is "".
+func (s *Stack) listenerAddress(ctx context.Context, name string) (string, error) {
 	body, err := s.get(ctx, "/listeners?format=json")
 	if err != nil {
 		return "", err
 	}
 	var answer struct {
 		Listeners []struct {
+			Name  string `json:"name"`
 			Local struct {
 				Socket struct {
 					Address string `json:"address"`
@@ -54,11 +55,12 @@ func (s *Stack) listenerAddress(ctx context.Context) (string, error) {
 	if err := json.Unmarshal(body, &answer); err != nil {
 		return "", err
 	}
-	if len(answer.Listeners) == 0 || answer.Listeners[0].Local.Socket.Port == 0 {
-		return "", fmt.Errorf("envoy has no listener yet: %s", body)
+	for _, l := range answer.Listeners {
+		if a := l.Local.Socket; a.Port != 0 && (name == "" || name == l.Name) {
+			return fmt.Sprintf("%s:%d", a.Address, a.Port), nil
+		}
 	}
-	a := answer.Listeners[0].Local.Socket
-	return fmt.Sprintf("%s:%d", a.Address, a.Port), nil
+	return "", fmt.Errorf("envoy has no such listener yet: %s", body)
 }
 
 // Metrics is one scrape of Envoy.

@@ -1,20 +1,26 @@
 package stack
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	modulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_modules/v3"
 	wasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/inlet-proxy/inlet/shared/chain"
 )
 
 func static(t *testing.T, name string) string {
@@ -54,6 +60,24 @@ func TestBootstrapsHoldTheDocument(t *testing.T) {
 	}
 }
 
+// TestBootstrapsRemoveControlHeaders holds what Envoy removes early to the list that the chain has.
+func TestBootstrapsRemoveControlHeaders(t *testing.T) {
+	for _, abi := range []string{Wasm, Module} {
+		b, err := LoadBootstrap(static(t, abi+".yaml"))
+		require.NoError(t, err)
+		var removed []string
+		require.NoError(t, editManager(b, func(m *hcmv3.HttpConnectionManager) error {
+			for _, extension := range m.GetEarlyHeaderMutationExtensions() {
+				for _, mutation := range unpack[*earlyv3.HeaderMutation](t, extension.GetTypedConfig()).GetMutations() {
+					removed = append(removed, mutation.GetRemove())
+				}
+			}
+			return nil
+		}))
+		require.ElementsMatch(t, chain.ControlHeaders, removed, abi)
+	}
+}
+
 // TestBootstrapsDifferOnlyInTheBuild takes out what may differ, and compares the rest.
 func TestBootstrapsDifferOnlyInTheBuild(t *testing.T) {
 	rest := func(abi string) proto.Message {
@@ -74,6 +98,43 @@ func TestBootstrapsDifferOnlyInTheBuild(t *testing.T) {
 		}
 	}
 	require.NotEmpty(t, differences)
+}
+
+// TestEveryLabelHasATag holds the wasm bootstrap's stats_tags to the labels in the code: one without a tag would end up in the metric's name.
+func TestEveryLabelHasATag(t *testing.T) {
+	b, err := LoadBootstrap(static(t, "wasm.yaml"))
+	require.NoError(t, err)
+	var tags []string
+	for _, tag := range b.GetStatsConfig().GetStatsTags() {
+		tags = append(tags, tag.GetTagName())
+	}
+	require.ElementsMatch(t, labelsInCode(t), tags)
+}
+
+// labelsInCode are the labels of all metrics that filters and chain define.
+func labelsInCode(t *testing.T) []string {
+	t.Helper()
+	root, err := Root()
+	require.NoError(t, err)
+	define := regexp.MustCompile(`\.(?:Counter|Gauge|Histogram)\("inlet_[a-z_]+"((?:, "[a-z_]+")*)\)`)
+	label := regexp.MustCompile(`[a-z_]+`)
+	found := map[string]bool{}
+	for _, part := range []string{"filters", "shared"} {
+		require.NoError(t, filepath.WalkDir(filepath.Join(root, part), func(path string, _ os.DirEntry, err error) error {
+			if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			for _, m := range define.FindAllStringSubmatch(string(text), -1) {
+				for _, l := range label.FindAllString(m[1], -1) {
+					found[l] = true
+				}
+			}
+			return err
+		}))
+	}
+	require.NotEmpty(t, found)
+	return slices.Sorted(maps.Keys(found))
 }
 
 func TestParseSample(t *testing.T) {

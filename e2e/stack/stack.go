@@ -9,12 +9,12 @@ package stack
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -53,6 +53,9 @@ type Options struct {
 	Plugin string
 	// NoCompanion leaves the companion out: its cluster then leads to a closed port.
 	NoCompanion bool
+	// Updatable has Envoy watch files for its listener and clusters, so that Update can change them.
+	// A document that Envoy refuses does then not end it: it waits for a better one.
+	Updatable bool
 	// Edit changes Envoy's configuration last of all.
 	Edit func(*bootstrapv3.Bootstrap)
 	// Progress gets one line for each slow step. Nil is silent.
@@ -93,6 +96,7 @@ type Stack struct {
 	access  *accessLog
 	gateway string // address
 	admin   string // address
+	updates int    // of the files that Envoy watches
 	close   sync.Once
 }
 
@@ -122,7 +126,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, tail(s.Logs(), 60))
+			err = fmt.Errorf("%w\n%s", err, s.whyNot())
 			s.Close()
 		}
 	}()
@@ -159,7 +163,10 @@ func (o *Options) setDefaults() error {
 
 // targets are the builds that the options need.
 func (s *Stack) targets() []Target {
-	targets := []Target{ModelSim}
+	var targets []Target
+	if slices.ContainsFunc(s.o.Pools, func(p Pool) bool { return p.Replicas > 0 }) {
+		targets = append(targets, ModelSim)
+	}
 	if !s.o.NoCompanion {
 		targets = append(targets, CompanionProgram)
 	}
@@ -222,7 +229,7 @@ func (s *Stack) startEnvoy(ctx context.Context) error {
 		if _, err := s.get(ctx, "/ready"); err != nil {
 			return false
 		}
-		s.gateway, err = s.listenerAddress(ctx)
+		s.gateway, err = s.listenerAddress(ctx, "")
 		return err == nil
 	})
 }
@@ -292,11 +299,14 @@ func (s *Stack) logFiles() []string {
 	return files
 }
 
-func tail(text string, lines int) error {
-	if text == "" {
-		return nil
+// whyNot is what the logs say of a start that failed: Envoy's errors, else the end of all logs.
+func (s *Stack) whyNot() string {
+	if s.envoy != nil {
+		if errs := s.EnvoyErrors(); len(errs) > 0 {
+			return strings.Join(errs, "\n")
+		}
 	}
-	return errors.New(lastLines(text, lines))
+	return lastLines(s.Logs(), 60)
 }
 
 func lastLines(text string, n int) string {

@@ -1,7 +1,7 @@
 // Package bbr is body-based routing: it reads the model from the request body,
 // puts it into headers that ordinary routes match, chooses the target behind a
 // public model name, and rewrites the name in the body when the replica knows
-// the model by another one.
+// the model by another one. The answer then has the public name again.
 package bbr
 
 import (
@@ -66,6 +66,7 @@ func (f *Filter) send(x *filter.Exchange, m *model, t *target) {
 	if t.model != m.name {
 		x.SetRequestHeader(RewriteHeader, t.model)
 		x.ReplaceInBody(x.Request.ModelSpan, t.quoted)
+		x.RestoreModel(m.name)
 	}
 	if m.base != "" {
 		x.SetRequestHeader(BaseHeader, m.base)

@@ -17,7 +17,7 @@ func newBBR(t testing.TB, doc string) *Filter {
 	var f filter.Filter
 	rng := rand.New(rand.NewPCG(1, 2))
 	err := conf.Decode([]byte(doc), func(o *conf.Object) {
-		f = newFilter(o, &filter.Deps{Rand: rng.Uint64})
+		f = newFilter(o, &filter.Deps{Rand: rng.Uint64, ClaimHeader: func(string) {}})
 	})
 	require.NoError(t, err)
 	return f.(*Filter)
@@ -51,13 +51,24 @@ func TestRoutes(t *testing.T) {
 		headers map[string]string
 		edit    string
 	}{
-		{"gemma-support", filter.Route{Model: "gemma-support", Target: "lora-1-gemma", Base: "gemma-7b", Pool: "gemma"},
+		{
+			"gemma-support",
+			filter.Route{Model: "gemma-support", Target: "lora-1-gemma", Base: "gemma-7b", Pool: "gemma"},
 			map[string]string{"x-gateway-model-name": "gemma-support", RewriteHeader: "lora-1-gemma", BaseHeader: "gemma-7b", PoolHeader: "gemma"},
-			`"lora-1-gemma"`},
-		{"plain", filter.Route{Model: "plain", Target: "plain", Pool: "p"},
-			map[string]string{"x-gateway-model-name": "plain", PoolHeader: "p"}, ""},
-		{"a/b", filter.Route{Model: "a/b", Target: `q"uote`, Pool: "p"},
-			map[string]string{"x-gateway-model-name": "a/b", RewriteHeader: `q"uote`, PoolHeader: "p"}, `"q\"uote"`},
+			`"lora-1-gemma"`,
+		},
+		{
+			"plain",
+			filter.Route{Model: "plain", Target: "plain", Pool: "p"},
+			map[string]string{"x-gateway-model-name": "plain", PoolHeader: "p"},
+			"",
+		},
+		{
+			"a/b",
+			filter.Route{Model: "a/b", Target: `q"uote`, Pool: "p"},
+			map[string]string{"x-gateway-model-name": "a/b", RewriteHeader: `q"uote`, PoolHeader: "p"},
+			`"q\"uote"`,
+		},
 	} {
 		t.Run(c.model, func(t *testing.T) {
 			body := `{"n":9007199254740993,"model":"` + c.model + `"}`
@@ -70,9 +81,11 @@ func TestRoutes(t *testing.T) {
 			}
 			require.Equal(t, c.headers, got)
 			if c.edit == "" {
+				require.Empty(t, x.Effects().Model, "the answer need not be read")
 				require.Empty(t, x.Effects().Body)
 				return
 			}
+			require.Equal(t, c.model, x.Effects().Model)
 			e := x.Effects().Body[0]
 			require.Equal(t, `{"n":9007199254740993,"model":`+c.edit+`}`, body[:e.Span.Start]+string(e.With)+body[e.Span.End:])
 		})

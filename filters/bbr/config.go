@@ -37,6 +37,7 @@ type target struct {
 func newFilter(o *conf.Object, d *filter.Deps) filter.Filter {
 	f := &Filter{header: "x-gateway-model-name", models: map[string]*model{}, rand: d.Rand}
 	o.String("header", &f.header, conf.HeaderName)
+	d.ClaimHeader(f.header)
 	o.List("models", func(v *conf.Value) {
 		v.Object(func(o *conf.Object) { f.addModel(o) })
 	})

@@ -4,6 +4,7 @@
 package picker
 
 import (
+	"encoding/binary"
 	"strconv"
 	"time"
 
@@ -93,12 +94,33 @@ func (f *Filter) OnResponseHeaders(x *filter.Exchange) filter.Verdict {
 	}
 	f.picks.Record(1, filter.Values{s.pool, outcome})
 	if outcome == outcomeMissed {
-		f.deps.Log(filter.Warn, "pool "+s.pool+": "+served+" served a request that was sent to "+x.Target.Address+
-			"; do the cluster of this pool and the companion know the same replicas?")
+		f.warnOfMiss(s.pool, served, x.Target.Address)
 	}
 	s.release()
 	s.charge(f.deps.Counters.Open(served))
 	return filter.Next
+}
+
+// missPause is how often a pool's misses are logged; the metric counts them all.
+const missPause = time.Minute
+
+// warnOfMiss says, once a while for each pool and Envoy, that Envoy did not
+// find the picked replica in the cluster.
+func (f *Filter) warnOfMiss(pool, served, picked string) {
+	key := "picker.missed/" + pool
+	now := f.deps.Now()
+	last, cas, err := f.deps.Store.Get(key)
+	if err == nil && len(last) == 8 && now.Sub(time.Unix(0, int64(binary.LittleEndian.Uint64(last)))) < missPause {
+		return
+	}
+	if err != nil {
+		cas = kv.Create
+	}
+	if f.deps.Store.Set(key, binary.LittleEndian.AppendUint64(nil, uint64(now.UnixNano())), cas) != nil {
+		return // another worker says it
+	}
+	f.deps.Log(filter.Warn, "pool "+pool+": "+served+" served a request that was sent to "+picked+
+		"; do the cluster that serves this pool and the companion know the same replicas?")
 }
 
 // OnDone takes the request out of the account.

@@ -47,6 +47,7 @@ func newRig(t require.TestingT, doc string) *rig {
 	r.deps = &filter.Deps{
 		Now:      func() time.Time { return time.Unix(100, 0) },
 		Rand:     rng.Uint64,
+		Store:    mem.NewStore(),
 		Counters: mem.NewCounters(),
 		Snapshot: func() *endpoint.Snapshot { return r.snapshot },
 		Metrics:  r.metrics,
@@ -202,6 +203,27 @@ func TestChargeMovesToWhoServes(t *testing.T) {
 		r.f.OnDone(x, filter.End{})
 		require.Zero(t, r.deps.Counters.Open(c.served).Value())
 	}
+}
+
+func TestMissesAreLoggedOnceAMinute(t *testing.T) {
+	r := newRig(t, "{}")
+	r.serve(ready(1)...)
+	now := time.Unix(100, 0)
+	r.deps.Now = func() time.Time { return now }
+	miss := func() {
+		x := &filter.Exchange{}
+		r.pick(x)
+		x.Response.Served = "10.9.9.9:80"
+		r.f.OnResponseHeaders(x)
+		r.f.OnDone(x, filter.End{})
+	}
+	miss()
+	miss()
+	require.Len(t, r.logs, 1)
+	now = now.Add(missPause)
+	miss()
+	require.Len(t, r.logs, 2)
+	require.EqualValues(t, 3, r.metrics["inlet_pick_total/p,missed"])
 }
 
 // However exchanges run and end, what is in flight returns to zero and is

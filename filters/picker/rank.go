@@ -1,6 +1,7 @@
 package picker
 
 import (
+	"slices"
 	"time"
 
 	"github.com/inlet-proxy/inlet/filters/picker/scorer"
@@ -62,8 +63,7 @@ func (s *state) gather(all []endpoint.Endpoint) {
 // rank scores the ready replicas and keeps the best few, best first.
 func (f *Filter) rank(s *state, sinceReceived time.Duration) {
 	n := len(s.ready)
-	s.total = append(s.total[:0], make([]float64, n)...)
-	s.scores = append(s.scores[:0], make([]float64, n)...)
+	s.total, s.scores = zeros(s.total, n), zeros(s.scores, n)
 	in := scorer.Input{SinceReceived: sinceReceived, Stale: f.stale}
 	for _, w := range f.profile.weights {
 		w.scorer.Score(in, s.ready, s.scores)
@@ -75,6 +75,13 @@ func (f *Filter) rank(s *state, sinceReceived time.Duration) {
 	for i, e := range s.ready {
 		s.insert(e, key{s.total[i], mix(seed + uint64(i))}, f.endpoints)
 	}
+}
+
+// zeros returns n zeros, in the memory of s if it has room.
+func zeros(s []float64, n int) []float64 {
+	s = slices.Grow(s[:0], n)[:n]
+	clear(s)
+	return s
 }
 
 // insert puts e into the ranked list, which keeps at most limit entries.

@@ -2,6 +2,7 @@ package chain
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,8 +13,11 @@ import (
 // Defaults and bounds of the document's chain-wide settings.
 const (
 	DefaultBodyLimit = 16 << 20
-	maxBodyLimit     = 1 << 30
-	maxPromptLimit   = 64 << 20
+	// DefaultPromptLimit bounds the time that screening a prompt may take away
+	// from the other requests of a worker; see guardrail.
+	DefaultPromptLimit = 128 << 10
+	maxBodyLimit       = 1 << 30
+	maxPromptLimit     = 64 << 20
 )
 
 // Companion says where snapshots come from.
@@ -28,6 +32,7 @@ type Companion struct {
 type settings struct {
 	bodyLimit    int64
 	promptLimit  int64
+	countTokens  bool
 	trustControl bool
 	passThrough  []string
 	companion    Companion
@@ -36,11 +41,14 @@ type settings struct {
 // New reads the configuration document (YAML or JSON, strict) and makes the
 // chain. The error is a conf.Errors with every mistake at once. New does no I/O.
 func New(doc []byte, known []filter.Factory, deps *filter.Deps) (*Chain, error) {
-	c := &Chain{deps: deps, settings: settings{
+	own := *deps
+	c := &Chain{deps: &own, control: slices.Clone(ControlHeaders), settings: settings{
 		bodyLimit:   DefaultBodyLimit,
-		promptLimit: 1 << 20,
+		promptLimit: DefaultPromptLimit,
+		countTokens: true,
 		companion:   Companion{Wait: 20 * time.Second},
 	}}
+	own.ClaimHeader = c.claim
 	err := conf.Decode(doc, func(o *conf.Object) {
 		c.readFilters(o, known)
 		c.readSettings(o)
@@ -52,12 +60,20 @@ func New(doc []byte, known []filter.Factory, deps *filter.Deps) (*Chain, error) 
 	return c, nil
 }
 
+// claim implements filter.Deps.ClaimHeader.
+func (c *Chain) claim(name string) {
+	if !slices.Contains(c.control, name) {
+		c.control = append(c.control, name)
+	}
+}
+
 func (c *Chain) readSettings(o *conf.Object) {
 	o.Object("limits", func(o *conf.Object) {
 		o.Size("body", &c.bodyLimit, 1, maxBodyLimit)
 		o.Size("prompt", &c.promptLimit, 1, maxPromptLimit)
 	})
 	control := "remove"
+	o.Bool("countTokens", &c.countTokens)
 	o.Enum("controlHeaders", &control, "remove", "trust")
 	c.trustControl = control == "trust"
 	o.Strings("passThrough", &c.passThrough, conf.PathPrefix)

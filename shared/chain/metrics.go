@@ -9,6 +9,7 @@ type metrics struct {
 	requests, duration, ttft    filter.Metric
 	inputTokens, outputTokens   filter.Metric
 	refusals, failures, unsized filter.Metric
+	unrestored                  filter.Metric
 }
 
 func newMetrics(m filter.Metrics) metrics {
@@ -21,6 +22,7 @@ func newMetrics(m filter.Metrics) metrics {
 		refusals:     m.Counter("inlet_refusal_total", "reason"),
 		failures:     m.Counter("inlet_filter_failure_total", "filter", "failure_mode"),
 		unsized:      m.Counter("inlet_usage_unknown_total", "model_name", "pool"),
+		unrestored:   m.Counter("inlet_model_not_restored_total", "model_name", "pool", "reason"),
 	}
 }
 
@@ -36,7 +38,7 @@ func (m *metrics) record(s *Stream, end filter.End) {
 	if x.Response.FirstByte > 0 {
 		m.ttft.Record(x.Response.FirstByte.Milliseconds(), series)
 	}
-	if !s.c.needs.Has(filter.NeedUsage) {
+	if !s.countsTokens() {
 		return
 	}
 	if !x.Usage.Known {

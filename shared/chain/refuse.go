@@ -52,7 +52,7 @@ func badRequest(code, param, message string) *filter.Refusal {
 }
 
 func refuseBody(err error) *filter.Refusal {
-	return badRequest("invalid_json", "", "The body is not acceptable JSON: "+err.Error()+".")
+	return badRequest("invalid_json", "", "The body is not accepted: "+err.Error()+".")
 }
 
 func refuseRepeated(key string) *filter.Refusal {

@@ -34,6 +34,7 @@ type Stream struct {
 	status    int   // status that the client gets
 	bypassed  bool  // no filter sees this exchange
 	reads     bool  // the answer's body is scanned
+	restores  bool  // ... and the model's name in it restored
 	complete  bool  // the answer's end was seen
 }
 
@@ -61,7 +62,7 @@ func (s *Stream) Begin(h Host) {
 	s.x.Start = s.c.deps.Now()
 	s.x.RequestHeaders = h.RequestHeaders()
 	s.state, s.at, s.started, s.bodyBytes, s.status = reading, 0, 0, 0, 0
-	s.bypassed, s.reads, s.complete = false, false, false
+	s.bypassed, s.reads, s.restores, s.complete = false, false, false, false
 }
 
 // RequestHeaders runs the header phase. end: there is no body.
@@ -195,8 +196,8 @@ func (s *Stream) standing() Action {
 // release applies the effects and lets the request go on.
 func (s *Stream) release() Action {
 	x := &s.x
-	if s.c.needs.Has(filter.NeedUsage) {
-		// An answer that comes compressed could not be read.
+	if s.wantsAnswer() {
+		// One that comes compressed could not be read.
 		if _, ok := x.RequestHeaders.Get("accept-encoding"); ok {
 			x.RemoveRequestHeader("accept-encoding")
 		}
@@ -243,7 +244,7 @@ func (s *Stream) dropControlHeaders() {
 	if s.c.trustControl {
 		return
 	}
-	for _, name := range ControlHeaders {
+	for _, name := range s.c.control {
 		if _, ok := s.x.RequestHeaders.Get(name); ok {
 			s.x.RemoveRequestHeader(name)
 		}

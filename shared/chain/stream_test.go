@@ -50,9 +50,14 @@ func (h *host) ApplyRequest(hs []filter.HeaderEdit, body []filter.BodyEdit) erro
 	}
 	return h.applyError
 }
+
 func (h *host) ApplyResponse(hs []filter.HeaderEdit) {
 	for _, e := range hs {
-		h.log = append(h.log, "response "+e.Name+"="+e.Value)
+		if e.Remove {
+			h.log = append(h.log, "response -"+e.Name)
+		} else {
+			h.log = append(h.log, "response "+e.Name+"="+e.Value)
+		}
 	}
 }
 func (h *host) Reply(r *chain.LocalReply) { h.reply = r }
@@ -81,22 +86,27 @@ func (s *scripted) OnRequestHeaders(x *filter.Exchange) filter.Verdict {
 	s.note("headers")
 	return s.ask(s.headers, x)
 }
+
 func (s *scripted) OnRequest(x *filter.Exchange) filter.Verdict {
 	s.note("request")
 	return s.ask(s.request, x)
 }
+
 func (s *scripted) OnReply(x *filter.Exchange, r *filter.Reply) filter.Verdict {
 	s.note("reply")
 	return s.reply(x, r)
 }
+
 func (s *scripted) OnResponseHeaders(x *filter.Exchange) filter.Verdict {
 	s.note("response")
 	return s.ask(s.response, x)
 }
+
 func (s *scripted) OnDone(*filter.Exchange, filter.End) {
 	s.note("done")
 	s.doneCalls++
 }
+
 func (s *scripted) ask(f func(*filter.Exchange) filter.Verdict, x *filter.Exchange) filter.Verdict {
 	if f == nil {
 		return filter.Next
@@ -139,10 +149,14 @@ func newRig(t require.TestingT, options string) *rig {
 		Log:     func(_ filter.Level, m string) { r.logs = append(r.logs, m) },
 	}
 	known := []filter.Factory{
-		{Name: "a", Writes: filter.FactRoute, FailureMode: filter.FailClosed, New: func(*conf.Object, *filter.Deps) filter.Filter { return r.a }},
+		{Name: "a", Writes: filter.FactRoute, FailureMode: filter.FailClosed, New: func(_ *conf.Object, d *filter.Deps) filter.Filter {
+			d.ClaimHeader("x-of-filter-a")
+			return r.a
+		}},
 		{Name: "b", Reads: filter.FactRoute, FailureMode: filter.FailOpen, New: func(*conf.Object, *filter.Deps) filter.Filter { return r.b }},
 		{Name: "guard", Strict: true, New: func(*conf.Object, *filter.Deps) filter.Filter { return &scripted{name: "guard", trace: &r.trace} }},
 	}
+	options += "\ncountTokens: false"
 	if !strings.Contains(options, "filters:") {
 		options = "filters: [a: {}, b: {}]\n" + options
 	}
@@ -437,7 +451,8 @@ func TestControlHeaders(t *testing.T) {
 	for _, trust := range []bool{false, true} {
 		r := newRig(t, map[bool]string{false: "", true: "controlHeaders: trust"}[trust])
 		h := post()
-		for _, name := range chain.ControlHeaders {
+		names := append([]string{"x-of-filter-a"}, chain.ControlHeaders...)
+		for _, name := range names {
 			h.request[name] = "forged"
 		}
 		r.send(h, body)
@@ -445,7 +460,7 @@ func TestControlHeaders(t *testing.T) {
 			require.Empty(t, h.log)
 			continue
 		}
-		for _, name := range chain.ControlHeaders {
+		for _, name := range names {
 			require.Contains(t, h.log, "-"+name)
 		}
 	}
@@ -481,13 +496,119 @@ func TestUsageIsCountedAndNeverFree(t *testing.T) {
 	}
 }
 
+func TestTheModelIsRestoredInTheAnswer(t *testing.T) {
+	const answer = `{"model":"llama-3-8b","usage":{"prompt_tokens":7,"completion_tokens":5}}`
+	const public = `{"model":"llama","usage":{"prompt_tokens":7,"completion_tokens":5}}`
+	for _, c := range []struct {
+		name, model string
+		response    headers
+		body        string
+		out         string
+		log         []string
+		counted     string
+	}{
+		{"restored", "llama", nil, answer, public, []string{"-accept-encoding", "response -content-length"}, ""},
+		{"no other name", "", nil, answer, answer, nil, ""},
+		{
+			"a stream", "llama",
+			headers{"content-type": "text/event-stream"},
+			"data: " + answer + "\n\n", "data: " + public + "\n\n",
+			[]string{"-accept-encoding", "response -content-length"},
+			"",
+		},
+		{"an error", "llama", headers{":status": "404"}, answer, answer, []string{"-accept-encoding"}, ""},
+		{"neither JSON nor events", "llama", headers{"content-type": "audio/mpeg"}, answer, answer, []string{"-accept-encoding"}, ""},
+		{"encoded", "llama", headers{"content-encoding": "br"}, answer, answer, []string{"-accept-encoding"}, "encoded"},
+		{"not encoded", "llama", headers{"content-encoding": "Identity"}, answer, public, []string{"-accept-encoding", "response -content-length"}, ""},
+		{"malformed", "llama", nil, "{" + answer, "{" + answer, []string{"-accept-encoding", "response -content-length"}, "malformed"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, size := range []int{1, len(c.body)} {
+				r := withNeeds(t, filter.NeedRequest)
+				r.a.request = func(x *filter.Exchange) filter.Verdict {
+					x.Route = filter.Route{Model: "llama", Pool: "p"}
+					x.RestoreModel(c.model)
+					return filter.Next
+				}
+				h := post("accept-encoding", "gzip")
+				h.response["content-length"] = fmt.Sprint(len(c.body))
+				for name, value := range c.response {
+					h.response[name] = value
+				}
+				s, _ := r.send(h, body)
+				s.ResponseHeaders(false)
+				require.Equal(t, c.log, h.log)
+				require.Equal(t, c.model != "" && c.out != c.body || c.counted == "malformed", s.WantsResponseBody())
+				var out strings.Builder
+				for at := 0; at < len(c.body); at += size {
+					chunk := c.body[at : at+size]
+					n, with := s.ResponseBody([]byte(chunk), at+size == len(c.body))
+					out.Write(with)
+					out.WriteString(chunk[n:])
+				}
+				require.Equal(t, c.out, out.String())
+				s.Done()
+				for _, reason := range []string{"encoded", "malformed"} {
+					var want int64
+					if reason == c.counted {
+						want = 1
+					}
+					require.Equal(t, want, r.metrics["inlet_model_not_restored_total/llama,p,"+reason])
+				}
+				require.NotContains(t, r.metrics, "inlet_usage_unknown_total/llama,p,", "nobody asked for it")
+			}
+		})
+	}
+}
+
+// Nothing is changed in an answer without a body, so its headers stay true.
+func TestAnAnswerWithoutABodyKeepsItsLength(t *testing.T) {
+	r := withNeeds(t, filter.NeedRequest)
+	r.a.request = func(x *filter.Exchange) filter.Verdict { x.RestoreModel("llama"); return filter.Next }
+	h := post()
+	h.response["content-length"] = "0"
+	s, _ := r.send(h, body)
+	s.ResponseHeaders(true)
+	s.Done()
+	require.Empty(t, h.log)
+	require.NotContains(t, r.metrics, "inlet_model_not_restored_total/,,malformed")
+}
+
+// What one exchange said does not hold for the next, and what a filter said
+// before it failed does not hold at all.
+func TestANameIsRestoredOnce(t *testing.T) {
+	r := newRig(t, "")
+	s := r.chain.NewStream()
+	for _, c := range []struct {
+		model string
+		fails bool
+		want  string
+	}{{"llama", false, "llama"}, {"", false, "m"}, {"llama", true, "m"}, {"gemma", false, "gemma"}} {
+		r.b.request = func(x *filter.Exchange) filter.Verdict {
+			x.RestoreModel(c.model)
+			if c.fails {
+				panic("after it")
+			}
+			return filter.Next
+		}
+		s.Begin(post())
+		s.RequestHeaders(false)
+		s.RequestBody([]byte(body), true)
+		s.ResponseHeaders(false)
+		answer := `{"model":"m"}`
+		n, with := s.ResponseBody([]byte(answer), true)
+		require.Equal(t, `{"model":"`+c.want+`"}`, string(with)+answer[n:])
+		s.Done()
+	}
+}
+
 // withNeeds makes a rig whose filter a has needs from the start, as the chain
 // asks for them only once.
 func withNeeds(t *testing.T, needs filter.Needs) *rig {
 	r := &rig{metrics: samples{}}
 	r.a = &scripted{name: "a", trace: &r.trace, needs: needs}
 	deps := &filter.Deps{Now: time.Now, Metrics: r.metrics, Log: func(filter.Level, string) {}}
-	c, err := chain.New([]byte("filters: [a: {}]"), []filter.Factory{
+	c, err := chain.New([]byte("filters: [a: {}]\ncountTokens: false"), []filter.Factory{
 		{Name: "a", FailureMode: filter.FailClosed, New: func(*conf.Object, *filter.Deps) filter.Filter { return r.a }},
 	}, deps)
 	require.NoError(t, err)

@@ -27,8 +27,10 @@ var tooDeep = fmt.Sprintf("nested more than %d deep", MaxDepth)
 // parse returns the root of the only document in doc.
 func parse(doc []byte) (*yaml.Node, *Error) {
 	if len(doc) > MaxBytes {
-		return nil, &Error{Line: 1, Column: 1,
-			Message: fmt.Sprintf("the document has %d bytes, want %s or less", len(doc), shortSize(MaxBytes))}
+		return nil, &Error{
+			Line: 1, Column: 1,
+			Message: fmt.Sprintf("the document has %d bytes, want %s or less", len(doc), shortSize(MaxBytes)),
+		}
 	}
 	root, wrong := parseAny(doc)
 	if wrong != nil {

@@ -204,8 +204,17 @@ func TestDistance(t *testing.T) {
 		a, b string
 		want int
 	}{
-		{"", "", 0}, {"abc", "abc", 0}, {"", "abc", 3}, {"abc", "", 3}, {"abc", "abd", 1}, {"abc", "ab", 1}, {"abc", "xabc", 1},
-		{"abcd", "abdc", 1}, {"ca", "abc", 3}, {"kitten", "sitting", 3}, {"badc", "abcd", 2},
+		{"", "", 0},
+		{"abc", "abc", 0},
+		{"", "abc", 3},
+		{"abc", "", 3},
+		{"abc", "abd", 1},
+		{"abc", "ab", 1},
+		{"abc", "xabc", 1},
+		{"abcd", "abdc", 1},
+		{"ca", "abc", 3},
+		{"kitten", "sitting", 3},
+		{"badc", "abcd", 2},
 	} {
 		require.Equal(t, c.want, distance(c.a, c.b), "%s %s", c.a, c.b)
 	}

@@ -35,6 +35,7 @@ func (s *scripted) responseHeaders(end bool) bool {
 	status, _ := s.x.response.headers.Get(":status")
 	return s.on("answer", " "+status+ending(end))
 }
+
 func (s *scripted) responseBody(end bool) bool {
 	return s.on("answer body", " "+string(s.x.response.body)+ending(end))
 }

@@ -85,6 +85,8 @@ func (s *Scenario) complete() error {
 		return errors.New("it has no name")
 	case s.Config == "":
 		return errors.New("it has no config")
+	case (s.Hosts == nil) != (s.Because == ""):
+		return errors.New("hosts goes with because: why the others cannot play it")
 	case (s.Rejected == "") == (len(s.Steps) == 0):
 		return errors.New("it needs either steps or \"rejected\"")
 	}

@@ -32,6 +32,8 @@ type Scenario struct {
 	Workers int `yaml:"workers"`
 	// Hosts are the names of the hosts that can play the scenario, all if empty.
 	Hosts []string `yaml:"hosts"`
+	// Because says why the other hosts cannot; goes with Hosts.
+	Because string `yaml:"because"`
 	// Rejected: the configuration is refused with a message that contains this.
 	Rejected string `yaml:"rejected"`
 	Steps    []Step `yaml:"steps"`

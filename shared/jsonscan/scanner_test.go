@@ -41,11 +41,13 @@ func (r *recorder) Key(name []byte) {
 		r.s.Skip()
 	}
 }
+
 func (r *recorder) Text(piece []byte) {
 	require.NotEmpty(r.t, piece)
 	require.True(r.t, utf8.Valid(piece), "piece %q", piece)
 	r.text = append(r.text, piece...)
 }
+
 func (r *recorder) TextEnd() {
 	r.add("text %q", r.text)
 	r.text = r.text[:0]
@@ -345,8 +347,10 @@ func TestSkip(t *testing.T) {
 	arrays := func(r *recorder) { r.open = func(array bool) bool { return array } }
 	tokens, err := scan(t, Limits{}, arrays, doc)
 	require.NoError(t, err)
-	require.Equal(t, []string{"{", "key a", "{", "key x", "[", "}", "key b", "[", "key c", "text text\n", "key d", "12.5",
-		"key e", "true", "key f", "[", "}"}, bare(tokens))
+	require.Equal(t, []string{
+		"{", "key a", "{", "key x", "[", "}", "key b", "[", "key c", "text text\n", "key d", "12.5",
+		"key e", "true", "key f", "[", "}",
+	}, bare(tokens))
 	tokens, err = scan(t, Limits{}, arrays, []byte(`[1,[2]]`))
 	require.NoError(t, err)
 	require.Equal(t, []string{"["}, bare(tokens))
@@ -587,8 +591,10 @@ func FuzzScanner(f *testing.F) {
 func document() *rapid.Generator[string] {
 	space := rapid.SampledFrom([]string{"", "", "", " ", "\n", "\t ", "\r\n"})
 	literal := rapid.SampledFrom([]string{"true", "false", "null", "0", "-1", "12.50", "1e9", "-0.1E-7", "31415926535897932384626"})
-	fragment := rapid.SampledFrom([]string{"a", "model", "hello, world ", "0123456789abcdef0123456789abcdef0123456789", "é", "日本語", "😀",
-		`\n`, `\"`, `\\`, `\/`, `\u0041`, `\u00e9`, `\u4f60`, `\ud83d\ude00`, "\u007f", `\t\t`})
+	fragment := rapid.SampledFrom([]string{
+		"a", "model", "hello, world ", "0123456789abcdef0123456789abcdef0123456789", "é", "日本語", "😀",
+		`\n`, `\"`, `\\`, `\/`, `\u0041`, `\u00e9`, `\u4f60`, `\ud83d\ude00`, "\u007f", `\t\t`,
+	})
 	str := rapid.Custom(func(t *rapid.T) string {
 		return `"` + strings.Join(rapid.SliceOfN(fragment, 0, 8).Draw(t, "fragments"), "") + `"`
 	})
@@ -636,8 +642,10 @@ func cut(t *rapid.T, doc []byte) (chunks [][]byte) {
 
 // Faulty documents differ from valid ones in one place: that is where parsers disagree.
 func TestAgreesWithEncodingJSON(t *testing.T) {
-	faults := rapid.SampledFrom([]string{"", ",", ":", `"`, `\`, "{", "}", "[", "]", "0", "1", "-", ".", "e", " ", "t", "\x00", "\n", "\x80",
-		"\xc0", "\xe4", "\xed\xa0\x80", "\xf4\x90", `\u`, `\ud800`, `\udc00`, "é"})
+	faults := rapid.SampledFrom([]string{
+		"", ",", ":", `"`, `\`, "{", "}", "[", "]", "0", "1", "-", ".", "e", " ", "t", "\x00", "\n", "\x80",
+		"\xc0", "\xe4", "\xed\xa0\x80", "\xf4\x90", `\u`, `\ud800`, `\udc00`, "é",
+	})
 	rapid.Check(t, func(rt *rapid.T) {
 		doc := []byte(document().Draw(rt, "doc"))
 		if rapid.Bool().Draw(rt, "faulty") {

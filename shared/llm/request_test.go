@@ -62,23 +62,35 @@ var requests = []struct {
 	body string
 	want facts
 }{
-	{"chat", Chat, `{"model":"llama","messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"Hi \"there\"\n"}],
+	{
+		"chat", Chat, `{"model":"llama","messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"Hi \"there\"\n"}],
 		"stream":true,"stream_options":{"include_usage":true},"max_tokens":128,"temperature":0.7}`,
-		facts{Model: "llama", HasModel: true, ModelIsString: true, Raw: `"llama"`, Stream: true, IncludeUsage: true, MaxTokens: 128,
-			Prompt: "Be brief.\nHi \"there\"\n", PromptBytes: 20}},
-	{"chat, model last, parts", Chat, `{"messages":[{"role":"user","content":[{"type":"text","text":"What is this?"},
+		facts{
+			Model: "llama", HasModel: true, ModelIsString: true, Raw: `"llama"`, Stream: true, IncludeUsage: true, MaxTokens: 128,
+			Prompt: "Be brief.\nHi \"there\"\n", PromptBytes: 20,
+		},
+	},
+	{
+		"chat, model last, parts", Chat, `{"messages":[{"role":"user","content":[{"type":"text","text":"What is this?"},
 		{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA","detail":"text"}},{"type":"text","text":"Answer."}],"name":"content"}],
 		"model":"gpt-4o"}`,
-		facts{Model: "gpt-4o", HasModel: true, ModelIsString: true, Raw: `"gpt-4o"`, Prompt: "What is this?\nAnswer.", PromptBytes: 20}},
-	{"chat, tools", Chat, `{"model":"m","messages":[{"role":"assistant","content":null,"tool_calls":[{"id":"c1","type":"function",
+		facts{Model: "gpt-4o", HasModel: true, ModelIsString: true, Raw: `"gpt-4o"`, Prompt: "What is this?\nAnswer.", PromptBytes: 20},
+	},
+	{
+		"chat, tools", Chat, `{"model":"m","messages":[{"role":"assistant","content":null,"tool_calls":[{"id":"c1","type":"function",
 		"function":{"name":"f","arguments":"{\"content\":\"x\"}"}}]},{"role":"tool","tool_call_id":"c1","content":"42 °C"}],
 		"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{"model":{"type":"string"},"content":{"type":"string"}}}}}],
 		"response_format":{"type":"json_schema","json_schema":{"name":"model","schema":{"model":"x"}}}}`,
-		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, Prompt: "42 °C", PromptBytes: 6}},
-	{"chat, max_completion_tokens goes first", Chat, `{"model":"m","max_completion_tokens":10,"max_tokens":20,"messages":[]}`,
-		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, MaxTokens: 10}},
-	{"chat, max_tokens first, other order", Chat, `{"model":"m","max_tokens":20,"max_completion_tokens":10,"messages":[]}`,
-		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, MaxTokens: 10}},
+		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, Prompt: "42 °C", PromptBytes: 6},
+	},
+	{
+		"chat, max_completion_tokens goes first", Chat, `{"model":"m","max_completion_tokens":10,"max_tokens":20,"messages":[]}`,
+		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, MaxTokens: 10},
+	},
+	{
+		"chat, max_tokens first, other order", Chat, `{"model":"m","max_tokens":20,"max_completion_tokens":10,"messages":[]}`,
+		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, MaxTokens: 10},
+	},
 	{"chat, max_completion_tokens null", Chat, `{"max_tokens":20,"max_completion_tokens":null}`, facts{MaxTokens: 20}},
 	{"chat, other numbers", Chat, `{"max_tokens":1e3}`, facts{MaxTokens: 1000}},
 	{"chat, negative", Chat, `{"max_tokens":-1}`, facts{}},
@@ -88,20 +100,32 @@ var requests = []struct {
 	{"chat, stream options of other shapes", Chat, `{"stream_options":[{"include_usage":true},true]}`, facts{}},
 	{"chat, include_usage nested", Chat, `{"stream_options":{"include_usage":{"include_usage":true}}}`, facts{}},
 	{"chat, include_usage an array", Chat, `{"stream_options":{"include_usage":[true]}}`, facts{}},
-	{"chat, look-alikes", Chat, `{"metadata":{"model":"no","stream":true,"messages":[{"content":"no"}]},"stream_options":{"x":{"include_usage":true},"y":[true],"include_usage":false},
+	{
+		"chat, look-alikes", Chat, `{"metadata":{"model":"no","stream":true,"messages":[{"content":"no"}]},"stream_options":{"x":{"include_usage":true},"y":[true],"include_usage":false},
 		"user":"model","messages":[{"content":"a","model":"no","metadata":{"content":"no"},"role":{"text":"no"}}],"model":"yes","x":[{"model":"no"}],"model ":"no","Model":"no"}`,
-		facts{Model: "yes", HasModel: true, ModelIsString: true, Raw: `"yes"`, Prompt: "a", PromptBytes: 1}},
-	{"chat, escaped", Chat, `{"mo\u0064el" : "ll\u0061ma\/8b" ,"messages":[{"c\u006fntent":"\u4f60\u597d"}]}`,
-		facts{Model: "llama/8b", HasModel: true, ModelIsString: true, Raw: `"ll\u0061ma\/8b"`, Prompt: "你好", PromptBytes: 6}},
-	{"chat, model twice", Chat, `{"model":"a","stream":true,"model":"b"}`,
-		facts{Model: "b", HasModel: true, ModelIsString: true, Raw: `"b"`, Stream: true, Repeated: "model"}},
-	{"chat, model twice by an escape", Chat, `{"mo\u0064el":"a","model":"b"}`,
-		facts{Model: "b", HasModel: true, ModelIsString: true, Raw: `"b"`, Repeated: "model"}},
+		facts{Model: "yes", HasModel: true, ModelIsString: true, Raw: `"yes"`, Prompt: "a", PromptBytes: 1},
+	},
+	{
+		"chat, escaped", Chat, `{"mo\u0064el" : "ll\u0061ma\/8b" ,"messages":[{"c\u006fntent":"\u4f60\u597d"}]}`,
+		facts{Model: "llama/8b", HasModel: true, ModelIsString: true, Raw: `"ll\u0061ma\/8b"`, Prompt: "你好", PromptBytes: 6},
+	},
+	{
+		"chat, model twice", Chat, `{"model":"a","stream":true,"model":"b"}`,
+		facts{Model: "b", HasModel: true, ModelIsString: true, Raw: `"b"`, Stream: true, Repeated: "model"},
+	},
+	{
+		"chat, model twice by an escape", Chat, `{"mo\u0064el":"a","model":"b"}`,
+		facts{Model: "b", HasModel: true, ModelIsString: true, Raw: `"b"`, Repeated: "model"},
+	},
 	{"chat, model twice, no string", Chat, `{"model":"a","model":{"model":"b"}}`, facts{HasModel: true, Repeated: "model"}},
-	{"chat, messages twice", Chat, `{"messages":[{"content":"a"}],"messages":[{"content":"b"}]}`,
-		facts{Prompt: "a\nb", PromptBytes: 2, Repeated: "messages"}},
-	{"chat, the first that repeats", Chat, `{"stream":true,"model":"a","stream":null,"model":"b","max_tokens":5,"max_tokens":null}`,
-		facts{Model: "b", HasModel: true, ModelIsString: true, Raw: `"b"`, Repeated: "stream"}},
+	{
+		"chat, messages twice", Chat, `{"messages":[{"content":"a"}],"messages":[{"content":"b"}]}`,
+		facts{Prompt: "a\nb", PromptBytes: 2, Repeated: "messages"},
+	},
+	{
+		"chat, the first that repeats", Chat, `{"stream":true,"model":"a","stream":null,"model":"b","max_tokens":5,"max_tokens":null}`,
+		facts{Model: "b", HasModel: true, ModelIsString: true, Raw: `"b"`, Repeated: "stream"},
+	},
 	{"chat, what is not read may repeat", Chat, `{"temperature":1,"temperature":2,"input":"a","input":"b","prompt":"c"}`, facts{}},
 	{"chat, stream options twice", Chat, `{"stream_options":{"include_usage":true},"stream_options":null}`, facts{Repeated: "stream_options"}},
 	{"chat, model null", Chat, `{"model":null}`, facts{HasModel: true}},
@@ -110,33 +134,53 @@ var requests = []struct {
 	{"chat, model an array", Chat, `{"model":["a","b"]}`, facts{HasModel: true}},
 	{"not an object", Chat, `[{"model":"a","messages":[{"content":"x"}]}]`, facts{}},
 	{"a string", Chat, `"model"`, facts{}},
-	{"completions", Completions, `{"model":"m","prompt":"Once upon","suffix":"the end","max_tokens":16,"stream":false}`,
-		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, MaxTokens: 16, Prompt: "Once upon\nthe end", PromptBytes: 16}},
+	{
+		"completions", Completions, `{"model":"m","prompt":"Once upon","suffix":"the end","max_tokens":16,"stream":false}`,
+		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, MaxTokens: 16, Prompt: "Once upon\nthe end", PromptBytes: 16},
+	},
 	{"completions, several", Completions, `{"prompt":["a","","bc"]}`, facts{Prompt: "a\nbc", PromptBytes: 3}},
 	{"completions, tokens", Completions, `{"prompt":[[1,2,3],[4,-5]]}`, facts{PromptTokens: 5}},
-	{"responses", Responses, `{"model":"m","instructions":"Be brief.","input":"Hi","max_output_tokens":50,"stream":true,"max_tokens":7}`,
-		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, Stream: true, MaxTokens: 50, Prompt: "Be brief.\nHi", PromptBytes: 11}},
-	{"responses, items", Responses, `{"input":[{"role":"user","content":"a"},{"type":"message","role":"user","content":[{"type":"input_text","text":"b"},
+	{
+		"responses", Responses, `{"model":"m","instructions":"Be brief.","input":"Hi","max_output_tokens":50,"stream":true,"max_tokens":7}`,
+		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, Stream: true, MaxTokens: 50, Prompt: "Be brief.\nHi", PromptBytes: 11},
+	},
+	{
+		"responses, items", Responses, `{"input":[{"role":"user","content":"a"},{"type":"message","role":"user","content":[{"type":"input_text","text":"b"},
 		{"type":"input_image","image_url":"data:..."},{"type":"input_file","file_data":"..."}]},{"type":"function_call_output","call_id":"c","output":"d"},
 		{"type":"function_call_output","call_id":"c","output":[{"type":"input_text","text":"e"}]}],"model":"m","text":{"format":{"type":"text"}}}`,
-		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, Prompt: "a\nb\nd\ne", PromptBytes: 4}},
-	{"embeddings", Embeddings, `{"input":["one","two"],"model":"e5","encoding_format":"float"}`,
-		facts{Model: "e5", HasModel: true, ModelIsString: true, Raw: `"e5"`, Prompt: "one\ntwo", PromptBytes: 6}},
-	{"embeddings, tokens", Embeddings, `{"input":[101,2023,102],"model":"e5"}`,
-		facts{Model: "e5", HasModel: true, ModelIsString: true, Raw: `"e5"`, PromptTokens: 3}},
-	{"images", Images, `{"model":"flux","prompt":"a cat","n":1,"size":"1024x1024"}`,
-		facts{Model: "flux", HasModel: true, ModelIsString: true, Raw: `"flux"`, Prompt: "a cat", PromptBytes: 5}},
-	{"audio", Audio, `{"model":"tts","input":"Good day","voice":"alloy","instructions":"calmly"}`,
-		facts{Model: "tts", HasModel: true, ModelIsString: true, Raw: `"tts"`, Prompt: "Good day\ncalmly", PromptBytes: 14}},
-	{"messages", Messages, `{"model":"claude","max_tokens":1024,"system":"Be kind.","messages":[{"role":"user","content":"Hi"}],"stream":true}`,
-		facts{Model: "claude", HasModel: true, ModelIsString: true, Raw: `"claude"`, Stream: true, MaxTokens: 1024, Prompt: "Be kind.\nHi", PromptBytes: 10}},
-	{"messages, blocks", Messages, `{"system":[{"type":"text","text":"s","cache_control":{"type":"ephemeral"}}],"messages":[{"role":"user","content":[
+		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, Prompt: "a\nb\nd\ne", PromptBytes: 4},
+	},
+	{
+		"embeddings", Embeddings, `{"input":["one","two"],"model":"e5","encoding_format":"float"}`,
+		facts{Model: "e5", HasModel: true, ModelIsString: true, Raw: `"e5"`, Prompt: "one\ntwo", PromptBytes: 6},
+	},
+	{
+		"embeddings, tokens", Embeddings, `{"input":[101,2023,102],"model":"e5"}`,
+		facts{Model: "e5", HasModel: true, ModelIsString: true, Raw: `"e5"`, PromptTokens: 3},
+	},
+	{
+		"images", Images, `{"model":"flux","prompt":"a cat","n":1,"size":"1024x1024"}`,
+		facts{Model: "flux", HasModel: true, ModelIsString: true, Raw: `"flux"`, Prompt: "a cat", PromptBytes: 5},
+	},
+	{
+		"audio", Audio, `{"model":"tts","input":"Good day","voice":"alloy","instructions":"calmly"}`,
+		facts{Model: "tts", HasModel: true, ModelIsString: true, Raw: `"tts"`, Prompt: "Good day\ncalmly", PromptBytes: 14},
+	},
+	{
+		"messages", Messages, `{"model":"claude","max_tokens":1024,"system":"Be kind.","messages":[{"role":"user","content":"Hi"}],"stream":true}`,
+		facts{Model: "claude", HasModel: true, ModelIsString: true, Raw: `"claude"`, Stream: true, MaxTokens: 1024, Prompt: "Be kind.\nHi", PromptBytes: 10},
+	},
+	{
+		"messages, blocks", Messages, `{"system":[{"type":"text","text":"s","cache_control":{"type":"ephemeral"}}],"messages":[{"role":"user","content":[
 		{"type":"image","source":{"type":"base64","media_type":"image/png","data":"AAAA"}},
 		{"type":"tool_result","tool_use_id":"t","content":[{"type":"text","text":"r"}]},{"type":"tool_result","content":"q"},
 		{"type":"document","source":{"type":"content","content":[{"type":"text","text":"d"}]},"title":"no"},{"type":"text","text":"u"}]}],"model":"c"}`,
-		facts{Model: "c", HasModel: true, ModelIsString: true, Raw: `"c"`, Prompt: "s\nr\nq\nd\nu", PromptBytes: 5}},
-	{"unknown", Unknown, `{"model":"m","messages":[{"content":"x"}],"stream":true,"max_tokens":3}`,
-		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, Stream: true, MaxTokens: 3}},
+		facts{Model: "c", HasModel: true, ModelIsString: true, Raw: `"c"`, Prompt: "s\nr\nq\nd\nu", PromptBytes: 5},
+	},
+	{
+		"unknown", Unknown, `{"model":"m","messages":[{"content":"x"}],"stream":true,"max_tokens":3}`,
+		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, Stream: true, MaxTokens: 3},
+	},
 }
 
 func TestRequests(t *testing.T) {
@@ -297,8 +341,10 @@ func TestRequestProperty(t *testing.T) {
 				texts = append(texts, s)
 			}
 		}
-		want := facts{HasModel: true, ModelIsString: true, Model: text.Draw(rt, "model"), MaxTokens: rapid.IntRange(0, 1<<31-1).Draw(rt, "max"),
-			Stream: rapid.Bool().Draw(rt, "stream")}
+		want := facts{
+			HasModel: true, ModelIsString: true, Model: text.Draw(rt, "model"), MaxTokens: rapid.IntRange(0, 1<<31-1).Draw(rt, "max"),
+			Stream: rapid.Bool().Draw(rt, "stream"),
+		}
 		for _, s := range texts {
 			want.PromptBytes += len(s)
 			if s != "" {
@@ -308,8 +354,10 @@ func TestRequestProperty(t *testing.T) {
 				want.Prompt += s
 			}
 		}
-		body, err := json.Marshal(map[string]any{"model": want.Model, "messages": messages, "stream": want.Stream, "max_tokens": want.MaxTokens,
-			"a": messages, "z": messages})
+		body, err := json.Marshal(map[string]any{
+			"model": want.Model, "messages": messages, "stream": want.Stream, "max_tokens": want.MaxTokens,
+			"a": messages, "z": messages,
+		})
 		require.NoError(t, err)
 		raw, err := json.Marshal(want.Model)
 		require.NoError(t, err)

@@ -8,8 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/inlet-proxy/inlet/cmd/modelsim/sim"
 	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/cmd/modelsim/sim"
 )
 
 // BenchmarkChat measures the replica as the upstream of benchmarks: no delays, keep-alive connections, client and

@@ -10,10 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/inlet-proxy/inlet/cmd/modelsim/engine"
-	"github.com/inlet-proxy/inlet/cmd/modelsim/sim"
 	"github.com/stretchr/testify/require"
 	"github.com/tidwall/gjson"
+
+	"github.com/inlet-proxy/inlet/cmd/modelsim/engine"
+	"github.com/inlet-proxy/inlet/cmd/modelsim/sim"
 )
 
 func TestParseFault(t *testing.T) {

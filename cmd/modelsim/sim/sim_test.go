@@ -20,12 +20,13 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/inlet-proxy/inlet/cmd/modelsim/engine"
-	"github.com/inlet-proxy/inlet/cmd/modelsim/sim"
 	"github.com/openai/openai-go/v3"
 	"github.com/openai/openai-go/v3/option"
 	"github.com/stretchr/testify/require"
 	"github.com/tidwall/gjson"
+
+	"github.com/inlet-proxy/inlet/cmd/modelsim/engine"
+	"github.com/inlet-proxy/inlet/cmd/modelsim/sim"
 )
 
 const hello = `{"model":"llama","messages":[{"role":"user","content":"hello"}],"max_tokens":3}`
@@ -77,15 +78,19 @@ func members(t *testing.T, answer string) map[string]any {
 func TestWholeAnswers(t *testing.T) {
 	server := start(t, sim.Config{})
 	for _, test := range []struct{ name, path, body, want string }{
-		{"chat", "/v1/chat/completions", hello,
+		{
+			"chat", "/v1/chat/completions", hello,
 			`{"object":"chat.completion","model":"llama","choices":[{"index":0,"message":{"role":"assistant","content":"The quick brown","refusal":null,
 			"annotations":null,"audio":null,"function_call":null,"tool_calls":[],"reasoning":null},"logprobs":null,"finish_reason":"length","stop_reason":null,
 			"token_ids":null}],"service_tier":null,"system_fingerprint":null,"usage":{"prompt_tokens":3,"total_tokens":6,"completion_tokens":3,
-			"prompt_tokens_details":{"cached_tokens":0}},"prompt_logprobs":null,"prompt_token_ids":null,"kv_transfer_params":null}`},
-		{"completions, no model", "/v1/completions", `{"prompt":"hello","max_tokens":2}`,
+			"prompt_tokens_details":{"cached_tokens":0}},"prompt_logprobs":null,"prompt_token_ids":null,"kv_transfer_params":null}`,
+		},
+		{
+			"completions, no model", "/v1/completions", `{"prompt":"hello","max_tokens":2}`,
 			`{"object":"text_completion","model":"` + sim.DefaultModel + `","choices":[{"index":0,"text":"The quick","logprobs":null,"finish_reason":"length",
 			"stop_reason":null,"token_ids":null,"prompt_logprobs":null,"prompt_token_ids":null}],"service_tier":null,"system_fingerprint":null,
-			"usage":{"prompt_tokens":2,"total_tokens":4,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":0}},"kv_transfer_params":null}`},
+			"usage":{"prompt_tokens":2,"total_tokens":4,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":0}},"kv_transfer_params":null}`,
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			res, answer := post(t, server.URL()+test.path, test.body)
@@ -107,8 +112,10 @@ func TestTokensAndUsage(t *testing.T) {
 		finish, text      string
 	}{
 		{name: "default of 16", path: "chat/completions", body: `{"messages":[{"role":"user","content":"12345678"}]}`, prompt: 4, generated: 16, finish: "length"},
-		{name: "max_completion_tokens wins", path: "chat/completions", body: `{"max_completion_tokens":2,"max_tokens":9,"messages":[{"role":"user","content":""}]}`,
-			prompt: 2, generated: 2, finish: "length", text: "The quick"},
+		{
+			name: "max_completion_tokens wins", path: "chat/completions", body: `{"max_completion_tokens":2,"max_tokens":9,"messages":[{"role":"user","content":""}]}`,
+			prompt: 2, generated: 2, finish: "length", text: "The quick",
+		},
 		{name: "max_completion_tokens is a chat member", path: "completions", body: `{"max_completion_tokens":2,"max_tokens":1,"prompt":"a"}`, prompt: 1, generated: 1, finish: "length", text: "The"},
 		{name: "the last of a repeated member", path: "completions", body: `{"max_tokens":1,"prompt":"a","max_tokens":2,"prompt":"12345"}`, prompt: 2, generated: 2, finish: "length", text: "The quick"},
 		{name: "null is absent", path: "completions", body: `{"max_tokens":null,"model":null,"stream":null,"stream_options":null,"prompt":"a"}`, prompt: 1, generated: 16, finish: "length"},
@@ -117,8 +124,10 @@ func TestTokensAndUsage(t *testing.T) {
 		{name: "token ids", path: "completions", body: `{"max_tokens":1,"prompt":[1,2,3]}`, prompt: 3, generated: 1, finish: "length", text: "The"},
 		{name: "parts and tools", path: "chat/completions", body: `{"max_tokens":1,"tools":[{"a":1}],"messages":[{"role":"user","content":[{"type":"text","text":"hello"},
 			{"type":"image_url","image_url":{"url":"data:"}}]}]}`, prompt: (9 + 6 + 5 + 64) / 4, generated: 1, finish: "length", text: "The"},
-		{name: "echo ends by itself", path: "chat/completions", body: `{"messages":[{"role":"system","content":"x"},{"role":"user","content":"say \"ä\" <\n>"}]}`, echo: true,
-			prompt: 7, generated: 3, finish: "stop", text: "say \"ä\" <\n>"},
+		{
+			name: "echo ends by itself", path: "chat/completions", body: `{"messages":[{"role":"system","content":"x"},{"role":"user","content":"say \"ä\" <\n>"}]}`, echo: true,
+			prompt: 7, generated: 3, finish: "stop", text: "say \"ä\" <\n>",
+		},
 		{name: "echo cut", path: "completions", body: `{"max_tokens":2,"prompt":"abcdefghijkl"}`, echo: true, prompt: 3, generated: 2, finish: "length", text: "abcdefgh"},
 		{name: "echo of nothing", path: "completions", body: `{"max_tokens":1,"prompt":""}`, echo: true, prompt: 0, generated: 1, finish: "length", text: "The"},
 	} {
@@ -183,19 +192,25 @@ func TestStreams(t *testing.T) {
 	}{
 		{"chat without usage", "chat/completions", `{` + messages + `}`, []string{role + "}", token1 + "}", token2 + "}", "[DONE]"}},
 		{"chat, usage false", "chat/completions", `{` + messages + `,"stream_options":{"include_usage":false}}`, []string{role + "}", token1 + "}", token2 + "}", "[DONE]"}},
-		{"chat with usage", "chat/completions", `{` + messages + `,"stream_options":{"include_usage":true}}`,
-			[]string{role + "}", token1 + "}", token2 + "}", chatHead + "]," + usage, "[DONE]"}},
-		{"chat, empty options mean usage", "chat/completions", `{` + messages + `,"stream_options":{}}`,
-			[]string{role + "}", token1 + "}", token2 + "}", chatHead + "]," + usage, "[DONE]"}},
+		{
+			"chat with usage", "chat/completions", `{` + messages + `,"stream_options":{"include_usage":true}}`,
+			[]string{role + "}", token1 + "}", token2 + "}", chatHead + "]," + usage, "[DONE]"},
+		},
+		{
+			"chat, empty options mean usage", "chat/completions", `{` + messages + `,"stream_options":{}}`,
+			[]string{role + "}", token1 + "}", token2 + "}", chatHead + "]," + usage, "[DONE]"},
+		},
 		{"chat, usage in every chunk", "chat/completions", `{` + messages + `,"stream_options":{"include_usage":true,"continuous_usage_stats":true}}`, []string{
 			role + `,"usage":{"prompt_tokens":2,"total_tokens":2,"completion_tokens":0}}`,
 			token1 + `,"usage":{"prompt_tokens":2,"total_tokens":3,"completion_tokens":1}}`,
 			token2 + `,"usage":{"prompt_tokens":2,"total_tokens":4,"completion_tokens":2}}`,
-			chatHead + "]," + usage, "[DONE]"}},
+			chatHead + "]," + usage, "[DONE]",
+		}},
 		{"completions with usage", "completions", `{"model":"m","prompt":"hello","max_tokens":2,"stream":true,"stream_options":{"include_usage":true}}`, []string{
 			textHead + `{"index":0,"text":"The","logprobs":null,"finish_reason":null,"stop_reason":null,"token_ids":null}]}`,
 			textHead + `{"index":0,"text":" quick","logprobs":null,"finish_reason":"length","stop_reason":null,"token_ids":null}]}`,
-			textHead + "]," + usage, "[DONE]"}},
+			textHead + "]," + usage, "[DONE]",
+		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			server := start(t, sim.Config{})
@@ -245,8 +260,10 @@ func TestErrors(t *testing.T) {
 		{"stream options without stream", "POST", chat, `{"stream_options":{"include_usage":true},"messages":[]}`, 400, "Stream options can only be defined when `stream=True`."},
 		{"dimensions", "POST", "/v1/embeddings", `{"input":"x","dimensions":100000}`, 400, "dimensions must be at most 4096, got 100000."},
 		{"unknown model", "POST", chat, `{"model":"gpt","messages":[]}`, 404, "The model `gpt` does not exist."},
-		{"too long", "POST", chat, `{"model":"llama","max_tokens":100,"messages":[{"role":"user","content":"x"}]}`, 400,
-			"This model's maximum context length is 100 tokens. However, you requested 100 output tokens and your prompt contains 2 input tokens."},
+		{
+			"too long", "POST", chat, `{"model":"llama","max_tokens":100,"messages":[{"role":"user","content":"x"}]}`, 400,
+			"This model's maximum context length is 100 tokens. However, you requested 100 output tokens and your prompt contains 2 input tokens.",
+		},
 		{"too large", "POST", chat, strings.Repeat(" ", 10001), 413, "The body is longer than 10000 bytes."},
 		{"wrong method", "GET", chat, "", 405, "Method Not Allowed"},
 		{"wrong path", "POST", "/v1/nowhere", "{}", 404, "Not Found"},
@@ -317,7 +334,8 @@ func TestPrefixCache(t *testing.T) {
 	system := strings.Repeat("You are a helpful assistant. ", 40) // 1160 bytes
 	cached := func(model, salt, question string) int64 {
 		body, err := json.Marshal(map[string]any{"model": model, "cache_salt": salt, "messages": []map[string]string{
-			{"role": "system", "content": system}, {"role": "user", "content": question}}})
+			{"role": "system", "content": system}, {"role": "user", "content": question},
+		}})
 		require.NoError(t, err)
 		_, answer := post(t, server.URL()+"/v1/chat/completions", string(body))
 		return gjson.Get(answer, "usage.prompt_tokens_details.cached_tokens").Int()
@@ -388,8 +406,10 @@ func TestOpenAIClient(t *testing.T) {
 	require.Equal(t, "The quick brown fox", all.Choices[0].Message.Content)
 	require.EqualValues(t, 7, all.Usage.TotalTokens)
 
-	text, err := client.Completions.New(t.Context(), openai.CompletionNewParams{Model: "sql", MaxTokens: openai.Int(2),
-		Prompt: openai.CompletionNewParamsPromptUnion{OfString: openai.String("select")}})
+	text, err := client.Completions.New(t.Context(), openai.CompletionNewParams{
+		Model: "sql", MaxTokens: openai.Int(2),
+		Prompt: openai.CompletionNewParamsPromptUnion{OfString: openai.String("select")},
+	})
 	require.NoError(t, err)
 	require.Equal(t, "The quick", text.Choices[0].Text)
 
@@ -667,8 +687,10 @@ func TestLogPerRequest(t *testing.T) {
 	server := sim.New(sim.Config{Name: "a1", Logger: slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	server.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/v1/chat/completions", strings.NewReader(hello)))
 	line := log.String()
-	require.Equal(t, []any{"request", "a1", "/v1/chat/completions", 200.0, "llama", float64(len(hello))}, []any{gjson.Get(line, "msg").Value(),
-		gjson.Get(line, "replica").Value(), gjson.Get(line, "path").Value(), gjson.Get(line, "status").Value(), gjson.Get(line, "model").Value(), gjson.Get(line, "bodyBytes").Value()})
+	require.Equal(t, []any{"request", "a1", "/v1/chat/completions", 200.0, "llama", float64(len(hello))}, []any{
+		gjson.Get(line, "msg").Value(),
+		gjson.Get(line, "replica").Value(), gjson.Get(line, "path").Value(), gjson.Get(line, "status").Value(), gjson.Get(line, "model").Value(), gjson.Get(line, "bodyBytes").Value(),
+	})
 }
 
 // TestNothingIsKept: buffers are used again for the next request; what an answer's headers say must not change with them.

@@ -5,10 +5,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/inlet-proxy/inlet/shared/filter"
-	"github.com/inlet-proxy/inlet/shared/llm"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/llm"
 )
 
 // edited is what the edits should make of a body.

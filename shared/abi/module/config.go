@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
+
 	"github.com/inlet-proxy/inlet/shared/chain"
 	"github.com/inlet-proxy/inlet/shared/conf"
 	"github.com/inlet-proxy/inlet/shared/endpoint"

@@ -3,12 +3,12 @@ package module
 import (
 	"testing"
 
+	sdk "github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go"
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
-	"github.com/inlet-proxy/inlet/shared/conf"
-	"github.com/inlet-proxy/inlet/shared/filter"
 	"github.com/stretchr/testify/require"
 
-	sdk "github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go"
+	"github.com/inlet-proxy/inlet/shared/conf"
+	"github.com/inlet-proxy/inlet/shared/filter"
 )
 
 func init() { Serve((&policy{}).factory()) } // once in a process

@@ -9,9 +9,10 @@ import (
 	"unsafe"
 
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
+	"github.com/stretchr/testify/require"
+
 	"github.com/inlet-proxy/inlet/shared/conf"
 	"github.com/inlet-proxy/inlet/shared/filter"
-	"github.com/stretchr/testify/require"
 )
 
 // buffer is one of Envoy's: memory in pieces, drained at the front, added to at
@@ -104,6 +105,7 @@ func (m *headerMap) Set(name, value string) {
 	m.Remove(name)
 	m.list = append(m.list, [2]string{name, value})
 }
+
 func (m *headerMap) Remove(name string) {
 	m.list = slices.DeleteFunc(m.list, func(h [2]string) bool { return h[0] == name })
 }
@@ -254,6 +256,7 @@ func (e *envoyStream) ReceivedBufferedRequestBody() bool      { return e.whole }
 func (e *envoyStream) ClearRouteCache()                       { e.note("route") }
 func (e *envoyStream) ContinueRequest()                       { e.note("continue") }
 func (e *envoyStream) SetMetadata(ns, key string, value any)  { e.metadata[ns+"/"+key] = value.(string) }
+
 func (e *envoyStream) SetFilterState(key string, value []byte) {
 	if _, twice := e.state[key]; twice {
 		panic("filter state is read-only")

@@ -7,9 +7,10 @@ import (
 	"time"
 
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
+	"github.com/stretchr/testify/require"
+
 	"github.com/inlet-proxy/inlet/shared/endpoint"
 	"github.com/inlet-proxy/inlet/shared/filter"
-	"github.com/stretchr/testify/require"
 )
 
 const withCompanion = policyOnly + "\ncompanion: {cluster: companion, wait: 20s}"

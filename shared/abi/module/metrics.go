@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
+
 	"github.com/inlet-proxy/inlet/shared/filter"
 )
 

@@ -6,8 +6,9 @@ import (
 	"testing"
 
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
-	"github.com/inlet-proxy/inlet/shared/filter"
 	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/shared/filter"
 )
 
 func newRecorder() (*recorder, *envoyStream) {

@@ -6,6 +6,7 @@ import (
 
 	sdk "github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go"
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
+
 	"github.com/inlet-proxy/inlet/shared/filter"
 )
 

@@ -1,0 +1,160 @@
+// Package docs_test holds the documentation to what is there: links lead to
+// files, commands exist, configurations load.
+package docs_test
+
+import (
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/filters"
+	"github.com/inlet-proxy/inlet/shared/chain"
+	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/kv/mem"
+)
+
+const root = ".."
+
+// pages are all Markdown files of the repository, with their text.
+func pages(t *testing.T) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	require.NoError(t, filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (d.Name() == ".git" || d.Name() == "dist" || d.Name() == "testdata") {
+			return filepath.SkipDir
+		}
+		if filepath.Ext(path) == ".md" {
+			text, err := os.ReadFile(path)
+			found[path] = string(text)
+			return err
+		}
+		return nil
+	}))
+	require.Contains(t, found, "../README.md")
+	return found
+}
+
+var block = regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$")
+
+// blocks are the code blocks of a language.
+func blocks(text, language string) []string {
+	var found []string
+	for _, m := range block.FindAllStringSubmatch(text, -1) {
+		if m[1] == language {
+			found = append(found, m[2])
+		}
+	}
+	return found
+}
+
+func TestLinks(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
+	for page, text := range pages(t) {
+		for _, m := range link.FindAllStringSubmatch(block.ReplaceAllString(text, ""), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			require.FileExists(t, filepath.Join(filepath.Dir(page), m[1]), "%s links to %s", page, m[1])
+		}
+	}
+}
+
+// TestMakeTargets holds every `make something` of the pages to the Makefile.
+func TestMakeTargets(t *testing.T) {
+	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
+	require.NoError(t, err)
+	targets := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^([a-z0-9-]+):.*## `).FindAllStringSubmatch(string(makefile), -1) {
+		targets[m[1]] = true
+	}
+	require.True(t, targets["test"])
+	use := regexp.MustCompile("(?m)(?:^|`)make ([a-z0-9-]+)")
+	used := 0
+	for page, text := range pages(t) {
+		for _, m := range use.FindAllStringSubmatch(text, -1) {
+			used++
+			require.True(t, targets[m[1]], "%s names `make %s`", page, m[1])
+		}
+	}
+	require.Positive(t, used)
+}
+
+// TestHelpListsEveryTarget holds `make help` to the Makefile: a target without a word of help is one that nobody finds.
+func TestHelpListsEveryTarget(t *testing.T) {
+	cmd := exec.Command("make", "--no-print-directory", "help")
+	cmd.Dir = root
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
+	require.NoError(t, err)
+	for _, m := range regexp.MustCompile(`(?m)^\.PHONY: (\S+)$`).FindAllStringSubmatch(string(makefile), -1) {
+		require.Contains(t, string(out), "make "+m[1]+" ")
+	}
+}
+
+// TestFilesInCommands holds the paths of the shell blocks to the tree, and to what `make build` makes.
+func TestFilesInCommands(t *testing.T) {
+	path := regexp.MustCompile(`(?:envoy|cmd|e2e|shared|filters|tools)/[a-z0-9_./-]+`)
+	for page, text := range pages(t) {
+		for _, b := range blocks(text, "sh") {
+			for _, p := range path.FindAllString(b, -1) {
+				_, err := os.Stat(filepath.Join(root, strings.TrimSuffix(p, "/...")))
+				require.NoError(t, err, "%s: %s", page, b)
+			}
+		}
+	}
+}
+
+// noMetrics takes metrics and drops them.
+type noMetrics struct{}
+
+func (noMetrics) Counter(string, ...string) filter.Metric   { return noMetrics{} }
+func (noMetrics) Gauge(string, ...string) filter.Metric     { return noMetrics{} }
+func (noMetrics) Histogram(string, ...string) filter.Metric { return noMetrics{} }
+func (noMetrics) Record(int64, filter.Values)               {}
+
+// load makes a chain of a document, as the adapters do.
+func load(document string) error {
+	_, err := chain.New([]byte(document), filters.All, &filter.Deps{
+		Now: time.Now, Rand: rand.Uint64,
+		Store: mem.NewStore(), Counters: mem.NewCounters(),
+		Snapshot: func() *endpoint.Snapshot { return nil },
+		Metrics:  noMetrics{}, Log: func(filter.Level, string) {},
+	})
+	return err
+}
+
+// TestDocumentsLoad loads every chain document of the pages: a YAML block whose first key is `filters`.
+func TestDocumentsLoad(t *testing.T) {
+	documents := 0
+	for page, text := range pages(t) {
+		for _, b := range blocks(text, "yaml") {
+			if strings.HasPrefix(b, "filters:\n") {
+				documents++
+				require.NoError(t, load(b), "%s:\n%s", page, b)
+			}
+		}
+	}
+	require.Positive(t, documents)
+}
+
+// TestShippedDocumentsLoad loads the documents beside the bootstraps.
+func TestShippedDocumentsLoad(t *testing.T) {
+	for _, name := range []string{"inlet.yaml", "inlet-keys.yaml"} {
+		text, err := os.ReadFile(filepath.Join(root, "envoy/static", name))
+		require.NoError(t, err)
+		require.NoError(t, load(string(text)), name)
+	}
+	require.Error(t, load("filters: [{nobody: {}}]"))
+}

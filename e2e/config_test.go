@@ -1,0 +1,109 @@
+package e2e_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	modulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_modules/v3"
+	wasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/inlet-proxy/inlet/e2e/envoybin"
+	"github.com/inlet-proxy/inlet/e2e/stack"
+)
+
+// threeMistakes is a document with three mistakes, and these are their lines
+// in Envoy's log.
+const threeMistakes = `filters:
+  - bbr:
+      models:
+        - {name: llama, targets: [{model: llama-3-8b, pol: llama}]}
+  - picker: {endpoints: none}
+compnion: {cluster: inlet-companion}
+`
+
+var mistakesFound = []string{
+	`configuration: filters[0].bbr.models[0].targets[0]: 4:55: unknown key "pol" (did you mean "pool"?)`,
+	`configuration: filters[1].picker.endpoints: 5:25: found the string "none", want a whole number`,
+	`configuration: 6:1: unknown key "compnion" (did you mean "companion"?)`,
+}
+
+// TestShippedBootstraps: Envoy accepts what is shipped, word for word, and
+// with the document that asks for keys.
+func TestShippedBootstraps(t *testing.T) {
+	keys, err := os.ReadFile("../envoy/static/inlet-keys.yaml")
+	require.NoError(t, err)
+	for _, abi := range abis {
+		t.Run(abi, func(t *testing.T) {
+			b, err := stack.LoadBootstrap("../envoy/static/" + abi + ".yaml")
+			require.NoError(t, err)
+			// As a second listener, which costs no second compilation.
+			second := proto.CloneOf(b)
+			setDocument(second, string(keys))
+			listener := second.GetStaticResources().GetListeners()[0]
+			listener.Name = "keys"
+			listener.GetAddress().GetSocketAddress().PortSpecifier = &corev3.SocketAddress_PortValue{}
+			b.StaticResources.Listeners = append(b.GetStaticResources().GetListeners(), listener)
+			log, err := validate(t, b)
+			require.NoError(t, err, log)
+		})
+	}
+}
+
+// TestMistakesAreAllTold: one attempt shows every mistake with its place.
+func TestMistakesAreAllTold(t *testing.T) {
+	for _, abi := range abis {
+		t.Run(abi, func(t *testing.T) {
+			b, err := stack.LoadBootstrap("../envoy/static/" + abi + ".yaml")
+			require.NoError(t, err)
+			setDocument(b, threeMistakes)
+			log, err := validate(t, b)
+			require.Error(t, err, "Envoy accepts it")
+			for _, mistake := range mistakesFound {
+				require.Contains(t, log, mistake)
+			}
+		})
+	}
+}
+
+// validate runs envoy --mode validate at the root of the repository and
+// returns what it says.
+func validate(t *testing.T, b *bootstrapv3.Bootstrap) (log string, err error) {
+	t.Helper()
+	envoy, err := envoybin.Find(t.Context(), envoybin.Options{})
+	require.NoError(t, err)
+	root, err := stack.Root()
+	require.NoError(t, err)
+	text, err := protojson.Marshal(b)
+	require.NoError(t, err)
+	file := filepath.Join(t.TempDir(), "envoy.json")
+	require.NoError(t, os.WriteFile(file, text, 0o600))
+	cmd := exec.CommandContext(t.Context(), envoy, "--mode", "validate", "-c", file, "--concurrency", "1", "-l", "warning")
+	cmd.Dir = root
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// setDocument puts a chain document into the Inlet filter.
+func setDocument(b *bootstrapv3.Bootstrap, document string) {
+	set := func(a *anypb.Any) {
+		editAny(a, func(v *wrapperspb.StringValue) { v.Value = document })
+	}
+	editManager(b, func(m *hcmv3.HttpConnectionManager) {
+		filter := inletFilter(m).GetTypedConfig()
+		if filter.MessageIs(&wasmv3.Wasm{}) {
+			editAny(filter, func(w *wasmv3.Wasm) { set(w.GetConfig().GetConfiguration()) })
+		} else {
+			editAny(filter, func(f *modulev3.DynamicModuleFilter) { set(f.GetFilterConfig()) })
+		}
+	})
+}

@@ -1,0 +1,181 @@
+package e2e_test
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/inlet-proxy/inlet/e2e/stack"
+	"github.com/inlet-proxy/inlet/shared/hosttest"
+)
+
+// Do implements hosttest.Gateway.
+func (g *gateway) Do(step *hosttest.Step) (*hosttest.Outcome, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience+step.After)
+	defer cancel()
+	logged := len(g.stack.EnvoyErrors())
+	before, err := g.prepare(ctx, step)
+	if err != nil {
+		return nil, err
+	}
+	x, err := g.exchange(step)
+	if err == nil {
+		err = x.wait(ctx, step)
+	}
+	if err == nil {
+		err = g.end(ctx, x, step)
+	}
+	if err != nil {
+		return nil, errors.Join(err, errors.New("--- log\n"+strings.Join(g.logged(logged), "\n")))
+	}
+	o := x.outcome()
+	if step.Finish != "" {
+		o.Calls = nil // they are those of the step that sent the request
+	}
+	if before != nil {
+		o.Metrics, err = g.growth(ctx, before, step.Expect.Metrics)
+	}
+	o.Log = g.logged(logged)
+	o.Trap = trap(o.Log)
+	return &o, err
+}
+
+// prepare brings the gateway into the state that the step begins with, and
+// returns the metrics of then if the step looks at them.
+func (g *gateway) prepare(ctx context.Context, step *hosttest.Step) (stack.Metrics, error) {
+	changed := false
+	if step != g.last {
+		g.last = step
+		if step.Pools != nil {
+			g.mu.Lock()
+			g.pools = step.Pools
+			g.mu.Unlock()
+		}
+		if err := pass(ctx, step.After); err != nil {
+			return nil, err
+		}
+		changed = step.Pools != nil || g.workers > 1
+	}
+	// Which replica is right depends on what the workers know of each other.
+	if changed || g.workers > 1 && step.Expect.Replica != nil {
+		if err := g.spread(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if step.Expect.Metrics == nil {
+		return nil, nil
+	}
+	return g.quiet(ctx)
+}
+
+// exchange sends the step's request, or lets the replica of a held one answer.
+func (g *gateway) exchange(step *hosttest.Step) (*exchange, error) {
+	if x := g.held[step.Finish]; x != nil {
+		delete(g.held, step.Finish)
+		x.letAnswer()
+		return x, nil
+	}
+	x, err := send(strings.TrimPrefix(g.stack.URL(), "http://"), step)
+	if err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	g.current = x
+	g.mu.Unlock()
+	go x.run()
+	return x, nil
+}
+
+// underWay is the request that comes to replicas and services now.
+func (g *gateway) underWay() *exchange {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.current
+}
+
+// end closes what is over, and waits for its traces to be gone.
+func (g *gateway) end(ctx context.Context, x *exchange, step *hosttest.Step) error {
+	if step.Hold != "" {
+		g.held[step.Hold] = x
+		return nil
+	}
+	x.leave()
+	if step.Finish == "" && step.Request.Cancel == "" {
+		return nil
+	}
+	_, err := g.quiet(ctx)
+	return err
+}
+
+// quiet waits until no request but the held ones is in Envoy, and returns the
+// metrics of then.
+func (g *gateway) quiet(ctx context.Context) (m stack.Metrics, err error) {
+	err = poll(ctx, "no request is left in Envoy", func() (bool, error) {
+		m, err = g.stack.Metrics(ctx)
+		return m.Sum("envoy_http_downstream_rq_active", "envoy_http_conn_manager_prefix", "gateway") == float64(len(g.held)), err
+	})
+	return m, err
+}
+
+// growth is by how much Inlet's metrics grew. It waits for what is expected,
+// because histograms come with a later scrape.
+func (g *gateway) growth(ctx context.Context, before stack.Metrics, want map[string]int64) (map[string]int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience/10)
+	defer cancel()
+	was := series(before)
+	var grown map[string]int64
+	for scrapes := 1; ; scrapes++ {
+		m, err := g.quiet(ctx)
+		if errors.Is(err, context.DeadlineExceeded) && grown != nil {
+			return grown, nil // not what is expected, which Check will tell
+		}
+		if err != nil {
+			return nil, err
+		}
+		grown = series(m)
+		maps.DeleteFunc(grown, func(name string, n int64) bool { return n == was[name] })
+		for name := range grown {
+			grown[name] -= was[name]
+		}
+		expected := &hosttest.Step{Expect: hosttest.Expect{Metrics: want}}
+		if scrapes > 1 && hosttest.Check(expected, &hosttest.Outcome{Metrics: grown}) == nil || ctx.Err() != nil {
+			return grown, nil
+		}
+	}
+}
+
+// series are a scrape's metrics by the names that scenarios use.
+func series(m stack.Metrics) map[string]int64 {
+	values := map[string]int64{}
+	for _, sample := range m {
+		if strings.HasPrefix(sample.Name, "envoy_") || strings.HasSuffix(sample.Name, "_bucket") {
+			continue
+		}
+		var labels []string
+		for _, name := range slices.Sorted(maps.Keys(sample.Labels)) {
+			labels = append(labels, name, sample.Labels[name])
+		}
+		values[hosttest.Series(sample.Name, labels...)] += int64(sample.Value)
+	}
+	return values
+}
+
+// logged are the errors in Envoy's log after the first n.
+func (g *gateway) logged(n int) []string {
+	if g.stack == nil {
+		return nil
+	}
+	return g.stack.EnvoyErrors()[n:]
+}
+
+// trap finds the death of a wasm VM in the log.
+func trap(lines []string) string {
+	for _, line := range lines {
+		if strings.Contains(line, "Function: proxy_on_") && strings.Contains(line, "failed") {
+			return line
+		}
+	}
+	return ""
+}

@@ -1,0 +1,141 @@
+package e2e_test
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
+	wasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/inlet-proxy/inlet/e2e/stack"
+	"github.com/inlet-proxy/inlet/shared/hosttest"
+)
+
+// edits are what a scenario changes in the shipped bootstrap.
+type edits struct {
+	abi      string
+	name     string              // of listener and VM; as shipped if empty
+	trusted  bool                // clients may send control headers: another gateway stands in front
+	pools    map[string][]string // addresses of the replicas
+	services map[string]string   // addresses by cluster, the companion's too
+}
+
+func (e *edits) apply(b *bootstrapv3.Bootstrap) {
+	var companion *clusterv3.Cluster
+	for _, c := range b.GetStaticResources().GetClusters() {
+		if addresses, ok := e.pools[c.GetName()]; ok {
+			setEndpoints(c, addresses...)
+			allowTrailers(c)
+		}
+		if c.GetName() == hosttest.CompanionCluster {
+			companion = c
+		}
+	}
+	for name, address := range e.services {
+		c := companion
+		if name != hosttest.CompanionCluster {
+			c = proto.CloneOf(companion)
+			c.Name = name
+			b.StaticResources.Clusters = append(b.StaticResources.Clusters, c)
+		}
+		setEndpoints(c, address)
+	}
+	editManager(b, func(m *hcmv3.HttpConnectionManager) {
+		if e.trusted {
+			m.EarlyHeaderMutationExtensions = nil
+		}
+		m.HttpProtocolOptions = &corev3.Http1ProtocolOptions{EnableTrailers: true}
+		if e.abi == stack.Wasm && e.name != "" {
+			editAny(inletFilter(m).GetTypedConfig(), func(w *wasmv3.Wasm) { w.Config.GetVmConfig().VmId = e.name })
+		}
+	})
+	if e.name != "" {
+		b.GetStaticResources().GetListeners()[0].Name = e.name
+	}
+	mergeOnScrape(b)
+	nameProbeLabels(b)
+}
+
+// nameProbeLabels adds the labels of the probe's metrics to those of the
+// shipped filters.
+func nameProbeLabels(b *bootstrapv3.Bootstrap) {
+	if b.StatsConfig == nil {
+		return // the module has labels without
+	}
+	for _, label := range []string{"complete", "refused"} {
+		b.StatsConfig.StatsTags = append(b.StatsConfig.GetStatsTags(), &metricsv3.TagSpecifier{
+			TagName:  label,
+			TagValue: &metricsv3.TagSpecifier_Regex{Regex: `^wasmcustom\..*?(;` + label + `=([^;]*))`},
+		})
+	}
+}
+
+// mergeOnScrape makes histograms up to date at the next scrape but one, which
+// otherwise takes seconds.
+func mergeOnScrape(b *bootstrapv3.Bootstrap) {
+	b.StatsFlush = &bootstrapv3.Bootstrap_StatsFlushOnAdmin{StatsFlushOnAdmin: true}
+}
+
+// setEndpoints lists the hosts of a cluster in the bootstrap itself.
+func setEndpoints(c *clusterv3.Cluster, addresses ...string) {
+	endpoints := &endpointv3.LocalityLbEndpoints{}
+	for _, a := range addresses {
+		parsed := netip.MustParseAddrPort(a)
+		endpoints.LbEndpoints = append(endpoints.LbEndpoints, &endpointv3.LbEndpoint{
+			HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: &corev3.Address{
+				Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+					Address:       parsed.Addr().String(),
+					PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(parsed.Port())},
+				}},
+			}}},
+		})
+	}
+	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
+	c.EdsClusterConfig = nil
+	c.LoadAssignment = &endpointv3.ClusterLoadAssignment{
+		ClusterName: c.GetName(), Endpoints: []*endpointv3.LocalityLbEndpoints{endpoints},
+	}
+}
+
+// allowTrailers lets HTTP/1 trailers through to the replicas, which Envoy drops by default.
+func allowTrailers(c *clusterv3.Cluster) {
+	//nolint:staticcheck // the field that replaces it takes ten lines more for the same
+	c.HttpProtocolOptions = &corev3.Http1ProtocolOptions{EnableTrailers: true}
+}
+
+// editManager changes the HTTP connection manager of the gateway's listener.
+func editManager(b *bootstrapv3.Bootstrap, f func(*hcmv3.HttpConnectionManager)) {
+	network := b.GetStaticResources().GetListeners()[0].GetFilterChains()[0].GetFilters()[0]
+	editAny(network.GetTypedConfig(), f)
+}
+
+// editAny changes the message inside an Any. It panics when that is another
+// one: then the shipped bootstrap has changed its shape.
+func editAny[T proto.Message](a *anypb.Any, f func(T)) {
+	message, err := a.UnmarshalNew()
+	if err != nil {
+		panic(err)
+	}
+	typed, ok := message.(T)
+	if !ok {
+		panic(fmt.Sprintf("a %s where another message was expected", a.GetTypeUrl()))
+	}
+	f(typed)
+	if err := a.MarshalFrom(message); err != nil {
+		panic(err)
+	}
+}
+
+// inletFilter is the position of the Inlet filter.
+func inletFilter(m *hcmv3.HttpConnectionManager) *hcmv3.HttpFilter {
+	i := slices.IndexFunc(m.GetHttpFilters(), func(f *hcmv3.HttpFilter) bool { return f.GetName() == "inlet" })
+	return m.GetHttpFilters()[i]
+}

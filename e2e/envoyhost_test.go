@@ -1,0 +1,279 @@
+package e2e_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/inlet-proxy/inlet/cmd/companion/relay"
+	"github.com/inlet-proxy/inlet/e2e/stack"
+	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/hosttest"
+)
+
+// patience is how long anything may take before it counts as hanging.
+const patience = 20 * time.Second
+
+// ticks is by when every wasm worker knows what another one knew: they look at
+// every tick of 20 ms, and the machine may be busy. Nothing outside shows what
+// a worker has read, so that there is nothing to poll.
+const ticks = 100 * time.Millisecond
+
+// envoyHost plays scenarios in a real Envoy: scripted replicas and services
+// are servers of this process, and so is the companion. Each scenario comes to
+// a running Envoy as an update, with a listener, a VM and a store of its own:
+// V8 takes seconds to compile the plugin, but only once in a process.
+type envoyHost struct {
+	t      *testing.T
+	abi    string
+	envoys map[envoyKind]*stack.Stack
+	played int
+	gone   map[string]bool // pollers of earlier scenarios, which may live on for a moment
+}
+
+// envoyKind is what an update cannot change.
+type envoyKind struct {
+	probed  bool // with the build that has the probe
+	workers int
+}
+
+func newEnvoyHost(t *testing.T, abi string) *envoyHost {
+	return &envoyHost{t: t, abi: abi, envoys: map[envoyKind]*stack.Stack{}, gone: map[string]bool{}}
+}
+
+// Name implements hosttest.Host.
+func (h *envoyHost) Name() string { return "envoy-" + h.abi }
+
+// envoy returns a running Envoy of a kind.
+func (h *envoyHost) envoy(kind envoyKind) *stack.Stack {
+	if s := h.envoys[kind]; s != nil {
+		return s
+	}
+	o := stack.Options{
+		ABI: h.abi, Workers: kind.workers, Plugin: plugins[h.abi].shipped, NoCompanion: true, Updatable: true,
+		Pools: []stack.Pool{{Name: "none"}}, Chain: "filters: [{bbr: {}}]", Edit: (&edits{abi: h.abi}).apply,
+	}
+	if kind.probed {
+		o.Plugin = plugins[h.abi].probed
+	}
+	h.envoys[kind] = stack.ForTest(h.t, o)
+	return h.envoys[kind]
+}
+
+// gateway is an Envoy with everything around it, for one scenario.
+type gateway struct {
+	host      *envoyHost
+	workers   int
+	stack     *stack.Stack
+	stop      context.CancelFunc
+	relay     *relay.Relay
+	servers   []*server
+	polled    bool              // the configuration names the companion
+	addresses map[string]string // of replicas, by name
+
+	last *hosttest.Step // whose pools are in force
+	held map[string]*exchange
+
+	mu      sync.Mutex
+	pools   map[string][]hosttest.Replica
+	current *exchange // the request under way
+}
+
+// Start implements hosttest.Host.
+func (h *envoyHost) Start(s *hosttest.Scenario) (hosttest.Gateway, error) {
+	ctx, stop := context.WithCancel(context.Background())
+	var document struct {
+		Companion      any    `yaml:"companion"`
+		ControlHeaders string `yaml:"controlHeaders"`
+	}
+	// A document that is no such thing is for Envoy to refuse.
+	_ = yaml.Unmarshal([]byte(s.Config), &document)
+	g := &gateway{
+		host: h, workers: s.Workers, stack: h.envoy(envoyKind{s.NeedsProbe(), s.Workers}), stop: stop,
+		relay:  relay.New(relay.Options{Lease: 300 * time.Millisecond}),
+		polled: document.Companion != nil, addresses: map[string]string{}, held: map[string]*exchange{}, pools: s.Pools,
+	}
+	if err := g.start(ctx, s, document.ControlHeaders == "trust"); err != nil {
+		return nil, errors.Join(err, g.Close())
+	}
+	return g, nil
+}
+
+func (g *gateway) start(ctx context.Context, s *hosttest.Scenario, trusted bool) error {
+	g.host.played++
+	edits := &edits{
+		abi: g.host.abi, name: fmt.Sprintf("gateway-%d", g.host.played), trusted: trusted,
+		pools: map[string][]string{}, services: map[string]string{},
+	}
+	if err := g.serve(s, edits); err != nil {
+		return err
+	}
+	go g.relay.Run(ctx, nil, g.snapshot)
+	err := g.stack.Update(ctx, func(o *stack.Options) {
+		o.Chain, o.Edit, o.Pools = s.Config, edits.apply, nil
+		for _, pool := range slices.Sorted(maps.Keys(s.Pools)) {
+			o.Pools = append(o.Pools, stack.Pool{Name: pool})
+		}
+	})
+	var refused *stack.Refused
+	if errors.As(err, &refused) {
+		return &hosttest.RejectedError{Message: refused.Details}
+	}
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return g.spread(ctx)
+}
+
+// serve starts the replicas, the services and the companion.
+func (g *gateway) serve(s *hosttest.Scenario, e *edits) error {
+	for _, pool := range slices.Sorted(maps.Keys(s.Pools)) {
+		e.pools[pool] = nil // a pool may be empty
+		for _, r := range s.Pools[pool] {
+			address, err := g.listen(&replica{gateway: g, pool: pool, name: r.Name})
+			if err != nil {
+				return err
+			}
+			g.addresses[r.Name] = address
+			e.pools[pool] = append(e.pools[pool], address)
+		}
+	}
+	for cluster, answers := range s.Services {
+		address, err := g.listen(&service{gateway: g, cluster: cluster, answers: answers})
+		if err != nil {
+			return err
+		}
+		e.services[cluster] = address
+	}
+	var err error
+	e.services[hosttest.CompanionCluster], err = g.listen(g.relay)
+	return err
+}
+
+// snapshot is what the companion knows now.
+func (g *gateway) snapshot(time.Time) []endpoint.Pool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var pools []endpoint.Pool
+	for name, replicas := range g.pools {
+		pool := endpoint.Pool{Name: name}
+		for _, r := range replicas {
+			pool.Endpoints = append(pool.Endpoints, endpoint.Endpoint{
+				Address: g.addresses[r.Name], Ready: r.IsReady(), Gauges: gauges(&r),
+			})
+		}
+		pools = append(pools, pool)
+	}
+	return pools
+}
+
+func gauges(r *hosttest.Replica) endpoint.Gauges {
+	if !r.IsKnown() {
+		return endpoint.Gauges{}
+	}
+	return endpoint.Gauges{Known: true, Waiting: r.Waiting, Running: r.Running, KVUse: r.KV}
+}
+
+// spread waits until all workers know the companion's newest snapshot and each
+// other's requests in flight.
+func (g *gateway) spread(ctx context.Context) error {
+	if !g.polled {
+		return nil
+	}
+	g.relay.Publish(g.snapshot(time.Now()))
+	err := poll(ctx, "the poller has the newest snapshot", func() (bool, error) {
+		newest := g.relay.Snapshot().ID()
+		return slices.ContainsFunc(g.pollers(), func(w relay.Worker) bool { return w.Has == newest }), nil
+	})
+	if err != nil || g.host.abi != stack.Wasm {
+		return err // the module's workers share their memory
+	}
+	return pass(ctx, ticks)
+}
+
+// pollers are the VMs of this scenario that ask the companion: one at a time.
+// The native module asks under one name all its life.
+func (g *gateway) pollers() []relay.Worker {
+	return slices.DeleteFunc(g.relay.Workers(), func(w relay.Worker) bool { return g.host.gone[w.ID] })
+}
+
+// Close implements hosttest.Gateway.
+func (g *gateway) Close() error {
+	for _, x := range g.held {
+		x.leave()
+	}
+	if g.host.abi == stack.Wasm {
+		for _, w := range g.relay.Workers() {
+			g.host.gone[w.ID] = true
+		}
+	}
+	g.stop()
+	g.relay.Close()
+	var errs []error
+	for _, s := range g.servers {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// pass lets real time pass, where time itself is what a scenario is about.
+func pass(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// poll asks until the answer is true, an error comes or ctx ends.
+func poll(ctx context.Context, what string, ask func() (bool, error)) error {
+	again := time.NewTicker(2 * time.Millisecond)
+	defer again.Stop()
+	for {
+		ok, err := ask()
+		if ok || err != nil {
+			return err
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return fmt.Errorf("did not happen: %s", what)
+		}
+	}
+}
+
+// plugin are the builds of one ABI: the shipped one, and the one of all filters
+// and the probe.
+type plugin struct{ shipped, probed string }
+
+var plugins = map[string]plugin{}
+
+// buildPlugins builds what the tests run. Once for all, because even finding
+// out that nothing changed takes a second.
+func buildPlugins(ctx context.Context) error {
+	root, err := stack.Root()
+	if err != nil {
+		return err
+	}
+	probedWasm, probedModule := stack.WasmPlugin, stack.NativeModule
+	probedWasm.File, probedWasm.Package = "probe.wasm", "./shared/hosttest/bundle-wasm"
+	probedModule.File, probedModule.Package = "libprobe.so", "./shared/hosttest/bundle-module"
+	plugins[stack.Wasm] = plugin{stack.WasmPlugin.Path(root), probedWasm.Path(root)}
+	plugins[stack.Module] = plugin{stack.NativeModule.Path(root), probedModule.Path(root)}
+	var progress io.Writer = os.Stderr
+	return stack.Build(ctx, root, progress, stack.WasmPlugin, stack.NativeModule, probedWasm, probedModule)
+}

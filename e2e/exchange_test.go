@@ -1,0 +1,186 @@
+package e2e_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/inlet-proxy/inlet/shared/hosttest"
+)
+
+// exchange is one request of a scenario and what became of it.
+type exchange struct {
+	step *hosttest.Step
+	conn net.Conn
+
+	arrived chan struct{} // closed when a replica has the whole request
+	called  chan struct{} // closed at the first callout
+	release chan struct{} // closed when the replica may answer
+	over    chan struct{} // closed when the client has all that it gets
+	once    struct{ arrived, called, release sync.Once }
+
+	mu  sync.Mutex
+	got hosttest.Outcome
+}
+
+// send opens a connection of its own, so that the kernel chooses a worker, and
+// sends the step's request.
+func send(address string, step *hosttest.Step) (*exchange, error) {
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	x := &exchange{
+		step: step, conn: conn,
+		arrived: make(chan struct{}), called: make(chan struct{}), release: make(chan struct{}), over: make(chan struct{}),
+	}
+	if step.Hold == "" && step.Request.Cancel != hosttest.CancelAfterBody {
+		x.letAnswer()
+	}
+	return x, nil
+}
+
+// run sends and receives.
+func (x *exchange) run() {
+	defer close(x.over)
+	if x.step.Request.Cancel == hosttest.CancelAfterHeaders {
+		_ = writeRequest(x.conn, x.step.Request) // what does not get through is not there to be cancelled
+		return
+	}
+	// The gateway may answer before it has read everything, so both go on at
+	// once. A connection that breaks shows itself to the reader.
+	go func() { _ = writeRequest(x.conn, x.step.Request) }()
+	x.receive()
+}
+
+// writeRequest writes a request as HTTP/1.1, each piece of its body by a write of its own.
+func writeRequest(w io.Writer, r *hosttest.Request) error {
+	pieces := r.Pieces()
+	chunked := r.Chunked || r.Trailers != nil
+	var head bytes.Buffer
+	fmt.Fprintf(&head, "%s %s HTTP/1.1\r\nhost: gateway.test\r\n", r.Method, r.Path)
+	for name, value := range r.Headers {
+		fmt.Fprintf(&head, "%s: %s\r\n", name, value)
+	}
+	switch {
+	case chunked:
+		head.WriteString("transfer-encoding: chunked\r\n")
+	case len(pieces) > 0:
+		fmt.Fprintf(&head, "content-length: %d\r\n", len(r.Payload()))
+	}
+	head.WriteString("\r\n")
+	if _, err := w.Write(head.Bytes()); err != nil || r.Cancel == hosttest.CancelAfterHeaders {
+		return err
+	}
+	for _, piece := range pieces {
+		if chunked {
+			piece = fmt.Appendf(nil, "%x\r\n%s\r\n", len(piece), piece)
+		}
+		if _, err := w.Write(piece); err != nil {
+			return err
+		}
+	}
+	if !chunked {
+		return nil
+	}
+	end := []byte("0\r\n")
+	for name, value := range r.Trailers {
+		end = fmt.Appendf(end, "%s: %s\r\n", name, value)
+	}
+	_, err := w.Write(append(end, "\r\n"...))
+	return err
+}
+
+// receive reads the answer until its end or that of the connection.
+func (x *exchange) receive() {
+	resp, err := http.ReadResponse(bufio.NewReader(x.conn), &http.Request{Method: x.step.Request.Method})
+	if err != nil {
+		return
+	}
+	x.note(func(o *hosttest.Outcome) { o.Status, o.Headers = resp.StatusCode, headersOf(resp.Header) })
+	buffer := make([]byte, 32<<10)
+	for {
+		n, err := resp.Body.Read(buffer)
+		x.note(func(o *hosttest.Outcome) { o.Body = append(o.Body, buffer[:n]...) })
+		if err == io.EOF {
+			x.note(func(o *hosttest.Outcome) { o.Complete, o.Trailers = true, headersOf(resp.Trailer) })
+		}
+		if err != nil || n > 0 && x.step.Request.Cancel == hosttest.CancelDuringResponse {
+			return
+		}
+	}
+}
+
+// note writes down what happened.
+func (x *exchange) note(f func(*hosttest.Outcome)) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	f(&x.got)
+}
+
+// outcome is what is known by now.
+func (x *exchange) outcome() hosttest.Outcome {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	o := x.got
+	o.Body = bytes.Clone(o.Body)
+	return o
+}
+
+func (x *exchange) arrive(r *replica, a *hosttest.Arrived) {
+	x.note(func(o *hosttest.Outcome) { o.Pool, o.Replica, o.Arrived = r.pool, r.name, a })
+	x.once.arrived.Do(func() { close(x.arrived) })
+}
+
+func (x *exchange) call(c hosttest.Call) {
+	x.note(func(o *hosttest.Outcome) { o.Calls = append(o.Calls, c) })
+	x.once.called.Do(func() { close(x.called) })
+}
+
+func (x *exchange) letAnswer() { x.once.release.Do(func() { close(x.release) }) }
+
+// leave is the client's going away.
+func (x *exchange) leave() { _ = x.conn.Close() }
+
+// wait waits until the request is where the step wants it.
+func (x *exchange) wait(ctx context.Context, step *hosttest.Step) error {
+	until := x.over
+	switch {
+	case step.Finish != "":
+	case step.Hold != "", step.Request.Cancel == hosttest.CancelAfterBody:
+		until = x.arrived
+	case step.Request.Cancel == hosttest.CancelDuringCall:
+		until = x.called
+	}
+	select {
+	case <-until:
+		return nil
+	case <-x.over:
+		if isClosed(until) {
+			return nil
+		}
+		return fmt.Errorf("the request ended too early:\n%s", x.describe())
+	case <-ctx.Done():
+		return fmt.Errorf("the request hangs:\n%s", x.describe())
+	}
+}
+
+func (x *exchange) describe() string {
+	o := x.outcome()
+	return strings.TrimSpace(o.String())
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,112 @@
+package e2e_test
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/e2e/stack"
+	"github.com/inlet-proxy/inlet/filters"
+	"github.com/inlet-proxy/inlet/shared/chain"
+	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/kv/mem"
+)
+
+// block is a fenced block of the README.
+type block struct{ language, text string }
+
+func readmeBlocks(t *testing.T) []block {
+	t.Helper()
+	text, err := os.ReadFile("../README.md")
+	require.NoError(t, err)
+	var blocks []block
+	for _, m := range regexp.MustCompile("(?ms)^```(\\w*)\n(.*?)^```$").FindAllStringSubmatch(string(text), -1) {
+		blocks = append(blocks, block{m[1], m[2]})
+	}
+	require.NotEmpty(t, blocks)
+	return blocks
+}
+
+// TestReadmeBlocks: every block of the README is held by a test.
+func TestReadmeBlocks(t *testing.T) {
+	for _, b := range readmeBlocks(t) {
+		switch {
+		case b.language == "yaml":
+			_, err := chain.New([]byte(b.text), filters.All, testDeps())
+			require.NoError(t, err, b.text)
+		case b.language == "sh":
+			for line := range strings.Lines(b.text) {
+				testReadmeCommand(t, strings.TrimSpace(line))
+			}
+		default:
+			t.Errorf("no test for a block of %q:\n%s", b.language, b.text)
+		}
+	}
+}
+
+var (
+	makeCommand = regexp.MustCompile(`^make ([a-z0-9-]+)( +[A-Z]+=\S+)*( +#.*)?$`)
+	curlCommand = regexp.MustCompile(`^(curl .* \\|-d '.*')$`)
+	distCommand = regexp.MustCompile(`^dist/([a-z]+) --config (\S+)$`)
+)
+
+// testReadmeCommand checks one line of a shell block.
+func testReadmeCommand(t *testing.T, line string) {
+	t.Helper()
+	if m := makeCommand.FindStringSubmatch(line); m != nil {
+		makefile, err := os.ReadFile("../Makefile")
+		require.NoError(t, err)
+		require.Regexp(t, `(?m)^`+regexp.QuoteMeta(m[1])+`:`, string(makefile), line)
+		return
+	}
+	if m := distCommand.FindStringSubmatch(line); m != nil {
+		require.DirExists(t, "../cmd/"+m[1], line)
+		require.FileExists(t, "../"+m[2], line)
+		return
+	}
+	// The curl command is run as a whole, by testReadmeExample.
+	require.Regexp(t, curlCommand, line, "a command that no test knows")
+}
+
+// testReadmeExample runs the README's curl command, at this stack's port.
+func testReadmeExample(t *testing.T, s *stack.Stack) {
+	found := 0
+	for _, b := range readmeBlocks(t) {
+		if b.language != "sh" || !strings.HasPrefix(b.text, "curl ") {
+			continue
+		}
+		found++
+		require.Contains(t, b.text, "localhost:8080")
+		command := strings.ReplaceAll(b.text, "localhost:8080", strings.TrimPrefix(s.URL(), "http://"))
+		command = strings.Replace(command, "curl ", "curl -w '%{http_code}' ", 1)
+		var stderr bytes.Buffer
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", command)
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		require.NoError(t, err, stderr.String())
+		require.Contains(t, string(out), `"chat.completion"`)
+		require.True(t, strings.HasSuffix(string(out), "200"), string(out))
+	}
+	require.Positive(t, found)
+}
+
+// testDeps are what a chain needs to be read.
+func testDeps() *filter.Deps {
+	return &filter.Deps{
+		Now: time.Now, Rand: func() uint64 { return 0 }, Store: mem.NewStore(), Counters: mem.NewCounters(),
+		Metrics: noMetrics{}, Log: func(filter.Level, string) {},
+	}
+}
+
+type noMetrics struct{}
+
+func (noMetrics) Counter(string, ...string) filter.Metric   { return noMetrics{} }
+func (noMetrics) Gauge(string, ...string) filter.Metric     { return noMetrics{} }
+func (noMetrics) Histogram(string, ...string) filter.Metric { return noMetrics{} }
+func (noMetrics) Record(int64, filter.Values)               {}

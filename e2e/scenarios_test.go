@@ -1,0 +1,60 @@
+package e2e_test
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/e2e/stack"
+	"github.com/inlet-proxy/inlet/shared/hosttest"
+)
+
+// TestScenarios plays every scenario of the repository in a real Envoy, with
+// the wasm plugin and with the native module.
+func TestScenarios(t *testing.T) {
+	scenarios := loadScenarios(t)
+	for _, abi := range abis {
+		t.Run(abi, func(t *testing.T) {
+			host := newEnvoyHost(t, abi)
+			for _, s := range scenarios {
+				if !s.Plays(host.Name()) {
+					continue
+				}
+				t.Run(filepath.Base(s.File)+"/"+s.Name, func(t *testing.T) {
+					require.NoError(t, hosttest.Play(host, s))
+				})
+			}
+		})
+	}
+}
+
+// TestScenariosLeftOut counts the scenarios that no real Envoy plays, or the
+// native module does not: they are to stay the exception.
+func TestScenariosLeftOut(t *testing.T) {
+	const wasm, module = 0, 1
+	leftOut := map[string][]string{}
+	for _, s := range loadScenarios(t) {
+		for _, host := range []string{"envoy-wasm", "envoy-module"} {
+			if !s.Plays(host) {
+				leftOut[host] = append(leftOut[host], s.Name+": "+s.Because)
+			}
+		}
+	}
+	require.LessOrEqual(t, len(leftOut["envoy-wasm"]), wasm, "%q", leftOut)
+	require.LessOrEqual(t, len(leftOut["envoy-module"]), module, "%q", leftOut)
+}
+
+func loadScenarios(t *testing.T) []*hosttest.Scenario {
+	t.Helper()
+	patterns := []string{"../shared/hosttest/scenarios/*.yaml"}
+	// A filter need not have scenarios of its own, and Load refuses a pattern without a file.
+	own, err := filepath.Glob("../filters/*/testdata/scenarios/*.yaml")
+	require.NoError(t, err)
+	scenarios, err := hosttest.Load(append(patterns, own...)...)
+	require.NoError(t, err)
+	return scenarios
+}
+
+// abis are the ways in which Inlet gets into Envoy.
+var abis = []string{stack.Wasm, stack.Module}

@@ -1,0 +1,52 @@
+package stack
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+)
+
+// WaitForSnapshot waits until Inlet has the companion's newest picture of the
+// replicas. Before that, Envoy's own load balancer chooses. With wasm the
+// other workers have it one tick later.
+func (s *Stack) WaitForSnapshot(ctx context.Context) error {
+	return s.envoy.until(ctx, 20*time.Second, "told of the replicas", func() bool {
+		have, err := s.workersHaveSnapshot(ctx)
+		return err == nil && have
+	})
+}
+
+// workersHaveSnapshot asks the companion for its twin of the snapshot, which tells who has which version.
+func (s *Stack) workersHaveSnapshot(ctx context.Context) (bool, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Companion.URL()+"/v1/snapshot.json", nil)
+	if err != nil {
+		return false, err
+	}
+	resp, err := adminClient.Do(req)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		return false, err
+	}
+	var twin struct {
+		ID      string `json:"id"`
+		Workers []struct {
+			Has string `json:"has"`
+		} `json:"workers"`
+	}
+	if err := json.Unmarshal(body, &twin); err != nil {
+		return false, fmt.Errorf("%w in %s", err, body)
+	}
+	for _, w := range twin.Workers {
+		if w.Has == twin.ID {
+			return true, nil
+		}
+	}
+	return false, nil
+}

@@ -1,0 +1,239 @@
+// Package shared_test holds the rules of who may import whom, and of what the core may touch.
+package shared_test
+
+import (
+	"encoding/json"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/inlet-proxy/inlet/"
+
+// pkg is a package as `go list` tells it, without its tests.
+type pkg struct {
+	ImportPath string
+	Dir        string
+	GoFiles    []string
+	Imports    []string
+	Deps       []string // of the imports, too
+}
+
+// name is the import path below the module's.
+func (p pkg) name() string { return strings.TrimPrefix(p.ImportPath, module) }
+
+// inlet returns the packages of this module among the paths, by name.
+func inlet(paths []string) []string {
+	var own []string
+	for _, p := range paths {
+		if name, ok := strings.CutPrefix(p, module); ok {
+			own = append(own, name)
+		}
+	}
+	return own
+}
+
+// packages lists all packages of the module as they are built for wasm, the
+// narrowest of the targets.
+func packages(t *testing.T) []pkg {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-e", "-json=ImportPath,Dir,GoFiles,Imports,Deps", "./...")
+	cmd.Dir = ".."
+	cmd.Env = append(cmd.Environ(), "GOOS=wasip1", "GOARCH=wasm")
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	var all []pkg
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p pkg
+		err := d.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			require.NotEmpty(t, all)
+			return all
+		}
+		require.NoError(t, err)
+		all = append(all, p)
+	}
+}
+
+// layers say what of this module each part of the core may import. A part is
+// a package and those below it.
+var layers = []struct {
+	part string
+	may  []string
+}{
+	{"shared/jsonscan", nil},
+	{"shared/sse", nil},
+	{"shared/kv", []string{"shared/kv"}},
+	{"shared/conf", []string{"shared/jsonscan"}},
+	{"shared/endpoint", []string{"shared/kv"}},
+	{"shared/llm", []string{"shared/jsonscan", "shared/sse"}},
+	{"shared/filter", []string{"shared/conf", "shared/endpoint", "shared/kv", "shared/llm"}},
+	{"shared/chain", []string{"shared/conf", "shared/endpoint", "shared/filter", "shared/jsonscan", "shared/kv", "shared/llm", "shared/sse"}},
+}
+
+func under(name, part string) bool { return name == part || strings.HasPrefix(name, part+"/") }
+
+func TestLayers(t *testing.T) {
+	all := packages(t)
+	for _, layer := range layers {
+		found := false
+		for _, p := range all {
+			if !under(p.name(), layer.part) {
+				continue
+			}
+			found = true
+			for _, dep := range inlet(p.Imports) {
+				require.True(t, slices.ContainsFunc(layer.may, func(part string) bool { return under(dep, part) }),
+					"%s imports %s: %s may import of this module only %v", p.name(), dep, layer.part, layer.may)
+			}
+		}
+		require.True(t, found, "no package %s: the list of layers is out of date", layer.part)
+	}
+}
+
+// isFilter says whether a package is a filter's policy: not the list of all filters, and not a main.
+func isFilter(name string) bool {
+	return under(name, "filters") && name != "filters" && path.Base(name) != "wasm"
+}
+
+func filterOf(name string) string { return strings.Split(name, "/")[1] }
+
+func TestFiltersKnowNeitherEachOtherNorTheirHost(t *testing.T) {
+	seen := 0
+	for _, p := range packages(t) {
+		if !isFilter(p.name()) {
+			continue
+		}
+		seen++
+		for _, dep := range inlet(p.Imports) {
+			require.False(t, under(dep, "shared/chain") || under(dep, "shared/abi") || under(dep, "shared/hosttest") || under(dep, "cmd"),
+				"%s imports %s", p.name(), dep)
+			if isFilter(dep) {
+				require.Equal(t, filterOf(p.name()), filterOf(dep), "%s imports %s", p.name(), dep)
+			}
+		}
+	}
+	require.GreaterOrEqual(t, seen, 4)
+}
+
+// core says whether a package must run in a VM without threads, sockets and clock.
+func core(name string) bool {
+	if isFilter(name) || name == "shared/chain" || name == "shared/kv" {
+		return true
+	}
+	for _, part := range []string{"shared/filter", "shared/llm", "shared/jsonscan", "shared/sse", "shared/conf", "shared/endpoint"} {
+		if under(name, part) {
+			return true
+		}
+	}
+	return false
+}
+
+// Imports that the core must not have itself.
+var notImported = regexp.MustCompile(`^(net|os|sync|math/rand|encoding/json|unsafe)(/.*)?$`)
+
+// Imports that the core must not have by way of others either: they are what makes a wasm module big or slow to start.
+var notLinked = regexp.MustCompile(`^(net|net/.*|encoding/json|google\.golang\.org/.*|github\.com/(proxy-wasm|envoyproxy|tetratelabs)/.*)$`)
+
+func TestCoreImports(t *testing.T) {
+	seen := 0
+	for _, p := range packages(t) {
+		if !core(p.name()) {
+			continue
+		}
+		seen++
+		for _, dep := range p.Imports {
+			require.False(t, notImported.MatchString(dep), "%s imports %s", p.name(), dep)
+		}
+		for _, dep := range p.Deps {
+			require.False(t, notLinked.MatchString(dep), "%s depends on %s", p.name(), dep)
+		}
+	}
+	require.GreaterOrEqual(t, seen, 12)
+}
+
+// TestCoreHasNoThreadAndNoClock reads the source of the core for go statements and calls of the clock.
+func TestCoreHasNoThreadAndNoClock(t *testing.T) {
+	for _, p := range packages(t) {
+		if !core(p.name()) {
+			continue
+		}
+		for _, file := range p.GoFiles {
+			set := token.NewFileSet()
+			tree, err := parser.ParseFile(set, filepath.Join(p.Dir, file), nil, parser.SkipObjectResolution)
+			require.NoError(t, err)
+			ast.Inspect(tree, func(n ast.Node) bool {
+				switch n := n.(type) {
+				case *ast.GoStmt:
+					t.Errorf("%s: a go statement", set.Position(n.Pos()))
+				case *ast.SelectorExpr:
+					if of, ok := n.X.(*ast.Ident); ok && of.Name == "time" && clock[n.Sel.Name] {
+						t.Errorf("%s: time.%s; the clock is in filter.Deps", set.Position(n.Pos()), n.Sel.Name)
+					}
+				}
+				return true
+			})
+		}
+	}
+}
+
+// clock is what package time has of it.
+var clock = map[string]bool{
+	"Now": true, "Since": true, "Until": true, "Sleep": true, "After": true, "AfterFunc": true,
+	"NewTimer": true, "NewTicker": true, "Tick": true,
+}
+
+// TestSDKsStayInTheAdapters holds Envoy's and proxy-wasm's SDKs to the packages that adapt them, and to tests.
+func TestSDKsStayInTheAdapters(t *testing.T) {
+	sdk := regexp.MustCompile(`^github\.com/(proxy-wasm/.*|envoyproxy/envoy/.*)$`)
+	adapters := 0
+	for _, p := range packages(t) {
+		uses := slices.ContainsFunc(p.Imports, sdk.MatchString)
+		if under(p.name(), "shared/abi") {
+			if uses {
+				adapters++
+			}
+			continue
+		}
+		if under(p.name(), "shared/hosttest") || under(p.name(), "e2e") {
+			continue
+		}
+		require.False(t, uses, "%s imports an SDK", p.name())
+	}
+	require.Positive(t, adapters)
+}
+
+func TestNoCatchAllPackages(t *testing.T) {
+	for _, p := range packages(t) {
+		for _, part := range strings.Split(p.name(), "/") {
+			require.NotContains(t, []string{"util", "utils", "common", "helper", "helpers", "misc"}, part, p.name())
+		}
+	}
+}
+
+// TestMainsAreSmall keeps policy and glue out of the bundles.
+func TestMainsAreSmall(t *testing.T) {
+	for _, p := range packages(t) {
+		if !strings.HasPrefix(p.name(), "cmd/bundle-") {
+			continue
+		}
+		for _, file := range p.GoFiles {
+			set := token.NewFileSet()
+			tree, err := parser.ParseFile(set, filepath.Join(p.Dir, file), nil, parser.SkipObjectResolution)
+			require.NoError(t, err)
+			require.LessOrEqual(t, set.Position(tree.End()).Line, 25, p.name()+": "+strconv.Quote(file))
+		}
+	}
+}

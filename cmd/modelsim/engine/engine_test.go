@@ -47,9 +47,13 @@ func TestTimes(t *testing.T) {
 		{"one request: overhead, prefill, steps", Config{}, []*Request{prompt("a", 100, 3)}, []times{{110 * ms, 120 * ms}}},
 		{"a short prompt is bounded by the weights", Config{}, []*Request{prompt("a", 1, 1)}, []times{{15 * ms, 15 * ms}}},
 		{"two share a step", Config{}, []*Request{prompt("a", 100, 2), prompt("b", 50, 2)}, []times{{161 * ms, 167 * ms}, {161 * ms, 167 * ms}}},
-		{"chunks, and a decode between", Config{MaxNumBatchedTokens: 100}, []*Request{prompt("a", 100, 3), prompt("b", 150, 2)},
+		{
+			"chunks, and a decode between",
+			Config{MaxNumBatchedTokens: 100},
+			[]*Request{prompt("a", 100, 3), prompt("b", 150, 2)},
 			// 100; 1 + 99 in 99+1; 1 + 51 in 51+1; b alone in 5
-			[]times{{110 * ms, 262 * ms}, {262 * ms, 267 * ms}}},
+			[]times{{110 * ms, 262 * ms}, {262 * ms, 267 * ms}},
+		},
 		{"one at a time", Config{MaxNumSeqs: 1}, []*Request{prompt("a", 100, 2), prompt("b", 100, 2)}, []times{{110 * ms, 115 * ms}, {215 * ms, 220 * ms}}},
 		{"a shared prefix within one step", Config{}, []*Request{prompt("a", 100, 1), prompt("a", 100, 1)}, []times{{115 * ms, 115 * ms}, {115 * ms, 115 * ms}}},
 		{"an embedding has no tokens", Config{}, []*Request{prompt("a", 100, 0)}, []times{{0, 110 * ms}}},
@@ -264,8 +268,10 @@ func workload(t *rapid.T) (cfg Config, at []time.Duration, make func() []*Reques
 	}
 	return cfg, at, func() (requests []*Request) {
 		for _, s := range specs {
-			requests = append(requests, &Request{Hashes: Hashes(nil, fmt.Sprint(s.adapter), []byte(s.text), cfg.BlockTokens),
-				PromptTokens: len(s.text), OutputTokens: s.output, Adapter: s.adapter, Tag: len(requests)})
+			requests = append(requests, &Request{
+				Hashes:       Hashes(nil, fmt.Sprint(s.adapter), []byte(s.text), cfg.BlockTokens),
+				PromptTokens: len(s.text), OutputTokens: s.output, Adapter: s.adapter, Tag: len(requests),
+			})
 		}
 		return requests
 	}

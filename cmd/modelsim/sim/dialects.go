@@ -62,7 +62,9 @@ func (t *metricsText) vllm(cfg *Config) {
 	t.family("vllm:cache_config_info", "gauge", "Information of the LLMEngine CacheConfig")
 	for i := range t.ranks {
 		t.sample("vllm:cache_config_info", []label{
-			{"block_size", strconv.Itoa(cfg.BlockSize)}, {"enable_prefix_caching", "True"}, {"engine", strconv.Itoa(i)},
+			{"block_size", strconv.Itoa(cfg.BlockSize)},
+			{"enable_prefix_caching", "True"},
+			{"engine", strconv.Itoa(i)},
 			{"num_gpu_blocks", strconv.Itoa(cfg.KVBlocks)},
 		}, 1)
 	}

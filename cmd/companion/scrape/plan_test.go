@@ -49,7 +49,8 @@ func TestAReplicaInTwoPoolsIsScrapedOnce(t *testing.T) {
 		require.True(t, pools[1].Endpoints[1].Ready)
 		require.False(t, pools[2].Endpoints[0].Ready, "y's source says that it drains")
 		require.Equal(t, pools[1].Endpoints[1].Gauges, pools[2].Endpoints[0].Gauges)
-		require.Equal(t, s.Stats()["x"].OK, s.Stats()["y"].OK)
+		stats := s.Stats()
+		require.InDelta(t, stats["x"].OK, stats["y"].OK, 10, "b counts for both")
 
 		s.SetTargets("x", nil)
 		time.Sleep(time.Second)

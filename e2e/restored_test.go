@@ -35,6 +35,14 @@ func testRestored(t *testing.T, s *stack.Stack) {
 				testRestoredFor(t, &c, model)
 				require.Equal(t, target, last.Get("x-modelsim-model"), "the name that the replica was asked for")
 			}
+			list, err := c.Models.List(t.Context())
+			require.NoError(t, err)
+			require.Empty(t, last.Get("x-modelsim-model"), "the gateway answers itself")
+			var ids []string
+			for _, m := range list.Data {
+				ids = append(ids, m.ID)
+			}
+			require.Subset(t, ids, []string{"llama", "gemma"})
 		})
 	}
 }

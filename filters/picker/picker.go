@@ -4,9 +4,11 @@
 package picker
 
 import (
+	"encoding/binary"
 	"strconv"
 	"time"
 
+	"github.com/inlet-proxy/inlet/shared/endpoint"
 	"github.com/inlet-proxy/inlet/shared/filter"
 	"github.com/inlet-proxy/inlet/shared/kv"
 	"github.com/inlet-proxy/inlet/shared/llm"
@@ -16,6 +18,10 @@ import (
 // envoy.load_balancing_policies.override_host reads (endpoint picker protocol
 // of the Gateway API Inference Extension, proposal 004, v0.4).
 const EndpointHeader = "x-gateway-destination-endpoint"
+
+// PoolHeader names the pool to ordinary routes. It is written by bbr; here only
+// when another pool of the model is taken.
+const PoolHeader = "x-gateway-inference-pool"
 
 // Filter picks a replica. Reads x.Route, writes x.Target.
 type Filter struct {
@@ -38,37 +44,69 @@ const (
 	outcomeMissed  = "missed"       // a replica outside of the list served
 )
 
-// OnRequest picks among the ready replicas of the pool.
+// OnRequest picks among the ready replicas of the first pool that has any.
 func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
 	state := stateOf(x)
 	state.reset()
-	pool := x.Route.Pool
-	if pool == "" {
-		pool = f.pool
+	first := filter.Pool{Name: x.Route.Pool, External: x.Route.External}
+	if first.Name == "" {
+		first.Name = f.pool
 	}
-	if pool == "" || x.API == llm.Models {
+	if first.Name == "" || x.API == llm.Models {
 		return filter.Next // an ordinary route decides
 	}
-	state.pool = pool
+	if first.External {
+		x.Target.Pool = first.Name
+		return filter.Next
+	}
 	snapshot := f.deps.Snapshot()
-	if snapshot == nil || snapshot.Pool(pool) == nil {
-		f.picks.Record(1, filter.Values{pool, outcomeBlind})
+	if !f.gather(state, snapshot, first.Name) {
 		return filter.Fail("no-snapshot")
 	}
-	state.gather(snapshot.Pool(pool).Endpoints)
-	if len(state.ready) == 0 {
-		f.picks.Record(1, filter.Values{pool, outcomeEmpty})
-		return refuseEmpty()
+	for i := 0; len(state.ready) == 0; i++ {
+		if i == len(x.Route.Fallback) {
+			return refuseEmpty()
+		}
+		next := x.Route.Fallback[i]
+		if next.External {
+			f.fallBack(x, first.Name, next.Name)
+			return filter.Next
+		}
+		if f.gather(state, snapshot, next.Name); len(state.ready) > 0 {
+			f.fallBack(x, first.Name, next.Name)
+		}
 	}
 	f.rank(state, f.deps.Now().Sub(snapshot.Received))
 	f.send(x, state)
 	return filter.Next
 }
 
+// gather collects the ready replicas of a pool, and reports whether the pool is
+// known at all.
+func (f *Filter) gather(s *state, snapshot *endpoint.Snapshot, pool string) (known bool) {
+	s.pool = pool
+	if snapshot == nil || snapshot.Pool(pool) == nil {
+		f.picks.Record(1, filter.Values{pool, outcomeBlind})
+		return false
+	}
+	s.gather(snapshot.Pool(pool).Endpoints)
+	if len(s.ready) == 0 {
+		f.picks.Record(1, filter.Values{pool, outcomeEmpty})
+	}
+	return true
+}
+
+// fallBack sends the request to another pool than the model's own.
+func (f *Filter) fallBack(x *filter.Exchange, from, to string) {
+	x.Target.Pool = to
+	x.SetRequestHeader(PoolHeader, to)
+	x.Explain("fallback", from+">"+to)
+}
+
 // send names the ranked list to Envoy and takes the first into account.
 func (f *Filter) send(x *filter.Exchange, s *state) {
 	first := s.ranked[0]
-	x.Target = filter.Target{Address: first.Address}
+	x.Target = filter.Target{Address: first.Address, Pool: s.pool}
 	x.SetRequestHeader(EndpointHeader, s.list())
 	s.charge(first.Load)
 	f.inFlight.Record(1, filter.Values{s.pool})
@@ -93,12 +131,33 @@ func (f *Filter) OnResponseHeaders(x *filter.Exchange) filter.Verdict {
 	}
 	f.picks.Record(1, filter.Values{s.pool, outcome})
 	if outcome == outcomeMissed {
-		f.deps.Log(filter.Warn, "pool "+s.pool+": "+served+" served a request that was sent to "+x.Target.Address+
-			"; do the cluster of this pool and the companion know the same replicas?")
+		f.warnOfMiss(s.pool, served, x.Target.Address)
 	}
 	s.release()
 	s.charge(f.deps.Counters.Open(served))
 	return filter.Next
+}
+
+// missPause is how often a pool's misses are logged; the metric counts them all.
+const missPause = time.Minute
+
+// warnOfMiss says, once a while for each pool and Envoy, that Envoy did not
+// find the picked replica in the cluster.
+func (f *Filter) warnOfMiss(pool, served, picked string) {
+	key := "picker.missed/" + pool
+	now := f.deps.Now()
+	last, cas, err := f.deps.Store.Get(key)
+	if err == nil && len(last) == 8 && now.Sub(time.Unix(0, int64(binary.LittleEndian.Uint64(last)))) < missPause {
+		return
+	}
+	if err != nil {
+		cas = kv.Create
+	}
+	if f.deps.Store.Set(key, binary.LittleEndian.AppendUint64(nil, uint64(now.UnixNano())), cas) != nil {
+		return // another worker says it
+	}
+	f.deps.Log(filter.Warn, "pool "+pool+": "+served+" served a request that was sent to "+picked+
+		"; do the cluster that serves this pool and the companion know the same replicas?")
 }
 
 // OnDone takes the request out of the account.

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/llm"
 )
 
 // ResponseHeaders runs the response hooks in reverse order. end: there is no body.
@@ -48,7 +49,12 @@ func (s *Stream) readStatus() {
 
 // wantsAnswer reports whether anybody is interested in what the answer says.
 func (s *Stream) wantsAnswer() bool {
-	return s.c.needs.Has(filter.NeedUsage) || s.x.Effects().Model != ""
+	return s.countsTokens() || s.x.Effects().Model != ""
+}
+
+// countsTokens reports whether the answer has a usage that is wanted.
+func (s *Stream) countsTokens() bool {
+	return s.c.needs.Has(filter.NeedUsage) && !s.bypassed && s.x.API != llm.Models
 }
 
 // startReading decides whether the answer's body is scanned.
@@ -64,7 +70,7 @@ func (s *Stream) startReading(contentType string) {
 	if v, ok := x.Response.Headers.Get("content-encoding"); ok && !strings.EqualFold(v, "identity") {
 		// Its usage is counted as unknown, never as free.
 		if name != "" {
-			s.c.metrics.unrestored.Record(1, filter.Values{x.Route.Model, x.Route.Pool, "encoded"})
+			s.c.metrics.unrestored.Record(1, filter.Values{x.Route.Model, poolOf(x), "encoded"})
 		}
 		return
 	}
@@ -100,13 +106,16 @@ func (s *Stream) Done() {
 	if s.state == done {
 		return
 	}
-	end := filter.End{Complete: s.complete && s.state != refused, Refused: s.state == refused, Status: s.status}
+	end := filter.End{
+		Complete: s.complete && s.state != refused && s.state != answered, Refused: s.state == refused, Answered: s.state == answered,
+		Status: s.status,
+	}
 	if s.reads {
 		s.response.End()
 		s.x.Usage = s.response.Usage()
 	}
 	if s.restores && s.complete && s.response.Broken() != nil {
-		s.c.metrics.unrestored.Record(1, filter.Values{s.x.Route.Model, s.x.Route.Pool, "malformed"})
+		s.c.metrics.unrestored.Record(1, filter.Values{s.x.Route.Model, poolOf(&s.x), "malformed"})
 	}
 	s.state = done
 	for i := s.started - 1; i >= 0; i-- {

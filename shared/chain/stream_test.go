@@ -76,6 +76,7 @@ type scripted struct {
 	request   func(*filter.Exchange) filter.Verdict
 	reply     func(*filter.Exchange, *filter.Reply) filter.Verdict
 	response  func(*filter.Exchange) filter.Verdict
+	done      func(*filter.Exchange, filter.End)
 	doneCalls int
 }
 
@@ -102,8 +103,11 @@ func (s *scripted) OnResponseHeaders(x *filter.Exchange) filter.Verdict {
 	return s.ask(s.response, x)
 }
 
-func (s *scripted) OnDone(*filter.Exchange, filter.End) {
+func (s *scripted) OnDone(x *filter.Exchange, end filter.End) {
 	s.note("done")
+	if s.done != nil {
+		s.done(x, end)
+	}
 	s.doneCalls++
 }
 
@@ -149,10 +153,14 @@ func newRig(t require.TestingT, options string) *rig {
 		Log:     func(_ filter.Level, m string) { r.logs = append(r.logs, m) },
 	}
 	known := []filter.Factory{
-		{Name: "a", Writes: filter.FactRoute, FailureMode: filter.FailClosed, New: func(*conf.Object, *filter.Deps) filter.Filter { return r.a }},
+		{Name: "a", Writes: filter.FactRoute, FailureMode: filter.FailClosed, New: func(_ *conf.Object, d *filter.Deps) filter.Filter {
+			d.ClaimHeader("x-of-filter-a")
+			return r.a
+		}},
 		{Name: "b", Reads: filter.FactRoute, FailureMode: filter.FailOpen, New: func(*conf.Object, *filter.Deps) filter.Filter { return r.b }},
 		{Name: "guard", Strict: true, New: func(*conf.Object, *filter.Deps) filter.Filter { return &scripted{name: "guard", trace: &r.trace} }},
 	}
+	options += "\ncountTokens: false"
 	if !strings.Contains(options, "filters:") {
 		options = "filters: [a: {}, b: {}]\n" + options
 	}
@@ -376,7 +384,7 @@ func TestRefusals(t *testing.T) {
 		{"repeated key", "", post(), `{"model":"a","mo\u0064el":"b"}`, 400, "duplicate_key"},
 		{"too large", "limits: {body: 100}", post(), long, 413, "request_too_large"},
 		{"too large by its header", "limits: {body: 100}", post("content-length", "101"), body, 413, "request_too_large"},
-		{"compressed", "", post("content-encoding", "gzip"), body, 415, "unsupported_content_encoding"},
+		{"compressed", "", post("content-encoding", "deflate"), body, 415, "unsupported_content_encoding"},
 		{"unknown path", "filters: [guard: {}]", post(":path", "/v2/other"), body, 404, "unknown_path"},
 		{"wrong method", "filters: [guard: {}]", post(":method", "GET"), body, 404, "unknown_path"},
 	} {
@@ -447,7 +455,8 @@ func TestControlHeaders(t *testing.T) {
 	for _, trust := range []bool{false, true} {
 		r := newRig(t, map[bool]string{false: "", true: "controlHeaders: trust"}[trust])
 		h := post()
-		for _, name := range chain.ControlHeaders {
+		names := append([]string{"x-of-filter-a"}, chain.ControlHeaders...)
+		for _, name := range names {
 			h.request[name] = "forged"
 		}
 		r.send(h, body)
@@ -455,7 +464,7 @@ func TestControlHeaders(t *testing.T) {
 			require.Empty(t, h.log)
 			continue
 		}
-		for _, name := range chain.ControlHeaders {
+		for _, name := range names {
 			require.Contains(t, h.log, "-"+name)
 		}
 	}
@@ -603,7 +612,7 @@ func withNeeds(t *testing.T, needs filter.Needs) *rig {
 	r := &rig{metrics: samples{}}
 	r.a = &scripted{name: "a", trace: &r.trace, needs: needs}
 	deps := &filter.Deps{Now: time.Now, Metrics: r.metrics, Log: func(filter.Level, string) {}}
-	c, err := chain.New([]byte("filters: [a: {}]"), []filter.Factory{
+	c, err := chain.New([]byte("filters: [a: {}]\ncountTokens: false"), []filter.Factory{
 		{Name: "a", FailureMode: filter.FailClosed, New: func(*conf.Object, *filter.Deps) filter.Filter { return r.a }},
 	}, deps)
 	require.NoError(t, err)
@@ -626,7 +635,8 @@ func TestDocumentErrors(t *testing.T) {
   - a: {}
   - pickr: {}
   - {a: {}, picker: {}}
-limits: {body: 0}
+limits: {body: 0, depth: 257, keyLength: 1025, stringLength: 0, members: 0, items: -1}
+pathPrefix: [team-a]
 controlHeaders: maybe
 companion: {wait: 1s}
 `
@@ -636,7 +646,8 @@ companion: {wait: 1s}
 	text := err.Error()
 	for _, want := range []string{
 		`"a" must stand before "picker"`, `filters[1].a.n: 3:`, `unknown key "nn"`, `stands in the chain twice`,
-		`unknown filter "pickr" (did you mean "picker"?)`, `one filter an item`, `limits.body`, `controlHeaders`, `companion`,
+		`unknown filter "pickr" (did you mean "picker"?)`, `one filter an item`, `limits.body`, `limits.depth`, `limits.keyLength`, `limits.stringLength`, `limits.members`, `limits.items`,
+		`pathPrefix[0]: 8:14: "team-a" does not start with "/"`, `controlHeaders`, `companion`,
 	} {
 		require.Contains(t, text, want)
 	}

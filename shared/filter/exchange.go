@@ -47,10 +47,24 @@ type Exchange struct {
 
 // Route is where body-based routing sends the request.
 type Route struct {
-	Model  string // public name that the client asked for
+	// Model is the public name of the model. What the client wrote, x.Request.Model,
+	// may be an alias of it.
+	Model  string
 	Target string // name that the replica is asked for; Model when not rewritten
 	Base   string // base model of Target, for LoRA adapters; "" if unknown
 	Pool   string // pool of replicas; "" if no pool is configured
+	// External: Pool is somebody else's service. It has no replicas to choose
+	// from and no gauges.
+	External bool
+	// Fallback are the pools to use, in this order, when Pool has no ready
+	// replica. The slice must not be changed.
+	Fallback []Pool
+}
+
+// Pool is a pool that a request may go to.
+type Pool struct {
+	Name     string
+	External bool // as in Route
 }
 
 // Tenant is who pays for the request.
@@ -61,6 +75,7 @@ type Tenant struct {
 // Target is the replica that the picker chose.
 type Target struct {
 	Address string // ip:port; "" if nothing was picked
+	Pool    string // pool that it belongs to, which may be one of Route.Fallback; "" if nothing was decided
 }
 
 // Response holds the facts of the answer's headers.
@@ -112,7 +127,13 @@ func (x *Exchange) Explain(name, value string) {
 	}
 	x.why = append(x.why, name...)
 	x.why = append(x.why, '=')
-	x.why = append(x.why, value...)
+	for i := range len(value) {
+		c := value[i]
+		if c <= ' ' || c == '=' || c == 0x7f {
+			c = '_' // a model name of a client's must not pose as another entry
+		}
+		x.why = append(x.why, c)
+	}
 }
 
 // State returns what the running filter kept with SetState, or nil.

@@ -238,6 +238,15 @@ func (r *Request) complete() error {
 	if (r.BodyRepeat != nil) != strings.Contains(r.Body, "$repeat") {
 		return errors.New("bodyRepeat goes with $repeat in body")
 	}
+	if err := oneOf("encode", r.Encode, sortedKeys(encoders)...); err != nil {
+		return err
+	}
+	if r.Encode != "" {
+		if r.Headers == nil {
+			r.Headers = map[string]string{}
+		}
+		r.Headers["content-encoding"] = r.Encode
+	}
 	return oneOf("cancel", r.Cancel, CancelAfterHeaders, CancelDuringCall, CancelAfterBody, CancelDuringResponse)
 }
 

@@ -138,6 +138,11 @@ func (s *Scanner) Start() int64 { return s.start }
 // Key it is after the closing quote.
 func (s *Scanner) Offset() int64 { return s.offset }
 
+// InValue reports whether the scanner is within a string, a number, true, false or null; names do not count.
+func (s *Scanner) InValue() bool {
+	return s.state == inText || s.state == inNumber || s.state == inLiteral
+}
+
 // fail refuses the document. The first failure stays.
 func (s *Scanner) fail(code Code, offset int64) {
 	if s.err == nil {

@@ -75,22 +75,16 @@ func (a API) String() string {
 // TakesForm reports whether requests to the API may be multipart/form-data.
 func (a API) TakesForm() bool { return a == Transcriptions || a == ImageEdits }
 
-// Match returns the API that a request's :path addresses, or Unknown. The query does not count; anything else must fit to
-// the letter: the path is expected as Envoy normalises it.
-//
-// With prefixes, a path is one of the standard paths, by itself or behind one of the prefixes. Without any, gateways may
-// have put anything before it ("/openai/v1/chat/completions"): the end decides for the paths that begin with a version;
-// those that do not ("/score") are too common to be taken for a model's behind an unknown prefix.
+// Match returns the API that a request's :path addresses, or Unknown: the path is one of the standard paths, by itself or
+// behind one of the prefixes. The query does not count; anything else must fit to the letter: the path is expected as
+// Envoy normalises it. An unknown prefix is no match, since what a replica serves there need not be the API that the end of
+// the path promises.
 func Match(path string, prefixes []string) API {
 	path, _, _ = strings.Cut(path, "?")
 	for i := range operations {
-		o := &operations[i]
-		before, ok := strings.CutSuffix(path, o.path)
-		if !ok {
-			continue
-		}
-		if before == "" || allowed(before, prefixes) || len(prefixes) == 0 && versioned(o.path) {
-			return o.api
+		before, ok := strings.CutSuffix(path, operations[i].path)
+		if ok && (before == "" || allowed(before, prefixes)) {
+			return operations[i].api
 		}
 	}
 	return Unknown
@@ -104,9 +98,6 @@ func allowed(before string, prefixes []string) bool {
 	}
 	return false
 }
-
-// versioned reports whether a path begins with "/v1" or "/v2".
-func versioned(path string) bool { return path[1] == 'v' && path[2] >= '1' && path[2] <= '9' }
 
 // Span is a piece of a body: byte offsets from the body's start. A negative Start means that there is none.
 type Span struct{ Start, End int64 }

@@ -54,6 +54,9 @@ func newMetric(name string, labels []string, define func(string) recorder) *metr
 	for i := range labels {
 		m.rest[i] = "other"
 	}
+	if len(labels) == 0 {
+		m.add(filter.Values{}) // its one series is there from the start, as in the native build
+	}
 	return m
 }
 

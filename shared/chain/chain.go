@@ -60,7 +60,7 @@ func (c *Chain) finish() {
 			c.strict = true
 		}
 	}
-	if c.needs.Has(filter.NeedPrompt) {
+	if c.needs&(filter.NeedPrompt|filter.NeedPrefix) != 0 {
 		c.needs |= filter.NeedRequest
 	}
 	c.metrics = newMetrics(c.deps.Metrics)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/inlet-proxy/inlet/shared/conf"
 	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/llm"
 )
 
 // Defaults and bounds of the document's chain-wide settings.
@@ -28,6 +29,7 @@ type Companion struct {
 type settings struct {
 	bodyLimit    int64
 	promptLimit  int64
+	prefixLimit  int64
 	trustControl bool
 	passThrough  []string
 	companion    Companion
@@ -39,6 +41,7 @@ func New(doc []byte, known []filter.Factory, deps *filter.Deps) (*Chain, error) 
 	c := &Chain{deps: deps, settings: settings{
 		bodyLimit:   DefaultBodyLimit,
 		promptLimit: 1 << 20,
+		prefixLimit: llm.DefaultPrefixBlocks * llm.PrefixBlockBytes,
 		companion:   Companion{Wait: 20 * time.Second},
 	}}
 	err := conf.Decode(doc, func(o *conf.Object) {
@@ -56,6 +59,7 @@ func (c *Chain) readSettings(o *conf.Object) {
 	o.Object("limits", func(o *conf.Object) {
 		o.Size("body", &c.bodyLimit, 1, maxBodyLimit)
 		o.Size("prompt", &c.promptLimit, 1, maxPromptLimit)
+		o.Size("prefix", &c.prefixLimit, llm.PrefixBlockBytes, maxPromptLimit)
 	})
 	control := "remove"
 	o.Enum("controlHeaders", &control, "remove", "trust")

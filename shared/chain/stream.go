@@ -268,8 +268,12 @@ func (s *Stream) checkBodyHeaders() *filter.Refusal {
 }
 
 func (s *Stream) want() llm.Want {
-	return llm.Want{
+	want := llm.Want{
 		Prompt:      s.c.needs.Has(filter.NeedPrompt),
 		PromptLimit: int(s.c.promptLimit),
 	}
+	if s.c.needs.Has(filter.NeedPrefix) {
+		want.PrefixBlocks = int(s.c.prefixLimit / llm.PrefixBlockBytes)
+	}
+	return want
 }

@@ -487,6 +487,20 @@ func TestUsageIsCountedAndNeverFree(t *testing.T) {
 	}
 }
 
+func TestPrefixHashesAreWhatSomebodyNeeds(t *testing.T) {
+	long := `{"model":"m","messages":[{"role":"user","content":"` + strings.Repeat("word ", 1000) + `"}]}`
+	for needs, blocks := range map[filter.Needs]int{filter.NeedPrefix: 19, filter.NeedPrefix | filter.NeedPrompt: 19, filter.NeedRequest: 0} {
+		r := withNeeds(t, needs)
+		r.a.request = func(x *filter.Exchange) filter.Verdict {
+			require.Len(t, x.Request.Prefix, blocks)
+			require.Equal(t, needs.Has(filter.NeedPrompt), len(x.Request.Prompt) > 0)
+			return filter.Next
+		}
+		_, act := r.send(post(), long)
+		require.Equal(t, chain.Continue, act)
+	}
+}
+
 // withNeeds makes a rig whose filter a has needs from the start, as the chain
 // asks for them only once.
 func withNeeds(t *testing.T, needs filter.Needs) *rig {

@@ -82,6 +82,8 @@ const (
 	NeedPrompt
 	// NeedUsage: the answer is scanned for token usage (x.Usage).
 	NeedUsage
+	// NeedPrefix: x.Request.Prefix holds hashes of the prompt's blocks. Implies NeedRequest.
+	NeedPrefix
 )
 
 // Has reports whether all bits of want are set.

@@ -39,6 +39,11 @@ type Request struct {
 	// PromptCut is true if the prompt is longer than Want.PromptLimit, and Prompt ends before it.
 	PromptCut bool
 
+	// Prefix has a hash for each full block of what the model reads: all prompt text, tokens that are sent as numbers, and
+	// images and files by their hash. Equal hashes at one place stand for equal prompts up to there. Neither the model nor
+	// anything else that tells caches apart is in it. Only with Want.PrefixBlocks; valid until the next Reset.
+	Prefix []uint64
+
 	// Repeated is the first top-level member that is read here and stands twice, or "". Parsers differ in which of the
 	// two they take: whoever decides by one of them must refuse the request.
 	Repeated string
@@ -48,6 +53,8 @@ type Request struct {
 type Want struct {
 	Prompt      bool
 	PromptLimit int // most bytes of Prompt, cut at a character's border; 0 for no limit
+
+	PrefixBlocks int // most blocks of Prefix; 0 for none at all
 }
 
 // RequestScanner reads the facts of one request from its body, in chunks. The zero value is ready after Reset, and a
@@ -55,6 +62,7 @@ type Want struct {
 type RequestScanner struct {
 	json   jsonscan.Scanner
 	reader requestReader
+	prefix prefixer
 }
 
 // Reset makes the scanner ready for the body of a request to api. It invalidates the last Request.
@@ -70,6 +78,10 @@ func (r *RequestScanner) Reset(api API, want Want, lim jsonscan.Limits) {
 		facts:   Request{API: api, ModelSpan: absent, Prompt: prompt},
 		model:   r.reader.model[:0],
 		models:  r.reader.models,
+	}
+	if want.PrefixBlocks > 0 && int(api) < len(hasPrefixes) && hasPrefixes[api] {
+		r.prefix.reset(want.PrefixBlocks)
+		r.reader.prefix = &r.prefix
 	}
 	r.json.Reset(&r.reader, lim)
 }
@@ -89,6 +101,9 @@ func (r *RequestScanner) Feed(chunk []byte) error {
 func (r *RequestScanner) End() error {
 	if r.reader.err != nil {
 		return r.reader.err
+	}
+	if r.reader.prefix != nil {
+		r.reader.facts.Prefix = r.prefix.chain
 	}
 	return r.json.End()
 }
@@ -211,6 +226,9 @@ type requestReader struct {
 
 	text bool // the string being read has had a piece
 
+	prefix *prefixer // nil: not wanted
+	media  int       // depth of the member whose value is an image or a file; 0: none
+
 	maxTokens           int
 	maxCompletionTokens int
 }
@@ -243,9 +261,16 @@ func (r *requestReader) Open(array bool) {
 	}
 }
 
-func (r *requestReader) Close(bool) {}
+func (r *requestReader) Close(bool) {
+	if r.json.Depth() <= r.media {
+		r.media = 0
+	}
+}
 
 func (r *requestReader) Key(name []byte) {
+	if r.json.Depth() <= r.media {
+		r.media = 0
+	}
 	switch {
 	case r.json.Depth() == 1:
 		r.topLevel(name)
@@ -253,7 +278,11 @@ func (r *requestReader) Key(name []byte) {
 		if r.usageNext = string(name) == "include_usage"; !r.usageNext {
 			r.json.Skip()
 		}
-	case !holdsText(name):
+	case r.prefix != nil && isMedia(name):
+		if r.media == 0 {
+			r.media = r.json.Depth()
+		}
+	case r.media > 0 || !holdsText(name):
 		r.json.Skip()
 	}
 }
@@ -314,7 +343,12 @@ func (r *requestReader) Text(piece []byte) {
 			return
 		}
 		r.model = append(r.model, piece...)
+	case r.media > 0:
+		r.prefix.writeMedia(piece)
 	case prompts.has(r.member):
+		if r.prefix != nil {
+			r.prefix.write(piece)
+		}
 		r.facts.PromptBytes += len(piece)
 		if r.want.Prompt {
 			r.collect(piece)
@@ -357,10 +391,22 @@ func cutAt(text []byte, n int) []byte {
 
 func (r *requestReader) TextEnd() {
 	r.text = false
+	if r.prefix != nil && r.member != memberModel {
+		r.endPrefixText()
+	}
 	if r.member == memberModel && r.err == nil {
 		r.facts.ModelIsString = true
 		r.facts.Model = r.models.string(r.model)
 		r.facts.ModelSpan = Span{r.json.Start(), r.json.Offset()}
+	}
+}
+
+// endPrefixText ends a string of the prompt, or one of an image or a file.
+func (r *requestReader) endPrefixText() {
+	if r.media > 0 {
+		r.prefix.endMedia()
+	} else if prompts.has(r.member) {
+		r.prefix.write(endOfText)
 	}
 }
 
@@ -379,6 +425,10 @@ func (r *requestReader) Scalar(raw []byte) {
 		r.setMaxTokens(r.maxTokens, count(raw))
 	case prompts.has(r.member) && raw[0] <= '9':
 		r.facts.PromptTokens++
+		if r.prefix != nil {
+			r.prefix.write(raw)
+			r.prefix.write(endOfToken)
+		}
 	}
 }
 

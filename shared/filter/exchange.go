@@ -51,6 +51,18 @@ type Route struct {
 	Target string // name that the replica is asked for; Model when not rewritten
 	Base   string // base model of Target, for LoRA adapters; "" if unknown
 	Pool   string // pool of replicas; "" if no pool is configured
+	// External: Pool is somebody else's service. It has no replicas to choose
+	// from and no gauges.
+	External bool
+	// Fallback are the pools to use, in this order, when Pool has no ready
+	// replica. The slice must not be changed.
+	Fallback []Pool
+}
+
+// Pool is a pool that a request may go to.
+type Pool struct {
+	Name     string
+	External bool // as in Route
 }
 
 // Tenant is who pays for the request.
@@ -61,6 +73,7 @@ type Tenant struct {
 // Target is the replica that the picker chose.
 type Target struct {
 	Address string // ip:port; "" if nothing was picked
+	Pool    string // pool that it belongs to, which may be one of Route.Fallback; "" if nothing was decided
 }
 
 // Response holds the facts of the answer's headers.

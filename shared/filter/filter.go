@@ -50,6 +50,13 @@ type Filter interface {
 	OnDone(x *Exchange, end End)
 }
 
+// Ticker is a Filter that has something to do from time to time. Where workers
+// share nothing but [Deps.Store], OnTick runs in each of them once a tick (20 ms),
+// between exchanges; elsewhere it is not called.
+type Ticker interface {
+	OnTick()
+}
+
 // Base has a hook for everything that does nothing.
 type Base struct{}
 

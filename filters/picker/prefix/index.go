@@ -32,9 +32,10 @@ type Replica uint16
 
 // Index is the memory of one proxy. Match may run on many threads at once, everything else alone.
 type Index struct {
-	blocks []uint64 // by bucket, ways each; 0: the entry is empty
-	marks  []mark
-	mask   uint64 // number of buckets - 1
+	buckets uint64
+	blocks  []uint64 // by bucket, ways each; 0: the entry is empty. Nil before the first Insert
+	marks   []mark
+	mask    uint64 // number of buckets - 1
 
 	// The table's own time: it moves on by one with every epochLength new entries.
 	epoch, epochLength uint32
@@ -74,22 +75,31 @@ func (r *replica) advance() {
 // unknownCapacity is larger than any cache.
 const unknownCapacity = 1 << 31
 
-// New makes an index of at most the given size in bytes (at least MinBytes). The memory is taken at once, but what is not used of it is
-// not touched.
+// New makes an index of at most the given size in bytes, see SetSize.
 func New(size int64) *Index {
+	x := &Index{replicas: make([]replica, 1, 64), fresh: 1}
+	x.SetSize(size)
+	return x
+}
+
+// SetSize empties the index and gives it another size: the largest power of two of buckets that fits into so many bytes, at least one
+// bucket. The memory is taken with the first Insert.
+func (x *Index) SetSize(size int64) {
 	buckets := max(1, uint64(size)/MinBytes)
-	buckets = 1 << (bits.Len64(buckets) - 1)
-	n := int(buckets) * ways
-	return &Index{
-		blocks: make([]uint64, n), marks: make([]mark, n), mask: buckets - 1,
-		// Some tens of epochs are in the table at any time: fine enough to tell what to forget, and 16 bits last for long.
-		epochLength: uint32(max(1, n/32)),
-		replicas:    make([]replica, 1, 64), fresh: 1,
-	}
+	x.buckets = 1 << (bits.Len64(buckets) - 1)
+	x.blocks, x.marks, x.used = nil, nil, 0
+}
+
+// allocate takes the memory. What of it is not used is not touched.
+func (x *Index) allocate() {
+	n := int(x.buckets) * ways
+	x.blocks, x.marks, x.mask = make([]uint64, n), make([]mark, n), x.buckets-1
+	// Some tens of epochs are in the table at any time: fine enough to tell what to forget, and 16 bits last for long.
+	x.epochLength = uint32(max(1, n/32))
 }
 
 // Size is the number of entries that the index has room for, Len that of those in use.
-func (x *Index) Size() int { return len(x.blocks) }
+func (x *Index) Size() int { return int(x.buckets) * ways }
 
 // Len is the number of entries in use. Some of them may be out of date.
 func (x *Index) Len() int { return x.used }
@@ -180,6 +190,9 @@ func (x *Index) bucket(block uint64) (first int) { return int(block&x.mask) * wa
 func (x *Index) Insert(r Replica, chain []uint64) {
 	if !x.has(r) {
 		return
+	}
+	if x.blocks == nil {
+		x.allocate()
 	}
 	owner := &x.replicas[r]
 	for i := len(chain) - 1; i >= 0; i-- {
@@ -273,6 +286,9 @@ func (x *Index) victim(first int) int {
 
 // Forget takes back that a replica holds these blocks.
 func (x *Index) Forget(r Replica, chain []uint64) {
+	if x.blocks == nil {
+		return
+	}
 	for _, block := range chain {
 		block = nonzero(block)
 		first := x.bucket(block)
@@ -323,7 +339,7 @@ func (x *Index) Match(chain []uint64, m *Matches) {
 		m.blocks = append(m.blocks, make([]uint16, n)...)
 	}
 	chain = chain[:min(len(chain), 1<<16-1)]
-	if len(chain) == 0 {
+	if len(chain) == 0 || x.blocks == nil {
 		return
 	}
 	last := len(chain) - 1

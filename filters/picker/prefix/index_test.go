@@ -238,6 +238,22 @@ func TestARestartedReplicaHoldsNothing(t *testing.T) {
 	require.Zero(t, matched(x, a, chain[8:]))
 }
 
+func TestSetSizeForgetsWhatWasHeld(t *testing.T) {
+	x := New(1 << 16)
+	p := newPrompts(10)
+	a := x.Add(0)
+	chain := p.fresh(20)
+	require.Zero(t, matched(x, a, chain))
+	x.Forget(a, chain)
+	x.Insert(a, chain)
+	x.SetSize(1 << 17)
+	require.Zero(t, x.Len())
+	require.Equal(t, 1<<17/entryBytes, x.Size())
+	require.Zero(t, matched(x, a, chain))
+	x.Insert(a, chain)
+	require.Equal(t, 20, matched(x, a, chain), "replicas keep their numbers")
+}
+
 func TestForget(t *testing.T) {
 	x := New(1 << 16)
 	p := newPrompts(5)

@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 
-FILTERS := bbr quota guardrail picker
+FILTERS := $(notdir $(patsubst %/wasm,%,$(wildcard filters/*/wasm)))
 # All packages but those that drive a real Envoy.
 UNIT = $$(go list ./... | grep -v '/e2e')
 # What runs inside Envoy as wasm, and must stay free of threads, sockets and clocks.

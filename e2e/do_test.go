@@ -45,6 +45,7 @@ func (g *gateway) Do(step *hosttest.Step) (*hosttest.Outcome, error) {
 // prepare brings the gateway into the state that the step begins with, and
 // returns the metrics of then if the step looks at them.
 func (g *gateway) prepare(ctx context.Context, step *hosttest.Step) (stack.Metrics, error) {
+	changed := false
 	if step != g.last {
 		g.last = step
 		if step.Pools != nil {
@@ -55,10 +56,12 @@ func (g *gateway) prepare(ctx context.Context, step *hosttest.Step) (stack.Metri
 		if err := pass(ctx, step.After); err != nil {
 			return nil, err
 		}
-		if step.Pools != nil || g.workers > 1 {
-			if err := g.spread(ctx); err != nil {
-				return nil, err
-			}
+		changed = step.Pools != nil || g.workers > 1
+	}
+	// Which replica is right depends on what the workers know of each other.
+	if changed || g.workers > 1 && step.Expect.Replica != nil {
+		if err := g.spread(ctx); err != nil {
+			return nil, err
 		}
 	}
 	if step.Expect.Metrics == nil {

@@ -92,15 +92,13 @@ type gateway struct {
 func (h *envoyHost) Start(s *hosttest.Scenario) (hosttest.Gateway, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	var document struct {
-		Filters        []map[string]any `yaml:"filters"`
-		Companion      any              `yaml:"companion"`
-		ControlHeaders string           `yaml:"controlHeaders"`
+		Companion      any    `yaml:"companion"`
+		ControlHeaders string `yaml:"controlHeaders"`
 	}
 	// A document that is no such thing is for Envoy to refuse.
 	_ = yaml.Unmarshal([]byte(s.Config), &document)
-	probed := slices.ContainsFunc(document.Filters, func(f map[string]any) bool { _, ok := f["probe"]; return ok })
 	g := &gateway{
-		host: h, workers: s.Workers, stack: h.envoy(envoyKind{probed, s.Workers}), stop: stop,
+		host: h, workers: s.Workers, stack: h.envoy(envoyKind{s.NeedsProbe(), s.Workers}), stop: stop,
 		relay:  relay.New(relay.Options{Lease: 300 * time.Millisecond}),
 		polled: document.Companion != nil, addresses: map[string]string{}, held: map[string]*exchange{}, pools: s.Pools,
 	}

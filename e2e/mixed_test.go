@@ -28,7 +28,8 @@ const (
 )
 
 // testMixed: whatever comes, every body arrives byte for byte but for the
-// model's name, each request at its pool, and nothing stays in flight.
+// model's name, each request at its pool, the answer has the name that was asked
+// for, and nothing stays in flight.
 func testMixed(t *testing.T, s *stack.Stack) {
 	before, err := s.Metrics(t.Context())
 	require.NoError(t, err)
@@ -113,6 +114,7 @@ func waitForNoneInFlight(t *testing.T, s *stack.Stack) (m stack.Metrics) {
 // mixed is one of the many requests.
 type mixed struct {
 	path, pool string
+	model      string // the name that is asked for and must be in the answer
 	sent, want string // the body, and as it must arrive
 	stream     bool
 	chunked    bool
@@ -151,6 +153,7 @@ func mix(n uint64) *mixed {
 		model = []string{"gemma", "gemma-support"}[r.IntN(2)]
 		target, m.pool = model, "gemma"
 	}
+	m.model = model
 	form := []string{`{"model":%q,` + content + `}`, `{` + content + `, "model" : %q}`, "{\n \"seed\": 12345678901234567890,\"model\":\t%q ,\n" + content + "}\n"}[r.IntN(3)]
 	m.sent = strings.Replace(form, "%q", `"`+model+`"`, 1)
 	m.want = strings.Replace(form, "%q", `"`+target+`"`, 1)
@@ -230,6 +233,9 @@ func (m *mixed) check(a *answer) error {
 		if strings.Contains(a.header.Get("x-modelsim-headers"), name) {
 			return fmt.Errorf("a control header of the client arrived: %s", a.header.Get("x-modelsim-headers"))
 		}
+	}
+	if n, all := bytes.Count(a.body, []byte(`"model":"`+m.model+`"`)), bytes.Count(a.body, []byte(`"model":`)); n == 0 || n != all {
+		return fmt.Errorf("%d of %d names in the answer are %s: %.300s", n, all, m.model, a.body)
 	}
 	if m.stream && !bytes.HasSuffix(a.body, []byte("data: [DONE]\n\n")) {
 		return fmt.Errorf("the stream has no end: %.300s", a.body)

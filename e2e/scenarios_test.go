@@ -29,6 +29,22 @@ func TestScenarios(t *testing.T) {
 	}
 }
 
+// TestScenariosLeftOut counts the scenarios that no real Envoy plays, or the
+// native module does not: they are to stay the exception.
+func TestScenariosLeftOut(t *testing.T) {
+	const wasm, module = 0, 1
+	leftOut := map[string][]string{}
+	for _, s := range loadScenarios(t) {
+		for _, host := range []string{"envoy-wasm", "envoy-module"} {
+			if !s.Plays(host) {
+				leftOut[host] = append(leftOut[host], s.Name+": "+s.Because)
+			}
+		}
+	}
+	require.LessOrEqual(t, len(leftOut["envoy-wasm"]), wasm, "%q", leftOut)
+	require.LessOrEqual(t, len(leftOut["envoy-module"]), module, "%q", leftOut)
+}
+
 func loadScenarios(t *testing.T) []*hosttest.Scenario {
 	t.Helper()
 	patterns := []string{"../shared/hosttest/scenarios/*.yaml"}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/inlet-proxy/inlet/filters"
 	"github.com/inlet-proxy/inlet/shared/chain"
+	"github.com/inlet-proxy/inlet/shared/conf"
 	"github.com/inlet-proxy/inlet/shared/endpoint"
 	"github.com/inlet-proxy/inlet/shared/filter"
 )
@@ -99,3 +100,47 @@ func BenchmarkChain(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkEvent is the whole chain on one event of a streamed answer, its
+// tokens counted; with target=public the model's name stays as it is.
+func BenchmarkEvent(b *testing.B) {
+	for _, target := range []string{"public", "other"} {
+		b.Run("target="+target, func(b *testing.B) {
+			document := fullChain
+			if target == "public" {
+				document = strings.Replace(document, "model: llama-3-8b, ", "", 1)
+			}
+			c, err := chain.New([]byte(document+"  - usage: {}\n"), append([]filter.Factory{usage}, filters.All...), deps())
+			require.NoError(b, err)
+			host := &envoy{
+				request:  pairs{{":method", "POST"}, {":path", "/v1/chat/completions"}, {"x-api-key", "demo"}},
+				response: pairs{{":status", "200"}, {"content-type", "text/event-stream"}},
+			}
+			event := []byte(`data: {"id":"chatcmpl-0a1b2c3d4e5f60718293a4b5c6d7e8f9","object":"chat.completion.chunk","created":1767225600,` +
+				`"model":"llama-3-8b","choices":[{"index":0,"delta":{"content":" word"},"logprobs":null,"finish_reason":null}]}` + "\n\n")
+			s := c.NewStream()
+			s.Begin(host)
+			s.RequestHeaders(false)
+			s.RequestBody([]byte(`{"model":"llama","stream":true}`), true)
+			s.ResponseHeaders(false)
+			changed, n := 0, 0
+			b.ReportAllocs()
+			for b.Loop() {
+				if k, _ := s.ResponseBody(event, false); k > 0 {
+					changed++
+				}
+				n++
+			}
+			require.Nil(b, host.refused)
+			require.Equal(b, map[string]int{"public": 0, "other": n}[target], changed)
+			s.Done()
+		})
+	}
+}
+
+// usage is a filter that has tokens counted.
+var usage = filter.Factory{Name: "usage", FailureMode: filter.FailClosed, New: func(*conf.Object, *filter.Deps) filter.Filter { return counting{} }}
+
+type counting struct{ filter.Base }
+
+func (counting) Needs() filter.Needs { return filter.NeedUsage }

@@ -75,12 +75,16 @@ var layers = []struct {
 }{
 	{"shared/jsonscan", nil},
 	{"shared/sse", nil},
+	{"shared/formscan", nil},
+	{"shared/coding", nil},
 	{"shared/kv", []string{"shared/kv"}},
 	{"shared/conf", []string{"shared/jsonscan"}},
 	{"shared/endpoint", []string{"shared/kv"}},
-	{"shared/llm", []string{"shared/jsonscan", "shared/sse"}},
+	{"shared/llm", []string{"shared/formscan", "shared/jsonscan", "shared/sse"}},
 	{"shared/filter", []string{"shared/conf", "shared/endpoint", "shared/kv", "shared/llm"}},
-	{"shared/chain", []string{"shared/conf", "shared/endpoint", "shared/filter", "shared/jsonscan", "shared/kv", "shared/llm", "shared/sse"}},
+	{"shared/chain", []string{
+		"shared/coding", "shared/conf", "shared/endpoint", "shared/filter", "shared/formscan", "shared/jsonscan", "shared/kv", "shared/llm", "shared/sse",
+	}},
 }
 
 func under(name, part string) bool { return name == part || strings.HasPrefix(name, part+"/") }
@@ -133,7 +137,7 @@ func core(name string) bool {
 	if isFilter(name) || name == "shared/chain" || name == "shared/kv" {
 		return true
 	}
-	for _, part := range []string{"shared/filter", "shared/llm", "shared/jsonscan", "shared/sse", "shared/conf", "shared/endpoint"} {
+	for _, part := range []string{"shared/filter", "shared/llm", "shared/jsonscan", "shared/formscan", "shared/coding", "shared/sse", "shared/conf", "shared/endpoint"} {
 		if under(name, part) {
 			return true
 		}

@@ -12,12 +12,15 @@ import (
 	modulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_modules/v3"
 	wasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/inlet-proxy/inlet/shared/chain"
 )
 
 func static(t *testing.T, name string) string {
@@ -54,6 +57,24 @@ func TestBootstrapsHoldTheDocument(t *testing.T) {
 			return nil
 		}))
 		require.Equal(t, string(want), unpack[*wrapperspb.StringValue](t, document).GetValue(), abi)
+	}
+}
+
+// TestBootstrapsRemoveControlHeaders holds what Envoy removes early to the list that the chain has.
+func TestBootstrapsRemoveControlHeaders(t *testing.T) {
+	for _, abi := range []string{Wasm, Module} {
+		b, err := LoadBootstrap(static(t, abi+".yaml"))
+		require.NoError(t, err)
+		var removed []string
+		require.NoError(t, editManager(b, func(m *hcmv3.HttpConnectionManager) error {
+			for _, extension := range m.GetEarlyHeaderMutationExtensions() {
+				for _, mutation := range unpack[*earlyv3.HeaderMutation](t, extension.GetTypedConfig()).GetMutations() {
+					removed = append(removed, mutation.GetRemove())
+				}
+			}
+			return nil
+		}))
+		require.ElementsMatch(t, chain.ControlHeaders, removed, abi)
 	}
 }
 

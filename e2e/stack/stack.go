@@ -9,7 +9,6 @@ package stack
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -127,7 +126,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, tail(s.Logs(), 60))
+			err = fmt.Errorf("%w\n%s", err, s.whyNot())
 			s.Close()
 		}
 	}()
@@ -300,11 +299,14 @@ func (s *Stack) logFiles() []string {
 	return files
 }
 
-func tail(text string, lines int) error {
-	if text == "" {
-		return nil
+// whyNot is what the logs say of a start that failed: Envoy's errors, else the end of all logs.
+func (s *Stack) whyNot() string {
+	if s.envoy != nil {
+		if errs := s.EnvoyErrors(); len(errs) > 0 {
+			return strings.Join(errs, "\n")
+		}
 	}
-	return errors.New(lastLines(text, lines))
+	return lastLines(s.Logs(), 60)
 }
 
 func lastLines(text string, n int) string {

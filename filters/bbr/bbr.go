@@ -1,10 +1,13 @@
 // Package bbr is body-based routing: it reads the model from the request body,
 // puts it into headers that ordinary routes match, chooses the target behind a
 // public model name, and rewrites the name in the body when the replica knows
-// the model by another one.
+// the model by another one. The answer then has the public name again.
 package bbr
 
 import (
+	"math/bits"
+	"strings"
+
 	"github.com/inlet-proxy/inlet/shared/filter"
 	"github.com/inlet-proxy/inlet/shared/llm"
 )
@@ -19,31 +22,80 @@ const (
 // Filter routes by the body's model. Writes x.Route.
 type Filter struct {
 	filter.Base
-	header        string
-	models        map[string]*model
+	headers       []string // get the public name; the first is "header"
+	copies        []fieldCopy
+	fields        []string          // members of the body that are read by name
+	models        map[string]*model // by public name, alias and adapter
+	prefixes      []prefix          // longest first
+	list          *filter.Answer    // to GET /v1/models; nil to ask a replica
 	refuseUnknown bool
+	refuseMissing bool
 	rand          func() uint64
+	missing       filter.Metric
+	empty         filter.Metric
 }
 
 // Needs the scanned body.
 func (f *Filter) Needs() filter.Needs { return filter.NeedRequest }
 
+// Fields are the members that go to headers or keep a client with its target.
+func (f *Filter) Fields() []string { return f.fields }
+
 // OnRequest decides where the request goes.
 func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
+	if x.API == llm.Models {
+		if f.list != nil {
+			return filter.Respond(f.list)
+		}
+		return filter.Next // names no model
+	}
+	if v := f.copyFields(x); v != filter.Next {
+		return v
+	}
 	r := x.Request
 	switch {
-	case x.API == llm.Models:
-		return filter.Next // names no model
 	case !r.HasModel:
-		return refuse(400, "missing_model", "You must provide a model parameter.")
+		f.missing.Record(1, filter.Values{"model"})
+		return f.withoutModel(x)
+	case r.ModelIsString && r.Model == "":
+		f.empty.Record(1, filter.Values{"model"})
+		return refuse(400, "invalid_model", "model", invalidModel)
 	case !r.ModelIsString || !fitsHeader(r.Model):
-		return refuse(400, "invalid_model", "The model parameter must be a string of 1 to 256 printable characters.")
+		return refuse(400, "invalid_model", "model", invalidModel)
 	}
-	m := f.models[r.Model]
+	m := f.find(r.Model)
 	if m == nil {
 		return f.unknown(x)
 	}
-	f.send(x, m, m.choose(f.rand))
+	f.send(x, m, m.choose(x, f.rand))
+	return filter.Next
+}
+
+const invalidModel = "The model parameter must be a string of 1 to 256 printable characters."
+
+// find returns what is configured for a name: exactly, or by its longest prefix.
+func (f *Filter) find(name string) *model {
+	if m := f.models[name]; m != nil {
+		return m
+	}
+	for _, p := range f.prefixes {
+		if strings.HasPrefix(name, p.of) {
+			return p.model
+		}
+	}
+	return nil
+}
+
+// withoutModel handles a request that names no model: many servers then take
+// the only one they have.
+func (f *Filter) withoutModel(x *filter.Exchange) filter.Verdict {
+	if f.refuseMissing {
+		return refuse(400, "missing_model", "model", "You must provide a model parameter.")
+	}
+	for _, header := range f.headers {
+		x.RemoveRequestHeader(header)
+	}
+	x.Explain("bbr", "no-model")
 	return filter.Next
 }
 
@@ -51,51 +103,139 @@ func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
 func (f *Filter) unknown(x *filter.Exchange) filter.Verdict {
 	name := x.Request.Model
 	if f.refuseUnknown {
-		return refuse(404, "model_not_found", "The model `"+name+"` does not exist or you do not have access to it.")
+		return refuse(404, "model_not_found", "model", "The model `"+name+"` does not exist or you do not have access to it.")
 	}
 	x.Route = filter.Route{Model: name, Target: name}
-	x.SetRequestHeader(f.header, name)
+	f.setModel(x, name)
 	x.Explain("bbr", name)
+	return filter.Next
+}
+
+func (f *Filter) setModel(x *filter.Exchange, name string) {
+	for _, header := range f.headers {
+		x.SetRequestHeader(header, name)
+	}
+}
+
+// copyFields puts members of the body into headers. What a client sent there
+// itself never stays.
+func (f *Filter) copyFields(x *filter.Exchange) filter.Verdict {
+	for i := range f.copies {
+		c := &f.copies[i]
+		field := x.Request.Field(c.field)
+		switch {
+		case field.Kind == llm.FieldAbsent:
+			f.missing.Record(1, filter.Values{c.field})
+			x.RemoveRequestHeader(c.header)
+		case field.Kind == llm.FieldNull || field.Kind == llm.FieldText && len(field.Value) == 0:
+			f.empty.Record(1, filter.Values{c.field})
+			x.RemoveRequestHeader(c.header)
+		default:
+			value := string(field.Value)
+			if !fitsHeader(value) {
+				return refuse(400, "invalid_field", c.field,
+					"The parameter "+c.field+" must be a number, a boolean, or a string of at most 256 printable characters.")
+			}
+			x.SetRequestHeader(c.header, value)
+		}
+	}
 	return filter.Next
 }
 
 // send writes down the decision for headers, body and later filters.
 func (f *Filter) send(x *filter.Exchange, m *model, t *target) {
-	x.Route = filter.Route{Model: m.name, Target: t.model, Base: m.base, Pool: t.pool}
-	x.SetRequestHeader(f.header, m.name)
+	x.Route = filter.Route{
+		Model: m.name, Target: t.model, Base: m.base,
+		Pool: t.pool.Name, External: t.pool.External, Fallback: m.fallback,
+	}
+	f.setModel(x, m.name)
 	if t.model != m.name {
 		x.SetRequestHeader(RewriteHeader, t.model)
-		x.ReplaceInBody(x.Request.ModelSpan, t.quoted)
+	}
+	if t.model != x.Request.Model {
+		name := t.quoted
+		if x.Request.Form {
+			name = t.bare
+		}
+		x.ReplaceInBody(x.Request.ModelSpan, name)
+		x.RestoreModel(x.Request.Model)
 	}
 	if m.base != "" {
 		x.SetRequestHeader(BaseHeader, m.base)
 	}
-	if t.pool != "" {
-		x.SetRequestHeader(PoolHeader, t.pool)
+	if t.pool.Name != "" {
+		x.SetRequestHeader(PoolHeader, t.pool.Name)
 	}
 	x.Explain("bbr", t.why)
 }
 
-// choose draws a target by weight.
-func (m *model) choose(rand func() uint64) *target {
+// choose takes a target by weight: by the value that the client is to stay
+// with, else by lot.
+func (m *model) choose(x *filter.Exchange, rand func() uint64) *target {
 	if len(m.targets) == 1 {
 		return &m.targets[0]
 	}
+	if h, ok := m.sticky.hash(x, m.name); ok {
+		// The high bits of hash × weights are uniform in [0, weights), and
+		// keep most clients where they are when the weights change.
+		point, _ := bits.Mul64(h, m.weights)
+		return m.at(point)
+	}
 	// The bias of the modulo is below 2⁻³² for weights that fit 31 bits.
-	n := rand() % m.weights
+	return m.at(rand() % m.weights)
+}
+
+// at returns the target in whose share of the weights the point lies.
+func (m *model) at(point uint64) *target {
 	for i := range m.targets {
 		w := uint64(m.targets[i].weight)
-		if n < w {
+		if point < w {
 			return &m.targets[i]
 		}
-		n -= w
+		point -= w
 	}
 	return &m.targets[len(m.targets)-1]
 }
 
-func refuse(status int, code, message string) filter.Verdict {
+// hash returns a number that is the same for the same client and model in every
+// worker, Envoy and build; ok is false if the request does not say who it is.
+func (s *sticky) hash(x *filter.Exchange, model string) (h uint64, ok bool) {
+	h = fnv(fnvOffset, model) * fnvPrime // a zero byte between the two
+	switch {
+	case s.field != "":
+		field := x.Request.Field(s.field)
+		h, ok = fnv(h, field.Value), len(field.Value) > 0
+	case s.header != "":
+		value, _ := x.RequestHeaders.Get(s.header)
+		h, ok = fnv(h, value), value != ""
+	}
+	return mix(h), ok
+}
+
+// FNV-1a, http://www.isthe.com/chongo/tech/comp/fnv/
+const (
+	fnvOffset = 14695981039346656037
+	fnvPrime  = 1099511628211
+)
+
+func fnv[T string | []byte](h uint64, s T) uint64 {
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * fnvPrime
+	}
+	return h
+}
+
+// mix spreads the bits of x, since FNV's high bits hardly depend on the last
+// characters (the finaliser of SplitMix64, Steele et al. 2014).
+func mix(x uint64) uint64 {
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+func refuse(status int, code, param, message string) filter.Verdict {
 	return filter.Deny(filter.Refusal{Refusal: llm.Refusal{
-		Status: status, Type: "invalid_request_error", Code: code, Param: "model", Message: message,
+		Status: status, Type: "invalid_request_error", Code: code, Param: param, Message: message,
 	}})
 }
 

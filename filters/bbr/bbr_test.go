@@ -17,16 +17,35 @@ func newBBR(t testing.TB, doc string) *Filter {
 	var f filter.Filter
 	rng := rand.New(rand.NewPCG(1, 2))
 	err := conf.Decode([]byte(doc), func(o *conf.Object) {
-		f = newFilter(o, &filter.Deps{Rand: rng.Uint64})
+		f = newFilter(o, &filter.Deps{Rand: rng.Uint64, Metrics: counts{}, ClaimHeader: func(string) {}})
 	})
 	require.NoError(t, err)
 	return f.(*Filter)
 }
 
+// counts are counters by name and first label.
+type counts map[string]int64
+
+func (c counts) Counter(name string, _ ...string) filter.Metric   { return counter{c, name} }
+func (c counts) Gauge(name string, _ ...string) filter.Metric     { return counter{c, name} }
+func (c counts) Histogram(name string, _ ...string) filter.Metric { return counter{c, name} }
+
+type counter struct {
+	of   counts
+	name string
+}
+
+func (c counter) Record(n int64, v filter.Values) { c.of[c.name+"/"+v[0]] += n }
+
+// headers are those of a request.
+type headers map[string]string
+
+func (h headers) Get(name string) (string, bool) { v, ok := h[name]; return v, ok }
+
 // route runs body through f and returns what came of it.
 func route(t testing.TB, f *Filter, body string) (*filter.Exchange, filter.Verdict) {
 	var scan llm.RequestScanner
-	scan.Reset(llm.Chat, llm.Want{}, jsonscan.Limits{})
+	scan.Reset(llm.Chat, llm.Want{Fields: f.Fields()}, jsonscan.Limits{})
 	require.NoError(t, scan.Feed([]byte(body)))
 	require.NoError(t, scan.End())
 	x := &filter.Exchange{}
@@ -81,9 +100,11 @@ func TestRoutes(t *testing.T) {
 			}
 			require.Equal(t, c.headers, got)
 			if c.edit == "" {
+				require.Empty(t, x.Effects().Model, "the answer need not be read")
 				require.Empty(t, x.Effects().Body)
 				return
 			}
+			require.Equal(t, c.model, x.Effects().Model)
 			e := x.Effects().Body[0]
 			require.Equal(t, `{"n":9007199254740993,"model":`+c.edit+`}`, body[:e.Span.Start]+string(e.With)+body[e.Span.End:])
 		})
@@ -146,9 +167,10 @@ func TestSplit(t *testing.T) {
 }
 
 func TestModelListNamesNoModel(t *testing.T) {
-	f := newBBR(t, models)
-	x := &filter.Exchange{API: llm.Models}
-	require.Equal(t, filter.Next, f.OnRequest(x))
+	for _, doc := range []string{"{}", models + "listModels: false"} {
+		f := newBBR(t, doc)
+		require.Equal(t, filter.Next, f.OnRequest(&filter.Exchange{API: llm.Models}))
+	}
 }
 
 func TestDecisionAllocatesNothing(t *testing.T) {

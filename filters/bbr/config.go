@@ -1,7 +1,10 @@
 package bbr
 
 import (
+	"cmp"
 	"math"
+	"slices"
+	"strings"
 
 	"github.com/inlet-proxy/inlet/shared/conf"
 	"github.com/inlet-proxy/inlet/shared/filter"
@@ -18,78 +21,311 @@ var Factory = filter.Factory{
 
 // model is one public name and what it may be sent as.
 type model struct {
-	name    string
-	base    string
-	targets []target
-	weights uint64 // sum of the targets' weights
+	name     string
+	base     string
+	targets  []target
+	weights  uint64 // sum of the targets' weights
+	sticky   sticky
+	fallback []filter.Pool
 }
 
 // target is one thing that a public name can stand for.
 type target struct {
-	model  string // name that the replica knows; "" keeps the public name
-	pool   string
+	model  string // name that the replica knows
+	pool   filter.Pool
 	weight int
 
-	quoted []byte // model as a JSON string, what the body gets
+	quoted []byte // model as a JSON string, what a JSON body gets
+	bare   []byte // model as it is, what a form gets
 	why    string // "name>model@pool", what the access log gets
 }
 
+// sticky says which value keeps a client with one target; empty for none.
+type sticky struct{ field, header string }
+
+// prefix is an alias "name*".
+type prefix struct {
+	of    string // without the asterisk
+	model *model
+}
+
+// fieldCopy is a member of the body that a header gets.
+type fieldCopy struct{ field, header string }
+
+// reader reads the configuration into f.
+type reader struct {
+	f     *Filter
+	pools []*pool
+	cards []card
+}
+
+// pool is an entry of "pools".
+type pool struct {
+	filter.Pool
+	used bool
+}
+
 func newFilter(o *conf.Object, d *filter.Deps) filter.Filter {
-	f := &Filter{header: "x-gateway-model-name", models: map[string]*model{}, rand: d.Rand}
-	o.String("header", &f.header, conf.HeaderName)
-	o.List("models", func(v *conf.Value) {
-		v.Object(func(o *conf.Object) { f.addModel(o) })
-	})
-	// With models listed, a name that is not among them is a mistake of the
-	// caller; without, the filter only copies the name to the header.
-	unknown := "pass"
-	if len(f.models) > 0 {
+	f := &Filter{
+		headers: []string{"x-gateway-model-name"},
+		models:  map[string]*model{},
+		rand:    d.Rand,
+		missing: d.Metrics.Counter("inlet_body_field_missing_total", "field"),
+		empty:   d.Metrics.Counter("inlet_body_field_empty_total", "field"),
+	}
+	r := &reader{f: f}
+	o.String("header", &f.headers[0], conf.HeaderName)
+	r.readCopies(o)
+	for _, header := range f.headers {
+		d.ClaimHeader(header)
+	}
+	for _, c := range f.copies {
+		d.ClaimHeader(c.header)
+	}
+	o.List("pools", func(v *conf.Value) { v.Object(r.addPool) })
+	o.List("models", func(v *conf.Value) { v.Object(r.addModel) })
+	for _, p := range r.pools {
+		if !p.used {
+			o.Errorf("pools", "no model uses pool %q", p.Name)
+		}
+	}
+	slices.SortStableFunc(f.prefixes, func(a, b prefix) int { return cmp.Compare(len(b.of), len(a.of)) })
+	r.readSwitches(o)
+	return f
+}
+
+// readSwitches reads what depends on whether models are listed: with them, a
+// name that is not among them is a mistake of the caller, and the list of models
+// is known; without, the filter only copies the name to the header.
+func (r *reader) readSwitches(o *conf.Object) {
+	f, listed := r.f, len(r.cards) > 0
+	unknown, missing, list := "pass", "refuse", listed
+	if listed {
 		unknown = "refuse"
 	}
 	o.Enum("unknownModel", &unknown, "refuse", "pass")
 	f.refuseUnknown = unknown == "refuse"
-	return f
+	o.Enum("missingModel", &missing, "refuse", "pass")
+	f.refuseMissing = missing == "refuse"
+	if o.Bool("listModels", &list) && list && !listed {
+		o.Errorf("listModels", "there are no models to list")
+	}
+	if list {
+		f.list = listAnswer(r.cards)
+	}
 }
 
-func (f *Filter) addModel(o *conf.Object) {
+// readCopies reads bodyFieldToHeader.
+func (r *reader) readCopies(o *conf.Object) {
+	f, taken := r.f, []string{r.f.headers[0]}
+	o.List("bodyFieldToHeader", func(v *conf.Value) {
+		v.Object(func(o *conf.Object) {
+			var c fieldCopy
+			o.String("field", &c.field, conf.NotEmpty)
+			o.String("header", &c.header, freeHeader)
+			o.Required("field", "header")
+			c.header = strings.ToLower(c.header)
+			switch {
+			case c.header == "":
+				return // reported already
+			case c.field == "model" && c.header == f.headers[0]:
+				return // said twice, and the same
+			case slices.Contains(taken, c.header):
+				o.Errorf("header", "two members of the body cannot both be header %q", c.header)
+			}
+			taken = append(taken, c.header)
+			if c.field == "model" {
+				f.headers = append(f.headers, c.header)
+				return
+			}
+			f.copies = append(f.copies, c)
+			f.reads(c.field)
+		})
+	})
+}
+
+// reads adds a member of the body to those that the filter reads by name.
+func (f *Filter) reads(field string) {
+	if !slices.Contains(f.fields, field) {
+		f.fields = append(f.fields, field)
+	}
+}
+
+// reserved headers have a meaning of their own, which no client may choose.
+var reserved = []string{
+	RewriteHeader, BaseHeader, PoolHeader, "x-gateway-destination-endpoint", "x-gateway-destination-endpoint-subset",
+	"host", "connection", "content-length", "content-type", "content-encoding", "transfer-encoding", "te", "upgrade", "authorization",
+}
+
+// freeHeader wants a header name in any case that a member of the body may be
+// copied to.
+func freeHeader(s string) string {
+	s = strings.ToLower(s)
+	if slices.Contains(reserved, s) {
+		return "is a header that a client may not set through the body"
+	}
+	return conf.HeaderName(s)
+}
+
+func (r *reader) addPool(o *conf.Object) {
+	p := &pool{}
+	o.String("name", &p.Name, conf.NotEmpty, headerValue)
+	o.Bool("external", &p.External)
+	o.Required("name")
+	switch {
+	case p.Name == "": // reported already
+	case r.pool(p.Name) != nil:
+		o.Errorf("name", "pool %q is listed twice", p.Name)
+	default:
+		r.pools = append(r.pools, p)
+	}
+}
+
+// pool returns the entry of a name, nil if there is none.
+func (r *reader) pool(name string) *pool {
+	i := slices.IndexFunc(r.pools, func(p *pool) bool { return p.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return r.pools[i]
+}
+
+// use returns the pool of a name. Pools that have nothing special need not be
+// listed.
+func (r *reader) use(name string) filter.Pool {
+	p := r.pool(name)
+	if p == nil {
+		return filter.Pool{Name: name}
+	}
+	p.used = true
+	return p.Pool
+}
+
+func (r *reader) addModel(o *conf.Object) {
 	m := &model{}
-	o.String("name", &m.name, conf.NotEmpty, headerValue)
+	var aliases, adapters, fallback []string
+	o.String("name", &m.name, conf.NotEmpty, headerValue, noAsterisk)
+	o.Strings("aliases", &aliases, conf.NotEmpty, headerValue, prefixOrName)
 	o.String("base", &m.base, conf.NotEmpty, headerValue)
+	o.Strings("adapters", &adapters, conf.NotEmpty, headerValue, noAsterisk)
 	o.Required("name", "targets")
 	o.List("targets", func(v *conf.Value) {
-		v.Object(func(o *conf.Object) { m.addTarget(o) })
+		v.Object(func(o *conf.Object) { r.addTarget(o, m) })
 	})
 	if o.Has("targets") && len(m.targets) == 0 {
 		o.Errorf("targets", "needs at least one target")
 	} else if len(m.targets) > 0 && m.weights == 0 {
 		o.Errorf("targets", "all weights are 0, so no target can be chosen")
 	}
-	if f.models[m.name] != nil {
-		o.Errorf("name", "model %q is listed twice", m.name)
+	o.Strings("fallback", &fallback, conf.NotEmpty, headerValue)
+	for _, name := range fallback {
+		m.fallback = append(m.fallback, r.use(name))
 	}
-	f.models[m.name] = m
+	if slices.ContainsFunc(m.targets, func(t target) bool { return t.pool.Name == "" }) && len(fallback) > 0 {
+		o.Errorf("fallback", "every target needs a pool, from which to fall back")
+	}
+	o.Object("stickyBy", func(o *conf.Object) { r.readSticky(o, &m.sticky) })
+
+	r.offer(o, "name", m.name, m, m.base)
+	for _, alias := range aliases {
+		if of, ok := strings.CutSuffix(alias, "*"); ok {
+			r.offerPrefix(o, of, m)
+		} else {
+			r.offer(o, "aliases", alias, m, m.base)
+		}
+	}
+	for _, name := range adapters {
+		a := m.adapter(name)
+		r.offer(o, "adapters", name, a, a.base)
+	}
 }
 
-func (m *model) addTarget(o *conf.Object) {
-	t := target{weight: 1}
-	o.String("model", &t.model, conf.NotEmpty, headerValue)
-	o.String("pool", &t.pool, conf.NotEmpty, headerValue)
-	o.Int("weight", &t.weight, 0, math.MaxInt32)
-	sent := t.model
-	if sent == "" {
-		sent = m.name
+func (r *reader) addTarget(o *conf.Object, m *model) {
+	var name, pool string
+	weight := 1
+	o.String("model", &name, conf.NotEmpty, headerValue)
+	o.String("pool", &pool, conf.NotEmpty, headerValue)
+	o.Int("weight", &weight, 0, math.MaxInt32)
+	if name == "" {
+		name = m.name
 	}
-	t.why = m.name + ">" + sent + "@" + t.pool
-	t.model = sent
-	t.quoted = llm.AppendString(nil, sent)
-	m.weights += uint64(t.weight)
-	m.targets = append(m.targets, t)
+	m.weights += uint64(weight)
+	m.targets = append(m.targets, newTarget(m.name, name, r.use(pool), weight))
+}
+
+func newTarget(public, name string, pool filter.Pool, weight int) target {
+	return target{
+		model: name, pool: pool, weight: weight,
+		quoted: llm.AppendString(nil, name), bare: []byte(name), why: public + ">" + name + "@" + pool.Name,
+	}
+}
+
+// adapter returns the model that a LoRA adapter of m is: it is served where m
+// is, by its own name.
+func (m *model) adapter(name string) *model {
+	a := *m
+	a.name = name
+	if a.base == "" {
+		a.base = m.name
+	}
+	a.targets = nil
+	for _, t := range m.targets {
+		a.targets = append(a.targets, newTarget(name, name, t.pool, t.weight))
+	}
+	return &a
+}
+
+func (r *reader) readSticky(o *conf.Object, s *sticky) {
+	o.String("field", &s.field, conf.NotEmpty)
+	o.String("header", &s.header, conf.HeaderName)
+	if o.Has("field") == o.Has("header") {
+		o.Errorf("", "needs either field or header")
+	}
+	if s.field != "" {
+		r.f.reads(s.field)
+	}
+}
+
+// offer makes m known by a name.
+func (r *reader) offer(o *conf.Object, key, name string, m *model, base string) {
+	if name == "" {
+		return // reported already
+	}
+	if r.f.models[name] != nil {
+		o.Errorf(key, "model %q is listed twice", name)
+		return
+	}
+	r.f.models[name] = m
+	r.cards = append(r.cards, card{name, base})
+}
+
+// offerPrefix makes m known by all names that begin with of.
+func (r *reader) offerPrefix(o *conf.Object, of string, m *model) {
+	if slices.ContainsFunc(r.f.prefixes, func(p prefix) bool { return p.of == of }) {
+		o.Errorf("aliases", "alias %q is listed twice", of+"*")
+		return
+	}
+	r.f.prefixes = append(r.f.prefixes, prefix{of, m})
 }
 
 // headerValue says what keeps s from being a header value.
 func headerValue(s string) string {
 	if !fitsHeader(s) {
 		return "has characters that a header cannot carry, or is longer than 256 bytes"
+	}
+	return ""
+}
+
+func noAsterisk(s string) string {
+	if strings.Contains(s, "*") {
+		return "has an asterisk, which only an alias may have"
+	}
+	return ""
+}
+
+func prefixOrName(s string) string {
+	if strings.Contains(strings.TrimSuffix(s, "*"), "*") {
+		return "has an asterisk that is not its last character"
 	}
 	return ""
 }

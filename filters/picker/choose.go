@@ -98,8 +98,14 @@ func (s *state) read(f *Filter, x *filter.Exchange) {
 		// A replica keeps what it computed by model, or LoRA adapter: both are
 		// the name that it is asked for.
 		seed := scorer.Mix(xxhash.Sum64String(model))
-		for _, block := range r.Prefix {
-			s.chain = append(s.chain, scorer.Mix(block^seed))
+		salt := r.Field(saltField)
+		if len(salt.Value) > 0 {
+			seed = scorer.Mix(seed ^ xxhash.Sum64(salt.Value))
+		}
+		if salt.Kind != llm.FieldTooLong { // then nobody knows which it is
+			for _, block := range r.Prefix {
+				s.chain = append(s.chain, scorer.Mix(block^seed))
+			}
 		}
 	}
 	s.input.Model = model

@@ -4,12 +4,14 @@
 package picker
 
 import (
+	"encoding/binary"
 	"math"
 	"strconv"
 	"time"
 
 	"github.com/inlet-proxy/inlet/shared/endpoint"
 	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/kv"
 	"github.com/inlet-proxy/inlet/shared/llm"
 )
 
@@ -18,7 +20,8 @@ const (
 	// envoy.load_balancing_policies.override_host reads (endpoint picker protocol
 	// of the Gateway API Inference Extension, proposal 004, v0.4).
 	EndpointHeader = "x-gateway-destination-endpoint"
-	// PoolHeader names the pool; routes match it.
+	// PoolHeader names the pool to ordinary routes. It is written by bbr; here only
+	// when another pool of the model is taken.
 	PoolHeader = "x-gateway-inference-pool"
 )
 
@@ -38,6 +41,18 @@ func (f *Filter) Needs() filter.Needs {
 		return filter.NeedPrefix
 	}
 	return 0
+}
+
+// saltField is the member of a body by which a client keeps what is computed for
+// it from others, in vLLM: the same prompt with another salt is another one.
+const saltField = "cache_salt"
+
+// Fields implements filter.FieldReader.
+func (f *Filter) Fields() []string {
+	if f.profile.usesPrefixes() {
+		return []string{saltField}
+	}
+	return nil
 }
 
 // OnTick tells the other workers what this one has learnt, and hears of them.
@@ -81,11 +96,9 @@ func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
 	case found.external:
 		f.route(x, first, found.name)
 		return filter.Next
-	case found.pool == nil && !found.known:
-		f.metrics.picks.Record(1, filter.Values{first, outcomeBlind})
+	case found.unknown:
 		return filter.Fail("no-snapshot")
 	case found.pool == nil:
-		f.metrics.picks.Record(1, filter.Values{first, outcomeEmpty})
 		return refuseEmpty()
 	case !found.room && f.shed:
 		f.metrics.picks.Record(1, filter.Values{found.name, outcomeShed})
@@ -103,11 +116,14 @@ type found struct {
 	pool     *endpoint.Pool // nil: none that has a ready replica
 	external bool
 	room     bool
-	known    bool // the snapshot has one of the pools
+	unknown  bool // nothing is known of the first pool
 }
 
 // choosePool returns the first of the request's pools in which a replica has
 // room; if none has, the first that has any replica. The candidates are gathered.
+//
+// What is not known is not down: without a snapshot of the first pool the failure
+// mode decides, and not the fallback.
 func (f *Filter) choosePool(x *filter.Exchange, s *state, v *view, first filter.Pool, now time.Time) (best found) {
 	gathered := ""
 	for i := -1; i < len(x.Route.Fallback); i++ {
@@ -121,12 +137,16 @@ func (f *Filter) choosePool(x *filter.Exchange, s *state, v *view, first filter.
 		}
 		pool, seats := v.find(p.Name)
 		if pool == nil {
+			f.metrics.picks.Record(1, filter.Values{p.Name, outcomeBlind})
+			if i < 0 {
+				return found{unknown: true}
+			}
 			continue
 		}
-		best.known = true
 		s.gather(f, pool, seats, now)
 		gathered = p.Name
 		if len(s.replicas) == 0 {
+			f.metrics.picks.Record(1, filter.Values{p.Name, outcomeEmpty})
 			continue
 		}
 		room := s.hasRoom()
@@ -152,7 +172,7 @@ func (f *Filter) route(x *filter.Exchange, first, pool string) {
 		return
 	}
 	x.SetRequestHeader(PoolHeader, pool)
-	x.Explain("spilled", pool)
+	x.Explain("fallback", first+">"+pool)
 	f.metrics.picks.Record(1, filter.Values{first, outcomeSpilled})
 }
 
@@ -258,8 +278,7 @@ func (f *Filter) moved(x *filter.Exchange, s *state, to *member) {
 	}
 	f.metrics.picks.Record(1, filter.Values{s.pool, outcome})
 	if outcome == outcomeMissed {
-		f.deps.Log(filter.Warn, "pool "+s.pool+": "+to.address+" served a request that was sent to "+x.Target.Address+
-			"; do the cluster of this pool and the companion know the same replicas?")
+		f.warnOfMiss(s.pool, to.address, x.Target.Address)
 	}
 	f.fleet.unlearn(s.charged, s.chain, s.hit)
 	tokens := s.tokensC
@@ -269,6 +288,28 @@ func (f *Filter) moved(x *filter.Exchange, s *state, to *member) {
 	if len(s.chain) > 0 {
 		f.fleet.learn(to, s.chain)
 	}
+}
+
+// missPause is how often a pool's misses are logged; the metric counts them all.
+const missPause = time.Minute
+
+// warnOfMiss says, once a while for each pool and Envoy, that Envoy did not
+// find the picked replica in the cluster.
+func (f *Filter) warnOfMiss(pool, served, picked string) {
+	key := "picker.missed/" + pool
+	now := f.deps.Now()
+	last, cas, err := f.deps.Store.Get(key)
+	if err == nil && len(last) == 8 && now.Sub(time.Unix(0, int64(binary.LittleEndian.Uint64(last)))) < missPause {
+		return
+	}
+	if err != nil {
+		cas = kv.Create
+	}
+	if f.deps.Store.Set(key, binary.LittleEndian.AppendUint64(nil, uint64(now.UnixNano())), cas) != nil {
+		return // another worker says it
+	}
+	f.deps.Log(filter.Warn, "pool "+pool+": "+served+" served a request that was sent to "+picked+
+		"; do the cluster that serves this pool and the companion know the same replicas?")
 }
 
 // failed notes a failure of a replica.

@@ -75,6 +75,105 @@ func TestAFullPoolSpills(t *testing.T) {
 	require.Equal(t, map[string]int{"p": 20 + 10, "q": 20}, hits, "what has no room anywhere goes to the first")
 }
 
+func TestFallbackToWhoIsReady(t *testing.T) {
+	down := func(address string) endpoint.Endpoint { return endpoint.Endpoint{Address: address} }
+	up := func(address string) endpoint.Endpoint { return endpoint.Endpoint{Address: address, Ready: true} }
+	external := filter.Pool{Name: "x", External: true}
+	for _, c := range []struct {
+		name     string
+		pools    map[string]endpoint.Endpoint
+		fallback []filter.Pool
+		pool     string // taken; "" if refused
+		address  string
+	}{
+		{"the first is ready", map[string]endpoint.Endpoint{"p": up("1:1"), "q": up("2:1")}, []filter.Pool{{Name: "q"}}, "p", "1:1"},
+		{"the second is", map[string]endpoint.Endpoint{"p": down("1:1"), "q": up("2:1")}, []filter.Pool{{Name: "q"}, external}, "q", "2:1"},
+		{"the third is", map[string]endpoint.Endpoint{"p": down("1:1"), "q": down("2:1"), "r": up("3:1")}, []filter.Pool{{Name: "q"}, {Name: "r"}}, "r", "3:1"},
+		{"one is unknown", map[string]endpoint.Endpoint{"p": down("1:1"), "r": up("3:1")}, []filter.Pool{{Name: "q"}, {Name: "r"}}, "r", "3:1"},
+		{"somebody else's", map[string]endpoint.Endpoint{"p": down("1:1"), "q": down("2:1")}, []filter.Pool{{Name: "q"}, external}, "x", ""},
+		{"none", map[string]endpoint.Endpoint{"p": down("1:1"), "q": down("2:1")}, []filter.Pool{{Name: "q"}}, "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, "{}")
+			r.snapshot = &endpoint.Snapshot{Received: time.Unix(100, 0)}
+			for _, name := range []string{"p", "q", "r"} {
+				if e, ok := c.pools[name]; ok {
+					r.snapshot.Pools = append(r.snapshot.Pools, endpoint.Pool{Name: name, Endpoints: []endpoint.Endpoint{e}})
+				}
+			}
+			r.snapshot.Attach(r.deps.Counters)
+			x := &filter.Exchange{}
+			x.Reset(1)
+			x.Route = filter.Route{Pool: "p", Fallback: c.fallback}
+			v := r.f.OnRequest(x)
+			if c.pool == "" {
+				require.Equal(t, 503, v.Refusal().Status)
+				return
+			}
+			require.Equal(t, filter.Next, v)
+			require.Equal(t, filter.Target{Address: c.address, Pool: c.pool}, x.Target)
+			require.Equal(t, c.address, header(x, EndpointHeader))
+			var moved []string
+			for _, h := range x.Effects().Request {
+				if h.Name == PoolHeader {
+					moved = append(moved, h.Value)
+				}
+			}
+			if c.pool == "p" {
+				require.Empty(t, moved)
+			} else {
+				require.Equal(t, []string{c.pool}, moved)
+			}
+			r.f.OnResponseHeaders(x)
+			r.f.OnDone(x, filter.End{})
+			require.Zero(t, r.samples["inlet_in_flight_requests/"+c.pool])
+		})
+	}
+}
+
+// What is not known is not down: without a snapshot the model's own pool gets
+// the request, by the picker's failure mode.
+func TestNoFallbackForWhatIsUnknown(t *testing.T) {
+	r := newRig(t, "{}")
+	r.snapshot = &endpoint.Snapshot{Pools: []endpoint.Pool{{Name: "q", Endpoints: ready(1)}}}
+	x := &filter.Exchange{}
+	x.Reset(1)
+	x.Route = filter.Route{Pool: "p", Fallback: []filter.Pool{{Name: "q"}}}
+	require.Equal(t, "no-snapshot", r.f.OnRequest(x).Failure())
+	require.Empty(t, x.Effects().Request)
+}
+
+func TestExternalPoolsArePassedBy(t *testing.T) {
+	r := newRig(t, "{}")
+	x := &filter.Exchange{}
+	x.Reset(1)
+	x.Route = filter.Route{Pool: "x", External: true}
+	require.Equal(t, filter.Next, r.f.OnRequest(x))
+	require.Equal(t, filter.Target{Pool: "x"}, x.Target)
+	require.Empty(t, x.Effects().Request)
+	r.f.OnDone(x, filter.End{})
+	require.Empty(t, r.samples)
+}
+
+func TestMissesAreLoggedOnceAMinute(t *testing.T) {
+	r := newRig(t, "{}")
+	r.serve(ready(1)...)
+	miss := func() {
+		x := &filter.Exchange{}
+		r.pick(x)
+		x.Response.Served = "10.9.9.9:80"
+		r.f.OnResponseHeaders(x)
+		r.f.OnDone(x, filter.End{})
+	}
+	miss()
+	miss()
+	require.Len(t, r.logs, 1)
+	r.now = r.now.Add(missPause)
+	miss()
+	require.Len(t, r.logs, 2)
+	require.EqualValues(t, 3, r.samples["inlet_pick_total/p,missed"])
+}
+
 func TestNoReplicaInTheFirstPool(t *testing.T) {
 	r := newRig(t, "{}")
 	r.servePools(endpoint.Pool{Name: "p"}, endpoint.Pool{Name: "q", Endpoints: ready(1)})

@@ -17,9 +17,13 @@ type Chain struct {
 	deps  *filter.Deps
 	slots []slot
 	needs filter.Needs
+	// fields are the members of the body that filters read by name.
+	fields []string
 	// strict: paths that are not recognised are refused, because with a key
 	// check or a guard in the chain an unread request would go around it.
 	strict bool
+	// control are ControlHeaders and what filters claimed.
+	control []string
 	settings
 	metrics metrics
 }
@@ -39,8 +43,11 @@ func (s *slot) mode() filter.FailureMode {
 }
 
 // ControlHeaders are the headers by which gateways tell each other what was
-// decided. A client's own are removed by Envoy before routes are matched, and
-// once more by the chain unless "controlHeaders: trust" is set.
+// decided, in both spellings of the field. A client's own are removed by Envoy
+// before routes are matched (envoy/static has the same list, held by a test),
+// and once more by the chain unless "controlHeaders: trust" is set. The chain
+// does the same for headers of the operator's own choice that a filter claims
+// (filter.Deps.ClaimHeader).
 var ControlHeaders = []string{
 	"x-gateway-model-name",
 	"x-gateway-model-name-rewrite",
@@ -49,7 +56,13 @@ var ControlHeaders = []string{
 	"x-gateway-destination-endpoint",
 	"x-gateway-destination-endpoint-subset",
 	"x-gateway-destination-endpoint-served",
+	"x-llm-d-model-name",
 	"x-llm-d-model-name-rewrite",
+	"x-llm-d-base-model-name",
+	"x-llm-d-inference-pool",
+	"x-llm-d-destination-endpoint",
+	"x-llm-d-destination-endpoint-subset",
+	"x-llm-d-destination-endpoint-served",
 }
 
 // finish computes what follows from the filters.
@@ -59,6 +72,9 @@ func (c *Chain) finish() {
 		if c.slots[i].factory.Strict {
 			c.strict = true
 		}
+	}
+	if c.countTokens {
+		c.needs |= filter.NeedUsage
 	}
 	if c.needs&(filter.NeedPrompt|filter.NeedPrefix) != 0 {
 		c.needs |= filter.NeedRequest
@@ -82,8 +98,8 @@ func (c *Chain) passes(path string) bool {
 }
 
 // recognise returns the API that method and path call, or llm.Unknown.
-func recognise(method, path string) llm.API {
-	api := llm.Match(path)
+func (c *Chain) recognise(method, path string) llm.API {
+	api := llm.Match(path, c.pathPrefix)
 	switch {
 	case api == llm.Models && method != "GET" && method != "HEAD",
 		api != llm.Models && method != "POST":

@@ -2,19 +2,25 @@ package chain
 
 import (
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/inlet-proxy/inlet/shared/conf"
 	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/jsonscan"
 	"github.com/inlet-proxy/inlet/shared/llm"
 )
 
 // Defaults and bounds of the document's chain-wide settings.
 const (
 	DefaultBodyLimit = 16 << 20
-	maxBodyLimit     = 1 << 30
-	maxPromptLimit   = 64 << 20
+	// DefaultPromptLimit bounds the time that screening a prompt may take away
+	// from the other requests of a worker; see guardrail.
+	DefaultPromptLimit = 128 << 10
+	maxBodyLimit       = 1 << 30
+	maxPromptLimit     = 64 << 20
 )
 
 // Companion says where snapshots come from.
@@ -30,6 +36,9 @@ type settings struct {
 	bodyLimit    int64
 	promptLimit  int64
 	prefixLimit  int64
+	jsonLimits   jsonscan.Limits
+	pathPrefix   []string
+	countTokens  bool
 	trustControl bool
 	passThrough  []string
 	companion    Companion
@@ -38,12 +47,16 @@ type settings struct {
 // New reads the configuration document (YAML or JSON, strict) and makes the
 // chain. The error is a conf.Errors with every mistake at once. New does no I/O.
 func New(doc []byte, known []filter.Factory, deps *filter.Deps) (*Chain, error) {
-	c := &Chain{deps: deps, settings: settings{
+	own := *deps
+	c := &Chain{deps: &own, control: slices.Clone(ControlHeaders), settings: settings{
 		bodyLimit:   DefaultBodyLimit,
-		promptLimit: 1 << 20,
+		promptLimit: DefaultPromptLimit,
 		prefixLimit: llm.DefaultPrefixBlocks * llm.PrefixBlockBytes,
+		jsonLimits:  jsonscan.DefaultLimits,
+		countTokens: true,
 		companion:   Companion{Wait: 20 * time.Second},
 	}}
+	own.ClaimHeader = c.claim
 	err := conf.Decode(doc, func(o *conf.Object) {
 		c.readFilters(o, known)
 		c.readSettings(o)
@@ -55,13 +68,30 @@ func New(doc []byte, known []filter.Factory, deps *filter.Deps) (*Chain, error) 
 	return c, nil
 }
 
+// claim implements filter.Deps.ClaimHeader.
+func (c *Chain) claim(name string) {
+	if !slices.Contains(c.control, name) {
+		c.control = append(c.control, name)
+	}
+}
+
 func (c *Chain) readSettings(o *conf.Object) {
 	o.Object("limits", func(o *conf.Object) {
 		o.Size("body", &c.bodyLimit, 1, maxBodyLimit)
 		o.Size("prompt", &c.promptLimit, 1, maxPromptLimit)
 		o.Size("prefix", &c.prefixLimit, llm.PrefixBlockBytes, maxPromptLimit)
+		l := &c.jsonLimits
+		o.Int("depth", &l.Depth, 1, jsonscan.MaxDepth)
+		o.Int("keyLength", &l.KeyBytes, 1, jsonscan.MaxKeyBytes)
+		length := int64(l.StringBytes)
+		o.Size("stringLength", &length, 1, maxBodyLimit)
+		l.StringBytes = int(length)
+		o.Int("members", &l.Members, 1, math.MaxInt32)
+		o.Int("items", &l.Items, 1, math.MaxInt32)
 	})
+	o.Strings("pathPrefix", &c.pathPrefix, conf.PathPrefix)
 	control := "remove"
+	o.Bool("countTokens", &c.countTokens)
 	o.Enum("controlHeaders", &control, "remove", "trust")
 	c.trustControl = control == "trust"
 	o.Strings("passThrough", &c.passThrough, conf.PathPrefix)
@@ -95,6 +125,25 @@ func (c *Chain) readFilters(o *conf.Object, known []filter.Factory) {
 		o.Errorf("filters", "needs at least one filter")
 	}
 	c.checkOrder(o)
+	c.collectFields(o)
+}
+
+// collectFields asks the filters which members of the body they read by name.
+func (c *Chain) collectFields(o *conf.Object) {
+	for i := range c.slots {
+		reader, ok := c.slots[i].filter.(filter.FieldReader)
+		if !ok {
+			continue
+		}
+		for _, name := range reader.Fields() {
+			if !slices.Contains(c.fields, name) {
+				c.fields = append(c.fields, name)
+			}
+		}
+	}
+	if len(c.fields) > llm.MaxFields {
+		o.Errorf("filters", "read %d members of the body by name; at most %d can be", len(c.fields), llm.MaxFields)
+	}
 }
 
 // add makes one filter of the chain from its configuration object.

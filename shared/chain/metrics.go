@@ -9,6 +9,7 @@ type metrics struct {
 	requests, duration, ttft    filter.Metric
 	inputTokens, outputTokens   filter.Metric
 	refusals, failures, unsized filter.Metric
+	unrestored                  filter.Metric
 }
 
 func newMetrics(m filter.Metrics) metrics {
@@ -21,22 +22,24 @@ func newMetrics(m filter.Metrics) metrics {
 		refusals:     m.Counter("inlet_refusal_total", "reason"),
 		failures:     m.Counter("inlet_filter_failure_total", "filter", "failure_mode"),
 		unsized:      m.Counter("inlet_usage_unknown_total", "model_name", "pool"),
+		unrestored:   m.Counter("inlet_model_not_restored_total", "model_name", "pool", "reason"),
 	}
 }
 
 // record counts a finished exchange.
 func (m *metrics) record(s *Stream, end filter.End) {
 	x := &s.x
-	series := filter.Values{x.Route.Model, x.Route.Pool}
-	m.requests.Record(1, filter.Values{x.Route.Model, x.Route.Pool, outcome(end)})
-	if !end.Complete || end.Status >= 400 {
+	pool := poolOf(x)
+	series := filter.Values{x.Route.Model, pool}
+	m.requests.Record(1, filter.Values{x.Route.Model, pool, outcome(end)})
+	if end.Answered || !end.Complete || end.Status >= 400 {
 		return
 	}
 	m.duration.Record(s.c.deps.Now().Sub(x.Start).Milliseconds(), series)
 	if x.Response.FirstByte > 0 {
 		m.ttft.Record(x.Response.FirstByte.Milliseconds(), series)
 	}
-	if !s.c.needs.Has(filter.NeedUsage) {
+	if !s.countsTokens() {
 		return
 	}
 	if !x.Usage.Known {
@@ -47,11 +50,23 @@ func (m *metrics) record(s *Stream, end filter.End) {
 	m.outputTokens.Record(int64(x.Usage.Completion), series)
 }
 
+// poolOf returns the pool that bbr named, or of its fallbacks the one that the
+// picker took. A pool that a route chose, of which the picker was only told, is
+// not counted.
+func poolOf(x *filter.Exchange) string {
+	if x.Route.Pool != "" && x.Target.Pool != "" {
+		return x.Target.Pool
+	}
+	return x.Route.Pool
+}
+
 // outcome is the label value for how an exchange ended.
 func outcome(end filter.End) string {
 	switch {
 	case end.Refused:
 		return "refused"
+	case end.Answered:
+		return "answered"
 	case !end.Complete:
 		return "aborted"
 	case end.Status >= 500:

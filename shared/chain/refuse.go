@@ -1,11 +1,15 @@
 package chain
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
 
+	"github.com/inlet-proxy/inlet/shared/coding"
 	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/formscan"
+	"github.com/inlet-proxy/inlet/shared/jsonscan"
 	"github.com/inlet-proxy/inlet/shared/llm"
 )
 
@@ -23,6 +27,9 @@ func (s *Stream) refuse(r *filter.Refusal) Action {
 	s.host.Explain(s.x.Why())
 	s.c.metrics.refusals.Record(1, filter.Values{reason})
 	headers := [][2]string{{"content-type", "application/json"}, {ReasonHeader, reason}}
+	if r.Code == codeEncoding {
+		headers = append(headers, [2]string{"accept-encoding", coding.Accepted}) // RFC 9110, section 15.5.16
+	}
 	if after := retryAfter(r); after > 0 {
 		headers = append(headers, [2]string{"retry-after", strconv.Itoa(after)})
 	}
@@ -33,6 +40,13 @@ func (s *Stream) refuse(r *filter.Refusal) Action {
 		Detail:  "inlet_" + reason,
 	})
 	return Replied
+}
+
+// answer gives the client what a filter says, in place of a replica.
+func (s *Stream) answer(a *filter.Answer) {
+	s.state, s.status = answered, a.Status
+	s.host.Explain(s.x.Why())
+	s.host.Reply(&LocalReply{Status: a.Status, Headers: a.Headers, Body: a.Body, Detail: "inlet_answered"})
 }
 
 // retryAfter returns whole seconds, at least one for 429 and 503: clients of
@@ -51,17 +65,58 @@ func badRequest(code, param, message string) *filter.Refusal {
 	}}
 }
 
-func refuseBody(err error) *filter.Refusal {
-	return badRequest("invalid_json", "", "The body is not acceptable JSON: "+err.Error()+".")
+// refuseBody says what is wrong with a body, and where.
+func (s *Stream) refuseBody(err error) *filter.Refusal {
+	where := s.request.Within()
+	what := err.Error()
+	if where != "" {
+		what += fmt.Sprintf(", in %q", where)
+	}
+	var form *formscan.Error
+	if errors.As(err, &form) {
+		return badRequest("invalid_multipart", where, "The body is not accepted: "+what+".")
+	}
+	var json *jsonscan.Error
+	if errors.As(err, &json) {
+		if limit := limitOf(json.Code); limit != "" && where != "model" { // whose length has a bound of its own
+			return badRequest("limit_exceeded", where, "The body exceeds limits."+limit+" of this gateway: "+what+".")
+		}
+	}
+	return badRequest("invalid_json", where, "The body is not accepted: "+what+".")
+}
+
+// limitOf returns the name of the limit that a body of this fault exceeds, as the document has it.
+func limitOf(c jsonscan.Code) string {
+	switch c {
+	case jsonscan.Depth:
+		return "depth"
+	case jsonscan.KeyTooLong:
+		return "keyLength"
+	case jsonscan.StringTooLong:
+		return "stringLength"
+	case jsonscan.TooManyMembers:
+		return "members"
+	case jsonscan.TooManyItems:
+		return "items"
+	}
+	return ""
 }
 
 func refuseRepeated(key string) *filter.Refusal {
 	return badRequest("duplicate_key", key, fmt.Sprintf("The key %q stands in the body twice.", key))
 }
 
+const codeEncoding = "unsupported_content_encoding"
+
 func refuseEncoding(encoding string) *filter.Refusal {
-	r := badRequest("unsupported_content_encoding", "",
-		fmt.Sprintf("A body with content-encoding %q is not accepted; send it uncompressed.", encoding))
+	r := badRequest(codeEncoding, "",
+		fmt.Sprintf("A body with content-encoding %q is not accepted; use one of %s, or none.", encoding, coding.Accepted))
+	r.Status = 415
+	return r
+}
+
+func refuseMediaType() *filter.Refusal {
+	r := badRequest("unsupported_media_type", "", "Send this request as multipart/form-data or as application/json.")
 	r.Status = 415
 	return r
 }

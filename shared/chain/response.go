@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/llm"
 )
 
 // ResponseHeaders runs the response hooks in reverse order. end: there is no body.
@@ -26,10 +27,16 @@ func (s *Stream) ResponseHeaders(end bool) Action {
 			return s.refuse(r)
 		}
 	}
+	if !end {
+		s.startReading(kind)
+	}
+	if s.restores {
+		// The answer gets longer or shorter by what is not known before its end.
+		x.RemoveResponseHeader("content-length")
+	}
 	if e := x.Effects(); len(e.Response) > 0 {
 		s.host.ApplyResponse(e.Response)
 	}
-	s.startReading(kind)
 	return Continue
 }
 
@@ -40,35 +47,55 @@ func (s *Stream) readStatus() {
 	s.x.Response.Status = s.status
 }
 
+// wantsAnswer reports whether anybody is interested in what the answer says.
+func (s *Stream) wantsAnswer() bool {
+	return s.countsTokens() || s.x.Effects().Model != ""
+}
+
+// countsTokens reports whether the answer has a usage that is wanted.
+func (s *Stream) countsTokens() bool {
+	return s.c.needs.Has(filter.NeedUsage) && !s.bypassed && s.x.API != llm.Models
+}
+
 // startReading decides whether the answer's body is scanned.
 func (s *Stream) startReading(contentType string) {
-	if !s.c.needs.Has(filter.NeedUsage) || s.status >= 300 {
+	if !s.wantsAnswer() || s.status >= 300 {
 		return
 	}
-	if _, encoded := s.x.Response.Headers.Get("content-encoding"); encoded {
-		return // counted as usage unknown, never as free
+	x := &s.x
+	if !x.Response.EventStream && !strings.HasPrefix(contentType, "application/json") {
+		return
 	}
-	if s.x.Response.EventStream || strings.HasPrefix(contentType, "application/json") {
-		s.reads = true
-		s.response.Reset(s.x.API, s.x.Response.EventStream)
+	name := x.Effects().Model
+	if v, ok := x.Response.Headers.Get("content-encoding"); ok && !strings.EqualFold(v, "identity") {
+		// Its usage is counted as unknown, never as free.
+		if name != "" {
+			s.c.metrics.unrestored.Record(1, filter.Values{x.Route.Model, poolOf(x), "encoded"})
+		}
+		return
 	}
+	s.reads, s.restores = true, name != ""
+	s.response.Reset(x.API, x.Response.EventStream, name)
 }
 
 // WantsResponseBody reports whether ResponseBody needs the bytes. When it does
 // not, the adapter passes nil.
 func (s *Stream) WantsResponseBody() bool { return s.reads }
 
-// ResponseBody takes the next bytes of the answer. They are never held.
-func (s *Stream) ResponseBody(chunk []byte, end bool) {
+// ResponseBody takes the next bytes of the answer. None of them are ever held:
+// the first n are to be replaced by with, which may be empty and is valid until
+// the next call, and then all go on. n is 0 if they go on as they came.
+func (s *Stream) ResponseBody(chunk []byte, end bool) (n int, with []byte) {
 	if s.state == released && s.x.Response.FirstByte == 0 {
 		s.x.Response.FirstByte = max(1, s.c.deps.Now().Sub(s.x.Start))
 	}
 	if s.reads {
-		s.response.Feed(chunk)
+		n, with = s.response.Feed(chunk)
 	}
 	if end {
 		s.ResponseEnd()
 	}
+	return n, with
 }
 
 // ResponseEnd says that the answer is complete; for answers with trailers.
@@ -79,10 +106,16 @@ func (s *Stream) Done() {
 	if s.state == done {
 		return
 	}
-	end := filter.End{Complete: s.complete && s.state != refused, Refused: s.state == refused, Status: s.status}
+	end := filter.End{
+		Complete: s.complete && s.state != refused && s.state != answered, Refused: s.state == refused, Answered: s.state == answered,
+		Status: s.status,
+	}
 	if s.reads {
 		s.response.End()
 		s.x.Usage = s.response.Usage()
+	}
+	if s.restores && s.complete && s.response.Broken() != nil {
+		s.c.metrics.unrestored.Record(1, filter.Values{s.x.Route.Model, poolOf(&s.x), "malformed"})
 	}
 	s.state = done
 	for i := s.started - 1; i >= 0; i-- {

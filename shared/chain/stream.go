@@ -3,10 +3,8 @@ package chain
 import (
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/inlet-proxy/inlet/shared/filter"
-	"github.com/inlet-proxy/inlet/shared/jsonscan"
 	"github.com/inlet-proxy/inlet/shared/llm"
 )
 
@@ -25,6 +23,7 @@ type Stream struct {
 	x    filter.Exchange
 
 	request  llm.RequestScanner
+	encoded  encodedBody
 	response llm.ResponseScanner
 
 	state     state
@@ -34,6 +33,7 @@ type Stream struct {
 	status    int   // status that the client gets
 	bypassed  bool  // no filter sees this exchange
 	reads     bool  // the answer's body is scanned
+	restores  bool  // ... and the model's name in it restored
 	complete  bool  // the answer's end was seen
 }
 
@@ -43,7 +43,8 @@ const (
 	reading  state = iota // headers or body of the request are still coming
 	waiting               // a filter waits for its call
 	released              // the request has gone on
-	refused               // Inlet has answered
+	refused               // Inlet has refused it
+	answered              // Inlet has answered it
 	done                  // Done was called
 )
 
@@ -61,7 +62,7 @@ func (s *Stream) Begin(h Host) {
 	s.x.Start = s.c.deps.Now()
 	s.x.RequestHeaders = h.RequestHeaders()
 	s.state, s.at, s.started, s.bodyBytes, s.status = reading, 0, 0, 0, 0
-	s.bypassed, s.reads, s.complete = false, false, false
+	s.bypassed, s.reads, s.restores, s.complete = false, false, false, false
 }
 
 // RequestHeaders runs the header phase. end: there is no body.
@@ -73,24 +74,23 @@ func (s *Stream) RequestHeaders(end bool) Action {
 	if s.c.passes(x.Path) {
 		return s.bypass()
 	}
-	if x.API = recognise(x.Method, x.Path); x.API == llm.Unknown {
+	if x.API = s.c.recognise(x.Method, x.Path); x.API == llm.Unknown {
 		if s.c.strict {
 			return s.refuse(refuseUnknownPath(x.Method))
 		}
 		return s.bypass()
 	}
-	if r := s.checkBodyHeaders(); r != nil {
+	if r := s.prepareBody(); r != nil {
 		return s.refuse(r)
 	}
+	x.Request = s.request.Request()
 	for i := range s.c.slots {
-		if r := s.run(i, hookRequestHeaders, nil).Refusal(); r != nil {
-			return s.refuse(r)
+		if s.ends(s.run(i, hookRequestHeaders, nil)) {
+			return Replied
 		}
 	}
-	s.request.Reset(x.API, s.want(), jsonscan.Limits{})
-	x.Request = s.request.Request()
 	switch {
-	case x.API == llm.Models, !s.c.needs.Has(filter.NeedRequest):
+	case !s.scans():
 		return s.decide()
 	case end:
 		return s.RequestEnd()
@@ -108,8 +108,8 @@ func (s *Stream) RequestBody(chunk []byte, end bool) Action {
 	if s.bodyBytes > s.c.bodyLimit {
 		return s.refuse(refuseTooLarge(s.c.bodyLimit))
 	}
-	if err := s.request.Feed(chunk); err != nil {
-		return s.refuse(refuseBody(err))
+	if r := s.scan(chunk); r != nil {
+		return s.refuse(r)
 	}
 	if end {
 		return s.RequestEnd()
@@ -122,11 +122,8 @@ func (s *Stream) RequestEnd() Action {
 	if s.state != reading {
 		return s.standing()
 	}
-	if err := s.request.End(); err != nil {
-		return s.refuse(refuseBody(err))
-	}
-	if key := s.x.Request.Repeated; key != "" {
-		return s.refuse(refuseRepeated(key))
+	if r := s.endScan(); r != nil {
+		return s.refuse(r)
 	}
 	return s.decide()
 }
@@ -161,8 +158,7 @@ func (s *Stream) decide() Action {
 // the next filter is to run.
 func (s *Stream) settle(v filter.Verdict) bool {
 	for range maxFailedCalls {
-		if r := v.Refusal(); r != nil {
-			s.refuse(r)
+		if s.ends(v) {
 			return false
 		}
 		call := v.Call()
@@ -181,6 +177,19 @@ func (s *Stream) settle(v filter.Verdict) bool {
 	return s.settle(s.failed(s.at, "gives up: its calls cannot be started"))
 }
 
+// ends replies to the client if the verdict says so.
+func (s *Stream) ends(v filter.Verdict) bool {
+	if r := v.Refusal(); r != nil {
+		s.refuse(r)
+		return true
+	}
+	if a := v.Answer(); a != nil {
+		s.answer(a)
+		return true
+	}
+	return false
+}
+
 // standing is what the adapter does while nothing changes.
 func (s *Stream) standing() Action {
 	switch s.state {
@@ -195,8 +204,8 @@ func (s *Stream) standing() Action {
 // release applies the effects and lets the request go on.
 func (s *Stream) release() Action {
 	x := &s.x
-	if s.c.needs.Has(filter.NeedUsage) {
-		// An answer that comes compressed could not be read.
+	if s.wantsAnswer() {
+		// One that comes compressed could not be read.
 		if _, ok := x.RequestHeaders.Get("accept-encoding"); ok {
 			x.RemoveRequestHeader("accept-encoding")
 		}
@@ -204,6 +213,11 @@ func (s *Stream) release() Action {
 	e := x.Effects()
 	if len(e.Body) > 0 {
 		slices.SortFunc(e.Body, func(a, b filter.BodyEdit) int { return int(a.Span.Start - b.Span.Start) })
+	}
+	if s.encoded.is() && !s.bypassed {
+		s.sendDecoded()
+	}
+	if len(e.Body) > 0 {
 		if _, ok := x.RequestHeaders.Get("content-length"); ok {
 			x.SetRequestHeader("content-length", strconv.FormatInt(s.bodyBytes+growth(e.Body), 10))
 		}
@@ -243,37 +257,9 @@ func (s *Stream) dropControlHeaders() {
 	if s.c.trustControl {
 		return
 	}
-	for _, name := range ControlHeaders {
+	for _, name := range s.c.control {
 		if _, ok := s.x.RequestHeaders.Get(name); ok {
 			s.x.RemoveRequestHeader(name)
 		}
 	}
-}
-
-// checkBodyHeaders refuses by its headers a body that cannot be read.
-func (s *Stream) checkBodyHeaders() *filter.Refusal {
-	h := s.x.RequestHeaders
-	if v, ok := h.Get("content-length"); ok {
-		if n, err := strconv.ParseInt(v, 10, 64); err == nil && n > s.c.bodyLimit {
-			return refuseTooLarge(s.c.bodyLimit)
-		}
-	}
-	if !s.c.needs.Has(filter.NeedRequest) {
-		return nil
-	}
-	if v, ok := h.Get("content-encoding"); ok && !strings.EqualFold(v, "identity") {
-		return refuseEncoding(v)
-	}
-	return nil
-}
-
-func (s *Stream) want() llm.Want {
-	want := llm.Want{
-		Prompt:      s.c.needs.Has(filter.NeedPrompt),
-		PromptLimit: int(s.c.promptLimit),
-	}
-	if s.c.needs.Has(filter.NeedPrefix) {
-		want.PrefixBlocks = int(s.c.prefixLimit / llm.PrefixBlockBytes)
-	}
-	return want
 }

@@ -53,7 +53,11 @@ func (h *host) ApplyRequest(hs []filter.HeaderEdit, body []filter.BodyEdit) erro
 
 func (h *host) ApplyResponse(hs []filter.HeaderEdit) {
 	for _, e := range hs {
-		h.log = append(h.log, "response "+e.Name+"="+e.Value)
+		if e.Remove {
+			h.log = append(h.log, "response -"+e.Name)
+		} else {
+			h.log = append(h.log, "response "+e.Name+"="+e.Value)
+		}
 	}
 }
 func (h *host) Reply(r *chain.LocalReply) { h.reply = r }
@@ -72,6 +76,7 @@ type scripted struct {
 	request   func(*filter.Exchange) filter.Verdict
 	reply     func(*filter.Exchange, *filter.Reply) filter.Verdict
 	response  func(*filter.Exchange) filter.Verdict
+	done      func(*filter.Exchange, filter.End)
 	doneCalls int
 }
 
@@ -98,8 +103,11 @@ func (s *scripted) OnResponseHeaders(x *filter.Exchange) filter.Verdict {
 	return s.ask(s.response, x)
 }
 
-func (s *scripted) OnDone(*filter.Exchange, filter.End) {
+func (s *scripted) OnDone(x *filter.Exchange, end filter.End) {
 	s.note("done")
+	if s.done != nil {
+		s.done(x, end)
+	}
 	s.doneCalls++
 }
 
@@ -145,10 +153,14 @@ func newRig(t require.TestingT, options string) *rig {
 		Log:     func(_ filter.Level, m string) { r.logs = append(r.logs, m) },
 	}
 	known := []filter.Factory{
-		{Name: "a", Writes: filter.FactRoute, FailureMode: filter.FailClosed, New: func(*conf.Object, *filter.Deps) filter.Filter { return r.a }},
+		{Name: "a", Writes: filter.FactRoute, FailureMode: filter.FailClosed, New: func(_ *conf.Object, d *filter.Deps) filter.Filter {
+			d.ClaimHeader("x-of-filter-a")
+			return r.a
+		}},
 		{Name: "b", Reads: filter.FactRoute, FailureMode: filter.FailOpen, New: func(*conf.Object, *filter.Deps) filter.Filter { return r.b }},
 		{Name: "guard", Strict: true, New: func(*conf.Object, *filter.Deps) filter.Filter { return &scripted{name: "guard", trace: &r.trace} }},
 	}
+	options += "\ncountTokens: false"
 	if !strings.Contains(options, "filters:") {
 		options = "filters: [a: {}, b: {}]\n" + options
 	}
@@ -372,7 +384,7 @@ func TestRefusals(t *testing.T) {
 		{"repeated key", "", post(), `{"model":"a","mo\u0064el":"b"}`, 400, "duplicate_key"},
 		{"too large", "limits: {body: 100}", post(), long, 413, "request_too_large"},
 		{"too large by its header", "limits: {body: 100}", post("content-length", "101"), body, 413, "request_too_large"},
-		{"compressed", "", post("content-encoding", "gzip"), body, 415, "unsupported_content_encoding"},
+		{"compressed", "", post("content-encoding", "deflate"), body, 415, "unsupported_content_encoding"},
 		{"unknown path", "filters: [guard: {}]", post(":path", "/v2/other"), body, 404, "unknown_path"},
 		{"wrong method", "filters: [guard: {}]", post(":method", "GET"), body, 404, "unknown_path"},
 	} {
@@ -443,7 +455,8 @@ func TestControlHeaders(t *testing.T) {
 	for _, trust := range []bool{false, true} {
 		r := newRig(t, map[bool]string{false: "", true: "controlHeaders: trust"}[trust])
 		h := post()
-		for _, name := range chain.ControlHeaders {
+		names := append([]string{"x-of-filter-a"}, chain.ControlHeaders...)
+		for _, name := range names {
 			h.request[name] = "forged"
 		}
 		r.send(h, body)
@@ -451,7 +464,7 @@ func TestControlHeaders(t *testing.T) {
 			require.Empty(t, h.log)
 			continue
 		}
-		for _, name := range chain.ControlHeaders {
+		for _, name := range names {
 			require.Contains(t, h.log, "-"+name)
 		}
 	}
@@ -501,13 +514,119 @@ func TestPrefixHashesAreWhatSomebodyNeeds(t *testing.T) {
 	}
 }
 
+func TestTheModelIsRestoredInTheAnswer(t *testing.T) {
+	const answer = `{"model":"llama-3-8b","usage":{"prompt_tokens":7,"completion_tokens":5}}`
+	const public = `{"model":"llama","usage":{"prompt_tokens":7,"completion_tokens":5}}`
+	for _, c := range []struct {
+		name, model string
+		response    headers
+		body        string
+		out         string
+		log         []string
+		counted     string
+	}{
+		{"restored", "llama", nil, answer, public, []string{"-accept-encoding", "response -content-length"}, ""},
+		{"no other name", "", nil, answer, answer, nil, ""},
+		{
+			"a stream", "llama",
+			headers{"content-type": "text/event-stream"},
+			"data: " + answer + "\n\n", "data: " + public + "\n\n",
+			[]string{"-accept-encoding", "response -content-length"},
+			"",
+		},
+		{"an error", "llama", headers{":status": "404"}, answer, answer, []string{"-accept-encoding"}, ""},
+		{"neither JSON nor events", "llama", headers{"content-type": "audio/mpeg"}, answer, answer, []string{"-accept-encoding"}, ""},
+		{"encoded", "llama", headers{"content-encoding": "br"}, answer, answer, []string{"-accept-encoding"}, "encoded"},
+		{"not encoded", "llama", headers{"content-encoding": "Identity"}, answer, public, []string{"-accept-encoding", "response -content-length"}, ""},
+		{"malformed", "llama", nil, "{" + answer, "{" + answer, []string{"-accept-encoding", "response -content-length"}, "malformed"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, size := range []int{1, len(c.body)} {
+				r := withNeeds(t, filter.NeedRequest)
+				r.a.request = func(x *filter.Exchange) filter.Verdict {
+					x.Route = filter.Route{Model: "llama", Pool: "p"}
+					x.RestoreModel(c.model)
+					return filter.Next
+				}
+				h := post("accept-encoding", "gzip")
+				h.response["content-length"] = fmt.Sprint(len(c.body))
+				for name, value := range c.response {
+					h.response[name] = value
+				}
+				s, _ := r.send(h, body)
+				s.ResponseHeaders(false)
+				require.Equal(t, c.log, h.log)
+				require.Equal(t, c.model != "" && c.out != c.body || c.counted == "malformed", s.WantsResponseBody())
+				var out strings.Builder
+				for at := 0; at < len(c.body); at += size {
+					chunk := c.body[at : at+size]
+					n, with := s.ResponseBody([]byte(chunk), at+size == len(c.body))
+					out.Write(with)
+					out.WriteString(chunk[n:])
+				}
+				require.Equal(t, c.out, out.String())
+				s.Done()
+				for _, reason := range []string{"encoded", "malformed"} {
+					var want int64
+					if reason == c.counted {
+						want = 1
+					}
+					require.Equal(t, want, r.metrics["inlet_model_not_restored_total/llama,p,"+reason])
+				}
+				require.NotContains(t, r.metrics, "inlet_usage_unknown_total/llama,p,", "nobody asked for it")
+			}
+		})
+	}
+}
+
+// Nothing is changed in an answer without a body, so its headers stay true.
+func TestAnAnswerWithoutABodyKeepsItsLength(t *testing.T) {
+	r := withNeeds(t, filter.NeedRequest)
+	r.a.request = func(x *filter.Exchange) filter.Verdict { x.RestoreModel("llama"); return filter.Next }
+	h := post()
+	h.response["content-length"] = "0"
+	s, _ := r.send(h, body)
+	s.ResponseHeaders(true)
+	s.Done()
+	require.Empty(t, h.log)
+	require.NotContains(t, r.metrics, "inlet_model_not_restored_total/,,malformed")
+}
+
+// What one exchange said does not hold for the next, and what a filter said
+// before it failed does not hold at all.
+func TestANameIsRestoredOnce(t *testing.T) {
+	r := newRig(t, "")
+	s := r.chain.NewStream()
+	for _, c := range []struct {
+		model string
+		fails bool
+		want  string
+	}{{"llama", false, "llama"}, {"", false, "m"}, {"llama", true, "m"}, {"gemma", false, "gemma"}} {
+		r.b.request = func(x *filter.Exchange) filter.Verdict {
+			x.RestoreModel(c.model)
+			if c.fails {
+				panic("after it")
+			}
+			return filter.Next
+		}
+		s.Begin(post())
+		s.RequestHeaders(false)
+		s.RequestBody([]byte(body), true)
+		s.ResponseHeaders(false)
+		answer := `{"model":"m"}`
+		n, with := s.ResponseBody([]byte(answer), true)
+		require.Equal(t, `{"model":"`+c.want+`"}`, string(with)+answer[n:])
+		s.Done()
+	}
+}
+
 // withNeeds makes a rig whose filter a has needs from the start, as the chain
 // asks for them only once.
 func withNeeds(t *testing.T, needs filter.Needs) *rig {
 	r := &rig{metrics: samples{}}
 	r.a = &scripted{name: "a", trace: &r.trace, needs: needs}
 	deps := &filter.Deps{Now: time.Now, Metrics: r.metrics, Log: func(filter.Level, string) {}}
-	c, err := chain.New([]byte("filters: [a: {}]"), []filter.Factory{
+	c, err := chain.New([]byte("filters: [a: {}]\ncountTokens: false"), []filter.Factory{
 		{Name: "a", FailureMode: filter.FailClosed, New: func(*conf.Object, *filter.Deps) filter.Filter { return r.a }},
 	}, deps)
 	require.NoError(t, err)
@@ -530,7 +649,8 @@ func TestDocumentErrors(t *testing.T) {
   - a: {}
   - pickr: {}
   - {a: {}, picker: {}}
-limits: {body: 0}
+limits: {body: 0, depth: 257, keyLength: 1025, stringLength: 0, members: 0, items: -1}
+pathPrefix: [team-a]
 controlHeaders: maybe
 companion: {wait: 1s}
 `
@@ -540,7 +660,8 @@ companion: {wait: 1s}
 	text := err.Error()
 	for _, want := range []string{
 		`"a" must stand before "picker"`, `filters[1].a.n: 3:`, `unknown key "nn"`, `stands in the chain twice`,
-		`unknown filter "pickr" (did you mean "picker"?)`, `one filter an item`, `limits.body`, `controlHeaders`, `companion`,
+		`unknown filter "pickr" (did you mean "picker"?)`, `one filter an item`, `limits.body`, `limits.depth`, `limits.keyLength`, `limits.stringLength`, `limits.members`, `limits.items`,
+		`pathPrefix[0]: 8:14: "team-a" does not start with "/"`, `controlHeaders`, `companion`,
 	} {
 		require.Contains(t, text, want)
 	}

@@ -21,6 +21,10 @@ type Deps struct {
 	// Snapshot returns the newest picture of the replicas, nil before the
 	// first. It is immutable; ask once per decision.
 	Snapshot func() *endpoint.Snapshot
+	// ClaimHeader says that a request header is set by this filter alone: a
+	// client's own is removed like every control header. Only while a filter is
+	// being made.
+	ClaimHeader func(name string)
 	// Metrics defines metrics; only while a filter is being made.
 	Metrics Metrics
 	// Keep returns what is kept in memory under a name, made by create the first

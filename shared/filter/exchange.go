@@ -47,15 +47,17 @@ type Exchange struct {
 
 // Route is where body-based routing sends the request.
 type Route struct {
-	Model  string // public name that the client asked for
+	// Model is the public name of the model. What the client wrote, x.Request.Model,
+	// may be an alias of it.
+	Model  string
 	Target string // name that the replica is asked for; Model when not rewritten
 	Base   string // base model of Target, for LoRA adapters; "" if unknown
 	Pool   string // pool of replicas; "" if no pool is configured
 	// External: Pool is somebody else's service. It has no replicas to choose
 	// from and no gauges.
 	External bool
-	// Fallback are the pools to use, in this order, when Pool has no ready
-	// replica. The slice must not be changed.
+	// Fallback are the pools to use, in this order, when no replica of Pool has
+	// room. The slice must not be changed.
 	Fallback []Pool
 }
 
@@ -100,11 +102,22 @@ func (x *Exchange) SetResponseHeader(name, value string) {
 	x.effects.Response = append(x.effects.Response, HeaderEdit{Name: name, Value: value})
 }
 
+// RemoveResponseHeader removes a header towards the client.
+func (x *Exchange) RemoveResponseHeader(name string) {
+	x.effects.Response = append(x.effects.Response, HeaderEdit{Name: name, Remove: true})
+}
+
 // ReplaceInBody replaces the bytes of span in the request body. Spans of one
 // request must not overlap; every other byte stays as it came.
 func (x *Exchange) ReplaceInBody(span llm.Span, with []byte) {
 	x.effects.Body = append(x.effects.Body, BodyEdit{Span: span, With: with})
 }
+
+// RestoreModel has the replica's answer name its model as name, whatever the
+// replica calls it; every other byte stays as it came. Said while the request
+// is still here (OnRequest or earlier), so that the replica can be asked for an
+// answer that can be read.
+func (x *Exchange) RestoreModel(name string) { x.effects.Model = name }
 
 // Explain adds "name=value" to the one-line reason that the access log shows.
 // Never put prompt text or keys there.
@@ -114,7 +127,13 @@ func (x *Exchange) Explain(name, value string) {
 	}
 	x.why = append(x.why, name...)
 	x.why = append(x.why, '=')
-	x.why = append(x.why, value...)
+	for i := range len(value) {
+		c := value[i]
+		if c <= ' ' || c == '=' || c == 0x7f {
+			c = '_' // a model name of a client's must not pose as another entry
+		}
+		x.why = append(x.why, c)
+	}
 }
 
 // State returns what the running filter kept with SetState, or nil.
@@ -151,11 +170,13 @@ func (x *Exchange) Why() []byte { return x.why }
 
 // Effects is what the filters want changed, in the order they said it. An
 // adapter applies request effects once when the request is released, response
-// effects once at the response headers.
+// effects once at the response headers. The model's name is restored as the
+// answer's bytes go by.
 type Effects struct {
 	Request  []HeaderEdit
 	Response []HeaderEdit
 	Body     []BodyEdit
+	Model    string // name of the model in the answer; "" leaves what the replica says
 }
 
 // HeaderEdit sets or removes one header.
@@ -172,15 +193,20 @@ type BodyEdit struct {
 }
 
 // Mark remembers how far the effects have come. For the chain only.
-type Mark struct{ request, response, body int }
+type Mark struct {
+	request, response, body int
+	model                   string
+}
 
 // Mark returns the present state of the effects.
 func (x *Exchange) Mark() Mark {
-	return Mark{len(x.effects.Request), len(x.effects.Response), len(x.effects.Body)}
+	e := &x.effects
+	return Mark{len(e.Request), len(e.Response), len(e.Body), e.Model}
 }
 
 // Undo forgets the effects recorded since m.
 func (x *Exchange) Undo(m Mark) {
 	e := &x.effects
 	e.Request, e.Response, e.Body = e.Request[:m.request], e.Response[:m.response], e.Body[:m.body]
+	e.Model = m.model
 }

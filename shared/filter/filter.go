@@ -28,15 +28,15 @@ type Filter interface {
 	Needs() Needs
 
 	// OnRequestHeaders runs before a byte of the body is buffered.
-	// Verdicts: Next, Deny, Fail.
+	// Verdicts: Next, Deny, Respond, Fail.
 	OnRequestHeaders(x *Exchange) Verdict
 
 	// OnRequest runs once, when the facts that the chain's filters need are
-	// there (x.Request). Verdicts: Next, Deny, Wait, Fail.
+	// there (x.Request). Verdicts: Next, Deny, Respond, Wait, Fail.
 	OnRequest(x *Exchange) Verdict
 
 	// OnReply runs with the answer to the call that this filter waited for.
-	// Verdicts: Next, Deny, Wait, Fail.
+	// Verdicts: Next, Deny, Respond, Wait, Fail.
 	OnReply(x *Exchange, r *Reply) Verdict
 
 	// OnResponseHeaders runs when the replica's response headers are there
@@ -55,6 +55,14 @@ type Filter interface {
 // between exchanges; elsewhere it is not called.
 type Ticker interface {
 	OnTick()
+}
+
+// FieldReader is a Filter that reads top-level members of the request body by
+// name, as x.Request.Field. It needs NeedRequest too.
+type FieldReader interface {
+	// Fields lists the names. It is asked once, after the configuration was
+	// read. All filters together may read llm.MaxFields.
+	Fields() []string
 }
 
 // Base has a hook for everything that does nothing.
@@ -143,6 +151,7 @@ type Factory struct {
 // Verdict is what a hook decides. The zero value is [Next].
 type Verdict struct {
 	refusal *Refusal
+	answer  *Answer
 	call    *Call
 	failure string
 }
@@ -152,6 +161,9 @@ var Next = Verdict{}
 
 // Deny ends the request with a refusal.
 func Deny(r Refusal) Verdict { return Verdict{refusal: &r} }
+
+// Respond ends the request with an answer that needs no replica.
+func Respond(a *Answer) Verdict { return Verdict{answer: a} }
 
 // Wait holds the request until the call is answered or its timeout is over;
 // then OnReply of the same filter runs.
@@ -168,6 +180,9 @@ func (v Verdict) Failure() string { return v.failure }
 // Refusal returns the refusal of a Deny, or nil.
 func (v Verdict) Refusal() *Refusal { return v.refusal }
 
+// Answer returns the answer of a Respond, or nil.
+func (v Verdict) Answer() *Answer { return v.answer }
+
 // Call returns the call of a Wait, or nil.
 func (v Verdict) Call() *Call { return v.call }
 
@@ -181,6 +196,14 @@ type Refusal struct {
 	// RetryAfter becomes the Retry-After header, rounded up to whole seconds.
 	// 429 and 503 without one get one second.
 	RetryAfter time.Duration
+}
+
+// Answer is a whole answer that a filter gives in the place of a replica. It
+// may be shared by many requests: nobody changes it.
+type Answer struct {
+	Status  int
+	Headers [][2]string
+	Body    []byte
 }
 
 // Call is a request to another service on behalf of a filter.
@@ -206,8 +229,10 @@ type Reply struct {
 type End struct {
 	// Complete: the whole answer of the replica went through.
 	Complete bool
-	// Refused: Inlet answered itself.
+	// Refused: Inlet refused the request.
 	Refused bool
+	// Answered: Inlet answered the request itself, no replica saw it.
+	Answered bool
 	// Status of the answer that the client got; 0 if it got none.
 	Status int
 }

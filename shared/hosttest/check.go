@@ -109,16 +109,18 @@ func (c *checker) arrived(step *Step, got *Arrived) {
 		return
 	}
 	c.headers("arrived.headers", got.Headers, want.Headers)
-	sent := step.Request.Payload()
 	if want.Body != nil {
 		body := []byte(*want.Body)
-		if *want.Body == "same" {
-			body = sent
+		switch *want.Body {
+		case "same":
+			body = step.Request.Payload()
+		case "decoded":
+			body = step.Request.Text()
 		}
 		c.bytes("arrived.body", got.Body, body)
 	}
 	if want.Edited != nil {
-		body, err := edit(sent, want.Edited)
+		body, err := edit(step.Request.Text(), want.Edited)
 		if err != nil {
 			c.differ("arrived.edited: %v", err)
 		} else {

@@ -85,6 +85,8 @@ func (s *Scenario) complete() error {
 		return errors.New("it has no name")
 	case s.Config == "":
 		return errors.New("it has no config")
+	case (s.Hosts == nil) != (s.Because == ""):
+		return errors.New("hosts goes with because: why the others cannot play it")
 	case (s.Rejected == "") == (len(s.Steps) == 0):
 		return errors.New("it needs either steps or \"rejected\"")
 	}
@@ -235,6 +237,15 @@ func (r *Request) complete() error {
 	}
 	if (r.BodyRepeat != nil) != strings.Contains(r.Body, "$repeat") {
 		return errors.New("bodyRepeat goes with $repeat in body")
+	}
+	if err := oneOf("encode", r.Encode, sortedKeys(encoders)...); err != nil {
+		return err
+	}
+	if r.Encode != "" {
+		if r.Headers == nil {
+			r.Headers = map[string]string{}
+		}
+		r.Headers["content-encoding"] = r.Encode
 	}
 	return oneOf("cancel", r.Cancel, CancelAfterHeaders, CancelDuringCall, CancelAfterBody, CancelDuringResponse)
 }

@@ -151,7 +151,9 @@ func (s *nativeStream) responseBody(end bool) bool {
 	if s.chain.WantsResponseBody() {
 		chunk = s.x.response.body
 	}
-	s.chain.ResponseBody(chunk, end)
+	if n, with := s.chain.ResponseBody(chunk, end); n > 0 {
+		s.x.response.body = append(slices.Clone(with), chunk[n:]...)
+	}
 	return false
 }
 

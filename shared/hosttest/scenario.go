@@ -32,6 +32,8 @@ type Scenario struct {
 	Workers int `yaml:"workers"`
 	// Hosts are the names of the hosts that can play the scenario, all if empty.
 	Hosts []string `yaml:"hosts"`
+	// Because says why the other hosts cannot; goes with Hosts.
+	Because string `yaml:"because"`
 	// Rejected: the configuration is refused with a message that contains this.
 	Rejected string `yaml:"rejected"`
 	Steps    []Step `yaml:"steps"`
@@ -100,6 +102,9 @@ type Request struct {
 	// Body is sent as it is. $repeat in it stands for BodyRepeat.
 	Body       string  `yaml:"body"`
 	BodyRepeat *Repeat `yaml:"bodyRepeat"`
+	// Encode sends the body in a content coding (gzip, br or zstd) and says so
+	// in content-encoding.
+	Encode string `yaml:"encode"`
 	// Chunks are the sizes in which the body is sent; the rest goes in one.
 	// With [0] it is sent byte by byte.
 	Chunks []int `yaml:"chunks"`
@@ -180,10 +185,11 @@ type Expect struct {
 // Arrive is what the replica must have got.
 type Arrive struct {
 	Headers map[string]*string `yaml:"headers"` // as in Expect
-	// Body: "same" for what the client sent, else the body itself.
+	// Body: "same" for what the client sent, "decoded" for that without its
+	// content coding, else the body itself.
 	Body *string `yaml:"body"`
-	// Edited is the body that the client sent with these replacements: each
-	// key must stand in it exactly once.
+	// Edited is the body that the client sent, without its content coding and
+	// with these replacements: each key must stand in it exactly once.
 	Edited   map[string]string `yaml:"edited"`
 	Trailers map[string]string `yaml:"trailers"`
 }
@@ -206,7 +212,10 @@ type OneOf []string
 func (s *Scenario) NeedsProbe() bool { return strings.Contains(s.Config, "probe:") }
 
 // Payload returns the body as it goes over the wire.
-func (r *Request) Payload() []byte {
+func (r *Request) Payload() []byte { return encode(r.Encode, r.Text()) }
+
+// Text returns the body without its content coding.
+func (r *Request) Text() []byte {
 	body := r.Body
 	if r.BodyRepeat != nil {
 		body = strings.ReplaceAll(body, "$repeat", strings.Repeat(r.BodyRepeat.Text, r.BodyRepeat.Times))

@@ -127,6 +127,9 @@ func (s *Scanner) Skip() {
 // Depth returns the number of open containers. Within Open and Close it includes, respectively excludes, the container.
 func (s *Scanner) Depth() int { return s.depth }
 
+// InText reports whether the input so far ends within a string value. Start is then the offset of its opening quote.
+func (s *Scanner) InText() bool { return s.state == inText && s.err == nil }
+
 // Start returns the offset in the document of the current token's first byte: a bracket, a string's opening quote, a
 // number's or literal's first character.
 func (s *Scanner) Start() int64 { return s.start }
@@ -134,6 +137,11 @@ func (s *Scanner) Start() int64 { return s.start }
 // Offset returns the offset in the document just after what has been consumed of the current token: within TextEnd and
 // Key it is after the closing quote.
 func (s *Scanner) Offset() int64 { return s.offset }
+
+// InValue reports whether the scanner is within a string, a number, true, false or null; names do not count.
+func (s *Scanner) InValue() bool {
+	return s.state == inText || s.state == inNumber || s.state == inLiteral
+}
 
 // fail refuses the document. The first failure stays.
 func (s *Scanner) fail(code Code, offset int64) {

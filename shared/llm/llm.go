@@ -2,41 +2,67 @@
 // the prompt and the bounds of the answer, from an answer the tokens that were used. It also writes refusals in the form
 // that each API's clients understand.
 //
-// It knows the APIs of OpenAI as vLLM, SGLang, TensorRT-LLM and others serve them, and the Messages API of Anthropic.
+// It knows the APIs of OpenAI as vLLM, SGLang, TensorRT-LLM and others serve them, vLLM's own, and the Messages API of Anthropic.
 // Bodies are read once, in the chunks in which they arrive, and are not held; what is read does not depend on the chunks.
 package llm
 
 import "strings"
 
-// API is one operation of a model server.
+// API is one operation of a model server, or several that are asked in the same form.
 type API uint8
 
 // The APIs whose requests are understood.
 const (
-	Unknown     API = iota
-	Chat            // OpenAI: POST /v1/chat/completions
-	Completions     // OpenAI: POST /v1/completions
-	Responses       // OpenAI: POST /v1/responses
-	Embeddings      // OpenAI: POST /v1/embeddings
-	Images          // OpenAI: POST /v1/images/generations
-	Audio           // OpenAI: POST /v1/audio/speech
-	Messages        // Anthropic: POST /v1/messages
-	Models          // GET /v1/models: no body
+	Unknown        API = iota
+	Chat               // OpenAI chat completions
+	Completions        // OpenAI completions
+	Responses          // OpenAI responses
+	Embeddings         // OpenAI embeddings
+	Images             // OpenAI image generations
+	Audio              // OpenAI speech
+	Messages           // Anthropic messages
+	Models             // the list of models: no body
+	ImageEdits         // OpenAI image edits and variations: mostly a form with files
+	Transcriptions     // OpenAI transcriptions and translations of audio: a form with a file
+	CountTokens        // Anthropic: how many tokens a message has
+	Rerank             // vLLM, as Jina and Cohere have it: documents by their relevance
+	Score              // vLLM: how similar texts are
+	Pooling            // vLLM: hidden states
+	Classify           // vLLM: classes of texts
 )
 
-// paths by API.
-var paths = [...]string{
-	Chat:        "/v1/chat/completions",
-	Completions: "/v1/completions",
-	Responses:   "/v1/responses",
-	Embeddings:  "/v1/embeddings",
-	Images:      "/v1/images/generations",
-	Audio:       "/v1/audio/speech",
-	Messages:    "/v1/messages",
-	Models:      "/v1/models",
+// operations are the paths by which servers offer an API (vLLM 0.11, SGLang 0.5, OpenAI, Anthropic).
+var operations = []struct {
+	path string
+	api  API
+}{
+	{"/v1/chat/completions", Chat},
+	{"/v1/completions", Completions},
+	{"/v1/responses", Responses},
+	{"/v1/embeddings", Embeddings},
+	{"/v1/images/generations", Images},
+	{"/v1/images/edits", ImageEdits},
+	{"/v1/images/variations", ImageEdits},
+	{"/v1/audio/speech", Audio},
+	{"/v1/audio/transcriptions", Transcriptions},
+	{"/v1/audio/translations", Transcriptions},
+	{"/v1/messages", Messages},
+	{"/v1/messages/count_tokens", CountTokens},
+	{"/v1/models", Models},
+	{"/v1/rerank", Rerank},
+	{"/v2/rerank", Rerank},
+	{"/rerank", Rerank},
+	{"/v1/score", Score},
+	{"/score", Score},
+	{"/pooling", Pooling},
+	{"/classify", Classify},
 }
 
-var names = [...]string{"unknown", "chat", "completions", "responses", "embeddings", "images", "audio", "messages", "models"}
+var names = [...]string{
+	Unknown: "unknown", Chat: "chat", Completions: "completions", Responses: "responses", Embeddings: "embeddings", Images: "images",
+	Audio: "audio", Messages: "messages", Models: "models", ImageEdits: "image_edits", Transcriptions: "transcriptions",
+	CountTokens: "count_tokens", Rerank: "rerank", Score: "score", Pooling: "pooling", Classify: "classify",
+}
 
 // String returns a short lower-case name for logs and metrics.
 func (a API) String() string {
@@ -46,17 +72,31 @@ func (a API) String() string {
 	return names[a]
 }
 
-// Match returns the API that a request's :path addresses, or Unknown. Gateways put prefixes before the standard paths
-// ("/openai/v1/chat/completions"), so the end of the path decides; the query does not count. Anything else must fit to
-// the letter: the path is expected as Envoy normalises it.
-func Match(path string) API {
+// TakesForm reports whether requests to the API may be multipart/form-data.
+func (a API) TakesForm() bool { return a == Transcriptions || a == ImageEdits }
+
+// Match returns the API that a request's :path addresses, or Unknown: the path is one of the standard paths, by itself or
+// behind one of the prefixes. The query does not count; anything else must fit to the letter: the path is expected as
+// Envoy normalises it. An unknown prefix is no match, since what a replica serves there need not be the API that the end of
+// the path promises.
+func Match(path string, prefixes []string) API {
 	path, _, _ = strings.Cut(path, "?")
-	for api := Chat; api <= Models; api++ {
-		if strings.HasSuffix(path, paths[api]) {
-			return api
+	for i := range operations {
+		before, ok := strings.CutSuffix(path, operations[i].path)
+		if ok && (before == "" || allowed(before, prefixes)) {
+			return operations[i].api
 		}
 	}
 	return Unknown
+}
+
+func allowed(before string, prefixes []string) bool {
+	for _, p := range prefixes {
+		if before == strings.TrimSuffix(p, "/") {
+			return true
+		}
+	}
+	return false
 }
 
 // Span is a piece of a body: byte offsets from the body's start. A negative Start means that there is none.

@@ -18,8 +18,8 @@ func TestMatch(t *testing.T) {
 		"/v1/audio/speech":                      Audio,
 		"/v1/messages":                          Messages,
 		"/v1/models":                            Models,
-		"/openai/v1/chat/completions":           Chat,
-		"/tenant/a/v1/completions?x=1":          Completions,
+		"/openai/v1/chat/completions":           Unknown,
+		"/metrics/v1/completions?x=1":           Unknown,
 		"/v1/messages?beta=true":                Messages,
 		"/v1/chat/completions?a=/v1/embeddings": Chat,
 		"/v1/models?":                           Models,
@@ -34,11 +34,45 @@ func TestMatch(t *testing.T) {
 		"/xv1/completions":                      Unknown,
 		"/v1/responses/resp_1":                  Unknown,
 		"/v1/models/llama":                      Unknown,
-		"/v1/messages/count_tokens":             Unknown,
+		"/v1/messages/count_tokens":             CountTokens,
+		"/v1/audio/transcriptions":              Transcriptions,
+		"/v1/audio/translations":                Transcriptions,
+		"/v1/images/edits":                      ImageEdits,
+		"/v1/images/variations":                 ImageEdits,
+		"/rerank":                               Rerank,
+		"/v1/rerank":                            Rerank,
+		"/v2/rerank":                            Rerank,
+		"/team/rerank":                          Unknown,
+		"/score":                                Score,
+		"/v1/score":                             Score,
+		"/sports/score":                         Unknown,
+		"/pooling":                              Pooling,
+		"/classify":                             Classify,
+		"/classify?x":                           Classify,
 		"/v1/messages/batches":                  Unknown,
 		"/x?/v1/chat/completions":               Unknown,
 	} {
-		require.Equal(t, want, Match(path), path)
+		require.Equal(t, want, Match(path, nil), path)
+	}
+}
+
+func TestMatchBehindPrefixes(t *testing.T) {
+	prefixes := []string{"/team-a", "/team-a/v1/", "/v1"}
+	for path, want := range map[string]API{
+		"/v1/chat/completions":               Chat,
+		"/team-a/v1/chat/completions?x":      Chat,
+		"/team-a/v1/v1/completions":          Completions,
+		"/team-a/score":                      Score,
+		"/v1/score":                          Score,
+		"/team-b/v1/chat/completions":        Unknown,
+		"/team-a/x/v1/chat/completions":      Unknown,
+		"/x/team-a/v1/chat/completions":      Unknown,
+		"/team-av1/chat/completions":         Unknown,
+		"/team-a/team-a/v1/chat/completions": Unknown,
+		"/team-a//v1/chat/completions":       Unknown,
+		"/TEAM-A/v1/chat/completions":        Unknown,
+	} {
+		require.Equal(t, want, Match(path, prefixes), path)
 	}
 }
 
@@ -46,7 +80,13 @@ func TestAPIString(t *testing.T) {
 	require.Equal(t, "chat", Chat.String())
 	require.Equal(t, "models", Models.String())
 	require.Equal(t, "unknown", API(99).String())
-	require.Len(t, names, len(paths))
+	seen := map[string]bool{}
+	for api := range names {
+		require.NotEmpty(t, names[api])
+		require.False(t, seen[names[api]], names[api])
+		seen[names[api]] = true
+		require.Less(t, api, len(members))
+	}
 }
 
 func TestInterner(t *testing.T) {

@@ -16,11 +16,11 @@ type Refusal struct {
 //
 //	{"error":{"message":"...","type":"...","param":null,"code":"..."}}
 //
-// or, for Messages, Anthropic's (https://docs.anthropic.com/en/api/errors), whose types follow from the status alone:
+// or, for Messages and CountTokens, Anthropic's (https://docs.anthropic.com/en/api/errors), whose types follow from the status alone:
 //
 //	{"type":"error","error":{"type":"...","message":"..."}}
 func (r Refusal) AppendJSON(dst []byte, api API) []byte {
-	if api == Messages {
+	if api == Messages || api == CountTokens {
 		dst = append(dst, `{"type":"error","error":{"type":`...)
 		dst = AppendString(dst, anthropicType(r.Status))
 		dst = append(dst, `,"message":`...)

@@ -2,14 +2,25 @@ package llm
 
 import (
 	"math"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 
+	"github.com/inlet-proxy/inlet/shared/formscan"
 	"github.com/inlet-proxy/inlet/shared/jsonscan"
 )
 
 // MaxModelBytes bounds a model's name. A longer one is refused as a string that is too long.
 const MaxModelBytes = 1024
+
+// Bounds of the members that are read by name, see Want.Fields.
+const (
+	MaxFields     = 8
+	MaxFieldBytes = 256
+)
+
+// maxFormText bounds the text fields of a form that are read. A transcription's prompt has some hundred tokens.
+const maxFormText = 64 << 10
 
 // keepPrompt is the size up to which a scanner keeps the buffer of one prompt for the next.
 const keepPrompt = 2 << 20
@@ -19,10 +30,13 @@ const keepPrompt = 2 << 20
 type Request struct {
 	API API
 
+	// Form: the body is multipart/form-data. Its fields stand bare in it, not as JSON.
+	Form bool
+
 	Model         string // the name, unescaped; the same string for the same name
 	HasModel      bool   // "model" is there
 	ModelIsString bool   // ... and is a string
-	ModelSpan     Span   // the model as it stands in the body, quotes included; absent unless it is a string
+	ModelSpan     Span   // the model as it stands in the body, a JSON string's quotes included; absent unless it is a string
 
 	Stream       bool // the client asks for server-sent events
 	IncludeUsage bool // ... and for the tokens used, in the last of them ("stream_options": {"include_usage": true})
@@ -47,12 +61,44 @@ type Request struct {
 	// Repeated is the first top-level member that is read here and stands twice, or "". Parsers differ in which of the
 	// two they take: whoever decides by one of them must refuse the request.
 	Repeated string
+
+	names  []string // Want.Fields
+	fields [MaxFields]Field
+}
+
+// FieldKind says what a member's value is.
+type FieldKind uint8
+
+// The kinds of values.
+const (
+	FieldAbsent  FieldKind = iota // the member is not there
+	FieldNull                     // null
+	FieldText                     // a string
+	FieldScalar                   // a number, true or false
+	FieldTooLong                  // more than MaxFieldBytes
+	FieldOther                    // an object, an array or a file
+)
+
+// Field is one top-level member of a request.
+type Field struct {
+	Kind  FieldKind
+	Value []byte // a string unescaped, a number or boolean as written; valid until the next Reset
+}
+
+// Field returns the member of a name that Want.Fields asked for.
+func (r *Request) Field(name string) Field {
+	if i := slices.Index(r.names, name); i >= 0 {
+		return r.fields[i]
+	}
+	return Field{}
 }
 
 // Want says what a RequestScanner is to collect besides the facts that cost nothing.
 type Want struct {
 	Prompt      bool
 	PromptLimit int // most bytes of Prompt, cut at a character's border; 0 for no limit
+	// Fields are names of further top-level members to read, at most MaxFields. The slice must not change.
+	Fields []string
 
 	PrefixBlocks int // most blocks of Prefix; 0 for none at all
 }
@@ -61,33 +107,59 @@ type Want struct {
 // scanner that is used again allocates nothing once it has seen the models and the prompt sizes that it gets.
 type RequestScanner struct {
 	json   jsonscan.Scanner
+	form   formscan.Scanner
 	reader requestReader
 	prefix prefixer
+	fields formReader
 }
 
-// Reset makes the scanner ready for the body of a request to api. It invalidates the last Request.
+// Reset makes the scanner ready for the JSON body of a request to api. It invalidates the last Request.
 func (r *RequestScanner) Reset(api API, want Want, lim jsonscan.Limits) {
+	r.reset(api, want)
+	r.json.Reset(&r.reader, lim)
+}
+
+// ResetForm makes the scanner ready for a form with this boundary, see [formscan.Boundary]. Of the limits, Members bounds
+// the parts.
+func (r *RequestScanner) ResetForm(api API, want Want, lim jsonscan.Limits, boundary string) {
+	r.reset(api, want)
+	r.reader.facts.Form = true
+	r.fields.requestReader, r.fields.form = &r.reader, &r.form
+	r.form.Reset(&r.fields, boundary, lim.Members)
+}
+
+func (r *RequestScanner) reset(api API, want Want) {
 	prompt := r.reader.facts.Prompt[:0]
 	if cap(prompt) > keepPrompt {
 		prompt = nil
+	}
+	want.Fields = want.Fields[:min(len(want.Fields), MaxFields)]
+	var kept [MaxFields]Field
+	for i := range want.Fields {
+		kept[i].Value = r.reader.facts.fields[i].Value[:0]
 	}
 	r.reader = requestReader{
 		json:    &r.json,
 		members: members[min(int(api), len(members)-1)],
 		want:    want,
-		facts:   Request{API: api, ModelSpan: absent, Prompt: prompt},
+		facts:   Request{API: api, ModelSpan: absent, Prompt: prompt, names: want.Fields, fields: kept},
+		field:   noField,
 		model:   r.reader.model[:0],
 		models:  r.reader.models,
+		name:    r.reader.name[:0],
 	}
 	if want.PrefixBlocks > 0 && int(api) < len(hasPrefixes) && hasPrefixes[api] {
 		r.prefix.reset(want.PrefixBlocks)
 		r.reader.prefix = &r.prefix
 	}
-	r.json.Reset(&r.reader, lim)
 }
 
-// Feed reads the next bytes of the body. It returns nil or a *jsonscan.Error, and the same error ever after.
+// Feed reads the next bytes of the body. It returns nil, a *jsonscan.Error or a *formscan.Error, and the same error ever
+// after.
 func (r *RequestScanner) Feed(chunk []byte) error {
+	if r.reader.facts.Form {
+		return r.form.Feed(chunk)
+	}
 	if r.reader.err != nil {
 		return r.reader.err
 	}
@@ -97,8 +169,11 @@ func (r *RequestScanner) Feed(chunk []byte) error {
 	return r.reader.failure()
 }
 
-// End says that the body is complete. It returns nil or a *jsonscan.Error.
+// End says that the body is complete. It returns nil or an error as Feed does.
 func (r *RequestScanner) End() error {
+	if r.reader.facts.Form {
+		return r.form.End()
+	}
 	if r.reader.err != nil {
 		return r.reader.err
 	}
@@ -106,6 +181,18 @@ func (r *RequestScanner) End() error {
 		r.reader.facts.Prefix = r.prefix.chain
 	}
 	return r.json.End()
+}
+
+// Within returns the top-level member in whose value the scanner is: after an error the one that is at fault. It is "" in no
+// member's value, and cut if the name is long.
+func (r *RequestScanner) Within() string {
+	if r.reader.err != nil {
+		return memberNames[memberModel] // it is too long; the document may be sound
+	}
+	if r.reader.facts.Form || r.json.Depth() > 1 || r.json.InValue() {
+		return string(r.reader.name)
+	}
+	return ""
 }
 
 // Request returns the facts read so far: all of them after End returned nil.
@@ -128,6 +215,15 @@ const (
 	memberInput               // Responses, Embeddings, Audio
 	memberInstructions        // Responses, Audio
 	memberSystem              // Messages
+	memberQuery               // Rerank
+	memberDocuments           // Rerank, Score
+	memberQueries             // Score
+	memberItems               // Score
+	memberText1               // Score
+	memberText2               // Score
+	memberData1               // Score
+	memberData2               // Score
+	memberStreamIncludeUsage  // Transcriptions: what stream_options.include_usage is elsewhere
 )
 
 var memberNames = [...]string{
@@ -143,10 +239,19 @@ var memberNames = [...]string{
 	memberInput:               "input",
 	memberInstructions:        "instructions",
 	memberSystem:              "system",
+	memberQuery:               "query",
+	memberDocuments:           "documents",
+	memberQueries:             "queries",
+	memberItems:               "items",
+	memberText1:               "text_1",
+	memberText2:               "text_2",
+	memberData1:               "data_1",
+	memberData2:               "data_2",
+	memberStreamIncludeUsage:  "stream_include_usage",
 }
 
 // memberSet is a set of members, by bit.
-type memberSet uint16
+type memberSet uint32
 
 func set(ms ...member) (s memberSet) {
 	for _, m := range ms {
@@ -159,19 +264,27 @@ func (s memberSet) has(m member) bool { return s>>m&1 == 1 }
 
 // members that are read, by API. Others are skipped.
 var members = [...]memberSet{
-	Unknown:     set(memberModel, memberStream, memberStreamOptions, memberMaxTokens),
-	Chat:        set(memberModel, memberStream, memberStreamOptions, memberMaxTokens, memberMaxCompletionTokens, memberMessages),
-	Completions: set(memberModel, memberStream, memberStreamOptions, memberMaxTokens, memberPrompt, memberSuffix),
-	Responses:   set(memberModel, memberStream, memberMaxOutputTokens, memberInput, memberInstructions),
-	Embeddings:  set(memberModel, memberInput),
-	Images:      set(memberModel, memberStream, memberPrompt),
-	Audio:       set(memberModel, memberInput, memberInstructions),
-	Messages:    set(memberModel, memberStream, memberMaxTokens, memberMessages, memberSystem),
-	Models:      set(memberModel),
+	Unknown:        set(memberModel, memberStream, memberStreamOptions, memberMaxTokens),
+	Chat:           set(memberModel, memberStream, memberStreamOptions, memberMaxTokens, memberMaxCompletionTokens, memberMessages),
+	Completions:    set(memberModel, memberStream, memberStreamOptions, memberMaxTokens, memberPrompt, memberSuffix),
+	Responses:      set(memberModel, memberStream, memberMaxOutputTokens, memberInput, memberInstructions),
+	Embeddings:     set(memberModel, memberInput, memberMessages),
+	Images:         set(memberModel, memberStream, memberPrompt),
+	Audio:          set(memberModel, memberInput, memberInstructions),
+	Messages:       set(memberModel, memberStream, memberMaxTokens, memberMessages, memberSystem),
+	Models:         set(memberModel),
+	ImageEdits:     set(memberModel, memberStream, memberPrompt),
+	Transcriptions: set(memberModel, memberStream, memberStreamIncludeUsage, memberMaxCompletionTokens, memberPrompt),
+	CountTokens:    set(memberModel, memberMessages, memberSystem),
+	Rerank:         set(memberModel, memberQuery, memberDocuments),
+	Score:          set(memberModel, memberQueries, memberDocuments, memberItems, memberText1, memberText2, memberData1, memberData2),
+	Pooling:        set(memberModel, memberInput, memberMessages),
+	Classify:       set(memberModel, memberInput, memberMessages),
 }
 
 // prompts are the members that hold prompt text.
-var prompts = set(memberMessages, memberPrompt, memberSuffix, memberInput, memberInstructions, memberSystem)
+var prompts = set(memberMessages, memberPrompt, memberSuffix, memberInput, memberInstructions, memberSystem, memberQuery,
+	memberDocuments, memberQueries, memberItems, memberText1, memberText2, memberData1, memberData2)
 
 // lookup returns the member of a name, or memberOther if it is not in s.
 func (s memberSet) lookup(name []byte) member {
@@ -201,6 +314,24 @@ func (s memberSet) lookup(name []byte) member {
 		m = memberInstructions
 	case "system":
 		m = memberSystem
+	case "query":
+		m = memberQuery
+	case "documents":
+		m = memberDocuments
+	case "queries":
+		m = memberQueries
+	case "items":
+		m = memberItems
+	case "text_1":
+		m = memberText1
+	case "text_2":
+		m = memberText2
+	case "data_1":
+		m = memberData1
+	case "data_2":
+		m = memberData2
+	case "stream_include_usage":
+		m = memberStreamIncludeUsage
 	}
 	if !s.has(m) {
 		return memberOther
@@ -218,6 +349,8 @@ type requestReader struct {
 	err     *jsonscan.Error
 
 	member    member // the top-level member whose value is being read
+	name      []byte // ... and its name, cut at maxName
+	field     int    // ... and its index in want.Fields, or noField
 	seen      memberSet
 	usageNext bool // the value that follows is include_usage
 
@@ -232,6 +365,11 @@ type requestReader struct {
 	maxTokens           int
 	maxCompletionTokens int
 }
+
+const (
+	noField = -1
+	maxName = 64
+)
 
 // failure returns the reader's own error as an error, nil if there is none.
 func (r *requestReader) failure() error {
@@ -248,6 +386,9 @@ func (r *requestReader) Open(array bool) {
 		r.json.Skip()
 	case depth == 2:
 		r.usageNext = false
+		if r.field != noField {
+			r.facts.fields[r.field].Kind = FieldOther
+		}
 		if r.member == memberStreamOptions {
 			if array {
 				r.json.Skip()
@@ -300,9 +441,24 @@ func holdsText(name []byte) bool {
 
 // topLevel takes the name of a member of the body.
 func (r *requestReader) topLevel(name []byte) {
-	r.member = r.members.lookup(name)
-	if r.member == memberOther {
+	if r.enter(name); r.member == memberOther && r.field == noField {
 		r.json.Skip()
+	}
+}
+
+// enter begins the member of a name.
+func (r *requestReader) enter(name []byte) {
+	r.member = r.members.lookup(name)
+	r.field = r.wanted(name)
+	r.name = append(r.name[:0], name[:min(len(name), maxName)]...)
+	if r.field != noField {
+		f := &r.facts.fields[r.field]
+		if f.Kind != FieldAbsent && r.facts.Repeated == "" {
+			r.facts.Repeated = r.want.Fields[r.field]
+		}
+		f.Kind, f.Value = FieldText, f.Value[:0]
+	}
+	if r.member == memberOther {
 		return
 	}
 	if r.seen.has(r.member) && r.facts.Repeated == "" {
@@ -316,13 +472,23 @@ func (r *requestReader) topLevel(name []byte) {
 		r.model = r.model[:0]
 	case memberStream:
 		r.facts.Stream = false
-	case memberStreamOptions:
+	case memberStreamOptions, memberStreamIncludeUsage:
 		r.facts.IncludeUsage = false
 	case memberMaxTokens, memberMaxOutputTokens:
 		r.setMaxTokens(0, r.maxCompletionTokens)
 	case memberMaxCompletionTokens:
 		r.setMaxTokens(r.maxTokens, 0)
 	}
+}
+
+// wanted returns the index of a name in Want.Fields, or noField.
+func (r *requestReader) wanted(name []byte) int {
+	for i, want := range r.want.Fields {
+		if want == string(name) {
+			return i
+		}
+	}
+	return noField
 }
 
 func (r *requestReader) setMaxTokens(deprecated, completion int) {
@@ -334,6 +500,9 @@ func (r *requestReader) setMaxTokens(deprecated, completion int) {
 }
 
 func (r *requestReader) Text(piece []byte) {
+	if r.field != noField && r.json.Depth() == 1 {
+		r.keepField(piece)
+	}
 	switch {
 	case r.member == memberModel:
 		if len(r.model)+len(piece) > MaxModelBytes {
@@ -354,6 +523,16 @@ func (r *requestReader) Text(piece []byte) {
 			r.collect(piece)
 		}
 	}
+}
+
+// keepField adds a piece of text to the field that is being read.
+func (r *requestReader) keepField(piece []byte) {
+	f := &r.facts.fields[r.field]
+	if f.Kind == FieldTooLong || len(f.Value)+len(piece) > MaxFieldBytes {
+		f.Kind, f.Value = FieldTooLong, f.Value[:0]
+		return
+	}
+	f.Value = append(f.Value, piece...)
 }
 
 // collect adds a piece of text to the prompt.
@@ -411,6 +590,9 @@ func (r *requestReader) endPrefixText() {
 }
 
 func (r *requestReader) Scalar(raw []byte) {
+	if r.field != noField && r.json.Depth() == 1 {
+		r.scalarField(raw)
+	}
 	switch {
 	case r.member == memberStream:
 		r.facts.Stream = string(raw) == "true"
@@ -430,6 +612,16 @@ func (r *requestReader) Scalar(raw []byte) {
 			r.prefix.write(endOfToken)
 		}
 	}
+}
+
+func (r *requestReader) scalarField(raw []byte) {
+	f := &r.facts.fields[r.field]
+	f.Kind = FieldScalar
+	if raw[0] == 'n' {
+		f.Kind = FieldNull
+		return
+	}
+	r.keepField(raw)
 }
 
 // count reads a number of tokens. What is no number, or a negative one, is 0; what is too large is the largest.

@@ -178,6 +178,34 @@ var requests = []struct {
 		facts{Model: "c", HasModel: true, ModelIsString: true, Raw: `"c"`, Prompt: "s\nr\nq\nd\nu", PromptBytes: 5},
 	},
 	{
+		"embeddings, messages", Embeddings, `{"messages":[{"role":"user","content":"a"}],"model":"e5"}`,
+		facts{Model: "e5", HasModel: true, ModelIsString: true, Raw: `"e5"`, Prompt: "a", PromptBytes: 1},
+	},
+	{
+		"count tokens", CountTokens, `{"model":"claude","system":"s","messages":[{"role":"user","content":"u"}],"tools":[]}`,
+		facts{Model: "claude", HasModel: true, ModelIsString: true, Raw: `"claude"`, Prompt: "s\nu", PromptBytes: 2},
+	},
+	{
+		"rerank", Rerank, `{"model":"bge","query":"q","documents":["a",{"text":"b"},{"content":[{"type":"text","text":"c"}]}],"top_n":2}`,
+		facts{Model: "bge", HasModel: true, ModelIsString: true, Raw: `"bge"`, Prompt: "q\na\nb\nc", PromptBytes: 4},
+	},
+	{
+		"score", Score, `{"model":"bge","text_1":"a","text_2":["b","c"],"queries":"d","documents":["e"],"items":["f"],"data_1":"g","data_2":{"content":[{"text":"h"}]}}`,
+		facts{Model: "bge", HasModel: true, ModelIsString: true, Raw: `"bge"`, Prompt: "a\nb\nc\nd\ne\nf\ng\nh", PromptBytes: 8},
+	},
+	{
+		"pooling", Pooling, `{"model":"m","input":["a","b"]}`,
+		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, Prompt: "a\nb", PromptBytes: 2},
+	},
+	{
+		"classify", Classify, `{"model":"m","input":"a"}`,
+		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, Prompt: "a", PromptBytes: 1},
+	},
+	{
+		"image edits as JSON", ImageEdits, `{"model":"gpt-image","images":[{"image_url":"x"}],"prompt":"a hat","stream":true}`,
+		facts{Model: "gpt-image", HasModel: true, ModelIsString: true, Raw: `"gpt-image"`, Stream: true, Prompt: "a hat", PromptBytes: 5},
+	},
+	{
 		"unknown", Unknown, `{"model":"m","messages":[{"content":"x"}],"stream":true,"max_tokens":3}`,
 		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, Stream: true, MaxTokens: 3},
 	},

@@ -17,56 +17,110 @@ type Usage struct {
 	Cached     int // tokens of the prompt that came from a prefix cache, as far as the server tells
 }
 
-// ResponseScanner reads the usage and the model's name from an answer, JSON or server-sent events, in chunks. It never
-// fails: an answer that it cannot read is still the client's answer, and Broken says what was wrong with it. The zero value
-// is ready after Reset, and a scanner that is used again allocates nothing for answers it has seen the like of.
+// ResponseScanner reads the usage from an answer, JSON or server-sent events, in chunks, and restores the model's name: it
+// says what to put where the answer names its model. It never fails: an answer that it cannot read is still the client's
+// answer, and Broken says what was wrong with it. The zero value is ready after Reset, and a scanner that is used again
+// allocates nothing for answers that it can read.
 type ResponseScanner struct {
 	stream bool
 	json   jsonscan.Scanner
 	reader responseReader
-	events sse.Splitter
-	emit   func(*sse.Event)
-	offset int64 // of the next event's first byte in the stream
-	n      int   // events with data
+	events sse.Scanner
+	n      int // events with data
 	broken error
+
+	fed    int64 // bytes of the answer
+	doc    int64 // bytes of the document: the answer, or the data of the event under way
+	marker int   // bytes of doneMarker that the event's data so far consists of; -1 if it is anything else
+
+	model []byte // the name to put in, a JSON string; empty to leave names as they are
+	with  []byte // memory for what Feed returns
 }
 
-// Reset makes the scanner ready for an answer of api: server-sent events if stream is true, else one JSON document.
-func (r *ResponseScanner) Reset(api API, stream bool) {
-	if r.emit == nil {
-		r.emit = r.event // bound once: a method value allocates
-	}
+// withKept bounds the memory that what one huge chunk has needed may keep.
+const withKept = 64 << 10
+
+// Reset makes the scanner ready for an answer of api: server-sent events if stream is true, else one JSON document. The
+// answer is to name its model as model; if that is empty, as it does.
+func (r *ResponseScanner) Reset(api API, stream bool, model string) {
 	r.stream = stream
-	r.offset = 0
 	r.n = 0
 	r.broken = nil
-	r.reader = responseReader{
-		json:    &r.json,
-		api:     api,
-		inPlace: true,
-		name:    r.reader.name[:0],
-		spans:   r.reader.spans[:0],
-		models:  r.reader.models,
+	r.fed = 0
+	r.model = r.model[:0]
+	if model != "" {
+		r.model = AppendString(r.model, model)
 	}
-	r.events.Reset()
+	if cap(r.with) > withKept {
+		r.with = nil
+	}
+	r.reader = responseReader{json: &r.json, api: api, restores: model != "", names: r.reader.names[:0]}
+	r.events.Reset((*eventReader)(r))
+	r.begin()
+}
+
+// begin makes ready for a document. What those before it said stays.
+func (r *ResponseScanner) begin() {
+	r.doc, r.marker = 0, 0
+	r.reader.next = nowhere
 	r.json.Reset(&r.reader, jsonscan.Limits{})
 }
 
-// Feed reads the next bytes of the answer.
-func (r *ResponseScanner) Feed(chunk []byte) {
-	r.reader.spans = r.reader.spans[:0]
+// Feed reads the next bytes of the answer. For the model's name to be restored, the first n of them must be replaced by
+// with; n is 0 if they are to stay as they are. with may be empty, and is valid until the next call.
+//
+// The new name is put in where the old one begins, and the old one is left out as it comes: nothing is ever held back.
+// Only at its end would be known which name it was, so every name is replaced.
+func (r *ResponseScanner) Feed(chunk []byte) (n int, with []byte) {
+	r.reader.names = r.reader.names[:0]
+	base := r.fed
+	r.fed += int64(len(chunk))
 	if r.stream {
-		r.fail(r.events.Feed(chunk, r.emit))
+		r.events.Feed(chunk)
 	} else {
-		r.fail(r.json.Feed(chunk))
+		r.fail(r.read(chunk, base))
 	}
+	if !r.reader.restores {
+		return 0, nil
+	}
+	if r.reader.next == atModel && r.json.InText() {
+		// The chunk's end cuts a name.
+		r.reader.name(r.doc)
+	}
+	return r.restore(chunk, base)
+}
+
+// read reads the next piece of the document, which stands at an offset in the answer.
+func (r *ResponseScanner) read(piece []byte, at int64) error {
+	r.reader.base = at - r.doc
+	r.doc += int64(len(piece))
+	return r.json.Feed(piece)
+}
+
+// restore replaces the names that were found in chunk, which stands at base in the answer.
+func (r *ResponseScanner) restore(chunk []byte, base int64) (n int, with []byte) {
+	r.with = r.with[:0]
+	for _, name := range r.reader.names {
+		start, end := int(name.Start-base), int(name.End-base)
+		switch {
+		case end <= 0:
+			continue // nothing of it is in this chunk
+		case start >= 0:
+			if string(chunk[start:end]) == string(r.model) {
+				continue
+			}
+			r.with = append(r.with, chunk[n:start]...)
+			r.with = append(r.with, r.model...)
+		}
+		n = end
+	}
+	return n, r.with
 }
 
 // End says that the answer is complete. It is called once.
 func (r *ResponseScanner) End() {
-	r.reader.spans = r.reader.spans[:0]
 	if r.stream {
-		r.fail(r.events.End(r.emit))
+		r.events.End()
 	} else {
 		r.fail(r.json.End())
 	}
@@ -74,14 +128,6 @@ func (r *ResponseScanner) End() {
 
 // Usage returns what has been read of the usage so far. In a stream it may grow with every event.
 func (r *ResponseScanner) Usage() Usage { return r.reader.usage() }
-
-// Model returns the name of the model that answered, as the answer gives it, or "".
-func (r *ResponseScanner) Model() string { return r.reader.model }
-
-// ModelSpans returns where the model's name stood, quotes included, in what the last Feed (or End) completed: offsets
-// from the start of the answer, in order. A stream names the model in each of its events. A span may begin in an
-// earlier chunk. Valid until the next call.
-func (r *ResponseScanner) ModelSpans() []Span { return r.reader.spans }
 
 // Events returns the number of events with data so far, the closing "[DONE]" not counted.
 func (r *ResponseScanner) Events() int { return r.n }
@@ -96,29 +142,48 @@ func (r *ResponseScanner) fail(err error) {
 	}
 }
 
+// doneMarker is the data with which OpenAI's streams end. It is no JSON.
+const doneMarker = "[DONE]"
+
 // errCut says that the last event has no empty line after it: the stream was cut. (After "[DONE]" it does not matter.)
 var errCut = errors.New("the stream ended within an event")
 
-// event reads one event of a stream.
-func (r *ResponseScanner) event(e *sse.Event) {
-	start := r.offset
-	r.offset += int64(len(e.Raw))
-	if !e.HasData || string(e.Data) == "[DONE]" {
-		return
+// eventReader takes the events of a stream, each of which holds a document.
+type eventReader ResponseScanner
+
+func (e *eventReader) Data(piece []byte) {
+	r := (*ResponseScanner)(e)
+	if r.marker >= 0 {
+		if rest := doneMarker[r.marker:]; len(piece) <= len(rest) && string(piece) == rest[:len(piece)] {
+			r.marker += len(piece)
+			return
+		}
+		r.noMarker()
 	}
-	if e.Incomplete {
-		r.fail(errCut)
+	_ = r.read(piece, r.events.Offset()) // End returns the error too
+}
+
+// noMarker reads as a document what might have been the closing marker.
+func (r *ResponseScanner) noMarker() {
+	if r.marker > 0 {
+		_ = r.read([]byte(doneMarker[:r.marker]), r.fed) // End returns the error too; no name begins here
 	}
-	r.n++
-	r.json.Reset(&r.reader, jsonscan.Limits{})
-	r.reader.begin(start+int64(e.DataAt), e.DataAt >= 0)
-	err := r.json.Feed(e.Data)
-	if err == nil {
-		err = r.json.End()
+	r.marker = -1
+}
+
+func (e *eventReader) End(whole bool) {
+	r := (*ResponseScanner)(e)
+	if r.marker != len(doneMarker) {
+		r.noMarker()
+		if !whole {
+			r.fail(errCut)
+		}
+		r.n++
+		if err := r.json.End(); err != nil && r.broken == nil {
+			r.fail(fmt.Errorf("event %d: %w", r.n, err))
+		}
 	}
-	if err != nil && r.broken == nil {
-		r.fail(fmt.Errorf("event %d: %w", r.n, err))
-	}
+	r.begin()
 }
 
 // place is what a container or a member's value means.
@@ -141,8 +206,9 @@ const (
 
 // responseReader takes the tokens of an answer, or of the data of one event after the other.
 type responseReader struct {
-	json *jsonscan.Scanner
-	api  API
+	json     *jsonscan.Scanner
+	api      API
+	restores bool // the model's name is of interest
 
 	at   [4]place // of the open containers, by depth from 1: none that is read lies deeper than usage details in a wrapper
 	next place    // of the value that follows
@@ -150,18 +216,14 @@ type responseReader struct {
 	counts [places]int
 	known  bool
 
-	name    []byte // the model's, as far as it has been read
-	model   string
-	models  interner
-	base    int64 // of the document in the answer
-	inPlace bool  // the document stands there in one piece
-	spans   []Span
+	base  int64  // offset in the answer of the document's first byte, if what is being read stood there in one piece with it
+	names []Span // of the model, in the answer, quotes included: those of which a piece was fed last, as far as they were fed
 }
 
-// begin makes ready for the data of an event. What the events before said stays.
-func (r *responseReader) begin(base int64, inPlace bool) {
-	r.next = nowhere
-	r.base, r.inPlace = base, inPlace
+// name notes the name that has been read up to an offset in the document. Data fields that are joined to one document
+// stand apart in the answer, but no string reaches over the line break that joins them.
+func (r *responseReader) name(end int64) {
+	r.names = append(r.names, Span{r.base + r.json.Start(), r.base + end})
 }
 
 func (r *responseReader) Open(array bool) {
@@ -194,11 +256,8 @@ func (r *responseReader) Key(name []byte) {
 			r.next = atCached
 		}
 	}
-	switch r.next {
-	case nowhere:
+	if r.next == nowhere {
 		r.json.Skip()
-	case atModel:
-		r.name = r.name[:0]
 	}
 }
 
@@ -206,7 +265,9 @@ func (r *responseReader) Key(name []byte) {
 func (r *responseReader) answerMember(name []byte, outermost bool) place {
 	switch string(name) {
 	case "model":
-		return atModel
+		if r.restores {
+			return atModel
+		}
 	case "usage":
 		return inUsage
 	case "response":
@@ -245,18 +306,11 @@ func usageMember(name []byte, anthropic bool) place {
 	return nowhere
 }
 
-func (r *responseReader) Text(piece []byte) {
-	if r.next == atModel && len(r.name) <= MaxModelBytes {
-		r.name = append(r.name, piece...)
-	}
-}
+func (r *responseReader) Text([]byte) {}
 
 func (r *responseReader) TextEnd() {
-	if r.next == atModel && len(r.name) <= MaxModelBytes {
-		r.model = r.models.string(r.name)
-		if r.inPlace {
-			r.spans = append(r.spans, Span{r.base + r.json.Start(), r.base + r.json.Offset()})
-		}
+	if r.next == atModel {
+		r.name(r.json.Offset())
 	}
 	r.next = nowhere
 }

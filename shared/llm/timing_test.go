@@ -77,7 +77,8 @@ func BenchmarkRequest(b *testing.B) {
 	}
 }
 
-// BenchmarkStream reads the usage of a streamed answer. One operation is one event.
+// BenchmarkStream reads the usage of a streamed answer, without and with another name for the model. One operation is one
+// event.
 func BenchmarkStream(b *testing.B) {
 	const events = 1000
 	stream := streamAnswer(events)
@@ -87,20 +88,29 @@ func BenchmarkStream(b *testing.B) {
 		chunks = append(chunks, rest[:n])
 		rest = rest[n:]
 	}
-	b.ReportAllocs()
-	b.SetBytes(int64(len(stream) / len(chunks)))
-	r := new(ResponseScanner)
-	r.Reset(Chat, true)
-	n := 0
-	for b.Loop() {
-		r.Feed(chunks[n])
-		if n++; n == len(chunks) {
-			r.End()
-			if u := r.Usage(); u.Completion != events || u.Prompt != 12 || r.Broken() != nil {
-				b.Fatal(u, r.Broken())
+	for _, model := range []string{"", "llama"} {
+		b.Run("restore="+model, func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetBytes(int64(len(stream) / len(chunks)))
+			r := new(ResponseScanner)
+			r.Reset(Chat, true, model)
+			n, replaced := 0, 0
+			for b.Loop() {
+				if k, _ := r.Feed(chunks[n]); k > 0 {
+					replaced++
+				}
+				if n++; n == len(chunks) {
+					r.End()
+					if u := r.Usage(); u.Completion != events || u.Prompt != 12 || r.Broken() != nil {
+						b.Fatal(u, r.Broken())
+					}
+					if model != "" && replaced != events+1 {
+						b.Fatal(replaced)
+					}
+					r.Reset(Chat, true, model)
+					n, replaced = 0, 0
+				}
 			}
-			r.Reset(Chat, true)
-			n = 0
-		}
+		})
 	}
 }

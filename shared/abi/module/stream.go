@@ -20,6 +20,7 @@ type stream struct {
 	body              requestBody
 	why               []byte
 	reply             []byte // memory for answers of calls
+	answer            []byte // memory for a piece of an answer that changes
 
 	begun  bool // the request's headers came
 	broken bool // a panic ended it
@@ -130,16 +131,14 @@ func (s *stream) OnResponseHeaders(_ shared.HeaderMap, end bool) (status shared.
 }
 
 // OnResponseBody shows the chain the bytes of an answer, if it reads them. They
-// go on at once.
+// go on at once, changed or not.
 func (s *stream) OnResponseBody(body shared.BodyBuffer, end bool) shared.BodyStatus {
 	s.enter()
 	defer s.leave()
 	switch {
 	case !s.begun || s.broken:
 	case s.chain.WantsResponseBody():
-		for _, chunk := range body.GetChunks() {
-			s.chain.ResponseBody(chunk.ToUnsafeBytes(), false)
-		}
+		s.readAnswer(body)
 		if end {
 			s.chain.ResponseEnd()
 		}
@@ -147,6 +146,37 @@ func (s *stream) OnResponseBody(body shared.BodyBuffer, end bool) shared.BodySta
 		s.chain.ResponseBody(nil, end)
 	}
 	return shared.BodyStatusContinue
+}
+
+// readAnswer feeds the chain with the bytes where they lie. If some of them are to
+// change, all are written anew: bytes can only be taken off the front of a
+// buffer and added to its end.
+func (s *stream) readAnswer(body shared.BodyBuffer) {
+	changed := false
+	size := 0
+	s.answer = s.answer[:0]
+	chunks := body.GetChunks()
+	for i, chunk := range chunks {
+		bytes := chunk.ToUnsafeBytes()
+		size += len(bytes)
+		n, with := s.chain.ResponseBody(bytes, false)
+		if n > 0 && !changed {
+			changed = true
+			for _, earlier := range chunks[:i] {
+				s.answer = append(s.answer, earlier.ToUnsafeBytes()...)
+			}
+		}
+		if changed {
+			s.answer = append(append(s.answer, with...), bytes[n:]...)
+		}
+	}
+	if !changed {
+		return
+	}
+	body.Drain(uint64(size))
+	if len(s.answer) > 0 {
+		body.Append(s.answer)
+	}
 }
 
 // OnResponseTrailers ends an answer that has trailers.
@@ -237,6 +267,9 @@ func (s *stream) recycle() {
 	s.why = s.why[:0]
 	if cap(s.reply) > arenaKept {
 		s.reply = nil
+	}
+	if cap(s.answer) > arenaKept {
+		s.answer = nil
 	}
 	s.config.streams.Put(s)
 }

@@ -373,6 +373,51 @@ func TestAnswerIsRead(t *testing.T) {
 	}
 }
 
+// What changes of an answer is changed in the piece that Envoy hands over, in
+// whatever parts that lies in memory.
+func TestAnswerIsChanged(t *testing.T) {
+	p := renames()
+	rename := p.request
+	p.request = func(x *filter.Exchange) filter.Verdict {
+		x.RestoreModel("llama")
+		return rename(x)
+	}
+	const first, second = `{"id":"model","model":"llama-3-8b","n":1,`, `"model":"x"}`
+	want := `{"id":"model","model":"llama","n":1,"model":"llama"}`
+	for n := range len(first) {
+		c, e := load(t, policyOnly, p)
+		s := open(t, c, e)
+		s.filter.OnRequestHeaders(s.request, false)
+		s.data(true, chat)
+		s.respond(false, [2]string{":status", "200"}, [2]string{"content-type", "application/json"}, [2]string{"content-length", "53"})
+		require.Empty(t, s.response.value("content-length"))
+		var got string
+		for _, pieces := range [][]string{{first[:n], first[n:]}, {second}} {
+			body := newBuffer(pieces...)
+			require.Equal(t, shared.BodyStatusContinue, s.filter.OnResponseBody(body, pieces[0] == second))
+			got += body.String()
+		}
+		require.Equal(t, want, got)
+		s.end()
+		require.EqualValues(t, 1, s.metrics["inlet_request_total{llama,pool,ok}"])
+
+		// The same memory serves the next, also when nothing of a piece is left.
+		s = open(t, c, e)
+		s.filter.OnRequestHeaders(s.request, false)
+		s.data(true, chat)
+		s.respond(false, [2]string{":status", "200"}, [2]string{"content-type", "text/event-stream"})
+		got = ""
+		for _, piece := range []string{"data: {\"model\":\"llama-", "3", "-8b\"}\n\n", "data: [DONE]\n\n"} {
+			body := newBuffer(piece)
+			s.filter.OnResponseBody(body, false)
+			got += body.String()
+		}
+		s.filter.OnResponseTrailers(nil)
+		s.end()
+		require.Equal(t, "data: {\"model\":\"llama\"}\n\ndata: [DONE]\n\n", got)
+	}
+}
+
 // Strings of an exchange are its own, also when its memory was another's before.
 func TestStreamsAreUsedAgain(t *testing.T) {
 	paths := map[string]int{}

@@ -86,7 +86,11 @@ func (x *exchange) OnHttpResponseBody(size int, end bool) types.Action {
 			proxywasm.LogError("the answer cannot be read: " + err.Error())
 		}
 	}
-	x.stream.ResponseBody(chunk, end)
+	if n, with := x.stream.ResponseBody(chunk, end); n > 0 {
+		if err := setResponseBody(n, with); err != nil {
+			proxywasm.LogError("the answer cannot be changed: " + err.Error())
+		}
+	}
 	return types.ActionContinue
 }
 

@@ -9,4 +9,6 @@ import "github.com/inlet-proxy/inlet/shared/chain"
 
 func setRequestBody(int, []byte) error { panic("not in a wasm VM") }
 
+func setResponseBody(int, []byte) error { panic("not in a wasm VM") }
+
 func sendLocalResponse(*chain.LocalReply) error { panic("not in a wasm VM") }

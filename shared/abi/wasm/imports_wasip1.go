@@ -24,6 +24,13 @@ func setRequestBody(n int, data []byte) error {
 	return statusError(proxySetBufferBytes(requestBody, 0, uint32(n), unsafe.SliceData(data), uint32(len(data))))
 }
 
+// setResponseBody replaces the first n bytes of the answer's piece that is under
+// way. n must not be larger than it.
+func setResponseBody(n int, data []byte) error {
+	const responseBody = 1
+	return statusError(proxySetBufferBytes(responseBody, 0, uint32(n), unsafe.SliceData(data), uint32(len(data))))
+}
+
 // sendLocalResponse answers the client. The SDK cannot set the details, which
 // the access log shows as %RESPONSE_CODE_DETAILS%.
 func sendLocalResponse(r *chain.LocalReply) error {

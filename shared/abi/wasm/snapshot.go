@@ -142,7 +142,11 @@ func (f *feed) answered(r *filter.Reply) {
 		return
 	}
 	f.succeeded()
-	f.poll()
+	// The poll may have been open for longer than the lease, and another worker
+	// may be at it now: only the holder goes on.
+	if held, err := f.lease.Hold(); err == nil && held {
+		f.poll()
+	}
 }
 
 func decodeAnswer(r *filter.Reply) (*endpoint.Snapshot, error) {
@@ -157,7 +161,12 @@ func decodeAnswer(r *filter.Reply) (*endpoint.Snapshot, error) {
 
 // publish writes the snapshot before its version word, so that whoever sees the
 // word finds this snapshot or a later one.
+// A late answer never replaces a newer one of the same companion.
 func (f *feed) publish(s *endpoint.Snapshot, wire []byte) error {
+	f.load()
+	if c := f.current; c != nil && c.Source == s.Source && c.Version >= s.Version {
+		return nil
+	}
 	received := f.deps.Now()
 	word := versionWord(received, s)
 	if err := f.deps.Store.Set(f.key, wire, 0); err != nil {

@@ -253,3 +253,25 @@ func TestASnapshotThatCannotBeSharedIsAFailure(t *testing.T) {
 	require.Contains(t, w.logs[0], "no room")
 	require.Empty(t, w.polls)
 }
+
+// A worker that was away for longer than its lease does not go on polling when
+// its old poll is answered, and an old answer does not undo a newer one.
+func TestAPollOutlivesItsLease(t *testing.T) {
+	w := newWorld()
+	a, b := w.worker("a"), w.worker("b")
+	w.pass(tickPeriod, a)
+	require.Len(t, w.polls, 1)
+	w.pass(2*pollLease, b) // a does not tick
+	require.Len(t, w.polls, 2, "another worker took over")
+	late := w.polls[0]
+	w.polls = w.polls[1:]
+	w.answer(snapshot(7))
+	require.Len(t, w.polls, 1)
+
+	late.done(snapshot(6))
+	require.Len(t, w.polls, 1, "the old holder does not go on")
+	w.pass(tickPeriod, a, b)
+	require.Equal(t, "1-7", a.current.ID())
+	require.Equal(t, "1-7", b.current.ID())
+	require.Len(t, w.polls, 1)
+}

@@ -11,6 +11,14 @@ import (
 	"github.com/inlet-proxy/inlet/shared/filter"
 )
 
+func TestExplanationsCannotPoseAsOthers(t *testing.T) {
+	x := &filter.Exchange{}
+	x.Reset(1)
+	x.Explain("bbr", "a quota=admin\n")
+	x.Explain("picker", "p")
+	require.Equal(t, "bbr=a_quota_admin_ picker=p", string(x.Why()))
+}
+
 func TestLabelValue(t *testing.T) {
 	for in, want := range map[string]string{
 		"llama-3 8b/ä": "llama-3 8b/ä", "a;b=c": "a_b=c", "a\nb\x7f": "a_b_", "a\xffb": "a_b", "": "",

@@ -1,0 +1,287 @@
+package formscan
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// part is what a handler was told.
+type part struct {
+	Name  string
+	File  bool
+	Data  string
+	Start int64
+	End   int64
+	Done  bool
+}
+
+type collector struct {
+	s     *Scanner
+	parts []part
+}
+
+func (c *collector) Part(name []byte, file bool) {
+	c.parts = append(c.parts, part{Name: string(name), File: file})
+}
+
+func (c *collector) Data(piece []byte) {
+	if len(piece) == 0 {
+		panic("an empty piece")
+	}
+	c.parts[len(c.parts)-1].Data += string(piece)
+}
+
+func (c *collector) PartEnd() {
+	p := &c.parts[len(c.parts)-1]
+	p.Start, p.End, p.Done = c.s.Start(), c.s.Offset(), true
+}
+
+// scan reads a form that arrives in these chunks.
+func scan(boundary string, limit int, chunks ...[]byte) ([]part, error) {
+	s := new(Scanner)
+	c := &collector{s: s}
+	s.Reset(c, boundary, limit)
+	for _, chunk := range chunks {
+		if err := s.Feed(bytes.Clone(chunk)); err != nil {
+			return c.parts, err
+		}
+	}
+	return c.parts, s.End()
+}
+
+// form writes lines with CR LF.
+func form(lines ...string) string { return strings.Join(lines, "\r\n") }
+
+const model = `Content-Disposition: form-data; name="model"`
+
+var good = form("--b", model, "", "whisper",
+	"--b", `content-disposition:form-data;filename="a;b=\c.wav" ; name=file`, "Content-Type: audio/wav", "", "RIFF\r\n--not\r\r\n-", "\r\n--", "",
+	"--b", `Content-Disposition: form-data; name=""; filename*=utf-8''x`, "", "", "--b--", "")
+
+func TestParts(t *testing.T) {
+	want := []part{
+		{Name: "model", Data: "whisper", Done: true},
+		{Name: "file", File: true, Data: "RIFF\r\n--not\r\r\n-\r\n\r\n--\r\n", Done: true},
+		{Name: "", File: true, Done: true},
+	}
+	whole, err := scan("b", 0, []byte(good))
+	require.NoError(t, err)
+	for i := range want {
+		want[i].Start, want[i].End = whole[i].Start, whole[i].End
+		require.Equal(t, want[i].Data, good[whole[i].Start:whole[i].End])
+	}
+	require.Equal(t, want, whole)
+	for i := range good {
+		got, err := scan("b", 0, []byte(good[:i]), []byte(good[i:]))
+		require.NoError(t, err)
+		require.Equal(t, whole, got, "cut at %d", i)
+	}
+	var bytewise [][]byte
+	for i := range good {
+		bytewise = append(bytewise, []byte(good[i:i+1]))
+	}
+	got, err := scan("b", 0, bytewise...)
+	require.NoError(t, err)
+	require.Equal(t, whole, got)
+}
+
+func TestRefused(t *testing.T) {
+	f := func(body string, code Code, offset int64) {
+		t.Helper()
+		for i := range len(body) + 1 {
+			_, err := scan("b", 3, []byte(body[:i]), []byte(body[i:]))
+			require.Equal(t, &Error{Code: code, Offset: offset}, err, "cut at %d", i)
+		}
+	}
+	f("", Incomplete, 0)
+	f("--b", Incomplete, 3)
+	f("\r\n--b\r\n", Start, 0)
+	f("preamble\r\n--b\r\n", Start, 0)
+	f("--c\r\n", Start, 2)
+	f("--b \r\n", Delimiter, 3)
+	f("--b\n", Delimiter, 3)
+	f("--b-\r\n", Delimiter, 4)
+	f("--b\r\r\n", Delimiter, 4)
+	f("--b--x", Trailing, 5)
+	f("--b--\r\n--b", Trailing, 7)
+	f(form("--b", model, "", "x"), Incomplete, 54)
+	f(form("--b", ""), Incomplete, 5)
+	f(form("--b", "", "x", "--b--"), Disposition, 5)
+	f(form("--b", model, "", "--b", model, "", "x", "--b--"), Delimiter, 55)
+	head := func(lines ...string) string {
+		return form(append(append([]string{"--b"}, lines...), "", "x", "--b--")...)
+	}
+	f(head("Content-Type: text/plain"), Disposition, 5)
+	f(head(model, model), Disposition, 5)
+	f(head(`Content-Disposition: form-data`), Disposition, 5)
+	f(head(`Content-Disposition: attachment; name="model"`), Disposition, 5)
+	f(head(`Content-Disposition: form-data; name="model"; name="x"`), Disposition, 5)
+	f(head(`Content-Disposition: form-data; name="mo\del"`), Disposition, 5)
+	f(head(`Content-Disposition: form-data; name*=utf-8''model`), Disposition, 5)
+	f(head(`Content-Disposition: form-data; filename="a\"; name="model"`), Disposition, 5)
+	f(head(`Content-Disposition: form-data; name="model" x`), Disposition, 5)
+	f(head(`Content-Disposition: form-data; name="model`), Disposition, 5)
+	f(head(`Content-Disposition: form-data; name=a b`), Disposition, 5)
+	f(head(`Content-Disposition: form-data; name=`), Disposition, 5)
+	f(head(`Content-Disposition: form-data; name="model";`, ` filename="x"`), Header, 5)
+	f(head("no colon"), Header, 5)
+	f(head("a b: c"), Header, 5)
+	f(head("a: b\x00"), Header, 5)
+	f(head("a: b\rc"), Header, 5)
+	f(head("a: b\nc: d"), Header, 5)
+	f(head(model, "Content-Transfer-Encoding: base64"), Header, 5)
+	f(head(model, "x: "+strings.Repeat("y", MaxHeaderBytes)), HeadersTooLong, 5+MaxHeaderBytes)
+	many := strings.Repeat(form("--b", model, "", "x", ""), 4)
+	f(many, TooManyParts, int64(3*len(many)/4)+5)
+}
+
+func TestEncodingsThatChangeNothing(t *testing.T) {
+	for _, encoding := range []string{"binary", "8bit", "7BIT"} {
+		_, err := scan("b", 0, []byte(form("--b", model, "Content-Transfer-Encoding: "+encoding, "", "x", "--b--")))
+		require.NoError(t, err, encoding)
+	}
+}
+
+func TestBoundary(t *testing.T) {
+	long := strings.Repeat("b", MaxBoundary)
+	for header, want := range map[string]string{
+		"multipart/form-data; boundary=abc":                       "abc",
+		`Multipart/Form-Data;BOUNDARY="a b=c"`:                    "a b=c",
+		"multipart/form-data; charset=utf-8; boundary=--x":        "--x",
+		"multipart/form-data; boundary=" + long + " ; charset=a;": long,
+	} {
+		got, form, ok := Boundary(header)
+		require.True(t, form && ok, header)
+		require.Equal(t, want, got, header)
+	}
+	for _, header := range []string{
+		"multipart/form-data", "multipart/form-data; boundary=", "multipart/form-data; boundary=a; boundary=a", "multipart/form-data; boundary=" + long + "b",
+		`multipart/form-data; boundary="a "`, `multipart/form-data; boundary="a`, "multipart/form-data; boundary=a@b", "multipart/form-data; x", `multipart/form-data; boundary="a\"b"`,
+	} {
+		_, form, ok := Boundary(header)
+		require.True(t, form, header)
+		require.False(t, ok, header)
+	}
+	for _, header := range []string{"", "application/json", "multipart/mixed; boundary=a", "multipart/form-datax; boundary=a"} {
+		_, form, _ := Boundary(header)
+		require.False(t, form, header)
+	}
+}
+
+// What Go's writer writes is read as it was meant, and as Go's reader reads it, in whatever chunks it comes.
+func TestAgainstGo(t *testing.T) {
+	data := rapid.OneOf(rapid.SliceOfN(rapid.Byte(), 0, 100), rapid.Custom(func(t *rapid.T) []byte {
+		return []byte(strings.Join(rapid.SliceOfN(rapid.SampledFrom([]string{"\r", "\n", "\r\n", "--", "-", "bo", "bound", "x"}), 0, 30).Draw(t, "pieces"), ""))
+	}))
+	rapid.Check(t, func(t *rapid.T) {
+		var body bytes.Buffer
+		w := multipart.NewWriter(&body)
+		require.NoError(t, w.SetBoundary("bound"))
+		var want []part
+		for i := range rapid.IntRange(1, 4).Draw(t, "parts") {
+			p := part{Name: fmt.Sprintf("field%d", i), File: rapid.Bool().Draw(t, "file"), Data: string(data.Draw(t, "data")), Done: true}
+			if strings.Contains("\r\n"+p.Data+"\r\n", "\r\n--bound") {
+				t.Skip("the content holds the boundary")
+			}
+			var to io.Writer
+			var err error
+			if p.File {
+				to, err = w.CreateFormFile(p.Name, `a "b" c.wav`[rapid.IntRange(0, 1).Draw(t, "quoted")*5:])
+			} else {
+				to, err = w.CreateFormField(p.Name)
+			}
+			require.NoError(t, err)
+			_, err = to.Write([]byte(p.Data))
+			require.NoError(t, err)
+			want = append(want, p)
+		}
+		require.NoError(t, w.Close())
+		var chunks [][]byte
+		for rest := body.Bytes(); len(rest) > 0; {
+			n := rapid.IntRange(1, min(len(rest), 60)).Draw(t, "chunk")
+			chunks, rest = append(chunks, rest[:n]), rest[n:]
+		}
+		got, err := scan("bound", 0, chunks...)
+		var refused *Error
+		if errors.As(err, &refused) {
+			require.Equal(t, Disposition, refused.Code, "Go escapes quotes in file names by a backslash, which is refused")
+			require.Contains(t, body.String(), `\"`)
+			return
+		}
+		require.NoError(t, err)
+		require.Len(t, got, len(want))
+		for i := range got {
+			require.Equal(t, want[i].Data, body.String()[got[i].Start:got[i].End])
+			want[i].Start, want[i].End = got[i].Start, got[i].End
+		}
+		require.Equal(t, want, got)
+	})
+}
+
+// Chunks make no difference, and what is accepted Go's reader reads in the same way.
+func FuzzScanner(f *testing.F) {
+	f.Add([]byte(good), uint(9))
+	f.Add([]byte(form("--b", model, "", "x", "--b--")), uint(30))
+	f.Fuzz(func(t *testing.T, body []byte, at uint) {
+		whole, err := scan("b", 5, body)
+		i := int(at % uint(len(body)+1))
+		cut, cutErr := scan("b", 5, body[:i], body[i:])
+		require.Equal(t, err, cutErr)
+		if err != nil {
+			return
+		}
+		require.Equal(t, whole, cut)
+		r := multipart.NewReader(bytes.NewReader(body), "b")
+		for _, p := range whole {
+			g, err := r.NextRawPart()
+			require.NoError(t, err)
+			data, err := io.ReadAll(g)
+			require.NoError(t, err)
+			require.Equal(t, p.Data, string(data))
+			require.Equal(t, p.Name, g.FormName())
+		}
+	})
+}
+
+func TestAllocatesNothing(t *testing.T) {
+	s := new(Scanner)
+	body := []byte(good)
+	var h nothing
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		s.Reset(h, "b", 0)
+		if s.Feed(body[:50]) != nil || s.Feed(body[50:]) != nil || s.End() != nil {
+			panic("refused")
+		}
+	}))
+}
+
+type nothing struct{}
+
+func (nothing) Part([]byte, bool) {}
+func (nothing) Data([]byte)       {}
+func (nothing) PartEnd()          {}
+
+func BenchmarkFile(b *testing.B) {
+	file := make([]byte, 1<<20)
+	for i := range file { // as noisy as audio
+		file[i] = byte(i * i >> 7)
+	}
+	body := []byte(form("--b", `Content-Disposition: form-data; name="file"; filename="f"`, "", string(file), "--b--"))
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	s := new(Scanner)
+	for b.Loop() {
+		s.Reset(nothing{}, "b", 0)
+		if s.Feed(body) != nil || s.End() != nil {
+			b.Fatal("refused")
+		}
+	}
+}

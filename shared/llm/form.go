@@ -1,0 +1,94 @@
+package llm
+
+import (
+	"unicode/utf8"
+
+	"github.com/inlet-proxy/inlet/shared/formscan"
+)
+
+// formReader takes the parts of a form. Text fields that are read are short and collected whole; files and other fields pass.
+type formReader struct {
+	*requestReader
+	form    *formscan.Scanner
+	content []byte // of the current field
+	file    bool   // the current field is a file
+}
+
+// Part begins a field.
+func (r *formReader) Part(name []byte, file bool) {
+	r.enter(name)
+	r.content, r.file = r.content[:0], file
+	if file && r.field != noField {
+		r.facts.fields[r.field].Kind = FieldOther
+	}
+}
+
+// reads reports whether the content of the field is looked at. A file in place of a text is not.
+func (r *formReader) reads() bool { return !r.file && (r.member != memberOther || r.field != noField) }
+
+// Data collects the field.
+func (r *formReader) Data(piece []byte) {
+	if !r.reads() {
+		return
+	}
+	limit := maxFormText
+	if r.member == memberModel {
+		limit = MaxModelBytes
+	}
+	if len(r.content)+len(piece) > limit {
+		r.form.Fail(formscan.ContentTooLong)
+		return
+	}
+	r.content = append(r.content, piece...)
+}
+
+// PartEnd reads the field.
+func (r *formReader) PartEnd() {
+	if !r.reads() {
+		return
+	}
+	if !utf8.Valid(r.content) {
+		r.form.Fail(formscan.ContentEncoding)
+		return
+	}
+	if r.field != noField {
+		r.keepField(r.content)
+	}
+	switch r.member {
+	case memberModel:
+		r.facts.ModelIsString = true
+		r.facts.Model = r.models.string(r.content)
+		r.facts.ModelSpan = Span{r.form.Start(), r.form.Offset()}
+	case memberStream:
+		r.facts.Stream = truth(r.content)
+	case memberStreamIncludeUsage:
+		r.facts.IncludeUsage = truth(r.content)
+	case memberMaxCompletionTokens:
+		r.setMaxTokens(r.maxTokens, count(r.content))
+	case memberPrompt:
+		r.facts.PromptBytes += len(r.content)
+		if r.want.Prompt && len(r.content) > 0 {
+			r.collect(r.content)
+			r.text = false
+		}
+	}
+}
+
+// truth reads a boolean as Python servers do (pydantic's bool).
+func truth(text []byte) bool {
+	switch string(lower(text)) {
+	case "true", "1", "yes", "on", "t", "y":
+		return true
+	}
+	return false
+}
+
+// lower makes short ASCII words lower case, in place.
+func lower(text []byte) []byte {
+	for i, c := range text {
+		if 'A' <= c && c <= 'Z' {
+			text[i] = c + 'a' - 'A'
+		}
+	}
+	return text
+}

@@ -59,6 +59,10 @@ bench: ## benchmarks without Envoy, into bench/out/
 bench-envoy: ## what Inlet adds to a request in a real Envoy, into bench/out/
 	go run ./e2e/bench
 
+.PHONY: matrix
+matrix: ## large bodies through every supported Envoy, byte for byte; fetches those Envoys
+	go run ./e2e/matrix
+
 .PHONY: fmt
 fmt: ## format the code
 	go tool -modfile=tools/go.mod golangci-lint fmt ./...

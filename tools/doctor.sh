@@ -20,6 +20,16 @@ if cc=$(go env CC 2>/dev/null) && command -v "$cc" >/dev/null; then
 else
   lack gcc 'install gcc (the native module is built with cgo)'
 fi
+if python=$(python3 --version 2>/dev/null) && python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+  ok python3 "$python, for the tests with the official Python clients"
+else
+  lack python3 'the tests with the official Python clients need Python 3.11 or newer'
+fi
+if command -v node >/dev/null && [ "$(node --version | tr -d v | cut -d. -f1)" -ge 22 ] && command -v npm >/dev/null; then
+  ok node "$(node --version), for the tests with the official Node client"
+else
+  ok node 'none of version 22 or newer; the tests fetch it as a Python package'
+fi
 if envoy=$(command -v "${ENVOY:-envoy}"); then
   ok envoy "$envoy: $("$envoy" --version 2>&1 | grep -o '/[0-9][0-9.]*/' | tr -d / | head -n 1) (tested with 1.40.0; 1.38 is the oldest)"
 elif [ -n "$ENVOY" ]; then

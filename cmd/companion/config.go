@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"time"
 
@@ -17,29 +20,36 @@ import (
 // Config is the configuration file; README.md describes it.
 type Config struct {
 	Listen  string
+	XDS     string // address to serve EDS on, "" for none
 	Scrape  ScrapeConfig
 	Publish time.Duration // at most one new version in it
 	Stale   time.Duration // the age at which the proxies stop trusting a gauge
 	Pools   []PoolConfig
 }
 
-// ScrapeConfig says how replicas are asked.
+// ScrapeConfig says how replicas are asked; what is in Plan, pools can say for themselves.
 type ScrapeConfig struct {
-	Interval, Timeout time.Duration
-	Path, Health      string
+	Interval, Timeout, Models time.Duration
+	Plan                      scrape.Plan
 }
 
-// PoolConfig is one pool of replicas.
+// PoolConfig is one pool of replicas. One of EDS, Static and DNS is set.
 type PoolConfig struct {
-	Name   string
-	EDS    string // path of Envoy's EDS file
-	Engine string // one of scrape.Engines
+	Name    string
+	EDS     string         // path of Envoy's EDS file
+	Static  []string       // ip:port
+	DNS     *discover.Name // with the pool's name
+	Cluster string         // of Envoy, in the EDS that is served; "" for the one that the source names, or else the pool's name
+	Plan    scrape.Plan
 }
 
 func defaultConfig() *Config {
 	return &Config{
-		Listen:  "127.0.0.1:9002",
-		Scrape:  ScrapeConfig{Interval: 100 * time.Millisecond, Timeout: time.Second, Path: "/metrics", Health: "/health"},
+		Listen: "127.0.0.1:9002",
+		Scrape: ScrapeConfig{
+			Interval: 100 * time.Millisecond, Timeout: time.Second, Models: 10 * time.Second,
+			Plan: scrape.Plan{Engine: "vllm", Models: "/v1/models"},
+		},
 		Publish: 20 * time.Millisecond,
 		Stale:   endpoint.DefaultStale,
 	}
@@ -65,11 +75,15 @@ func parseConfig(doc []byte) (*Config, error) {
 	c := defaultConfig()
 	err := conf.Decode(doc, func(o *conf.Object) {
 		o.String("listen", &c.Listen, hostPort)
+		o.Object("serve", func(o *conf.Object) {
+			o.Required("xds")
+			o.String("xds", &c.XDS, hostPort)
+		})
 		o.Object("scrape", func(o *conf.Object) {
 			o.Duration("interval", &c.Scrape.Interval, 10*time.Millisecond, 5*time.Minute)
 			o.Duration("timeout", &c.Scrape.Timeout, 10*time.Millisecond, time.Minute)
-			o.String("path", &c.Scrape.Path, conf.PathPrefix)
-			o.String("health", &c.Scrape.Health, conf.PathPrefix)
+			o.Duration("modelsInterval", &c.Scrape.Models, time.Second, time.Hour)
+			parsePlan(o, &c.Scrape.Plan)
 		})
 		o.Duration("publish", &c.Publish, time.Millisecond, time.Second)
 		o.Duration("stale", &c.Stale, 100*time.Millisecond, 30*time.Minute)
@@ -79,20 +93,8 @@ func parseConfig(doc []byte) (*Config, error) {
 		if c.Publish > c.Stale/4 {
 			o.Errorf("publish", "publish (%s) is more than a quarter of stale (%s)", c.Publish, c.Stale)
 		}
-		names := map[string]bool{}
-		o.List("pools", func(v *conf.Value) {
-			p := PoolConfig{Engine: "vllm"}
-			v.Object(func(o *conf.Object) {
-				o.Required("name", "eds")
-				if o.String("name", &p.Name, conf.NotEmpty) && p.Name != "" && names[p.Name] {
-					o.Errorf("name", "pool %q stands twice", p.Name)
-				}
-				names[p.Name] = true
-				o.String("eds", &p.EDS, conf.NotEmpty)
-				o.Enum("engine", &p.Engine, scrape.Engines()...)
-			})
-			c.Pools = append(c.Pools, p)
-		})
+		pools := poolParser{config: c, names: map[string]bool{}, clusters: map[string]string{}}
+		o.List("pools", pools.parse)
 		o.Required("pools")
 		if o.Has("pools") && len(c.Pools) == 0 {
 			o.Errorf("pools", "no pools")
@@ -104,6 +106,114 @@ func parseConfig(doc []byte) (*Config, error) {
 	return c, nil
 }
 
+// parsePlan reads what can be said for all pools and for one.
+func parsePlan(o *conf.Object, p *scrape.Plan) {
+	o.Int("port", &p.Port, 1, 65535)
+	o.String("path", &p.Path, conf.PathPrefix)
+	o.String("health", &p.Health, conf.PathPrefix)
+	o.String("models", &p.Models, conf.PathPrefix)
+	o.String("token", &p.Access.TokenFile, conf.NotEmpty)
+	o.Object("tls", func(o *conf.Object) {
+		t := new(scrape.TLS)
+		o.String("ca", &t.CAFile, conf.NotEmpty)
+		o.String("cert", &t.CertFile, conf.NotEmpty)
+		o.String("key", &t.KeyFile, conf.NotEmpty)
+		o.String("serverName", &t.ServerName, conf.NotEmpty)
+		o.Bool("insecureSkipVerify", &t.InsecureSkipVerify)
+		if o.Has("cert") != o.Has("key") {
+			o.Errorf("", "cert and key go together")
+		}
+		if t.InsecureSkipVerify && (o.Has("ca") || o.Has("serverName")) {
+			o.Errorf("insecureSkipVerify", "insecureSkipVerify verifies nothing: ca and serverName would be of no use")
+		}
+		p.Access.TLS = t
+	})
+}
+
+// poolParser reads the pools one after the other.
+type poolParser struct {
+	config   *Config
+	names    map[string]bool
+	clusters map[string]string // name of the pool by that of the cluster
+}
+
+func (pp *poolParser) parse(v *conf.Value) {
+	p := PoolConfig{Plan: pp.config.Scrape.Plan}
+	v.Object(func(o *conf.Object) {
+		o.Required("name")
+		if o.String("name", &p.Name, conf.NotEmpty) && p.Name != "" && pp.names[p.Name] {
+			o.Errorf("name", "pool %q stands twice", p.Name)
+		}
+		pp.names[p.Name] = true
+		p.parseSource(o)
+		o.String("cluster", &p.Cluster, conf.NotEmpty)
+		if pp.config.XDS != "" && (p.Cluster != "" || p.EDS == "") {
+			cluster := cmp.Or(p.Cluster, p.Name)
+			if other, ok := pp.clusters[cluster]; ok && other != p.Name {
+				o.Errorf("cluster", "cluster %q would have the replicas of two pools, %q and %q", cluster, other, p.Name)
+			}
+			pp.clusters[cluster] = p.Name
+		}
+		o.Enum("engine", &p.Plan.Engine, append(scrape.Engines(), scrape.Auto, scrape.Custom)...)
+		o.Object("scrape", func(o *conf.Object) { parsePlan(o, &p.Plan) })
+		o.Object("metrics", func(o *conf.Object) { parseMetrics(o, &p.Plan.Custom) })
+		if custom := p.Plan.Engine == scrape.Custom; custom != o.Has("metrics") {
+			o.Errorf("metrics", "metrics and engine: custom go together")
+		}
+	})
+	pp.config.Pools = append(pp.config.Pools, p)
+}
+
+func (p *PoolConfig) parseSource(o *conf.Object) {
+	o.String("eds", &p.EDS, conf.NotEmpty)
+	o.Strings("static", &p.Static, ipPort)
+	o.Object("dns", func(o *conf.Object) {
+		n := discover.Name{Pool: p.Name, Family: discover.FamilyAuto, Interval: 5 * time.Second}
+		o.String("host", &n.Host, conf.NotEmpty)
+		o.Int("port", &n.Port, 1, 65535)
+		o.String("srv", &n.SRV, conf.NotEmpty)
+		o.Enum("family", &n.Family, discover.FamilyAuto, discover.FamilyIPv4, discover.FamilyIPv6)
+		o.Duration("interval", &n.Interval, 100*time.Millisecond, time.Hour)
+		if byHost := o.Has("host") && o.Has("port") && !o.Has("srv"); !byHost && (!o.Has("srv") || o.Has("host") || o.Has("port")) {
+			o.Errorf("", "either host and port, or srv")
+		}
+		p.DNS = &n
+	})
+	sources := 0
+	for _, key := range []string{"eds", "static", "dns"} {
+		if o.Has(key) {
+			sources++
+		}
+	}
+	if sources != 1 {
+		o.Errorf("", "one of eds, static and dns says where the replicas are, not %d of them", sources)
+	}
+}
+
+// parseMetrics reads where a model server that is not known tells what.
+func parseMetrics(o *conf.Object, e *scrape.Engine) {
+	o.Required("waiting")
+	for key, metrics := range map[string]*[]scrape.Metric{
+		"waiting": &e.Waiting, "running": &e.Running, "kv": &e.KVUse, "blockTokens": &e.BlockTokens, "blocks": &e.Blocks,
+	} {
+		var text string
+		if !o.String(key, &text, conf.NotEmpty) || text == "" {
+			continue
+		}
+		m, err := scrape.ParseMetric(text)
+		if err != nil {
+			o.Errorf(key, "%v", err)
+			continue
+		}
+		*metrics = []scrape.Metric{m}
+	}
+	if o.String("lora", &e.LoRA, conf.NotEmpty) && e.LoRA != "" {
+		if m, err := scrape.ParseMetric(e.LoRA); err != nil || m.Label != "" {
+			o.Errorf("lora", "%q is not the name of a metric", e.LoRA)
+		}
+	}
+}
+
 func hostPort(s string) string {
 	if _, _, err := net.SplitHostPort(s); err != nil {
 		return "is not host:port"
@@ -111,22 +221,58 @@ func hostPort(s string) string {
 	return ""
 }
 
-// checkSources reads the endpoint file of every pool and reports on each; the error has all that cannot be used.
-func checkSources(c *Config, out io.Writer) error {
-	var bad []error
+func ipPort(s string) string {
+	if a, err := netip.ParseAddrPort(s); err != nil || a.Port() == 0 {
+		return "is not ip:port"
+	}
+	return ""
+}
+
+// plans returns how the replicas of each pool are asked.
+func (c *Config) plans() map[string]scrape.Plan {
+	plans := make(map[string]scrape.Plan)
 	for _, p := range c.Pools {
+		plans[p.Name] = p.Plan
+	}
+	return plans
+}
+
+// lookup asks the pool's source once.
+func (p *PoolConfig) lookup(ctx context.Context) (source string, a *discover.Assignment, err error) {
+	switch {
+	case p.DNS != nil:
+		endpoints, err := p.DNS.Lookup(ctx, net.DefaultResolver)
+		return "DNS " + p.DNS.String(), &discover.Assignment{Endpoints: endpoints}, err
+	case p.EDS != "":
 		doc, err := os.ReadFile(p.EDS)
-		var a *discover.Assignment
 		if err == nil {
 			a, err = discover.Parse(doc)
 		}
+		return p.EDS, a, err
+	default:
+		a, err = discover.Static(p.Static)
+		return "static", a, err
+	}
+}
+
+// checkSources asks the source of every pool, reads the files for scraping, and reports on each; the error has all that cannot be used.
+func checkSources(ctx context.Context, c *Config, out io.Writer) error {
+	var bad []error
+	for _, p := range c.Pools {
+		source, a, err := p.lookup(ctx)
 		if err != nil {
-			bad = append(bad, fmt.Errorf("pool %s: %s: %w", p.Name, p.EDS, err))
+			bad = append(bad, fmt.Errorf("pool %s: %s: %w", p.Name, source, err))
 			continue
 		}
-		fmt.Fprintf(out, "pool %s: %s: cluster %s, %d endpoints\n", p.Name, p.EDS, a.Cluster, len(a.Endpoints))
+		if a.Cluster != "" {
+			source += ": cluster " + a.Cluster
+		}
+		fmt.Fprintf(out, "pool %s: %s, %d endpoints\n", p.Name, source, len(a.Endpoints))
 		if a.Unknown != "" {
-			fmt.Fprintf(out, "pool %s: %s: note: %s\n", p.Name, p.EDS, a.Unknown)
+			fmt.Fprintf(out, "pool %s: %s: note: %s\n", p.Name, source, a.Unknown)
+		}
+		if err := p.Plan.Access.Check(); err != nil {
+			bad = append(bad, fmt.Errorf("pool %s: %w", p.Name, err))
 		}
 	}
 	return errors.Join(bad...)

@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/cmd/companion/discover"
+	"github.com/inlet-proxy/inlet/cmd/companion/scrape"
 )
 
 var update = flag.Bool("update", false, "write the .err files anew")
@@ -16,24 +19,53 @@ var update = flag.Bool("update", false, "write the .err files anew")
 func TestConfig(t *testing.T) {
 	c, err := readConfig("testdata/full.yaml")
 	require.NoError(t, err)
+	const secrets = "/run/secrets/scrape/"
+	plan := scrape.Plan{
+		Engine: "vllm", Path: "/metrics", Health: "/health", Port: 9100, Models: "/v1/models",
+		Access: scrape.Access{TokenFile: secrets + "token", TLS: &scrape.TLS{
+			CAFile: secrets + "ca.pem", CertFile: secrets + "cert.pem", KeyFile: secrets + "key.pem", ServerName: "replicas.example",
+		}},
+	}
+	sglang, triton, own := plan, plan, plan
+	sglang.Engine, triton.Engine, own.Engine = "sglang", "triton-tensorrt-llm", scrape.Custom
+	triton.Port, triton.Access.TLS = 8002, &scrape.TLS{InsecureSkipVerify: true}
+	own.Custom = scrape.Engine{
+		Waiting:     []scrape.Metric{{Name: "requests", Label: "state", Value: "queued"}},
+		Running:     []scrape.Metric{{Name: "requests", Label: "state", Value: "running"}},
+		KVUse:       []scrape.Metric{{Name: "cache_use"}},
+		BlockTokens: []scrape.Metric{{Name: "cache_block_tokens"}},
+		Blocks:      []scrape.Metric{{Name: "cache_blocks"}},
+		LoRA:        "adapters_info",
+	}
 	require.Equal(t, &Config{
 		Listen:  "127.0.0.1:9002",
-		Scrape:  ScrapeConfig{Interval: 100 * time.Millisecond, Timeout: time.Second, Path: "/metrics", Health: "/health"},
+		XDS:     "127.0.0.1:18000",
+		Scrape:  ScrapeConfig{Interval: 100 * time.Millisecond, Timeout: time.Second, Models: 10 * time.Second, Plan: plan},
 		Publish: 20 * time.Millisecond,
 		Stale:   2 * time.Second,
 		Pools: []PoolConfig{
-			{Name: "llama", EDS: "envoy/static/eds/llama.yaml", Engine: "vllm"},
-			{Name: "gemma", EDS: "envoy/static/eds/gemma.yaml", Engine: "vllm"},
+			{Name: "llama", EDS: "envoy/static/eds/llama.yaml", Plan: plan},
+			{Name: "gemma", Cluster: "gemma-replicas", Plan: sglang, DNS: &discover.Name{
+				Pool: "gemma", Host: "gemma.models.svc.cluster.local", Port: 8000, Family: "auto", Interval: 5 * time.Second,
+			}},
+			{Name: "qwen", Plan: triton, DNS: &discover.Name{
+				Pool: "qwen", SRV: "_http._tcp.qwen.models.svc.cluster.local", Family: "auto", Interval: 5 * time.Second,
+			}},
+			{Name: "own", Static: []string{"10.0.0.7:8000", "[2001:db8::7]:8000"}, Plan: own},
 		},
 	}, c)
 }
 
-// What the full file says is what a file with pools alone means.
+// What the full file says is what a file with pools alone means, where it does not say that its default is another.
 func TestDefaults(t *testing.T) {
 	full, err := readConfig("testdata/full.yaml")
 	require.NoError(t, err)
-	short, err := parseConfig([]byte(`{"pools": [{"name": "llama", "eds": "envoy/static/eds/llama.yaml"}, {"name": "gemma", "eds": "envoy/static/eds/gemma.yaml"}]}`))
+	short, err := parseConfig([]byte(`{"pools": [{"name": "llama", "eds": "envoy/static/eds/llama.yaml"}]}`))
 	require.NoError(t, err)
+	full.XDS = ""
+	full.Scrape.Plan = scrape.Plan{Engine: "vllm", Models: "/v1/models"}
+	full.Pools = full.Pools[:1]
+	full.Pools[0].Plan = full.Scrape.Plan
 	require.Equal(t, full, short)
 }
 

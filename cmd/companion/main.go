@@ -40,7 +40,7 @@ func command() *cobra.Command {
 				cfg.Listen = listen
 			}
 			if check {
-				return checkSources(cfg, cmd.OutOrStdout())
+				return checkSources(cmd.Context(), cfg, cmd.OutOrStdout())
 			}
 			var l slog.Level
 			if err := l.UnmarshalText([]byte(level)); err != nil {
@@ -52,13 +52,20 @@ func command() *cobra.Command {
 				return err
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "companion listening on", listener.Addr())
-			return run(cmd.Context(), cfg, listener, log)
+			var xds net.Listener
+			if cfg.XDS != "" {
+				if xds, err = net.Listen("tcp", cfg.XDS); err != nil {
+					return err
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), "companion serving EDS on", xds.Addr())
+			}
+			return run(cmd.Context(), cfg, listener, xds, log)
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "", "configuration file (YAML or JSON)")
 	cmd.Flags().StringVar(&listen, "listen", "", "address to listen on, in place of the file's")
 	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
-	cmd.Flags().BoolVar(&check, "check", false, "read the configuration and the endpoint files, say what is wrong, and exit")
+	cmd.Flags().BoolVar(&check, "check", false, "read the configuration, ask every source of endpoints once, say what is wrong, and exit")
 	_ = cmd.MarkFlagRequired("config") // fails only for a flag that does not exist
 	return cmd
 }

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"maps"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -19,7 +21,7 @@ type metrics struct {
 	scraper        *scrape.Scraper
 	relay          *relay.Relay
 	stale          time.Duration // gauges of that age count no more
-	loaded, failed atomic.Uint64 // endpoint files
+	loaded, failed atomic.Uint64 // lists of endpoints
 }
 
 func (m *metrics) handler() http.Handler {
@@ -42,19 +44,32 @@ var (
 		"Mean share (0 to 1) of the KV cache in use, over the replicas with fresh gauges.", "name")
 	runningDesc = describe("inlet_companion_average_running_requests",
 		"Mean number of requests that a replica works on, over the replicas with fresh gauges.", "pool")
-	pollersDesc = describe("inlet_companion_pollers", "Pollers at work, one for each replica of each pool.")
+	poolWaitingDesc = describe("inlet_companion_waiting_requests", "Requests in the queues of the replicas with fresh gauges, together.", "pool")
+	poolRunningDesc = describe("inlet_companion_running_requests", "Requests that the replicas with fresh gauges work on, together.", "pool")
+
+	// A replica that serves a model under several names, or several adapters, counts for each of them.
+	modelReadyDesc   = describe("inlet_companion_model_ready_replicas", "Ready replicas that serve the model or adapter.", "model")
+	modelWaitingDesc = describe("inlet_companion_model_waiting_requests",
+		"Requests, for whatever model, in the queues of the replicas with fresh gauges that serve the model.", "model")
+	modelRunningDesc = describe("inlet_companion_model_running_requests",
+		"Requests, for whatever model, that the replicas with fresh gauges that serve the model work on.", "model")
+	modelKVDesc = describe("inlet_companion_model_average_kv_cache_utilization",
+		"Mean share (0 to 1) of the KV cache in use, over the replicas with fresh gauges that serve the model.", "model")
+	modelsDesc = describe("inlet_companion_models", "Models and adapters that the replicas serve, also those that are too many to be told one by one.")
+
+	pollersDesc = describe("inlet_companion_pollers", "Pollers at work, one for each replica, however many pools it is in.")
 
 	scrapesDesc = describe("inlet_companion_scrapes_total",
 		"Scrapes by result: ok, incomplete (the replica answered, a metric was missing), failed.", "pool", "result")
 	tookDesc  = describe("inlet_companion_scrape_duration_seconds_total", "Time that all scrapes took together.", "pool")
-	filesDesc = describe("inlet_companion_endpoint_files_total", "Endpoint files read, by result: loaded, failed.", "result")
+	listsDesc = describe("inlet_companion_endpoint_lists_total", "Lists of endpoints from the pools' sources, by result: loaded, failed.", "result")
 
 	versionDesc = describe("inlet_companion_snapshot_version", "Version of the current snapshot, 0 before the first.")
 	workersDesc = describe("inlet_companion_workers", "Workers of proxies that hold a lease.")
 	openDesc    = describe("inlet_companion_open_calls", "Long polls that wait.")
-	sentDesc    = describe("inlet_companion_sent_bytes_total", "Bytes of the snapshots sent.")
+	sentDesc    = describe("inlet_companion_sent_bytes_total", "Bytes of the snapshots and deltas sent.")
 	callsDesc   = describe("inlet_companion_calls_total",
-		"Answers to proxies: snapshot, unchanged, early (there was no snapshot yet).", "answer")
+		"Answers to proxies: snapshot (whole), delta, unchanged, early (there was no snapshot yet).", "answer")
 )
 
 // Describe describes nothing, which makes the collector an unchecked one: which pools there are changes.
@@ -63,38 +78,93 @@ func (m *metrics) Describe(chan<- *prometheus.Desc) {}
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	pools := m.scraper.Pools(time.Now())
-	pollers := 0
 	for _, p := range pools {
-		pollers += len(p.Endpoints)
 		m.collectPool(ch, p)
 	}
-	gauge(ch, pollersDesc, float64(pollers))
+	m.collectModels(ch, pools)
+	gauge(ch, pollersDesc, float64(m.scraper.Pollers()))
 	m.collectScrapes(ch)
 	m.collectCalls(ch)
 }
 
-func (m *metrics) collectPool(ch chan<- prometheus.Metric, p endpoint.Pool) {
-	var ready, fresh, waiting, running, kv float64
-	for _, ep := range p.Endpoints {
-		if ep.Ready {
-			ready++
-		}
-		if g := ep.Gauges; g.Known && g.Age < m.stale {
-			fresh++
-			waiting += float64(g.Waiting)
-			running += float64(g.Running)
-			kv += g.KVUse
-		}
+// load adds up the replicas of a pool, or those that serve a model.
+type load struct {
+	replicas, ready, fresh float64
+	waiting, running, kv   float64 // of the fresh ones
+}
+
+func (l *load) add(e *endpoint.Endpoint, stale time.Duration) {
+	l.replicas++
+	if e.Ready {
+		l.ready++
 	}
-	gauge(ch, endpointsDesc, float64(len(p.Endpoints)), p.Name)
-	gauge(ch, staleDesc, float64(len(p.Endpoints))-fresh, p.Name)
-	gauge(ch, readyDesc, ready, p.Name)
-	if fresh == 0 {
+	if g := e.Gauges; g.Known && g.Age < stale {
+		l.fresh++
+		l.waiting += float64(g.Waiting)
+		l.running += float64(g.Running)
+		l.kv += g.KVUse
+	}
+}
+
+func (m *metrics) collectPool(ch chan<- prometheus.Metric, p endpoint.Pool) {
+	var l load
+	for i := range p.Endpoints {
+		l.add(&p.Endpoints[i], m.stale)
+	}
+	gauge(ch, endpointsDesc, l.replicas, p.Name)
+	gauge(ch, staleDesc, l.replicas-l.fresh, p.Name)
+	gauge(ch, readyDesc, l.ready, p.Name)
+	if l.fresh == 0 {
 		return // no mean of nothing: a pool that says nothing must not look idle to an autoscaler
 	}
-	gauge(ch, queueDesc, waiting/fresh, p.Name)
-	gauge(ch, kvDesc, kv/fresh, p.Name)
-	gauge(ch, runningDesc, running/fresh, p.Name)
+	gauge(ch, queueDesc, l.waiting/l.fresh, p.Name)
+	gauge(ch, kvDesc, l.kv/l.fresh, p.Name)
+	gauge(ch, runningDesc, l.running/l.fresh, p.Name)
+	gauge(ch, poolWaitingDesc, l.waiting, p.Name)
+	gauge(ch, poolRunningDesc, l.running, p.Name)
+}
+
+// maxModelSeries bounds the models that are told one by one.
+const maxModelSeries = 1000
+
+func (m *metrics) collectModels(ch chan<- prometheus.Metric, pools []endpoint.Pool) {
+	models := modelLoads(pools, m.stale)
+	gauge(ch, modelsDesc, float64(len(models)))
+	for i, name := range slices.Sorted(maps.Keys(models)) {
+		if i == maxModelSeries {
+			return
+		}
+		l := models[name]
+		gauge(ch, modelReadyDesc, l.ready, name)
+		if l.fresh == 0 {
+			continue
+		}
+		gauge(ch, modelWaitingDesc, l.waiting, name)
+		gauge(ch, modelRunningDesc, l.running, name)
+		gauge(ch, modelKVDesc, l.kv/l.fresh, name)
+	}
+}
+
+// modelLoads adds up by name. A replica in two pools counts once.
+func modelLoads(pools []endpoint.Pool, stale time.Duration) map[string]*load {
+	models := make(map[string]*load)
+	seen := make(map[string]bool) // addresses
+	for _, p := range pools {
+		for i := range p.Endpoints {
+			e := &p.Endpoints[i]
+			if e.Models == nil || seen[e.Address] {
+				continue
+			}
+			seen[e.Address] = true
+			for name := range e.Models.All() {
+				if models[name] == nil {
+					models[name] = new(load)
+				}
+				models[name].add(e, stale)
+			}
+		}
+	}
+	return models
 }
 
 func (m *metrics) collectScrapes(ch chan<- prometheus.Metric) {
@@ -104,8 +174,8 @@ func (m *metrics) collectScrapes(ch chan<- prometheus.Metric) {
 		counter(ch, scrapesDesc, float64(s.Failed), pool, "failed")
 		counter(ch, tookDesc, s.Took.Seconds(), pool)
 	}
-	counter(ch, filesDesc, float64(m.loaded.Load()), "loaded")
-	counter(ch, filesDesc, float64(m.failed.Load()), "failed")
+	counter(ch, listsDesc, float64(m.loaded.Load()), "loaded")
+	counter(ch, listsDesc, float64(m.failed.Load()), "failed")
 }
 
 func (m *metrics) collectCalls(ch chan<- prometheus.Metric) {
@@ -115,6 +185,7 @@ func (m *metrics) collectCalls(ch chan<- prometheus.Metric) {
 	gauge(ch, openDesc, float64(s.Waiting))
 	counter(ch, sentDesc, float64(s.SentBytes))
 	counter(ch, callsDesc, float64(s.Sent), "snapshot")
+	counter(ch, callsDesc, float64(s.Deltas), "delta")
 	counter(ch, callsDesc, float64(s.Unchanged), "unchanged")
 	counter(ch, callsDesc, float64(s.Early), "early")
 }

@@ -13,25 +13,20 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/inlet-proxy/inlet/cmd/companion/discover"
 	"github.com/inlet-proxy/inlet/cmd/companion/relay"
 	"github.com/inlet-proxy/inlet/cmd/companion/scrape"
+	"github.com/inlet-proxy/inlet/cmd/companion/xds"
 	"github.com/inlet-proxy/inlet/shared/endpoint"
 )
 
 // lastCalls is how long open calls have to end at a shutdown. Long polls are answered at its begin.
 const lastCalls = 2 * time.Second
 
-// run serves until ctx ends: the endpoint files feed the scraper, the scraper feeds the relay, the relay feeds the proxies.
-func run(ctx context.Context, cfg *Config, listener net.Listener, log *slog.Logger) error {
-	engines := make(map[string]string)
-	var files []discover.File
-	for _, p := range cfg.Pools {
-		engines[p.Name] = p.Engine
-		files = append(files, discover.File{Pool: p.Name, Path: p.EDS})
-	}
-	scraper, err := scrape.New(engines, scrape.Options{
-		Interval: cfg.Scrape.Interval, Timeout: cfg.Scrape.Timeout, Path: cfg.Scrape.Path, Health: cfg.Scrape.Health, Log: log,
+// run serves until ctx ends: the sources of endpoints feed the scraper, the scraper feeds the relay, the relay feeds the proxies. EDS is
+// served on the second listener, if there is one.
+func run(ctx context.Context, cfg *Config, listener, xdsListener net.Listener, log *slog.Logger) error {
+	scraper, err := scrape.New(cfg.plans(), scrape.Options{
+		Interval: cfg.Scrape.Interval, Timeout: cfg.Scrape.Timeout, Models: cfg.Scrape.Models, Log: log,
 	})
 	if err != nil {
 		return err
@@ -51,14 +46,17 @@ func run(ctx context.Context, cfg *Config, listener net.Listener, log *slog.Logg
 	server.RegisterOnShutdown(silent.close)
 
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		loaded := func(f discover.File, a *discover.Assignment) {
-			m.loaded.Add(1)
-			scraper.SetTargets(f.Pool, targetsOf(a))
-		}
-		failed := func(discover.File, error) { m.failed.Add(1) }
-		return discover.Watch(ctx, files, log, loaded, failed)
-	})
+	src := &sources{scraper: scraper, metrics: m, log: log}
+	if xdsListener != nil {
+		src.xds = xds.New(log)
+		group.Go(func() error {
+			<-ctx.Done()
+			src.xds.Stop()
+			return nil
+		})
+		group.Go(func() error { return src.xds.Serve(xdsListener) })
+	}
+	src.start(ctx, group, cfg.Pools)
 	group.Go(func() error {
 		// Not before every replica was tried: a companion that restarts must not tell the proxies that nobody is ready.
 		select {
@@ -122,14 +120,6 @@ func (u *unusedConns) close() {
 	for c := range u.conns {
 		c.Close()
 	}
-}
-
-func targetsOf(a *discover.Assignment) []scrape.Target {
-	targets := make([]scrape.Target, len(a.Endpoints))
-	for i, e := range a.Endpoints {
-		targets[i] = scrape.Target{Address: e.Address, Usable: e.Usable}
-	}
-	return targets
 }
 
 func handler(scraper *scrape.Scraper, rel *relay.Relay, m *metrics) http.Handler {

@@ -18,7 +18,11 @@ import (
 	"testing"
 	"time"
 
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	endpointgrpc "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/inlet-proxy/inlet/shared/endpoint"
 )
@@ -36,6 +40,8 @@ func newReplica(t *testing.T) *replica {
 		case "/metrics":
 			fmt.Fprintf(w, "vllm:num_requests_waiting{engine=\"0\"} %d.0\nvllm:num_requests_running{engine=\"0\"} %d.0\nvllm:kv_cache_usage_perc{engine=\"0\"} 0.25\n", r.waiting.Load(), r.running.Load())
 		case "/health":
+		case "/v1/models":
+			_, _ = io.WriteString(w, `{"data":[{"id":"llama"},{"id":"sql","parent":"llama"}]}`)
 		default:
 			http.NotFound(w, req)
 		}
@@ -72,13 +78,13 @@ func startCompanion(t *testing.T, pools map[string]string) *companion {
 	cfg := defaultConfig()
 	cfg.Scrape.Interval = 20 * time.Millisecond
 	for name, eds := range pools {
-		cfg.Pools = append(cfg.Pools, PoolConfig{Name: name, EDS: eds, Engine: "vllm"})
+		cfg.Pools = append(cfg.Pools, PoolConfig{Name: name, EDS: eds, Plan: cfg.Scrape.Plan})
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- run(ctx, cfg, listener, slog.New(slog.DiscardHandler)) }()
+	go func() { done <- run(ctx, cfg, listener, nil, slog.New(slog.DiscardHandler)) }()
 	c := &companion{t: t, url: "http://" + listener.Addr().String()}
 	stopped := false
 	c.stop = func() error {
@@ -113,7 +119,7 @@ func (c *companion) until(what string, wanted func(*endpoint.Snapshot) bool) {
 		switch status {
 		case http.StatusOK:
 			var err error
-			c.have, err = endpoint.Decode([]byte(body))
+			c.have, err = endpoint.Apply(c.have, []byte(body))
 			require.NoError(c.t, err)
 		case http.StatusNotModified, http.StatusServiceUnavailable:
 		default:
@@ -200,7 +206,9 @@ func TestMetrics(t *testing.T) {
 	writeEDS(t, llama, a, b)
 	writeEDS(t, empty)
 	c := startCompanion(t, map[string]string{"llama": llama, "empty": empty})
-	c.until("gauges", func(s *endpoint.Snapshot) bool { return only(s, "llama", b).Ready })
+	c.until("gauges and models", func(s *endpoint.Snapshot) bool {
+		return only(s, "llama", b).Ready && only(s, "llama", a).Models != nil && only(s, "llama", b).Models != nil
+	})
 
 	_, text := c.get("/metrics")
 	values := map[string]string{}
@@ -218,23 +226,99 @@ func TestMetrics(t *testing.T) {
 		`inference_pool_average_queue_size{name="llama"}`:                 "2.5",
 		`inference_pool_average_kv_cache_utilization{name="llama"}`:       "0.25",
 		`inlet_companion_average_running_requests{pool="llama"}`:          "15",
+		`inlet_companion_waiting_requests{pool="llama"}`:                  "5",
+		`inlet_companion_running_requests{pool="llama"}`:                  "30",
+		`inlet_companion_models`:                                          "2",
+		`inlet_companion_model_ready_replicas{model="sql"}`:               "2",
+		`inlet_companion_model_waiting_requests{model="llama"}`:           "5",
+		`inlet_companion_model_running_requests{model="sql"}`:             "30",
+		`inlet_companion_model_average_kv_cache_utilization{model="sql"}`: "0.25",
 		`inlet_companion_pollers`:                                         "2",
 		`inlet_companion_scrapes_total{pool="llama",result="failed"}`:     "0",
 		`inlet_companion_scrapes_total{pool="llama",result="incomplete"}`: "0",
-		`inlet_companion_endpoint_files_total{result="loaded"}`:           "2",
-		`inlet_companion_endpoint_files_total{result="failed"}`:           "0",
+		`inlet_companion_endpoint_lists_total{result="loaded"}`:           "2",
+		`inlet_companion_endpoint_lists_total{result="failed"}`:           "0",
 		`inlet_companion_workers`:                                         "1",
 		`inlet_companion_open_calls`:                                      "0",
 	} {
 		require.Equal(t, want, values[name], name)
 	}
 	require.NotEqual(t, "0", values[`inlet_companion_scrapes_total{pool="llama",result="ok"}`])
+	require.NotContains(t, values, `inlet_companion_waiting_requests{pool="empty"}`)
 	require.NotContains(t, values, `inference_pool_average_queue_size{name="empty"}`, "a pool that says nothing is not idle")
 	for family := range strings.SplitSeq(text, "# HELP ") {
 		if family != "" {
 			require.Contains(t, family, "\n# TYPE "+strings.Fields(family)[0]+" ")
 		}
 	}
+}
+
+// A model counts each replica once, whatever pools it is in, and says nothing about load that it does not know.
+func TestModelLoads(t *testing.T) {
+	fresh, old := endpoint.Gauges{Known: true, Waiting: 1, Running: 2, KVUse: 0.5}, endpoint.Gauges{Known: true, Age: time.Minute, Waiting: 99}
+	llama := &endpoint.Models{Names: []string{"llama"}}
+	both := &endpoint.Models{Names: []string{"llama"}, Adapters: []endpoint.Adapter{{Name: "sql", Parent: "llama"}}}
+	a := endpoint.Endpoint{Address: "a", Ready: true, Gauges: fresh, Models: both}
+	got := modelLoads([]endpoint.Pool{
+		{Name: "x", Endpoints: []endpoint.Endpoint{a, {Address: "b", Gauges: old, Models: llama}}},
+		{Name: "y", Endpoints: []endpoint.Endpoint{a, {Address: "c", Ready: true, Gauges: fresh}}},
+	}, time.Second)
+	require.Equal(t, map[string]*load{
+		"llama": {replicas: 2, ready: 1, fresh: 1, waiting: 1, running: 2, kv: 0.5},
+		"sql":   {replicas: 1, ready: 1, fresh: 1, waiting: 1, running: 2, kv: 0.5},
+	}, got)
+}
+
+// A fixed list, a custom engine, and EDS served: the replicas of a pool that no file names.
+func TestStaticPoolAndServedEDS(t *testing.T) {
+	a := newReplica(t)
+	file := filepath.Join(t.TempDir(), "companion.yaml")
+	require.NoError(t, os.WriteFile(file, fmt.Appendf(nil, `
+serve: {xds: "127.0.0.1:0"}
+pools:
+- name: own
+  static: [%q]
+  engine: custom
+  metrics: {waiting: "vllm:num_requests_waiting{engine=0}"}
+  cluster: inlet-own
+`, a.address()), 0o600))
+	out, _, err := execute(t.Context(), "--config", file, "--check")
+	require.NoError(t, err)
+	require.Equal(t, "pool own: static, 1 endpoints\n", out)
+
+	a.waiting.Store(4)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	read, write := io.Pipe()
+	cmd := command()
+	cmd.SetOut(write)
+	cmd.SetErr(io.Discard)
+	cmd.SetArgs([]string{"--config", file, "--listen", "127.0.0.1:0"})
+	done := make(chan error, 1)
+	go func() { done <- cmd.ExecuteContext(ctx) }()
+	lines := bufio.NewReader(read)
+	address := func(before string) string {
+		line, err := lines.ReadString('\n')
+		require.NoError(t, err)
+		address, ok := strings.CutPrefix(strings.TrimSpace(line), before)
+		require.True(t, ok, line)
+		return address
+	}
+	c := &companion{t: t, url: "http://" + address("companion listening on ")}
+	conn, err := grpc.NewClient("passthrough:///"+address("companion serving EDS on "), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(t, err)
+	defer conn.Close()
+	stream, err := endpointgrpc.NewEndpointDiscoveryServiceClient(conn).StreamEndpoints(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, stream.Send(&discoveryv3.DiscoveryRequest{ResourceNames: []string{"inlet-own"}}))
+	answer, err := stream.Recv()
+	require.NoError(t, err)
+	require.Len(t, answer.Resources, 1)
+	c.until("gauges", func(s *endpoint.Snapshot) bool { return only(s, "own", a).Gauges.Waiting == 4 })
+	cancel()
+	require.NoError(t, <-done)
+	_, err = stream.Recv()
+	require.Error(t, err, "the stream ended with the companion")
 }
 
 // A shutdown answers the proxies that wait, and does not take long.
@@ -261,7 +345,7 @@ func TestShutdownWithOpenCalls(t *testing.T) {
 					calls <- resp.StatusCode
 					return
 				}
-				have, _ = endpoint.Decode(body)
+				have, _ = endpoint.Apply(have, body)
 			}
 		}()
 	}

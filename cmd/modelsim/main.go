@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/inlet-proxy/inlet/cmd/modelsim/engine"
 	"github.com/inlet-proxy/inlet/cmd/modelsim/sim"
 )
 
@@ -25,13 +26,13 @@ func main() {
 }
 
 func command() *cobra.Command {
-	cfg := sim.Config{Timing: sim.DefaultTiming}
+	cfg := sim.Config{Timing: engine.Default, Dialect: sim.VLLM}
 	var listen, fault, logLevel, logFormat string
 	var drain time.Duration
 
 	cmd := &cobra.Command{
 		Use:   "modelsim",
-		Short: "A simulated vLLM replica: OpenAI API, vLLM metrics, plausible timing, faults on demand",
+		Short: "A simulated model server: OpenAI and Anthropic APIs, vLLM's metrics or its kin's, plausible timing, faults on demand",
 		Example: `  modelsim --listen 127.0.0.1:8000 --name a1 --model llama-3-8b --lora llama-sql
   modelsim --listen 127.0.0.1:0 --speed 0                                  # any port, no delays
   curl -d 'status=503,delay=200ms' http://127.0.0.1:8000/admin/fault       # break the replica
@@ -45,7 +46,7 @@ func command() *cobra.Command {
 			}
 			cfg.Logger = logger
 			// In sim.Config 0 means the default; who writes 0 on a command line means 0.
-			for _, name := range []string{"max-loras", "max-num-seqs", "kv-blocks", "block-size", "max-body"} {
+			for _, name := range []string{"max-loras", "engines", "max-num-seqs", "max-num-batched-tokens", "kv-blocks", "block-size", "max-body"} {
 				if cmd.Flag(name).Value.String() == "0" {
 					return fmt.Errorf("--%s must be at least 1", name)
 				}
@@ -70,24 +71,42 @@ func command() *cobra.Command {
 	f.StringVar(&cfg.Name, "name", "modelsim", "the replica's name, told in x-modelsim-replica")
 	f.StringArrayVar(&cfg.Models, "model", []string{sim.DefaultModel}, "name of the served model; repeat for further names of the same one")
 	f.StringArrayVar(&cfg.LoRAs, "lora", nil, "name of a LoRA adapter; repeatable")
-	f.IntVar(&cfg.MaxLoRAs, "max-loras", 1, "max_lora as the metrics tell it")
+	f.IntVar(&cfg.MaxLoRAs, "max-loras", 1, "LoRA adapters that have a slot at once; requests under others wait")
 	f.BoolVar(&cfg.StrictModels, "strict-models", false, "refuse other models with 404, as vLLM does")
 	f.IntVar(&cfg.MaxModelLen, "max-model-len", 0, "longest prompt plus answer in tokens (default: what the KV cache holds)")
-	f.IntVar(&cfg.MaxNumSeqs, "max-num-seqs", 256, "requests that run at once; the others wait")
-	f.IntVar(&cfg.KVBlocks, "kv-blocks", sim.DefaultKVBlocks, "size of the KV cache in blocks")
+	f.IntVar(&cfg.Engines, "engines", 1, "data-parallel engines, each with its own KV cache, limits and metrics")
+	f.IntVar(&cfg.MaxNumSeqs, "max-num-seqs", 256, "requests that one engine runs at once; the others wait")
+	f.IntVar(&cfg.MaxNumBatchedTokens, "max-num-batched-tokens", 8192, "tokens that one step computes at most; longer prompts come in chunks")
+	f.IntVar(&cfg.KVBlocks, "kv-blocks", engine.DefaultBlocks, "size of one engine's KV cache in blocks")
 	f.IntVar(&cfg.BlockSize, "block-size", 16, "tokens per KV block")
 	f.Int64Var(&cfg.MaxBody, "max-body", 64<<20, "longest request body in bytes")
 	f.BoolVar(&cfg.Echo, "echo", false, "answer with the text of the last message instead of filler words")
 	f.Float64Var(&cfg.Speed, "speed", 1, "how many times faster than real time; 0 is without delays")
-	f.DurationVar(&cfg.Timing.Overhead, "overhead", cfg.Timing.Overhead, "time that every request pays before its first token")
+	f.DurationVar(&cfg.Timing.Overhead, "overhead", cfg.Timing.Overhead, "time that every request pays before the scheduler sees it")
 	f.Float64Var(&cfg.Timing.PrefillRate, "prefill-rate", cfg.Timing.PrefillRate, "uncached prompt tokens per second")
-	f.DurationVar(&cfg.Timing.TokenTime, "token-time", cfg.Timing.TokenTime, "time per output token of a single request")
-	f.DurationVar(&cfg.Timing.TokenTimePerSeq, "token-time-per-seq", cfg.Timing.TokenTimePerSeq, "time per output token that each further running request adds")
+	f.DurationVar(&cfg.Timing.TokenTime, "token-time", cfg.Timing.TokenTime, "shortest step: time per output token of a single request")
+	f.DurationVar(&cfg.Timing.TokenTimePerSeq, "token-time-per-seq", cfg.Timing.TokenTimePerSeq, "time that each further request in a step adds to it")
+	f.DurationVar(&cfg.Timing.ContextTime, "context-time", cfg.Timing.ContextTime, "time per output token that every 1,000 tokens of context add")
+	f.DurationVar(&cfg.Timing.LoRALoad, "lora-load", cfg.Timing.LoRALoad, "time to load a LoRA adapter into its slot")
+	f.StringVar((*string)(&cfg.Dialect), "dialect", string(cfg.Dialect), "whose metrics to show: "+dialects())
+	f.BoolVar(&cfg.OldKVName, "old-kv-name", false, "dialect vllm: the KV cache under its names of old (vllm:gpu_cache_usage_perc)")
 	f.StringVar(&fault, "fault", "", "fault to start with, as POST /admin/fault takes it")
 	f.DurationVar(&drain, "drain", 30*time.Second, "how long requests in flight may take to finish after SIGINT or SIGTERM")
 	f.StringVar(&logLevel, "log-level", "info", "debug (one line per request), info, warn or error")
 	f.StringVar(&logFormat, "log-format", "text", "text or json, to stderr")
 	return cmd
+}
+
+// dialects are the words for --dialect.
+func dialects() string {
+	words := ""
+	for i, d := range sim.Dialects {
+		if i > 0 {
+			words += ", "
+		}
+		words += string(d)
+	}
+	return words
 }
 
 // serve runs until ctx ends, then drains. The line on stdout is for whoever started the process with port 0.

@@ -48,7 +48,7 @@ func TestDrainLimit(t *testing.T) {
 	defer stop()
 	stdout, stdoutWriter := io.Pipe()
 	cmd := command()
-	cmd.SetArgs([]string{"--listen", "127.0.0.1:0", "--token-time", "1h", "--drain", "1ms"})
+	cmd.SetArgs([]string{"--listen", "127.0.0.1:0", "--context-time", "1h", "--drain", "1ms"})
 	cmd.SetOut(stdoutWriter)
 	cmd.SetErr(io.Discard)
 	ended := make(chan error, 1)
@@ -56,7 +56,7 @@ func TestDrainLimit(t *testing.T) {
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	require.NoError(t, err)
 
-	res, err := http.Post("http://"+strings.Fields(line)[4]+"/v1/completions", "application/json", strings.NewReader(`{"prompt":"x","stream":true}`))
+	res, err := http.Post("http://"+strings.Fields(line)[4]+"/v1/completions", "application/json", strings.NewReader(`{"prompt":"`+strings.Repeat("x", 4000)+`","stream":true}`))
 	require.NoError(t, err)
 	defer res.Body.Close()
 	stop()
@@ -69,6 +69,8 @@ func TestFlagsRefused(t *testing.T) {
 	for args, want := range map[string]string{
 		"--speed -1":         "speed is -1, must be 0 or more",
 		"--kv-blocks 0":      "--kv-blocks must be at least 1",
+		"--engines 0":        "--engines must be at least 1",
+		"--dialect tgi":      `dialect "tgi" is none of [vllm sglang trtllm triton jetstream]`,
 		"--log-level loud":   `log level: slog: level string "loud": unknown name`,
 		"--log-format xml":   `log format "xml": must be text or json`,
 		"--fault explode":    `fault "explode": unknown fault`,

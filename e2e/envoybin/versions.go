@@ -28,10 +28,15 @@ var wheels = map[string]map[string]wheel{
 		"linux/arm64":  {"manylinux_2_31_aarch64", "2c624b8623c132e05f6f615f2e34b34fcdd1fdd0aaef065b3af55697178d2a50"},
 		"darwin/arm64": {"macosx_15_0_arm64", "6934b8d3109c03bf60c81a6a3085033e5168f66fac105b4899a3b0516ecae900"},
 	},
-	"1.38.3": {
+	"1.38.3": { // built without a wasm runtime (linux/amd64): for modules only
 		"linux/amd64":  {"manylinux_2_31_x86_64", "4a8fa981eac59809147c0ca4fc17ad5b066c16c2499e75d992fe5129e07a34fa"},
 		"linux/arm64":  {"manylinux_2_31_aarch64", "f94e4feef98323f4f56aff8859d8d108df59b38cc92f63043f8cb182ab0dcd42"},
 		"darwin/arm64": {"macosx_15_0_arm64", "b88faee9b672f65b9d11fb5842d8fc3b8b3b0ae66cfae2a264e21f0906c58eb6"},
+	},
+	"1.38.2": {
+		"linux/amd64":  {"manylinux_2_31_x86_64", "c1e2e293364686e3ee79b32f9743bb1f7fd40c196945cb9062fbb25655d35188"},
+		"linux/arm64":  {"manylinux_2_31_aarch64", "8b1b1bea393578e886a26350e3ab8738a066372869e82f54be464f4a914c9df4"},
+		"darwin/arm64": {"macosx_15_0_arm64", "68b245187023786a4c74be3f57c494442482512bd2449e299ef170c5816db17b"},
 	},
 	"1.36.4": {
 		"linux/amd64":  {"manylinux_2_31_x86_64", "86dfc14ae7fad32de3b3ace54fbd400187c3b4fd6731781ff5bc633fa133f3f9"},

@@ -17,11 +17,12 @@ const SnapshotPath = "/v1/snapshot"
 // have is what the proxy has, nil if nothing; worker is its unique id. The companion answers at once if it has another version (or is
 // another process than the one before), else when one comes, at the latest after wait:
 //
-//	200  the snapshot in the wire form, Content-Type as [ContentType]
+//	200  the snapshot in the wire form, whole or as a delta to what the proxy has, Content-Type as [ContentType]
 //	304  nothing changed within wait
 //	503  the companion itself does not know yet (it has just started)
 //
-// In each case but the first, and if there is no answer at all, the proxy goes on with what it has.
+// In each case but the first, and if there is no answer at all, the proxy goes on with what it has. A proxy that cannot apply a delta asks
+// again without since: then the answer is whole.
 func Path(have *Snapshot, worker string, wait time.Duration) string {
 	var b strings.Builder
 	b.WriteString(SnapshotPath)

@@ -14,28 +14,46 @@ import (
 //	section:  type (u16), length (u32), that many bytes
 //
 // A section of an unknown type is skipped, so a newer companion can say more to an older proxy: a new fact is a new section and never a
-// change of one below. Sections stand in ascending order of type, each at most once. The two of today are both required:
+// change of one below. Sections stand in ascending order of type, each at most once. A whole snapshot has a head and pools, and what is
+// known of the others; a delta has a head, a base and changes:
 //
 //	1 head:  source (u64), version (u64), taken (i64, nanoseconds since 1970)
 //	2 pools: number of pools, number of endpoints in all of them, then per pool:
 //	           name, number of endpoints, then per endpoint:
 //	             address, flags (u8: 1 ready, 2 gauges known), then if known:
 //	               age in microseconds, waiting, running, KV use in steps of 1/65535 (u16)
+//	16 models: names, number of sets, then per set:
+//	             number of models, each as a name; number of adapters, each as a name and its parent's (1 more than the name, 0: none);
+//	           then per endpoint: 1 more than the number of its set, 0: not told
+//	17 LoRA:   names, number of endpoints that tell, number of names that they tell, then per endpoint:
+//	             1 more than max, 0: not told; then if told: number of running adapters, each as a name; the same of waiting ones
+//	18 cache:  per endpoint: tokens in a block, blocks
+//	32 base:   version (u64, of the same source)
+//	33 changes: names, number of endpoints that tell LoRA anew, number of names that they tell, number of changes, then per change:
+//	             how many endpoints lie between it and the one before, flags (u8: 1 ready, 2 gauges known, 4 LoRA is told anew),
+//	             if known: the same as in pools; if LoRA is told anew: the same as in LoRA
 //
-// where numbers without a type are uvarints, and a string is its length (uvarint) and its bytes. A later section can name an endpoint by
-// its position in the pools section.
+// where numbers without a type are uvarints, and a string is its length (uvarint) and its bytes. "Per endpoint" is in the order of the
+// pools section. "Names" is their number and each as a string; "a name" is then the position in it.
 const (
 	magic  = "inlt"
 	format = 1
 
-	sectionHead  = 1
-	sectionPools = 2
+	sectionHead    = 1
+	sectionPools   = 2
+	sectionModels  = 16
+	sectionLoRA    = 17
+	sectionCache   = 18
+	sectionBase    = 32
+	sectionChanges = 33
 
 	flagReady = 1
 	flagKnown = 2
+	flagLoRA  = 4
 
 	sectionHeader = 2 + 4
 	headSize      = 8 + 8 + 8
+	baseSize      = 8
 	minPool       = 1 + 1 + 1 // bytes of the smallest pool: a name of one byte and no endpoints
 	minEndpoint   = 1 + 1 + 1 // bytes of the smallest endpoint: an address of one byte, flags
 )
@@ -43,29 +61,41 @@ const (
 // ContentType is the media type of the wire form.
 const ContentType = "application/vnd.inlet.snapshot"
 
-// ErrMalformed is wrapped by every error of Decode.
-var ErrMalformed = errors.New("malformed snapshot")
+var (
+	// ErrMalformed is wrapped by the errors about bytes that no Append wrote.
+	ErrMalformed = errors.New("malformed snapshot")
+	// ErrBase says that a delta is not to the snapshot at hand.
+	ErrBase = errors.New("a delta to another snapshot")
+)
 
 // Append appends the wire form of the snapshot to dst. Negative gauges count as 0, a KVUse outside of 0..1 as the nearer bound.
 func Append(dst []byte, s *Snapshot) []byte {
+	dst = appendHead(dst, s)
+	dst, start := openSection(dst, sectionPools)
+	dst = closeSection(appendPools(dst, s.Pools), start)
+	return appendFacts(dst, s.Pools)
+}
+
+func appendHead(dst []byte, s *Snapshot) []byte {
 	dst = append(dst, magic...)
 	dst = append(dst, format)
-
-	dst = appendSectionHeader(dst, sectionHead, headSize)
+	dst, start := openSection(dst, sectionHead)
 	dst = binary.LittleEndian.AppendUint64(dst, s.Source)
 	dst = binary.LittleEndian.AppendUint64(dst, s.Version)
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.Taken.UnixNano()))
-
-	dst = appendSectionHeader(dst, sectionPools, 0)
-	start := len(dst)
-	dst = appendPools(dst, s.Pools)
-	binary.LittleEndian.PutUint32(dst[start-4:], uint32(len(dst)-start))
-	return dst
+	return closeSection(dst, start)
 }
 
-func appendSectionHeader(dst []byte, kind uint16, length uint32) []byte {
+// openSection begins a section whose length closeSection fills in.
+func openSection(dst []byte, kind uint16) (section []byte, start int) {
 	dst = binary.LittleEndian.AppendUint16(dst, kind)
-	return binary.LittleEndian.AppendUint32(dst, length)
+	dst = binary.LittleEndian.AppendUint32(dst, 0)
+	return dst, len(dst)
+}
+
+func closeSection(dst []byte, start int) []byte {
+	binary.LittleEndian.PutUint32(dst[start-4:], uint32(len(dst)-start))
+	return dst
 }
 
 func appendPools(dst []byte, pools []Pool) []byte {
@@ -86,8 +116,11 @@ func appendPools(dst []byte, pools []Pool) []byte {
 }
 
 func appendEndpoint(dst []byte, e *Endpoint) []byte {
-	dst = appendString(dst, e.Address)
-	var flags byte
+	return appendState(appendString(dst, e.Address), e, 0)
+}
+
+// appendState appends what changes all the time.
+func appendState(dst []byte, e *Endpoint, flags byte) []byte {
 	if e.Ready {
 		flags |= flagReady
 	}
@@ -117,17 +150,24 @@ func appendString(dst []byte, s string) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
 }
 
-// Decode reads the wire form. Every truncation, every length that is not true, every number out of its range is an error that wraps
-// ErrMalformed; b is not kept. It allocates the snapshot, its pools, one slice of endpoints and one string that all names lie in.
-func Decode(b []byte) (*Snapshot, error) {
+// Decode reads a whole snapshot: it is Apply to nothing. It allocates the snapshot, its pools, one slice of endpoints and one string that
+// all their names lie in, and a few things more if there are models or adapters.
+func Decode(b []byte) (*Snapshot, error) { return Apply(nil, b) }
+
+// Apply reads the wire form, whole or a delta to have, and returns the new snapshot; have, which may be nil, stays as it is, and b is not
+// kept. A delta to another snapshot is ErrBase: ask for a whole one. Every truncation, every length that is not true, every number out of
+// its range is an error that wraps ErrMalformed.
+//
+// After a delta the endpoints keep their Load. Gauges that it does not name have aged by the time between the two.
+func Apply(have *Snapshot, b []byte) (*Snapshot, error) {
 	if len(b) < len(magic)+1 || string(b[:len(magic)]) != magic {
 		return nil, fmt.Errorf("%w: does not begin with %q", ErrMalformed, magic)
 	}
 	if f := b[len(magic)]; f != format {
 		return nil, fmt.Errorf("%w: format %d, this build reads %d", ErrMalformed, f, format)
 	}
-	s := new(Snapshot)
-	last, seen := -1, 0
+	d := decoder{snapshot: new(Snapshot), have: have}
+	last := -1
 	for rest := b[len(magic)+1:]; len(rest) > 0; {
 		kind, body, after, err := cutSection(rest)
 		if err != nil {
@@ -137,22 +177,52 @@ func Decode(b []byte) (*Snapshot, error) {
 			return nil, fmt.Errorf("%w: section %d after section %d", ErrMalformed, kind, last)
 		}
 		last, rest = kind, after
-		switch kind {
-		case sectionHead:
-			err = s.decodeHead(body)
-			seen++
-		case sectionPools:
-			err = s.decodePools(body)
-			seen++
-		}
-		if err != nil {
+		if err := d.section(kind, body); err != nil {
 			return nil, err
 		}
 	}
-	if seen != 2 {
+	if !d.head || !d.listed || d.base != d.changed {
 		return nil, fmt.Errorf("%w: a required section is missing", ErrMalformed)
 	}
-	return s, nil
+	return d.snapshot, nil
+}
+
+// decoder builds a snapshot from the sections, which come in ascending order.
+type decoder struct {
+	snapshot  *Snapshot
+	have      *Snapshot
+	endpoints []Endpoint // of all pools
+
+	head, listed, base, changed bool // what came
+}
+
+func (d *decoder) section(kind int, body []byte) error {
+	switch kind {
+	case sectionHead:
+		d.head = true
+		return d.snapshot.decodeHead(body)
+	case sectionPools:
+		d.listed = true
+		return d.decodePools(body)
+	case sectionModels, sectionLoRA, sectionCache:
+		if !d.listed {
+			return fmt.Errorf("%w: section %d without pools", ErrMalformed, kind)
+		}
+		return d.decodeFacts(kind, body)
+	case sectionBase:
+		if !d.head || d.listed {
+			return fmt.Errorf("%w: a base with pools or without head", ErrMalformed)
+		}
+		d.base, d.listed = true, true
+		return d.decodeBase(body)
+	case sectionChanges:
+		if !d.base {
+			return fmt.Errorf("%w: changes without a base", ErrMalformed)
+		}
+		d.changed = true
+		return d.decodeChanges(body)
+	}
+	return nil
 }
 
 func cutSection(b []byte) (kind int, body, rest []byte, err error) {
@@ -267,12 +337,25 @@ func (r *reader) uint16() uint16 {
 	return uint16(r.text[r.at-2]) | uint16(r.text[r.at-1])<<8
 }
 
-func (s *Snapshot) decodePools(b []byte) error {
+// done returns the error of a section that should be read to its end.
+func (r *reader) done(section string) error {
+	if r.bad == "" && r.left() > 0 {
+		r.fail("more than was announced, or less")
+	}
+	if r.bad != "" {
+		return fmt.Errorf("%w: %s: %s", ErrMalformed, section, r.bad)
+	}
+	return nil
+}
+
+func (d *decoder) decodePools(b []byte) error {
+	s := d.snapshot
 	r := reader{text: string(b)}
 	pools := r.count(minPool)
 	total := r.count(minEndpoint)
 	s.Pools = make([]Pool, 0, pools)
-	endpoints := make([]Endpoint, total)
+	d.endpoints = make([]Endpoint, total)
+	endpoints := d.endpoints
 	for range pools {
 		name := r.string()
 		n := int(r.uvarint(uint64(len(endpoints))))
@@ -292,24 +375,27 @@ func (s *Snapshot) decodePools(b []byte) error {
 		s.Pools = append(s.Pools, Pool{Name: name, Endpoints: endpoints[:n:n]})
 		endpoints = endpoints[n:]
 	}
-	if r.bad == "" && (r.left() > 0 || len(endpoints) > 0) {
+	if len(endpoints) > 0 {
 		r.fail("more than was announced, or less")
 	}
-	if r.bad != "" {
-		return fmt.Errorf("%w: pools: %s", ErrMalformed, r.bad)
-	}
-	return nil
+	return r.done("pools")
 }
 
 func (r *reader) endpoint(e *Endpoint) {
 	e.Address = r.string()
-	flags := r.byte()
-	if flags&^(flagReady|flagKnown) != 0 {
+	r.state(e, 0)
+}
+
+// state reads what appendState wrote, and returns the flags. Those that are allowed beside its own are in also.
+func (r *reader) state(e *Endpoint, also byte) (flags byte) {
+	flags = r.byte()
+	if flags&^(flagReady|flagKnown|also) != 0 {
 		r.fail("unknown flags")
 	}
 	e.Ready = flags&flagReady != 0
 	if flags&flagKnown == 0 {
-		return
+		e.Gauges = Gauges{}
+		return flags
 	}
 	const maxAge = math.MaxInt64 / uint64(time.Microsecond)
 	g := &e.Gauges
@@ -318,4 +404,5 @@ func (r *reader) endpoint(e *Endpoint) {
 	g.Waiting = int(r.uvarint(math.MaxInt32))
 	g.Running = int(r.uvarint(math.MaxInt32))
 	g.KVUse = float64(r.uint16()) / math.MaxUint16
+	return flags
 }

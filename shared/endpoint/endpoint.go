@@ -1,5 +1,6 @@
-// Package endpoint is what the companion tells the proxies: which replicas each pool has, whether they are ready, and what their gauges
-// said, with the age of each. Decode and Append are the two ends of the wire; the wire call itself is described at [Path].
+// Package endpoint is what the companion tells the proxies: which replicas each pool has, whether they are ready, what their gauges
+// said, with the age of each, and what they serve. Apply and Append (or AppendDelta, for a proxy that has most of it) are the two ends of
+// the wire; the wire call itself is described at [Path].
 package endpoint
 
 import (
@@ -33,7 +34,37 @@ type Endpoint struct {
 	Address string // ip:port, an IPv6 address in brackets: as Envoy's override_host compares it
 	Ready   bool   // the companion reached it lately, and its source does not say it is unhealthy or draining
 	Gauges  Gauges
+	Cache   Cache      // the size of its KV cache
 	Load    kv.Counter // requests in flight from this Envoy; attached by the proxy, not on the wire
+
+	// Both are shared by endpoints and snapshots: they are not to be changed.
+	LoRA   *LoRA   // the adapters at work, when the gauges were read; nil: its metrics do not say
+	Models *Models // the names that it serves; nil: it was not asked yet, or does not say
+}
+
+// LoRA is what a replica's metrics say about adapters. The names are those of Models.Adapters.
+type LoRA struct {
+	Running []string // adapters with requests that it works on, sorted
+	Waiting []string // adapters with requests in its queue, sorted
+	Max     int      // that it can work on at a time
+}
+
+// Models is what a replica lists as its models.
+type Models struct {
+	Names    []string  // adapters not among them, sorted
+	Adapters []Adapter // the LoRA adapters that are loaded, sorted by name
+}
+
+// Adapter is a LoRA adapter that requests can ask for by its name.
+type Adapter struct {
+	Name   string
+	Parent string // the model that it is made for, "" if that is not said
+}
+
+// Cache is the size of a replica's KV cache, all its engines together; zero: it does not say.
+type Cache struct {
+	BlockTokens int32 // tokens in a block
+	Blocks      int32 // blocks that there are, used or not
 }
 
 // Gauges is what a replica's metrics said when they were last read.
@@ -59,12 +90,14 @@ func (s *Snapshot) Pool(name string) *Pool {
 	return nil
 }
 
-// Attach sets the Load of every endpoint to the counter of its address: a replica that is in two pools has one.
+// Attach sets the Load of every endpoint that has none to the counter of its address: a replica that is in two pools has one.
 func (s *Snapshot) Attach(c kv.Counters) {
 	for i := range s.Pools {
 		endpoints := s.Pools[i].Endpoints
 		for j := range endpoints {
-			endpoints[j].Load = c.Open(endpoints[j].Address)
+			if endpoints[j].Load == nil { // others have it from the snapshot before
+				endpoints[j].Load = c.Open(endpoints[j].Address)
+			}
 		}
 	}
 }

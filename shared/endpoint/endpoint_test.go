@@ -2,6 +2,7 @@ package endpoint_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"net/url"
@@ -37,6 +38,21 @@ func twoPools() *endpoint.Snapshot {
 	}
 }
 
+// talkative is twoPools where some endpoints tell what they serve.
+func talkative() *endpoint.Snapshot {
+	s := twoPools()
+	llama := s.Pools[1].Endpoints
+	llama[0].Models = &endpoint.Models{
+		Names: []string{"llama", "llama-3-8b"}, Adapters: []endpoint.Adapter{{Name: "law", Parent: "llama-3-8b"}, {Name: "sql"}},
+	}
+	llama[0].LoRA = &endpoint.LoRA{Running: []string{"law"}, Waiting: []string{"law", "sql"}, Max: 4}
+	llama[0].Cache = endpoint.Cache{BlockTokens: 16, Blocks: 27876}
+	llama[1].Models = &endpoint.Models{} // it serves nothing yet
+	llama[2].Models = llama[0].Models
+	llama[2].LoRA = &endpoint.LoRA{}
+	return s
+}
+
 // replicas is a snapshot of n replicas with busy gauges.
 func replicas(n int) *endpoint.Snapshot {
 	s := &endpoint.Snapshot{Source: math.MaxUint64, Version: 1 << 40, Taken: taken, Pools: []endpoint.Pool{{Name: "llama"}}}
@@ -55,6 +71,7 @@ func TestRoundTrip(t *testing.T) {
 	for name, s := range map[string]*endpoint.Snapshot{
 		"nothing":   {Taken: taken},
 		"two pools": twoPools(),
+		"talkative": talkative(),
 		"sleeping":  {Source: 1, Version: 2, Taken: time.Unix(0, 0), Pools: []endpoint.Pool{{Name: "p", Endpoints: []endpoint.Endpoint{{Address: "1.1.1.1:1"}}}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -96,12 +113,38 @@ func anySnapshot(t *rapid.T) *endpoint.Snapshot {
 					KVUse: rapid.Float64Range(0, 1).Draw(t, "kv"),
 				}
 			}
+			anyFacts(t, &e)
 			p.Endpoints = append(p.Endpoints, e)
 		}
 		s.Pools = append(s.Pools, p)
 	}
 	s.Sort()
 	return s
+}
+
+func anyFacts(t *rapid.T, e *endpoint.Endpoint) {
+	name := rapid.SampledFrom([]string{"a", "b", "c", "d", "a longer name"})
+	if rapid.Bool().Draw(t, "models") {
+		e.Models = &endpoint.Models{Names: rapid.SliceOfN(name, 0, 3).Draw(t, "models")}
+		for _, n := range rapid.SliceOfN(name, 0, 3).Draw(t, "adapters") {
+			e.Models.Adapters = append(e.Models.Adapters, endpoint.Adapter{Name: n, Parent: rapid.SampledFrom([]string{"", "a", "e"}).Draw(t, "parent")})
+		}
+	}
+	e.LoRA = anyLoRA(t)
+	if rapid.Bool().Draw(t, "cache") {
+		e.Cache = endpoint.Cache{BlockTokens: rapid.Int32Min(0).Draw(t, "tokens"), Blocks: rapid.Int32Min(0).Draw(t, "blocks")}
+	}
+}
+
+func anyLoRA(t *rapid.T) *endpoint.LoRA {
+	if rapid.Bool().Draw(t, "no LoRA") {
+		return nil
+	}
+	name := rapid.SampledFrom([]string{"a", "b", "c", "d", "a longer name"})
+	return &endpoint.LoRA{
+		Running: rapid.SliceOfN(name, 0, 4).Draw(t, "running"), Waiting: rapid.SliceOfN(name, 0, 4).Draw(t, "waiting"),
+		Max: int(rapid.Int32Range(0, math.MaxInt32-1).Draw(t, "max")),
+	}
 }
 
 func TestGaugesOutOfRangeAreClamped(t *testing.T) {
@@ -136,6 +179,7 @@ func wire(sections ...[]byte) []byte {
 var (
 	head  = section(1, make([]byte, 24)...)
 	empty = section(2, 0, 0)
+	one   = section(2, 1, 1, 1, 'p', 1, 1, 'x', 0)
 )
 
 // A newer companion may say more: sections that this build does not know are skipped.
@@ -143,6 +187,19 @@ func TestUnknownSectionsAreSkipped(t *testing.T) {
 	got, err := endpoint.Decode(wire(section(0, 1, 2, 3), head, empty, section(3, 9, 9), section(65535)))
 	require.NoError(t, err)
 	require.Empty(t, got.Pools)
+}
+
+// An older proxy knows head and pools alone and skips the rest: it gets what it always got.
+func TestTheFirstSectionsAreAsEver(t *testing.T) {
+	old := []byte("inlt\x01")
+	for rest := endpoint.Append(nil, talkative())[len(old):]; len(rest) > 0; {
+		size := 6 + int(binary.LittleEndian.Uint32(rest[2:]))
+		if kind := binary.LittleEndian.Uint16(rest); kind <= 2 {
+			old = append(old, rest[:size]...)
+		}
+		rest = rest[size:]
+	}
+	require.Equal(t, endpoint.Append(nil, twoPools()), old)
 }
 
 var malformed = map[string]struct {
@@ -162,6 +219,23 @@ var malformed = map[string]struct {
 	"sections out of order":    {wire(empty, head), "malformed snapshot: section 1 after section 2"},
 	"a short head":             {wire(section(1, 1, 2, 3), empty), "malformed snapshot: a head of 3 bytes"},
 	"a long head":              {wire(section(1, make([]byte, 25)...), empty), "malformed snapshot: a head of 25 bytes"},
+	"models before pools":      {wire(head, section(16, 0, 0)), "malformed snapshot: section 16 without pools"},
+	"pools and a base":         {wire(head, empty, section(32, make([]byte, 8)...)), "malformed snapshot: a base with pools or without head"},
+	"a base without head":      {wire(section(32, make([]byte, 8)...)), "malformed snapshot: a base with pools or without head"},
+	"changes without base":     {wire(head, empty, section(33, 0, 0, 0, 0)), "malformed snapshot: changes without a base"},
+	"a base of 7 bytes":        {wire(head, section(32, make([]byte, 7)...)), "malformed snapshot: a base of 7 bytes"},
+	"models without sets":      {wire(head, one, section(16, 0)), "malformed snapshot: models: cut off"},
+	"a set that is not there":  {wire(head, one, section(16, 0, 0, 1)), "malformed snapshot: models: a number is out of range"},
+	"a name that is not there": {wire(head, one, section(16, 1, 1, 'm', 1, 1, 1, 0, 1)), "malformed snapshot: models: there is no such name"},
+	"a parent not there":       {wire(head, one, section(16, 1, 1, 'm', 1, 0, 1, 0, 2, 1)), "malformed snapshot: models: a number is out of range"},
+	"more sets than bytes":     {wire(head, one, section(16, 0, 9, 0)), "malformed snapshot: models: a count is larger than what follows"},
+	"bytes after the models":   {wire(head, one, section(16, 0, 0, 0, 0)), "malformed snapshot: models: more than was announced, or less"},
+	"more LoRA than announced": {wire(head, one, section(17, 0, 0, 0, 1, 0, 0)), "malformed snapshot: LoRA: more than was announced, or less"},
+	"less LoRA than announced": {wire(head, one, section(17, 0, 0, 1, 0)), "malformed snapshot: LoRA: more than was announced, or less"},
+	"LoRA names not announced": {wire(head, one, section(17, 1, 1, 'm', 1, 0, 1, 1, 0, 0)), "malformed snapshot: LoRA: a number is out of range"},
+	"LoRA cut off":             {wire(head, one, section(17, 0, 0, 0)), "malformed snapshot: LoRA: cut off"},
+	"cache cut off":            {wire(head, one, section(18, 16)), "malformed snapshot: cache: cut off"},
+	"bytes after the cache":    {wire(head, one, section(18, 16, 1, 1)), "malformed snapshot: cache: more than was announced, or less"},
 	"pools without counts":     {wire(head, section(2)), "malformed snapshot: pools: cut off"},
 	"more pools than bytes":    {wire(head, section(2, 1, 0)), "malformed snapshot: pools: a count is larger than what follows"},
 	"more endpoints":           {wire(head, section(2, 0, 1)), "malformed snapshot: pools: a count is larger than what follows"},
@@ -194,8 +268,16 @@ func TestMalformed(t *testing.T) {
 
 // No prefix of a snapshot is a snapshot.
 func TestEveryTruncationIsAnError(t *testing.T) {
-	whole := endpoint.Append(nil, twoPools())
+	whole := endpoint.Append(nil, talkative())
+	sections := map[int]bool{}
+	for n := 5; n < len(whole); n += 6 + int(binary.LittleEndian.Uint32(whole[n+2:])) {
+		sections[n] = true
+	}
+	require.Len(t, sections, 5)
 	for n := range whole {
+		if sections[n] {
+			continue // cut between two sections: it tells less, or nothing
+		}
 		_, err := endpoint.Decode(whole[:n])
 		require.ErrorIs(t, err, endpoint.ErrMalformed, "cut at %d of %d", n, len(whole))
 	}
@@ -206,12 +288,13 @@ func FuzzDecode(f *testing.F) {
 		f.Add(c.wire)
 	}
 	f.Add(endpoint.Append(nil, twoPools()))
+	f.Add(endpoint.Append(nil, talkative()))
 	f.Add(endpoint.Append(nil, replicas(20)))
 	f.Add(wire(section(0, 1, 2, 3), head, empty, section(3, 9, 9)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := endpoint.Decode(b)
 		if err != nil {
-			require.ErrorIs(t, err, endpoint.ErrMalformed)
+			require.True(t, errors.Is(err, endpoint.ErrMalformed) || errors.Is(err, endpoint.ErrBase), "%v", err)
 			return
 		}
 		again, err := endpoint.Decode(endpoint.Append(nil, s))
@@ -357,12 +440,17 @@ func BenchmarkAppend1000(b *testing.B) {
 }
 
 func BenchmarkDecode1000(b *testing.B) {
-	wire := endpoint.Append(nil, replicas(1000))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := endpoint.Decode(wire); err != nil {
-			b.Fatal(err)
-		}
+	for name, s := range map[string]*endpoint.Snapshot{"gauges": replicas(1000), "everything": adapted(replicas(1000))} {
+		b.Run(name, func(b *testing.B) {
+			wire := endpoint.Append(nil, s)
+			b.ReportAllocs()
+			b.ReportMetric(float64(len(wire))/1000, "bytes/replica")
+			for b.Loop() {
+				if _, err := endpoint.Decode(wire); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

@@ -52,7 +52,20 @@ func TestParse(t *testing.T) {
 		"json":            {`{"versionInfo":"v1","resources":[{"@type":"type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment","clusterName":"llama","endpoints":[{"lbEndpoints":[{"endpoint":{"address":{"socketAddress":{"address":"10.0.0.1","portValue":8000}}}}]}]}]}`, usable("10.0.0.1:8000")},
 		"json with tabs":  {"{\n\t\"resources\": [{\n\t\t\"@type\": \"type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment\"}]\n}", nil},
 		"localities":      {"resources:\n" + one + "  endpoints:\n  - locality: {zone: a}\n    lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 1}}}}]\n  - priority: 1\n    lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.2, port_value: 2}}}}]\n", usable("10.0.0.1:1", "10.0.0.2:2")},
-		"unhealthy hosts": {"resources:\n" + one + "  endpoints:\n  - lb_endpoints:\n" + withHealth("UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"), []discover.Endpoint{{"10.0.0.0:1", true}, {"10.0.0.1:1", true}, {"10.0.0.2:1", false}, {"10.0.0.3:1", false}, {"10.0.0.4:1", false}, {"10.0.0.5:1", true}}},
+		"unhealthy hosts": {"resources:\n" + one + "  endpoints:\n  - lb_endpoints:\n" + withHealth("UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"), []discover.Endpoint{{Address: "10.0.0.0:1", Usable: true}, {Address: "10.0.0.1:1", Usable: true}, {Address: "10.0.0.2:1", Usable: false}, {Address: "10.0.0.3:1", Usable: false}, {Address: "10.0.0.4:1", Usable: false}, {Address: "10.0.0.5:1", Usable: true}}},
+		"engines": {
+			"resources:\n" + one + "  endpoints:\n  - lb_endpoints:\n" +
+				withMetadata(1, "envoy.lb: {stage: prod}, x: {llm-d.ai/engine-type: sglang}") +
+				withMetadata(2, "envoy.lb: {inference.networking.k8s.io/engine-type: trtllm-serve}") +
+				withMetadata(3, "a: {inference.networking.k8s.io/engine-type: vllm}, b: {llm-d.ai/engine-type: triton}") +
+				withMetadata(4, "a: {llm-d.ai/engine-type: 7}"),
+			[]discover.Endpoint{
+				{Address: "10.0.0.1:1", Usable: true, Engine: "sglang"},
+				{Address: "10.0.0.1:2", Usable: true, Engine: "trtllm-serve"},
+				{Address: "10.0.0.1:3", Usable: true, Engine: "triton"},
+				{Address: "10.0.0.1:4", Usable: true},
+			},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := discover.Parse([]byte(c.doc))
@@ -70,6 +83,10 @@ func withHealth(states ...string) string {
 		fmt.Fprintf(&b, "    - {health_status: %s, endpoint: {address: {socket_address: {address: 10.0.0.%d, port_value: 1}}}}\n", s, i)
 	}
 	return b.String()
+}
+
+func withMetadata(port int, metadata string) string {
+	return fmt.Sprintf("    - {metadata: {filter_metadata: {%s}}, endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: %d}}}}\n", metadata, port)
 }
 
 func addresses(a *discover.Assignment) (list []string) {
@@ -124,13 +141,13 @@ func startWatch(t *testing.T, path string) *watch {
 	done := make(chan error, 1)
 	go func() {
 		done <- discover.Watch(ctx, []discover.File{{Pool: "llama", Path: path}}, slog.New(slog.NewTextHandler(w.log, nil)),
-			func(_ discover.File, a *discover.Assignment) {
+			func(_ string, a *discover.Assignment) {
 				select {
 				case w.loaded <- addresses(a):
 				case <-ctx.Done():
 				}
 			},
-			func(_ discover.File, err error) {
+			func(_ string, err error) {
 				select {
 				case w.failed <- err:
 				case <-ctx.Done():

@@ -1,5 +1,5 @@
-// Package discover finds the replicas of each pool in the file that Envoy itself reads them from, so that proxy and companion never
-// disagree about who is there.
+// Package discover finds the replicas of each pool: in the file that Envoy itself reads them from, so that proxy and companion never
+// disagree about who is there, or by a name in the DNS.
 package discover
 
 import (
@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -23,11 +24,13 @@ type Endpoint struct {
 	Address string // ip:port, an IPv6 address in brackets
 	// Usable is false if the source says that the replica takes no new requests (unhealthy, draining or timed out).
 	Usable bool
+	// Engine is the kind of model server, as its labels say; "" if they do not.
+	Engine string
 }
 
-// Assignment is what an EDS file says.
+// Assignment is what a source says.
 type Assignment struct {
-	Cluster   string     // the Envoy cluster that it is for
+	Cluster   string     // the Envoy cluster that it is for, "" if the source does not know
 	Endpoints []Endpoint // sorted by address, each address once; may be empty, as Envoy takes it
 	// Unknown is about fields that this build does not know, "" if there are none. Envoy ignores such fields, so they are no error here.
 	Unknown string
@@ -88,20 +91,40 @@ func endpointsOf(cla *endpointv3.ClusterLoadAssignment) ([]Endpoint, error) {
 			if err != nil {
 				return nil, fmt.Errorf("endpoints[%d].lb_endpoints[%d]: %w", i, j, err)
 			}
-			found = append(found, Endpoint{Address: address, Usable: usable(lb.HealthStatus)})
+			found = append(found, Endpoint{Address: address, Usable: usable(lb.HealthStatus), Engine: engineOf(lb.Metadata)})
 		}
 	}
-	slices.SortFunc(found, func(a, b Endpoint) int { return cmp.Compare(a.Address, b.Address) })
-	// Named twice (in two localities, say): one replica, usable if one of them is.
+	return merge(found), nil
+}
+
+// merge sorts endpoints and makes those of one address (in two localities, say) one replica, usable if one of them is.
+func merge(found []Endpoint) []Endpoint {
+	slices.SortStableFunc(found, func(a, b Endpoint) int { return cmp.Compare(a.Address, b.Address) })
 	merged := found[:0]
 	for _, e := range found {
 		if n := len(merged); n > 0 && merged[n-1].Address == e.Address {
 			merged[n-1].Usable = merged[n-1].Usable || e.Usable
+			merged[n-1].Engine = cmp.Or(merged[n-1].Engine, e.Engine)
 			continue
 		}
 		merged = append(merged, e)
 	}
-	return merged, nil
+	return merged
+}
+
+// engineLabels are the labels by which the endpoint pickers of this field know the kind of a model server, the newer first.
+var engineLabels = []string{"llm-d.ai/engine-type", "inference.networking.k8s.io/engine-type"}
+
+// engineOf finds the label in an endpoint's metadata, in whatever namespace it stands.
+func engineOf(m *corev3.Metadata) string {
+	for _, label := range engineLabels {
+		for _, namespace := range slices.Sorted(maps.Keys(m.GetFilterMetadata())) {
+			if word := m.FilterMetadata[namespace].GetFields()[label].GetStringValue(); word != "" {
+				return word
+			}
+		}
+	}
+	return ""
 }
 
 // addressOf writes an address the way Envoy does when it compares override_host's header with its hosts.

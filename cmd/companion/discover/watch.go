@@ -30,7 +30,7 @@ type File struct {
 // Watch reads the files, and again whenever they change, in place, by rename over them, or by the swapped directory link of a Kubernetes
 // volume. It calls loaded with each content that can be used, and failed with each that cannot: then the last good one stays. Both are
 // called from one goroutine. Watch returns when ctx ends, or at once if the system cannot watch files.
-func Watch(ctx context.Context, files []File, log *slog.Logger, loaded func(File, *Assignment), failed func(File, error)) error {
+func Watch(ctx context.Context, files []File, log *slog.Logger, loaded func(pool string, a *Assignment), failed func(pool string, err error)) error {
 	events, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watch files: %w", err)
@@ -67,8 +67,8 @@ func Watch(ctx context.Context, files []File, log *slog.Logger, loaded func(File
 
 type watcher struct {
 	log    *slog.Logger
-	loaded func(File, *Assignment)
-	failed func(File, error)
+	loaded func(string, *Assignment)
+	failed func(string, error)
 	events *fsnotify.Watcher
 	files  []*watched
 }
@@ -117,7 +117,7 @@ func (w *watcher) read(f *watched) {
 		if err.Error() != f.reason { // said once, not at every look
 			f.reason = err.Error()
 			w.log.Error("endpoint file cannot be used, the last good one stays", "pool", f.Pool, "path", f.Path, "reason", err)
-			w.failed(f.File, err)
+			w.failed(f.Pool, err)
 		}
 		return
 	}
@@ -126,5 +126,5 @@ func (w *watcher) read(f *watched) {
 		w.log.Warn("endpoint file has fields that are not known here", "pool", f.Pool, "path", f.Path, "reason", a.Unknown)
 	}
 	w.log.Info("endpoints", "pool", f.Pool, "path", f.Path, "cluster", a.Cluster, "count", len(a.Endpoints))
-	w.loaded(f.File, a)
+	w.loaded(f.Pool, a)
 }

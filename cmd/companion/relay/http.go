@@ -102,12 +102,33 @@ func (r *Relay) answer(c call) (body []byte, next <-chan struct{}, over bool) {
 	if s == nil || c.since != "" && c.source == s.Source && c.version == s.Version {
 		return nil, r.next, r.closed
 	}
-	if now := time.Now(); r.wire == nil || now.Sub(r.wireTime) > fresh {
-		r.wire, r.wireTime = endpoint.Append(make([]byte, 0, 64*sizeOf(s)), agedTo(s, now)), now
+	if now := r.now(); r.aged == nil || now.Sub(r.aged.Taken) > fresh {
+		r.aged, r.wires = agedTo(s, now), make(map[uint64][]byte)
 	}
-	r.stats.Sent++
-	r.stats.SentBytes += uint64(len(r.wire))
-	return r.wire, nil, false
+	base := uint64(0)
+	if c.since != "" && c.source == s.Source && r.history.reaches(c.version, s.Version) {
+		base = c.version
+	}
+	wire := r.wires[base]
+	if wire == nil {
+		wire = r.encode(base)
+		r.wires[base] = wire
+	}
+	if base == 0 {
+		r.stats.Sent++
+	} else {
+		r.stats.Deltas++
+	}
+	r.stats.SentBytes += uint64(len(wire))
+	return wire, nil, false
+}
+
+// encode writes r.aged for a proxy that has the base, 0 for nothing.
+func (r *Relay) encode(base uint64) []byte {
+	if base == 0 {
+		return endpoint.Append(make([]byte, 0, 64*sizeOf(r.aged)), r.aged)
+	}
+	return endpoint.AppendDelta(nil, r.aged, base, r.history.since(base))
 }
 
 func sizeOf(s *endpoint.Snapshot) int {
@@ -151,9 +172,26 @@ type (
 		Endpoints []twinEndpoint `json:"endpoints"`
 	}
 	twinEndpoint struct {
-		Address string      `json:"address"`
-		Ready   bool        `json:"ready"`
-		Gauges  *twinGauges `json:"gauges"` // null: unknown
+		Address  string        `json:"address"`
+		Ready    bool          `json:"ready"`
+		Gauges   *twinGauges   `json:"gauges"` // null: unknown
+		Models   []string      `json:"models,omitempty"`
+		Adapters []twinAdapter `json:"adapters,omitempty"`
+		LoRA     *twinLoRA     `json:"lora,omitempty"`
+		Cache    *twinCache    `json:"cache,omitempty"`
+	}
+	twinAdapter struct {
+		Name   string `json:"name"`
+		Parent string `json:"parent"`
+	}
+	twinLoRA struct {
+		Running []string `json:"running"`
+		Waiting []string `json:"waiting"`
+		Max     int      `json:"max"`
+	}
+	twinCache struct {
+		BlockTokens int32 `json:"blockTokens"`
+		Blocks      int32 `json:"blocks"`
 	}
 	twinGauges struct {
 		Waiting int     `json:"waiting"`
@@ -176,7 +214,7 @@ func (r *Relay) serveJSON(w http.ResponseWriter) {
 		http.Error(w, "no snapshot yet: not every replica was tried", http.StatusServiceUnavailable)
 		return
 	}
-	body, err := json.MarshalIndent(twinOf(agedTo(s, time.Now()), r.Workers()), "", "  ")
+	body, err := json.MarshalIndent(twinOf(agedTo(s, r.now()), r.Workers()), "", "  ")
 	if err != nil { // a NaN among the gauges: relayed, not made here
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
@@ -193,19 +231,35 @@ func twinOf(s *endpoint.Snapshot, workers []Worker) twin {
 	for _, p := range s.Pools {
 		tp := twinPool{Name: p.Name, Endpoints: []twinEndpoint{}}
 		for _, e := range p.Endpoints {
-			te := twinEndpoint{Address: e.Address, Ready: e.Ready}
 			if e.Ready {
 				tp.Ready++
 			}
-			if g := e.Gauges; g.Known {
-				te.Gauges = &twinGauges{Waiting: g.Waiting, Running: g.Running, KVUse: g.KVUse, AgeMs: milliseconds(g.Age)}
-			}
-			tp.Endpoints = append(tp.Endpoints, te)
+			tp.Endpoints = append(tp.Endpoints, twinEndpointOf(e))
 		}
 		t.Pools = append(t.Pools, tp)
 	}
 	for _, w := range workers {
 		t.Workers = append(t.Workers, twinWorker{ID: w.ID, Has: w.Has, Waiting: w.Waiting, SilentMs: milliseconds(w.Silent)})
+	}
+	return t
+}
+
+func twinEndpointOf(e endpoint.Endpoint) twinEndpoint {
+	t := twinEndpoint{Address: e.Address, Ready: e.Ready}
+	if g := e.Gauges; g.Known {
+		t.Gauges = &twinGauges{Waiting: g.Waiting, Running: g.Running, KVUse: g.KVUse, AgeMs: milliseconds(g.Age)}
+	}
+	if e.Models != nil {
+		t.Models = e.Models.Names
+		for _, a := range e.Models.Adapters {
+			t.Adapters = append(t.Adapters, twinAdapter(a))
+		}
+	}
+	if e.LoRA != nil {
+		t.LoRA = &twinLoRA{Running: append([]string{}, e.LoRA.Running...), Waiting: append([]string{}, e.LoRA.Waiting...), Max: e.LoRA.Max}
+	}
+	if e.Cache != (endpoint.Cache{}) {
+		t.Cache = &twinCache{BlockTokens: e.Cache.BlockTokens, Blocks: e.Cache.Blocks}
 	}
 	return t
 }

@@ -6,6 +6,11 @@
 // received it (endpoint.Gauges.Trust). What it believes is then never younger than the truth, but an unchanged gauge, scraped again and
 // again, would look older and older to it. So at each heartbeat the relay makes a new version out of the same gauges with their ages of
 // now. And a proxy that comes at some other time gets the ages of that time: they are brought up to date when the answer is written.
+//
+// # Deltas
+//
+// A proxy that has a version of this companion gets what changed since, as long as the list of endpoints and what they serve is the same.
+// Gauges that did not change count as changed once the proxies would take them for a heartbeat old.
 package relay
 
 import (
@@ -34,15 +39,18 @@ type Options struct {
 type Relay struct {
 	opts Options
 
-	mu       sync.Mutex
-	current  *endpoint.Snapshot // nil before the first Publish; never written to after it stands here
-	bumped   time.Time          // when the version grew last
-	next     chan struct{}      // closed when it grows again, or at Close
-	closed   bool
-	wire     []byte // an encoding of current ...
-	wireTime time.Time
-	workers  map[string]*worker
-	stats    Stats
+	mu      sync.Mutex
+	current *endpoint.Snapshot // nil before the first Publish; never written to after it stands here
+	history history            // of current
+	bumped  time.Time          // when the version grew last
+	next    chan struct{}      // closed when it grows again, or at Close
+	closed  bool
+	aged    *endpoint.Snapshot // current as of a moment ago, nil if that is not known ...
+	wires   map[uint64][]byte  // ... and its encodings, by the version that the proxy has, 0 for none
+	workers map[string]*worker
+	stats   Stats
+
+	started time.Time // Taken is counted from it: a wall clock that is set makes no gauge older or younger
 }
 
 // worker is what is known of one worker of one proxy.
@@ -60,10 +68,11 @@ type Stats struct {
 	Version   uint64 // of the current snapshot
 	Workers   int    // that hold a lease
 	Waiting   int    // calls that are open
-	Sent      uint64 // answers with a snapshot
+	Sent      uint64 // answers with a whole snapshot
+	Deltas    uint64 // answers with what changed
 	Unchanged uint64 // answers without
 	Early     uint64 // answers before there was a snapshot
-	SentBytes uint64 // of snapshots
+	SentBytes uint64 // of both
 }
 
 // New returns a relay that has no snapshot yet.
@@ -80,13 +89,16 @@ func New(o Options) *Relay {
 	for o.Source == 0 {
 		o.Source = rand.Uint64()
 	}
-	return &Relay{opts: o, next: make(chan struct{}), workers: make(map[string]*worker)}
+	return &Relay{opts: o, next: make(chan struct{}), workers: make(map[string]*worker), started: time.Now()}
 }
+
+// now is the time by a clock that is never set.
+func (r *Relay) now() time.Time { return r.started.Round(0).Add(time.Since(r.started)) }
 
 // Publish makes the pools, with the gauges' ages of now, the current snapshot. If they differ from what was current (in more than ages),
 // or the last version is a heartbeat old, that is a new version and every waiting proxy gets it at once. The pools are copied.
 func (r *Relay) Publish(pools []endpoint.Pool) {
-	s := &endpoint.Snapshot{Source: r.opts.Source, Taken: time.Now(), Pools: clonePools(pools)}
+	s := &endpoint.Snapshot{Source: r.opts.Source, Taken: r.now(), Pools: clonePools(pools)}
 	s.Sort()
 
 	r.mu.Lock()
@@ -94,16 +106,17 @@ func (r *Relay) Publish(pools []endpoint.Pool) {
 	if r.closed {
 		return
 	}
-	s.Version = 1
-	grown := true
+	version := uint64(0)
 	if r.current != nil {
-		s.Version = r.current.Version
-		grown = s.Taken.Sub(r.bumped) >= r.opts.Heartbeat || !samePools(r.current.Pools, s.Pools)
-		if grown {
-			s.Version++
-		}
+		version = r.current.Version
 	}
-	r.current, r.wire = s, nil
+	beat := s.Taken.Sub(r.bumped) >= r.opts.Heartbeat
+	grown := r.history.record(r.current, s, version+1, r.opts.Heartbeat, beat)
+	if grown {
+		version++
+	}
+	s.Version = version
+	r.current, r.aged = s, nil
 	if grown {
 		r.bumped = s.Taken
 		close(r.next)
@@ -143,7 +156,7 @@ func (r *Relay) Run(ctx context.Context, changed <-chan struct{}, pools func(now
 func (r *Relay) untilHeartbeat() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return max(0, r.opts.Heartbeat-time.Since(r.bumped))
+	return max(0, r.opts.Heartbeat-r.now().Sub(r.bumped))
 }
 
 // Close answers all open calls. Calls after it do not wait.
@@ -248,16 +261,6 @@ func clonePools(pools []endpoint.Pool) []endpoint.Pool {
 		}
 	}
 	return clones
-}
-
-// samePools compares all but ages.
-func samePools(a, b []endpoint.Pool) bool {
-	return slices.EqualFunc(a, b, func(a, b endpoint.Pool) bool {
-		return a.Name == b.Name && slices.EqualFunc(a.Endpoints, b.Endpoints, func(a, b endpoint.Endpoint) bool {
-			a.Gauges.Age, b.Gauges.Age = 0, 0
-			return a.Address == b.Address && a.Ready == b.Ready && a.Gauges == b.Gauges
-		})
-	})
 }
 
 // agedTo returns the snapshot as of a later moment.

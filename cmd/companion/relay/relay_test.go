@@ -44,7 +44,7 @@ func poll(t require.TestingT, r http.Handler, have *endpoint.Snapshot, wait time
 	w := get(r, endpoint.Path(have, "w1", wait))
 	require.Equal(t, http.StatusOK, w.Code, w.Body.String())
 	require.Equal(t, endpoint.ContentType, w.Header().Get("Content-Type"))
-	s, err := endpoint.Decode(w.Body.Bytes())
+	s, err := endpoint.Apply(have, w.Body.Bytes())
 	require.NoError(t, err)
 	return s
 }
@@ -93,8 +93,9 @@ func TestLongPoll(t *testing.T) {
 func TestAnyOtherStateIsAnsweredAtOnce(t *testing.T) {
 	r := relay.New(relay.Options{Source: 9})
 	r.Publish(queue(3))
+	first := poll(t, r, nil, time.Hour)
 	r.Publish(queue(4))
-	for _, have := range []*endpoint.Snapshot{{Source: 9, Version: 1}, {Source: 8, Version: 2}, {Source: 9, Version: 3}} {
+	for _, have := range []*endpoint.Snapshot{first, {Source: 8, Version: 2}, {Source: 9, Version: 3}} {
 		require.EqualValues(t, 2, poll(t, r, have, time.Hour).Version)
 	}
 }
@@ -125,6 +126,9 @@ func TestWhatIsAChange(t *testing.T) {
 		"nothing":           {func(p []endpoint.Pool) []endpoint.Pool { return p }, true},
 		"age":               {func(p []endpoint.Pool) []endpoint.Pool { p[0].Endpoints[0].Gauges.Age = time.Second; return p }, true},
 		"order of pools":    {func(p []endpoint.Pool) []endpoint.Pool { p[0], p[1] = p[1], p[0]; return p }, true},
+		"LoRA":              {func(p []endpoint.Pool) []endpoint.Pool { p[0].Endpoints[0].LoRA = &endpoint.LoRA{}; return p }, false},
+		"models":            {func(p []endpoint.Pool) []endpoint.Pool { p[0].Endpoints[0].Models = &endpoint.Models{}; return p }, false},
+		"cache":             {func(p []endpoint.Pool) []endpoint.Pool { p[0].Endpoints[0].Cache.Blocks++; return p }, false},
 		"waiting":           {func(p []endpoint.Pool) []endpoint.Pool { p[0].Endpoints[0].Gauges.Waiting++; return p }, false},
 		"running":           {func(p []endpoint.Pool) []endpoint.Pool { p[0].Endpoints[0].Gauges.Running++; return p }, false},
 		"kv use":            {func(p []endpoint.Pool) []endpoint.Pool { p[0].Endpoints[0].Gauges.KVUse = 0.5; return p }, false},
@@ -199,7 +203,7 @@ func TestTrustOfAProxyThatListens(t *testing.T) {
 			w := <-answer
 			if w.Code == http.StatusOK {
 				var err error
-				have, err = endpoint.Decode(w.Body.Bytes())
+				have, err = endpoint.Apply(have, w.Body.Bytes())
 				require.NoError(t, err)
 				received = time.Now()
 			}
@@ -390,7 +394,7 @@ func TestProxiesConverge(t *testing.T) {
 			i := rapid.IntRange(0, 2).Draw(rt, "proxy")
 			w := get(r, endpoint.Path(have[i], fmt.Sprint(i), 0))
 			if w.Code == http.StatusOK {
-				s, err := endpoint.Decode(w.Body.Bytes())
+				s, err := endpoint.Apply(have[i], w.Body.Bytes())
 				require.NoError(rt, err)
 				if have[i] != nil {
 					require.Greater(rt, s.Version, have[i].Version)
@@ -428,7 +432,7 @@ func TestOverHTTP(t *testing.T) {
 		body, err := io.ReadAll(resp.Body)
 		require.NoError(t, err)
 		require.Equal(t, http.StatusOK, resp.StatusCode, string(body))
-		s, err := endpoint.Decode(body)
+		s, err := endpoint.Apply(have, body)
 		require.NoError(t, err)
 		return s
 	}

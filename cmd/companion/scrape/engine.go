@@ -1,39 +1,157 @@
-// Package scrape reads the gauges of the replicas from their metrics, and tells which replicas are ready.
 package scrape
 
 import (
-	"bufio"
-	"bytes"
-	"errors"
 	"fmt"
-	"io"
-	"math"
 	"slices"
-	"strconv"
+	"strings"
 
 	"github.com/inlet-proxy/inlet/shared/endpoint"
 )
 
-// Engine names the metrics of one kind of model server. Each signal has one or more names, the preferred first: if a server exposes
-// several, only the first that has samples counts.
-type Engine struct {
-	prefix string // that all names begin with: the other lines are not looked at
-	// waiting and running are requests, summed over all series (the ranks of a data-parallel engine, each with its own queue).
-	waiting, running []string
-	// kvUse is a share 0..1, the mean over all series.
-	kvUse []string
+// Metric selects samples of a metric.
+type Metric struct {
+	Name         string
+	Label, Value string // only samples with this label and value; all if Label is empty
+	// Read is the label whose value is the number that is read; the sample's value if empty. Metrics that exist to tell labels (…_info) have
+	// no number elsewhere.
+	Read string
 }
 
-// engines are the model servers that are known, by the word that the configuration uses.
+// String writes the metric as the configuration has it.
+func (m Metric) String() string {
+	if m.Label == "" {
+		return m.Name
+	}
+	return fmt.Sprintf("%s{%s=%s}", m.Name, m.Label, m.Value)
+}
+
+// ParseMetric reads name or name{label=value}, the value with or without quotes.
+func ParseMetric(text string) (Metric, error) {
+	name, rest, labelled := strings.Cut(text, "{")
+	if !isMetricName(name) {
+		return Metric{}, fmt.Errorf("%q is not the name of a metric", name)
+	}
+	if !labelled {
+		return Metric{Name: name}, nil
+	}
+	label, value, found := strings.Cut(strings.TrimSuffix(rest, "}"), "=")
+	if !found || !strings.HasSuffix(rest, "}") || !isLabelName(label) {
+		return Metric{}, fmt.Errorf("%q is not name{label=value}", text)
+	}
+	if len(value) >= 2 && value[0] == '"' && value[len(value)-1] == '"' {
+		value = value[1 : len(value)-1]
+	}
+	if value == "" || strings.ContainsAny(value, "\"\\{}=,") {
+		return Metric{}, fmt.Errorf("%q is not name{label=value}: one label, and a plain value", text)
+	}
+	return Metric{Name: name, Label: label, Value: value}, nil
+}
+
+func isMetricName(s string) bool { return s != "" && isName(s, ":") }
+
+func isLabelName(s string) bool { return s != "" && isName(s, "") }
+
+func isName(s, more string) bool {
+	for i, c := range s {
+		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '_' || strings.ContainsRune(more, c)
+		if !letter && (i == 0 || c < '0' || c > '9') {
+			return false
+		}
+	}
+	return true
+}
+
+// Engine says where one kind of model server tells what. Each signal has the metrics that tell it, the preferred first: of several that
+// are exposed, only the first that has samples counts. A signal without metrics is one that this kind of server does not tell: it is 0
+// for every replica of it, and nothing is missing.
+type Engine struct {
+	// Waiting and running requests, summed over all series: the ranks of a data-parallel engine have a queue each.
+	Waiting, Running []Metric
+	// KVUse is the share of the KV cache in use, 0..1, the mean over all series: the ranks have a cache of the same size each.
+	KVUse []Metric
+	// BlockTokens is the tokens in a block of the KV cache, the same in all series; Blocks how many there are, summed over all series.
+	BlockTokens, Blocks []Metric
+	// LoRA is a metric with labels as vLLM has them, "" if there is none.
+	LoRA string
+
+	Path   string // of its metrics, "" for /metrics
+	Health string // answers 200 when it is ready, "" for /health
+}
+
+// The labels of the LoRA metric. Its value is the time when these were its labels: the latest tells what is.
+const (
+	loraMax     = "max_lora"
+	loraRunning = "running_lora_adapters"
+	loraWaiting = "waiting_lora_adapters"
+)
+
+// named makes plain metrics.
+func named(names ...string) []Metric {
+	var list []Metric
+	for _, n := range names {
+		list = append(list, Metric{Name: n})
+	}
+	return list
+}
+
+// engines are the model servers that are known, by the words of the label llm-d.ai/engine-type.
 var engines = map[string]Engine{
 	// vLLM, docs/usage/metrics. The KV gauge was called gpu_cache_usage_perc in V0 and up to 0.9, and some releases have both.
 	"vllm": {
-		prefix:  "vllm:",
-		waiting: []string{"vllm:num_requests_waiting"},
-		running: []string{"vllm:num_requests_running"},
-		kvUse:   []string{"vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"},
+		Waiting:     named("vllm:num_requests_waiting"),
+		Running:     named("vllm:num_requests_running"),
+		KVUse:       named("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+		BlockTokens: []Metric{{Name: "vllm:cache_config_info", Read: "block_size"}},
+		Blocks:      []Metric{{Name: "vllm:cache_config_info", Read: "num_gpu_blocks"}},
+		LoRA:        "vllm:lora_requests_info",
+	},
+	// SGLang with --enable-metrics, python/sglang/srt/metrics/collector.py. The cache's size came as labels before 0.5.11.
+	"sglang": {
+		Waiting:     named("sglang:num_queue_reqs"),
+		Running:     named("sglang:num_running_reqs"),
+		KVUse:       named("sglang:token_usage"),
+		BlockTokens: []Metric{{Name: "sglang:page_size"}, {Name: "sglang:cache_config_info", Read: "page_size"}},
+		Blocks:      []Metric{{Name: "sglang:num_pages"}, {Name: "sglang:cache_config_info", Read: "num_pages"}},
+	},
+	// trtllm-serve, tensorrt_llm/metrics/collector.py. Its /metrics is JSON; the Prometheus text is elsewhere.
+	"trtllm-serve": {
+		Waiting:     named("trtllm_num_requests_waiting"),
+		Running:     named("trtllm_num_requests_running"),
+		KVUse:       named("trtllm_kv_cache_utilization"),
+		BlockTokens: named("trtllm_kv_cache_tokens_per_block"),
+		Blocks:      named("trtllm_kv_cache_max_blocks"),
+		Path:        "/prometheus/metrics",
+	},
+	// Triton with the TensorRT-LLM backend, from 25.03 on: before, neither waiting nor fraction were there.
+	"triton-tensorrt-llm": {
+		Waiting:     []Metric{{Name: "nv_trt_llm_request_metrics", Label: "request_type", Value: "waiting"}},
+		Running:     []Metric{{Name: "nv_trt_llm_request_metrics", Label: "request_type", Value: "scheduled"}},
+		KVUse:       []Metric{{Name: "nv_trt_llm_kv_cache_block_metrics", Label: "kv_cache_block_type", Value: "fraction"}},
+		BlockTokens: []Metric{{Name: "nv_trt_llm_kv_cache_block_metrics", Label: "kv_cache_block_type", Value: "tokens_per"}},
+		Blocks:      []Metric{{Name: "nv_trt_llm_kv_cache_block_metrics", Label: "kv_cache_block_type", Value: "max"}},
+		Health:      "/v2/health/ready",
+	},
+	// Triton with any backend, docs/user_guide/metrics.md. It has counters of what it ran and no gauge of what it is running.
+	"triton": {
+		Waiting: named("nv_inference_pending_request_count"),
+		Health:  "/v2/health/ready",
+	},
+	// JetStream, jetstream/core/metrics/prometheus.py. It has decode slots, each with room for a longest sequence: their use is its KV use.
+	"jetstream": {
+		Waiting: named("jetstream_prefill_backlog_size"),
+		KVUse:   named("jetstream_slots_used_percentage"),
 	},
 }
+
+const (
+	// Auto stands for the engine that the metrics are of.
+	Auto = "auto"
+	// Custom stands for metrics that the configuration names.
+	Custom = "custom"
+)
+
+// alias are other words for an engine.
+var alias = map[string]string{"trtllm": "trtllm-serve"}
 
 // Engines returns the words for the engines that are known, sorted.
 func Engines() []string {
@@ -41,177 +159,77 @@ func Engines() []string {
 	for word := range engines {
 		words = append(words, word)
 	}
+	for word := range alias {
+		words = append(words, word)
+	}
 	slices.Sort(words)
 	return words
 }
 
+// engineOf returns the engine of that word, with its proper name.
+func engineOf(word string) (name string, e Engine, ok bool) {
+	if proper := alias[word]; proper != "" {
+		word = proper
+	}
+	e, ok = engines[word]
+	return word, e, ok
+}
+
+// signals are the indexes of what is read from an exposition.
 const (
-	maxExposition = 8 << 20  // bytes of one answer; a vLLM replica with a few models has about 100 KiB
-	maxLine       = 64 << 10 // bytes of a line that is looked at
+	waiting = iota
+	running
+	kvUse
+	blockTokens
+	blocks
+	numSignals
 )
 
-var (
-	// ErrMissing says that the exposition lacks a metric. A missing gauge is never taken for a low one.
-	ErrMissing = errors.New("metric missing")
-	// ErrTooLarge says that the exposition is larger than any real one.
-	ErrTooLarge = fmt.Errorf("exposition over %d MiB", maxExposition>>20)
-)
+// required are the signals without which there are no gauges.
+const required = blockTokens
 
-// signal adds up the samples of one gauge, apart for each of its names.
-type signal struct {
-	names []string
-	sum   [2]float64
-	count [2]int
+// mapping is an engine, made ready for the scanner.
+type mapping struct {
+	signals [numSignals][]Metric
+	wanted  []wanted
+	first   [256]bool // first bytes of the names: most other lines are thrown away by theirs
 }
 
-func (s *signal) add(name int, value float64) {
-	// Not a number, infinite or negative: that series says nothing about the gauge.
-	if value >= 0 && !math.IsInf(value, 0) {
-		s.sum[name] += value
-		s.count[name]++
-	}
+// wanted is a metric that is looked for.
+type wanted struct {
+	Metric
+	signal     int // numSignals: LoRA
+	preference int
 }
 
-// total returns the sum and the number of the samples under the first name that has any.
-func (s *signal) total() (sum float64, count int, err error) {
-	for i := range s.names {
-		if s.count[i] > 0 {
-			return s.sum[i], s.count[i], nil
+func compile(e Engine) *mapping {
+	m := &mapping{signals: [numSignals][]Metric{e.Waiting, e.Running, e.KVUse, e.BlockTokens, e.Blocks}}
+	for signal, metrics := range m.signals {
+		for i, metric := range metrics {
+			m.wanted = append(m.wanted, wanted{metric, signal, i})
 		}
 	}
-	return 0, 0, fmt.Errorf("%w: %s", ErrMissing, s.names[0])
+	if e.LoRA != "" {
+		m.wanted = append(m.wanted, wanted{Metric{Name: e.LoRA}, numSignals, 0})
+	}
+	for _, w := range m.wanted {
+		m.first[w.Name[0]] = true
+	}
+	return m
 }
 
-// Read reads the gauges from the text exposition format of Prometheus, version 0.0.4. It looks at the lines that it needs and no others:
-// the rest, nearly all of it, is histograms. The gauges' age is 0.
-func (e Engine) Read(r io.Reader) (endpoint.Gauges, error) {
-	return e.read(bufio.NewReaderSize(r, maxLine))
-}
+// compiled are the engines that are known, ready for the scanner.
+var compiled = func() map[string]*mapping {
+	all := make(map[string]*mapping)
+	for word, e := range engines {
+		all[word] = compile(e)
+	}
+	return all
+}()
 
-func (e Engine) read(r *bufio.Reader) (endpoint.Gauges, error) {
-	waiting, running, kvUse := signal{names: e.waiting}, signal{names: e.running}, signal{names: e.kvUse}
-	signals := [...]*signal{&waiting, &running, &kvUse}
-	for size := 0; ; {
-		line, err := r.ReadSlice('\n')
-		if size += len(line); size > maxExposition {
-			return endpoint.Gauges{}, ErrTooLarge
-		}
-		if errors.Is(err, bufio.ErrBufferFull) {
-			if e.concerns(line) {
-				return endpoint.Gauges{}, fmt.Errorf("a line over %d KiB", maxLine>>10)
-			}
-			n, err := skipLine(r, maxExposition-size)
-			if size += n; err != nil {
-				return endpoint.Gauges{}, err
-			}
-			continue
-		}
-		if e.concerns(line) {
-			if err := readSample(line, &signals); err != nil {
-				return endpoint.Gauges{}, err
-			}
-		}
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return endpoint.Gauges{}, err
-		}
-	}
-	return gaugesOf(&waiting, &running, &kvUse)
+// Reading is what one exposition says.
+type Reading struct {
+	Gauges endpoint.Gauges // their age is 0
+	Cache  endpoint.Cache
+	LoRA   *endpoint.LoRA
 }
-
-// concerns is the filter: it throws away most lines by their first bytes.
-func (e Engine) concerns(line []byte) bool {
-	return bytes.HasPrefix(bytes.TrimLeft(line, " \t"), []byte(e.prefix))
-}
-
-func skipLine(r *bufio.Reader, limit int) (size int, err error) {
-	for {
-		piece, err := r.ReadSlice('\n')
-		if size += len(piece); size > limit {
-			return size, ErrTooLarge
-		}
-		if err == nil || err == io.EOF { // the end is seen again by the next read
-			return size, nil
-		}
-		if !errors.Is(err, bufio.ErrBufferFull) {
-			return size, err
-		}
-	}
-}
-
-// readSample adds a line to the signal that it belongs to, if any: name{label="value",...} value [timestamp].
-func readSample(line []byte, signals *[3]*signal) error {
-	line = bytes.TrimLeft(line, " \t")
-	end := bytes.IndexAny(line, "{ \t\n")
-	if end < 0 {
-		end = len(line)
-	}
-	for _, s := range signals {
-		for i, name := range s.names {
-			if string(line[:end]) == name {
-				value, err := sampleValue(line[end:])
-				if err != nil {
-					return fmt.Errorf("%s: %w", name, err)
-				}
-				s.add(i, value)
-				return nil
-			}
-		}
-	}
-	return nil
-}
-
-// sampleValue reads the value from what follows the name of a sample.
-func sampleValue(b []byte) (float64, error) {
-	b = bytes.TrimLeft(b, " \t")
-	if len(b) > 0 && b[0] == '{' {
-		n, ok := labelsEnd(b)
-		if !ok {
-			return 0, errors.New("labels do not end")
-		}
-		b = bytes.TrimLeft(b[n:], " \t")
-	}
-	if end := bytes.IndexAny(b, " \t\n"); end >= 0 {
-		b = b[:end]
-	}
-	value, err := strconv.ParseFloat(string(b), 64)
-	if err != nil {
-		return 0, fmt.Errorf("value %.40q is not a number", b)
-	}
-	return value, nil
-}
-
-// labelsEnd returns the length of the labels, from brace to brace. A label's value may hold braces and escaped quotes.
-func labelsEnd(b []byte) (n int, ok bool) {
-	quoted := false
-	for i := 1; i < len(b); i++ {
-		switch c := b[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case c == '}' && !quoted:
-			return i + 1, true
-		}
-	}
-	return 0, false
-}
-
-func gaugesOf(waiting, running, kvUse *signal) (endpoint.Gauges, error) {
-	inQueue, _, err1 := waiting.total()
-	inWork, _, err2 := running.total()
-	kv, ranks, err3 := kvUse.total()
-	if err := errors.Join(err1, err2, err3); err != nil {
-		return endpoint.Gauges{}, err
-	}
-	return endpoint.Gauges{
-		Known:   true,
-		Waiting: requests(inQueue),
-		Running: requests(inWork),
-		KVUse:   min(kv/float64(ranks), 1),
-	}, nil
-}
-
-func requests(n float64) int { return int(math.Round(min(n, math.MaxInt32))) }

@@ -2,63 +2,148 @@ package scrape
 
 import (
 	"bytes"
+	"cmp"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/inlet-proxy/inlet/shared/endpoint"
 )
 
-// samplesOf parses an exposition with the parser of the Prometheus project.
-func samplesOf(t require.TestingT, text string) map[string][]float64 {
+// parsed is an exposition as the parser of the Prometheus project has it.
+type parsed map[string]*dto.MetricFamily
+
+func parse(t require.TestingT, text string) parsed {
 	parser := expfmt.NewTextParser(model.LegacyValidation)
 	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
 	require.NoError(t, err)
-	samples := map[string][]float64{}
-	for name, family := range families {
-		for _, m := range family.Metric {
-			switch {
-			case m.Gauge != nil:
-				samples[name] = append(samples[name], m.Gauge.GetValue())
-			case m.Untyped != nil:
-				samples[name] = append(samples[name], m.Untyped.GetValue())
-			}
-		}
-	}
-	return samples
+	return families
 }
 
-// On any valid exposition the scanner and prometheus/common agree.
-func TestReadAgainstExpfmt(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		text := anyExposition(t)
-		want, complete := judge(samplesOf(t, text))
-		got, err := vllm.Read(strings.NewReader(text))
-		if !complete {
-			require.ErrorIs(t, err, ErrMissing)
-			return
+func labelOf(m *dto.Metric, name string) string {
+	for _, l := range m.Label {
+		if l.GetName() == name {
+			return l.GetValue()
 		}
-		require.NoError(t, err)
-		require.Equal(t, want, got)
-	})
+	}
+	return ""
+}
+
+func valueOf(m *dto.Metric) float64 {
+	if m.Gauge != nil {
+		return m.Gauge.GetValue()
+	}
+	return m.GetUntyped().GetValue()
+}
+
+// values are the numbers under the first of the metrics that has any.
+func (p parsed) values(metrics []Metric) (values []float64) {
+	for _, want := range metrics {
+		for _, m := range p[want.Name].GetMetric() {
+			v := valueOf(m)
+			if want.Label != "" && labelOf(m, want.Label) != want.Value {
+				continue
+			}
+			if want.Read != "" {
+				var err error
+				if v, err = strconv.ParseFloat(labelOf(m, want.Read), 64); err != nil {
+					continue
+				}
+			}
+			if v >= 0 && !math.IsInf(v, 0) {
+				values = append(values, v)
+			}
+		}
+		if len(values) > 0 {
+			break
+		}
+	}
+	return values
+}
+
+func total(values []float64) (sum float64) {
+	for _, v := range values {
+		sum += v
+	}
+	return sum
+}
+
+func mean(values []float64) float64 { return total(values) / max(1, float64(len(values))) }
+
+// judge says what an exposition means: the rules of this package once more, on top of the other parser.
+func (p parsed) judge(e Engine) (r Reading, complete bool) {
+	for _, metrics := range [][]Metric{e.Waiting, e.Running, e.KVUse} {
+		if len(metrics) > 0 && len(p.values(metrics)) == 0 {
+			return Reading{}, false
+		}
+	}
+	r.Gauges = endpoint.Gauges{
+		Known: true, Waiting: int(math.Round(total(p.values(e.Waiting)))), Running: int(math.Round(total(p.values(e.Running)))),
+		KVUse: min(1, mean(p.values(e.KVUse))),
+	}
+	if size, n := math.Round(mean(p.values(e.BlockTokens))), math.Round(total(p.values(e.Blocks))); size > 0 && n > 0 {
+		r.Cache = endpoint.Cache{BlockTokens: int32(size), Blocks: int32(n)}
+	}
+	infos := slices.DeleteFunc(slices.Clone(p[e.LoRA].GetMetric()), func(m *dto.Metric) bool { return math.IsNaN(valueOf(m)) })
+	if len(infos) > 0 {
+		slices.SortStableFunc(infos, func(a, b *dto.Metric) int { return cmp.Compare(valueOf(a), valueOf(b)) })
+		latest := infos[len(infos)-1]
+		r.LoRA = &endpoint.LoRA{Running: split(labelOf(latest, loraRunning)), Waiting: split(labelOf(latest, loraWaiting))}
+		r.LoRA.Max, _ = strconv.Atoi(labelOf(latest, loraMax))
+	}
+	return r, true
+}
+
+func split(text string) (list []string) {
+	for _, name := range strings.Split(text, ",") {
+		if name != "" && !slices.Contains(list, name) {
+			list = append(list, name)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// On any valid exposition the scanner and prometheus/common agree, for every engine.
+func TestReadAgainstExpfmt(t *testing.T) {
+	for _, word := range append(detection, Custom) {
+		t.Run(word, func(t *testing.T) {
+			e := engineNamed(word)
+			rapid.Check(t, func(t *rapid.T) {
+				text := anyExposition(t, e)
+				want, complete := parse(t, text).judge(e)
+				got, err := e.Read(strings.NewReader(text))
+				if !complete {
+					require.ErrorIs(t, err, ErrMissing)
+					return
+				}
+				require.NoError(t, err)
+				require.Equal(t, want, got)
+			})
+		})
+	}
 }
 
 func TestTestdataAgainstExpfmt(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	require.NoError(t, err)
-	require.NotEmpty(t, files)
-	for _, file := range files {
-		text, err := os.ReadFile(file)
+	for _, r := range recordings {
+		text, err := os.ReadFile(filepath.Join("testdata", r.file))
 		require.NoError(t, err)
-		want, complete := judge(samplesOf(t, string(text)))
-		require.True(t, complete, file)
-		got, err := vllm.Read(bytes.NewReader(text))
+		e := engineNamed(r.engine)
+		want, complete := parse(t, string(text)).judge(e)
+		require.True(t, complete, r.file)
+		got, err := e.Read(bytes.NewReader(text))
 		require.NoError(t, err)
-		require.Equal(t, want, got, file)
+		require.Equal(t, want, got, r.file)
 	}
 }
 

@@ -1,7 +1,9 @@
+// Package scrape reads the gauges of the replicas from their metrics, asks what models they serve, and tells which replicas are ready.
 package scrape
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -11,7 +13,9 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -22,12 +26,22 @@ import (
 // Options are the settings of a Scraper.
 type Options struct {
 	Interval time.Duration // between two scrapes of one replica, each varied by a tenth so that the replicas do not fall into step
-	Timeout  time.Duration // of one scrape
-	Path     string        // of the metrics
-	Health   string        // path asked when a scrape fails: 200 means ready
+	Timeout  time.Duration // of one request
+	Models   time.Duration // between two looks at what a replica serves; a minute if 0
 
-	Transport http.RoundTripper // NewTransport() if nil
+	Transport http.RoundTripper // in place of the one that each plan's Access asks for
 	Log       *slog.Logger      // discarded if nil
+}
+
+// Plan says how the replicas of a pool are asked.
+type Plan struct {
+	Engine string // one of Engines, Auto or Custom
+	Custom Engine // if Engine is Custom
+	Access Access
+	Port   int    // of the metrics, 0: the replica's own
+	Path   string // of the metrics, "" for the engine's
+	Health string // path asked when a scrape fails: 200 means ready; "" for the engine's
+	Models string // path of the list of models, "" to not ask
 }
 
 const (
@@ -37,21 +51,25 @@ const (
 	longestPause = 2 * time.Second
 	// firstWithin bounds how long the first scrape of a new replica is put off to spread the load.
 	firstWithin = time.Second
+
+	defaultPath   = "/metrics"
+	defaultHealth = "/health"
 )
 
 // Target is a replica to scrape.
 type Target struct {
 	Address string // ip:port
 	Usable  bool   // false: the source of replicas says that it takes no requests, so it is never ready
+	Engine  string // in place of the plan's, "" for that
 }
 
-// Scraper keeps one poller for each replica of each pool, and knows the state of all. Its methods are safe for concurrent use.
+// Scraper keeps one poller for each replica, and knows the state of all. A replica that is in several pools is scraped once if they have
+// the same plan. Its methods are safe for concurrent use.
 //
 // A replica is ready from its first good answer on, until an attempt fails (scrape and health check both) and the last good answer is
 // older than three intervals. An answer that is slow is no reason: model servers answer /metrics late when they are busy.
 type Scraper struct {
 	opts    Options
-	client  *http.Client
 	buffers sync.Pool
 	log     *slog.Logger
 
@@ -62,16 +80,60 @@ type Scraper struct {
 	changed chan struct{}
 	tried   chan struct{}
 
-	mu    sync.Mutex
-	pools map[string]*pool
+	mu      sync.Mutex
+	pools   map[string]*pool
+	pollers map[key]*poller
 }
 
 type pool struct {
 	name    string
-	engine  Engine
-	known   bool                // its list of replicas was set
-	pollers map[string]*replica // by address
+	plan    *plan
+	known   bool               // its list of replicas was set
+	members map[string]*member // by address
 	stats   Stats
+}
+
+// member is a replica as one pool has it.
+type member struct {
+	usable bool
+	poller *poller
+}
+
+func (m *member) ready() bool { return m.usable && m.poller.answered }
+
+// plan is a Plan at work; pools with the same Plan share one.
+type plan struct {
+	Plan
+	client *http.Client
+	token  *token // nil: none
+}
+
+// key is what makes a replica one to scrape.
+type key struct {
+	address string
+	plan    *plan
+	engine  string
+}
+
+// poller is the state of one replica.
+type poller struct {
+	key
+	stop context.CancelFunc
+
+	// These belong to its goroutine.
+	kind     Engine
+	mapping  *mapping  // nil: not found out yet
+	listTime time.Time // when the models were asked for
+
+	// These are guarded by Scraper.mu.
+	pools    map[*pool]bool // that list it
+	tried    bool           // the first attempt is over
+	answered bool           // ready, as far as its answers go
+	lastGood time.Time      // of scrape or health check
+	reading  Reading
+	models   *endpoint.Models
+	scraped  time.Time // when the gauges were read
+	reason   string    // why the last scrape failed, "" if it did not
 }
 
 // Stats counts the scrapes of a pool since the start.
@@ -94,70 +156,72 @@ func (s *Stats) count(err error, took time.Duration) {
 	s.Took += took
 }
 
-// replica is the state of one; guarded by Scraper.mu.
-type replica struct {
-	target Target
-	stop   context.CancelFunc
-
-	tried    bool      // the first attempt is over
-	answered bool      // ready, as far as its answers go
-	lastGood time.Time // of scrape or health check
-	gauges   endpoint.Gauges
-	scraped  time.Time // when the gauges were read
-	reason   string    // why the last scrape failed, "" if it did not
-}
-
-func (r *replica) ready() bool { return r.answered && r.target.Usable }
-
-// NewTransport returns the transport that suits scraping: direct (no proxy), kept-alive connections, plain bodies, certificates verified.
-func NewTransport() *http.Transport {
-	return &http.Transport{
-		DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
-		MaxIdleConns:        0, // as many as there are replicas
-		MaxIdleConnsPerHost: 1,
-		IdleConnTimeout:     90 * time.Second,
-		DisableCompression:  true, // on a fast network, inflating costs more than it saves
-		ReadBufferSize:      32 << 10,
-	}
-}
-
-// New returns a scraper for the given pools, named with the engine of each; it scrapes nothing until SetTargets. An engine that is not
-// one of Engines is an error.
-func New(pools map[string]string, o Options) (*Scraper, error) {
-	if o.Transport == nil {
-		o.Transport = NewTransport()
-	}
+// New returns a scraper for the given pools; it scrapes nothing until SetTargets. An engine that is not known, or a file that cannot be
+// read, is an error.
+func New(pools map[string]Plan, o Options) (*Scraper, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Models == 0 {
+		o.Models = time.Minute
+	}
 	s := &Scraper{
-		opts: o,
-		client: &http.Client{
-			Transport:     o.Transport,
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+		opts:    o,
 		buffers: sync.Pool{New: func() any { return bufio.NewReaderSize(nil, maxLine) }},
 		log:     o.Log,
 		changed: make(chan struct{}, 1),
 		tried:   make(chan struct{}),
 		pools:   make(map[string]*pool),
+		pollers: make(map[key]*poller),
 	}
-	for name, engine := range pools {
-		e, ok := engines[engine]
-		if !ok {
-			return nil, fmt.Errorf("pool %s: engine %q is not one of %s", name, engine, strings.Join(Engines(), ", "))
+	for name, p := range pools {
+		plan, err := s.planFor(p)
+		if err != nil {
+			return nil, fmt.Errorf("pool %s: %w", name, err)
 		}
-		s.pools[name] = &pool{name: name, engine: e, pollers: make(map[string]*replica)}
+		s.pools[name] = &pool{name: name, plan: plan, members: make(map[string]*member)}
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil
+}
+
+// planFor returns the plan at work that is the same, a new one if there is none.
+func (s *Scraper) planFor(p Plan) (*plan, error) {
+	for _, other := range s.pools {
+		if reflect.DeepEqual(other.plan.Plan, p) {
+			return other.plan, nil
+		}
+	}
+	if _, _, known := engineOf(p.Engine); !known && p.Engine != Auto && p.Engine != Custom {
+		return nil, fmt.Errorf("engine %q is not one of %s, %s, %s", p.Engine, strings.Join(Engines(), ", "), Auto, Custom)
+	}
+	if err := p.Access.Check(); err != nil {
+		return nil, err
+	}
+	transport := s.opts.Transport
+	if transport == nil {
+		transport = p.Access.NewTransport()
+	}
+	if t := p.Access.TLS; t != nil && t.InsecureSkipVerify {
+		s.log.Warn("insecureSkipVerify: the certificates of replicas are not verified, anyone on the path can read the token and forge gauges")
+	}
+	made := &plan{Plan: p, client: &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+	if p.Access.TokenFile != "" {
+		made.token = &token{file: p.Access.TokenFile}
+	}
+	return made, nil
 }
 
 // Close ends all pollers and waits for them.
 func (s *Scraper) Close() {
 	s.cancel()
 	s.wait.Wait()
-	s.client.CloseIdleConnections()
+	for _, p := range s.pools {
+		p.plan.client.CloseIdleConnections()
+	}
 }
 
 // SetTargets sets the replicas of a pool: new ones are scraped from now on, missing ones no more, the others go on undisturbed.
@@ -172,22 +236,68 @@ func (s *Scraper) SetTargets(poolName string, targets []Target) {
 	listed := make(map[string]bool, len(targets))
 	for _, t := range targets {
 		listed[t.Address] = true
-		if r := p.pollers[t.Address]; r != nil {
-			r.target = t
-			continue
+		k := key{t.Address, p.plan, s.engineFor(p, t)}
+		m := p.members[t.Address]
+		if m == nil || m.poller.key != k {
+			poller := s.join(p, k)
+			if m != nil {
+				s.leave(p, m.poller)
+			}
+			m = &member{poller: poller}
+			p.members[t.Address] = m
 		}
-		ctx, stop := context.WithCancel(s.ctx)
-		r := &replica{target: t, stop: stop}
-		p.pollers[t.Address] = r
-		s.wait.Go(func() { s.poll(ctx, p, r, t.Address) })
+		m.usable = t.Usable
 	}
-	for address, r := range p.pollers {
+	for address, m := range p.members {
 		if !listed[address] {
-			r.stop()
-			delete(p.pollers, address)
+			delete(p.members, address)
+			s.leave(p, m.poller)
 		}
 	}
 	s.notify()
+}
+
+// engineFor returns the proper word for a target's engine. What its source says counts, if that is known here.
+func (s *Scraper) engineFor(p *pool, t Target) string {
+	if t.Engine != "" {
+		if name, _, ok := engineOf(t.Engine); ok {
+			return name
+		}
+		s.log.Warn("an endpoint's engine is not known, the pool's is taken", "pool", p.name, "endpoint", t.Address, "engine", t.Engine)
+	}
+	if name, _, ok := engineOf(p.plan.Engine); ok {
+		return name
+	}
+	return p.plan.Engine
+}
+
+// join returns the poller for a replica, a new one if there is none. Callers hold s.mu.
+func (s *Scraper) join(p *pool, k key) *poller {
+	if old := s.pollers[k]; old != nil {
+		old.pools[p] = true
+		return old
+	}
+	ctx, stop := context.WithCancel(s.ctx)
+	n := &poller{key: k, stop: stop, pools: map[*pool]bool{p: true}}
+	switch k.engine {
+	case Auto:
+	case Custom:
+		n.kind, n.mapping = k.plan.Custom, compile(k.plan.Custom)
+	default:
+		n.kind, n.mapping = engines[k.engine], compiled[k.engine]
+	}
+	s.pollers[k] = n
+	s.wait.Go(func() { s.poll(ctx, n) })
+	return n
+}
+
+// leave ends a poller that no pool needs any more. Callers hold s.mu.
+func (s *Scraper) leave(p *pool, old *poller) {
+	delete(old.pools, p)
+	if len(old.pools) == 0 {
+		old.stop()
+		delete(s.pollers, old.key)
+	}
 }
 
 // Changed receives a value after something changed that Pools tells. Changes that come before it is received are one.
@@ -207,8 +317,8 @@ func (s *Scraper) missing() []string {
 	var lines []string
 	for _, p := range s.pools {
 		untried := 0
-		for _, r := range p.pollers {
-			if !r.tried {
+		for _, m := range p.members {
+			if !m.poller.tried {
 				untried++
 			}
 		}
@@ -216,7 +326,7 @@ func (s *Scraper) missing() []string {
 		case !p.known:
 			lines = append(lines, fmt.Sprintf("pool %s: its list of endpoints could not be read yet", p.name))
 		case untried > 0:
-			lines = append(lines, fmt.Sprintf("pool %s: %d of %d endpoints not tried yet", p.name, untried, len(p.pollers)))
+			lines = append(lines, fmt.Sprintf("pool %s: %d of %d endpoints not tried yet", p.name, untried, len(p.members)))
 		}
 	}
 	slices.Sort(lines)
@@ -244,11 +354,14 @@ func (s *Scraper) Pools(now time.Time) []endpoint.Pool {
 	defer s.mu.Unlock()
 	pools := make([]endpoint.Pool, 0, len(s.pools))
 	for _, p := range s.pools {
-		endpoints := make([]endpoint.Endpoint, 0, len(p.pollers))
-		for address, r := range p.pollers {
-			e := endpoint.Endpoint{Address: address, Ready: r.ready(), Gauges: r.gauges}
+		endpoints := make([]endpoint.Endpoint, 0, len(p.members))
+		for address, m := range p.members {
+			r := &m.poller.reading
+			e := endpoint.Endpoint{
+				Address: address, Ready: m.ready(), Gauges: r.Gauges, Cache: r.Cache, LoRA: r.LoRA, Models: m.poller.models,
+			}
 			if e.Gauges.Known {
-				e.Gauges.Age = now.Sub(r.scraped)
+				e.Gauges.Age = now.Sub(m.poller.scraped)
 			}
 			endpoints = append(endpoints, e)
 		}
@@ -270,10 +383,16 @@ func (s *Scraper) Stats() map[string]Stats {
 	return stats
 }
 
+// Pollers returns how many replicas are scraped, each counted once.
+func (s *Scraper) Pollers() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.pollers)
+}
+
 // poll scrapes one replica until ctx ends.
-func (s *Scraper) poll(ctx context.Context, p *pool, r *replica, address string) {
-	pause := rand.N(min(s.opts.Interval, firstWithin)) // spread over the interval
-	timer := time.NewTimer(pause)
+func (s *Scraper) poll(ctx context.Context, p *poller) {
+	timer := time.NewTimer(rand.N(min(s.opts.Interval, firstWithin))) // spread over the interval
 	defer timer.Stop()
 	failures := 0
 	for {
@@ -283,11 +402,13 @@ func (s *Scraper) poll(ctx context.Context, p *pool, r *replica, address string)
 		case <-timer.C:
 		}
 		began := time.Now()
-		if s.attempt(ctx, p, r, address) {
+		gauges, alive := s.attempt(ctx, p)
+		if gauges {
 			failures = 0
 		} else {
 			failures++
 		}
+		s.lookAtModels(ctx, p, alive)
 		timer.Reset(s.pauseAfter(failures, time.Since(began)))
 	}
 }
@@ -305,79 +426,195 @@ func (s *Scraper) pauseAfter(failures int, took time.Duration) time.Duration {
 	return max(pause-took, pause/10) // a replica that takes longer than the interval is not asked without a break
 }
 
-// attempt scrapes one replica once, and asks for its health if that fails. It reports whether the scrape brought gauges.
-func (s *Scraper) attempt(ctx context.Context, p *pool, r *replica, address string) bool {
+// attempt scrapes one replica once, and asks for its health if that fails. It reports whether the scrape brought gauges, and whether the
+// replica answered at all.
+func (s *Scraper) attempt(ctx context.Context, p *poller) (gauges, alive bool) {
 	began := time.Now()
-	gauges, scrapeErr := s.scrape(ctx, p.engine, address)
+	reading, scrapeErr := s.scrape(ctx, p)
 	ended := time.Now()
-	alive := scrapeErr == nil || errors.Is(scrapeErr, ErrMissing)
+	alive = scrapeErr == nil || errors.Is(scrapeErr, ErrMissing)
 	if !alive && ctx.Err() == nil {
-		alive = s.healthy(ctx, address)
+		alive = s.healthy(ctx, p)
 	}
 	if ctx.Err() != nil {
-		return false
+		return false, false
 	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p.stats.count(scrapeErr, ended.Sub(began))
-	before, beforeGauges, beforeTried := r.ready(), r.gauges, r.tried
-	r.tried = true
+	for pool := range p.pools {
+		pool.stats.count(scrapeErr, ended.Sub(began))
+	}
+	before, wasAnswered, wasTried := p.reading, p.answered, p.tried
+	p.tried = true
 	now := time.Now()
 	switch {
 	case alive:
-		r.answered, r.lastGood = true, now
-	case r.answered && now.Sub(r.lastGood) > unreadyAfter*s.opts.Interval:
-		r.answered = false
+		p.answered, p.lastGood = true, now
+	case p.answered && now.Sub(p.lastGood) > unreadyAfter*s.opts.Interval:
+		p.answered = false
 	}
 	switch {
 	case scrapeErr == nil:
-		r.gauges, r.scraped = gauges, began // the replica wrote them after that
+		if reading.LoRA.Equal(before.LoRA) {
+			reading.LoRA = before.LoRA
+		}
+		p.reading, p.scraped = reading, began // the replica wrote them after that
 	case errors.Is(scrapeErr, ErrMissing):
-		r.gauges = endpoint.Gauges{} // it answers, and no longer says: not "as before"
+		p.reading = Reading{} // it answers, and no longer says: not "as before"
 	}
-	s.logTurn(p, r, address, before, scrapeErr)
-	if r.ready() != before || r.gauges != beforeGauges || !beforeTried {
+	s.logTurn(p, wasAnswered, scrapeErr)
+	if p.answered != wasAnswered || p.reading != before || !wasTried {
 		s.notify()
 	}
-	return scrapeErr == nil
+	return scrapeErr == nil, alive
 }
 
 // logTurn logs what is new about a replica, once.
-func (s *Scraper) logTurn(p *pool, r *replica, address string, wasReady bool, scrapeErr error) {
-	log := s.log.With("pool", p.name, "endpoint", address)
+func (s *Scraper) logTurn(p *poller, wasAnswered bool, scrapeErr error) {
 	reason := ""
 	if scrapeErr != nil {
 		reason = scrapeErr.Error()
 	}
-	if (reason == "") != (r.reason == "") {
+	if (reason == "") != (p.reason == "") {
 		if reason != "" {
-			log.Warn("scrape failed", "reason", reason)
+			s.logger(p).Warn("scrape failed", "reason", reason)
 		} else {
-			log.Info("scrape works again")
+			s.logger(p).Info("scrape works again")
 		}
 	}
-	r.reason = reason
-	if r.ready() != wasReady {
-		log.Info("readiness changed", "ready", r.ready())
+	p.reason = reason
+	if p.answered != wasAnswered {
+		s.logger(p).Info("readiness changed", "ready", p.answered)
 	}
 }
 
-func (s *Scraper) scrape(ctx context.Context, e Engine, address string) (endpoint.Gauges, error) {
-	body, done, err := s.get(ctx, address, s.opts.Path)
+// logger names the replica. Callers hold s.mu.
+func (s *Scraper) logger(p *poller) *slog.Logger {
+	var names []string
+	for pool := range p.pools {
+		names = append(names, pool.name)
+	}
+	slices.Sort(names)
+	return s.log.With("pool", strings.Join(names, ","), "endpoint", p.address)
+}
+
+// lookAtModels asks for the models when it is time, and when the replica came up: it may serve others than before.
+func (s *Scraper) lookAtModels(ctx context.Context, p *poller, alive bool) {
+	if !alive {
+		p.listTime = time.Time{}
+		return
+	}
+	if p.plan.Models == "" || !p.listTime.IsZero() && time.Since(p.listTime) < s.opts.Models {
+		return
+	}
+	// The next look varies by a tenth, as the scrapes do.
+	p.listTime = time.Now().Add(time.Duration((rand.Float64() - 0.5) * 0.2 * float64(s.opts.Models)))
+	models, err := s.models(ctx, p)
 	if err != nil {
-		return endpoint.Gauges{}, err
+		s.log.Debug("list of models", "endpoint", p.address, "reason", err) // many servers have none: that is no fault
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if models.Equal(p.models) {
+		return
+	}
+	for _, other := range s.pollers { // most replicas serve the same, which then takes no comparing
+		if other.models.Equal(models) {
+			models = other.models
+			break
+		}
+	}
+	p.models = models
+	s.notify()
+}
+
+func (s *Scraper) models(ctx context.Context, p *poller) (*endpoint.Models, error) {
+	body, done, err := s.get(ctx, p.plan, p.address, p.plan.Models)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return readModels(body)
+}
+
+func (s *Scraper) scrape(ctx context.Context, p *poller) (Reading, error) {
+	if p.mapping == nil {
+		return s.detect(ctx, p)
+	}
+	reading, err := s.read(ctx, p)
+	if p.engine == Auto && errors.Is(err, ErrMissing) {
+		p.mapping = nil // another server may have come up at this address
+	}
+	return reading, err
+}
+
+func (s *Scraper) read(ctx context.Context, p *poller) (Reading, error) {
+	body, done, err := s.get(ctx, p.plan, p.metricsAddress(), cmp.Or(p.plan.Path, p.kind.Path, defaultPath))
+	if err != nil {
+		return Reading{}, err
 	}
 	defer done()
 	r := s.buffers.Get().(*bufio.Reader)
 	defer s.buffers.Put(r)
 	r.Reset(body)
 	defer r.Reset(nil)
-	return e.read(r)
+	return p.mapping.read(r)
 }
 
-func (s *Scraper) healthy(ctx context.Context, address string) bool {
-	_, done, err := s.get(ctx, address, s.opts.Health)
+// detection is the order in which engines are tried: one whose metrics are part of another's comes after it.
+var detection = []string{"vllm", "sglang", "trtllm-serve", "triton-tensorrt-llm", "triton", "jetstream"}
+
+// detect finds the engine that tells all that its kind tells.
+func (s *Scraper) detect(ctx context.Context, p *poller) (Reading, error) {
+	var failed error
+	texts := map[string][]byte{} // by path
+	for _, word := range detection {
+		path := cmp.Or(p.plan.Path, engines[word].Path, defaultPath)
+		text, asked := texts[path]
+		if !asked {
+			var err error
+			text, err = s.text(ctx, p, path)
+			failed = cmp.Or(failed, err)
+			texts[path] = text
+		}
+		reading, err := compiled[word].read(bufio.NewReaderSize(bytes.NewReader(text), maxLine))
+		if err == nil {
+			p.kind, p.mapping = engines[word], compiled[word]
+			s.log.Info("engine found", "endpoint", p.address, "engine", word)
+			return reading, nil
+		}
+	}
+	if len(texts[cmp.Or(p.plan.Path, defaultPath)]) == 0 && failed != nil {
+		return Reading{}, failed
+	}
+	return Reading{}, fmt.Errorf("%w: these are not the metrics of an engine that is known", ErrMissing)
+}
+
+// text returns a whole exposition.
+func (s *Scraper) text(ctx context.Context, p *poller, path string) ([]byte, error) {
+	body, done, err := s.get(ctx, p.plan, p.metricsAddress(), path)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return io.ReadAll(io.LimitReader(body, maxExposition+1))
+}
+
+func (p *poller) metricsAddress() string {
+	if p.plan.Port == 0 {
+		return p.address
+	}
+	host, _, err := net.SplitHostPort(p.address)
+	if err != nil {
+		return p.address
+	}
+	return net.JoinHostPort(host, strconv.Itoa(p.plan.Port))
+}
+
+func (s *Scraper) healthy(ctx context.Context, p *poller) bool {
+	_, done, err := s.get(ctx, p.plan, p.address, cmp.Or(p.plan.Health, p.kind.Health, defaultHealth))
 	if err != nil {
 		return false
 	}
@@ -386,16 +623,24 @@ func (s *Scraper) healthy(ctx context.Context, address string) bool {
 }
 
 // get asks a replica and returns the body of its 200. done reads off a short rest, so that the connection can be used again.
-func (s *Scraper) get(ctx context.Context, address, path string) (body io.Reader, done func(), err error) {
+func (s *Scraper) get(ctx context.Context, plan *plan, address, path string) (body io.Reader, done func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, plan.Access.scheme()+"://"+address+path, nil)
 	if err != nil {
 		cancel()
 		return nil, nil, err
 	}
-	req.Header.Set("Accept", "text/plain;version=0.0.4")
+	req.Header.Set("Accept", "text/plain;version=0.0.4, application/json;q=0.5")
 	req.Header.Set("User-Agent", "inlet-companion")
-	resp, err := s.client.Do(req)
+	if plan.token != nil {
+		authorization, err := plan.token.header()
+		if err != nil {
+			cancel()
+			return nil, nil, err
+		}
+		req.Header.Set("Authorization", authorization)
+	}
+	resp, err := plan.client.Do(req)
 	if err != nil {
 		cancel()
 		return nil, nil, err

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"time"
+	"slices"
+
+	"github.com/inlet-proxy/inlet/cmd/modelsim/engine"
 )
 
 // Config describes one simulated replica. The zero value is a working replica without delays; every zero field
@@ -18,16 +20,21 @@ type Config struct {
 	Models []string
 	// LoRAs are the names of the adapters of Models[0].
 	LoRAs []string
-	// MaxLoRAs is the max_lora label of vllm:lora_requests_info. Default 1 (vLLM's own default).
+	// MaxLoRAs is how many adapters have a slot at once; requests under others wait. Default 1 (vLLM's own default).
 	MaxLoRAs int
 	// StrictModels refuses a model that is neither in Models nor in LoRAs with 404, as vLLM does. Without it the
 	// replica answers under any name, so that one kind of replica can stand in for all.
 	StrictModels bool
 	// MaxModelLen is the longest prompt plus answer in tokens. Default: what the KV cache holds.
 	MaxModelLen int
-	// MaxNumSeqs is how many requests run at once; the others wait in order of arrival. Default 256.
+	// Engines is how many data-parallel engines share the replica's requests; each has its own KV cache, limits and series
+	// of metrics. Default 1.
+	Engines int
+	// MaxNumSeqs is how many requests one engine runs at once; the others wait in order of arrival. Default 256.
 	MaxNumSeqs int
-	// KVBlocks is the size of the KV cache in blocks. Default DefaultKVBlocks.
+	// MaxNumBatchedTokens is how many tokens one step computes at most; longer prompts come in chunks. Default 8192.
+	MaxNumBatchedTokens int
+	// KVBlocks is the size of one engine's KV cache in blocks. Default engine.DefaultBlocks.
 	KVBlocks int
 	// BlockSize is the size of one KV block in tokens. Default 16.
 	BlockSize int
@@ -37,52 +44,23 @@ type Config struct {
 	Echo bool
 	// Speed divides every simulated duration: 1 is real time, 10 is ten times as fast, 0 has no delays at all.
 	Speed float64
-	// Timing is the simulated hardware. All of it zero: DefaultTiming.
-	Timing Timing
+	// Timing is the simulated hardware. All of it zero: engine.Default.
+	Timing engine.Timing
+	// Dialect is the kind of server whose metrics /metrics shows. Default VLLM.
+	Dialect Dialect
+	// OldKVName shows vLLM's KV cache under the names before they lost their "gpu" (vllm:gpu_cache_usage_perc).
+	OldKVName bool
 	// Logger takes the structured log. Default: discarded.
 	Logger *slog.Logger
-}
-
-// Timing is the timing model of one replica at speed 1:
-//
-//	time to first token = wait in the queue + wait for the prefills before it + uncached prompt tokens / PrefillRate + Overhead
-//	time per output token = TokenTime + (requests running - 1) * TokenTimePerSeq
-type Timing struct {
-	// Overhead is what every request pays before its first token: HTTP, tokenizer, scheduler, first sampling.
-	Overhead time.Duration
-	// PrefillRate is how many uncached prompt tokens one replica computes per second; prefills run one after another.
-	PrefillRate float64
-	// TokenTime is the time of one decode step for a single request.
-	TokenTime time.Duration
-	// TokenTimePerSeq is what each further running request adds to a decode step.
-	TokenTimePerSeq time.Duration
 }
 
 const (
 	// DefaultModel is the model that a replica serves when none is named.
 	DefaultModel = "meta-llama/Llama-3.1-8B-Instruct"
 
-	// DefaultKVBlocks follows from arithmetic for an 8B model in bfloat16 on a GPU of 80 GB: 0.9 * 80 GB less 16 GB
-	// of weights and some working memory leaves about 54 GB; one token takes 2 (K and V) * 32 layers * 8 heads *
-	// 128 dimensions * 2 bytes = 128 KiB; so about 416,000 tokens, which are 26,000 blocks of 16.
-	DefaultKVBlocks = 26000
-
 	// bytesPerToken stands in for a tokenizer: about 4 bytes of English text make one token.
 	bytesPerToken = 4
 )
-
-// DefaultTiming is chosen, not measured: the order of magnitude of an 8B model in bfloat16 on one H100.
-//
-//   - PrefillRate: 16 GFLOP a token (2 per weight) at about 40 % of the card's 989 dense TFLOP/s.
-//   - TokenTime: reading 16 GB of weights at 3.35 TB/s takes 4.8 ms; launch and sampling bring it to about 7 ms.
-//   - TokenTimePerSeq: published curves of such servers about double the step from 1 to 100 requests.
-//   - Overhead: HTTP, tokenizer and scheduler of a Python server, in the order of 15 ms.
-var DefaultTiming = Timing{
-	Overhead:        15 * time.Millisecond,
-	PrefillRate:     25000,
-	TokenTime:       7 * time.Millisecond,
-	TokenTimePerSeq: 70 * time.Microsecond,
-}
 
 // Validate names everything that is wrong with the configuration, joined into one error.
 func (c Config) Validate() error {
@@ -97,21 +75,26 @@ func (c Config) Validate() error {
 	for _, model := range append(append([]string{}, c.Models...), c.LoRAs...) {
 		check(model != "", "a model name is empty")
 	}
-	check(c.MaxLoRAs > 0, "max LoRAs is %d, must be at least 1", c.MaxLoRAs)
-	check(c.MaxNumSeqs > 0, "max num seqs is %d, must be at least 1", c.MaxNumSeqs)
-	check(c.KVBlocks > 0, "KV blocks is %d, must be at least 1", c.KVBlocks)
-	check(c.BlockSize > 0, "block size is %d tokens, must be at least 1", c.BlockSize)
+	check(c.Engines > 0, "engines is %d, must be at least 1", c.Engines)
+	check(slices.Contains(Dialects, c.Dialect), "dialect %q is none of %v", c.Dialect, Dialects)
+	if err := c.engine().Validate(); err != nil {
+		errs = append(errs, err)
+	}
 	check(c.MaxBody > 0, "max body is %d bytes, must be at least 1", c.MaxBody)
 	check(c.MaxModelLen > 0, "max model len is %d tokens, must be at least 1", c.MaxModelLen)
 	check(c.MaxModelLen <= 1e9, "max model len is %d tokens, must be at most 1e9", c.MaxModelLen)
 	// vLLM refuses to start in this case too: such a request could never be scheduled.
 	check(c.MaxModelLen <= c.KVBlocks*c.BlockSize, "max model len is %d tokens, but the KV cache holds %d", c.MaxModelLen, c.KVBlocks*c.BlockSize)
 	check(c.Speed >= 0 && !math.IsInf(c.Speed, 0) && !math.IsNaN(c.Speed), "speed is %v, must be 0 or more", c.Speed)
-	check(c.Timing.Overhead >= 0, "overhead is %v, must be 0 or more", c.Timing.Overhead)
-	check(c.Timing.PrefillRate > 0, "prefill rate is %v tokens a second, must be more than 0", c.Timing.PrefillRate)
-	check(c.Timing.TokenTime >= 0, "token time is %v, must be 0 or more", c.Timing.TokenTime)
-	check(c.Timing.TokenTimePerSeq >= 0, "token time per sequence is %v, must be 0 or more", c.Timing.TokenTimePerSeq)
 	return errors.Join(errs...)
+}
+
+// engine is the configuration of each engine.
+func (c Config) engine() engine.Config {
+	return engine.Config{
+		Blocks: c.KVBlocks, BlockTokens: c.BlockSize, MaxNumSeqs: c.MaxNumSeqs, MaxNumBatchedTokens: c.MaxNumBatchedTokens,
+		MaxLoRAs: c.MaxLoRAs, Timing: c.Timing, TokenEvents: true,
+	}
 }
 
 func (c Config) withDefaults() Config {
@@ -119,13 +102,13 @@ func (c Config) withDefaults() Config {
 	if len(c.Models) == 0 {
 		c.Models = []string{DefaultModel}
 	}
-	c.MaxLoRAs = orDefault(c.MaxLoRAs, 1)
-	c.MaxNumSeqs = orDefault(c.MaxNumSeqs, 256)
-	c.KVBlocks = orDefault(c.KVBlocks, DefaultKVBlocks)
-	c.BlockSize = orDefault(c.BlockSize, 16)
+	c.Engines = orDefault(c.Engines, 1)
+	c.Dialect = orDefault(c.Dialect, VLLM)
+	model := c.engine().WithDefaults()
+	c.KVBlocks, c.BlockSize, c.Timing = model.Blocks, model.BlockTokens, model.Timing
+	c.MaxNumSeqs, c.MaxNumBatchedTokens, c.MaxLoRAs = model.MaxNumSeqs, model.MaxNumBatchedTokens, model.MaxLoRAs
 	c.MaxModelLen = orDefault(c.MaxModelLen, c.KVBlocks*c.BlockSize)
 	c.MaxBody = orDefault(c.MaxBody, 64<<20)
-	c.Timing = orDefault(c.Timing, DefaultTiming)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

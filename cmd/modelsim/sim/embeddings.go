@@ -22,7 +22,7 @@ const (
 // embeddings answers /v1/embeddings: one vector of length 1 per input, the same for the same text on every replica.
 func (x *exchange) embeddings() {
 	q := &x.request
-	out := x.appendID(append(x.out[:0], `{"id":`...), apiEmbeddings)
+	out := x.appendID(append(x.out[:0], `{"id":`...))
 	out = append(out, `,"object":"list","created":`...)
 	out = strconv.AppendInt(out, time.Now().Unix(), 10)
 	out = append(out, `,"model":`...)

@@ -41,7 +41,24 @@ func tooLong(prompt, answer, limit int) error {
 		"This model's maximum context length is %d tokens. However, you requested %d output tokens and your prompt contains %d input tokens.", limit, answer, prompt)}
 }
 
-func (e *apiError) appendJSON(dst []byte) []byte {
+// anthropicKinds are the error types of Anthropic's API by status (docs.anthropic.com, Errors).
+var anthropicKinds = map[int]string{
+	http.StatusBadRequest: "invalid_request_error", http.StatusUnauthorized: "authentication_error", http.StatusForbidden: "permission_error",
+	http.StatusNotFound: "not_found_error", http.StatusRequestEntityTooLarge: "request_too_large", http.StatusTooManyRequests: "rate_limit_error",
+	529: "overloaded_error",
+}
+
+// appendJSON appends the error in the form that the clients of an API understand.
+func (e *apiError) appendJSON(dst []byte, api api) []byte {
+	if api == apiMessages {
+		kind := anthropicKinds[e.status]
+		if kind == "" {
+			kind = "api_error"
+		}
+		dst = append(dst, `{"type":"error","error":{"type":"`+kind+`","message":`...)
+		dst = gjson.AppendJSONString(dst, e.message)
+		return append(dst, "}}"...)
+	}
 	dst = append(dst, `{"error":{"message":`...)
 	dst = gjson.AppendJSONString(dst, e.message)
 	dst = append(dst, `,"type":`...)

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/tidwall/gjson"
 
+	"github.com/inlet-proxy/inlet/cmd/modelsim/engine"
 	"github.com/inlet-proxy/inlet/cmd/modelsim/sim"
 )
 
@@ -163,8 +164,8 @@ func TestMetricsAndHealthSwitch(t *testing.T) {
 
 // TestStreamIsFlushed: the first events are readable while the answer goes on.
 func TestStreamIsFlushed(t *testing.T) {
-	server := start(t, sim.Config{Speed: 1, Timing: sim.Timing{PrefillRate: 1e9, TokenTime: time.Hour}})
-	res, err := http.Post(server.URL()+"/v1/completions", "application/json", strings.NewReader(`{"prompt":"x","stream":true}`))
+	server := start(t, sim.Config{Speed: 1, Timing: engine.Timing{PrefillRate: 1e9, ContextTime: time.Hour}})
+	res, err := http.Post(server.URL()+"/v1/completions", "application/json", strings.NewReader(`{"prompt":"`+strings.Repeat("x", 4000)+`","stream":true}`))
 	require.NoError(t, err)
 	defer res.Body.Close()
 	line, err := bufio.NewReader(res.Body).ReadString('\n')

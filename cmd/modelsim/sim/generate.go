@@ -3,6 +3,7 @@ package sim
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -11,22 +12,34 @@ import (
 	"unicode/utf8"
 
 	"github.com/tidwall/gjson"
+
+	"github.com/inlet-proxy/inlet/cmd/modelsim/engine"
 )
 
-// api is one of the paths that run on the engine.
+// api is what a path that runs on the engine speaks.
 type api uint8
 
 const (
-	apiChat api = iota
+	apiNone api = iota
+	apiChat
 	apiCompletions
-	apiEmbeddings
+	apiMessages
+	apiResponses
+	apiTranscription
+	apiEmbeddings // from here on answers have no output tokens
+	apiRerank
+	apiScore
 )
 
 // content is the body's member that holds the prompt.
-func (a api) content() string { return [...]string{"messages", "prompt", "input"}[a] }
+func (a api) content() string {
+	return [...]string{"", "messages", "prompt", "messages", "input", "file", "input", "query", "text_1"}[a]
+}
 
 // idPrefix is what vLLM's ids of this API begin with.
-func (a api) idPrefix() string { return [...]string{"chatcmpl-", "cmpl-", "embd-"}[a] }
+func (a api) idPrefix() string {
+	return [...]string{"", "chatcmpl-", "cmpl-", "msg_", "resp_", "", "embd-", "rerank-", "score-"}[a]
+}
 
 // filler is the text of answers, one word a token. None needs escaping in JSON.
 var filler = [...]string{
@@ -35,22 +48,30 @@ var filler = [...]string{
 }
 
 // generate answers one inference request.
-func (s *Server) generate(x *exchange, api api) {
+func (s *Server) generate(x *exchange) {
 	q, j := &x.request, &x.job
-	err := q.parse(api, x.body)
+	var err error
+	if x.api == apiTranscription {
+		err = q.parseForm(x.r.Header.Get("Content-Type"), x.body)
+	} else {
+		err = q.parse(x.api, x.body)
+	}
 	x.tellModel(q.model)
 	if err != nil {
 		x.fail(err)
 		return
 	}
-	lora, err := s.resolve(q)
+	adapter, err := s.resolve(q)
 	if err != nil {
 		x.fail(err)
 		return
 	}
-	*j = job{lora: lora, promptTokens: q.promptTokens(), maxTokens: q.maxTokens, blocks: j.blocks[:0], hashes: j.hashes[:0]}
-	if api == apiEmbeddings {
-		j.maxTokens = 0
+	j.reset()
+	j.promptTokens, j.maxTokens, j.Adapter = q.promptTokens(), q.maxTokens, adapter
+	j.Stall, j.streams = x.fault.Hang, q.stream
+	if x.api >= apiEmbeddings {
+		j.maxTokens, j.finish = 0, "stop"
+		j.OutputTokens = 0
 	} else {
 		s.plan(x)
 	}
@@ -58,58 +79,69 @@ func (s *Server) generate(x *exchange, api api) {
 		x.fail(tooLong(j.promptTokens, j.maxTokens, s.cfg.MaxModelLen))
 		return
 	}
-	j.hashes = s.engine.kv.hashes(j.hashes, lora+"\x00"+q.cacheSalt, q.prompt, s.cfg.BlockSize*bytesPerToken)
-	if err := s.engine.start(x.r.Context(), j); err != nil {
-		x.abort()
+	j.PromptTokens = max(j.promptTokens, 1) // an empty prompt still has its beginning
+	j.Hashes = engine.Hashes(j.Hashes[:0], s.salt(adapter)+q.cacheSalt, q.prompt, s.cfg.BlockSize*bytesPerToken)
+	if err := s.model.submit(j); errors.Is(err, engine.ErrTooLong) {
+		x.fail(tooLong(j.promptTokens, j.maxTokens, s.cfg.KVBlocks*s.cfg.BlockSize))
+		return
+	} else if err != nil {
+		panic(err) // j was made above
 	}
-	done := false
-	finish := func(reason string) { // before the last byte of the answer: who has read it sees the slot free
-		if !done {
-			done = true
-			s.engine.done(j, reason)
+	defer func() {
+		if !j.ended.Load() {
+			s.model.cancel(j)
 		}
+	}()
+	if s.cfg.Engines > 1 {
+		x.w.Header()["X-Modelsim-Engine"] = []string{strconv.Itoa(j.rank)}
 	}
-	defer finish("abort")
-
 	if x.fault.Hang {
 		x.hang()
 	}
-	if sleepUntil(x.r.Context(), j.firstToken) != nil {
-		x.abort()
-	}
 	switch {
-	case api == apiEmbeddings:
-		finish("stop")
-		x.embeddings()
+	case x.api >= apiEmbeddings:
+		x.wait(0)
+		x.encoded()
 	case q.stream:
-		s.stream(x, api, finish)
+		x.wait(0)
+		x.stream()
 	default:
-		s.whole(x, api, finish)
+		x.whole()
 	}
 }
 
-// resolve finds the adapter that a model name means ("" for the base model). An unknown name is an error on a strict replica; on any other
-// it is the base model under another name. A request without a model gets the first one, as in vLLM.
-func (s *Server) resolve(q *request) (lora string, err error) {
-	switch {
-	case q.model == "":
+// salt keeps the prefixes of adapters apart: they compute other keys and values.
+func (s *Server) salt(adapter int) string {
+	if adapter == 0 {
+		return "\x00"
+	}
+	return s.cfg.LoRAs[adapter-1] + "\x00"
+}
+
+// resolve finds the adapter that a model name means (from 1; 0 is the base model). An unknown name is an error on a strict replica; on any
+// other it is the base model under another name. A request without a model gets the first one, as in vLLM.
+func (s *Server) resolve(q *request) (adapter int, err error) {
+	if q.model == "" {
 		q.model = s.cfg.Models[0]
-	case slices.Contains(s.cfg.LoRAs, q.model):
-		return q.model, nil
-	case s.cfg.StrictModels && !slices.Contains(s.cfg.Models, q.model):
-		return "", unknownModel(q.model)
+		return 0, nil
 	}
-	return "", nil
+	if i := slices.Index(s.cfg.LoRAs, q.model); i >= 0 {
+		return i + 1, nil
+	}
+	if s.cfg.StrictModels && !slices.Contains(s.cfg.Models, q.model) {
+		return 0, unknownModel(q.model)
+	}
+	return 0, nil
 }
 
-// plan decides how long the answer is and why it ends: filler has no end of its own, an echo has.
+// plan decides how long the answer is and why it ends: filler has no end of its own, an echo and a transcript have.
 func (s *Server) plan(x *exchange) {
 	q, j := &x.request, &x.job
 	x.text = x.text[:0]
-	if s.cfg.Echo {
+	if s.cfg.Echo || x.api == apiTranscription {
 		x.text = append(x.text, q.lastMsg...)
 	}
-	j.outputTokens, j.finish = q.maxTokens, "length"
+	j.OutputTokens, j.finish = q.maxTokens, "length"
 	if len(x.text) == 0 {
 		return
 	}
@@ -118,7 +150,7 @@ func (s *Server) plan(x *exchange) {
 		pieces++
 	}
 	if pieces <= q.maxTokens {
-		j.outputTokens, j.finish = pieces, "stop"
+		j.OutputTokens, j.finish = pieces, "stop"
 	}
 }
 
@@ -145,117 +177,82 @@ func pieceLen(text []byte) int {
 	return n
 }
 
+// wait blocks until the answer has more than so many tokens (see job.wait), or ends the request.
+func (x *exchange) wait(tokens int) {
+	if x.job.wait(x.r.Context(), tokens) != nil {
+		x.abort()
+	}
+}
+
 // decode calls emit for each output token when it is due.
-func (s *Server) decode(x *exchange, emit func(i int)) {
+func (x *exchange) decode(emit func(i int)) {
 	j := &x.job
-	due := j.firstToken
-	for i := range j.outputTokens {
-		if i > 0 && s.cfg.Speed > 0 {
-			due = due.Add(s.engine.tokenTime())
-			if sleepUntil(x.r.Context(), due) != nil {
-				x.abort()
-			}
-		}
-		s.engine.token(j)
+	for i := range j.OutputTokens {
+		x.wait(i)
+		j.sent = i + 1
 		emit(i)
 	}
 }
 
-// whole answers without streaming.
-func (s *Server) whole(x *exchange, api api, finish func(reason string)) {
-	j := &x.job
-	out := x.appendStart(x.out[:0], api, [...]string{"chat.completion", "text_completion"}[api])
-	if api == apiChat {
-		out = append(out, `{"index":0,"message":{"role":"assistant","content":"`...)
-	} else {
-		out = append(out, `{"index":0,"text":"`...)
-	}
+// appendText appends the whole text of the answer, escaped for JSON but without quotes.
+func (x *exchange) appendText(dst []byte) []byte {
 	echo := x.text
-	s.decode(x, func(i int) { out, echo = appendPiece(out, i, echo) })
-	if api == apiChat {
-		out = append(out, `","refusal":null,"annotations":null,"audio":null,"function_call":null,"tool_calls":[],"reasoning":null},"logprobs":null,"finish_reason":"`...)
-		out = append(out, j.finish...)
-		out = append(out, `","stop_reason":null,"token_ids":null}],"service_tier":null,"system_fingerprint":null`...)
-	} else {
-		out = append(out, `","logprobs":null,"finish_reason":"`...)
-		out = append(out, j.finish...)
-		out = append(out, `","stop_reason":null,"token_ids":null,"prompt_logprobs":null,"prompt_token_ids":null}],"service_tier":null,"system_fingerprint":null`...)
+	for i := range x.job.OutputTokens {
+		dst, echo = appendPiece(dst, i, echo)
 	}
-	if !x.fault.NoUsage {
-		out = append(out, `,"usage":`...)
-		out = appendUsage(out, j, true)
+	return dst
+}
+
+// whole answers without streaming, once all tokens are there.
+func (x *exchange) whole() {
+	j := &x.job
+	x.wait(j.OutputTokens)
+	j.sent = j.OutputTokens
+	out := x.out[:0]
+	switch x.api {
+	case apiChat, apiCompletions:
+		out = x.appendCompletion(out)
+	case apiMessages:
+		out = x.appendMessage(out, true)
+	case apiResponses:
+		out = x.appendResponse(out, x.responseStatus())
+	case apiTranscription:
+		out = x.appendTranscript(out)
 	}
-	if api == apiChat {
-		out = append(out, `,"prompt_logprobs":null,"prompt_token_ids":null`...)
-	}
-	x.out = append(out, `,"kv_transfer_params":null}`...)
-	finish(j.finish)
+	x.out = out
 	x.answer(http.StatusOK, "application/json", x.out)
 }
 
-// stream answers with server-sent events: for chat first the role, then one event per token, the usage if it was
-// asked for, and [DONE]. Each event is flushed by itself, as a real server writes them.
-func (s *Server) stream(x *exchange, api api, finish func(reason string)) {
-	j, q := &x.job, &x.request
+// encoded answers where the model only encodes.
+func (x *exchange) encoded() {
+	switch x.api {
+	case apiEmbeddings:
+		x.embeddings()
+	case apiRerank:
+		x.rerank()
+	case apiScore:
+		x.score()
+	}
+}
+
+// stream answers with server-sent events. Each event is flushed by itself, as a real server writes them.
+func (x *exchange) stream() {
 	x.w.Header()["Content-Type"] = []string{"text/event-stream; charset=utf-8"}
 	x.status = http.StatusOK
 	x.w.WriteHeader(http.StatusOK)
 	x.flush()
-
-	usage := q.includeUsage && !x.fault.NoUsage
-	continuous := q.continuousUsage && !x.fault.NoUsage
 	events := eventWriter{x: x, resetAt: x.fault.ResetAfter, cutAt: -1}
 	if x.fault.CutBody {
-		events.cutAt = (j.outputTokens + 2) / 2
+		events.cutAt = (x.job.OutputTokens + 2) / 2
 	}
-	head := x.appendStart(append(x.out[:0], "data: "...), api, [...]string{"chat.completion.chunk", "text_completion"}[api])
-	start := len(head) // every event begins with the same bytes: they stay in x.out
-	x.out = head
-	send := func(event []byte) {
-		x.out = event
-		events.send(event)
+	switch x.api {
+	case apiChat, apiCompletions:
+		x.streamCompletion(&events)
+	case apiMessages:
+		x.streamMessage(&events)
+	case apiResponses:
+		x.streamResponse(&events)
 	}
-	end := func(event []byte) []byte {
-		if continuous {
-			event = append(event, `,"usage":`...)
-			event = appendUsage(event, j, false)
-		}
-		return append(event, "}\n\n"...)
-	}
-	if api == apiChat {
-		event := append(x.out, `{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"prompt_token_ids":null`...)
-		send(end(event))
-	}
-	echo := x.text
-	s.decode(x, func(i int) {
-		event := x.out[:start]
-		if api == apiChat {
-			event = append(event, `{"index":0,"delta":{"content":"`...)
-		} else {
-			event = append(event, `{"index":0,"text":"`...)
-		}
-		event, echo = appendPiece(event, i, echo)
-		if api == apiChat {
-			event = append(event, `"},"logprobs":null,"finish_reason":`...)
-		} else {
-			event = append(event, `","logprobs":null,"finish_reason":`...)
-		}
-		if last := i == j.outputTokens-1; last {
-			event = append(event, `"`+j.finish+`","stop_reason":null,"token_ids":null}]`...)
-			finish(j.finish)
-		} else if api == apiChat {
-			event = append(event, `null,"token_ids":null}]`...)
-		} else {
-			event = append(event, `null,"stop_reason":null,"token_ids":null}]`...)
-		}
-		send(end(event))
-	})
-	if usage {
-		event := append(x.out[:start], `],"usage":`...)
-		event = appendUsage(event, j, true)
-		send(append(event, "}\n\n"...))
-	}
-	send(append(x.out[:0], "data: [DONE]\n\n"...))
 	if x.fault.ResetAfter >= 0 {
 		x.reset() // fewer events than the fault counts on: the end of the answer is missing at least
 	}
@@ -282,44 +279,19 @@ func (e *eventWriter) send(event []byte) {
 	e.sent++
 }
 
-// appendStart appends an answer up to its first choice.
-func (x *exchange) appendStart(dst []byte, api api, object string) []byte {
-	dst = x.appendID(append(dst, `{"id":`...), api)
-	dst = append(dst, `,"object":"`...)
-	dst = append(dst, object...)
-	dst = append(dst, `","created":`...)
-	dst = strconv.AppendInt(dst, time.Now().Unix(), 10)
-	dst = append(dst, `,"model":`...)
-	dst = gjson.AppendJSONString(dst, x.request.model)
-	return append(dst, `,"choices":[`...)
-}
-
 // appendID appends the answer's id as a JSON string. Like vLLM it is made of the request's x-request-id if there is one.
-func (x *exchange) appendID(dst []byte, api api) []byte {
+func (x *exchange) appendID(dst []byte) []byte {
 	if id := x.r.Header.Get("X-Request-Id"); id != "" {
-		return gjson.AppendJSONString(dst, api.idPrefix()+id)
+		return gjson.AppendJSONString(dst, x.api.idPrefix()+id)
 	}
 	var random [16]byte
 	binary.LittleEndian.PutUint64(random[:8], rand.Uint64())
 	binary.LittleEndian.PutUint64(random[8:], rand.Uint64())
 	dst = append(dst, '"')
-	dst = append(dst, api.idPrefix()...)
+	dst = append(dst, x.api.idPrefix()...)
 	dst = hex.AppendEncode(dst, random[:])
 	return append(dst, '"')
 }
 
-// appendUsage appends the usage so far, members in vLLM's order.
-func appendUsage(dst []byte, j *job, details bool) []byte {
-	dst = append(dst, `{"prompt_tokens":`...)
-	dst = strconv.AppendInt(dst, int64(j.promptTokens), 10)
-	dst = append(dst, `,"total_tokens":`...)
-	dst = strconv.AppendInt(dst, int64(j.promptTokens+j.generated), 10)
-	dst = append(dst, `,"completion_tokens":`...)
-	dst = strconv.AppendInt(dst, int64(j.generated), 10)
-	if details {
-		dst = append(dst, `,"prompt_tokens_details":{"cached_tokens":`...)
-		dst = strconv.AppendInt(dst, int64(j.cachedTokens), 10)
-		dst = append(dst, '}')
-	}
-	return append(dst, '}')
-}
+// appendNow appends the present time in Unix seconds.
+func appendNow(dst []byte) []byte { return strconv.AppendInt(dst, time.Now().Unix(), 10) }

@@ -3,15 +3,16 @@ package sim
 import (
 	"fmt"
 	"math"
-	"sort"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/inlet-proxy/inlet/cmd/modelsim/engine"
 )
 
-// The metrics carry the names, labels, help texts and buckets of vLLM's V1 engine (vllm/v1/metrics/loggers.py). They
-// are written by hand: the set is small and fixed, the text comes out as Python's client writes it (labels sorted,
-// 1.0 for whole numbers, _created beside counters and histograms), and a request pays for no registry.
+// The metrics are written by hand: the sets are small and fixed, the text comes out as the servers' own clients write it,
+// and a request pays for no registry. What each kind of server shows is in dialects.go.
 
 var (
 	firstTokenBuckets = []float64{0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560}
@@ -22,13 +23,9 @@ var (
 // finishReasons are vLLM's values of finished_reason that the simulation can have.
 var finishReasons = [...]string{"stop", "length", "abort"}
 
-// stats is everything that vLLM counts per request. Guarded by engine.mu.
+// stats is what is counted per request and not by the engine. Guarded by replica.mu.
 type stats struct {
-	created time.Time
-
-	promptTokens, generatedTokens uint64
-	cacheQueries, cacheHits       uint64 // tokens
-	success                       [len(finishReasons)]uint64
+	success [len(finishReasons)]uint64
 
 	requestPrompt, requestGenerated, requestMaxTokens histogram // tokens
 	firstToken, interToken, perOutputToken            histogram // seconds
@@ -38,7 +35,6 @@ type stats struct {
 func newStats(maxModelLen int) stats {
 	tokens := tokenBuckets(maxModelLen)
 	return stats{
-		created:          time.Now(),
 		requestPrompt:    histogram{buckets: tokens},
 		requestGenerated: histogram{buckets: tokens},
 		requestMaxTokens: histogram{buckets: tokens},
@@ -65,222 +61,210 @@ func tokenBuckets(limit int) (buckets []float64) {
 	}
 }
 
-func (s *stats) admitted(j *job) {
-	s.promptTokens += uint64(j.promptTokens)
-	s.cacheQueries += uint64(j.promptTokens)
-	s.cacheHits += uint64(j.cachedTokens)
-}
-
-func (s *stats) finished(j *job, reason string, now time.Time) {
+// finished counts a request that has ended, by itself or because its client has gone. The reason is vLLM's finished_reason.
+func (s *stats) finished(j *job, reason string, now time.Duration, cfg *Config) {
 	for i, known := range finishReasons {
 		if known == reason {
 			s.success[i]++
 		}
 	}
-	s.generatedTokens += uint64(j.generated)
-	s.requestPrompt.observe(float64(j.promptTokens))
-	s.requestGenerated.observe(float64(j.generated))
+	s.requestPrompt.observe(float64(j.PromptTokens))
+	s.requestGenerated.observe(float64(j.Generated))
 	s.requestMaxTokens.observe(float64(j.maxTokens))
-	s.endToEnd.observe(now.Sub(j.arrived).Seconds())
-	if j.admitted.IsZero() {
+	s.endToEnd.observe(cfg.seconds(now - j.Arrived))
+	if j.Admissions == 0 {
 		return // left the queue: it was never running
 	}
-	s.queue.observe(j.admitted.Sub(j.arrived).Seconds())
-	s.inference.observe(now.Sub(j.admitted).Seconds())
-	if j.generated == 0 {
+	s.queue.observe(cfg.seconds(j.Queued()))
+	s.inference.observe(cfg.seconds(now - j.Admitted))
+	if j.Generated == 0 {
 		return
 	}
-	s.prefill.observe(j.firstToken.Sub(j.admitted).Seconds())
-	s.decode.observe(j.lastToken.Sub(j.firstToken).Seconds())
-	s.interToken.add(&j.gaps)
-	if j.generated > 1 {
-		s.perOutputToken.observe(j.lastToken.Sub(j.firstToken).Seconds() / float64(j.generated-1))
+	s.prefill.observe(cfg.seconds(j.FirstToken - j.Admitted))
+	s.decode.observe(cfg.seconds(j.lastToken - j.FirstToken))
+	if j.Generated > 1 {
+		s.perOutputToken.observe(cfg.seconds(j.lastToken-j.FirstToken) / float64(j.Generated-1))
 	}
 }
 
 // histogram is one Prometheus histogram.
 type histogram struct {
 	buckets []float64
-	histogramCounts
+	count   [32]uint64 // per bucket, not cumulative; what exceeds every bucket counts in n alone
+	n       uint64
+	sum     float64
 }
 
-// histogramCounts are the observations per bucket, not cumulative; what exceeds every bucket counts in n alone.
-type histogramCounts struct {
-	count [32]uint64
-	n     uint64
-	sum   float64
-}
-
-func (h *histogram) observe(v float64) { h.histogramCounts.observe(h.buckets, v) }
-
-func (c *histogramCounts) observe(buckets []float64, v float64) {
-	for i, bound := range buckets {
+func (h *histogram) observe(v float64) {
+	for i, bound := range h.buckets {
 		if v <= bound {
-			c.count[i]++
+			h.count[i]++
 			break
 		}
 	}
-	c.n++
-	c.sum += v
+	h.n++
+	h.sum += v
 }
 
-func (c *histogramCounts) add(other *histogramCounts) {
-	for i, n := range other.count {
-		c.count[i] += n
+// snapshot is what a scrape sees of one engine: a copy, so that writing the text does not hold up the requests.
+type snapshot struct {
+	stats
+	engine.Totals
+	waiting, running int
+	kvUse            float64
+	loras            []loraSample
+}
+
+// snapshots looks at all engines.
+func (p *replica) snapshots() []snapshot {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.now()
+	p.advance(now)
+	p.arm(now)
+	ranks := make([]snapshot, len(p.ranks))
+	for i, r := range p.ranks {
+		ranks[i] = snapshot{
+			stats: r.stats, Totals: r.engine.Totals(), waiting: r.engine.Waiting(), running: r.engine.Running(),
+			kvUse: r.engine.KVUse(), loras: slices.Clone(r.loras.series),
+		}
 	}
-	c.n += other.n
-	c.sum += other.sum
+	return ranks
 }
 
 // appendMetrics appends the Prometheus text format 0.0.4.
-func (e *engine) appendMetrics(dst []byte) []byte {
-	e.mu.Lock()
-	s := e.stats // a copy, so that writing the text does not hold up the requests
-	waiting, usage := e.waiting.Len(), e.kv.usage()
-	runningLoRAs, waitingLoRAs := e.adapters()
-	e.mu.Unlock()
-
-	t := metricsText{buf: dst, created: s.created, labels: labels("engine", "0", "model_name", e.cfg.Models[0])}
-	t.gauge("vllm:num_requests_running", "Number of requests in model execution batches.", float64(e.running.Load()))
-	t.gauge("vllm:num_requests_waiting", "Number of requests waiting to be processed.", float64(waiting))
-	t.gauge("vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", usage)
-	t.counter("vllm:prefix_cache_queries", "Prefix cache queries, in terms of number of queried tokens.", s.cacheQueries)
-	t.counter("vllm:prefix_cache_hits", "Prefix cache hits, in terms of number of cached tokens.", s.cacheHits)
-	t.counter("vllm:num_preemptions", "Cumulative number of preemption from the engine.", 0)
-	t.counter("vllm:prompt_tokens", "Number of prefill tokens processed.", s.promptTokens)
-	t.counter("vllm:generation_tokens", "Number of generation tokens processed.", s.generatedTokens)
-	t.successes(s.success)
-	t.histogram("vllm:request_prompt_tokens", "Number of prefill tokens processed.", &s.requestPrompt)
-	t.histogram("vllm:request_generation_tokens", "Number of generation tokens processed.", &s.requestGenerated)
-	t.histogram("vllm:request_params_max_tokens", "Histogram of the max_tokens request parameter.", &s.requestMaxTokens)
-	t.histogram("vllm:time_to_first_token_seconds", "Histogram of time to first token in seconds.", &s.firstToken)
-	t.histogram("vllm:inter_token_latency_seconds", "Histogram of inter-token latency in seconds.", &s.interToken)
-	t.histogram("vllm:request_time_per_output_token_seconds", "Histogram of time_per_output_token_seconds per request.", &s.perOutputToken)
-	t.histogram("vllm:e2e_request_latency_seconds", "Histogram of e2e request latency in seconds.", &s.endToEnd)
-	t.histogram("vllm:request_queue_time_seconds", "Histogram of time spent in WAITING phase for request.", &s.queue)
-	t.histogram("vllm:request_inference_time_seconds", "Histogram of time spent in RUNNING phase for request.", &s.inference)
-	t.histogram("vllm:request_prefill_time_seconds", "Histogram of time spent in PREFILL phase for request.", &s.prefill)
-	t.histogram("vllm:request_decode_time_seconds", "Histogram of time spent in DECODE phase for request.", &s.decode)
-	t.info("vllm:cache_config_info", "Information of the LLMEngine CacheConfig", 1, labels(
-		"block_size", strconv.Itoa(e.cfg.BlockSize),
-		"enable_prefix_caching", "True",
-		"engine", "0",
-		"num_gpu_blocks", strconv.Itoa(e.cfg.KVBlocks),
-	))
-	if len(e.cfg.LoRAs) > 0 {
-		t.info("vllm:lora_requests_info", "Running stats on lora requests.", float64(time.Now().UnixNano())/1e9, labels(
-			"max_lora", strconv.Itoa(e.cfg.MaxLoRAs),
-			"running_lora_adapters", runningLoRAs,
-			"waiting_lora_adapters", waitingLoRAs,
-		))
+func (p *replica) appendMetrics(dst []byte) []byte {
+	t := metricsText{buf: dst, ranks: p.snapshots(), created: unixSeconds(p.began)}
+	switch p.cfg.Dialect {
+	case VLLM:
+		t.vllm(&p.cfg)
+	case SGLang:
+		t.sglang(&p.cfg)
+	case TensorRTLLM:
+		t.tensorRTLLM(&p.cfg)
+	case Triton:
+		t.triton(&p.cfg)
+	case JetStream:
+		t.jetStream(&p.cfg)
 	}
 	return t.buf
 }
 
-// adapters are the names of the adapters with running and with waiting requests, comma separated. mu is held.
-func (e *engine) adapters() (running, waiting string) {
-	var run, wait []string
-	for name, load := range e.loras {
-		if load.running > 0 {
-			run = append(run, name)
-		}
-		if load.waiting > 0 {
-			wait = append(wait, name)
-		}
-	}
-	sort.Strings(run)
-	sort.Strings(wait)
-	return strings.Join(run, ","), strings.Join(wait, ",")
-}
-
-// metricsText writes families that all carry the same labels.
+// metricsText writes families with one sample, or one histogram, per engine.
 type metricsText struct {
 	buf     []byte
-	labels  string // without braces
-	created time.Time
+	ranks   []snapshot
+	labels  [][]label // of each engine, sorted by name
+	created float64   // 0: no _created series
+	integer bool      // whole numbers as 1, not as Python's 1.0
 }
 
-func (t *metricsText) gauge(name, help string, v float64) {
+type label struct{ name, value string }
+
+func (t *metricsText) gauge(name, help string, v func(*snapshot) float64) {
 	t.family(name, "gauge", help)
-	t.sample(name, t.labels, v)
+	for i := range t.ranks {
+		t.sample(name, t.labels[i], v(&t.ranks[i]))
+	}
 }
 
-func (t *metricsText) info(name, help string, v float64, labels string) {
-	t.family(name, "gauge", help)
-	t.sample(name, labels, v)
-}
-
-func (t *metricsText) counter(name, help string, v uint64) {
+// counter writes a counter whose name has no _total yet.
+func (t *metricsText) counter(name, help string, v func(*snapshot) uint64) {
 	t.family(name+"_total", "counter", help)
-	t.sample(name+"_total", t.labels, float64(v))
-	t.createdAt(name, help, t.labels)
+	for i := range t.ranks {
+		t.sample(name+"_total", t.labels[i], float64(v(&t.ranks[i])))
+	}
+	t.createdAt(name, help)
 }
 
-func (t *metricsText) successes(counts [len(finishReasons)]uint64) {
-	const name, help = "vllm:request_success", "Count of successfully processed requests."
+// successes is the counter of finished requests by reason.
+func (t *metricsText) successes(name, help string) {
 	t.family(name+"_total", "counter", help)
-	for i, reason := range finishReasons {
-		t.sample(name+"_total", t.withLabel("finished_reason", reason), float64(counts[i]))
+	for i := range t.ranks {
+		for k, reason := range finishReasons {
+			t.sample(name+"_total", t.labels[i], float64(t.ranks[i].success[k]), label{"finished_reason", reason})
+		}
+	}
+	if t.created == 0 {
+		return
 	}
 	t.family(name+"_created", "gauge", help)
-	for _, reason := range finishReasons {
-		t.sample(name+"_created", t.withLabel("finished_reason", reason), unixSeconds(t.created))
+	for i := range t.ranks {
+		for _, reason := range finishReasons {
+			t.sample(name+"_created", t.labels[i], t.created, label{"finished_reason", reason})
+		}
 	}
 }
 
-func (t *metricsText) histogram(name, help string, h *histogram) {
+func (t *metricsText) histogram(name, help string, of func(*snapshot) *histogram) {
 	t.family(name, "histogram", help)
-	sum := uint64(0)
-	for i, bound := range h.buckets {
-		sum += h.count[i]
-		t.sample(name+"_bucket", t.withLabel("le", number(bound)), float64(sum))
+	for i := range t.ranks {
+		h := of(&t.ranks[i])
+		sum := uint64(0)
+		for k, bound := range h.buckets {
+			sum += h.count[k]
+			t.sample(name+"_bucket", t.labels[i], float64(sum), label{"le", pythonNumber(bound)})
+		}
+		t.sample(name+"_bucket", t.labels[i], float64(h.n), label{"le", "+Inf"})
+		t.sample(name+"_count", t.labels[i], float64(h.n))
+		t.sample(name+"_sum", t.labels[i], h.sum)
 	}
-	t.sample(name+"_bucket", t.withLabel("le", "+Inf"), float64(h.n))
-	t.sample(name+"_count", t.labels, float64(h.n))
-	t.sample(name+"_sum", t.labels, h.sum)
-	t.createdAt(name, help, t.labels)
+	t.createdAt(name, help)
 }
 
-func (t *metricsText) createdAt(name, help, labels string) {
+// createdAt writes what Python's client puts beside counters and histograms.
+func (t *metricsText) createdAt(name, help string) {
+	if t.created == 0 {
+		return
+	}
 	t.family(name+"_created", "gauge", help)
-	t.sample(name+"_created", labels, unixSeconds(t.created))
+	for i := range t.ranks {
+		t.sample(name+"_created", t.labels[i], t.created)
+	}
 }
 
 func (t *metricsText) family(name, kind, help string) {
 	t.buf = fmt.Appendf(t.buf, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
 }
 
-func (t *metricsText) sample(name, labels string, v float64) {
+var labelEscaper = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+
+// sample writes one line. An extra label goes to its place among the sorted ones.
+func (t *metricsText) sample(name string, labels []label, v float64, extra ...label) {
 	t.buf = append(t.buf, name...)
-	t.buf = append(t.buf, '{')
-	t.buf = append(t.buf, labels...)
-	t.buf = append(t.buf, "} "...)
-	t.buf = append(t.buf, number(v)...)
+	separator := byte('{')
+	put := func(l label) {
+		t.buf = append(t.buf, separator)
+		t.buf = append(t.buf, l.name...)
+		t.buf = append(t.buf, `="`...)
+		t.buf = append(t.buf, labelEscaper.Replace(l.value)...)
+		t.buf = append(t.buf, '"')
+		separator = ','
+	}
+	for _, l := range labels {
+		for len(extra) > 0 && extra[0].name < l.name {
+			put(extra[0])
+			extra = extra[1:]
+		}
+		put(l)
+	}
+	for _, l := range extra {
+		put(l)
+	}
+	if separator == ',' {
+		t.buf = append(t.buf, '}')
+	}
+	t.buf = append(t.buf, ' ')
+	if t.integer {
+		t.buf = strconv.AppendFloat(t.buf, v, 'g', -1, 64)
+	} else {
+		t.buf = append(t.buf, pythonNumber(v)...)
+	}
 	t.buf = append(t.buf, '\n')
 }
 
-// withLabel adds a label whose name sorts between engine and model_name.
-func (t *metricsText) withLabel(name, value string) string {
-	engine, rest, _ := strings.Cut(t.labels, ",")
-	return engine + "," + labels(name, value) + "," + rest
-}
-
-var labelEscaper = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
-
-// labels renders name, value, name, value, …
-func labels(pairs ...string) string {
-	var b strings.Builder
-	for i := 0; i < len(pairs); i += 2 {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.WriteString(pairs[i] + `="` + labelEscaper.Replace(pairs[i+1]) + `"`)
-	}
-	return b.String()
-}
-
-// number renders a value as Python does: whole numbers with .0.
-func number(v float64) string {
+// pythonNumber renders a value as Python does: whole numbers with .0.
+func pythonNumber(v float64) string {
 	if v == math.Trunc(v) && math.Abs(v) < 1e15 {
 		return strconv.FormatFloat(v, 'f', 1, 64)
 	}

@@ -22,6 +22,9 @@ type request struct {
 	cacheSalt       string
 	base64          bool // embeddings: encoding_format
 	dimensions      int  // embeddings
+	topN            int  // rerank; 0: all
+	pairs           []pair
+	audioSeconds    int // transcription
 
 	prompt    []byte // text of all messages, as a chat template would lay it out
 	inputEnds []int  // where each input ends in prompt; one for a chat
@@ -32,11 +35,17 @@ type request struct {
 // ends its turn; a simulated one has nothing to say.)
 const defaultMaxTokens = 16
 
+// clear forgets the request before.
+func (q *request) clear() {
+	clear(q.pairs)
+	*q = request{maxTokens: defaultMaxTokens, dimensions: embeddingDimensions, prompt: q.prompt[:0], inputEnds: q.inputEnds[:0], pairs: q.pairs[:0]}
+}
+
 // parse reads a body. Of a member that stands twice the last one holds, as in Python's json, which vLLM uses.
 // gjson checks and walks the document without building it: the body may be large, and this server is the upstream of
 // benchmarks. An *apiError is what the client gets.
 func (q *request) parse(api api, body []byte) error {
-	*q = request{maxTokens: defaultMaxTokens, dimensions: embeddingDimensions, prompt: q.prompt[:0], inputEnds: q.inputEnds[:0]}
+	q.clear()
 	if tooDeep(body) || !utf8.Valid(body) || !gjson.ValidBytes(body) {
 		return badRequest("JSON decode error: the body is not valid JSON")
 	}
@@ -46,21 +55,25 @@ func (q *request) parse(api api, body []byte) error {
 		return badRequest("Input should be a valid dictionary: the body is not a JSON object")
 	}
 	var firstErr error
-	var content, tools, streamOptions, maxCompletionTokens gjson.Result
+	var content, tools, system, second, streamOptions, maxCompletionTokens gjson.Result
+	member, limit, limited := api.content(), api.limit(), false
 	root.ForEach(func(key, value gjson.Result) bool {
 		if value.Type == gjson.Null {
 			return true // every member that is read is optional, or missed below
 		}
 		var err error
 		switch name := key.String(); name {
+		case member:
+			content = value
+		case limit:
+			q.maxTokens, err = positiveMember(name, value)
+			limited = true
 		case "model":
 			q.model, err = stringMember(name, value)
 		case "stream":
 			q.stream, err = boolMember(name, value)
 		case "stream_options":
 			streamOptions = value
-		case "max_tokens":
-			q.maxTokens, err = positiveMember(name, value)
 		case "max_completion_tokens":
 			maxCompletionTokens = value
 		case "cache_salt":
@@ -73,8 +86,14 @@ func (q *request) parse(api api, body []byte) error {
 			if q.dimensions, err = positiveMember(name, value); err == nil && q.dimensions > maxDimensions {
 				err = badRequest("dimensions must be at most %d, got %d.", maxDimensions, q.dimensions)
 			}
-		case api.content():
-			content = value
+		case api.system():
+			system = value
+		case "text_2", "documents":
+			second = value
+		case "top_n":
+			if value.Raw != "0" {
+				q.topN, err = positiveMember(name, value)
+			}
 		}
 		if firstErr == nil {
 			firstErr = err
@@ -85,7 +104,10 @@ func (q *request) parse(api api, body []byte) error {
 		return firstErr
 	}
 	if !content.Exists() {
-		return badRequest("Field required: %s", api.content())
+		return badRequest("Field required: %s", member)
+	}
+	if api == apiMessages && !limited {
+		return badRequest("Field required: max_tokens")
 	}
 	if api == apiChat && maxCompletionTokens.Exists() {
 		var err error
@@ -97,11 +119,36 @@ func (q *request) parse(api api, body []byte) error {
 		return err
 	}
 	switch api {
-	case apiChat:
-		return q.readMessages(tools, content)
+	case apiChat, apiMessages:
+		return q.readMessages(tools, system, content)
+	case apiResponses:
+		return q.readResponseInput(tools, system, content)
+	case apiRerank:
+		return q.readRerank(content, second)
+	case apiScore:
+		return q.readScore(content, second)
 	default:
 		return q.readInputs(api, content)
 	}
+}
+
+// system is the body's member that holds the system prompt, for those that have one beside the messages.
+func (a api) system() string {
+	switch a {
+	case apiMessages:
+		return "system"
+	case apiResponses:
+		return "instructions"
+	}
+	return ""
+}
+
+// limit is the body's member that bounds the answer.
+func (a api) limit() string {
+	if a == apiResponses {
+		return "max_output_tokens"
+	}
+	return "max_tokens"
 }
 
 func (q *request) readStreamOptions(options gjson.Result) error {
@@ -125,14 +172,39 @@ func (q *request) readStreamOptions(options gjson.Result) error {
 	return err
 }
 
-// readMessages lays the prompt out as chat templates do: the tools first, then each message under its role.
-func (q *request) readMessages(tools, messages gjson.Result) error {
-	if !messages.IsArray() {
-		return badRequest("Input should be a valid list: messages")
+// readResponseInput reads the input of the Responses API: a string, or items of which messages are one kind.
+func (q *request) readResponseInput(tools, instructions, input gjson.Result) error {
+	if input.Type == gjson.String {
+		q.lead(tools, instructions)
+		q.prompt = append(q.prompt, "\nuser\n"...)
+		start := len(q.prompt)
+		q.prompt = append(q.prompt, input.Str...)
+		q.lastMsg = q.prompt[start:]
+		return nil
 	}
+	if !input.IsArray() {
+		return badRequest("Input should be a valid string or list: input")
+	}
+	return q.readMessages(tools, instructions, input)
+}
+
+// lead puts before the messages what stands beside them: tools, and the system prompt of Messages and Responses.
+func (q *request) lead(tools, system gjson.Result) {
 	if tools.Exists() {
 		q.prompt = append(q.prompt, tools.Raw...)
 	}
+	if system.Exists() {
+		q.prompt = append(q.prompt, "\nsystem\n"...)
+		q.appendContent(system)
+	}
+}
+
+// readMessages lays the prompt out as chat templates do: the tools first, then each message under its role.
+func (q *request) readMessages(tools, system, messages gjson.Result) error {
+	if !messages.IsArray() {
+		return badRequest("Input should be a valid list: messages")
+	}
+	q.lead(tools, system)
 	var err error
 	lastStart := 0
 	messages.ForEach(func(_, message gjson.Result) bool {
@@ -218,7 +290,12 @@ func (q *request) appendTokenID(id gjson.Result) {
 	q.prompt = append(q.prompt, byte(n), byte(n>>8), byte(n>>16), byte(n>>24))
 }
 
-func (q *request) promptTokens() int { return (len(q.prompt) + bytesPerToken - 1) / bytesPerToken }
+func (q *request) promptTokens() int {
+	if q.audioSeconds > 0 {
+		return q.audioSeconds * audioTokensPerSecond
+	}
+	return (len(q.prompt) + bytesPerToken - 1) / bytesPerToken
+}
 
 func stringMember(name string, v gjson.Result) (string, error) {
 	if v.Type != gjson.String {

@@ -1,6 +1,6 @@
 // Package sim is a simulated model server: one replica of vLLM, as a gateway in front of it sees it. It speaks the
-// OpenAI API, shows vLLM's metrics, takes plausible time, remembers prefixes as a real KV cache does, and fails on
-// demand. It computes nothing.
+// OpenAI and Anthropic APIs, shows vLLM's metrics or those of its kin, takes plausible time, remembers prefixes as a real
+// KV cache does, and fails on demand. It computes nothing. Time and cache are package engine's.
 //
 // The forms of answers, errors and metrics follow vLLM's V1 engine (vllm/entrypoints/openai, vllm/v1/metrics).
 package sim
@@ -31,7 +31,7 @@ const Version = "0.0.0+modelsim"
 type Server struct {
 	cfg     Config
 	log     *slog.Logger
-	engine  *engine
+	model   *replica
 	fault   atomic.Pointer[Fault] // of the whole replica
 	pool    sync.Pool             // of *exchange
 	replica []string              // value of x-modelsim-replica
@@ -48,9 +48,9 @@ func New(cfg Config) *Server {
 		panic(fmt.Sprintf("sim.New: %v", err))
 	}
 	cfg = cfg.withDefaults()
-	s := &Server{cfg: cfg, log: cfg.Logger, engine: newEngine(cfg), replica: []string{cfg.Name}, created: time.Now().Unix()}
+	s := &Server{cfg: cfg, log: cfg.Logger, model: newReplica(cfg), replica: []string{cfg.Name}, created: time.Now().Unix()}
 	s.fault.Store(&noFault)
-	s.pool.New = func() any { return &exchange{digest: sha256.New()} }
+	s.pool.New = func() any { return newExchange() }
 
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
@@ -117,6 +117,7 @@ type exchange struct {
 	digest hash.Hash
 	fault  Fault
 	status int
+	api    api
 
 	request request
 	job     job
@@ -125,11 +126,18 @@ type exchange struct {
 	names   []string // of the request's headers
 }
 
+func newExchange() *exchange {
+	x := &exchange{digest: sha256.New()}
+	x.job.Tag = &x.job
+	x.job.wake = make(chan struct{}, 1)
+	return x
+}
+
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := s.pool.Get().(*exchange)
 	defer s.recycle(x)
-	x.w, x.r, x.fault, x.status, x.request.model = w, r, noFault, 0, ""
+	x.w, x.r, x.fault, x.status, x.api, x.request.model = w, r, noFault, 0, apiNone, ""
 	if s.log.Enabled(r.Context(), slog.LevelDebug) {
 		defer s.logRequest(x, time.Now())
 	}
@@ -236,28 +244,42 @@ func headerValue(s string) string {
 	return b.String()
 }
 
+// inference are the paths that run on the engine.
+var inference = map[string]api{
+	"/v1/chat/completions":     apiChat,
+	"/v1/completions":          apiCompletions,
+	"/v1/embeddings":           apiEmbeddings,
+	"/v1/messages":             apiMessages,
+	"/v1/responses":            apiResponses,
+	"/v1/audio/transcriptions": apiTranscription,
+	"/v1/rerank":               apiRerank,
+	"/v2/rerank":               apiRerank,
+	"/rerank":                  apiRerank,
+	"/v1/score":                apiScore,
+	"/score":                   apiScore,
+}
+
 // route finds what answers a path.
 func (s *Server) route(x *exchange) {
 	path := x.r.URL.Path
-	if strings.HasPrefix(path, "/v1/") && !s.faults(x) {
+	x.api = inference[path]
+	if (x.api != apiNone || strings.HasPrefix(path, "/v1/")) && !s.faults(x) {
+		return
+	}
+	if x.api != apiNone {
+		x.only(http.MethodPost, func() { s.generate(x) })
 		return
 	}
 	switch path {
-	case "/v1/chat/completions":
-		x.only(http.MethodPost, func() { s.generate(x, apiChat) })
-	case "/v1/completions":
-		x.only(http.MethodPost, func() { s.generate(x, apiCompletions) })
-	case "/v1/embeddings":
-		x.only(http.MethodPost, func() { s.generate(x, apiEmbeddings) })
 	case "/v1/models":
 		x.only(http.MethodGet, func() { s.models(x) })
 	case "/health", "/ping":
 		if x.available(s.fault.Load().Health) {
 			x.answer(http.StatusOK, "", nil)
 		}
-	case "/metrics":
+	case "/metrics", "/prometheus/metrics": // the second one is TensorRT-LLM's
 		if x.available(s.fault.Load().Metrics) {
-			x.out = s.engine.appendMetrics(x.out[:0])
+			x.out = s.model.appendMetrics(x.out[:0])
 			x.answer(http.StatusOK, "text/plain; version=0.0.4; charset=utf-8", x.out)
 		}
 	case "/version":
@@ -363,7 +385,7 @@ func (x *exchange) fail(err error) {
 	if !errors.As(err, &apiErr) {
 		x.abort()
 	}
-	x.out = apiErr.appendJSON(x.out[:0])
+	x.out = apiErr.appendJSON(x.out[:0], x.api)
 	x.answer(apiErr.status, "application/json", x.out)
 }
 

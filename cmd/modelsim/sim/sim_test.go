@@ -25,6 +25,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/tidwall/gjson"
 
+	"github.com/inlet-proxy/inlet/cmd/modelsim/engine"
 	"github.com/inlet-proxy/inlet/cmd/modelsim/sim"
 )
 
@@ -265,7 +266,7 @@ func TestErrors(t *testing.T) {
 		},
 		{"too large", "POST", chat, strings.Repeat(" ", 10001), 413, "The body is longer than 10000 bytes."},
 		{"wrong method", "GET", chat, "", 405, "Method Not Allowed"},
-		{"wrong path", "POST", "/v1/responses", "{}", 404, "Not Found"},
+		{"wrong path", "POST", "/v1/nowhere", "{}", 404, "Not Found"},
 		{"bad fault", "POST", "/admin/fault", "status=200", 400, `fault "status=200": must be 400 to 599`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -569,7 +570,7 @@ func TestWaiting(t *testing.T) {
 	eventually(t, func() bool { return scrape(t, server)["vllm:num_requests_waiting"+labels] == 1 })
 	got := scrape(t, server)
 	require.Equal(t, 1.0, got["vllm:num_requests_running"+labels])
-	require.InDelta(t, 0.2, got["vllm:kv_cache_usage_perc"+labels], 1e-9, "1 prompt and 16 answer tokens are 2 of 10 blocks")
+	require.InDelta(t, 0.1, got["vllm:kv_cache_usage_perc"+labels], 1e-9, "its prompt is 1 of 10 blocks")
 	require.Contains(t, got, "vllm:lora_requests_info{max_lora=1,running_lora_adapters=sql,waiting_lora_adapters=chat}")
 	require.Empty(t, answered)
 
@@ -593,7 +594,7 @@ func eventually(t *testing.T, condition func() bool) {
 
 // TestShutdown: a stream in flight is finished, new connections are refused; Close cuts.
 func TestShutdown(t *testing.T) {
-	server := sim.New(sim.Config{Speed: 1, Timing: sim.Timing{PrefillRate: 1e9, TokenTime: 10e6}})
+	server := sim.New(sim.Config{Speed: 1, Timing: engine.Timing{PrefillRate: 1e9, TokenTime: 10e6}})
 	require.NoError(t, server.Start("127.0.0.1:0"))
 	res, err := http.Post(server.URL()+"/v1/completions", "application/json", strings.NewReader(`{"prompt":"x","stream":true,"max_tokens":20}`))
 	require.NoError(t, err)

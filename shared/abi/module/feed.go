@@ -1,6 +1,7 @@
 package module
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -102,17 +103,20 @@ func (f *feed) failed(random uint64) (pause time.Duration, first bool) {
 	return f.pause - time.Duration(random%uint64(f.pause/2)), first
 }
 
-// decode makes an answer a snapshot of this process.
-func (f *feed) decode(r *filter.Reply, now time.Time) (*endpoint.Snapshot, error) {
+var errUnreadable = errors.New("its snapshot is not readable")
+
+// decode makes an answer a snapshot of this process; have is what the companion
+// was told is here.
+func (f *feed) decode(have *endpoint.Snapshot, r *filter.Reply, now time.Time) (*endpoint.Snapshot, error) {
 	if r.Err != nil {
 		return nil, r.Err
 	}
 	if r.Status != 200 {
 		return nil, fmt.Errorf("it answers with status %d", r.Status)
 	}
-	s, err := endpoint.Decode(r.Body)
+	s, err := endpoint.Apply(have, r.Body)
 	if err != nil {
-		return nil, fmt.Errorf("its snapshot is not readable: %w", err)
+		return nil, fmt.Errorf("%w: %w", errUnreadable, err)
 	}
 	s.Received = now
 	s.Attach(f.counters)

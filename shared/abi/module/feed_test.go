@@ -234,3 +234,39 @@ func TestFeedPanics(t *testing.T) {
 		require.EqualValues(t, 1, version(c))
 	})
 }
+
+// change is a delta to the version before.
+func change(t *testing.T, version uint64) []byte {
+	s, err := endpoint.Decode(wire(version))
+	require.NoError(t, err)
+	s.Pools[0].Endpoints[0].Ready = false
+	return endpoint.AppendDelta(nil, s, version-1, []endpoint.Change{{Position: 0}})
+}
+
+func TestFeedDelta(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, e := configure(t, newProcess(), withCompanion)
+		defer c.OnDestroy()
+		e.loop()
+		e.answer("200", wire(5))
+		before := c.snapshot()
+		e.answer("200", change(t, 6))
+		require.EqualValues(t, 6, version(c))
+		require.False(t, c.snapshot().Pools[0].Endpoints[0].Ready)
+		require.True(t, before.Pools[0].Endpoints[0].Ready, "who reads the old one is not disturbed")
+		require.Same(t, before.Pools[0].Endpoints[0].Load, c.snapshot().Pools[0].Endpoints[0].Load)
+		require.Contains(t, e.polls[0].path, "since=7-6&")
+
+		e.answer("200", change(t, 9))
+		require.EqualValues(t, 6, version(c))
+		require.Equal(t, 1, logged(e, "a delta to another snapshot"))
+		for e.idle() {
+			time.Sleep(time.Millisecond)
+			synctest.Wait()
+		}
+		e.loop()
+		require.NotContains(t, e.polls[0].path, "since", "asked for whole")
+		e.answer("200", wire(9))
+		require.Contains(t, e.polls[0].path, "since=7-9&")
+	})
+}

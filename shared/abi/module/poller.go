@@ -22,8 +22,9 @@ type poller struct {
 	wait   time.Duration
 	log    func(filter.Level, string)
 
-	asked time.Time // when the call under way began; zero if there is none
-	told  string    // id of the snapshot that the companion was told is here
+	asked time.Time          // when the call under way began; zero if there is none
+	told  *endpoint.Snapshot // what the companion was told is here; the answer may be a delta to it
+	whole bool               // the last answer could not be read: the companion is told that nothing is here
 
 	mu    sync.Mutex // held while main is used, so that leave can wait for it
 	left  bool
@@ -73,14 +74,13 @@ func (p *poller) poll() {
 	if !p.asked.IsZero() || !p.feed.isNewest(p) {
 		return
 	}
-	p.asked, p.told = time.Now(), ""
-	have := p.feed.latest.Load()
-	if have != nil {
-		p.told = have.ID()
+	p.asked, p.told = time.Now(), p.feed.latest.Load()
+	if p.whole {
+		p.told = nil
 	}
 	result, _ := p.handle.HttpCallout(p.feed.cluster, [][2]string{
 		{":method", "GET"},
-		{":path", endpoint.Path(have, p.feed.worker, p.wait)},
+		{":path", endpoint.Path(p.told, p.feed.worker, p.wait)},
 		{":authority", p.feed.cluster},
 		{"accept", endpoint.ContentType},
 	}, nil, milliseconds(p.wait+slack), p)
@@ -100,8 +100,9 @@ func (p *poller) OnHttpCalloutDone(_ uint64, result shared.HttpCalloutResult, he
 		p.worked(true)
 		return
 	}
-	s, err := p.feed.decode(&r, time.Now())
-	if err == nil && s.ID() == p.told {
+	s, err := p.feed.decode(p.told, &r, time.Now())
+	p.whole = errors.Is(err, errUnreadable)
+	if err == nil && p.told != nil && s.ID() == p.told.ID() {
 		err = errSameAgain // to ask on at once would be a tight loop
 	}
 	if err != nil {

@@ -39,8 +39,9 @@ type feed struct {
 
 	current *endpoint.Snapshot
 
-	open     time.Time // a poll is under way, until then at the longest
-	asked    string    // id of the snapshot that the open poll has told
+	open     time.Time          // a poll is under way, until then at the longest
+	told     *endpoint.Snapshot // what the open poll said we have; the answer may be a delta to it
+	whole    bool               // the last answer could not be read: the next poll says that we have nothing
 	pause    time.Duration
 	resumeAt time.Time // no poll before
 }
@@ -111,11 +112,11 @@ func (f *feed) adopt(s *endpoint.Snapshot, received time.Time) {
 
 func (f *feed) poll() {
 	f.open = f.deps.Now().Add(f.companion.Wait + 2*pollGrace)
-	f.asked = ""
-	if f.current != nil {
-		f.asked = f.current.ID()
+	f.told = f.current
+	if f.whole {
+		f.told = nil
 	}
-	path := endpoint.Path(f.current, f.worker, f.companion.Wait)
+	path := endpoint.Path(f.told, f.worker, f.companion.Wait)
 	if err := f.get(path, f.companion.Wait+pollGrace, f.answered); err != nil {
 		f.failed(err)
 	}
@@ -130,12 +131,12 @@ func (f *feed) answered(r *filter.Reply) {
 		f.succeeded()
 		return
 	}
-	s, err := decodeAnswer(r)
-	if err == nil && s.ID() == f.asked {
+	s, err := f.decodeAnswer(r)
+	if err == nil && f.told != nil && s.ID() == f.told.ID() {
 		err = errSameAgain // polling on at once would be a tight loop
 	}
 	if err == nil {
-		err = f.publish(s, r.Body)
+		err = f.publish(s)
 	}
 	if err != nil {
 		f.failed(err)
@@ -149,27 +150,30 @@ func (f *feed) answered(r *filter.Reply) {
 	}
 }
 
-func decodeAnswer(r *filter.Reply) (*endpoint.Snapshot, error) {
+func (f *feed) decodeAnswer(r *filter.Reply) (*endpoint.Snapshot, error) {
 	switch {
 	case r.Err != nil:
 		return nil, r.Err
 	case r.Status != 200:
 		return nil, fmt.Errorf("it answers %d", r.Status)
 	}
-	return endpoint.Decode(r.Body)
+	s, err := endpoint.Apply(f.told, r.Body)
+	f.whole = err != nil
+	return s, err
 }
 
 // publish writes the snapshot before its version word, so that whoever sees the
-// word finds this snapshot or a later one.
+// word finds this snapshot or a later one. The store has it whole, whatever came:
+// a worker may have missed the one before.
 // A late answer never replaces a newer one of the same companion.
-func (f *feed) publish(s *endpoint.Snapshot, wire []byte) error {
+func (f *feed) publish(s *endpoint.Snapshot) error {
 	f.load()
 	if c := f.current; c != nil && c.Source == s.Source && c.Version >= s.Version {
 		return nil
 	}
 	received := f.deps.Now()
 	word := versionWord(received, s)
-	if err := f.deps.Store.Set(f.key, wire, 0); err != nil {
+	if err := f.deps.Store.Set(f.key, endpoint.Append(nil, s), 0); err != nil {
 		return err
 	}
 	if err := f.deps.Store.Set(f.wordKey, []byte(word), 0); err != nil {

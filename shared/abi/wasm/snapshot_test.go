@@ -254,6 +254,64 @@ func TestASnapshotThatCannotBeSharedIsAFailure(t *testing.T) {
 	require.Empty(t, w.polls)
 }
 
+// change is a delta from one version to the next.
+func change(version uint64, waiting int) *filter.Reply {
+	s, err := endpoint.Decode(wire(version))
+	if err != nil {
+		panic(err)
+	}
+	s.Pools[0].Endpoints[0].Gauges = endpoint.Gauges{Known: true, Waiting: waiting}
+	return &filter.Reply{Status: 200, Body: endpoint.AppendDelta(nil, s, version-1, []endpoint.Change{{Position: 0}})}
+}
+
+// A delta is for the worker that polled; the store has whole snapshots.
+func TestADeltaReachesAllWorkers(t *testing.T) {
+	w := newWorld()
+	a, b := w.worker("a"), w.worker("b")
+	w.pass(tickPeriod, a, b)
+	w.answer(snapshot(1))
+	load := a.current.Pool("llama").Endpoints[0].Load
+	w.answer(change(2, 7)) // b has not even seen version 1
+	w.pass(tickPeriod, a, b)
+	for _, f := range []*feed{a, b} {
+		require.Equal(t, "1-2", f.current.ID())
+		require.Equal(t, 7, f.current.Pool("llama").Endpoints[0].Gauges.Waiting)
+		require.NotNil(t, f.current.Pool("llama").Endpoints[0].Load)
+	}
+	require.Equal(t, load, a.current.Pool("llama").Endpoints[0].Load)
+	require.Contains(t, w.polls[0].path, "since=1-2")
+	require.Empty(t, w.logs)
+}
+
+// The delta is to what the poll said, even if something newer came through the store meanwhile, which then stays.
+func TestADeltaIsToWhatThePollSaid(t *testing.T) {
+	w := newWorld()
+	a := w.worker("a")
+	w.pass(tickPeriod, a)
+	w.answer(snapshot(1))
+	other := w.worker("b")
+	require.NoError(t, other.publish(&endpoint.Snapshot{Source: 1, Version: 9, Taken: time.Unix(9, 0)}))
+	a.load()
+	require.Equal(t, "1-9", a.current.ID())
+	w.answer(change(2, 7))
+	require.Equal(t, "1-9", a.current.ID())
+	require.Empty(t, w.logs)
+}
+
+func TestAnAnswerThatCannotBeAppliedIsAskedForWhole(t *testing.T) {
+	w := newWorld()
+	a := w.worker("a")
+	w.pass(tickPeriod, a)
+	w.answer(snapshot(1))
+	w.answer(change(5, 7)) // to version 4
+	require.Len(t, w.logs, 1)
+	require.Equal(t, "1-1", a.current.ID(), "the last one stays")
+	w.pass(time.Second, a)
+	require.Equal(t, "/v1/snapshot?worker=a&wait=20000", w.polls[0].path)
+	w.answer(snapshot(5))
+	require.Contains(t, w.polls[0].path, "since=1-5")
+}
+
 // A worker that was away for longer than its lease does not go on polling when
 // its old poll is answered, and an old answer does not undo a newer one.
 func TestAPollOutlivesItsLease(t *testing.T) {

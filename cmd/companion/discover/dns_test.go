@@ -1,0 +1,270 @@
+package discover_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/inlet-proxy/inlet/cmd/companion/discover"
+)
+
+// records answers in place of the DNS.
+type records struct {
+	mu      sync.Mutex
+	hosts   map[string][]netip.Addr
+	srv     []*net.SRV
+	err     error
+	lookups []time.Time
+}
+
+func (r *records) set(change func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change()
+}
+
+func (r *records) LookupNetIP(_ context.Context, network, host string) ([]netip.Addr, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lookups = append(r.lookups, time.Now())
+	if r.err != nil {
+		return nil, r.err
+	}
+	var found []netip.Addr
+	for _, a := range r.hosts[host] {
+		if network == "ip" || (network == "ip4") == a.Is4() {
+			found = append(found, a)
+		}
+	}
+	if len(found) == 0 {
+		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+	}
+	return found, nil
+}
+
+func (r *records) LookupSRV(_ context.Context, service, proto, _ string) (string, []*net.SRV, error) {
+	if service != "" || proto != "" {
+		return "", nil, errors.New("the name is whole")
+	}
+	return "", r.srv, r.err
+}
+
+func ips(texts ...string) (list []netip.Addr) {
+	for _, t := range texts {
+		list = append(list, netip.MustParseAddr(t))
+	}
+	return list
+}
+
+func TestLookup(t *testing.T) {
+	r := &records{
+		hosts: map[string][]netip.Addr{
+			"both": ips("10.0.0.2", "2001:db8::1", "10.0.0.1"), "six": ips("2001:db8::1"), "mapped": ips("::ffff:10.0.0.9"), "twice": ips("10.0.0.1", "10.0.0.1"),
+		},
+		srv: []*net.SRV{{Target: "both.", Port: 81}, {Target: "twice", Port: 82}, {Target: "twice.", Port: 82}},
+	}
+	for name, c := range map[string]struct {
+		name discover.Name
+		want []string
+	}{
+		"IPv4 if there is any": {discover.Name{Host: "both", Port: 80, Family: "auto"}, []string{"10.0.0.1:80", "10.0.0.2:80"}},
+		"else IPv6":            {discover.Name{Host: "six", Port: 80, Family: "auto"}, []string{"[2001:db8::1]:80"}},
+		"IPv6":                 {discover.Name{Host: "both", Port: 80, Family: "ipv6"}, []string{"[2001:db8::1]:80"}},
+		"IPv4":                 {discover.Name{Host: "both", Port: 80, Family: "ipv4"}, []string{"10.0.0.1:80", "10.0.0.2:80"}},
+		"IPv4 in IPv6":         {discover.Name{Host: "mapped", Port: 80, Family: "auto"}, []string{"10.0.0.9:80"}},
+		"each once":            {discover.Name{Host: "twice", Port: 80, Family: "auto"}, []string{"10.0.0.1:80"}},
+		"SRV":                  {discover.Name{SRV: "_http._tcp.x", Family: "auto"}, []string{"10.0.0.1:81", "10.0.0.1:82", "10.0.0.2:81"}},
+	} {
+		got, err := c.name.Lookup(t.Context(), r)
+		require.NoError(t, err, name)
+		require.Equal(t, c.want, addresses(&discover.Assignment{Endpoints: got}), name)
+		for _, e := range got {
+			require.True(t, e.Usable)
+		}
+	}
+	r.srv = []*net.SRV{{Target: "."}}
+	got, err := discover.Name{SRV: "_http._tcp.x"}.Lookup(t.Context(), r)
+	require.NoError(t, err)
+	require.Empty(t, got)
+	r.srv = []*net.SRV{{Target: "none", Port: 1}}
+	_, err = discover.Name{SRV: "_http._tcp.x"}.Lookup(t.Context(), r)
+	require.EqualError(t, err, "target of _http._tcp.x: lookup none: no such host")
+}
+
+// followed runs Resolve and notes what it calls with.
+type followed struct {
+	mu     sync.Mutex
+	lists  [][]string
+	failed int
+	log    *lockedBuffer
+}
+
+func follow(t *testing.T, r discover.Resolver, names ...discover.Name) *followed {
+	f := &followed{log: new(lockedBuffer)}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		discover.Resolve(ctx, names, r, slog.New(slog.NewTextHandler(f.log, nil)),
+			func(_ string, a *discover.Assignment) {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				f.lists = append(f.lists, addresses(a))
+			},
+			func(string, error) {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				f.failed++
+			})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	return f
+}
+
+// took returns the lists since it was last asked.
+func (f *followed) took() [][]string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	lists := f.lists
+	f.lists = nil
+	return lists
+}
+
+func TestResolve(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const interval = 5 * time.Second
+		r := &records{hosts: map[string][]netip.Addr{"h": ips("10.0.0.1")}}
+		f := follow(t, r, discover.Name{Pool: "p", Host: "h", Port: 80, Family: "auto", Interval: interval})
+		synctest.Wait()
+		require.Equal(t, [][]string{{"10.0.0.1:80"}}, f.took(), "at once")
+
+		time.Sleep(100 * interval)
+		require.Empty(t, f.took(), "the same list is told once")
+		r.set(func() {
+			require.InDelta(t, 100, len(r.lookups), 3)
+			pauses := map[time.Duration]bool{}
+			for i, at := range r.lookups[1:] {
+				pause := at.Sub(r.lookups[i])
+				require.InDelta(t, interval, pause, float64(interval/10))
+				pauses[pause] = true
+			}
+			require.Greater(t, len(pauses), 90, "varied")
+			r.hosts["h"] = ips("10.0.0.2", "10.0.0.1")
+		})
+		time.Sleep(2 * interval)
+		require.Equal(t, [][]string{{"10.0.0.1:80", "10.0.0.2:80"}}, f.took())
+
+		for _, err := range []error{errors.New("server misbehaving"), &net.DNSError{Err: "no such host", IsNotFound: true}} {
+			r.set(func() { r.err = err })
+			time.Sleep(10 * interval)
+			require.Empty(t, f.took(), "the last good list stays")
+		}
+		require.Equal(t, 2, f.failed, "each reason is told once")
+		require.Equal(t, 2, strings.Count(f.log.String(), "level=ERROR"))
+		r.set(func() { r.err, r.hosts["h"] = nil, ips("10.0.0.3") })
+		time.Sleep(2 * interval)
+		require.Equal(t, [][]string{{"10.0.0.3:80"}}, f.took())
+	})
+}
+
+// A service without replicas has no records: that must not hold up the other pools. One that cannot be asked is another thing.
+func TestANameThatIsNotThereYet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &records{hosts: map[string][]netip.Addr{}, err: errors.New("server misbehaving")}
+		f := follow(t, r, discover.Name{Pool: "p", Host: "h", Port: 80, Family: "auto", Interval: time.Second})
+		time.Sleep(time.Minute)
+		require.Empty(t, f.took())
+		r.set(func() { r.err = nil })
+		time.Sleep(2 * time.Second)
+		require.Equal(t, [][]string{nil}, f.took())
+		r.set(func() { r.hosts["h"] = ips("10.0.0.1") })
+		time.Sleep(2 * time.Second)
+		require.Equal(t, [][]string{{"10.0.0.1:80"}}, f.took())
+	})
+}
+
+// dnsServer answers A and SRV questions on a loopback socket, as RFC 1035 and 2782 have it.
+func dnsServer(t *testing.T) *net.Resolver {
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { conn.Close() })
+	go func() {
+		buffer := make([]byte, 1500)
+		for {
+			n, from, err := conn.ReadFrom(buffer)
+			if err != nil {
+				return
+			}
+			if answer, err := answerDNS(buffer[:n]); err == nil {
+				_, _ = conn.WriteTo(answer, from)
+			}
+		}
+	}()
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "udp", conn.LocalAddr().String())
+	}}
+}
+
+func answerDNS(query []byte) ([]byte, error) {
+	var m dnsmessage.Message
+	if err := m.Unpack(query); err != nil || len(m.Questions) != 1 {
+		return nil, errors.Join(err, errors.New("not a question"))
+	}
+	q := m.Questions[0]
+	m.Response, m.Authoritative, m.Additionals = true, true, nil
+	add := func(body dnsmessage.ResourceBody) {
+		m.Answers = append(m.Answers, dnsmessage.Resource{Header: dnsmessage.ResourceHeader{Name: q.Name, Class: q.Class, TTL: 5}, Body: body})
+	}
+	switch {
+	case q.Name.String() == "replicas.example." && q.Type == dnsmessage.TypeA:
+		add(&dnsmessage.AResource{A: [4]byte{10, 0, 0, 2}})
+		add(&dnsmessage.AResource{A: [4]byte{10, 0, 0, 1}})
+	case q.Name.String() == "replicas.example.":
+	case q.Name.String() == "_http._tcp.replicas.example." && q.Type == dnsmessage.TypeSRV:
+		add(&dnsmessage.SRVResource{Port: 8001, Target: dnsmessage.MustNewName("replicas.example.")})
+		add(&dnsmessage.SRVResource{Port: 8002, Target: dnsmessage.MustNewName("replicas.example.")})
+	default:
+		m.RCode = dnsmessage.RCodeNameError
+	}
+	return m.Pack()
+}
+
+// With Go's own resolver, over a socket.
+func TestLookupOverDNS(t *testing.T) {
+	r := dnsServer(t)
+	got, err := discover.Name{Host: "replicas.example.", Port: 8000, Family: "auto"}.Lookup(t.Context(), r)
+	require.NoError(t, err)
+	require.Equal(t, []string{"10.0.0.1:8000", "10.0.0.2:8000"}, addresses(&discover.Assignment{Endpoints: got}))
+
+	got, err = discover.Name{SRV: "_http._tcp.replicas.example.", Family: "auto"}.Lookup(t.Context(), r)
+	require.NoError(t, err)
+	require.Equal(t, []string{"10.0.0.1:8001", "10.0.0.1:8002", "10.0.0.2:8001", "10.0.0.2:8002"}, addresses(&discover.Assignment{Endpoints: got}))
+
+	_, err = discover.Name{Host: "none.example.", Port: 8000, Family: "auto"}.Lookup(t.Context(), r)
+	var dns *net.DNSError
+	require.ErrorAs(t, err, &dns)
+	require.True(t, dns.IsNotFound)
+}
+
+func TestStatic(t *testing.T) {
+	got, err := discover.Static([]string{"[2001:DB8::1]:80", "10.0.0.1:80", "10.0.0.1:80"})
+	require.NoError(t, err)
+	require.Equal(t, []string{"10.0.0.1:80", "[2001:db8::1]:80"}, addresses(got))
+	for _, bad := range []string{"", "10.0.0.1", "10.0.0.1:0", "replica:80"} {
+		_, err := discover.Static([]string{bad})
+		require.Error(t, err, bad)
+	}
+}

@@ -1,0 +1,98 @@
+package clients_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/e2e/clients"
+	"github.com/inlet-proxy/inlet/e2e/stack"
+)
+
+// patience is how long one client may take for all of its checks.
+const patience = time.Minute
+
+// prompt is what the scripts ask, and what the replicas answer.
+const prompt = `Say "model":"llama-3-8b", please: é, 語, 🦙`
+
+// openAI is what every client of OpenAI must find, whatever its language.
+var openAI = []string{
+	`{"check": "chat llama", "sent": "llama-3-8b", "model": "llama", "text": PROMPT, "total": 0}`,
+	`{"check": "chat gemma", "sent": "gemma", "model": "gemma", "text": PROMPT, "total": 0}`,
+	`{"check": "stream llama", "models": ["llama"], "text": PROMPT, "total": 0}`,
+	`{"check": "stream gemma-support", "models": ["gemma-support"], "text": PROMPT, "total": 0}`,
+	`{"check": "embedding llama", "model": "llama", "vectors": 2}`,
+	`{"check": "unknown model", "error": "NotFoundError", "status": 404, "code": "model_not_found", "param": "model"}`,
+	`{"check": "unknown model, stream", "error": "NotFoundError", "status": 404, "code": "model_not_found", "param": "model"}`,
+	`{"check": "wrong key", "error": "AuthenticationError", "status": 401, "code": "invalid_api_key", "param": null}`,
+	`{"check": "blocked prompt", "error": "BadRequestError", "status": 400, "code": "content_policy_violation", "param": null}`,
+	`{"check": "no model", "error": "BadRequestError", "status": 400, "code": "invalid_model", "param": "model"}`,
+}
+
+// TestOpenAI runs OpenAI's clients against both builds, with keys where these clients put them.
+func TestOpenAI(t *testing.T) {
+	in := &clients.Installer{Progress: os.Stderr}
+	for _, abi := range []string{stack.Wasm, stack.Module} {
+		t.Run(abi, func(t *testing.T) {
+			s := stack.ForTest(t, stack.Options{ABI: abi, Pools: echoing(), Chain: keysIn(t, "authorization"), Progress: os.Stderr})
+			t.Run("Python", func(t *testing.T) {
+				check(t, s, in.Python, "openai_client.py", openAI)
+			})
+			t.Run("Node", func(t *testing.T) {
+				check(t, s, in.Node, "openai_client.cjs", openAI)
+			})
+			require.Empty(t, s.EnvoyErrors())
+		})
+	}
+}
+
+// echoing are the pools of the shipped document, with replicas that answer at
+// once with the prompt.
+func echoing() []stack.Pool {
+	pools := stack.DefaultPools()
+	for i := range pools {
+		pools[i].Args = append(pools[i].Args, "--speed", "0", "--echo")
+	}
+	return pools
+}
+
+// keysIn is the shipped document that asks for keys, with the header that they are in.
+func keysIn(t *testing.T, header string) string {
+	t.Helper()
+	text, err := os.ReadFile("../../envoy/static/inlet-keys.yaml")
+	require.NoError(t, err)
+	const shipped = "header: x-api-key"
+	require.Equal(t, 1, strings.Count(string(text), shipped))
+	return strings.Replace(string(text), shipped, "header: "+header, 1)
+}
+
+// check runs a script and compares what it finds, line by line.
+func check(t *testing.T, s *stack.Stack, install func(context.Context) (*clients.Runtime, error), script string, want []string) {
+	t.Helper()
+	installing, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	with, err := install(installing)
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd := with.Command(ctx, script, s.URL())
+	cmd.Env = append(cmd.Env, "NO_PROXY=127.0.0.1", "no_proxy=127.0.0.1")
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err = cmd.Run()
+	require.NoError(t, err, "%s\n%s", stdout.String(), stderr.String())
+
+	found := strings.Split(strings.TrimSpace(stdout.String()), "\n")
+	require.Len(t, found, len(want), stdout.String())
+	quoted, err := json.Marshal(prompt)
+	require.NoError(t, err)
+	for i := range want {
+		require.JSONEq(t, strings.ReplaceAll(want[i], "PROMPT", string(quoted)), found[i])
+	}
+}

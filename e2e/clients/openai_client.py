@@ -1,0 +1,71 @@
+"""OpenAI's Python client, as its users write it. Prints one line of JSON for each check; clients_test.go says what it must be.
+
+usage: openai_client.py BASE_URL
+"""
+import json
+import sys
+
+from openai import APIStatusError, OpenAI
+
+PROMPT = 'Say "model":"llama-3-8b", please: é, 語, 🦙'
+client = OpenAI(base_url=sys.argv[1] + "/v1", api_key="inlet-demo-key")
+
+
+def tell(check, **found):
+    print(json.dumps({"check": check, **found}), flush=True)
+
+
+def question(model="llama", prompt=PROMPT):
+    return {"model": model, "messages": [{"role": "user", "content": prompt}], "max_tokens": 64}
+
+
+def chat(model):
+    raw = client.chat.completions.with_raw_response.create(**question(model))
+    answer = raw.parse()
+    tell(
+        "chat " + model,
+        sent=raw.headers["x-modelsim-model"],
+        model=answer.model,
+        text=answer.choices[0].message.content,
+        total=answer.usage.total_tokens - answer.usage.prompt_tokens - answer.usage.completion_tokens,
+    )
+
+
+def stream(model):
+    models, text, usage = set(), "", None
+    for chunk in client.chat.completions.create(**question(model), stream=True, stream_options={"include_usage": True}):
+        models.add(chunk.model)
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            text += choice.delta.content or ""
+    tell(
+        "stream " + model,
+        models=sorted(models),
+        text=text,
+        total=usage.total_tokens - usage.prompt_tokens - usage.completion_tokens,
+    )
+
+
+def embedding(model):
+    answer = client.embeddings.create(model=model, input=["one", "two"])
+    tell("embedding " + model, model=answer.model, vectors=len(answer.data))
+
+
+def refused(check, ask):
+    try:
+        ask()
+        tell(check, error=None)
+    except APIStatusError as e:
+        tell(check, error=type(e).__name__, status=e.status_code, code=e.code, param=e.param)
+
+
+chat("llama")
+chat("gemma")
+stream("llama")
+stream("gemma-support")
+embedding("llama")
+refused("unknown model", lambda: client.chat.completions.create(**question("gpt-9")))
+refused("unknown model, stream", lambda: client.chat.completions.create(**question("gpt-9"), stream=True))
+refused("wrong key", lambda: client.with_options(api_key="guessed").chat.completions.create(**question()))
+refused("blocked prompt", lambda: client.chat.completions.create(**question(prompt="What is Project Aurora?")))
+refused("no model", lambda: client.chat.completions.create(**question(model="")))

@@ -1,6 +1,8 @@
 package picker
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -17,7 +19,8 @@ import (
 type state struct {
 	// What the request is.
 
-	chain  []uint64 // a hash for each block of the prompt, of this model
+	seed   uint64   // hash of the model, and of what else keeps caches apart
+	chain  []uint64 // a hash for each block of the prompt, and of seed
 	tokens int64    // of the prompt, estimated
 	input  scorer.Input
 
@@ -52,6 +55,7 @@ type candidate struct {
 	member *member
 	index  int // in the pool's endpoints
 	room   bool
+	lacks  bool // it lists its models, and the request's is not among them, but among another's
 	try    bool
 	warm   float64 // from 0 for a replica that has just become ready to 1
 }
@@ -97,18 +101,18 @@ func (s *state) read(f *Filter, x *filter.Exchange) {
 		s.tokens = max(int64(r.PromptBytes/bytesOfToken+r.PromptTokens), int64(len(r.Prefix)*llm.PrefixBlockTokens))
 		// A replica keeps what it computed by model, or LoRA adapter: both are
 		// the name that it is asked for.
-		seed := scorer.Mix(xxhash.Sum64String(model))
+		s.seed = scorer.Mix(xxhash.Sum64String(model))
 		salt := r.Field(saltField)
 		if len(salt.Value) > 0 {
-			seed = scorer.Mix(seed ^ xxhash.Sum64(salt.Value))
+			s.seed = scorer.Mix(s.seed ^ xxhash.Sum64(salt.Value))
 		}
 		if salt.Kind != llm.FieldTooLong { // then nobody knows which it is
 			for _, block := range r.Prefix {
-				s.chain = append(s.chain, scorer.Mix(block^seed))
+				s.chain = append(s.chain, scorer.Mix(block^s.seed))
 			}
 		}
 	}
-	s.input.Model = model
+	s.input.Model, s.input.Adapter = model, x.Route.Base != ""
 	if f.profile.usesSessions() {
 		if token, ok := x.RequestHeaders.Get(f.session); ok && token != "" {
 			s.input.Session = xxhash.Sum64String(token) | 1
@@ -140,6 +144,47 @@ func (s *state) gather(f *Filter, pool *endpoint.Pool, seats []seat, now time.Ti
 	if ejecting {
 		s.limitEjections(f, pool)
 	}
+	s.readModels()
+}
+
+// readModels finds out who serves the model, and whether it is a LoRA adapter.
+// Replicas that list the same models share the list, so it is mostly read once.
+func (s *state) readModels() {
+	var last *endpoint.Models
+	serves, anybody, lacking := false, false, false
+	for i := range s.replicas {
+		m := s.replicas[i].Models
+		if m == nil {
+			continue
+		}
+		if m != last {
+			last = m
+			var adapter bool
+			serves, adapter = lists(m, s.input.Model)
+			s.input.Adapter = s.input.Adapter || adapter
+		}
+		anybody = anybody || serves
+		lacking = lacking || !serves
+		s.candidates[i].lacks = !serves
+	}
+	if lacking && !anybody {
+		// Then it goes by another name there, or the lists are old.
+		for i := range s.candidates {
+			s.candidates[i].lacks = false
+		}
+	}
+}
+
+// lists reports whether a model is among those that a replica lists, and whether
+// as an adapter.
+func lists(m *endpoint.Models, name string) (serves, adapter bool) {
+	if _, adapter = slices.BinarySearchFunc(m.Adapters, name, func(a endpoint.Adapter, name string) int {
+		return strings.Compare(a.Name, name)
+	}); adapter {
+		return true, true
+	}
+	_, serves = slices.BinarySearch(m.Names, name)
+	return serves, false
 }
 
 // reserve makes room for n candidates, so that add need not look for it.
@@ -221,6 +266,9 @@ func (s *state) rank(f *Filter, pool *endpoint.Pool, now time.Time) {
 	seed := f.deps.Rand()
 	for i := range s.ranks {
 		k := &s.ranks[i]
+		if s.candidates[i].lacks {
+			k.class = classLacks
+		}
 		if last := len(s.keys) - 1; last+1 == f.endpoints && k.below(&s.keys[last]) {
 			continue // as most are
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/inlet-proxy/inlet/shared/endpoint"
 	"github.com/inlet-proxy/inlet/shared/filter"
 	"github.com/inlet-proxy/inlet/shared/kv"
+	"github.com/inlet-proxy/inlet/shared/llm"
 )
 
 // fleet is what this proxy knows of replicas from one request to the next. In a
@@ -66,6 +67,7 @@ type seat struct {
 	member *member
 	ready  bool
 	since  time.Time // when it became ready; zero: it always was
+	cache  endpoint.Cache
 }
 
 // keptViews is for how many snapshots at a time there may be requests: those of
@@ -146,9 +148,12 @@ func (f *fleet) seats(p *endpoint.Pool, before *view, now time.Time) []seat {
 		} else {
 			was = find(old, e.Address)
 		}
-		seats[i] = seat{member: was.member, ready: e.Ready, since: was.since}
+		seats[i] = seat{member: was.member, ready: e.Ready, since: was.since, cache: e.Cache}
 		if was.member == nil {
 			seats[i].member = f.member(e.Address)
+		}
+		if e.Cache != was.cache {
+			f.index.Resize(seats[i].member.slot, blocksOf(e.Cache))
 		}
 		if e.Ready && !was.ready && before != nil {
 			seats[i].since = now
@@ -156,6 +161,12 @@ func (f *fleet) seats(p *endpoint.Pool, before *view, now time.Time) []seat {
 		}
 	}
 	return seats
+}
+
+// blocksOf returns how many blocks of a prompt a cache has room for, 0 if it does
+// not say.
+func blocksOf(c endpoint.Cache) int {
+	return int(int64(c.Blocks) * int64(c.BlockTokens) / llm.PrefixBlockTokens)
 }
 
 // recovered takes back what was held against a replica that has just become

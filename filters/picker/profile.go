@@ -21,11 +21,11 @@ type profile interface {
 var profiles = []profile{
 	sticky{},
 	// The blend of the endpoint picker of the Gateway API Inference Extension
-	// (queue 2, kv-cache 2, prefix 3). It goes by gauges, which are a scrape late:
+	// (queue 2, kv-cache 2, prefix 3, LoRA 1). It goes by gauges, which are a scrape late:
 	// within one, a burst goes where they were best. The requests in flight weigh
 	// against that, and a replica without room comes last.
 	&blend{as: "weighted", asksForRoom: true, weights: []weight{
-		{scorer.Queue{}, 2}, {scorer.KVCache{}, 2}, {scorer.Prefix{}, 3}, {scorer.InFlight{}, 1},
+		{scorer.Queue{}, 2}, {scorer.KVCache{}, 2}, {scorer.Prefix{}, 3}, {scorer.LoRA{}, 1}, {scorer.InFlight{}, 1},
 	}},
 	&blend{as: "least-request", weights: []weight{{scorer.Requests{}, 1}}},
 	roundRobin{},
@@ -53,6 +53,7 @@ const (
 	classBest   = 2 // where the prompt belongs
 	classRoom   = 1 // has room, or nobody asks
 	classNoRoom = 0
+	classLacks  = -1 // does not list the model, which others do
 )
 
 func (k rank) before(o rank) bool {
@@ -146,6 +147,10 @@ func (sticky) usesSessions() bool { return false }
 
 func (sticky) rank(f *Filter, s *state) {
 	others(s)
+	placed := len(s.chain) > 0 // by the prompt
+	if s.input.Adapter {
+		placed = adapters(s) // by the adapter
+	}
 	var sum float64
 	known := false
 	for i := range s.replicas {
@@ -165,7 +170,7 @@ func (sticky) rank(f *Filter, s *state) {
 		}
 		k.score = -(load + float64(s.tokens)*(1-r.Hit)) / c.warm
 	}
-	if !known && len(s.chain) > 0 {
+	if !known && placed {
 		s.place(sum / float64(len(s.replicas)))
 	}
 }
@@ -196,15 +201,36 @@ func others(s *state) {
 	}
 }
 
+// tokensOfAdapter is what it costs to have an adapter loaded: some hundred
+// milliseconds.
+const tokensOfAdapter = 4096
+
+// adapters adds to the totals what it costs each replica to take up the adapter,
+// and reports whether that is the same for all.
+func adapters(s *state) (same bool) {
+	s.scores = resized(s.scores, len(s.replicas))
+	scorer.LoRA{}.Score(&s.input, s.replicas, s.scores)
+	same = true
+	for i, v := range s.scores {
+		s.total[i] += tokensOfAdapter * (1 - v)
+		same = same && v == s.scores[0]
+	}
+	return same
+}
+
 // boundedLoad is how far above the mean the load of a replica may be that is
 // taken for a prompt that nobody knows.
 const boundedLoad = 1.25
 
-// place ranks the candidates for a prompt of which no replica holds anything: by
-// rendezvous hashing with bounded load (Mirrokni, Thorup and Zadimoghaddam,
+// place ranks the candidates for a prompt of which no replica holds anything, or
+// an adapter that none has loaded, as far as is known: by rendezvous hashing with bounded load (Mirrokni, Thorup and Zadimoghaddam,
 // 2016). Workers and proxies that have not told each other anything yet send it to
 // the same replica.
 func (s *state) place(mean float64) {
+	key := s.seed
+	if !s.input.Adapter {
+		key = s.chain[0]
+	}
 	for i := range s.ranks {
 		k := &s.ranks[i]
 		if k.class != classRoom || s.total[i] > boundedLoad*mean {
@@ -214,6 +240,6 @@ func (s *state) place(mean float64) {
 			continue
 		}
 		k.class, k.score = classBest, 0
-		k.tie = math.MaxUint64 - scorer.Rendezvous(s.chain[0], s.replicas[i].ID)
+		k.tie = math.MaxUint64 - scorer.Rendezvous(key, s.replicas[i].ID)
 	}
 }

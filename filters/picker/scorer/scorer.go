@@ -2,12 +2,18 @@
 // file each, listed in all.go.
 package scorer
 
-import "github.com/inlet-proxy/inlet/shared/endpoint"
+import (
+	"math"
+
+	"github.com/inlet-proxy/inlet/shared/endpoint"
+)
 
 // Input is what one decision looks at besides the replicas themselves.
 type Input struct {
-	// Model is the name that the replica is asked for: a LoRA adapter's, maybe.
+	// Model is the name that the replica is asked for.
 	Model string
+	// Adapter: it is a LoRA adapter's.
+	Adapter bool
 	// Session is a hash of the session that the request belongs to, 0 if it is
 	// none.
 	Session uint64
@@ -57,18 +63,24 @@ func (r *Replica) Others() int {
 
 // Trusted moves what was read from gauges towards the mean of those that are known
 // (otherwise, if none is), the more the less the gauge is to be believed: unknown is
-// neither idle nor saturated.
+// neither idle nor saturated. A value that is not a number is not known at all.
 func Trusted(rs []Replica, values []float64, otherwise float64) {
 	var sum, weight float64
 	for i := range rs {
-		sum += rs[i].Trust * values[i]
-		weight += rs[i].Trust
+		if !math.IsNaN(values[i]) {
+			sum += rs[i].Trust * values[i]
+			weight += rs[i].Trust
+		}
 	}
 	mean := otherwise
 	if weight > 0 {
 		mean = sum / weight
 	}
 	for i := range rs {
+		if math.IsNaN(values[i]) {
+			values[i] = mean
+			continue
+		}
 		values[i] = rs[i].Trust*values[i] + (1-rs[i].Trust)*mean
 	}
 }

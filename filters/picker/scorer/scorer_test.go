@@ -23,6 +23,7 @@ func drawReplicas(t *rapid.T) []scorer.Replica {
 			Endpoint: &endpoint.Endpoint{
 				Address: rapid.StringMatching(`10\.0\.0\.[0-9]{1,3}:80`).Draw(t, "address"),
 				Ready:   true,
+				LoRA:    drawLoRA(t),
 				Gauges: endpoint.Gauges{
 					Known:   true,
 					Waiting: rapid.IntRange(0, 10000).Draw(t, "waiting"),
@@ -34,9 +35,21 @@ func drawReplicas(t *rapid.T) []scorer.Replica {
 	}), 0, 20).Draw(t, "replicas")
 }
 
+func drawLoRA(t *rapid.T) *endpoint.LoRA {
+	if rapid.Bool().Draw(t, "LoRA") {
+		return nil
+	}
+	names := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"lora-1", "lora-2", "lora-3"}), 0, 3, rapid.ID[string])
+	l := &endpoint.LoRA{Running: names.Draw(t, "running"), Waiting: names.Draw(t, "waiting"), Max: rapid.IntRange(0, 5).Draw(t, "max")}
+	slices.Sort(l.Running)
+	slices.Sort(l.Waiting)
+	return l
+}
+
 func drawInput(t *rapid.T) *scorer.Input {
 	return &scorer.Input{
 		Model:   rapid.SampledFrom([]string{"", "llama", "lora-1"}).Draw(t, "model"),
+		Adapter: rapid.Bool().Draw(t, "adapter"),
 		Session: rapid.SampledFrom([]uint64{0, 1, 1 << 63}).Draw(t, "session"),
 	}
 }
@@ -179,6 +192,27 @@ func TestQueueTrustsFreshGauges(t *testing.T) {
 
 func TestKVCacheTrustsFreshGauges(t *testing.T) {
 	testGauges(t, scorer.KVCache{}, func(g *endpoint.Gauges, share float64) { g.KVUse = share })
+}
+
+func TestLoRALadder(t *testing.T) {
+	in := &scorer.Input{Model: "a", Adapter: true}
+	with := func(trust float64, l *endpoint.LoRA) scorer.Replica {
+		return scorer.Replica{Trust: trust, Endpoint: &endpoint.Endpoint{LoRA: l}}
+	}
+	rs := []scorer.Replica{
+		with(1, &endpoint.LoRA{Running: []string{"a", "b"}, Max: 2}),
+		with(1, &endpoint.LoRA{Running: []string{"b"}, Max: 2}),
+		with(1, &endpoint.LoRA{Running: []string{"b", "c"}, Waiting: []string{"a"}, Max: 2}),
+		with(1, &endpoint.LoRA{Running: []string{"b", "c"}, Max: 2}),
+		with(1, nil),
+		with(0, &endpoint.LoRA{Running: []string{"a"}, Max: 2}),
+		with(1, &endpoint.LoRA{}),
+	}
+	mean := (1 + 0.8 + 0.6 + 0) / 4
+	require.InDeltaSlice(t, []float64{1, 0.8, 0.6, 0, mean, mean, mean}, score(scorer.LoRA{}, in, rs), 1e-9)
+	for _, v := range score(scorer.LoRA{}, &scorer.Input{Model: "a"}, rs) {
+		require.InDelta(t, 0.5, v, 1e-9, "no adapter is asked for")
+	}
 }
 
 func TestPrefixIsTheHit(t *testing.T) {

@@ -54,9 +54,10 @@ func defaultSettings(d *filter.Deps) settings {
 		stale:     endpoint.DefaultStale,
 		slowStart: 10 * time.Second,
 		hit:       0.8,
-		// Some four seconds of prefill of a large model on one H100 (15,000 to
-		// 20,000 tokens a second): what one waits, at most, to compute less.
-		saturation: 65536,
+		// Some 15 seconds of prefill of a large model on one H100 (15,000 to 20,000
+		// tokens a second): what one waits, at the worst, to compute less. Much
+		// lower, and a busy fleet moves its conversations around and gets busier.
+		saturation: 262144,
 		memory:     memoryOfProcess,
 		session:    "x-session-token",
 		// As the saturation detectors of the Gateway API Inference Extension have it.

@@ -264,6 +264,14 @@ func (f *Filter) OnResponseHeaders(x *filter.Exchange) filter.Verdict {
 	return filter.Next
 }
 
+// OnFirstByte implements filter.FirstByter: the prompt has been computed.
+func (f *Filter) OnFirstByte(x *filter.Exchange) {
+	if s := stateOf(x); s.charged != nil && s.tokensC > tokensOfRequest {
+		s.charged.tokens.Add(tokensOfRequest - s.tokensC)
+		s.tokensC = tokensOfRequest
+	}
+}
+
 // moved is for a request that another replica serves than was picked.
 func (f *Filter) moved(x *filter.Exchange, s *state, to *member) {
 	outcome := outcomeMissed

@@ -296,6 +296,9 @@ func TestInFlightReturnsToZero(t *testing.T) {
 				open[i].Response.Served = rapid.SampledFrom(append(addresses, "")).Draw(t, "served")
 				open[i].Response.Status = rapid.SampledFrom([]int{200, 404, 503}).Draw(t, "status")
 				r.f.OnResponseHeaders(open[i])
+				if rapid.Bool().Draw(t, "first byte") {
+					r.f.OnFirstByte(open[i])
+				}
 				if rapid.Bool().Draw(t, "ends") {
 					r.f.OnDone(open[i], filter.End{})
 					open = append(open[:i], open[i+1:]...)

@@ -139,7 +139,17 @@ func (roundRobin) rank(f *Filter, s *state) {
 // Gauges are a scrape late: they correct (work that others sent there) and veto
 // (no room), they do not lead. The bounds and the cost are those to which the
 // scheduler of llm-d came after its weighted blend.
+//
+// A token in the cache weighs more than one to wait for, see stayWeight; on a
+// saturated replica it counts for what it is.
 type sticky struct{}
+
+// stayWeight is how many tokens more than those that it saves a request waits for
+// to stay where its conversation was. What is computed a second time delays
+// everybody behind it and drives out of the cache what others need, which then is
+// computed a second time too: judged by its own wait alone, each request would
+// rather move, and all wait longer for it. See docs/rationale.md for the figures.
+const stayWeight = 31
 
 func (sticky) name() string       { return "sticky" }
 func (sticky) usesPrefixes() bool { return true }
@@ -153,26 +163,47 @@ func (sticky) rank(f *Filter, s *state) {
 	}
 	var sum float64
 	known := false
+	crowd := f.crowd(s)
 	for i := range s.replicas {
 		r, c, k := &s.replicas[i], &s.candidates[i], &s.ranks[i]
 		s.total[i] += float64(r.Tokens)
 		load := s.total[i]
 		sum += load
 		k.class = classNoRoom
-		if c.room {
+		room := c.room || f.room.apartFromQueue(r) && r.Gauges.Waiting < crowd
+		if room {
 			k.class = classRoom
 		}
 		if r.Hit > 0 {
 			known = true
-			if r.Hit >= f.hit && c.room && r.Tokens < f.saturation {
+			if r.Hit >= f.hit && room && r.Tokens < f.saturation {
 				k.class = classBest
 			}
 		}
 		k.score = -(load + float64(s.tokens)*(1-r.Hit)) / c.warm
+		if room && r.Tokens < f.saturation {
+			k.score += stayWeight * float64(s.tokens) * r.Hit
+		}
 	}
 	if !known && placed {
 		s.place(sum / float64(len(s.replicas)))
 	}
+}
+
+// crowd is the length of a queue from which on a replica is taken to have no room
+// when it comes to one prompt. Where all are busy, the bound alone would drive
+// conversations from one replica to the next, and each would have to compute what
+// the last one knew: so the queue must also be long among those of the pool.
+func (f *Filter) crowd(s *state) int {
+	sum, n := 0.0, 0.0
+	for i := range s.replicas {
+		sum += s.replicas[i].Trust * float64(s.replicas[i].Gauges.Waiting)
+		n += s.replicas[i].Trust
+	}
+	if n == 0 {
+		return f.room.queue
+	}
+	return f.room.queue + int(2*sum/n)
 }
 
 // Work that other proxies sent to a replica, in tokens: it is seen in the gauges

@@ -105,7 +105,7 @@ func TestOnePromptSpillsWhenSaturated(t *testing.T) {
 // Gauges veto: a replica whose queue or cache is full does not get more of the
 // prompts that it knows.
 func TestGaugesVeto(t *testing.T) {
-	for name, full := range map[string]endpoint.Gauges{"queue": {Waiting: 5}, "kv": {KVUse: 0.8}} {
+	for name, full := range map[string]endpoint.Gauges{"queue": {Waiting: 11}, "kv": {KVUse: 0.8}} {
 		r := newRig(t, "{}")
 		eps := ready(4)
 		r.serve(eps...)
@@ -119,6 +119,46 @@ func TestGaugesVeto(t *testing.T) {
 		r.serve(eps...)
 		require.NotEqual(t, at, r.serveOne(t, request(1, 10), 200), name)
 	}
+}
+
+// Where all are busy, a queue as long as the others' is no reason to go away.
+func TestABusyFleetKeepsItsConversations(t *testing.T) {
+	r := newRig(t, "{}")
+	eps := ready(4)
+	r.serve(eps...)
+	at := r.serveOne(t, request(1, 10), 200)
+	for i := range eps {
+		eps[i].Gauges.Waiting = 10
+		if eps[i].Address == at {
+			eps[i].Gauges.Waiting = 12
+		}
+	}
+	r.serve(eps...)
+	require.Equal(t, at, r.serveOne(t, request(1, 12), 200))
+	require.Equal(t, at, r.serveOne(t, request(1, 20), 200), "half of it is worth staying for")
+}
+
+// A prompt is work before its replica until the answer's first byte; the request is
+// until its end.
+func TestTheFirstByteEndsThePrompt(t *testing.T) {
+	r := newRig(t, "{}")
+	r.serve(ready(1)...)
+	x := request(1, 40)
+	at := r.send(t, x)
+	require.Greater(t, r.tokens(at), int64(2000))
+	x.Response.Served, x.Response.Status = at, 200
+	r.f.OnResponseHeaders(x)
+	require.Greater(t, r.tokens(at), int64(2000))
+	for range 2 {
+		r.f.OnFirstByte(x)
+		require.EqualValues(t, tokensOfRequest, r.tokens(at))
+		require.EqualValues(t, 1, r.inFlight(at))
+	}
+	r.f.OnDone(x, filter.End{})
+	require.Zero(t, r.tokens(at))
+	r.f.OnFirstByte(x) // of a request that is over, or was never sent
+	r.f.OnFirstByte(request(1, 1))
+	require.Zero(t, r.tokens(at))
 }
 
 // A gauge that nobody renews means nothing: the replica that looked idle when its

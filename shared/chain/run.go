@@ -57,6 +57,22 @@ func (c *Chain) tick(name string, t filter.Ticker) {
 	t.OnTick()
 }
 
+// firstByte calls OnFirstByte of the filters that have it and of which a hook ran.
+func (s *Stream) firstByte() {
+	for _, i := range s.c.firstByters {
+		if i < s.started {
+			s.callFirstByte(i)
+		}
+	}
+}
+
+func (s *Stream) callFirstByte(i int) {
+	s.x.Enter(i)
+	var ignored filter.Verdict
+	defer s.recovered(i, s.x.Mark(), &ignored)
+	s.c.slots[i].filter.(filter.FirstByter).OnFirstByte(&s.x)
+}
+
 // finish calls OnDone, after which there is nothing left to decide.
 func (s *Stream) finish(i int, end filter.End) {
 	s.x.Enter(i)

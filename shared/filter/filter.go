@@ -65,6 +65,14 @@ type FieldReader interface {
 	Fields() []string
 }
 
+// FirstByter is a Filter that has something to do when the first byte of the
+// answer's body comes. From an engine that streams it comes when the prompt has
+// been computed; headers may come long before. Not run for answers that Inlet
+// gave itself. Effects recorded here are ignored.
+type FirstByter interface {
+	OnFirstByte(x *Exchange)
+}
+
 // Base has a hook for everything that does nothing.
 type Base struct{}
 

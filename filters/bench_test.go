@@ -20,6 +20,7 @@ const fullChain = `filters:
   - quota: {keys: {list: [{name: demo, sha256: 2a97516c354b68848cdbd8f54a226a0a55b21ed138e207ad6c5cbb9c00aa5aea}]}}
   - guardrail: {providers: [{name: local, local: {patterns: ['launch code']}}], policies: [{on: request, use: [local], action: block}]}
   - picker: {}
+limits: {prompt: 4MiB}
 `
 
 // envoy is a host that does nothing, so that what is measured is Inlet.

@@ -35,18 +35,29 @@ var openAI = []string{
 	`{"check": "no model", "error": "BadRequestError", "status": 400, "code": "invalid_model", "param": "model"}`,
 }
 
-// TestOpenAI runs OpenAI's clients against both builds, with keys where these clients put them.
-func TestOpenAI(t *testing.T) {
+// anthropic is what the client of Anthropic must find.
+var anthropic = []string{
+	`{"check": "message llama", "sent": "llama-3-8b", "model": "llama", "text": PROMPT, "counted": true}`,
+	`{"check": "message gemma", "sent": "gemma", "model": "gemma", "text": PROMPT, "counted": true}`,
+	`{"check": "stream llama", "model": "llama", "text": PROMPT, "counted": true}`,
+	`{"check": "stream gemma-support", "model": "gemma-support", "text": PROMPT, "counted": true}`,
+	`{"check": "unknown model", "error": "NotFoundError", "status": 404, "type": "not_found_error"}`,
+	`{"check": "unknown model, stream", "error": "NotFoundError", "status": 404, "type": "not_found_error"}`,
+	`{"check": "wrong key", "error": "AuthenticationError", "status": 401, "type": "authentication_error"}`,
+	`{"check": "blocked prompt", "error": "BadRequestError", "status": 400, "type": "invalid_request_error"}`,
+	`{"check": "no model", "error": "BadRequestError", "status": 400, "type": "invalid_request_error"}`,
+}
+
+// TestClients runs the clients against both builds. All of them send their key as `Authorization: Bearer`, also
+// Anthropic's, so the shipped document looks for it there.
+func TestClients(t *testing.T) {
 	in := &clients.Installer{Progress: os.Stderr}
 	for _, abi := range []string{stack.Wasm, stack.Module} {
 		t.Run(abi, func(t *testing.T) {
 			s := stack.ForTest(t, stack.Options{ABI: abi, Pools: echoing(), Chain: keysIn(t, "authorization"), Progress: os.Stderr})
-			t.Run("Python", func(t *testing.T) {
-				check(t, s, in.Python, "openai_client.py", openAI)
-			})
-			t.Run("Node", func(t *testing.T) {
-				check(t, s, in.Node, "openai_client.cjs", openAI)
-			})
+			t.Run("OpenAI, Python", func(t *testing.T) { check(t, s, in.Python, "openai_client.py", openAI) })
+			t.Run("OpenAI, Node", func(t *testing.T) { check(t, s, in.Node, "openai_client.cjs", openAI) })
+			t.Run("Anthropic, Python", func(t *testing.T) { check(t, s, in.Python, "anthropic_client.py", anthropic) })
 			require.Empty(t, s.EnvoyErrors())
 		})
 	}

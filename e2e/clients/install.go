@@ -1,4 +1,4 @@
-// Package clients runs the official clients of OpenAI against a whole Inlet,
+// Package clients runs the official clients of OpenAI and Anthropic against a whole Inlet,
 // unmodified: what they send must be understood, and what they get must be
 // what their users expect, the right exception included.
 //
@@ -61,13 +61,13 @@ func (r *Runtime) Command(ctx context.Context, script string, args ...string) *e
 	return cmd
 }
 
-// Python installs the Python client.
+// Python installs the Python clients.
 func (in *Installer) Python(ctx context.Context) (*Runtime, error) {
 	python, version, err := findPython(ctx)
 	if err != nil {
 		return nil, err
 	}
-	dir, err := in.install("python", version, []string{"requirements.txt"}, "OpenAI's Python client", func(dir string) error {
+	dir, err := in.install("python", version, []string{"requirements.txt"}, "the Python clients", func(dir string) error {
 		return pip(ctx, python, filepath.Join(dir, "requirements.txt"), filepath.Join(dir, "lib"))
 	})
 	if err != nil {
@@ -83,7 +83,7 @@ func (in *Installer) Node(ctx context.Context) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := in.install("node", "", []string{"package.json", "package-lock.json"}, "OpenAI's Node client", func(dir string) error {
+	dir, err := in.install("node", "", []string{"package.json", "package-lock.json"}, "the Node client", func(dir string) error {
 		return quietly(ctx, dir, append(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")...)
 	})
 	if err != nil {
@@ -151,7 +151,7 @@ func findPython(ctx context.Context) (path, version string, err error) {
 	if len(found) == 0 {
 		found = []string{"there is none in PATH"}
 	}
-	return "", "", fmt.Errorf("OpenAI's Python client needs Python 3.%d or newer (%s): put one into PATH as python3", minPython, strings.Join(found, ", "))
+	return "", "", fmt.Errorf("the Python clients need Python 3.%d or newer (%s): put one into PATH as python3", minPython, strings.Join(found, ", "))
 }
 
 // pip installs the packages of a requirements file, with pip or uv.

@@ -68,8 +68,8 @@ func TestErrorsHaveTheFix(t *testing.T) {
 		install      func(*Installer, context.Context) (*Runtime, error)
 		want         []string
 	}{
-		{"no Python", "", (*Installer).Python, []string{"needs Python 3.11 or newer (there is none in PATH)"}},
-		{"old Python", answers("3.9", ""), (*Installer).Python, []string{"needs Python 3.11 or newer (", "python3 is 3.9)"}},
+		{"no Python", "", (*Installer).Python, []string{"need Python 3.11 or newer (there is none in PATH)"}},
+		{"old Python", answers("3.9", ""), (*Installer).Python, []string{"need Python 3.11 or newer (", "python3 is 3.9)"}},
 		{"no pip", `[ "$1" = -c ] || exit 1; echo "$0"; echo 3.12`, (*Installer).Python, []string{"has no pip and there is no uv: install one of them"}},
 		{"no index", answers("3.12", "echo no route to the index; exit 1"), (*Installer).Python, []string{"no route to the index"}},
 		{"neither Node nor Python", "", (*Installer).Node, []string{"no Node.js 22 or newer with npm in PATH", "put one into PATH as python3"}},

@@ -20,14 +20,16 @@ func (f *Filter) Needs() filter.Needs { return filter.NeedPrompt }
 func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
 	// What was not read was not screened, and must not pass as screened.
 	switch {
+	case x.Request.Template:
+		return refuse(400, "template_not_allowed", "A prompt with a chat template of its own cannot be screened; leave out chat_template.")
 	case x.Request.PromptCut:
 		return refuse(413, "prompt_too_large", "The prompt is too large to be screened.")
-	case x.Request.PromptTokens > 0:
-		return refuse(400, "prompt_not_text", "A prompt of token numbers cannot be screened; send text.")
+	case x.Request.PromptTokens > 0 || x.Request.PromptEmbeds:
+		return refuse(400, "prompt_not_text", "A prompt of token numbers or embeddings cannot be screened; send text.")
 	}
 	for i := range f.policies {
 		for _, p := range f.policies[i].use {
-			if p.finds(x.Request.Prompt) {
+			if p.finds(x.Request.Prompt) || p.finds(x.Request.Joined) {
 				x.Explain("guardrail", p.name)
 				return refuse(400, "content_policy_violation", "The request was blocked by the content policy.")
 			}
@@ -38,6 +40,9 @@ func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
 
 // finds reports whether any pattern matches.
 func (p *provider) finds(text []byte) bool {
+	if len(text) == 0 {
+		return false
+	}
 	for _, re := range p.patterns {
 		if re.Match(text) {
 			return true

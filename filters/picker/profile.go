@@ -170,7 +170,7 @@ func (sticky) rank(f *Filter, s *state) {
 		load := s.total[i]
 		sum += load
 		k.class = classNoRoom
-		room := c.room || f.room.apartFromQueue(r) && r.Gauges.Waiting < crowd
+		room := c.room || r.Hit > 0 && f.room.apartFromQueue(r) && r.Gauges.Waiting < crowd
 		if room {
 			k.class = classRoom
 		}
@@ -191,7 +191,7 @@ func (sticky) rank(f *Filter, s *state) {
 }
 
 // crowd is the length of a queue from which on a replica is taken to have no room
-// when it comes to one prompt. Where all are busy, the bound alone would drive
+// for a prompt that it knows. Where all are busy, the bound alone would drive
 // conversations from one replica to the next, and each would have to compute what
 // the last one knew: so the queue must also be long among those of the pool.
 func (f *Filter) crowd(s *state) int {

@@ -62,11 +62,10 @@ func Parse(header string) (c Coding, ok bool) {
 func Append(dst []byte, c Coding, body []byte, limit int64) ([]byte, error) {
 	r, err := c.reader(body)
 	if err == nil {
-		defer r.close()
 		dst, err = appendAll(dst, r, limit)
-	}
-	if err == nil {
-		err = r.close()
+		if atEnd := r.close(); err == nil {
+			err = atEnd
+		}
 	}
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF // an empty body is no gzip stream
@@ -74,7 +73,7 @@ func Append(dst []byte, c Coding, body []byte, limit int64) ([]byte, error) {
 	return dst, err
 }
 
-// reader decodes. close may be called twice, and tells what was wrong with a body that was read to its end.
+// reader decodes. close tells what was wrong with a body that was read to its end.
 type reader struct {
 	io.Reader
 	close func() error

@@ -17,6 +17,9 @@ type formReader struct {
 // Part begins a field.
 func (r *formReader) Part(name []byte, file bool) {
 	r.enter(name)
+	if r.member >= memberTokens && !r.want.Prompt {
+		r.member = memberOther // what these say is for screening only
+	}
 	r.content, r.file = r.content[:0], file
 	if file && r.field != noField {
 		r.facts.fields[r.field].Kind = FieldOther
@@ -65,10 +68,13 @@ func (r *formReader) PartEnd() {
 		r.facts.IncludeUsage = truth(r.content)
 	case memberMaxCompletionTokens:
 		r.setMaxTokens(r.maxTokens, count(r.content))
-	case memberPrompt:
-		r.facts.PromptBytes += len(r.content)
-		if r.want.Prompt && len(r.content) > 0 {
-			r.collect(r.content)
+	default:
+		if !prompts.has(r.member) {
+			return
+		}
+		r.prompt.key = keyText
+		if len(r.content) > 0 {
+			r.addText(r.content)
 			r.text = false
 		}
 	}

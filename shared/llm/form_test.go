@@ -74,6 +74,16 @@ func TestTranscription(t *testing.T) {
 	require.Equal(t, 12, q.MaxTokens)
 }
 
+// With the prompt all text of a form is read but what is known to be a setting.
+func TestFormText(t *testing.T) {
+	body := form(t, "file:file", "sound", "hotwords", "Zoë", "user", "me", "prompt", "Names", "language", "en", "chat_template", "x")
+	q, err := readForm(t, Transcriptions, Want{Prompt: true}, body)
+	require.NoError(t, err)
+	require.Equal(t, "Zoë\nNames\nen\nx", string(q.Prompt))
+	_, err = readForm(t, Transcriptions, Want{Prompt: true}, form(t, "hotwords", "\xff"))
+	require.Error(t, err, "what cannot be read must not pass as screened")
+}
+
 func TestForms(t *testing.T) {
 	for name, c := range map[string]struct {
 		fields   []string

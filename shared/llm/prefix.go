@@ -40,16 +40,23 @@ type prefixer struct {
 	block [PrefixBlockBytes]byte
 	n     int // bytes in block
 
-	media  xxhash.Digest
-	inside bool // media has some bytes
+	text  bool // the value that is being read has had text
+	media int  // ... and so many bytes of an image or a file
+	sum   xxhash.Digest
 }
 
 func (p *prefixer) reset(limit int) {
-	p.chain, p.limit, p.n, p.inside = p.chain[:0], limit, 0, false
+	p.chain, p.limit, p.n, p.text, p.media = p.chain[:0], limit, 0, false, 0
 }
 
-// write adds bytes of the prompt. Blocks that lie in b are hashed there.
+// write adds a piece of text.
 func (p *prefixer) write(b []byte) {
+	p.text = true
+	p.append(b)
+}
+
+// append adds bytes. Blocks that lie in b are hashed there.
+func (p *prefixer) append(b []byte) {
 	if p.n > 0 {
 		n := copy(p.block[p.n:], b)
 		p.n += n
@@ -87,33 +94,41 @@ func chained(before, block uint64) uint64 {
 
 // writeMedia adds a piece of an image or a file: it enters the prompt by its hash.
 func (p *prefixer) writeMedia(b []byte) {
-	if !p.inside {
-		p.media.Reset()
-		p.inside = true
+	if p.media == 0 {
+		p.sum.Reset()
 	}
-	_, _ = p.media.Write(b) // never fails
+	p.media += len(b)
+	_, _ = p.sum.Write(b) // never fails
 }
 
+// writeToken adds a token that is sent as a number.
+func (p *prefixer) writeToken(number []byte) {
+	p.append(number)
+	p.append(endOfToken)
+}
+
+// end says that a value is complete.
+func (p *prefixer) end() {
+	if p.text {
+		p.append(endOfText)
+	}
+	if p.media > 0 {
+		p.endMedia()
+	}
+	p.text, p.media = false, 0
+}
+
+// endMedia adds the hash of an image or a file. Short values are none, but say something of one: a format, a size.
 func (p *prefixer) endMedia() {
-	if !p.inside {
-		return
+	const shortest = 24 // bytes of a URL or of data
+	times := 1
+	if p.media >= shortest {
+		times = mediaWeight
 	}
-	p.inside = false
 	var sum [8]byte
-	binary.LittleEndian.PutUint64(sum[:], p.media.Sum64())
-	for range mediaWeight {
-		p.write(sum[:])
+	binary.LittleEndian.PutUint64(sum[:], p.sum.Sum64())
+	for range times {
+		p.append(sum[:])
 	}
-	p.write(endOfMedia)
-}
-
-// isMedia reports whether a member within messages or input holds an image or a file, as its value or within it: parts of Chat
-// ("image_url", "input_audio", "video_url", "audio_url", "file"), of Responses ("image_url", "file_data", "file_url", "file_id") and of
-// Messages ("source" with "data" or "url" in it).
-func isMedia(name []byte) bool {
-	switch string(name) {
-	case "image_url", "video_url", "audio_url", "input_audio", "file", "url", "data", "file_data", "file_url", "file_id":
-		return true
-	}
-	return false
+	p.append(endOfMedia)
 }

@@ -4,7 +4,6 @@ import (
 	"math"
 	"slices"
 	"strconv"
-	"unicode/utf8"
 
 	"github.com/inlet-proxy/inlet/shared/formscan"
 	"github.com/inlet-proxy/inlet/shared/jsonscan"
@@ -42,16 +41,27 @@ type Request struct {
 	IncludeUsage bool // ... and for the tokens used, in the last of them ("stream_options": {"include_usage": true})
 	MaxTokens    int  // most tokens that the answer may have; 0 if the client sets no bound
 
-	// PromptBytes counts the bytes of all prompt text, unescaped: chat and Anthropic messages and system prompts,
-	// completion prompts, instructions and input, images' and speech's prompts; text parts only, no images and no files.
+	// PromptBytes counts the bytes of prompt text in what the API is about, unescaped: messages, prompt, input, instructions,
+	// system, what is to be ranked. Images, sound and files do not count. Nor do tools and further members, since they are
+	// read with Want.Prompt only.
 	PromptBytes int
 	// PromptTokens counts tokens that the client sends as numbers in place of text (completions, embeddings).
 	PromptTokens int
-	// Prompt is that text, with '\n' between what were different strings. Only with Want.Prompt; valid until the
-	// next Reset.
+	// Prompt is all text that a server may show to the model: every string value of the body that is not known to be
+	// something else, with '\n' between different strings. Tools, documents and members that nobody knows are in it. A
+	// call's arguments that have escapes within their JSON stand in it a second time without. Only with Want.Prompt; valid
+	// until the next Reset.
 	Prompt []byte
+	// Joined is the text of messages that consist of several parts, without anything between the parts of one message:
+	// whether a server puts a line feed there depends on the model's chat template. Empty if the prompt is cut; otherwise
+	// as Prompt.
+	Joined []byte
 	// PromptCut is true if the prompt is longer than Want.PromptLimit, and Prompt ends before it.
 	PromptCut bool
+	// PromptEmbeds: the client sends vectors in place of text (vLLM's prompt_embeds, SGLang's input_embeds).
+	PromptEmbeds bool
+	// Template: the client sends its own chat template, which makes of the text what it likes (vLLM).
+	Template bool
 
 	// Prefix has a hash for each full block of what the model reads: all prompt text, tokens that are sent as numbers, and
 	// images and files by their hash. Equal hashes at one place stand for equal prompts up to there. Neither the model nor
@@ -129,10 +139,7 @@ func (r *RequestScanner) ResetForm(api API, want Want, lim jsonscan.Limits, boun
 }
 
 func (r *RequestScanner) reset(api API, want Want) {
-	prompt := r.reader.facts.Prompt[:0]
-	if cap(prompt) > keepPrompt {
-		prompt = nil
-	}
+	prompt, joined := reuse(r.reader.facts.Prompt), reuse(r.reader.facts.Joined)
 	want.Fields = want.Fields[:min(len(want.Fields), MaxFields)]
 	var kept [MaxFields]Field
 	for i := range want.Fields {
@@ -142,7 +149,7 @@ func (r *RequestScanner) reset(api API, want Want) {
 		json:    &r.json,
 		members: members[min(int(api), len(members)-1)],
 		want:    want,
-		facts:   Request{API: api, ModelSpan: absent, Prompt: prompt, names: want.Fields, fields: kept},
+		facts:   Request{API: api, ModelSpan: absent, Prompt: prompt, Joined: joined, names: want.Fields, fields: kept},
 		field:   noField,
 		model:   r.reader.model[:0],
 		models:  r.reader.models,
@@ -152,6 +159,14 @@ func (r *RequestScanner) reset(api API, want Want) {
 		r.prefix.reset(want.PrefixBlocks)
 		r.reader.prefix = &r.prefix
 	}
+}
+
+// reuse returns the buffer of a prompt for the next one, unless it is huge.
+func reuse(buffer []byte) []byte {
+	if cap(buffer) > keepPrompt {
+		return nil
+	}
+	return buffer[:0]
 }
 
 // Feed reads the next bytes of the body. It returns nil, a *jsonscan.Error or a *formscan.Error, and the same error ever
@@ -171,6 +186,9 @@ func (r *RequestScanner) Feed(chunk []byte) error {
 
 // End says that the body is complete. It returns nil or an error as Feed does.
 func (r *RequestScanner) End() error {
+	if facts := &r.reader.facts; facts.PromptCut {
+		facts.Joined = facts.Joined[:0]
+	}
 	if r.reader.facts.Form {
 		return r.form.End()
 	}
@@ -224,6 +242,11 @@ const (
 	memberData1               // Score
 	memberData2               // Score
 	memberStreamIncludeUsage  // Transcriptions: what stream_options.include_usage is elsewhere
+	memberTokens              // "prompt_token_ids", "input_ids": numbers in place of text
+	memberEmbeds              // "prompt_embeds", "input_embeds": vectors in place of text
+	memberTemplate            // "chat_template"
+	memberTemplateArgs        // "chat_template_kwargs": what the chat template may show to the model
+	memberText                // any other that is not known to be a setting: tools, documents, schemas and what is new
 )
 
 var memberNames = [...]string{
@@ -262,29 +285,32 @@ func set(ms ...member) (s memberSet) {
 
 func (s memberSet) has(m member) bool { return s>>m&1 == 1 }
 
+// texts are the members that are read of every API whose requests are understood.
+const texts memberSet = 1<<memberTokens | 1<<memberEmbeds | 1<<memberTemplate | 1<<memberTemplateArgs | 1<<memberText
+
 // members that are read, by API. Others are skipped.
 var members = [...]memberSet{
 	Unknown:        set(memberModel, memberStream, memberStreamOptions, memberMaxTokens),
-	Chat:           set(memberModel, memberStream, memberStreamOptions, memberMaxTokens, memberMaxCompletionTokens, memberMessages),
-	Completions:    set(memberModel, memberStream, memberStreamOptions, memberMaxTokens, memberPrompt, memberSuffix),
-	Responses:      set(memberModel, memberStream, memberMaxOutputTokens, memberInput, memberInstructions),
-	Embeddings:     set(memberModel, memberInput, memberMessages),
-	Images:         set(memberModel, memberStream, memberPrompt),
-	Audio:          set(memberModel, memberInput, memberInstructions),
-	Messages:       set(memberModel, memberStream, memberMaxTokens, memberMessages, memberSystem),
+	Chat:           set(memberModel, memberStream, memberStreamOptions, memberMaxTokens, memberMaxCompletionTokens, memberMessages) | texts,
+	Completions:    set(memberModel, memberStream, memberStreamOptions, memberMaxTokens, memberPrompt, memberSuffix) | texts,
+	Responses:      set(memberModel, memberStream, memberMaxOutputTokens, memberInput, memberInstructions) | texts,
+	Embeddings:     set(memberModel, memberInput, memberMessages) | texts,
+	Images:         set(memberModel, memberStream, memberPrompt) | texts,
+	Audio:          set(memberModel, memberInput, memberInstructions) | texts,
+	Messages:       set(memberModel, memberStream, memberMaxTokens, memberMessages, memberSystem) | texts,
 	Models:         set(memberModel),
-	ImageEdits:     set(memberModel, memberStream, memberPrompt),
-	Transcriptions: set(memberModel, memberStream, memberStreamIncludeUsage, memberMaxCompletionTokens, memberPrompt),
-	CountTokens:    set(memberModel, memberMessages, memberSystem),
-	Rerank:         set(memberModel, memberQuery, memberDocuments),
-	Score:          set(memberModel, memberQueries, memberDocuments, memberItems, memberText1, memberText2, memberData1, memberData2),
-	Pooling:        set(memberModel, memberInput, memberMessages),
-	Classify:       set(memberModel, memberInput, memberMessages),
+	ImageEdits:     set(memberModel, memberStream, memberPrompt) | texts,
+	Transcriptions: set(memberModel, memberStream, memberStreamIncludeUsage, memberMaxCompletionTokens, memberPrompt) | texts,
+	CountTokens:    set(memberModel, memberMessages, memberSystem) | texts,
+	Rerank:         set(memberModel, memberQuery, memberDocuments) | texts,
+	Score:          set(memberModel, memberQueries, memberDocuments, memberItems, memberText1, memberText2, memberData1, memberData2) | texts,
+	Pooling:        set(memberModel, memberInput, memberMessages) | texts,
+	Classify:       set(memberModel, memberInput, memberMessages) | texts,
 }
 
 // prompts are the members that hold prompt text.
 var prompts = set(memberMessages, memberPrompt, memberSuffix, memberInput, memberInstructions, memberSystem, memberQuery,
-	memberDocuments, memberQueries, memberItems, memberText1, memberText2, memberData1, memberData2)
+	memberDocuments, memberQueries, memberItems, memberText1, memberText2, memberData1, memberData2) | texts
 
 // lookup returns the member of a name, or memberOther if it is not in s.
 func (s memberSet) lookup(name []byte) member {
@@ -332,15 +358,42 @@ func (s memberSet) lookup(name []byte) member {
 		m = memberData2
 	case "stream_include_usage":
 		m = memberStreamIncludeUsage
+	case "prompt_token_ids", "input_ids":
+		m = memberTokens
+	case "prompt_embeds", "input_embeds":
+		m = memberEmbeds
+	case "chat_template":
+		m = memberTemplate
+	case "chat_template_kwargs":
+		m = memberTemplateArgs
+	default:
+		if !isSetting(name) {
+			m = memberText
+		}
 	}
-	if !s.has(m) {
-		return memberOther
+	if s.has(m) {
+		return m
 	}
-	return m
+	if m != memberOther && s.has(memberText) {
+		return memberText // of another API, and who knows what this server makes of it
+	}
+	return memberOther
 }
 
-// requestReader takes the tokens of a body. It is told only of what it does not skip: the top-level members of interest,
-// and within prompts the members that hold text.
+// isSetting reports whether a member is known not to be text for the model: who asks, how the answer is to be made and
+// given, and images.
+func isSetting(name []byte) bool {
+	switch string(name) {
+	case "user", "metadata", "safety_identifier", "prompt_cache_key", "cache_salt", "request_id", "previous_response_id",
+		"service_tier", "tool_choice", "verbosity", "truncation", "include", "stop", "stop_sequences",
+		"encoding_format", "voice", "size", "quality", "style", "background", "output_format", "moderation", "input_fidelity",
+		"image", "images", "mask":
+		return true
+	}
+	return false
+}
+
+// requestReader takes the tokens of a body. It is told only of what it does not skip: the top-level members of interest.
 type requestReader struct {
 	json    *jsonscan.Scanner
 	members memberSet
@@ -357,10 +410,10 @@ type requestReader struct {
 	model  []byte
 	models interner
 
-	text bool // the string being read has had a piece
+	text   bool // the string being read has had a piece
+	prompt promptReader
 
 	prefix *prefixer // nil: not wanted
-	media  int       // depth of the member whose value is an image or a file; 0: none
 
 	maxTokens           int
 	maxCompletionTokens int
@@ -400,18 +453,21 @@ func (r *requestReader) Open(array bool) {
 		r.usageNext = false
 		r.json.Skip()
 	}
+	if r.inPrompt() {
+		r.promptOpen(array)
+	}
 }
 
 func (r *requestReader) Close(bool) {
-	if r.json.Depth() <= r.media {
-		r.media = 0
+	if r.inPrompt() {
+		r.promptClose()
 	}
 }
 
+// inPrompt reports whether the scanner is in a member that holds prompt text.
+func (r *requestReader) inPrompt() bool { return prompts.has(r.member) && r.json.Depth() > 0 }
+
 func (r *requestReader) Key(name []byte) {
-	if r.json.Depth() <= r.media {
-		r.media = 0
-	}
 	switch {
 	case r.json.Depth() == 1:
 		r.topLevel(name)
@@ -419,24 +475,9 @@ func (r *requestReader) Key(name []byte) {
 		if r.usageNext = string(name) == "include_usage"; !r.usageNext {
 			r.json.Skip()
 		}
-	case r.prefix != nil && isMedia(name):
-		if r.media == 0 {
-			r.media = r.json.Depth()
-		}
-	case r.media > 0 || !holdsText(name):
-		r.json.Skip()
+	default:
+		r.promptKey(name)
 	}
-}
-
-// holdsText reports whether a member within messages, input or system has prompt text as its value, or parts that do:
-// "content" of a message, a tool's result or a document, "text" of a part, "output" of a function call in Responses,
-// "source" of a document in Messages. Everything else there is roles, names, identifiers, images, files and settings.
-func holdsText(name []byte) bool {
-	switch string(name) {
-	case "content", "text", "output", "source":
-		return true
-	}
-	return false
 }
 
 // topLevel takes the name of a member of the body.
@@ -449,6 +490,9 @@ func (r *requestReader) topLevel(name []byte) {
 // enter begins the member of a name.
 func (r *requestReader) enter(name []byte) {
 	r.member = r.members.lookup(name)
+	if r.member == memberText && !r.want.Prompt {
+		r.member = memberOther
+	}
 	r.field = r.wanted(name)
 	r.name = append(r.name[:0], name[:min(len(name), maxName)]...)
 	if r.field != noField {
@@ -460,6 +504,16 @@ func (r *requestReader) enter(name []byte) {
 	}
 	if r.member == memberOther {
 		return
+	}
+	r.prompt.begin(r.member)
+	if r.member >= memberTokens {
+		switch r.member {
+		case memberEmbeds:
+			r.prompt.key = keyEmbeds
+		case memberTemplate:
+			r.prompt.key = keyTemplate
+		}
+		return // these have many names, and all that they say is counted
 	}
 	if r.seen.has(r.member) && r.facts.Repeated == "" {
 		r.facts.Repeated = memberNames[r.member]
@@ -512,16 +566,8 @@ func (r *requestReader) Text(piece []byte) {
 			return
 		}
 		r.model = append(r.model, piece...)
-	case r.media > 0:
-		r.prefix.writeMedia(piece)
 	case prompts.has(r.member):
-		if r.prefix != nil {
-			r.prefix.write(piece)
-		}
-		r.facts.PromptBytes += len(piece)
-		if r.want.Prompt {
-			r.collect(piece)
-		}
+		r.promptText(piece)
 	}
 }
 
@@ -535,57 +581,14 @@ func (r *requestReader) keepField(piece []byte) {
 	f.Value = append(f.Value, piece...)
 }
 
-// collect adds a piece of text to the prompt.
-func (r *requestReader) collect(piece []byte) {
-	if r.facts.PromptCut {
-		return
-	}
-	separate := !r.text && len(r.facts.Prompt) > 0
-	r.text = true
-	if limit := r.want.PromptLimit; limit > 0 {
-		room := limit - len(r.facts.Prompt)
-		if separate {
-			room--
-		}
-		if len(piece) > room {
-			r.facts.PromptCut = true
-			if piece = cutAt(piece, room); len(piece) == 0 {
-				return
-			}
-		}
-	}
-	if separate {
-		r.facts.Prompt = append(r.facts.Prompt, '\n')
-	}
-	r.facts.Prompt = append(r.facts.Prompt, piece...)
-}
-
-// cutAt returns the longest part of well-formed text, longer than n bytes, that ends with a character and has at most n.
-func cutAt(text []byte, n int) []byte {
-	for n > 0 && !utf8.RuneStart(text[n]) {
-		n--
-	}
-	return text[:max(n, 0)]
-}
-
 func (r *requestReader) TextEnd() {
-	r.text = false
-	if r.prefix != nil && r.member != memberModel {
-		r.endPrefixText()
+	if prompts.has(r.member) {
+		r.promptTextEnd()
 	}
 	if r.member == memberModel && r.err == nil {
 		r.facts.ModelIsString = true
 		r.facts.Model = r.models.string(r.model)
 		r.facts.ModelSpan = Span{r.json.Start(), r.json.Offset()}
-	}
-}
-
-// endPrefixText ends a string of the prompt, or one of an image or a file.
-func (r *requestReader) endPrefixText() {
-	if r.media > 0 {
-		r.prefix.endMedia()
-	} else if prompts.has(r.member) {
-		r.prefix.write(endOfText)
 	}
 }
 
@@ -605,12 +608,8 @@ func (r *requestReader) Scalar(raw []byte) {
 		r.setMaxTokens(count(raw), r.maxCompletionTokens)
 	case r.member == memberMaxCompletionTokens:
 		r.setMaxTokens(r.maxTokens, count(raw))
-	case prompts.has(r.member) && raw[0] <= '9':
-		r.facts.PromptTokens++
-		if r.prefix != nil {
-			r.prefix.write(raw)
-			r.prefix.write(endOfToken)
-		}
+	case prompts.has(r.member):
+		r.promptScalar(raw)
 	}
 }
 

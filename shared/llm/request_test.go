@@ -3,6 +3,7 @@ package llm
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,9 +21,10 @@ type facts struct {
 	Raw                       string // the bytes of ModelSpan
 	Stream, IncludeUsage      bool
 	MaxTokens                 int
-	Prompt                    string
+	Prompt, Joined            string
 	PromptBytes, PromptTokens int
 	PromptCut                 bool
+	PromptEmbeds, Template    bool
 	Repeated                  string
 }
 
@@ -47,7 +49,7 @@ func read(api API, want Want, lim jsonscan.Limits, body []byte, chunks ...[]byte
 	f := facts{
 		Model: q.Model, HasModel: q.HasModel, ModelIsString: q.ModelIsString, Stream: q.Stream, IncludeUsage: q.IncludeUsage,
 		MaxTokens: q.MaxTokens, Prompt: string(q.Prompt), PromptBytes: q.PromptBytes, PromptTokens: q.PromptTokens,
-		PromptCut: q.PromptCut, Repeated: q.Repeated,
+		PromptCut: q.PromptCut, Repeated: q.Repeated, Joined: string(q.Joined), PromptEmbeds: q.PromptEmbeds, Template: q.Template,
 	}
 	if q.ModelSpan.Present() {
 		f.Raw = string(body[q.ModelSpan.Start:q.ModelSpan.End])
@@ -74,14 +76,14 @@ var requests = []struct {
 		"chat, model last, parts", Chat, `{"messages":[{"role":"user","content":[{"type":"text","text":"What is this?"},
 		{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA","detail":"text"}},{"type":"text","text":"Answer."}],"name":"content"}],
 		"model":"gpt-4o"}`,
-		facts{Model: "gpt-4o", HasModel: true, ModelIsString: true, Raw: `"gpt-4o"`, Prompt: "What is this?\nAnswer.", PromptBytes: 20},
+		facts{Model: "gpt-4o", HasModel: true, ModelIsString: true, Raw: `"gpt-4o"`, Prompt: "What is this?\nAnswer.\ncontent", Joined: "What is this?Answer.", PromptBytes: 27},
 	},
 	{
 		"chat, tools", Chat, `{"model":"m","messages":[{"role":"assistant","content":null,"tool_calls":[{"id":"c1","type":"function",
 		"function":{"name":"f","arguments":"{\"content\":\"x\"}"}}]},{"role":"tool","tool_call_id":"c1","content":"42 °C"}],
 		"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{"model":{"type":"string"},"content":{"type":"string"}}}}}],
 		"response_format":{"type":"json_schema","json_schema":{"name":"model","schema":{"model":"x"}}}}`,
-		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, Prompt: "42 °C", PromptBytes: 6},
+		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, Prompt: "c1\nf\n{\"content\":\"x\"}\nc1\n42 °C\nf\nmodel\nx", PromptBytes: 26},
 	},
 	{
 		"chat, max_completion_tokens goes first", Chat, `{"model":"m","max_completion_tokens":10,"max_tokens":20,"messages":[]}`,
@@ -103,7 +105,7 @@ var requests = []struct {
 	{
 		"chat, look-alikes", Chat, `{"metadata":{"model":"no","stream":true,"messages":[{"content":"no"}]},"stream_options":{"x":{"include_usage":true},"y":[true],"include_usage":false},
 		"user":"model","messages":[{"content":"a","model":"no","metadata":{"content":"no"},"role":{"text":"no"}}],"model":"yes","x":[{"model":"no"}],"model ":"no","Model":"no"}`,
-		facts{Model: "yes", HasModel: true, ModelIsString: true, Raw: `"yes"`, Prompt: "a", PromptBytes: 1},
+		facts{Model: "yes", HasModel: true, ModelIsString: true, Raw: `"yes"`, Prompt: "a\nno\nno\nno\nno\nno\nno", PromptBytes: 7},
 	},
 	{
 		"chat, escaped", Chat, `{"mo\u0064el" : "ll\u0061ma\/8b" ,"messages":[{"c\u006fntent":"\u4f60\u597d"}]}`,
@@ -126,7 +128,10 @@ var requests = []struct {
 		"chat, the first that repeats", Chat, `{"stream":true,"model":"a","stream":null,"model":"b","max_tokens":5,"max_tokens":null}`,
 		facts{Model: "b", HasModel: true, ModelIsString: true, Raw: `"b"`, Repeated: "stream"},
 	},
-	{"chat, what is not read may repeat", Chat, `{"temperature":1,"temperature":2,"input":"a","input":"b","prompt":"c"}`, facts{}},
+	{
+		"chat, members of others may repeat and are read", Chat, `{"temperature":1,"temperature":2,"input":"a","input":"b","prompt":"c"}`,
+		facts{Prompt: "a\nb\nc"},
+	},
 	{"chat, stream options twice", Chat, `{"stream_options":{"include_usage":true},"stream_options":null}`, facts{Repeated: "stream_options"}},
 	{"chat, model null", Chat, `{"model":null}`, facts{HasModel: true}},
 	{"chat, model empty", Chat, `{"model":""}`, facts{HasModel: true, ModelIsString: true, Raw: `""`}},
@@ -148,7 +153,7 @@ var requests = []struct {
 		"responses, items", Responses, `{"input":[{"role":"user","content":"a"},{"type":"message","role":"user","content":[{"type":"input_text","text":"b"},
 		{"type":"input_image","image_url":"data:..."},{"type":"input_file","file_data":"..."}]},{"type":"function_call_output","call_id":"c","output":"d"},
 		{"type":"function_call_output","call_id":"c","output":[{"type":"input_text","text":"e"}]}],"model":"m","text":{"format":{"type":"text"}}}`,
-		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, Prompt: "a\nb\nd\ne", PromptBytes: 4},
+		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, Prompt: "a\nb\nc\nd\nc\ne", PromptBytes: 6},
 	},
 	{
 		"embeddings", Embeddings, `{"input":["one","two"],"model":"e5","encoding_format":"float"}`,
@@ -175,7 +180,7 @@ var requests = []struct {
 		{"type":"image","source":{"type":"base64","media_type":"image/png","data":"AAAA"}},
 		{"type":"tool_result","tool_use_id":"t","content":[{"type":"text","text":"r"}]},{"type":"tool_result","content":"q"},
 		{"type":"document","source":{"type":"content","content":[{"type":"text","text":"d"}]},"title":"no"},{"type":"text","text":"u"}]}],"model":"c"}`,
-		facts{Model: "c", HasModel: true, ModelIsString: true, Raw: `"c"`, Prompt: "s\nr\nq\nd\nu", PromptBytes: 5},
+		facts{Model: "c", HasModel: true, ModelIsString: true, Raw: `"c"`, Prompt: "s\nt\nr\nq\nd\nno\nu", Joined: "rdu", PromptBytes: 8},
 	},
 	{
 		"embeddings, messages", Embeddings, `{"messages":[{"role":"user","content":"a"}],"model":"e5"}`,
@@ -224,7 +229,7 @@ func TestRequests(t *testing.T) {
 			require.Equal(t, c.want, got, "%s cut at %d", c.name, i)
 		}
 		want := c.want
-		want.Prompt = ""
+		want.Prompt, want.Joined = "", ""
 		got, err = read(c.api, Want{}, jsonscan.Limits{}, body, body)
 		require.NoError(t, err)
 		require.Equal(t, want, got, "%s without the prompt", c.name)
@@ -359,22 +364,31 @@ func TestRequestProperty(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		type message map[string]any
 		var messages []message
-		var texts []string
+		var texts, joined []string
 		for range rapid.IntRange(0, 4).Draw(rt, "messages") {
 			if s := text.Draw(rt, "text"); rapid.Bool().Draw(rt, "parts") {
-				messages = append(messages, message{"content": []message{{"text": s, "type": "text"}, {"type": "x", "x": s}}})
-				texts = append(texts, s)
+				other := text.Draw(rt, "other")
+				messages = append(messages, message{"content": []message{{"text": s, "type": "text"}, {"text": other, "type": "text", "x": s}}})
+				texts = append(texts, s, other, s)
+				if s != "" && other != "" {
+					joined = append(joined, s+other)
+				}
 			} else {
-				messages = append(messages, message{"content": s, "role": "user", "name": s})
+				messages = append(messages, message{"content": s, "role": "user", "type": s})
 				texts = append(texts, s)
+				if !protocolWord([]byte(s)) {
+					texts = append(texts, s)
+				}
 			}
 		}
 		want := facts{
 			HasModel: true, ModelIsString: true, Model: text.Draw(rt, "model"), MaxTokens: rapid.IntRange(0, 1<<31-1).Draw(rt, "max"),
-			Stream: rapid.Bool().Draw(rt, "stream"),
+			Stream: rapid.Bool().Draw(rt, "stream"), Joined: strings.Join(joined, "\n"),
 		}
 		for _, s := range texts {
 			want.PromptBytes += len(s)
+		}
+		for _, s := range slices.Concat(texts, texts, texts) { // "a", "messages" and "z"
 			if s != "" {
 				if want.Prompt != "" {
 					want.Prompt += "\n"
@@ -391,9 +405,9 @@ func TestRequestProperty(t *testing.T) {
 		require.NoError(t, err)
 		want.Raw = string(raw)
 
-		limit := rapid.IntRange(0, 60).Draw(rt, "limit")
+		limit := rapid.SampledFrom([]int{0, 1, 10, 60, 1000}).Draw(rt, "limit")
 		if limit > 0 && len(want.Prompt) > limit {
-			want.PromptCut = true
+			want.PromptCut, want.Joined = true, ""
 		}
 		var chunks [][]byte
 		for rest := body; len(rest) > 0; {

@@ -77,6 +77,27 @@ func BenchmarkRequest(b *testing.B) {
 	}
 }
 
+// BenchmarkRequestTools reads a chat with twenty tools, as agents send it.
+func BenchmarkRequestTools(b *testing.B) {
+	const tool = `{"type":"function","function":{"name":"search","description":"Finds what stands in the files of the project.","parameters":` +
+		`{"type":"object","properties":{"query":{"type":"string","description":"what to find"},"limit":{"type":"integer","minimum":1}},"required":["query"]}}}`
+	body := chatBody(4 << 10)
+	body = append(body[:len(body)-1], `,"tools":[`+strings.Repeat(tool+",", 19)+tool+`]}`...)
+	for _, want := range []Want{{}, {Prompt: true}} {
+		b.Run(fmt.Sprintf("prompt=%v", want.Prompt), func(b *testing.B) {
+			b.SetBytes(int64(len(body)))
+			b.ReportAllocs()
+			r := new(RequestScanner)
+			for b.Loop() {
+				r.Reset(Chat, want, jsonscan.Limits{})
+				if r.Feed(body) != nil || r.End() != nil {
+					b.Fatal("refused")
+				}
+			}
+		})
+	}
+}
+
 // BenchmarkStream reads the usage of a streamed answer, without and with another name for the model. One operation is one
 // event.
 func BenchmarkStream(b *testing.B) {

@@ -139,7 +139,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte("{\"a\": \"\\ud83d\"}"))
 	f.Fuzz(func(t *testing.T, doc []byte) {
 		if len(doc) > 16<<10 {
-			t.Skip("a slow run finds no more than a fast one")
+			return // a slow run finds no more than a fast one
 		}
 		_, err := decodeServer(doc)
 		requirePositions(t, doc, err)

@@ -15,7 +15,7 @@ func newMetrics(m filter.Metrics) metrics {
 		ejections:    m.Counter("inlet_ejection_total", "pool", "reason"),
 		promptTokens: m.Counter("inlet_prefix_indexer_prompt_tokens_total", "pool"),
 		hitTokens:    m.Counter("inlet_prefix_indexer_hit_tokens_total", "pool"),
-		indexSize:    m.Gauge("inlet_prefix_indexer_size"),
+		indexSize:    m.Gauge("inlet_prefix_indexer_size", "pool"),
 	}
 }
 

@@ -199,7 +199,7 @@ func (f *Filter) send(x *filter.Exchange, s *state, now time.Time) {
 		f.metrics.promptTokens.Record(int64(len(s.chain)*llm.PrefixBlockTokens), filter.Values{s.pool})
 		f.metrics.hitTokens.Record(int64(s.hit*llm.PrefixBlockTokens), filter.Values{s.pool})
 		if n := f.fleet.grown(); n != 0 {
-			f.metrics.indexSize.Record(int64(n), filter.Values{})
+			f.metrics.indexSize.Record(int64(n), filter.Values{s.pool})
 		}
 	}
 }

@@ -383,7 +383,7 @@ func TestExplain(t *testing.T) {
 	require.Equal(t, []filter.HeaderEdit{{Name: "x-why", Value: string(x.Why())}}, x.Effects().Response)
 	require.EqualValues(t, 30*64, r.samples["inlet_prefix_indexer_prompt_tokens_total/p"])
 	require.EqualValues(t, 10*64, r.samples["inlet_prefix_indexer_hit_tokens_total/p"])
-	require.EqualValues(t, 20, r.samples["inlet_prefix_indexer_size/"])
+	require.EqualValues(t, 20, r.samples["inlet_prefix_indexer_size/p"])
 }
 
 func BenchmarkPick(b *testing.B) {

@@ -1,10 +1,11 @@
-// Package picker chooses the replica: it scores the ready replicas of the
-// request's pool, hands Envoy a ranked list of them, and counts what is in
-// flight on each.
+// Package picker chooses the replica: it ranks the ready replicas of the
+// request's pool, hands Envoy the best few, counts what is in flight on each,
+// and remembers which prompts each has computed.
 package picker
 
 import (
 	"encoding/binary"
+	"math"
 	"strconv"
 	"time"
 
@@ -14,128 +15,287 @@ import (
 	"github.com/inlet-proxy/inlet/shared/llm"
 )
 
-// EndpointHeader carries the ranked list "ip:port[,ip:port…]", which
-// envoy.load_balancing_policies.override_host reads (endpoint picker protocol
-// of the Gateway API Inference Extension, proposal 004, v0.4).
-const EndpointHeader = "x-gateway-destination-endpoint"
-
-// PoolHeader names the pool to ordinary routes. It is written by bbr; here only
-// when another pool of the model is taken.
-const PoolHeader = "x-gateway-inference-pool"
+const (
+	// EndpointHeader carries the ranked list "ip:port[,ip:port…]", which
+	// envoy.load_balancing_policies.override_host reads (endpoint picker protocol
+	// of the Gateway API Inference Extension, proposal 004, v0.4).
+	EndpointHeader = "x-gateway-destination-endpoint"
+	// PoolHeader names the pool to ordinary routes. It is written by bbr; here only
+	// when another pool of the model is taken.
+	PoolHeader = "x-gateway-inference-pool"
+)
 
 // Filter picks a replica. Reads x.Route, writes x.Target.
 type Filter struct {
 	filter.Base
-	profile   *profile
-	endpoints int           // length of the ranked list
-	pool      string        // pool of requests that bbr gave none
-	stale     time.Duration // age at which a gauge says nothing
-	deps      *filter.Deps
-	inFlight  filter.Metric
-	picks     filter.Metric
+	settings
+	profile profile
+	deps    *filter.Deps
+	fleet   *fleet
+	metrics metrics
 }
 
-// Outcomes of a pick, as label values of inlet_pick_total.
-const (
-	outcomePicked  = "picked"
-	outcomeEmpty   = "no_endpoints" // the pool has no ready replica
-	outcomeBlind   = "no_snapshot"  // nothing is known about the pool
-	outcomeRetried = "retried"      // a lower one of the list served
-	outcomeMissed  = "missed"       // a replica outside of the list served
-)
-
-// OnRequest picks among the ready replicas of the first pool that has any.
-func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
-	state := stateOf(x)
-	state.reset()
-	first := filter.Pool{Name: x.Route.Pool, External: x.Route.External}
-	if first.Name == "" {
-		first.Name = f.pool
+// Needs hashes of the prompt's blocks, or nothing.
+func (f *Filter) Needs() filter.Needs {
+	if f.profile.usesPrefixes() {
+		return filter.NeedPrefix
 	}
-	if first.Name == "" || x.API == llm.Models {
+	return 0
+}
+
+// saltField is the member of a body by which a client keeps what is computed for
+// it from others, in vLLM: the same prompt with another salt is another one.
+const saltField = "cache_salt"
+
+// Fields implements filter.FieldReader.
+func (f *Filter) Fields() []string {
+	if f.profile.usesPrefixes() {
+		return []string{saltField}
+	}
+	return nil
+}
+
+// OnTick tells the other workers what this one has learnt, and hears of them.
+func (f *Filter) OnTick() {
+	if snapshot := f.deps.Snapshot(); snapshot != nil {
+		// Before the first request, so that it finds what the others count and tell.
+		f.fleet.see(snapshot, nil, nil, f.deps.Now())
+	}
+	if f.fleet.ring == nil || f.fleet.memory == 0 {
+		return
+	}
+	if err := f.fleet.exchange(); err != nil {
+		f.deps.Log(filter.Debug, "picker: "+err.Error()) // the next tick goes on
+	}
+	if n := f.fleet.ring.Lost(); n > 0 {
+		f.deps.Log(filter.Debug, "picker: the other workers are not told of "+strconv.Itoa(n)+" prompts: too many in one tick")
+	}
+}
+
+// OnRequest picks among the ready replicas of the pool.
+func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
+	s := stateOf(x)
+	s.reset()
+	first := x.Route.Pool
+	if first == "" {
+		first = f.pool
+	}
+	if first == "" || x.API == llm.Models {
 		return filter.Next // an ordinary route decides
 	}
-	if first.External {
-		x.Target.Pool = first.Name
-		return filter.Next
-	}
+	s.read(f, x)
+	now := f.deps.Now()
 	snapshot := f.deps.Snapshot()
-	if !f.gather(state, snapshot, first.Name) {
+	var v *view
+	if snapshot != nil {
+		s.sinceReceived = now.Sub(snapshot.Received)
+		v = f.fleet.see(snapshot, s.chain, &s.matches, now)
+	}
+	found := f.choosePool(x, s, v, filter.Pool{Name: first, External: x.Route.External}, now)
+	switch {
+	case found.external:
+		f.route(x, first, found.name)
+		return filter.Next
+	case found.unknown:
 		return filter.Fail("no-snapshot")
+	case found.pool == nil:
+		return refuseEmpty()
+	case !found.room && f.shed:
+		f.metrics.picks.Record(1, filter.Values{found.name, outcomeShed})
+		return refuseFull(f.fleet.service(found.name))
 	}
-	for i := 0; len(state.ready) == 0; i++ {
-		if i == len(x.Route.Fallback) {
-			return refuseEmpty()
-		}
-		next := x.Route.Fallback[i]
-		if next.External {
-			f.fallBack(x, first.Name, next.Name)
-			return filter.Next
-		}
-		if f.gather(state, snapshot, next.Name); len(state.ready) > 0 {
-			f.fallBack(x, first.Name, next.Name)
-		}
-	}
-	f.rank(state, f.deps.Now().Sub(snapshot.Received))
-	f.send(x, state)
+	s.rank(f, found.pool, now)
+	f.route(x, first, found.name)
+	f.send(x, s, now)
 	return filter.Next
 }
 
-// gather collects the ready replicas of a pool, and reports whether the pool is
-// known at all.
-func (f *Filter) gather(s *state, snapshot *endpoint.Snapshot, pool string) (known bool) {
-	s.pool = pool
-	if snapshot == nil || snapshot.Pool(pool) == nil {
-		f.picks.Record(1, filter.Values{pool, outcomeBlind})
-		return false
-	}
-	s.gather(snapshot.Pool(pool).Endpoints)
-	if len(s.ready) == 0 {
-		f.picks.Record(1, filter.Values{pool, outcomeEmpty})
-	}
-	return true
+// found is the pool that a request goes to.
+type found struct {
+	name     string
+	pool     *endpoint.Pool // nil: none that has a ready replica
+	external bool
+	room     bool
+	unknown  bool // nothing is known of the first pool
 }
 
-// fallBack sends the request to another pool than the model's own.
-func (f *Filter) fallBack(x *filter.Exchange, from, to string) {
-	x.Target.Pool = to
-	x.SetRequestHeader(PoolHeader, to)
-	x.Explain("fallback", from+">"+to)
+// choosePool returns the first of the request's pools in which a replica has
+// room; if none has, the first that has any replica. The candidates are gathered.
+//
+// What is not known is not down: without a snapshot of the first pool the failure
+// mode decides, and not the fallback.
+func (f *Filter) choosePool(x *filter.Exchange, s *state, v *view, first filter.Pool, now time.Time) (best found) {
+	gathered := ""
+	for i := -1; i < len(x.Route.Fallback); i++ {
+		p := first
+		if i >= 0 {
+			p = x.Route.Fallback[i]
+		}
+		if p.External {
+			// Nothing is known of it, so it is taken for one that has room.
+			return found{name: p.Name, external: true}
+		}
+		pool, seats := v.find(p.Name)
+		if pool == nil {
+			f.metrics.picks.Record(1, filter.Values{p.Name, outcomeBlind})
+			if i < 0 {
+				return found{unknown: true}
+			}
+			continue
+		}
+		s.gather(f, pool, seats, now)
+		gathered = p.Name
+		if len(s.replicas) == 0 {
+			f.metrics.picks.Record(1, filter.Values{p.Name, outcomeEmpty})
+			continue
+		}
+		room := s.hasRoom()
+		if best.pool == nil || room {
+			best.name, best.pool, best.room = p.Name, pool, room
+		}
+		if room {
+			return best
+		}
+	}
+	if best.pool != nil && gathered != best.name {
+		_, seats := v.find(best.name)
+		s.gather(f, best.pool, seats, now)
+	}
+	return best
+}
+
+// route notes where the request goes, and tells routes if it is not the pool that
+// they were told before.
+func (f *Filter) route(x *filter.Exchange, first, pool string) {
+	x.Target.Pool = pool
+	if pool == first {
+		return
+	}
+	x.SetRequestHeader(PoolHeader, pool)
+	x.Explain("fallback", first+">"+pool)
+	f.metrics.picks.Record(1, filter.Values{first, outcomeSpilled})
 }
 
 // send names the ranked list to Envoy and takes the first into account.
-func (f *Filter) send(x *filter.Exchange, s *state) {
-	first := s.ranked[0]
-	x.Target = filter.Target{Address: first.Address, Pool: s.pool}
+func (f *Filter) send(x *filter.Exchange, s *state, now time.Time) {
+	i := s.ranked[0]
+	r, m := &s.replicas[i], s.candidates[i].member
+	x.Target.Address = r.Address
 	x.SetRequestHeader(EndpointHeader, s.list())
-	s.charge(first.Load)
-	f.inFlight.Record(1, filter.Values{s.pool})
-	f.picks.Record(1, filter.Values{s.pool, outcomePicked})
-	x.Explain("picker", f.profile.name)
-	x.Explain("ready", strconv.Itoa(len(s.ready)))
+	if s.trying != m && s.trying != nil {
+		f.fleet.tried(s.trying)
+		s.trying = nil
+	}
+	s.start = now
+	s.hit = int(math.Round(r.Hit * float64(len(s.chain))))
+	s.charge(m, int64(float64(s.tokens)*(1-r.Hit))+tokensOfRequest)
+	f.metrics.inFlight.Record(1, filter.Values{s.pool})
+	f.metrics.picks.Record(1, filter.Values{s.pool, outcomePicked})
+	f.explain(x, s, i)
+	if len(s.chain) > 0 {
+		// Now and not when the answer comes: what follows within that time, from
+		// the same conversation or with the same document, belongs there too.
+		f.fleet.learn(m, s.chain)
+		f.metrics.promptTokens.Record(int64(len(s.chain)*llm.PrefixBlockTokens), filter.Values{s.pool})
+		f.metrics.hitTokens.Record(int64(s.hit*llm.PrefixBlockTokens), filter.Values{s.pool})
+		if n := f.fleet.grown(); n != 0 {
+			f.metrics.indexSize.Record(int64(n), filter.Values{s.pool})
+		}
+	}
+}
+
+// explain says in a line why this replica.
+func (f *Filter) explain(x *filter.Exchange, s *state, i int) {
+	r := &s.replicas[i]
+	x.Explain("picker", f.profile.name())
+	x.Explain("candidates", strconv.Itoa(len(s.replicas)))
+	if len(s.out) > 0 {
+		x.Explain("ejected", strconv.Itoa(len(s.out)))
+	}
+	switch {
+	case s.candidates[i].try:
+		x.Explain("by", "try")
+	case !s.candidates[i].room:
+		x.Explain("by", "no-room")
+	}
+	if len(s.chain) > 0 {
+		x.Explain("hit", strconv.Itoa(s.hit)+"/"+strconv.Itoa(len(s.chain)))
+	}
+	x.Explain("in-flight", strconv.FormatInt(r.InFlight, 10))
+	if f.profile.usesPrefixes() {
+		x.Explain("tokens", strconv.FormatInt(r.Tokens, 10))
+	}
+	if f.explainWith != "" {
+		s.why = string(x.Why())
+	}
 }
 
 // OnResponseHeaders moves the charge to the replica that really serves: Envoy
-// may have retried on a lower one of the list, or gone its own way.
+// may have retried on a lower one of the list, or gone its own way. What was
+// noted about prompts and health follows.
 func (f *Filter) OnResponseHeaders(x *filter.Exchange) filter.Verdict {
 	s := stateOf(x)
-	served := x.Response.Served
-	if s.charged == nil || served == "" || served == x.Target.Address {
+	if s.charged == nil {
 		return filter.Next
 	}
+	if f.explainWith != "" {
+		x.SetResponseHeader(f.explainWith, s.why)
+	}
+	served := x.Response.Served
+	if served == "" {
+		return filter.Next // Envoy itself has answered
+	}
+	m := s.charged
+	if served != m.address {
+		m = f.fleet.find(served)
+		f.moved(x, s, m)
+	}
+	if m == s.trying {
+		s.trying = nil
+	}
+	if isFailure(x.Response.Status) {
+		f.failed(m, s.pool, reasonStatus)
+	} else {
+		f.fleet.succeeded(m)
+	}
+	if x.Response.Status >= 400 {
+		f.fleet.unlearn(m, s.chain, s.hit) // it has computed nothing
+	}
+	return filter.Next
+}
+
+// OnFirstByte implements filter.FirstByter: the prompt has been computed.
+func (f *Filter) OnFirstByte(x *filter.Exchange) {
+	if s := stateOf(x); s.charged != nil && s.tokensC > tokensOfRequest {
+		s.charged.tokens.Add(tokensOfRequest - s.tokensC)
+		s.tokensC = tokensOfRequest
+	}
+}
+
+// moved is for a request that another replica serves than was picked.
+func (f *Filter) moved(x *filter.Exchange, s *state, to *member) {
 	outcome := outcomeMissed
-	for _, e := range s.ranked {
-		if e.Address == served {
-			outcome = outcomeRetried
+	for n, i := range s.ranked {
+		if s.candidates[i].member != to {
+			continue
+		}
+		outcome = outcomeRetried
+		for _, before := range s.ranked[:n] {
+			f.failed(s.candidates[before].member, s.pool, reasonUnused)
 		}
 	}
-	f.picks.Record(1, filter.Values{s.pool, outcome})
+	f.metrics.picks.Record(1, filter.Values{s.pool, outcome})
 	if outcome == outcomeMissed {
-		f.warnOfMiss(s.pool, served, x.Target.Address)
+		f.warnOfMiss(s.pool, to.address, x.Target.Address)
 	}
+	f.fleet.unlearn(s.charged, s.chain, s.hit)
+	tokens := s.tokensC
 	s.release()
-	s.charge(f.deps.Counters.Open(served))
-	return filter.Next
+	s.charge(to, tokens)
+	s.hit = 0
+	if len(s.chain) > 0 {
+		f.fleet.learn(to, s.chain)
+	}
 }
 
 // missPause is how often a pool's misses are logged; the metric counts them all.
@@ -160,34 +320,42 @@ func (f *Filter) warnOfMiss(pool, served, picked string) {
 		"; do the cluster that serves this pool and the companion know the same replicas?")
 }
 
-// OnDone takes the request out of the account.
-func (f *Filter) OnDone(x *filter.Exchange, _ filter.End) {
-	s := stateOf(x)
-	if s.charged != nil {
-		s.release()
-		f.inFlight.Record(-1, filter.Values{s.pool})
+// failed notes a failure of a replica.
+func (f *Filter) failed(m *member, pool, reason string) {
+	if f.fleet.failed(m, &f.health, f.deps.Now()) {
+		f.metrics.ejections.Record(1, filter.Values{pool, reason})
+		f.deps.Log(filter.Warn, "pool "+pool+": "+m.address+" fails ("+reason+") and gets nothing for a while")
 	}
 }
 
-func refuseEmpty() filter.Verdict {
-	return filter.Deny(filter.Refusal{
-		Refusal: llm.Refusal{
-			Status: 503, Type: "server_error", Code: "no_endpoints",
-			Message: "No replica is ready to serve this model. Try again later.",
-		},
-		Reason:     "no-endpoints",
-		RetryAfter: time.Second,
-	})
+// OnDone takes the request out of the account.
+func (f *Filter) OnDone(x *filter.Exchange, end filter.End) {
+	s := stateOf(x)
+	if s.trying != nil {
+		f.fleet.tried(s.trying)
+		s.trying = nil
+	}
+	if s.charged == nil {
+		return
+	}
+	s.release()
+	f.metrics.inFlight.Record(-1, filter.Values{s.pool})
+	if end.Complete && end.Status < 400 {
+		f.fleet.took(s.pool, f.deps.Now().Sub(s.start))
+	}
 }
 
-// charge counts the request as in flight on c.
-func (s *state) charge(c kv.Counter) {
-	c.Add(1)
-	s.charged = c
+// charge counts the request as in flight on m, with the tokens that m has to
+// compute for it.
+func (s *state) charge(m *member, tokens int64) {
+	m.load.Add(1)
+	m.tokens.Add(tokens)
+	s.charged, s.tokensC = m, tokens
 }
 
 // release undoes charge.
 func (s *state) release() {
-	s.charged.Add(-1)
+	s.charged.load.Add(-1)
+	s.charged.tokens.Add(-s.tokensC)
 	s.charged = nil
 }

@@ -17,6 +17,8 @@ type Chain struct {
 	deps  *filter.Deps
 	slots []slot
 	needs filter.Needs
+	// firstByters are the slots whose filters are filter.FirstByters.
+	firstByters []int
 	// fields are the members of the body that filters read by name.
 	fields []string
 	// strict: paths that are not recognised are refused, because with a key
@@ -69,6 +71,9 @@ var ControlHeaders = []string{
 func (c *Chain) finish() {
 	for i := range c.slots {
 		c.needs |= c.slots[i].filter.Needs()
+		if _, ok := c.slots[i].filter.(filter.FirstByter); ok {
+			c.firstByters = append(c.firstByters, i)
+		}
 		if c.slots[i].factory.Strict {
 			c.strict = true
 		}
@@ -76,7 +81,7 @@ func (c *Chain) finish() {
 	if c.countTokens {
 		c.needs |= filter.NeedUsage
 	}
-	if c.needs.Has(filter.NeedPrompt) {
+	if c.needs&(filter.NeedPrompt|filter.NeedPrefix) != 0 {
 		c.needs |= filter.NeedRequest
 	}
 	c.metrics = newMetrics(c.deps.Metrics)

@@ -35,6 +35,7 @@ type Companion struct {
 type settings struct {
 	bodyLimit    int64
 	promptLimit  int64
+	prefixLimit  int64
 	jsonLimits   jsonscan.Limits
 	pathPrefix   []string
 	countTokens  bool
@@ -50,6 +51,7 @@ func New(doc []byte, known []filter.Factory, deps *filter.Deps) (*Chain, error) 
 	c := &Chain{deps: &own, control: slices.Clone(ControlHeaders), settings: settings{
 		bodyLimit:   DefaultBodyLimit,
 		promptLimit: DefaultPromptLimit,
+		prefixLimit: llm.DefaultPrefixBlocks * llm.PrefixBlockBytes,
 		jsonLimits:  jsonscan.DefaultLimits,
 		countTokens: true,
 		companion:   Companion{Wait: 20 * time.Second},
@@ -77,6 +79,7 @@ func (c *Chain) readSettings(o *conf.Object) {
 	o.Object("limits", func(o *conf.Object) {
 		o.Size("body", &c.bodyLimit, 1, maxBodyLimit)
 		o.Size("prompt", &c.promptLimit, 1, maxPromptLimit)
+		o.Size("prefix", &c.prefixLimit, llm.PrefixBlockBytes, maxPromptLimit)
 		l := &c.jsonLimits
 		o.Int("depth", &l.Depth, 1, jsonscan.MaxDepth)
 		o.Int("keyLength", &l.KeyBytes, 1, jsonscan.MaxKeyBytes)

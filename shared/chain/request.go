@@ -140,9 +140,13 @@ func splice(dst, body []byte, edits []filter.BodyEdit) []byte {
 }
 
 func (s *Stream) want() llm.Want {
-	return llm.Want{
+	want := llm.Want{
 		Prompt:      s.c.needs.Has(filter.NeedPrompt),
 		PromptLimit: int(s.c.promptLimit),
 		Fields:      s.c.fields,
 	}
+	if s.c.needs.Has(filter.NeedPrefix) {
+		want.PrefixBlocks = int(s.c.prefixLimit / llm.PrefixBlockBytes)
+	}
+	return want
 }

@@ -88,6 +88,7 @@ func (s *Stream) WantsResponseBody() bool { return s.reads }
 func (s *Stream) ResponseBody(chunk []byte, end bool) (n int, with []byte) {
 	if s.state == released && s.x.Response.FirstByte == 0 {
 		s.x.Response.FirstByte = max(1, s.c.deps.Now().Sub(s.x.Start))
+		s.firstByte()
 	}
 	if s.reads {
 		n, with = s.response.Feed(chunk)

@@ -39,6 +39,40 @@ func (s *Stream) run(i int, h hook, r *filter.Reply) (v filter.Verdict) {
 	return v
 }
 
+// Tick lets the filters do what they do from time to time, see [filter.Ticker].
+func (c *Chain) Tick() {
+	for i := range c.slots {
+		if t, ok := c.slots[i].filter.(filter.Ticker); ok {
+			c.tick(c.slots[i].name, t)
+		}
+	}
+}
+
+func (c *Chain) tick(name string, t filter.Ticker) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.deps.Log(filter.Error, fmt.Sprintf("filter %s %s in its tick", name, describe(p)))
+		}
+	}()
+	t.OnTick()
+}
+
+// firstByte calls OnFirstByte of the filters that have it and of which a hook ran.
+func (s *Stream) firstByte() {
+	for _, i := range s.c.firstByters {
+		if i < s.started {
+			s.callFirstByte(i)
+		}
+	}
+}
+
+func (s *Stream) callFirstByte(i int) {
+	s.x.Enter(i)
+	var ignored filter.Verdict
+	defer s.recovered(i, s.x.Mark(), &ignored)
+	s.c.slots[i].filter.(filter.FirstByter).OnFirstByte(&s.x)
+}
+
 // finish calls OnDone, after which there is nothing left to decide.
 func (s *Stream) finish(i int, end filter.End) {
 	s.x.Enter(i)

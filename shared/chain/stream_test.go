@@ -470,6 +470,61 @@ func TestControlHeaders(t *testing.T) {
 	}
 }
 
+// watching is a filter that wants to know of the first byte.
+type watching struct {
+	scripted
+	first func(*filter.Exchange)
+}
+
+func (w *watching) OnFirstByte(x *filter.Exchange) {
+	w.note("first byte")
+	w.first(x)
+}
+
+func TestTheFirstByteIsToldOnce(t *testing.T) {
+	for _, panics := range []bool{false, true} {
+		r := &rig{metrics: samples{}}
+		w := &watching{scripted: scripted{name: "w", trace: &r.trace}, first: func(x *filter.Exchange) {
+			require.Positive(t, x.Response.FirstByte)
+			if panics {
+				panic("x")
+			}
+		}}
+		logs := 0
+		deps := &filter.Deps{Now: time.Now, Metrics: r.metrics, Log: func(filter.Level, string) { logs++ }}
+		c, err := chain.New([]byte("filters: [w: {}]"), []filter.Factory{
+			{Name: "w", FailureMode: filter.FailOpen, New: func(*conf.Object, *filter.Deps) filter.Filter { return w }},
+		}, deps)
+		require.NoError(t, err)
+		r.chain = c
+		s, _ := r.send(post(), body)
+		s.ResponseHeaders(false)
+		require.NotContains(t, r.trace, "w.first byte")
+		s.ResponseBody([]byte("{"), false)
+		s.ResponseBody([]byte("}"), true)
+		s.Done()
+		require.Equal(t, []string{"w.headers", "w.request", "w.response", "w.first byte", "w.done"}, r.trace)
+		require.Equal(t, panics, logs == 1)
+
+		// What Inlet answers itself has none, and neither has what no filter sees.
+		r.trace = nil
+		w.request = func(*filter.Exchange) filter.Verdict {
+			return filter.Deny(filter.Refusal{Refusal: llm.Refusal{Status: 403}})
+		}
+		s, _ = r.send(post(), body)
+		s.ResponseHeaders(false)
+		s.ResponseBody([]byte("{}"), true)
+		s.Done()
+		h := post()
+		h.request[":path"] = "/elsewhere"
+		s, _ = r.send(h, body)
+		s.ResponseHeaders(false)
+		s.ResponseBody([]byte("{}"), true)
+		s.Done()
+		require.NotContains(t, r.trace, "w.first byte")
+	}
+}
+
 func TestUsageIsCountedAndNeverFree(t *testing.T) {
 	const answer = `{"usage":{"prompt_tokens":7,"completion_tokens":5,"total_tokens":12}}`
 	for _, c := range []struct {
@@ -497,6 +552,20 @@ func TestUsageIsCountedAndNeverFree(t *testing.T) {
 			s.Done()
 			require.Contains(t, r.metrics, c.want)
 		})
+	}
+}
+
+func TestPrefixHashesAreWhatSomebodyNeeds(t *testing.T) {
+	long := `{"model":"m","messages":[{"role":"user","content":"` + strings.Repeat("word ", 1000) + `"}]}`
+	for needs, blocks := range map[filter.Needs]int{filter.NeedPrefix: 19, filter.NeedPrefix | filter.NeedPrompt: 19, filter.NeedRequest: 0} {
+		r := withNeeds(t, needs)
+		r.a.request = func(x *filter.Exchange) filter.Verdict {
+			require.Len(t, x.Request.Prefix, blocks)
+			require.Equal(t, needs.Has(filter.NeedPrompt), len(x.Request.Prompt) > 0)
+			return filter.Next
+		}
+		_, act := r.send(post(), long)
+		require.Equal(t, chain.Continue, act)
 	}
 }
 

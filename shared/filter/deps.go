@@ -27,9 +27,46 @@ type Deps struct {
 	ClaimHeader func(name string)
 	// Metrics defines metrics; only while a filter is being made.
 	Metrics Metrics
+	// Keep returns what is kept in memory under a name, made by create the first
+	// time. It outlives the configuration. In a native module it belongs to the
+	// process, whose threads use it at once: NewMutex. In a wasm VM, which has one
+	// thread, it belongs to the VM. Nil keeps nothing beyond the filter.
+	Keep func(name string, create func() any) any
+	// NewMutex makes a lock for what Keep keeps. Nil where there is one thread.
+	NewMutex func() Mutex
+	// Worker is the unique id of this worker where each worker keeps its own, and
+	// tells the others through Store; "" where all share what Keep keeps.
+	Worker string
 	// Log writes one line to Envoy's log. No prompts, no keys.
 	Log func(level Level, message string)
 }
+
+// Mutex excludes other threads, as sync.Mutex does.
+type Mutex interface {
+	Lock()
+	Unlock()
+}
+
+// Kept is Keep, or create if there is none.
+func (d *Deps) Kept(name string, create func() any) any {
+	if d.Keep == nil {
+		return create()
+	}
+	return d.Keep(name, create)
+}
+
+// Mutex is NewMutex, or a lock that does nothing if there is one thread.
+func (d *Deps) Mutex() Mutex {
+	if d.NewMutex == nil {
+		return oneThread{}
+	}
+	return d.NewMutex()
+}
+
+type oneThread struct{}
+
+func (oneThread) Lock()   {}
+func (oneThread) Unlock() {}
 
 // Level is a log level.
 type Level uint8

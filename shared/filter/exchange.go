@@ -56,8 +56,8 @@ type Route struct {
 	// External: Pool is somebody else's service. It has no replicas to choose
 	// from and no gauges.
 	External bool
-	// Fallback are the pools to use, in this order, when Pool has no ready
-	// replica. The slice must not be changed.
+	// Fallback are the pools to use, in this order, when no replica of Pool has
+	// room. The slice must not be changed.
 	Fallback []Pool
 }
 

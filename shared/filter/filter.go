@@ -50,12 +50,27 @@ type Filter interface {
 	OnDone(x *Exchange, end End)
 }
 
+// Ticker is a Filter that has something to do from time to time. Where workers
+// share nothing but [Deps.Store], OnTick runs in each of them once a tick (20 ms),
+// between exchanges; elsewhere it is not called.
+type Ticker interface {
+	OnTick()
+}
+
 // FieldReader is a Filter that reads top-level members of the request body by
 // name, as x.Request.Field. It needs NeedRequest too.
 type FieldReader interface {
 	// Fields lists the names. It is asked once, after the configuration was
 	// read. All filters together may read llm.MaxFields.
 	Fields() []string
+}
+
+// FirstByter is a Filter that has something to do when the first byte of the
+// answer's body comes. From an engine that streams it comes when the prompt has
+// been computed; headers may come long before. Not run for answers that Inlet
+// gave itself. Effects recorded here are ignored.
+type FirstByter interface {
+	OnFirstByte(x *Exchange)
 }
 
 // Base has a hook for everything that does nothing.
@@ -90,6 +105,8 @@ const (
 	NeedPrompt
 	// NeedUsage: the answer is scanned for token usage (x.Usage).
 	NeedUsage
+	// NeedPrefix: x.Request.Prefix holds hashes of the prompt's blocks. Implies NeedRequest.
+	NeedPrefix
 )
 
 // Has reports whether all bits of want are set.

@@ -47,6 +47,7 @@ func newNativeGuest(g *gateway, w *worker, known []filter.Factory, config []byte
 	n := &nativeGuest{g: g, w: w}
 	now := func() time.Time { return g.clock.now }
 	n.ledger = kv.NewLedger(g.store, "worker-"+strconv.Itoa(w.id), now, 3*nativeTick)
+	kept := map[string]any{}
 	var err error
 	n.chain, err = chain.New(config, known, &filter.Deps{
 		Now:      now,
@@ -55,6 +56,13 @@ func newNativeGuest(g *gateway, w *worker, known []filter.Factory, config []byte
 		Counters: n.ledger,
 		Snapshot: func() *endpoint.Snapshot { return n.snapshot },
 		Metrics:  nativeMetrics{g.stats},
+		Worker:   "worker-" + strconv.Itoa(w.id),
+		Keep: func(name string, create func() any) any {
+			if _, ok := kept[name]; !ok {
+				kept[name] = create()
+			}
+			return kept[name]
+		},
 		Log: func(level filter.Level, message string) {
 			g.logf("%s: %s", levelNames[level], message)
 		},
@@ -77,6 +85,7 @@ func (n *nativeGuest) tick() {
 		n.g.logf("ledger: %v", err)
 	}
 	n.refresh()
+	n.chain.Tick()
 	n.g.clock.after(nativeTick, n.tick)
 }
 

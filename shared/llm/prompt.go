@@ -211,8 +211,13 @@ func (r *requestReader) dropData() {
 func (r *requestReader) promptText(piece []byte) {
 	p := &r.prompt
 	switch p.key {
-	case keyMedia, keyBlob, keyEmbeds, keyTemplate:
+	case keyMedia, keyBlob:
+		r.addMedia(piece)
 		return
+	case keyEmbeds, keyTemplate:
+		return
+	case keyData:
+		r.addMedia(piece) // text or not
 	case keyRole, keyType:
 		if p.wordLen+len(piece) <= maxWord {
 			p.wordLen += copy(p.word[p.wordLen:], piece)
@@ -259,7 +264,17 @@ func (r *requestReader) promptTextEnd() {
 	case keyTemplate:
 		r.facts.Template = true
 	}
+	if r.prefix != nil {
+		r.prefix.end()
+	}
 	p.key, r.text = keyText, false
+}
+
+// addMedia adds a piece of an image or a file to the prefix.
+func (r *requestReader) addMedia(piece []byte) {
+	if r.prefix != nil && r.member < memberTokens {
+		r.prefix.writeMedia(piece)
+	}
 }
 
 // promptScalar takes a number or literal within a prompt.
@@ -275,6 +290,9 @@ func (r *requestReader) promptScalar(raw []byte) {
 		}
 	case number && !inObject && r.member != memberText && r.member != memberTemplateArgs:
 		r.facts.PromptTokens++
+		if r.prefix != nil {
+			r.prefix.writeToken(raw)
+		}
 	}
 	p.key = keyText
 }
@@ -283,6 +301,9 @@ func (r *requestReader) promptScalar(raw []byte) {
 func (r *requestReader) addText(piece []byte) {
 	if r.member < memberTokens {
 		r.facts.PromptBytes += len(piece)
+		if r.prefix != nil && r.prompt.key != keyData {
+			r.prefix.write(piece)
+		}
 	}
 	if !r.want.Prompt {
 		return

@@ -63,6 +63,11 @@ type Request struct {
 	// Template: the client sends its own chat template, which makes of the text what it likes (vLLM).
 	Template bool
 
+	// Prefix has a hash for each full block of what the model reads: all prompt text, tokens that are sent as numbers, and
+	// images and files by their hash. Equal hashes at one place stand for equal prompts up to there. Neither the model nor
+	// anything else that tells caches apart is in it. Only with Want.PrefixBlocks; valid until the next Reset.
+	Prefix []uint64
+
 	// Repeated is the first top-level member that is read here and stands twice, or "". Parsers differ in which of the
 	// two they take: whoever decides by one of them must refuse the request.
 	Repeated string
@@ -104,6 +109,8 @@ type Want struct {
 	PromptLimit int // most bytes of Prompt, cut at a character's border; 0 for no limit
 	// Fields are names of further top-level members to read, at most MaxFields. The slice must not change.
 	Fields []string
+
+	PrefixBlocks int // most blocks of Prefix; 0 for none at all
 }
 
 // RequestScanner reads the facts of one request from its body, in chunks. The zero value is ready after Reset, and a
@@ -112,6 +119,7 @@ type RequestScanner struct {
 	json   jsonscan.Scanner
 	form   formscan.Scanner
 	reader requestReader
+	prefix prefixer
 	fields formReader
 }
 
@@ -146,6 +154,10 @@ func (r *RequestScanner) reset(api API, want Want) {
 		model:   r.reader.model[:0],
 		models:  r.reader.models,
 		name:    r.reader.name[:0],
+	}
+	if want.PrefixBlocks > 0 && int(api) < len(hasPrefixes) && hasPrefixes[api] {
+		r.prefix.reset(want.PrefixBlocks)
+		r.reader.prefix = &r.prefix
 	}
 }
 
@@ -182,6 +194,9 @@ func (r *RequestScanner) End() error {
 	}
 	if r.reader.err != nil {
 		return r.reader.err
+	}
+	if r.reader.prefix != nil {
+		r.reader.facts.Prefix = r.prefix.chain
 	}
 	return r.json.End()
 }
@@ -397,6 +412,8 @@ type requestReader struct {
 
 	text   bool // the string being read has had a piece
 	prompt promptReader
+
+	prefix *prefixer // nil: not wanted
 
 	maxTokens           int
 	maxCompletionTokens int

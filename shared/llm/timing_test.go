@@ -55,8 +55,8 @@ func BenchmarkRequest(b *testing.B) {
 	for _, size := range []int{1 << 10, 4 << 10, 64 << 10, 1 << 20} {
 		body := chatBody(size)
 		prompt := strings.Count(string(body), `"content"`) * len(prose)
-		for _, want := range []Want{{}, {Prompt: true}} {
-			b.Run(fmt.Sprintf("chat%dK/prompt=%v", size>>10, want.Prompt), func(b *testing.B) {
+		for _, want := range []Want{{}, {Prompt: true}, {PrefixBlocks: 1 << 20}} {
+			b.Run(fmt.Sprintf("chat%dK/prompt=%v/prefix=%v", size>>10, want.Prompt, want.PrefixBlocks > 0), func(b *testing.B) {
 				b.SetBytes(int64(len(body)))
 				b.ReportAllocs()
 				r := new(RequestScanner)

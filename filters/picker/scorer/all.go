@@ -1,4 +1,4 @@
 package scorer
 
 // All is every scorer. A new one is its own file and one entry here.
-var All = []Scorer{InFlight{}, Queue{}}
+var All = []Scorer{InFlight{}, KVCache{}, LoRA{}, Prefix{}, Queue{}, Requests{}, Session{}}

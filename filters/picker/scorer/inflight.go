@@ -1,7 +1,5 @@
 package scorer
 
-import "github.com/inlet-proxy/inlet/shared/endpoint"
-
 // halfInFlight is the number of requests in flight at which a replica scores
 // ½. It sets only how InFlight weighs against other scorers, since the order of
 // replicas is the same for every value: a request in flight here is about as
@@ -16,12 +14,8 @@ type InFlight struct{}
 func (InFlight) Name() string { return "in-flight" }
 
 // Score falls with the requests in flight.
-func (InFlight) Score(_ Input, eps []*endpoint.Endpoint, out []float64) {
-	for i, e := range eps {
-		load := 0.0
-		if e.Load != nil {
-			load = float64(e.Load.Value())
-		}
-		out[i] = falling(load, halfInFlight)
+func (InFlight) Score(_ *Input, rs []Replica, out []float64) {
+	for i := range rs {
+		out[i] = falling(float64(rs[i].InFlight), halfInFlight)
 	}
 }

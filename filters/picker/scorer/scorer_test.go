@@ -2,8 +2,8 @@ package scorer_test
 
 import (
 	"math"
+	"slices"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -12,59 +12,81 @@ import (
 	"github.com/inlet-proxy/inlet/shared/endpoint"
 )
 
-// load is a counter that stands still.
-type load int64
-
-func (l load) Add(int64)    {}
-func (l load) Value() int64 { return int64(l) }
-
-func drawEndpoints(t *rapid.T) []*endpoint.Endpoint {
-	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) *endpoint.Endpoint {
-		return &endpoint.Endpoint{
-			Address: rapid.StringMatching(`10\.0\.0\.[0-9]{1,3}:80`).Draw(t, "address"),
-			Ready:   true,
-			Load:    load(rapid.Int64Range(-3, 1000).Draw(t, "load")),
-			Gauges: endpoint.Gauges{
-				Known:   rapid.Bool().Draw(t, "known"),
-				Age:     time.Duration(rapid.Int64Range(0, int64(time.Minute)).Draw(t, "age")),
-				Waiting: rapid.IntRange(0, 10000).Draw(t, "waiting"),
-				Running: rapid.IntRange(0, 10000).Draw(t, "running"),
-				KVUse:   rapid.Float64Range(0, 1).Draw(t, "kv"),
+func drawReplicas(t *rapid.T) []scorer.Replica {
+	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) scorer.Replica {
+		return scorer.Replica{
+			ID:       rapid.Uint64().Draw(t, "id"),
+			InFlight: rapid.Int64Range(-3, 1000).Draw(t, "in flight"),
+			Tokens:   rapid.Int64Range(-3, 1_000_000).Draw(t, "tokens"),
+			Hit:      rapid.Float64Range(0, 1).Draw(t, "hit"),
+			Trust:    rapid.Float64Range(0, 1).Draw(t, "trust"),
+			Endpoint: &endpoint.Endpoint{
+				Address: rapid.StringMatching(`10\.0\.0\.[0-9]{1,3}:80`).Draw(t, "address"),
+				Ready:   true,
+				LoRA:    drawLoRA(t),
+				Gauges: endpoint.Gauges{
+					Known:   true,
+					Waiting: rapid.IntRange(0, 10000).Draw(t, "waiting"),
+					Running: rapid.IntRange(0, 10000).Draw(t, "running"),
+					KVUse:   rapid.Float64Range(0, 1).Draw(t, "kv"),
+				},
 			},
 		}
-	}), 0, 20).Draw(t, "endpoints")
+	}), 0, 20).Draw(t, "replicas")
 }
 
-func score(s scorer.Scorer, eps []*endpoint.Endpoint) []float64 {
-	out := make([]float64, len(eps))
+func drawLoRA(t *rapid.T) *endpoint.LoRA {
+	if rapid.Bool().Draw(t, "LoRA") {
+		return nil
+	}
+	names := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"lora-1", "lora-2", "lora-3"}), 0, 3, rapid.ID[string])
+	l := &endpoint.LoRA{Running: names.Draw(t, "running"), Waiting: names.Draw(t, "waiting"), Max: rapid.IntRange(0, 5).Draw(t, "max")}
+	slices.Sort(l.Running)
+	slices.Sort(l.Waiting)
+	return l
+}
+
+func drawInput(t *rapid.T) *scorer.Input {
+	return &scorer.Input{
+		Model:   rapid.SampledFrom([]string{"", "llama", "lora-1"}).Draw(t, "model"),
+		Adapter: rapid.Bool().Draw(t, "adapter"),
+		Session: rapid.SampledFrom([]uint64{0, 1, 1 << 63}).Draw(t, "session"),
+	}
+}
+
+func score(s scorer.Scorer, in *scorer.Input, rs []scorer.Replica) []float64 {
+	out := make([]float64, len(rs))
 	for i := range out {
 		out[i] = math.NaN() // must be overwritten
 	}
-	s.Score(scorer.Input{SinceReceived: 100 * time.Millisecond, Stale: 2 * time.Second}, eps, out)
+	s.Score(in, rs, out)
 	return out
 }
+
+// plain is a request of which nothing is special.
+var plain = &scorer.Input{}
 
 // The laws of Scorer, for every one in All.
 func TestLaws(t *testing.T) {
 	for _, s := range scorer.All {
 		t.Run(s.Name(), func(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
-				eps := drawEndpoints(t)
-				out := score(s, eps)
+				in, rs := drawInput(t), drawReplicas(t)
+				out := score(s, in, rs)
 				for i, v := range out {
 					if !(v >= 0 && v <= 1) {
 						t.Fatalf("score %d is %v, want 0..1", i, v)
 					}
 				}
-				if again := score(s, eps); !near(out, again) {
+				if again := score(s, in, rs); !near(out, again) {
 					t.Fatalf("equal inputs, other scores: %v and %v", out, again)
 				}
-				order := rapid.Permutation(indices(len(eps))).Draw(t, "order")
-				shuffled := make([]*endpoint.Endpoint, len(eps))
+				order := rapid.Permutation(indices(len(rs))).Draw(t, "order")
+				shuffled := make([]scorer.Replica, len(rs))
 				for i, j := range order {
-					shuffled[i] = eps[j]
+					shuffled[i] = rs[j]
 				}
-				for i, v := range score(s, shuffled) {
+				for i, v := range score(s, in, shuffled) {
 					if math.Abs(v-out[order[i]]) > 1e-9 {
 						t.Fatalf("the score of %d depends on its place: %v and %v", order[i], out[order[i]], v)
 					}
@@ -74,15 +96,33 @@ func TestLaws(t *testing.T) {
 	}
 }
 
-func TestScoresAllocateNothing(t *testing.T) {
-	eps := make([]*endpoint.Endpoint, 100)
-	for i := range eps {
-		eps[i] = &endpoint.Endpoint{Load: load(i), Gauges: endpoint.Gauges{Known: true, Waiting: i}}
-	}
-	out := make([]float64, len(eps))
+// What is not known of a replica neither favours it nor counts against it: if
+// nothing is known of any, all score the same.
+func TestUnknownIsNeutral(t *testing.T) {
 	for _, s := range scorer.All {
-		allocs := testing.AllocsPerRun(100, func() { s.Score(scorer.Input{Stale: time.Second}, eps, out) })
-		require.Zero(t, allocs, s.Name())
+		rapid.Check(t, func(t *rapid.T) {
+			rs := drawReplicas(t)
+			for i := range rs {
+				rs[i] = scorer.Replica{ID: rs[i].ID, Endpoint: &endpoint.Endpoint{Ready: true}}
+			}
+			for _, v := range score(s, plain, rs) {
+				if first := score(s, plain, rs)[0]; v != first {
+					t.Fatalf("%s: %v and %v for replicas of which nothing is known", s.Name(), first, v)
+				}
+			}
+		})
+	}
+}
+
+func TestScoresAllocateNothing(t *testing.T) {
+	rs := make([]scorer.Replica, 100)
+	for i := range rs {
+		rs[i] = scorer.Replica{InFlight: int64(i), Trust: 1, Endpoint: &endpoint.Endpoint{Gauges: endpoint.Gauges{Known: true, Waiting: i}}}
+	}
+	out := make([]float64, len(rs))
+	in := &scorer.Input{Session: 7}
+	for _, s := range scorer.All {
+		require.Zero(t, testing.AllocsPerRun(100, func() { s.Score(in, rs, out) }), s.Name())
 	}
 }
 
@@ -95,30 +135,120 @@ func TestNamesAreUnique(t *testing.T) {
 }
 
 func TestInFlightPrefersFewer(t *testing.T) {
-	out := score(scorer.InFlight{}, []*endpoint.Endpoint{{Load: load(0)}, {Load: load(1)}, {Load: load(50)}, {}})
+	out := score(scorer.InFlight{}, plain, []scorer.Replica{{InFlight: 0}, {InFlight: 1}, {InFlight: 50}, {InFlight: -1}})
 	require.Greater(t, out[0], out[1])
 	require.Greater(t, out[1], out[2])
-	require.Equal(t, out[0], out[3], "nothing was sent there yet")
+	require.Equal(t, out[0], out[3], "less than nothing is nothing")
 }
 
-func TestQueueTrustsFreshGauges(t *testing.T) {
-	known := func(waiting int, age time.Duration) *endpoint.Endpoint {
-		return &endpoint.Endpoint{Gauges: endpoint.Gauges{Known: true, Waiting: waiting, Age: age}}
+// What this Envoy has in flight and what the gauges tell of others are one number.
+func TestRequests(t *testing.T) {
+	busy := func(inFlight int64, trust float64, waiting, running int) scorer.Replica {
+		r := gauges(trust, endpoint.Gauges{Waiting: waiting, Running: running})
+		r.InFlight = inFlight
+		return r
 	}
-	out := score(scorer.Queue{}, []*endpoint.Endpoint{known(0, 0), known(5, 0), known(100, 0)})
+	out := score(scorer.Requests{}, plain, []scorer.Replica{
+		busy(0, 1, 0, 0), busy(8, 1, 0, 0), busy(0, 1, 3, 5), busy(8, 1, 3, 5), busy(8, 1, 3, 13), busy(0, 0, 9, 9),
+	})
+	require.Greater(t, out[0], out[1])
+	require.Equal(t, out[1], out[2])
+	require.Equal(t, out[1], out[3], "those that run there are those from here")
+	require.Greater(t, out[3], out[4])
+	mean := (8.0 + 8.0) / 5 // others of the five whose gauges are fresh
+	require.InDelta(t, 5/(5+mean), out[5], 1e-9, "of what is not known the mean is taken")
+}
+
+func gauges(trust float64, g endpoint.Gauges) scorer.Replica {
+	return scorer.Replica{Trust: trust, Endpoint: &endpoint.Endpoint{Gauges: g}}
+}
+
+// What holds for every scorer that goes by gauges; load sets one.
+func testGauges(t *testing.T, s scorer.Scorer, load func(g *endpoint.Gauges, share float64)) {
+	known := func(share, trust float64) scorer.Replica {
+		g := endpoint.Gauges{Known: true}
+		load(&g, share)
+		return gauges(trust, g)
+	}
+	out := score(s, plain, []scorer.Replica{known(0, 1), known(0.5, 1), known(1, 1)})
 	require.Greater(t, out[0], out[1])
 	require.Greater(t, out[1], out[2])
 
 	// A stale idle replica is not preferred to a fresh idle one, and a stale
 	// saturated one is not shunned like a fresh saturated one.
-	out = score(scorer.Queue{}, []*endpoint.Endpoint{known(0, 0), known(0, time.Hour), known(100, 0), known(100, time.Hour)})
+	out = score(s, plain, []scorer.Replica{known(0, 1), known(0, 0), known(1, 1), known(1, 0)})
 	require.Greater(t, out[0], out[1])
 	require.Greater(t, out[3], out[2])
 	require.InDelta(t, out[1], out[3], 1e-9, "stale gauges say the same: nothing")
 
 	// With no gauge at all, nobody is preferred.
-	out = score(scorer.Queue{}, []*endpoint.Endpoint{{}, {}})
+	out = score(s, plain, []scorer.Replica{gauges(0, endpoint.Gauges{}), gauges(0, endpoint.Gauges{Waiting: 9, KVUse: 1})})
 	require.Equal(t, []float64{0.5, 0.5}, out)
+}
+
+func TestQueueTrustsFreshGauges(t *testing.T) {
+	testGauges(t, scorer.Queue{}, func(g *endpoint.Gauges, share float64) { g.Waiting = int(100 * share) })
+}
+
+func TestKVCacheTrustsFreshGauges(t *testing.T) {
+	testGauges(t, scorer.KVCache{}, func(g *endpoint.Gauges, share float64) { g.KVUse = share })
+}
+
+func TestLoRALadder(t *testing.T) {
+	in := &scorer.Input{Model: "a", Adapter: true}
+	with := func(trust float64, l *endpoint.LoRA) scorer.Replica {
+		return scorer.Replica{Trust: trust, Endpoint: &endpoint.Endpoint{LoRA: l}}
+	}
+	rs := []scorer.Replica{
+		with(1, &endpoint.LoRA{Running: []string{"a", "b"}, Max: 2}),
+		with(1, &endpoint.LoRA{Running: []string{"b"}, Max: 2}),
+		with(1, &endpoint.LoRA{Running: []string{"b", "c"}, Waiting: []string{"a"}, Max: 2}),
+		with(1, &endpoint.LoRA{Running: []string{"b", "c"}, Max: 2}),
+		with(1, nil),
+		with(0, &endpoint.LoRA{Running: []string{"a"}, Max: 2}),
+		with(1, &endpoint.LoRA{}),
+	}
+	mean := (1 + 0.8 + 0.6 + 0) / 4
+	require.InDeltaSlice(t, []float64{1, 0.8, 0.6, 0, mean, mean, mean}, score(scorer.LoRA{}, in, rs), 1e-9)
+	for _, v := range score(scorer.LoRA{}, &scorer.Input{Model: "a"}, rs) {
+		require.InDelta(t, 0.5, v, 1e-9, "no adapter is asked for")
+	}
+}
+
+func TestPrefixIsTheHit(t *testing.T) {
+	require.Equal(t, []float64{0, 0.75, 1}, score(scorer.Prefix{}, plain, []scorer.Replica{{}, {Hit: 0.75}, {Hit: 1}}))
+}
+
+// A session has one replica; when another goes it keeps it, when it goes the
+// next one is the same for all; sessions spread.
+func TestSession(t *testing.T) {
+	best := func(session uint64, rs []scorer.Replica) uint64 {
+		out := score(scorer.Session{}, &scorer.Input{Session: session}, rs)
+		at := 0
+		for i, v := range out {
+			if v > out[at] {
+				at = i
+			}
+		}
+		return rs[at].ID
+	}
+	var rs []scorer.Replica
+	for id := range uint64(10) {
+		rs = append(rs, scorer.Replica{ID: id})
+	}
+	hits := map[uint64]int{}
+	for session := range uint64(10_000) {
+		first := best(session+1, rs)
+		hits[first]++
+		gone := session % 10
+		rest := slices.DeleteFunc(slices.Clone(rs), func(r scorer.Replica) bool { return r.ID == gone })
+		if first != gone {
+			require.Equal(t, first, best(session+1, rest))
+		}
+	}
+	for id, n := range hits {
+		require.InDelta(t, 1000, n, 150, "replica %d", id)
+	}
 }
 
 func indices(n int) []int {

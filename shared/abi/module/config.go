@@ -38,6 +38,8 @@ func newConfig(handle shared.HttpFilterConfigHandle, document []byte, known []fi
 		Counters: p.counters,
 		Snapshot: c.snapshot,
 		Metrics:  c.metrics,
+		Keep:     p.keep,
+		NewMutex: func() filter.Mutex { return new(sync.Mutex) },
 		Log:      c.log,
 	}
 	var err error

@@ -21,6 +21,7 @@ type process struct {
 
 	mu    sync.Mutex
 	feeds map[string]*feed
+	kept  map[string]any // by filters
 }
 
 func newProcess() *process {
@@ -29,6 +30,7 @@ func newProcess() *process {
 		counters: mem.NewCounters(),
 		worker:   strconv.FormatUint(rand.Uint64(), 16),
 		feeds:    make(map[string]*feed),
+		kept:     make(map[string]any),
 	}
 }
 
@@ -42,6 +44,18 @@ func (p *process) feed(cluster string) *feed {
 		p.feeds[cluster] = f
 	}
 	return f
+}
+
+// keep implements filter.Deps.Keep.
+func (p *process) keep(name string, create func() any) any {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	kept, ok := p.kept[name]
+	if !ok {
+		kept = create()
+		p.kept[name] = kept
+	}
+	return kept
 }
 
 // threadsVariable overrides the bound of [boundThreads].

@@ -37,6 +37,21 @@ type vm struct {
 	types.DefaultVMContext
 	known  []filter.Factory
 	warned bool // of requests that ended while their body was waited for
+	kept   map[string]any
+}
+
+// keep implements filter.Deps.Keep. What is kept outlives the plugin's
+// configuration, as far as Envoy uses the VM again.
+func (v *vm) keep(name string, create func() any) any {
+	kept, ok := v.kept[name]
+	if !ok {
+		if v.kept == nil {
+			v.kept = map[string]any{}
+		}
+		kept = create()
+		v.kept[name] = kept
+	}
+	return kept
 }
 
 // NewPluginContext is called once for each configuration of the plugin.
@@ -63,7 +78,7 @@ func (p *plugin) OnPluginStart(size int) types.OnPluginStartStatus {
 	}
 	worker := newWorkerID()
 	p.ledger = kv.NewLedger(sharedData{}, worker, time.Now, workerLease)
-	p.chain, err = chain.New(doc, p.vm.known, p.deps())
+	p.chain, err = chain.New(doc, p.vm.known, p.deps(worker))
 	if err != nil {
 		logMistakes(err)
 		return types.OnPluginStartStatusFailed
@@ -81,7 +96,7 @@ func (p *plugin) OnPluginStart(size int) types.OnPluginStartStatus {
 	return types.OnPluginStartStatusOK
 }
 
-func (p *plugin) deps() *filter.Deps {
+func (p *plugin) deps(worker string) *filter.Deps {
 	return &filter.Deps{
 		Now:      time.Now,
 		Rand:     rand.Uint64, // ChaCha8, which the runtime seeds from the host's randomness
@@ -89,6 +104,8 @@ func (p *plugin) deps() *filter.Deps {
 		Counters: p.ledger,
 		Snapshot: p.snapshot,
 		Metrics:  metrics{},
+		Keep:     p.vm.keep,
+		Worker:   worker,
 		Log:      log,
 	}
 }
@@ -106,6 +123,7 @@ func (p *plugin) OnTick() {
 	if p.feed != nil {
 		p.feed.tick()
 	}
+	p.chain.Tick()
 }
 
 // exchangeCounters lets an error pass: it means that others kept writing or that

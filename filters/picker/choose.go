@@ -1,0 +1,313 @@
+package picker
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/inlet-proxy/inlet/filters/picker/prefix"
+	"github.com/inlet-proxy/inlet/filters/picker/scorer"
+	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/llm"
+)
+
+// state is what the picker keeps for one request. Its slices are used again by
+// later requests of the same exchange object.
+type state struct {
+	// What the request is.
+
+	seed   uint64   // hash of the model, and of what else keeps caches apart
+	chain  []uint64 // a hash for each block of the prompt, and of seed
+	tokens int64    // of the prompt, estimated
+	input  scorer.Input
+
+	sinceReceived time.Duration // how long this proxy has had the snapshot
+
+	// Who may serve it.
+
+	pool       string
+	matches    prefix.Matches
+	replicas   []scorer.Replica
+	candidates []candidate // as replicas
+	out        []candidate // ejected
+	ranks      []rank      // as replicas
+	total      []float64   // as replicas
+	scores     []float64   // as replicas, of one scorer
+
+	// Who serves it.
+
+	ranked  []int // indices of replicas, best first
+	keys    []rank
+	header  []byte
+	why     string
+	start   time.Time
+	hit     int     // blocks of chain that the first replica holds
+	charged *member // counts the request as in flight; nil if none does
+	tokensC int64   // and so many tokens of it
+	trying  *member // is tried with it; nil if none
+}
+
+// candidate is what is known of a replica besides what scorers see.
+type candidate struct {
+	member *member
+	index  int // in the pool's endpoints
+	room   bool
+	lacks  bool // it lists its models, and the request's is not among them, but among another's
+	try    bool
+	warm   float64 // from 0 for a replica that has just become ready to 1
+}
+
+func stateOf(x *filter.Exchange) *state {
+	s, ok := x.State().(*state)
+	if !ok {
+		s = &state{}
+		x.SetState(s)
+	}
+	return s
+}
+
+func (s *state) reset() {
+	s.chain, s.tokens, s.input = s.chain[:0], 0, scorer.Input{}
+	s.matches.Reset()
+	s.pool, s.why, s.hit = "", "", 0
+	s.charged, s.tokensC, s.trying = nil, 0, nil
+	s.empty()
+}
+
+// empty forgets the candidates of a pool.
+func (s *state) empty() {
+	s.replicas, s.candidates, s.out = s.replicas[:0], s.candidates[:0], s.out[:0]
+	s.ranks, s.total = s.ranks[:0], s.total[:0]
+	s.ranked, s.keys = s.ranked[:0], s.keys[:0]
+}
+
+// bytesOfToken is how many bytes of text a token stands for, about.
+const bytesOfToken = llm.PrefixBlockBytes / llm.PrefixBlockTokens
+
+// tokensOfRequest is what a request costs besides its prompt: however short that
+// is, an answer is to be written.
+const tokensOfRequest = 128
+
+// read takes what matters from the request.
+func (s *state) read(f *Filter, x *filter.Exchange) {
+	model := x.Route.Target
+	if r := x.Request; r != nil {
+		if model == "" {
+			model = r.Model
+		}
+		s.tokens = max(int64(r.PromptBytes/bytesOfToken+r.PromptTokens), int64(len(r.Prefix)*llm.PrefixBlockTokens))
+		// A replica keeps what it computed by model, or LoRA adapter: both are
+		// the name that it is asked for.
+		s.seed = scorer.Mix(xxhash.Sum64String(model))
+		salt := r.Field(saltField)
+		if len(salt.Value) > 0 {
+			s.seed = scorer.Mix(s.seed ^ xxhash.Sum64(salt.Value))
+		}
+		if salt.Kind != llm.FieldTooLong { // then nobody knows which it is
+			for _, block := range r.Prefix {
+				s.chain = append(s.chain, scorer.Mix(block^s.seed))
+			}
+		}
+	}
+	s.input.Model, s.input.Adapter = model, x.Route.Base != ""
+	if f.profile.usesSessions() {
+		if token, ok := x.RequestHeaders.Get(f.session); ok && token != "" {
+			s.input.Session = xxhash.Sum64String(token) | 1
+		}
+	}
+}
+
+// gather collects the replicas of a pool that may be picked.
+func (s *state) gather(f *Filter, pool *endpoint.Pool, seats []seat, now time.Time) {
+	s.empty()
+	s.reserve(len(pool.Endpoints))
+	s.pool = pool.Name
+	ejecting := f.fleet.ejected.Value() > 0
+	for i := range pool.Endpoints {
+		e := &pool.Endpoints[i]
+		if !e.Ready {
+			continue
+		}
+		c := candidate{member: seats[i].member, index: i, warm: 1}
+		if ejecting && c.member.ejected.Value() > 0 {
+			s.out = append(s.out, c)
+			continue
+		}
+		if since := seats[i].since; f.slowStart > 0 && !since.IsZero() {
+			c.warm = warm(now.Sub(since), f.slowStart)
+		}
+		s.add(f, e, &c)
+	}
+	if ejecting {
+		s.limitEjections(f, pool)
+	}
+	s.readModels()
+}
+
+// readModels finds out who serves the model, and whether it is a LoRA adapter.
+// Replicas that list the same models share the list, so it is mostly read once.
+func (s *state) readModels() {
+	var last *endpoint.Models
+	serves, anybody, lacking := false, false, false
+	for i := range s.replicas {
+		m := s.replicas[i].Models
+		if m == nil {
+			continue
+		}
+		if m != last {
+			last = m
+			var adapter bool
+			serves, adapter = lists(m, s.input.Model)
+			s.input.Adapter = s.input.Adapter || adapter
+		}
+		anybody = anybody || serves
+		lacking = lacking || !serves
+		s.candidates[i].lacks = !serves
+	}
+	if lacking && !anybody {
+		// Then it goes by another name there, or the lists are old.
+		for i := range s.candidates {
+			s.candidates[i].lacks = false
+		}
+	}
+}
+
+// lists reports whether a model is among those that a replica lists, and whether
+// as an adapter.
+func lists(m *endpoint.Models, name string) (serves, adapter bool) {
+	if _, adapter = slices.BinarySearchFunc(m.Adapters, name, func(a endpoint.Adapter, name string) int {
+		return strings.Compare(a.Name, name)
+	}); adapter {
+		return true, true
+	}
+	_, serves = slices.BinarySearch(m.Names, name)
+	return serves, false
+}
+
+// reserve makes room for n candidates, so that add need not look for it.
+func (s *state) reserve(n int) {
+	if cap(s.ranks) < n {
+		s.replicas, s.candidates = make([]scorer.Replica, 0, n), make([]candidate, 0, n)
+		s.ranks, s.total, s.scores = make([]rank, 0, n), make([]float64, 0, n), make([]float64, 0, n)
+	}
+}
+
+// add makes a replica a candidate. There is room for it: reserve.
+func (s *state) add(f *Filter, e *endpoint.Endpoint, c *candidate) {
+	m := c.member
+	n := len(s.ranks) + 1
+	s.replicas, s.candidates, s.ranks, s.total = s.replicas[:n], s.candidates[:n], s.ranks[:n], s.total[:n]
+	r := &s.replicas[n-1]
+	// Counts of other workers may be a tick late: never take less than nothing
+	// for a reason to send there.
+	r.Endpoint, r.ID, r.InFlight, r.Tokens = e, m.id, max(0, m.load.Value()), max(0, m.tokens.Value())
+	r.Hit = 0
+	if blocks := s.matches.Of(m.slot); blocks > 0 {
+		r.Hit = float64(blocks) / float64(len(s.chain))
+	}
+	r.Trust = e.Gauges.Trust(s.sinceReceived, f.stale)
+	c.room = f.room.has(r)
+	s.candidates[n-1] = *c
+	s.ranks[n-1] = rank{}
+}
+
+// coldest is the share that a replica gets in the moment when it becomes ready.
+const coldest = 0.1
+
+// warm is how far a replica is on its way to a full share.
+func warm(ready, slowStart time.Duration) float64 {
+	if ready >= slowStart {
+		return 1
+	}
+	return max(coldest, float64(ready)/float64(slowStart))
+}
+
+// limitEjections takes ejected replicas back that are above the allowed share:
+// when so many fail, it may not be them, and somebody has to serve.
+func (s *state) limitEjections(f *Filter, pool *endpoint.Pool) {
+	ready := len(s.replicas) + len(s.out)
+	allowed := max(0, min(int(f.health.share*float64(ready)), ready-1))
+	for len(s.out) > allowed {
+		// Any of them: in turn, so that none is preferred for its place.
+		i := int(f.deps.Rand() % uint64(len(s.out)))
+		c := s.out[i]
+		s.out[i] = s.out[len(s.out)-1]
+		s.out = s.out[:len(s.out)-1]
+		s.add(f, &pool.Endpoints[c.index], &c)
+	}
+}
+
+// hasRoom reports whether any candidate has room.
+func (s *state) hasRoom() bool {
+	for i := range s.candidates {
+		if s.candidates[i].room {
+			return true
+		}
+	}
+	return false
+}
+
+// rank orders the candidates and keeps the best few, best first.
+func (s *state) rank(f *Filter, pool *endpoint.Pool, now time.Time) {
+	for _, c := range s.out {
+		if s.trying == nil && f.fleet.try(c.member, now) {
+			c.try = true
+			s.trying = c.member
+			s.add(f, &pool.Endpoints[c.index], &c)
+		}
+	}
+	f.profile.rank(f, s)
+	if s.trying != nil {
+		s.ranks[len(s.ranks)-1].class = classTry
+	}
+	seed := f.deps.Rand()
+	for i := range s.ranks {
+		k := &s.ranks[i]
+		if s.candidates[i].lacks {
+			k.class = classLacks
+		}
+		if last := len(s.keys) - 1; last+1 == f.endpoints && k.below(&s.keys[last]) {
+			continue // as most are
+		}
+		if k.tie == 0 {
+			k.tie = scorer.Mix(seed + uint64(i))
+		}
+		s.insert(i, *k, f.endpoints)
+	}
+}
+
+// insert puts replica i into the ranked list, which keeps at most limit entries.
+func (s *state) insert(i int, k rank, limit int) {
+	at := len(s.keys)
+	for at > 0 && k.before(s.keys[at-1]) {
+		at--
+	}
+	if at == limit {
+		return
+	}
+	if len(s.keys) < limit {
+		s.keys = append(s.keys, rank{})
+		s.ranked = append(s.ranked, 0)
+	}
+	copy(s.keys[at+1:], s.keys[at:])
+	copy(s.ranked[at+1:], s.ranked[at:])
+	s.keys[at], s.ranked[at] = k, i
+}
+
+// list joins the addresses of the ranked replicas.
+func (s *state) list() string {
+	if len(s.ranked) == 1 {
+		return s.replicas[s.ranked[0]].Address
+	}
+	s.header = s.header[:0]
+	for n, i := range s.ranked {
+		if n > 0 {
+			s.header = append(s.header, ',')
+		}
+		s.header = append(s.header, s.replicas[i].Address...)
+	}
+	return string(s.header)
+}

@@ -1,0 +1,363 @@
+package picker
+
+import (
+	"slices"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/inlet-proxy/inlet/filters/picker/prefix"
+	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/kv"
+	"github.com/inlet-proxy/inlet/shared/llm"
+)
+
+// fleet is what this proxy knows of replicas from one request to the next. In a
+// native module it is one for all threads; in wasm each VM has its own, and they
+// tell each other through counters and the ring.
+//
+// What is counted is read and changed at any time. The rest needs the lock,
+// which is held for microseconds: see insertBatch.
+type fleet struct {
+	counters kv.Counters
+	ejected  kv.Counter // replicas that are ejected now, in all workers
+
+	mu       filter.Mutex
+	members  map[string]*member // by address
+	byID     map[uint64]*member
+	views    []*view // newest first
+	swept    time.Time
+	index    *prefix.Index
+	memory   int64        // size of index in bytes; 0: no profile uses it
+	reported int          // entries of index, as the metric has them
+	ring     *prefix.Ring // nil where all threads use this fleet
+	pools    map[string]*poolState
+}
+
+// member is one replica. All but health is fixed.
+type member struct {
+	address string
+	id      uint64 // hash of the address, the same in every proxy
+	slot    prefix.Replica
+	load    kv.Counter // requests in flight from this Envoy
+	tokens  kv.Counter // tokens of theirs that it has to compute
+	ejected kv.Counter // workers that do not send to it
+
+	// By the lock of the fleet:
+
+	health health
+	absent bool // was in no view when the fleet was swept last
+}
+
+// poolState is what is learnt of a pool, by the lock of the fleet.
+type poolState struct {
+	turn    uint64        // of round robin
+	service time.Duration // mean time from pick to end of a request, weighted towards the latest; 0: unknown
+}
+
+// view is a snapshot with the members that its endpoints are. It is not changed
+// any more once it is made.
+type view struct {
+	snapshot *endpoint.Snapshot
+	seats    [][]seat // as the snapshot's pools and their endpoints
+}
+
+type seat struct {
+	member *member
+	ready  bool
+	since  time.Time // when it became ready; zero: it always was
+	cache  endpoint.Cache
+}
+
+// keptViews is for how many snapshots at a time there may be requests: those of
+// one companion before and after a change, and of a second one.
+const keptViews = 4
+
+// forgetAfter is how long a replica may be in no snapshot before it is forgotten.
+const forgetAfter = 10 * time.Minute
+
+func newFleet(d *filter.Deps) *fleet {
+	f := &fleet{
+		counters: d.Counters,
+		ejected:  d.Counters.Open("#ejected"),
+		mu:       d.Mutex(),
+		members:  make(map[string]*member),
+		byID:     make(map[uint64]*member),
+		pools:    make(map[string]*poolState),
+		index:    prefix.New(0),
+	}
+	if d.Worker != "" {
+		f.ring = prefix.NewRing(d.Store, d.Worker)
+	}
+	return f
+}
+
+// remember has the fleet remember prefixes in an index of the given size.
+func (f *fleet) remember(memory int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.memory != memory {
+		f.memory = memory
+		f.index.SetSize(memory)
+	}
+}
+
+// see returns the view of a snapshot, and who holds how much of a prompt.
+func (f *fleet) see(s *endpoint.Snapshot, chain []uint64, matches *prefix.Matches, now time.Time) *view {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	v := f.view(s, now)
+	if len(chain) > 0 {
+		f.index.Match(chain, matches)
+	}
+	return v
+}
+
+// view needs the lock.
+func (f *fleet) view(s *endpoint.Snapshot, now time.Time) *view {
+	for _, v := range f.views {
+		if v.snapshot == s {
+			return v
+		}
+	}
+	var before *view
+	if len(f.views) > 0 {
+		before = f.views[0]
+	}
+	v := &view{snapshot: s, seats: make([][]seat, len(s.Pools))}
+	for i := range s.Pools {
+		v.seats[i] = f.seats(&s.Pools[i], before, now)
+	}
+	f.views = slices.Insert(f.views, 0, v)
+	f.views = f.views[:min(len(f.views), keptViews)]
+	f.sweep(now)
+	return v
+}
+
+// seats needs the lock. Endpoints are mostly those of the view before, in the
+// same order: then nothing is looked up.
+func (f *fleet) seats(p *endpoint.Pool, before *view, now time.Time) []seat {
+	_, old := before.find(p.Name)
+	seats := make([]seat, len(p.Endpoints))
+	for i := range p.Endpoints {
+		e := &p.Endpoints[i]
+		var was seat
+		if i < len(old) && old[i].member.address == e.Address {
+			was = old[i]
+		} else {
+			was = find(old, e.Address)
+		}
+		seats[i] = seat{member: was.member, ready: e.Ready, since: was.since, cache: e.Cache}
+		if was.member == nil {
+			seats[i].member = f.member(e.Address)
+		}
+		if e.Cache != was.cache {
+			f.index.Resize(seats[i].member.slot, blocksOf(e.Cache))
+		}
+		if e.Ready && !was.ready && before != nil {
+			seats[i].since = now
+			f.recovered(seats[i].member)
+		}
+	}
+	return seats
+}
+
+// blocksOf returns how many blocks of a prompt a cache has room for, 0 if it does
+// not say.
+func blocksOf(c endpoint.Cache) int {
+	return int(int64(c.Blocks) * int64(c.BlockTokens) / llm.PrefixBlockTokens)
+}
+
+// recovered takes back what was held against a replica that has just become
+// ready; it needs the lock.
+func (f *fleet) recovered(m *member) {
+	if m.health.ejected {
+		f.readmit(m)
+	}
+	m.health = health{}
+}
+
+// find looks for the seat of an address; seats are sorted by it.
+func find(seats []seat, address string) seat {
+	i, ok := slices.BinarySearchFunc(seats, address, func(s seat, a string) int {
+		switch {
+		case s.member.address < a:
+			return -1
+		case s.member.address > a:
+			return 1
+		}
+		return 0
+	})
+	if !ok {
+		return seat{}
+	}
+	return seats[i]
+}
+
+// find returns a pool and its seats, nil if there is none of that name.
+func (v *view) find(name string) (*endpoint.Pool, []seat) {
+	if v == nil {
+		return nil, nil
+	}
+	for i := range v.snapshot.Pools {
+		if p := &v.snapshot.Pools[i]; p.Name == name {
+			return p, v.seats[i]
+		}
+	}
+	return nil, nil
+}
+
+// member returns the member of an address; it needs the lock.
+func (f *fleet) member(address string) *member {
+	if m := f.members[address]; m != nil {
+		return m
+	}
+	m := &member{
+		address: address,
+		id:      xxhash.Sum64String(address),
+		slot:    f.index.Add(0),
+		load:    f.counters.Open(address),
+		tokens:  f.counters.Open(address + "#tokens"),
+		ejected: f.counters.Open(address + "#ejected"),
+	}
+	f.members[address], f.byID[m.id] = m, m
+	return m
+}
+
+// find returns the member that serves at an address.
+func (f *fleet) find(address string) *member {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.member(address)
+}
+
+// sweep forgets the members that were in no view for long; it needs the lock.
+func (f *fleet) sweep(now time.Time) {
+	if now.Sub(f.swept) < forgetAfter {
+		return
+	}
+	f.swept = now
+	for _, m := range f.members {
+		if !f.seated(m) && m.absent {
+			f.forget(m)
+		}
+		m.absent = true
+	}
+	for _, v := range f.views {
+		for _, seats := range v.seats {
+			for i := range seats {
+				seats[i].member.absent = false
+			}
+		}
+	}
+}
+
+func (f *fleet) seated(m *member) bool {
+	for _, v := range f.views {
+		for _, seats := range v.seats {
+			if find(seats, m.address).member == m {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (f *fleet) forget(m *member) {
+	delete(f.members, m.address)
+	delete(f.byID, m.id)
+	f.index.Remove(m.slot)
+	if m.health.ejected {
+		f.readmit(m)
+	}
+}
+
+// insertBatch is how many blocks of a prompt are inserted while the lock is held
+// once: some microseconds of work, for which other threads may have to wait.
+const insertBatch = 64
+
+// learn notes that a replica has, or will have in a moment, a prompt's blocks.
+func (f *fleet) learn(m *member, chain []uint64) {
+	for end := len(chain); end > 0; end -= insertBatch {
+		f.mu.Lock()
+		f.insert(m, chain[max(0, end-insertBatch):end])
+		f.mu.Unlock()
+	}
+	if f.ring != nil {
+		f.ring.Tell(m.id, chain)
+	}
+}
+
+// insert needs the lock.
+func (f *fleet) insert(m *member, chain []uint64) {
+	if f.memory > 0 {
+		f.index.Insert(m.slot, chain)
+	}
+}
+
+// unlearn takes back what learn noted, from block first on.
+func (f *fleet) unlearn(m *member, chain []uint64, first int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.index.Forget(m.slot, chain[min(first, len(chain)):])
+}
+
+// exchange tells the other workers which prompts went where, and learns the same
+// of them. It is called by workers that have a ring.
+func (f *fleet) exchange() error {
+	return f.ring.Exchange(func(id uint64, chain []uint64) {
+		if m := f.byID[id]; m != nil {
+			f.insert(m, chain)
+		}
+	})
+}
+
+// grown returns by how much the index has grown since it was last asked.
+func (f *fleet) grown() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.index.Len() - f.reported
+	f.reported += n
+	return n
+}
+
+// state returns what is learnt of a pool; it needs the lock.
+func (f *fleet) state(pool string) *poolState {
+	p := f.pools[pool]
+	if p == nil {
+		p = &poolState{}
+		f.pools[pool] = p
+	}
+	return p
+}
+
+// took notes how long a request of a pool took.
+func (f *fleet) took(pool string, d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.state(pool)
+	if p.service == 0 {
+		p.service = d
+	}
+	p.service += (d - p.service) / 16
+}
+
+// service returns the mean time of a request of a pool, 0 if it is unknown.
+func (f *fleet) service(pool string) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.state(pool).service
+}
+
+// turn returns 0, 1, 2 … for one request of a pool after the other.
+func (f *fleet) turn(pool string, random func() uint64) uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.state(pool)
+	if p.turn == 0 {
+		p.turn = random() >> 1 // workers do not begin with the same replica
+	}
+	p.turn++
+	return p.turn
+}

@@ -1,0 +1,169 @@
+package picker
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/inlet-proxy/inlet/shared/filter"
+)
+
+// fails has replicas answer with a status until n requests are over, and returns
+// how many each got.
+func (r *rig) run(t require.TestingT, n int, status func(address string) int) map[string]int {
+	hits := map[string]int{}
+	for range n {
+		x := request(0, 0)
+		at := r.send(t, x)
+		hits[at]++
+		r.answer(x, status(at))
+	}
+	return hits
+}
+
+func TestEjection(t *testing.T) {
+	r := newRig(t, "{health: {failures: 3, eject: 5s, maxEject: 20s, share: 0.5}}")
+	r.serve(ready(4)...)
+	sick := "10.0.0.002:80"
+	status := func(address string) int {
+		if address == sick {
+			return 503
+		}
+		return 200
+	}
+	require.Equal(t, 3, r.run(t, 200, status)[sick])
+	require.EqualValues(t, 1, r.samples["inlet_ejection_total/p,5xx"])
+
+	// One request tries it, with the others behind it in the list, and each
+	// failure keeps it out for longer, up to the bound.
+	for _, out := range []time.Duration{5, 10, 20, 20} {
+		r.now = r.now.Add(out*time.Second - time.Millisecond)
+		require.Zero(t, r.run(t, 50, status)[sick])
+		r.now = r.now.Add(time.Millisecond)
+		require.Equal(t, 1, r.run(t, 50, status)[sick])
+	}
+
+	// Only one at a time: the second one of these does not know yet how it ends.
+	r.now = r.now.Add(20 * time.Second)
+	x := request(0, 0)
+	require.Equal(t, sick, r.send(t, x))
+	require.Contains(t, string(x.Why()), "by=try")
+	require.NotEqual(t, sick, r.send(t, request(0, 0)))
+	r.f.OnDone(x, filter.End{}) // its client goes away: nothing was learnt
+	x = request(0, 0)
+	require.Equal(t, sick, r.send(t, x))
+	r.answer(x, 200)
+	require.InDelta(t, 50, r.run(t, 200, func(string) int { return 200 })[sick], 20)
+}
+
+func TestFailuresMustBeInARow(t *testing.T) {
+	r := newRig(t, "{health: {failures: 2}}")
+	r.serve(ready(2)...)
+	n := map[string]int{}
+	require.Len(t, r.run(t, 100, func(at string) int { n[at]++; return []int{503, 200, 502, 429, 504, 404, 501}[n[at]%7] }), 2)
+	require.Zero(t, r.samples["inlet_ejection_total/p,5xx"])
+}
+
+// When Envoy went on to a lower one of the list, those above have failed.
+func TestRetriesAreFailures(t *testing.T) {
+	r := newRig(t, "{health: {failures: 2}, endpoints: 3}")
+	r.serve(ready(6)...)
+	dead := map[string]bool{"10.0.0.000:80": true, "10.0.0.001:80": true}
+	for range 200 {
+		x := request(0, 0)
+		r.send(t, x)
+		s := stateOf(x)
+		for _, i := range s.ranked {
+			if at := s.replicas[i].Address; !dead[at] {
+				r.answerFrom(x, at, 200)
+				break
+			}
+		}
+	}
+	require.EqualValues(t, 2, r.samples["inlet_ejection_total/p,connect"])
+	require.NotContains(t, r.run(t, 100, func(string) int { return 200 }), "10.0.0.000:80")
+}
+
+// However many fail, no more than the allowed share is out: they must serve
+// whoever is left to ask.
+func TestEjectionsHaveACeiling(t *testing.T) {
+	for _, c := range []struct {
+		replicas, served int
+		share            string
+	}{{1, 1, "1.0"}, {5, 1, "1.0"}, {2, 1, "0.5"}, {3, 2, "0.5"}, {10, 5, "0.5"}, {10, 10, "0"}, {10, 1, "0.9"}} {
+		r := newRig(t, "{health: {failures: 1, eject: 1h, maxEject: 1h, share: "+c.share+"}}")
+		r.serve(ready(c.replicas)...)
+		r.run(t, 200, func(string) int { return 500 })
+		x := request(0, 0)
+		r.send(t, x)
+		require.Len(t, stateOf(x).replicas, c.served)
+	}
+}
+
+// The workers of an Envoy eject for each other, and the one that did it looks
+// after the replica.
+func TestWorkersEjectForEachOther(t *testing.T) {
+	r := newRig(t, "{health: {failures: 1, eject: 1s}}")
+	other := &rig{samples: samples{}, deps: &filter.Deps{}}
+	*other.deps = *r.deps // the same counters, its own memory
+	other.deps.Now = func() time.Time { return other.now }
+	other.now = r.now
+	other.f = other.filter(t, "{health: {failures: 1, eject: 1s}}")
+	r.serve(ready(3)...)
+	sick := "10.0.0.001:80"
+	status := func(at string) int {
+		if at == sick {
+			return 502
+		}
+		return 200
+	}
+	require.Equal(t, 1, r.run(t, 50, status)[sick])
+	require.Zero(t, other.run(t, 50, status)[sick])
+	r.now, other.now = r.now.Add(time.Minute), r.now.Add(time.Minute)
+	require.Zero(t, other.run(t, 50, status)[sick], "the other one tries it")
+	require.Positive(t, r.run(t, 50, func(string) int { return 200 })[sick])
+	require.Positive(t, other.run(t, 50, func(string) int { return 200 })[sick])
+}
+
+// A replica that the companion has seen go and come back starts with a clean slate.
+func TestComingBackEndsAnEjection(t *testing.T) {
+	r := newRig(t, "{health: {failures: 1, eject: 1h, maxEject: 1h}, slowStart: 0s}")
+	eps := ready(2)
+	r.serve(eps...)
+	sick := eps[0].Address
+	r.run(t, 20, func(at string) int {
+		if at == sick {
+			return 500
+		}
+		return 200
+	})
+	ok := func(string) int { return 200 }
+	require.Zero(t, r.run(t, 20, ok)[sick])
+	eps[0].Ready = false
+	r.serve(eps...)
+	require.Zero(t, r.run(t, 20, ok)[sick])
+	eps[0].Ready = true
+	r.serve(eps...)
+	require.Positive(t, r.run(t, 20, ok)[sick])
+	require.Zero(t, r.f.fleet.ejected.Value())
+}
+
+func TestTimeOut(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := &healthSettings{
+			eject:    time.Duration(rapid.Int64Range(1, int64(time.Hour)).Draw(t, "eject")),
+			maxEject: time.Duration(rapid.Int64Range(int64(time.Hour), int64(24*time.Hour)).Draw(t, "max")),
+		}
+		last := time.Duration(0)
+		for times := range 100 {
+			d := timeOut(s, times)
+			if d < s.eject || d > s.maxEject || d < last {
+				t.Fatalf("%v after %v, of %v to %v", d, last, s.eject, s.maxEject)
+			}
+			last = d
+		}
+		require.Equal(t, s.maxEject, last)
+	})
+}

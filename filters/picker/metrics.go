@@ -1,0 +1,37 @@
+package picker
+
+import "github.com/inlet-proxy/inlet/shared/filter"
+
+// metrics are what the picker counts.
+type metrics struct {
+	picks, inFlight, ejections         filter.Metric
+	promptTokens, hitTokens, indexSize filter.Metric
+}
+
+func newMetrics(m filter.Metrics) metrics {
+	return metrics{
+		picks:        m.Counter("inlet_pick_total", "pool", "outcome"),
+		inFlight:     m.Gauge("inlet_in_flight_requests", "pool"),
+		ejections:    m.Counter("inlet_ejection_total", "pool", "reason"),
+		promptTokens: m.Counter("inlet_prefix_indexer_prompt_tokens_total", "pool"),
+		hitTokens:    m.Counter("inlet_prefix_indexer_hit_tokens_total", "pool"),
+		indexSize:    m.Gauge("inlet_prefix_indexer_size", "pool"),
+	}
+}
+
+// Outcomes of a pick, as label values of inlet_pick_total.
+const (
+	outcomePicked  = "picked"
+	outcomeSpilled = "spilled"      // picked in another pool than the first
+	outcomeShed    = "shed"         // refused: nothing has room
+	outcomeEmpty   = "no_endpoints" // the pool has no ready replica
+	outcomeBlind   = "no_snapshot"  // nothing is known about the pool
+	outcomeRetried = "retried"      // a lower one of the list served
+	outcomeMissed  = "missed"       // a replica outside of the list served
+)
+
+// Reasons of an ejection, as label values of inlet_ejection_total.
+const (
+	reasonStatus = "5xx"     // it answered so
+	reasonUnused = "connect" // Envoy went on to the next of the list
+)

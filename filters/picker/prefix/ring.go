@@ -1,0 +1,235 @@
+package prefix
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/inlet-proxy/inlet/shared/kv"
+)
+
+// Bounds of what the ring takes of the store: 2 MiB.
+const (
+	ringSlots  = 64
+	batchBytes = 32 << 10
+	// queueBytes is what may wait for a tick.
+	queueBytes = 8 * batchBytes
+)
+
+// The keys carry the number of the form that is written under them: shared data
+// outlives a wasm VM.
+const (
+	ringHeadKey   = "inlet.prefix.1"
+	ringSlotsKeys = "inlet.prefix.1/"
+)
+
+// A batch is its number in the ring (u64), a hash of the worker that wrote it
+// (u64), then notes until its end: a hash of the replica's address (u64), the
+// number of blocks (u16) and the blocks (u64). All little-endian.
+const (
+	batchHeader = 8 + 8
+	noteHeader  = 8 + 2
+	// maxNote is the most blocks of one note. A longer prompt is several notes,
+	// its end first: see Index.Insert.
+	maxNote = (batchBytes - batchHeader - noteHeader) / 8
+)
+
+// Ring brings what one worker learns to the others, for workers that share
+// nothing but a store. It is a ring of batches; its head is the number of the
+// next one. Who has something to tell takes a number by compare-and-swap and
+// then writes that batch; the others see by the head that there is something to
+// read. A worker that comes late, or reads slowly, misses what was written over:
+// the index is a guess in any case.
+//
+// A Ring belongs to one worker, which calls it from one thread.
+type Ring struct {
+	store  kv.Store
+	worker uint64
+	slots  [ringSlots]string // keys
+
+	queue []byte // notes to be told
+	ends  []int  // ends of the notes in queue
+	lost  int    // notes for which there was no room
+
+	seen    uint32 // cas of the head as last read; 0: never
+	next    uint64 // number of the next batch to read
+	missing uint64 // number of a batch that was taken and not written, plus 1; 0: none
+
+	batch []byte
+	chain []uint64
+}
+
+// NewRing returns the ring of a worker. The id must be unique among those of one
+// Envoy.
+func NewRing(store kv.Store, worker string) *Ring {
+	r := &Ring{store: store, worker: xxhash.Sum64String(worker)}
+	for i := range r.slots {
+		r.slots[i] = ringSlotsKeys + strconv.Itoa(i)
+	}
+	return r
+}
+
+// Tell has the others told at the next Exchange that a replica, named by a hash
+// of its address, has a prompt's blocks.
+func (r *Ring) Tell(replica uint64, chain []uint64) {
+	for end := len(chain); end > 0; end -= maxNote {
+		r.tell(replica, chain[max(0, end-maxNote):end])
+	}
+}
+
+func (r *Ring) tell(replica uint64, chain []uint64) {
+	if len(r.queue)+noteHeader+8*len(chain) > queueBytes {
+		r.lost++
+		return
+	}
+	r.queue = binary.LittleEndian.AppendUint64(r.queue, replica)
+	r.queue = binary.LittleEndian.AppendUint16(r.queue, uint16(len(chain)))
+	for _, block := range chain {
+		r.queue = binary.LittleEndian.AppendUint64(r.queue, block)
+	}
+	r.ends = append(r.ends, len(r.queue))
+}
+
+// Lost returns how many prompts could not be told since it was last asked.
+func (r *Ring) Lost() int {
+	n := r.lost
+	r.lost = 0
+	return n
+}
+
+// Exchange tells what waits, and learns what others told. An error is no harm:
+// the rest is done at the next Exchange.
+func (r *Ring) Exchange(learn func(replica uint64, chain []uint64)) error {
+	told := r.flush()
+	return errors.Join(told, r.read(learn))
+}
+
+// flush writes the queue, in batches.
+func (r *Ring) flush() error {
+	begin, done := 0, 0 // bytes and notes that were written
+	defer func() { r.drop(begin, done) }()
+	for done < len(r.ends) {
+		last := done
+		for last+1 < len(r.ends) && r.ends[last+1]-begin <= batchBytes-batchHeader {
+			last++
+		}
+		number, err := r.take()
+		if err != nil {
+			return err
+		}
+		r.batch = binary.LittleEndian.AppendUint64(r.batch[:0], number)
+		r.batch = binary.LittleEndian.AppendUint64(r.batch, r.worker)
+		r.batch = append(r.batch, r.queue[begin:r.ends[last]]...)
+		if err := r.store.Set(r.slots[number%ringSlots], r.batch, 0); err != nil {
+			return fmt.Errorf("write a batch of prefixes: %w", err)
+		}
+		begin, done = r.ends[last], last+1
+	}
+	return nil
+}
+
+// drop removes what was written from the queue.
+func (r *Ring) drop(bytes, notes int) {
+	n := copy(r.queue, r.queue[bytes:])
+	r.queue = r.queue[:n]
+	n = copy(r.ends, r.ends[notes:])
+	r.ends = r.ends[:n]
+	for i := range r.ends {
+		r.ends[i] -= bytes
+	}
+}
+
+// rounds bounds the tries to take a number.
+const rounds = 16
+
+// take returns the number of a batch that nobody else writes.
+func (r *Ring) take() (uint64, error) {
+	for range rounds {
+		number, cas, err := r.head()
+		if err != nil {
+			return 0, err
+		}
+		if cas == 0 {
+			cas = kv.Create
+		}
+		err = r.store.Set(ringHeadKey, binary.LittleEndian.AppendUint64(nil, number+1), cas)
+		if err == nil {
+			return number, nil
+		}
+		if !errors.Is(err, kv.ErrMismatch) {
+			return 0, fmt.Errorf("take a place in the ring of prefixes: %w", err)
+		}
+	}
+	return 0, kv.ErrBusy
+}
+
+// head returns the number of the next batch; 0 and no cas if there was none yet.
+func (r *Ring) head() (uint64, uint32, error) {
+	value, cas, err := r.store.Get(ringHeadKey)
+	switch {
+	case errors.Is(err, kv.ErrNotFound):
+		return 0, 0, nil
+	case err != nil:
+		return 0, 0, fmt.Errorf("read the ring of prefixes: %w", err)
+	case len(value) != 8:
+		return 0, cas, nil // written by something else: begin anew
+	}
+	return binary.LittleEndian.Uint64(value), cas, nil
+}
+
+// read learns from the batches that were written since the last time.
+func (r *Ring) read(learn func(uint64, []uint64)) error {
+	head, cas, err := r.head()
+	if err != nil || cas == 0 || cas == r.seen && r.missing == 0 {
+		return err
+	}
+	if r.next > head || head-r.next > ringSlots {
+		r.next = head - min(head, ringSlots)
+	}
+	for ; r.next < head; r.next++ {
+		value, _, err := r.store.Get(r.slots[r.next%ringSlots])
+		if err != nil && !errors.Is(err, kv.ErrNotFound) {
+			return fmt.Errorf("read a batch of prefixes: %w", err)
+		}
+		if r.pending(value) {
+			// Its writer is between two calls. If it is still missing the next
+			// time, the writer has died.
+			if r.missing != r.next+1 {
+				r.missing = r.next + 1
+				return nil
+			}
+			continue
+		}
+		r.learn(value, learn)
+	}
+	r.seen, r.missing = cas, 0
+	return nil
+}
+
+// pending reports whether the batch to be read was not written yet.
+func (r *Ring) pending(value []byte) bool {
+	return len(value) < batchHeader || binary.LittleEndian.Uint64(value) < r.next
+}
+
+// learn reads a batch of another worker. One that is newer than expected is as
+// good; its turn comes again.
+func (r *Ring) learn(value []byte, learn func(uint64, []uint64)) {
+	if binary.LittleEndian.Uint64(value[8:]) == r.worker {
+		return
+	}
+	for b := value[batchHeader:]; len(b) >= noteHeader; {
+		replica, n := binary.LittleEndian.Uint64(b), int(binary.LittleEndian.Uint16(b[8:]))
+		if b = b[noteHeader:]; len(b) < 8*n {
+			return
+		}
+		r.chain = r.chain[:0]
+		for i := range n {
+			r.chain = append(r.chain, binary.LittleEndian.Uint64(b[8*i:]))
+		}
+		learn(replica, r.chain)
+		b = b[8*n:]
+	}
+}

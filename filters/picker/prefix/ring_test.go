@@ -1,0 +1,248 @@
+package prefix
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/inlet-proxy/inlet/shared/kv"
+	"github.com/inlet-proxy/inlet/shared/kv/mem"
+)
+
+// learnt is what a worker was told, by replica.
+type learnt map[uint64][]uint64
+
+func (l learnt) note(replica uint64, chain []uint64) { l[replica] = append(l[replica], chain...) }
+
+func exchange(t require.TestingT, r *Ring, into learnt) { require.NoError(t, r.Exchange(into.note)) }
+
+func TestRing(t *testing.T) {
+	store := mem.NewStore()
+	a, b := NewRing(store, "a"), NewRing(store, "b")
+	fromA, fromB := learnt{}, learnt{}
+	exchange(t, a, fromB)
+	a.Tell(1, []uint64{10, 11, 12})
+	a.Tell(2, []uint64{20})
+	exchange(t, b, fromA)
+	require.Empty(t, fromA, "not told before the tick")
+	exchange(t, a, fromB)
+	exchange(t, b, fromA)
+	exchange(t, b, fromA)
+	require.Equal(t, learnt{1: {10, 11, 12}, 2: {20}}, fromA)
+	require.Empty(t, fromB, "nobody learns from himself")
+
+	late := NewRing(store, "late")
+	fromAll := learnt{}
+	exchange(t, late, fromAll)
+	require.Equal(t, fromA, fromAll)
+}
+
+// counting counts the calls of the store.
+type counting struct {
+	kv.Store
+	gets, sets int
+}
+
+func (c *counting) Get(key string) ([]byte, uint32, error) { c.gets++; return c.Store.Get(key) }
+func (c *counting) Set(key string, v []byte, cas uint32) error {
+	c.sets++
+	return c.Store.Set(key, v, cas)
+}
+
+// Silence costs one look at the head.
+func TestRingIsQuiet(t *testing.T) {
+	store := &counting{Store: mem.NewStore()}
+	a, b := NewRing(store, "a"), NewRing(store, "b")
+	a.Tell(1, []uint64{10})
+	exchange(t, a, learnt{})
+	exchange(t, b, learnt{})
+	store.gets, store.sets = 0, 0
+	exchange(t, b, learnt{})
+	require.Equal(t, 1, store.gets)
+	require.Zero(t, store.sets)
+}
+
+// However much is told and by however many, the others learn all of it as long
+// as nobody falls behind by a whole ring, and each in an order that keeps the end
+// of a prompt before its beginning.
+func TestRingProperty(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		store := mem.NewStore()
+		n := rapid.IntRange(2, 4).Draw(t, "workers")
+		rings := make([]*Ring, n)
+		got, want := make([]learnt, n), make([]learnt, n)
+		for i := range rings {
+			rings[i], got[i], want[i] = NewRing(store, fmt.Sprint(i)), learnt{}, learnt{}
+		}
+		for step := range rapid.IntRange(1, 40).Draw(t, "steps") {
+			i := rapid.IntRange(0, n-1).Draw(t, "worker")
+			if rapid.Bool().Draw(t, "tick") {
+				for j := range rings { // all, so that nobody falls behind
+					exchange(t, rings[(i+j)%n], got[(i+j)%n])
+				}
+				continue
+			}
+			if len(rings[i].queue) > queueBytes/2 {
+				continue
+			}
+			chain := make([]uint64, rapid.IntRange(1, 9000).Draw(t, "blocks"))
+			for k := range chain {
+				chain[k] = uint64(step)<<32 | uint64(k)
+			}
+			replica := rapid.Uint64Range(0, 3).Draw(t, "replica")
+			rings[i].Tell(replica, chain)
+			for j := range want {
+				if j != i {
+					want[j].note(replica, chain)
+				}
+			}
+		}
+		for range 2 {
+			for i := range rings {
+				exchange(t, rings[i], got[i])
+			}
+		}
+		for i := range rings {
+			require.Zero(t, rings[i].Lost())
+			require.Len(t, got[i], len(want[i]))
+			for replica := range want[i] {
+				a, b := slices.Sorted(slices.Values(want[i][replica])), slices.Sorted(slices.Values(got[i][replica]))
+				require.Equal(t, a, b)
+			}
+		}
+	})
+}
+
+// What nobody reads is written over, and the ring stays at its size.
+func TestRingIsBounded(t *testing.T) {
+	store := mem.NewStore()
+	a, b := NewRing(store, "a"), NewRing(store, "b")
+	chain := make([]uint64, 1000)
+	for i := range 10 * ringSlots {
+		chain[0] = uint64(i)
+		a.Tell(1, chain)
+		exchange(t, a, learnt{})
+	}
+	for i := range ringSlots {
+		value, _, err := store.Get(fmt.Sprint(ringSlotsKeys, i))
+		require.NoError(t, err)
+		require.LessOrEqual(t, len(value), batchBytes)
+	}
+	got := learnt{}
+	exchange(t, b, got)
+	require.Len(t, got[1], ringSlots*1000)
+
+	for range 1000 { // no tick
+		a.Tell(1, chain)
+	}
+	require.LessOrEqual(t, len(a.queue), queueBytes)
+	require.Positive(t, a.Lost())
+	require.Zero(t, a.Lost())
+}
+
+// failing is a store that fails on command.
+type failing struct {
+	kv.Store
+	set error
+	of  string // "": every key
+}
+
+func (f *failing) Set(key string, v []byte, cas uint32) error {
+	if f.set != nil && (f.of == "" || f.of == key) {
+		return f.set
+	}
+	return f.Store.Set(key, v, cas)
+}
+
+func TestRingKeepsWhatItCouldNotTell(t *testing.T) {
+	for _, e := range []error{kv.ErrMismatch, errors.New("broken")} {
+		store := &failing{Store: mem.NewStore(), set: e}
+		a, b := NewRing(store, "a"), NewRing(store, "b")
+		a.Tell(1, []uint64{10})
+		require.Error(t, a.Exchange(learnt{}.note))
+		store.set = nil
+		a.Tell(1, []uint64{11})
+		exchange(t, a, learnt{})
+		got := learnt{}
+		exchange(t, b, got)
+		require.Equal(t, learnt{1: {10, 11}}, got)
+	}
+}
+
+// A writer that dies between taking its number and writing does not keep the
+// others from reading on.
+func TestADeadWriterIsPassedOver(t *testing.T) {
+	store := &failing{Store: mem.NewStore()}
+	a, b, c := NewRing(store, "a"), NewRing(store, "b"), NewRing(store, "c")
+	store.set, store.of = errors.New("died"), ringSlotsKeys+"0"
+	a.Tell(1, []uint64{10})
+	require.Error(t, a.Exchange(learnt{}.note))
+	store.set = nil
+	b.Tell(2, []uint64{20})
+	exchange(t, b, learnt{})
+	got := learnt{}
+	exchange(t, c, got)
+	require.Empty(t, got, "it may still come")
+	exchange(t, c, got)
+	require.Equal(t, learnt{2: {20}}, got)
+}
+
+// What lies in the store from elsewhere does no harm.
+func TestRingReadsAnything(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		store := mem.NewStore()
+		head := rapid.OneOf(rapid.Just(binary.LittleEndian.AppendUint64(nil, 5)), rapid.SliceOfN(rapid.Byte(), 0, 10)).Draw(t, "head")
+		require.NoError(t, store.Set(ringHeadKey, head, 0))
+		for i := range ringSlots {
+			slot := rapid.SliceOfN(rapid.Byte(), 0, 60).Draw(t, "slot")
+			if len(slot) >= 8 && rapid.Bool().Draw(t, "right number") {
+				binary.LittleEndian.PutUint64(slot, uint64(i))
+			}
+			require.NoError(t, store.Set(fmt.Sprint(ringSlotsKeys, i), slot, 0))
+		}
+		r := NewRing(store, "r")
+		for range 3 {
+			exchange(t, r, learnt{})
+			r.Tell(1, []uint64{1})
+		}
+	})
+}
+
+// Threads of Envoy write at the same time.
+func TestRingAmongThreads(t *testing.T) {
+	store := mem.NewStore()
+	var wg sync.WaitGroup
+	got := make([]learnt, 4)
+	var ready sync.WaitGroup
+	ready.Add(len(got))
+	for i := range got {
+		got[i] = learnt{}
+		r := NewRing(store, fmt.Sprint(i))
+		wg.Go(func() {
+			for k := range 10 {
+				r.Tell(uint64(i), []uint64{uint64(k)})
+				for r.Exchange(got[i].note) != nil {
+					continue
+				}
+			}
+			ready.Done()
+			ready.Wait()
+			for range 3 {
+				_ = r.Exchange(got[i].note)
+			}
+		})
+	}
+	wg.Wait()
+	for i := range got {
+		require.Len(t, got[i], len(got)-1)
+		for _, blocks := range got[i] {
+			require.Len(t, blocks, 10)
+		}
+	}
+}

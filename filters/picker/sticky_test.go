@@ -1,0 +1,270 @@
+package picker
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/filter"
+)
+
+// spread counts where n requests go, that stay in flight; prompt makes them.
+func (r *rig) spread(t require.TestingT, n int, prompt func(i int) *filter.Exchange) map[string]int {
+	hits := map[string]int{}
+	for i := range n {
+		hits[r.send(t, prompt(i))]++
+	}
+	return hits
+}
+
+func most(hits map[string]int) (n int) {
+	for _, k := range hits {
+		n = max(n, k)
+	}
+	return n
+}
+
+// A burst within one scrape spreads, since what was sent counts at once; also when
+// the gauges make one replica look better, as they did before the burst. (The herd
+// that pickers which go by gauges suffer from.)
+func TestNoHerd(t *testing.T) {
+	for _, profile := range []string{"sticky", "least-request"} {
+		for name, prompt := range map[string]func(int) *filter.Exchange{
+			"long prompts":  func(i int) *filter.Exchange { return request(uint64(i), 20) },
+			"short prompts": func(i int) *filter.Exchange { return request(uint64(i), 0) },
+		} {
+			r := newRig(t, "profile: "+profile)
+			eps := ready(8)
+			for i := range eps[1:] {
+				eps[i+1].Gauges.Waiting = 2
+			}
+			r.serve(eps...)
+			hits := r.spread(t, 200, prompt)
+			require.Len(t, hits, 8)
+			require.LessOrEqual(t, most(hits), 200/8*13/10, "%s, %s: %v", profile, name, hits)
+		}
+	}
+}
+
+// The weighted profile follows the gauges within one scrape, by what it is, but not
+// beyond what a replica has room for; and not at all when they say the same.
+func TestTheHerdOfTheWeightedProfileIsBounded(t *testing.T) {
+	for skew, limit := range []int{32, 100} {
+		r := newRig(t, "{profile: weighted, room: {inFlight: 100}}")
+		eps := ready(8)
+		for i := range eps[1:] {
+			eps[i+1].Gauges.Waiting = 2 * skew
+		}
+		r.serve(eps...)
+		hits := r.spread(t, 200, func(i int) *filter.Exchange { return request(uint64(i), 20) })
+		require.LessOrEqual(t, most(hits), limit)
+	}
+}
+
+func TestAConversationStays(t *testing.T) {
+	r := newRig(t, "{}")
+	r.serve(ready(8)...)
+	for range 40 { // others
+		r.send(t, request(99, 10))
+	}
+	for conversation := range uint64(20) {
+		at := r.serveOne(t, request(conversation, 10), 200)
+		for turn := range 9 {
+			require.Equal(t, at, r.serveOne(t, request(conversation, 11+turn), 200))
+		}
+	}
+}
+
+// A prompt that everybody sends stays with one replica until that is saturated,
+// then goes to a second one too, and so on.
+func TestOnePromptSpillsWhenSaturated(t *testing.T) {
+	r := newRig(t, "{room: {inFlight: 50}}")
+	r.serve(ready(8)...)
+	same := func(int) *filter.Exchange { return request(1, 40) }
+	require.Len(t, r.spread(t, 50, same), 1)
+	hits := r.spread(t, 50, same)
+	require.Len(t, hits, 1, "the second one gets the next")
+	require.Len(t, r.spread(t, 600, same), 8)
+
+	// The same by tokens: each request has more of its own to compute.
+	r = newRig(t, "{prefix: {saturation: 20000}}")
+	r.serve(ready(8)...)
+	seed := uint64(1)
+	tail := func(int) *filter.Exchange {
+		x := request(1, 90)
+		seed++
+		x.Request.Prefix = append(x.Request.Prefix, request(seed, 10).Request.Prefix...)
+		return x
+	}
+	require.Len(t, r.spread(t, 15, tail), 1)
+	require.Len(t, r.spread(t, 15, tail), 2)
+}
+
+// Gauges veto: a replica whose queue or cache is full does not get more of the
+// prompts that it knows.
+func TestGaugesVeto(t *testing.T) {
+	for name, full := range map[string]endpoint.Gauges{"queue": {Waiting: 11}, "kv": {KVUse: 0.8}} {
+		r := newRig(t, "{}")
+		eps := ready(4)
+		r.serve(eps...)
+		at := r.serveOne(t, request(1, 10), 200)
+		require.Equal(t, at, r.serveOne(t, request(1, 10), 200))
+		for i := range eps {
+			if eps[i].Address == at {
+				eps[i].Gauges = full
+			}
+		}
+		r.serve(eps...)
+		require.NotEqual(t, at, r.serveOne(t, request(1, 10), 200), name)
+	}
+}
+
+// Where all are busy, a queue as long as the others' is no reason to go away.
+func TestABusyFleetKeepsItsConversations(t *testing.T) {
+	r := newRig(t, "{}")
+	eps := ready(4)
+	r.serve(eps...)
+	at := r.serveOne(t, request(1, 10), 200)
+	for i := range eps {
+		eps[i].Gauges.Waiting = 10
+		if eps[i].Address == at {
+			eps[i].Gauges.Waiting = 12
+		}
+	}
+	r.serve(eps...)
+	require.Equal(t, at, r.serveOne(t, request(1, 12), 200))
+	require.Equal(t, at, r.serveOne(t, request(1, 20), 200), "half of it is worth staying for")
+}
+
+// A prompt is work before its replica until the answer's first byte; the request is
+// until its end.
+func TestTheFirstByteEndsThePrompt(t *testing.T) {
+	r := newRig(t, "{}")
+	r.serve(ready(1)...)
+	x := request(1, 40)
+	at := r.send(t, x)
+	require.Greater(t, r.tokens(at), int64(2000))
+	x.Response.Served, x.Response.Status = at, 200
+	r.f.OnResponseHeaders(x)
+	require.Greater(t, r.tokens(at), int64(2000))
+	for range 2 {
+		r.f.OnFirstByte(x)
+		require.EqualValues(t, tokensOfRequest, r.tokens(at))
+		require.EqualValues(t, 1, r.inFlight(at))
+	}
+	r.f.OnDone(x, filter.End{})
+	require.Zero(t, r.tokens(at))
+	r.f.OnFirstByte(x) // of a request that is over, or was never sent
+	r.f.OnFirstByte(request(1, 1))
+	require.Zero(t, r.tokens(at))
+}
+
+// A gauge that nobody renews means nothing: the replica that looked idle when its
+// metrics were last read gets no more than the others, and one that looked full
+// no less. (The busiest backend that looked idle; 99 % of the time "saturated".)
+func TestStaleGauges(t *testing.T) {
+	for _, profile := range []string{"sticky", "weighted", "least-request"} {
+		r := newRig(t, "{shed: true, profile: "+profile+"}")
+		eps := ready(4)
+		eps[0].Gauges = endpoint.Gauges{Waiting: 1000, Running: 1000, KVUse: 1}
+		eps[1].Gauges = endpoint.Gauges{}
+		eps[2].Gauges = endpoint.Gauges{Waiting: 4, Running: 100, KVUse: 0.5}
+		r.serve(eps...)
+		r.now = r.now.Add(30 * time.Second)
+		hits := r.spread(t, 200, func(i int) *filter.Exchange { return request(uint64(i), 10) })
+		require.Len(t, hits, 4)
+		require.LessOrEqual(t, most(hits), 200/4*13/10, profile)
+	}
+}
+
+// Where nobody knows a prompt, proxies that have never heard of each other send it
+// to the same replica.
+func TestProxiesAgreeOnNewPrompts(t *testing.T) {
+	a, b := newRig(t, "{}"), newRig(t, "{}")
+	a.serve(ready(20)...)
+	b.serve(ready(20)...)
+	used := map[string]bool{}
+	for seed := range uint64(100) {
+		at := a.serveOne(t, request(seed, 10), 200)
+		require.Equal(t, at, b.serveOne(t, request(seed, 12), 200))
+		used[at] = true
+	}
+	require.Greater(t, len(used), 15)
+}
+
+// What a replica computed for one model is of no use for another.
+func TestModelsDoNotShare(t *testing.T) {
+	r := newRig(t, "{}")
+	r.serve(ready(20)...)
+	at := map[string]string{}
+	for _, model := range []string{"a", "b", "lora-1", "lora-2"} {
+		x := request(1, 10)
+		x.Route.Target = model
+		at[model] = r.serveOne(t, x, 200)
+		require.Contains(t, string(x.Why()), "hit=0/10")
+		x = request(1, 10)
+		x.Route.Target = model
+		require.Equal(t, at[model], r.serveOne(t, x, 200))
+		require.Contains(t, string(x.Why()), "hit=10/10")
+	}
+}
+
+// What was noted when a request was sent is put right when somebody else serves
+// it, or nobody.
+func TestWhatIsNotComputedIsNotHeld(t *testing.T) {
+	for name, c := range map[string]struct {
+		served string // "" as picked
+		status int
+		holds  bool
+	}{
+		"answered":     {"", 200, true},
+		"refused":      {"", 400, false},
+		"failed":       {"", 503, false},
+		"from another": {"10.9.9.9:80", 200, false},
+	} {
+		r := newRig(t, "{}")
+		r.serve(ready(20)...)
+		x := request(1, 10)
+		at := r.send(t, x)
+		if c.served == "" {
+			r.answer(x, c.status)
+		} else {
+			r.answerFrom(x, c.served, c.status)
+		}
+		m := r.f.fleet.find(at)
+		s := &state{}
+		s.read(r.f, request(1, 10))
+		r.f.fleet.index.Match(s.chain, &s.matches)
+		require.Equal(t, c.holds, s.matches.Of(m.slot) == 10, name)
+		if c.served != "" {
+			require.Equal(t, 10, s.matches.Of(r.f.fleet.find(c.served).slot))
+		}
+	}
+}
+
+// A replica that has just become ready gets less than the others at first, and its
+// share in the end. Those that were there from the beginning are not new.
+func TestSlowStart(t *testing.T) {
+	r := newRig(t, "{slowStart: 10s}")
+	eps := ready(4)
+	eps[3].Ready = false
+	r.serve(eps...)
+	r.serveOne(t, request(0, 0), 200)
+	eps[3].Ready = true
+	short := func(int) *filter.Exchange { return request(0, 0) }
+	count := func(after time.Duration) int {
+		r.now = r.now.Add(after)
+		var open []*filter.Exchange
+		hits := r.spread(t, 310, func(i int) *filter.Exchange { open = append(open, short(i)); return open[i] })
+		for _, x := range open {
+			r.answer(x, 200)
+		}
+		return hits[eps[3].Address]
+	}
+	r.serve(eps...)
+	require.InDelta(t, 10, count(0), 3)
+	require.InDelta(t, 44, count(5*time.Second), 5)
+	require.InDelta(t, 77, count(5*time.Second), 5)
+}

@@ -108,14 +108,16 @@ func TestReadsWhatIsWritten(t *testing.T) {
 
 // Both parsers build the same nodes, positions included, wherever YAML is a superset of JSON.
 func TestParsersAgree(t *testing.T) {
+	// U+0085 is a line break in YAML and a character in JSON.
+	object := anyObject().Filter(func(o map[string]any) bool {
+		text, err := json.Marshal(o)
+		return err == nil && !bytes.ContainsRune(text, '\u0085')
+	})
 	rapid.Check(t, func(t *rapid.T) {
 		var doc bytes.Buffer
 		writer := json.NewEncoder(&doc)
 		writer.SetIndent("", rapid.SampledFrom([]string{"", " ", "\t"}).Draw(t, "indent"))
-		require.NoError(t, writer.Encode(anyObject().Draw(t, "object")))
-		if bytes.ContainsAny(doc.Bytes(), "\u0085") {
-			t.Skip("a line break in YAML, a character in JSON")
-		}
+		require.NoError(t, writer.Encode(object.Draw(t, "object")))
 		asJSON, wrong := parseJSON(doc.Bytes())
 		require.Nil(t, wrong)
 		asYAML, wrong := parseYAML(doc.Bytes())

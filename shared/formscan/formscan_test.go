@@ -180,7 +180,9 @@ func TestBoundary(t *testing.T) {
 func TestAgainstGo(t *testing.T) {
 	data := rapid.OneOf(rapid.SliceOfN(rapid.Byte(), 0, 100), rapid.Custom(func(t *rapid.T) []byte {
 		return []byte(strings.Join(rapid.SliceOfN(rapid.SampledFrom([]string{"\r", "\n", "\r\n", "--", "-", "bo", "bound", "x"}), 0, 30).Draw(t, "pieces"), ""))
-	}))
+	})).Filter(func(b []byte) bool { // content that holds the boundary is not what was meant
+		return !strings.Contains("\r\n"+string(b)+"\r\n", "\r\n--bound")
+	})
 	rapid.Check(t, func(t *rapid.T) {
 		var body bytes.Buffer
 		w := multipart.NewWriter(&body)
@@ -188,9 +190,6 @@ func TestAgainstGo(t *testing.T) {
 		var want []part
 		for i := range rapid.IntRange(1, 4).Draw(t, "parts") {
 			p := part{Name: fmt.Sprintf("field%d", i), File: rapid.Bool().Draw(t, "file"), Data: string(data.Draw(t, "data")), Done: true}
-			if strings.Contains("\r\n"+p.Data+"\r\n", "\r\n--bound") {
-				t.Skip("the content holds the boundary")
-			}
 			var to io.Writer
 			var err error
 			if p.File {

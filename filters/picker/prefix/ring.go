@@ -54,9 +54,9 @@ type Ring struct {
 	ends  []int  // ends of the notes in queue
 	lost  int    // notes for which there was no room
 
-	seen    uint32 // cas of the head as last read; 0: never
-	next    uint64 // number of the next batch to read
-	missing uint64 // number of a batch that was taken and not written, plus 1; 0: none
+	seen uint32   // cas of the head as last read; 0: never
+	next uint64   // number of the next batch to read
+	late []uint64 // numbers that were taken but not written when their turn came
 
 	batch []byte
 	chain []uint64
@@ -180,38 +180,50 @@ func (r *Ring) head() (uint64, uint32, error) {
 	return binary.LittleEndian.Uint64(value), cas, nil
 }
 
-// read learns from the batches that were written since the last time.
+// read learns from the batches that were written since the last time, and from
+// those that were late then.
 func (r *Ring) read(learn func(uint64, []uint64)) error {
 	head, cas, err := r.head()
-	if err != nil || cas == 0 || cas == r.seen && r.missing == 0 {
+	if err != nil || cas == 0 || cas == r.seen && len(r.late) == 0 {
 		return err
+	}
+	late := r.late
+	r.late = r.late[:0]
+	for i, number := range late {
+		if number >= head || head-number > ringSlots {
+			continue // written over by now, or the ring began anew
+		}
+		if err := r.readBatch(number, learn); err != nil {
+			r.late = append(r.late, late[i:]...)
+			return err
+		}
 	}
 	if r.next > head || head-r.next > ringSlots {
 		r.next = head - min(head, ringSlots)
 	}
 	for ; r.next < head; r.next++ {
-		value, _, err := r.store.Get(r.slots[r.next%ringSlots])
-		if err != nil && !errors.Is(err, kv.ErrNotFound) {
-			return fmt.Errorf("read a batch of prefixes: %w", err)
+		if err := r.readBatch(r.next, learn); err != nil {
+			return err
 		}
-		if r.pending(value) {
-			// Its writer is between two calls. If it is still missing the next
-			// time, the writer has died.
-			if r.missing != r.next+1 {
-				r.missing = r.next + 1
-				return nil
-			}
-			continue
-		}
-		r.learn(value, learn)
 	}
-	r.seen, r.missing = cas, 0
+	r.seen = cas
 	return nil
 }
 
-// pending reports whether the batch to be read was not written yet.
-func (r *Ring) pending(value []byte) bool {
-	return len(value) < batchHeader || binary.LittleEndian.Uint64(value) < r.next
+// readBatch learns from the batch of a number. Its writer may be between two
+// calls: nobody waits for it, and it is looked for again until its place in the
+// ring is taken.
+func (r *Ring) readBatch(number uint64, learn func(uint64, []uint64)) error {
+	value, _, err := r.store.Get(r.slots[number%ringSlots])
+	if err != nil && !errors.Is(err, kv.ErrNotFound) {
+		return fmt.Errorf("read a batch of prefixes: %w", err)
+	}
+	if len(value) < batchHeader || binary.LittleEndian.Uint64(value) < number {
+		r.late = append(r.late, number)
+		return nil
+	}
+	r.learn(value, learn)
+	return nil
 }
 
 // learn reads a batch of another worker. One that is newer than expected is as

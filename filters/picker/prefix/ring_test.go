@@ -175,22 +175,43 @@ func TestRingKeepsWhatItCouldNotTell(t *testing.T) {
 	}
 }
 
-// A writer that dies between taking its number and writing does not keep the
-// others from reading on.
-func TestADeadWriterIsPassedOver(t *testing.T) {
-	store := &failing{Store: mem.NewStore()}
-	a, b, c := NewRing(store, "a"), NewRing(store, "b"), NewRing(store, "c")
-	store.set, store.of = errors.New("died"), ringSlotsKeys+"0"
-	a.Tell(1, []uint64{10})
-	require.Error(t, a.Exchange(learnt{}.note))
-	store.set = nil
-	b.Tell(2, []uint64{20})
-	exchange(t, b, learnt{})
-	got := learnt{}
-	exchange(t, c, got)
-	require.Empty(t, got, "it may still come")
-	exchange(t, c, got)
-	require.Equal(t, learnt{2: {20}}, got)
+// A writer between taking its number and writing keeps nobody from reading on,
+// and is read when it has written, unless its place was taken by then.
+func TestALateWriter(t *testing.T) {
+	for _, after := range []int{1, ringSlots - 1, ringSlots} {
+		store := &failing{Store: mem.NewStore()}
+		a, b, c := NewRing(store, "a"), NewRing(store, "b"), NewRing(store, "c")
+		store.set, store.of = errors.New("slow"), ringSlotsKeys+"0"
+		a.Tell(1, []uint64{10})
+		require.Error(t, a.Exchange(learnt{}.note))
+		late := batchOf(0, a.worker, 1, 10)
+		store.set = nil
+		got := learnt{}
+		for i := range after {
+			b.Tell(2, []uint64{uint64(i)})
+			exchange(t, b, learnt{})
+			exchange(t, c, got)
+		}
+		require.Len(t, got[2], after, "nobody waits")
+		require.Empty(t, got[1])
+		require.NoError(t, store.Set(ringSlotsKeys+"0", late, 0))
+		exchange(t, c, got)
+		exchange(t, c, got)
+		if after < ringSlots {
+			require.Equal(t, []uint64{10}, got[1])
+		} else {
+			require.Empty(t, got[1])
+		}
+	}
+}
+
+// batchOf is a batch with one note of one block.
+func batchOf(number, worker, replica, block uint64) []byte {
+	b := binary.LittleEndian.AppendUint64(nil, number)
+	b = binary.LittleEndian.AppendUint64(b, worker)
+	b = binary.LittleEndian.AppendUint64(b, replica)
+	b = binary.LittleEndian.AppendUint16(b, 1)
+	return binary.LittleEndian.AppendUint64(b, block)
 }
 
 // What lies in the store from elsewhere does no harm.

@@ -52,8 +52,7 @@ e2e: ## tests in a real Envoy, both builds, and the demo in both
 
 .PHONY: bench
 bench: ## benchmarks without Envoy, into bench/out/
-	@mkdir -p bench/out
-	go test -run '^$$' -bench . -benchmem $(UNIT) | tee bench/out/go.txt
+	go run ./e2e/bench/gobench $(UNIT)
 
 .PHONY: bench-envoy
 bench-envoy: ## what Inlet adds to a request in a real Envoy, into bench/out/

@@ -20,6 +20,7 @@ import (
 	serverv3 "github.com/envoyproxy/go-control-plane/pkg/server/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/inlet-proxy/inlet/cmd/companion/discover"
 )
@@ -42,7 +43,7 @@ func New(log *slog.Logger) *Server {
 		),
 	}
 	// The server ends its streams with the gRPC server, not with a context.
-	discovery := serverv3.NewServer(context.Background(), s.cache, nil)
+	discovery := serverv3.NewServer(context.Background(), patient{s.cache}, nil)
 	endpointgrpc.RegisterEndpointDiscoveryServiceServer(s.grpc, discovery)
 	discoverygrpc.RegisterAggregatedDiscoveryServiceServer(s.grpc, discovery)
 	return s
@@ -55,6 +56,18 @@ func (s *Server) Set(cluster string, endpoints []discover.Endpoint) error {
 		return err
 	}
 	return s.cache.UpdateResource(cluster, assignment)
+}
+
+// patient is a cache that says nothing while there is nothing to say. The library answers the first request of a stream at once, also with
+// no resource, and Envoy takes that for a cluster without hosts and starts to refuse requests.
+type patient struct{ *cachev3.LinearCache }
+
+func (p patient) CreateWatch(request *cachev3.Request, sub cachev3.Subscription, value chan cachev3.Response) (func(), error) {
+	if request.GetVersionInfo() == "" && !sub.IsWildcard() {
+		request = proto.CloneOf(request)
+		request.VersionInfo = "none" // a version, so that no answer is due until there is one
+	}
+	return p.LinearCache.CreateWatch(request, sub, value)
 }
 
 // Serve serves until Stop.

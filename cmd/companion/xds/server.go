@@ -72,18 +72,6 @@ func (s *Server) Set(cluster string, endpoints []discover.Endpoint) error {
 	return s.cache.UpdateResource(cluster, assignment)
 }
 
-// patient is a cache that says nothing while there is nothing to say. The library answers the first request of a stream at once, also with
-// no resource, and Envoy takes that for a cluster without hosts and starts to refuse requests.
-type patient struct{ *cachev3.LinearCache }
-
-func (p patient) CreateWatch(request *cachev3.Request, sub cachev3.Subscription, value chan cachev3.Response) (func(), error) {
-	if request.GetVersionInfo() == "" && !sub.IsWildcard() {
-		request = proto.CloneOf(request)
-		request.VersionInfo = "none" // a version, so that no answer is due until there is one
-	}
-	return p.LinearCache.CreateWatch(request, sub, value)
-}
-
 // Serve serves until Stop.
 func (s *Server) Serve(l net.Listener) error {
 	if err := s.grpc.Serve(l); !errors.Is(err, grpc.ErrServerStopped) { // stopped before it began

@@ -207,7 +207,7 @@ func (l *link) readHead() (head, error) {
 		case n > 0 || err == nil:
 		case l.w == 0:
 			return head{}, gone(err)
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return head{}, io.ErrUnexpectedEOF
 		case err != nil:
 			return head{}, err
@@ -318,7 +318,7 @@ func (l *link) next() ([]byte, error) {
 	}
 	if l.r == l.w {
 		if err := l.fill(); err != nil {
-			if err == io.EOF && l.body.toEnd {
+			if errors.Is(err, io.EOF) && l.body.toEnd {
 				l.body.left = 0
 				return nil, io.EOF
 			}
@@ -333,7 +333,7 @@ func (l *link) next() ([]byte, error) {
 }
 
 func unexpected(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err
@@ -416,7 +416,7 @@ func (l *link) line() ([]byte, error) {
 func (l *link) copyTo(w io.Writer) error {
 	for {
 		piece, err := l.next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

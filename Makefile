@@ -58,6 +58,10 @@ bench: ## benchmarks without Envoy, into bench/out/
 bench-envoy: ## what Inlet adds to a request in a real Envoy, into bench/out/
 	go run ./e2e/bench
 
+.PHONY: bench-peers
+bench-peers: ## the same beside the Gateway API Inference Extension, built from its module, into bench/out/
+	go run ./e2e/bench -peers
+
 .PHONY: bench-companion
 bench-companion: ## what the companion takes for 1,000 replicas, and how soon proxies hear of a change, into bench/out/
 	go run ./e2e/bench/companion

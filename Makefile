@@ -59,6 +59,10 @@ bench: ## benchmarks without Envoy, into bench/out/
 bench-envoy: ## what Inlet adds to a request in a real Envoy, into bench/out/
 	go run ./e2e/bench
 
+.PHONY: bench-companion
+bench-companion: ## what the companion takes for 1,000 replicas, and how soon proxies hear of a change, into bench/out/
+	go run ./e2e/bench/companion
+
 .PHONY: matrix
 matrix: ## large bodies through every supported Envoy, byte for byte; fetches those Envoys
 	go run ./e2e/matrix
@@ -69,7 +73,7 @@ fmt: ## format the code
 
 .PHONY: lint
 lint: ## lint and check the format
-	go tool -modfile=tools/go.mod golangci-lint run ./...
+	go tool -modfile=tools/go.mod golangci-lint run --allow-parallel-runners ./...
 
 .PHONY: check
 check: ## what CI asks for before the tests: wasm and no-cgo builds, dependency rules, documentation, lint and format

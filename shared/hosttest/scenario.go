@@ -12,6 +12,8 @@ package hosttest
 import (
 	"bytes"
 	"cmp"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,17 +61,20 @@ type Replica struct {
 	KV      float64 `yaml:"kv"`      // share of its KV cache in use, 0..1
 	Ready   *bool   `yaml:"ready"`   // true if absent
 	Known   *bool   `yaml:"known"`   // its gauges could be scraped; true if absent
-	LoRA    *LoRA   `yaml:"lora"`    // what its metrics say about adapters, nothing if absent
+
+	Models   []string          `yaml:"models"`   // that it lists; it is not asked if there are neither these nor adapters
+	Adapters map[string]string `yaml:"adapters"` // LoRA adapters that it lists, and for which model each is made
+	LoRA     *LoRA             `yaml:"lora"`     // the adapters at work, as its metrics say; nothing if absent
 }
 
 // LoRA are the adapters at work on a replica, sorted by name.
 type LoRA struct {
 	Running []string `yaml:"running"`
 	Waiting []string `yaml:"waiting"`
-	Max     int      `yaml:"max"`
+	Max     int      `yaml:"max"` // that it can work on at a time
 }
 
-// Endpoint is what the companion says of the replica at an address.
+// Endpoint returns what the companion says about the replica.
 func (r *Replica) Endpoint(address string) endpoint.Endpoint {
 	e := endpoint.Endpoint{Address: address, Ready: r.IsReady()}
 	if r.IsKnown() {
@@ -77,6 +82,12 @@ func (r *Replica) Endpoint(address string) endpoint.Endpoint {
 	}
 	if r.LoRA != nil {
 		e.LoRA = &endpoint.LoRA{Running: r.LoRA.Running, Waiting: r.LoRA.Waiting, Max: r.LoRA.Max}
+	}
+	if r.Models != nil || r.Adapters != nil {
+		e.Models = &endpoint.Models{Names: slices.Sorted(slices.Values(r.Models))}
+		for _, name := range slices.Sorted(maps.Keys(r.Adapters)) {
+			e.Models.Adapters = append(e.Models.Adapters, endpoint.Adapter{Name: name, Parent: r.Adapters[name]})
+		}
 	}
 	return e
 }

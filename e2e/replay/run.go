@@ -52,16 +52,6 @@ func playAll(ctx context.Context, jobs int, cases []*play, ms []mode) (results, 
 	return all, context.Cause(ctx)
 }
 
-// of returns the result of a cell, nil if it was not played.
-func (rs results) of(play, mode string) *fleet.Result {
-	for _, c := range rs {
-		if c.play.name == play && c.mode == mode {
-			return c.result
-		}
-	}
-	return nil
-}
-
 // write writes the figures.
 func (rs results) write(f *figures.File) {
 	for i, c := range rs {

@@ -14,9 +14,6 @@ const Model = "llama"
 // saltField is vLLM's member for what keeps a tenant's cache from others.
 const saltField = "cache_salt"
 
-// bytesOfToken is how many bytes of text a token has, everywhere in this repository.
-const bytesOfToken = 4
-
 // AppendBody appends the request as a client sends it: a chat completion that streams, with one message whose text is that of the
 // blocks.
 func (w *Workload) AppendBody(dst []byte, r *Request) []byte {

@@ -62,6 +62,10 @@ bench-envoy: ## what Inlet adds to a request in a real Envoy, into bench/out/
 bench-peers: ## the same beside the Gateway API Inference Extension, built from its module, into bench/out/
 	go run ./e2e/bench -peers
 
+.PHONY: bench-routing
+bench-routing: ## routing compared on traces, in virtual time, into bench/out/; TRACE=<file> BLOCKS=10000 QUICK=1
+	go run ./e2e/replay $(if $(TRACE),-trace '$(TRACE)') $(if $(BLOCKS),-blocks $(BLOCKS)) $(if $(QUICK),-quick)
+
 .PHONY: bench-companion
 bench-companion: ## what the companion takes for 1,000 replicas, and how soon proxies hear of a change, into bench/out/
 	go run ./e2e/bench/companion

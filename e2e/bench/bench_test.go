@@ -27,6 +27,9 @@ func TestRun(t *testing.T) {
 		var c figures.Cell
 		require.NoError(t, json.Unmarshal(lines.Bytes(), &c))
 		require.Equal(t, "envoy", c.Bench)
+		if c.Case == "idle-8r" {
+			continue
+		}
 		require.Equal(t, "chat-4k-c1", c.Case)
 		values[c.Mode+" "+c.Metric] = c.Value
 	}

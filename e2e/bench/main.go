@@ -135,6 +135,9 @@ func (b *bench) measure(ctx context.Context, chosen []chatCase, o options) (cell
 			all[key] = &cell{}
 		}
 	}
+	if err := b.rest(ctx, time.Duration(o.repeat)*o.duration); err != nil {
+		return nil, err
+	}
 	for turn := range o.repeat {
 		for i := range chosen {
 			c := &chosen[i]
@@ -161,6 +164,9 @@ func (b *bench) measure(ctx context.Context, chosen []chatCase, o options) (cell
 
 // report writes the figures of all cells.
 func (b *bench) report(f *figures.File, chosen []chatCase, all cells) {
+	for _, m := range b.modes {
+		f.Line("idle-8r", m.name, "cpu_cores", m.idle, "")
+	}
 	for i := range chosen {
 		c := &chosen[i]
 		none := all[[2]string{c.name, b.modes[0].name}]
@@ -188,14 +194,14 @@ func (b *bench) report(f *figures.File, chosen []chatCase, all cells) {
 }
 
 // perEvent is the CPU time that a mode adds to an event of a streamed answer: what it adds to the whole exchange, less what it adds to
-// one without a stream if that was measured too.
+// one without a stream if that was measured too. What goes on without requests is left out, since streams take long.
 func (b *bench) perEvent(c *chatCase, m *mode, all cells) float64 {
 	added := func(name string) float64 {
 		v, none := all[[2]string{name, m.name}], all[[2]string{name, b.modes[0].name}]
 		if v == nil || none == nil {
 			return 0
 		}
-		return v.pairwise(none, func(s sample) float64 { return s.total })
+		return v.pairwise(none, func(s sample) float64 { return s.busy })
 	}
 	return (added(c.name) - added(unstreamed)) / float64(c.events)
 }

@@ -107,12 +107,18 @@ func runChats(ctx context.Context, o options, f *figures.File) error {
 		return err
 	}
 	defer b.close()
+	w, err := b.watch()
+	if err != nil {
+		return err
+	}
 	cells, err := b.measure(ctx, chosen, o)
 	if err != nil {
 		return err
 	}
 	b.report(f, chosen, cells)
-	return nil
+	cores, err := w.cores(b)
+	f.Line("machine", "others", "cpu_cores", cores, "")
+	return err
 }
 
 // cells are by case and mode.

@@ -83,6 +83,9 @@ var (
 
 	scrapesDesc = describe("inlet_companion_scrapes_total",
 		"Scrapes by result: ok, incomplete (the replica answered, a metric was missing), failed.", "pool", "result")
+	lateDesc = describe("inlet_companion_late_scrapes_total",
+		"Scrapes of a replica that answers so slowly that its gauges had become older than half of stale.", "pool")
+	ageDesc   = describe("inlet_companion_oldest_gauge_seconds", "Age of the oldest gauges of a ready replica.", "pool")
 	tookDesc  = describe("inlet_companion_scrape_duration_seconds_total", "Time that all scrapes took together.", "pool")
 	listsDesc = describe("inlet_companion_endpoint_lists_total", "Lists of endpoints from the pools' sources, by result: loaded, failed.", "result")
 
@@ -112,13 +115,17 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 // load adds up the replicas of a pool, or those that serve a model.
 type load struct {
 	replicas, ready, fresh float64
-	waiting, running, kv   float64 // of the fresh ones
+	waiting, running, kv   float64       // of the fresh ones
+	oldest                 time.Duration // of the ready ones that have gauges
 }
 
 func (l *load) add(e *endpoint.Endpoint, stale time.Duration) {
 	l.replicas++
 	if e.Ready {
 		l.ready++
+		if e.Gauges.Known {
+			l.oldest = max(l.oldest, e.Gauges.Age)
+		}
 	}
 	if g := e.Gauges; g.Known && g.Age < stale {
 		l.fresh++
@@ -140,6 +147,7 @@ func (m *metrics) collectPool(ch chan<- prometheus.Metric, p endpoint.Pool) {
 	gauge(ch, endpointsDesc, l.replicas, p.Name)
 	gauge(ch, staleDesc, l.replicas-l.fresh, p.Name)
 	readyDescs.gauge(ch, l.ready, p.Name)
+	gauge(ch, ageDesc, l.oldest.Seconds(), p.Name)
 	if l.fresh == 0 {
 		return // no mean of nothing: a pool that says nothing must not look idle to an autoscaler
 	}
@@ -198,6 +206,7 @@ func (m *metrics) collectScrapes(ch chan<- prometheus.Metric) {
 		counter(ch, scrapesDesc, float64(s.OK), pool, "ok")
 		counter(ch, scrapesDesc, float64(s.Incomplete), pool, "incomplete")
 		counter(ch, scrapesDesc, float64(s.Failed), pool, "failed")
+		counter(ch, lateDesc, float64(s.Late), pool)
 		counter(ch, tookDesc, s.Took.Seconds(), pool)
 	}
 	counter(ch, listsDesc, float64(m.loaded.Load()), "loaded")

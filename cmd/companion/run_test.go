@@ -221,6 +221,7 @@ func TestMetrics(t *testing.T) {
 	for name, want := range map[string]string{
 		`inlet_companion_endpoints{pool="llama"}`:                                                     "2",
 		`inlet_companion_endpoints{pool="empty"}`:                                                     "0",
+		`inlet_companion_late_scrapes_total{pool="llama"}`:                                            "0",
 		`inlet_companion_stale_endpoints{pool="llama"}`:                                               "0",
 		`inference_pool_ready_pods{name="llama"}`:                                                     "2",
 		`inference_pool_average_queue_size{name="llama"}`:                                             "2.5",

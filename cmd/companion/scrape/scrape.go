@@ -25,6 +25,7 @@ type Options struct {
 	Interval time.Duration // between two scrapes of one replica, each varied by a tenth so that the replicas do not fall into step
 	Timeout  time.Duration // of one request
 	Models   time.Duration // between two looks at what a replica serves; a minute if 0
+	Stale    time.Duration // the age at which gauges say nothing to the proxies any more; 0: not known
 
 	Dial func(ctx context.Context, network, address string) (net.Conn, error) // in place of net.Dialer's
 	Log  *slog.Logger                                                         // discarded if nil
@@ -131,6 +132,7 @@ type poller struct {
 	reading  Reading
 	models   *endpoint.Models
 	scraped  time.Time // when the gauges were read
+	late     bool      // they are read too seldom for the proxies to trust them
 	reason   string    // why the last scrape failed, "" if it did not
 }
 
@@ -139,6 +141,7 @@ type Stats struct {
 	OK         uint64        // brought gauges
 	Incomplete uint64        // the replica answered, a metric was missing
 	Failed     uint64        // no answer, or none that can be read
+	Late       uint64        // of the OK ones: the gauges had become too old for the proxies to trust them, by slowness alone
 	Took       time.Duration // all of them together
 }
 
@@ -459,6 +462,7 @@ func (s *Scraper) attempt(ctx context.Context, p *poller) (gauges, alive bool) {
 	}
 	switch {
 	case scrapeErr == nil:
+		s.judgeAge(p, began)
 		if reading.LoRA.Equal(before.LoRA) {
 			reading.LoRA = before.LoRA
 		}
@@ -471,6 +475,23 @@ func (s *Scraper) attempt(ctx context.Context, p *poller) (gauges, alive bool) {
 		s.notify()
 	}
 	return scrapeErr == nil, alive
+}
+
+// judgeAge notes whether the gauges, which were read now and the time before without a failure between, had become older than the proxies
+// trust without reserve. Callers hold s.mu.
+func (s *Scraper) judgeAge(p *poller, now time.Time) {
+	age := now.Sub(p.scraped)
+	late := s.opts.Stale > 0 && !p.scraped.IsZero() && p.reason == "" && age > s.opts.Stale/2
+	if late {
+		for pool := range p.pools {
+			pool.stats.Late++
+		}
+	}
+	if late && !p.late {
+		s.logger(p).Warn("the replica answers so slowly that its gauges get too old for the proxies: raise stale, here and in the picker, or see why it is slow",
+			"age", age.Round(time.Millisecond), "interval", s.opts.Interval, "stale", s.opts.Stale)
+	}
+	p.late = late
 }
 
 // logTurn logs what is new about a replica, once.

@@ -443,6 +443,8 @@ func TestCommandErrors(t *testing.T) {
 		"bad config":    {[]string{"--config", "testdata/bad/no-pools.yaml"}, "testdata/bad/no-pools.yaml:\n"},
 		"bad listen":    {[]string{"--config", "testdata/full.yaml", "--listen", "nowhere"}, "address nowhere: missing port"},
 		"bad log level": {[]string{"--config", "testdata/full.yaml", "--log-level", "loud"}, "--log-level: "},
+		"bad format":    {[]string{"--config", "testdata/full.yaml", "--log-format", "xml"}, `--log-format: "xml" is neither text nor json`},
+		"unknown flag":  {[]string{"--config", "testdata/full.yaml", "--chekc"}, "unknown flag: --chekc"},
 		"an argument":   {[]string{"--config", "testdata/full.yaml", "more"}, "unknown command"},
 	} {
 		t.Run(name, func(t *testing.T) {

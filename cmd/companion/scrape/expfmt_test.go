@@ -184,7 +184,7 @@ func TestRecordedVLLM(t *testing.T) {
 
 // What the scanner saves.
 func BenchmarkExpfmt(b *testing.B) {
-	text := string(large())
+	text := string(large(b))
 	b.SetBytes(int64(len(text)))
 	b.ReportAllocs()
 	for b.Loop() {

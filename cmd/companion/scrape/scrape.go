@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"reflect"
@@ -87,14 +88,16 @@ type pool struct {
 	name    string
 	plan    *plan
 	known   bool               // its list of replicas was set
-	members map[string]*member // by address
+	members map[string]*member // by address ...
+	sorted  []*member          // ... and in its order, which is asked for many times a second
 	stats   Stats
 }
 
 // member is a replica as one pool has it.
 type member struct {
-	usable bool
-	poller *poller
+	address string
+	usable  bool
+	poller  *poller
 }
 
 func (m *member) ready() bool { return m.usable && m.poller.answered }
@@ -237,7 +240,7 @@ func (s *Scraper) SetTargets(poolName string, targets []Target) {
 			if m != nil {
 				s.leave(p, m.poller)
 			}
-			m = &member{poller: poller}
+			m = &member{address: t.Address, poller: poller}
 			p.members[t.Address] = m
 		}
 		m.usable = t.Usable
@@ -248,6 +251,7 @@ func (s *Scraper) SetTargets(poolName string, targets []Target) {
 			s.leave(p, m.poller)
 		}
 	}
+	p.sorted = slices.SortedFunc(maps.Values(p.members), func(a, b *member) int { return cmp.Compare(a.address, b.address) })
 	s.notify()
 }
 
@@ -359,17 +363,16 @@ func (s *Scraper) Pools(now time.Time) []endpoint.Pool {
 	pools := make([]endpoint.Pool, 0, len(s.pools))
 	for _, p := range s.pools {
 		endpoints := make([]endpoint.Endpoint, 0, len(p.members))
-		for address, m := range p.members {
+		for _, m := range p.sorted {
 			r := &m.poller.reading
 			e := endpoint.Endpoint{
-				Address: address, Ready: m.ready(), Gauges: r.Gauges, Cache: r.Cache, LoRA: r.LoRA, Models: m.poller.models,
+				Address: m.address, Ready: m.ready(), Gauges: r.Gauges, Cache: r.Cache, LoRA: r.LoRA, Models: m.poller.models,
 			}
 			if e.Gauges.Known {
 				e.Gauges.Age = now.Sub(m.poller.scraped)
 			}
 			endpoints = append(endpoints, e)
 		}
-		slices.SortFunc(endpoints, func(a, b endpoint.Endpoint) int { return cmp.Compare(a.Address, b.Address) })
 		pools = append(pools, endpoint.Pool{Name: p.name, Endpoints: endpoints})
 	}
 	slices.SortFunc(pools, func(a, b endpoint.Pool) int { return cmp.Compare(a.Name, b.Name) })

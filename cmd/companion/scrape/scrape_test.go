@@ -467,7 +467,7 @@ func BenchmarkScrape(b *testing.B) {
 	s, err := New(map[string]Plan{"llama": {Engine: "vllm"}}, Options{Interval: interval, Timeout: timeout})
 	require.NoError(b, err)
 	defer s.Close()
-	p := &poller{key: key{answering(b, large()), s.pools["llama"].plan, "vllm"}, mapping: compiled["vllm"]}
+	p := &poller{key: key{answering(b, large(b)), s.pools["llama"].plan, "vllm"}, mapping: compiled["vllm"]}
 	s.connect(b.Context(), p)
 	b.ReportAllocs()
 	began := cpuTime(b)
@@ -481,7 +481,7 @@ func BenchmarkScrape(b *testing.B) {
 
 // A thousand replicas, each scraped once a second by its poller: what the pollers, timers and connections cost on top.
 func BenchmarkFleet1000(b *testing.B) {
-	address := answering(b, large())
+	address := answering(b, large(b))
 	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, address) // whichever replica is meant
 	}

@@ -7,12 +7,15 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+
+	"github.com/inlet-proxy/inlet/e2e/process"
 )
 
 // Replica is one simulated model server.
 type Replica struct {
-	server
+	process.Server
 	// Name is <pool>-<number>, as x-modelsim-replica tells it.
 	Name string
 	// Pool is the pool's name.
@@ -20,7 +23,7 @@ type Replica struct {
 }
 
 // Companion is the running companion.
-type Companion struct{ server }
+type Companion struct{ process.Server }
 
 // PoolReplicas returns the replicas of a pool.
 func (s *Stack) PoolReplicas(pool string) []*Replica {
@@ -37,14 +40,14 @@ func (s *Stack) startReplicas(ctx context.Context) error {
 	for _, pool := range s.o.Pools {
 		for i := range pool.Replicas {
 			r := &Replica{Name: fmt.Sprintf("%s-%d", pool.Name, i+1), Pool: pool.Name}
-			r.server = server{
-				command: command{
-					name: r.Name,
-					path: ModelSim.Path(s.Root),
-					dir:  s.Root,
-					log:  filepath.Join(s.Dir, r.Name+".log"),
+			r.Server = process.Server{
+				Command: process.Command{
+					Name: r.Name,
+					Path: ModelSim.Path(s.Root),
+					Dir:  s.Root,
+					Log:  filepath.Join(s.Dir, r.Name+".log"),
 				},
-				arguments: func(address string) ([]string, error) {
+				Arguments: func(address string) ([]string, error) {
 					return append([]string{"--name", r.Name, "--listen", address, "--drain", "1s"}, pool.Args...), nil
 				},
 			}
@@ -55,7 +58,7 @@ func (s *Stack) startReplicas(ctx context.Context) error {
 		}
 	}
 	for _, pool := range s.o.Pools {
-		if err := s.SetEndpoints(pool.Name, addresses(s.PoolReplicas(pool.Name))...); err != nil {
+		if err := s.SetEndpoints(pool.Name, append(addresses(s.PoolReplicas(pool.Name)), pool.Addresses...)...); err != nil {
 			return err
 		}
 	}
@@ -76,6 +79,11 @@ func (s *Stack) endpointFile(pool string) string { return filepath.Join(s.Dir, "
 // SetEndpoints replaces a pool's list of replicas, as an operator would: a new
 // file is written and renamed over the old one.
 func (s *Stack) SetEndpoints(pool string, addresses ...string) error {
+	return s.SetDraining(pool, nil, addresses...)
+}
+
+// SetDraining is SetEndpoints with some of the addresses marked as draining.
+func (s *Stack) SetDraining(pool string, draining []string, addresses ...string) error {
 	endpoints := []any{}
 	for _, address := range addresses {
 		host, port, err := net.SplitHostPort(address)
@@ -86,9 +94,13 @@ func (s *Stack) SetEndpoints(pool string, addresses ...string) error {
 		if err != nil {
 			return err
 		}
-		endpoints = append(endpoints, object{"endpoint": object{"address": object{
+		e := object{"endpoint": object{"address": object{
 			"socket_address": object{"address": host, "port_value": number},
-		}}})
+		}}}
+		if slices.Contains(draining, address) {
+			e["health_status"] = "DRAINING"
+		}
+		endpoints = append(endpoints, e)
 	}
 	return writeJSON(s.endpointFile(pool), object{"resources": []any{object{
 		"@type":        "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
@@ -102,19 +114,19 @@ func (s *Stack) startCompanion(ctx context.Context) error {
 		return nil
 	}
 	file := filepath.Join(s.Dir, "companion.json")
-	s.Companion = &Companion{server{
-		command: command{
-			name: "companion",
-			path: CompanionProgram.Path(s.Root),
-			dir:  s.Root,
-			log:  filepath.Join(s.Dir, "companion.log"),
+	s.Companion = &Companion{process.Server{
+		Command: process.Command{
+			Name: "companion",
+			Path: CompanionProgram.Path(s.Root),
+			Dir:  s.Root,
+			Log:  filepath.Join(s.Dir, "companion.log"),
 		},
-		arguments: func(address string) ([]string, error) {
+		Arguments: func(address string) ([]string, error) {
 			pools := []any{}
 			for _, p := range s.o.Pools {
 				pools = append(pools, object{"name": p.Name, "eds": s.endpointFile(p.Name), "engine": "vllm"})
 			}
-			config := object{"listen": address, "scrape": object{"interval": "100ms"}, "pools": pools}
+			config := object{"listen": address, "scrape": object{"interval": s.o.Scrape.String()}, "pools": pools}
 			return []string{"--config", file}, writeJSON(file, config)
 		},
 	}}

@@ -142,6 +142,7 @@ func TestReadLoRA(t *testing.T) {
 		"latest last":     {name + `{max_lora="2",running_lora_adapters="a"} 5` + "\n" + name + `{max_lora="2",running_lora_adapters="b"} 5.5`, &endpoint.LoRA{Max: 2, Running: []string{"b"}}},
 		"of two equal":    {name + `{running_lora_adapters="a"} 5` + "\n" + name + `{running_lora_adapters="b"} 5`, &endpoint.LoRA{Running: []string{"b"}}},
 		"twice and blank": {name + `{max_lora="many",running_lora_adapters="a, a,,",waiting_lora_adapters=""} 5`, &endpoint.LoRA{Running: []string{"a"}}},
+		"at work, too":    {name + `{max_lora="2",running_lora_adapters="b,a",waiting_lora_adapters="a,c,b"} 5`, &endpoint.LoRA{Max: 2, Running: []string{"a", "b"}, Waiting: []string{"c"}}},
 		"escapes":         {name + `{max_lora="1",running_lora_adapters="q\"\\,\n"} 5`, &endpoint.LoRA{Max: 1, Running: []string{`q"\`}}},
 		"no time":         {name + `{max_lora="1",running_lora_adapters="a"} NaN`, nil},
 	} {
@@ -260,7 +261,7 @@ func anyExposition(t *rapid.T, e Engine) string {
 			labelsOf[w.Name][w.Read] = []string{"16", "32", "None", "-1", ""}
 		}
 		if w.Name == e.LoRA {
-			labelsOf[w.Name] = map[string][]string{loraMax: {"4", "x"}, loraRunning: {"", "a", "b,a", `"\`}, loraWaiting: {"", "c,c"}}
+			labelsOf[w.Name] = map[string][]string{loraMax: {"4", "x"}, loraRunning: {"", "a", "b,a", `"\`}, loraWaiting: {"", "c,c", "c,a"}}
 		}
 	}
 	label := rapid.OneOf(rapid.String(), rapid.StringMatching(`[{}",\\ 0-9=]*`), rapid.Just(names[2]+" 7"))

@@ -221,7 +221,16 @@ func (s *sums) loraOf() *endpoint.LoRA {
 	if err != nil {
 		n = 0
 	}
-	return &endpoint.LoRA{Max: int(n), Running: adapterNames(s.lora, loraRunning), Waiting: adapterNames(s.lora, loraWaiting)}
+	l := &endpoint.LoRA{Max: int(n), Running: adapterNames(s.lora, loraRunning), Waiting: adapterNames(s.lora, loraWaiting)}
+	// vLLM lists an adapter among the waiting ones also while it runs. Counted twice it would take up a second slot.
+	l.Waiting = slices.DeleteFunc(l.Waiting, func(name string) bool {
+		_, runs := slices.BinarySearch(l.Running, name)
+		return runs
+	})
+	if len(l.Waiting) == 0 {
+		l.Waiting = nil
+	}
+	return l
 }
 
 func adapterNames(labels []byte, label string) []string {

@@ -82,10 +82,12 @@ func (f *fleet) serve(conn net.Conn, address string) {
 			defer close(gone)
 			_, _ = requests.Peek(1)
 		}()
-		select {
-		case <-time.After(a.after):
-		case <-gone:
-			return
+		if a.after > 0 {
+			select {
+			case <-time.After(a.after):
+			case <-gone:
+				return
+			}
 		}
 		if a.cut {
 			return

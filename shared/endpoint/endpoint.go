@@ -38,14 +38,18 @@ type Endpoint struct {
 	Ready   bool   // the companion reached it lately, and its source does not say it is unhealthy or draining
 	Gauges  Gauges
 	Cache   Cache    // the size of its KV cache
-	Peers   InFlight // from the other proxies, when the snapshot was received
-
-	// What is in flight from this Envoy: requests, and tokens of theirs that are to be computed. Attached by the proxy, not on the wire.
-	Load, Tokens kv.Counter
+	Peers   InFlight   // from the other proxies, when the snapshot was received
+	Load    *Load      // from this Envoy, now; attached by the proxy, not on the wire
 
 	// Both are shared by endpoints and snapshots: they are not to be changed.
 	LoRA   *LoRA   // the adapters at work, when the gauges were read; nil: its metrics do not say
 	Models *Models // the names that it serves; nil: it was not asked yet, or does not say
+}
+
+// Load counts what is in flight on a replica from one Envoy.
+type Load struct {
+	Requests kv.Counter
+	Tokens   kv.Counter // of their prompts, that it has to compute
 }
 
 // LoRA is what a replica's metrics say about adapters. The names are those of Models.Adapters.
@@ -96,14 +100,22 @@ func (s *Snapshot) Pool(name string) *Pool {
 	return nil
 }
 
-// Attach sets the counters of every endpoint that has none to those of its address: a replica that is in two pools has one of each.
-func (s *Snapshot) Attach(c kv.Counters) {
+// Attach sets the Load of every endpoint that has none to the counters of its address: a replica that is in two pools has them in both.
+// What the snapshot before has in the same place is taken over, which is quicker; before may be nil.
+func (s *Snapshot) Attach(c kv.Counters, before *Snapshot) {
 	for i := range s.Pools {
+		var old []Endpoint
+		if before != nil && i < len(before.Pools) {
+			old = before.Pools[i].Endpoints
+		}
 		endpoints := s.Pools[i].Endpoints
 		for j := range endpoints {
-			if endpoints[j].Load == nil { // others have it from the snapshot before
-				endpoints[j].Load = c.Open(endpoints[j].Address)
-				endpoints[j].Tokens = c.Open(TokensCounter(endpoints[j].Address))
+			switch e := &endpoints[j]; {
+			case e.Load != nil:
+			case j < len(old) && old[j].Address == e.Address:
+				e.Load = old[j].Load
+			default:
+				e.Load = &Load{Requests: c.Open(e.Address), Tokens: c.Open(TokensCounter(e.Address))}
 			}
 		}
 	}

@@ -184,7 +184,7 @@ func (f *Feed) read(r *filter.Reply, have *endpoint.Snapshot, now time.Time) (*e
 		return nil, errSameAgain // to ask on at once would be a tight loop
 	}
 	s.Received = now
-	s.Attach(f.Deps.Counters)
+	s.Attach(f.Deps.Counters, f.host.Current())
 	return s, nil
 }
 
@@ -278,7 +278,7 @@ func inFlight(s *endpoint.Snapshot) (told []endpoint.Told) {
 		endpoints := s.Pools[i].Endpoints
 		for j := range endpoints {
 			e := &endpoints[j]
-			f := endpoint.InFlight{Requests: max(0, e.Load.Value()), Tokens: max(0, e.Tokens.Value())}
+			f := endpoint.InFlight{Requests: max(0, e.Load.Requests.Value()), Tokens: max(0, e.Load.Tokens.Value())}
 			if f != (endpoint.InFlight{}) && len(told) < endpoint.MaxTold {
 				told = append(told, endpoint.Told{Replica: endpoint.ReplicaID(e.Address), InFlight: f})
 			}

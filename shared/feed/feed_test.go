@@ -226,8 +226,8 @@ func TestSupersedes(t *testing.T) {
 // flight changes what is in flight on the first replica.
 func (w *world) flight(requests, tokens int64) {
 	e := w.current.Pools[0].Endpoints[0]
-	e.Load.Add(requests)
-	e.Tokens.Add(tokens)
+	e.Load.Requests.Add(requests)
+	e.Load.Tokens.Add(tokens)
 }
 
 // told reads the oldest open tell.

@@ -62,7 +62,7 @@ func TestFeed(t *testing.T) {
 		s := c.snapshot()
 		require.EqualValues(t, 3, s.Version)
 		require.Equal(t, time.Now(), s.Received)
-		s.Pool("p").Endpoints[0].Load.Add(1)
+		s.Pool("p").Endpoints[0].Load.Requests.Add(1)
 		require.EqualValues(t, 1, p.counters.Open("10.0.0.1:80").Value())
 		require.Len(t, e.polls, 1, "it asks on at once")
 		require.Contains(t, e.polls[0].path, "since=7-3&")
@@ -259,8 +259,7 @@ func TestFeedRelays(t *testing.T) {
 		note := endpoint.AppendNote(nil, 7, []uint64{1, 2})
 		first.poller.Deps.Peers.Tell(note)
 		second.poller.Deps.Peers.Tell(note)
-		load := first.snapshot().Pools[0].Endpoints[0].Load
-		load.Add(1)
+		first.snapshot().Pools[0].Endpoints[0].Load.Requests.Add(1)
 		e.turn()
 		require.Len(t, e.tells, 1)
 		require.Equal(t, "companion/v1/relay?proxy="+p.worker, e.tells[0].path)

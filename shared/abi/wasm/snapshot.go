@@ -113,7 +113,7 @@ func (w *follower) load() {
 		var s *endpoint.Snapshot
 		if s, err = endpoint.Decode(wire); err == nil {
 			s.Received = receivedAt(w.word)
-			s.Attach(w.deps.Counters)
+			s.Attach(w.deps.Counters, w.current)
 			w.current = s
 			return
 		}

@@ -300,8 +300,8 @@ func TestTheHolderTellsForAll(t *testing.T) {
 	tick()
 	for f, n := range map[*follower]int64{a: 1, b: 2} {
 		e := f.current.Pools[0].Endpoints[0]
-		e.Load.Add(n)
-		e.Tokens.Add(100 * n)
+		e.Load.Requests.Add(n)
+		e.Load.Tokens.Add(100 * n)
 	}
 	for range 10 {
 		tick()

@@ -22,7 +22,7 @@ type board struct {
 	total     []endpoint.InFlight
 
 	rate  int // bytes of notes that a proxy may tell in a second
-	stats RelayStats
+	stats BoardStats
 }
 
 // proxy is what is known of an Envoy.
@@ -39,8 +39,8 @@ type proxy struct {
 	counted time.Time
 }
 
-// RelayStats is what is counted of what proxies tell each other.
-type RelayStats struct {
+// BoardStats is what is counted of what proxies tell each other.
+type BoardStats struct {
 	Proxies    int    // that are known
 	Tells      uint64 // that were taken
 	Refused    uint64 // that were not: malformed, too long, or from one proxy too many

@@ -23,6 +23,9 @@ const fresh = 5 * time.Millisecond
 // maxTell is the largest body of a tell. A proxy tells half of it at most.
 const maxTell = 1 << 20
 
+// tellTimeout is how long its body may take.
+const tellTimeout = 5 * time.Second
+
 // ServeHTTP answers the proxies' calls, and the human-readable twin of one.
 func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	serve, method := r.serveWire, http.MethodGet
@@ -63,6 +66,8 @@ func (r *Relay) takeTell(w http.ResponseWriter, req *http.Request) (status int, 
 	if err := checkID("proxy", id); err != nil || id == "" {
 		return http.StatusBadRequest, cmp.Or(err, errors.New("proxy: missing"))
 	}
+	// A body that trickles in holds nobody up for long. In tests there may be no connection.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(tellTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxTell))
 	if tooLong := new(http.MaxBytesError); errors.As(err, &tooLong) {
 		return http.StatusRequestEntityTooLarge, fmt.Errorf("over %d bytes", maxTell)

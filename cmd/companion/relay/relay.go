@@ -86,7 +86,7 @@ type Stats struct {
 	Unchanged uint64 // answers without
 	Early     uint64 // answers before there was a snapshot
 	SentBytes uint64 // of both
-	Relay     RelayStats
+	Relay     BoardStats
 }
 
 // New returns a relay that has no snapshot yet.

@@ -59,6 +59,10 @@ bench: ## benchmarks without Envoy, into bench/out/
 bench-envoy: ## what Inlet adds to a request in a real Envoy, into bench/out/
 	go run ./e2e/bench
 
+.PHONY: bench-companion
+bench-companion: ## what the companion takes for 1,000 replicas, and how soon proxies hear of a change, into bench/out/
+	go run ./e2e/bench/companion
+
 .PHONY: matrix
 matrix: ## large bodies through every supported Envoy, byte for byte; fetches those Envoys
 	go run ./e2e/matrix

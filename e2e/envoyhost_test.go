@@ -169,20 +169,11 @@ func (g *gateway) snapshot(time.Time) []endpoint.Pool {
 	for name, replicas := range g.pools {
 		pool := endpoint.Pool{Name: name}
 		for _, r := range replicas {
-			pool.Endpoints = append(pool.Endpoints, endpoint.Endpoint{
-				Address: g.addresses[r.Name], Ready: r.IsReady(), Gauges: gauges(&r),
-			})
+			pool.Endpoints = append(pool.Endpoints, r.Endpoint(g.addresses[r.Name]))
 		}
 		pools = append(pools, pool)
 	}
 	return pools
-}
-
-func gauges(r *hosttest.Replica) endpoint.Gauges {
-	if !r.IsKnown() {
-		return endpoint.Gauges{}
-	}
-	return endpoint.Gauges{Known: true, Waiting: r.Waiting, Running: r.Running, KVUse: r.KV}
 }
 
 // spread waits until all workers know the companion's newest snapshot and each

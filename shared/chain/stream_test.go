@@ -3,6 +3,7 @@ package chain_test
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -139,16 +140,18 @@ type rig struct {
 	trace   []string
 	logs    []string
 	metrics samples
+	rand    uint64 // what the chain draws
 	chain   *chain.Chain
 }
 
 func newRig(t require.TestingT, options string) *rig {
-	r := &rig{metrics: samples{}}
+	r := &rig{metrics: samples{}, rand: 1}
 	r.a = &scripted{name: "a", trace: &r.trace, needs: filter.NeedRequest}
 	r.b = &scripted{name: "b", trace: &r.trace}
 	now := time.Unix(1_700_000_000, 0)
 	deps := &filter.Deps{
 		Now:     func() time.Time { now = now.Add(time.Millisecond); return now },
+		Rand:    func() uint64 { return r.rand },
 		Metrics: r.metrics,
 		Log:     func(_ filter.Level, m string) { r.logs = append(r.logs, m) },
 	}
@@ -491,7 +494,7 @@ func TestTheFirstByteIsToldOnce(t *testing.T) {
 			}
 		}}
 		logs := 0
-		deps := &filter.Deps{Now: time.Now, Metrics: r.metrics, Log: func(filter.Level, string) { logs++ }}
+		deps := &filter.Deps{Now: time.Now, Rand: rand.Uint64, Metrics: r.metrics, Log: func(filter.Level, string) { logs++ }}
 		c, err := chain.New([]byte("filters: [w: {}]"), []filter.Factory{
 			{Name: "w", FailureMode: filter.FailOpen, New: func(*conf.Object, *filter.Deps) filter.Filter { return w }},
 		}, deps)
@@ -680,7 +683,7 @@ func TestANameIsRestoredOnce(t *testing.T) {
 func withNeeds(t *testing.T, needs filter.Needs) *rig {
 	r := &rig{metrics: samples{}}
 	r.a = &scripted{name: "a", trace: &r.trace, needs: needs}
-	deps := &filter.Deps{Now: time.Now, Metrics: r.metrics, Log: func(filter.Level, string) {}}
+	deps := &filter.Deps{Now: time.Now, Rand: rand.Uint64, Metrics: r.metrics, Log: func(filter.Level, string) {}}
 	c, err := chain.New([]byte("filters: [a: {}]\ncountTokens: false"), []filter.Factory{
 		{Name: "a", FailureMode: filter.FailClosed, New: func(*conf.Object, *filter.Deps) filter.Filter { return r.a }},
 	}, deps)

@@ -11,8 +11,12 @@ package hosttest
 
 import (
 	"bytes"
+	"maps"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/inlet-proxy/inlet/shared/endpoint"
 )
 
 // Scenario is one gateway with its replicas and services, and the requests
@@ -54,6 +58,24 @@ type Replica struct {
 	KV      float64 `yaml:"kv"`      // share of its KV cache in use, 0..1
 	Ready   *bool   `yaml:"ready"`   // true if absent
 	Known   *bool   `yaml:"known"`   // its gauges could be scraped; true if absent
+
+	Models   []string          `yaml:"models"`   // that it lists; it is not asked if there are neither these nor adapters
+	Adapters map[string]string `yaml:"adapters"` // LoRA adapters that it lists, and for which model each is made
+}
+
+// Endpoint returns what the companion says about the replica.
+func (r *Replica) Endpoint(address string) endpoint.Endpoint {
+	e := endpoint.Endpoint{Address: address, Ready: r.IsReady()}
+	if r.IsKnown() {
+		e.Gauges = endpoint.Gauges{Known: true, Waiting: r.Waiting, Running: r.Running, KVUse: r.KV}
+	}
+	if r.Models != nil || r.Adapters != nil {
+		e.Models = &endpoint.Models{Names: slices.Sorted(slices.Values(r.Models))}
+		for _, name := range slices.Sorted(maps.Keys(r.Adapters)) {
+			e.Models.Adapters = append(e.Models.Adapters, endpoint.Adapter{Name: name, Parent: r.Adapters[name]})
+		}
+	}
+	return e
 }
 
 // IsReady reports whether the replica takes requests.

@@ -32,7 +32,7 @@ func (s *Stack) StartEnvoy(ctx context.Context) (_ *Envoy, err error) {
 
 // Kill ends this Envoy at once, as a crash would.
 func (e *Envoy) Kill() {
-	e.envoy.kill()
+	e.envoy.Kill()
 	e.access.end()
 }
 
@@ -40,7 +40,7 @@ func (e *Envoy) Kill() {
 func (e *Envoy) Close() {
 	e.close.Do(func() {
 		if e.envoy != nil {
-			e.envoy.stop(5 * time.Second)
+			e.envoy.Stop(5 * time.Second)
 		}
 		e.access.end()
 	})

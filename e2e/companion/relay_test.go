@@ -41,6 +41,7 @@ func TestRelay(t *testing.T) {
 			s := stack.ForTest(t, stack.Options{ABI: abi, Chain: relayed, Pools: []stack.Pool{
 				{Name: "llama", Replicas: 3, Args: []string{"--model", "llama-3-8b", "--token-time", "50ms"}},
 			}})
+			require.NoError(t, s.WaitForSnapshot(t.Context()))
 			f := &fleet{t: t, Stack: s}
 			f.second = f.start()
 			f.aSessionStays()
@@ -62,21 +63,25 @@ func (f *fleet) start() *stack.Envoy {
 	f.t.Helper()
 	e, err := f.StartEnvoy(context.WithoutCancel(f.t.Context())) // the stack ends it
 	require.NoError(f.t, err)
-	f.untilShared()
+	f.eventually("two Envoys take part", func() bool { return f.relayMetric("proxies", "") >= 2 })
+	picks := 0
+	f.eventually("all its workers pick", func() bool {
+		a, end, err := f.ask(f.t.Context(), e.URL(), "short", 1)
+		if err != nil {
+			return false
+		}
+		end()
+		if picks++; a.why["picker"] == "" {
+			picks = 0
+		}
+		return picks == 10
+	})
 	return e
 }
 
 func (f *fleet) eventually(what string, ok func() bool) {
 	f.t.Helper()
 	require.Eventually(f.t, ok, patience, 10*time.Millisecond, what)
-}
-
-// untilShared waits until two proxies take part, and all workers have what there is.
-func (f *fleet) untilShared() {
-	f.t.Helper()
-	require.NoError(f.t, f.WaitForSnapshot(f.t.Context()))
-	f.eventually("two Envoys take part", func() bool { return f.relayMetric("proxies", "") >= 2 })
-	f.pass(ticks)
 }
 
 func (f *fleet) pass(d time.Duration) {
@@ -247,6 +252,7 @@ func (f *fleet) hold(url string) (release func()) {
 		used[a.replica] = true
 		all.Go(end)
 	}
+	require.Len(f.t, used, 3)
 	return func() { cancel(); all.Wait() }
 }
 
@@ -276,7 +282,7 @@ func (f *fleet) requestsInFlightAreSeen() {
 	expired := f.relayMetric("expired_leases_total", "")
 	f.second.Kill()
 	f.sees(f.URL(), "0")
-	require.Equal(f.t, expired+1, f.relayMetric("expired_leases_total", ""))
+	require.Greater(f.t, f.relayMetric("expired_leases_total", ""), expired)
 	release()
 	f.second = f.start()
 }
@@ -286,7 +292,7 @@ func (f *fleet) theCompanionDies() {
 	release := f.hold(f.second.URL())
 	f.sees(f.URL(), "1")
 	f.Companion.Kill()
-	for i := range 200 {
+	for i := range 100 {
 		f.chat([]string{f.URL(), f.second.URL()}[i%2], conversation("while it is away", i%5))
 	}
 	f.sees(f.URL(), "0") // what is not renewed counts no more

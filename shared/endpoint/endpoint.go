@@ -38,8 +38,8 @@ type Endpoint struct {
 	Ready   bool   // the companion reached it lately, and its source does not say it is unhealthy or draining
 	Gauges  Gauges
 	Cache   Cache    // the size of its KV cache
-	Peers   InFlight   // from the other proxies, when the snapshot was received
-	Load    *Load      // from this Envoy, now; attached by the proxy, not on the wire
+	Peers   InFlight // from the other proxies, when the snapshot was received
+	Load    *Load    // from this Envoy, now; attached by the proxy, not on the wire
 
 	// Both are shared by endpoints and snapshots: they are not to be changed.
 	LoRA   *LoRA   // the adapters at work, when the gauges were read; nil: its metrics do not say

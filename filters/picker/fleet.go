@@ -31,12 +31,9 @@ type fleet struct {
 	reported int          // entries of index, as the metric has them
 	ring     *prefix.Ring // nil where all threads use this fleet
 	pools    map[string]*poolState
-<<<<<<< HEAD
+	renewals renewals
 
 	heard []uint64 // scratch of learnNotes, which one thread at a time runs
-=======
-	renewals renewals
->>>>>>> main
 }
 
 // member is one replica. All but health is fixed.

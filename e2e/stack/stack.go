@@ -234,7 +234,7 @@ func (s *Stack) startEnvoy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.envoy.Until(ctx, 60*time.Second, "ready", func() bool {
+	return s.envoy.Until(ctx, 3*time.Minute, "ready", func() bool {
 		if s.admin == "" {
 			b, err := os.ReadFile(adminFile)
 			if err != nil || !strings.Contains(string(b), ":") {

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -81,7 +80,9 @@ func (f *fleet) start() *stack.Envoy {
 
 func (f *fleet) eventually(what string, ok func() bool) {
 	f.t.Helper()
-	require.Eventually(f.t, ok, patience, 10*time.Millisecond, what)
+	for end := time.Now().Add(patience); !ok(); f.pass(10 * time.Millisecond) {
+		require.True(f.t, time.Now().Before(end), "did not happen: %s", what)
+	}
 }
 
 func (f *fleet) pass(d time.Duration) {
@@ -243,17 +244,27 @@ func (f *fleet) aRestartedEnvoyKnowsThePrompts() {
 
 // hold keeps requests under way through an Envoy, one for each replica, until the function that it returns is called.
 func (f *fleet) hold(url string) (release func()) {
-	ctx, cancel := context.WithCancel(f.t.Context())
-	var all sync.WaitGroup
+	f.t.Helper()
+	var ends []func()
 	used := map[string]bool{}
-	for i := range 3 {
-		a, end, err := f.ask(ctx, url, fmt.Sprint("short ", i), 4000) // some minutes
+	f.eventually("a request on each replica", func() bool {
+		ctx, cancel := context.WithCancel(f.t.Context())
+		a, read, err := f.ask(ctx, url, "short", 4000) // some minutes
 		require.NoError(f.t, err)
+		end := func() { cancel(); read() }
+		if used[a.replica] { // the gauges still had what is over elsewhere
+			end()
+			return false
+		}
 		used[a.replica] = true
-		all.Go(end)
+		ends = append(ends, end)
+		return len(ends) == 3
+	})
+	return func() {
+		for _, end := range ends {
+			end()
+		}
 	}
-	require.Len(f.t, used, 3)
-	return func() { cancel(); all.Wait() }
 }
 
 // sees waits until an Envoy picks with so many requests in flight on the best replica.

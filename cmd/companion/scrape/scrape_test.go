@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -248,6 +249,34 @@ func TestASlowReplicaStaysReady(t *testing.T) {
 	})
 }
 
+// A replica whose gauges get old by slowness alone, so that the proxies would half forget them, is told once; one that fails is another matter.
+func TestASlowReplicaIsReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		f := newFleet()
+		slow := answer{status: 200, body: exposition("1", "2", "0.5"), after: 800 * time.Millisecond}
+		f.set("a:1/metrics", slow)
+		s, err := New(map[string]Plan{"llama": {Engine: "vllm"}}, Options{
+			Interval: interval, Timeout: timeout, Stale: time.Second, Dial: f.dial, Log: slog.New(slog.NewTextHandler(&log, nil)),
+		})
+		require.NoError(t, err)
+		s.SetTargets("llama", targets("a:1"))
+		time.Sleep(10 * time.Second)
+		f.set("a:1/metrics", answer{status: 200, body: exposition("1", "2", "0.5")})
+		time.Sleep(5 * time.Second)
+		before := s.Stats()["llama"].Late
+		require.InDelta(t, 12, before, 3)
+		f.set("a:1/metrics", answer{cut: true})
+		time.Sleep(5 * time.Second)
+		f.set("a:1/metrics", answer{status: 200, body: exposition("1", "2", "0.5")})
+		time.Sleep(5 * time.Second)
+		require.Equal(t, before, s.Stats()["llama"].Late, "it was down, which is told elsewhere")
+		s.Close()
+		require.Equal(t, 1, strings.Count(log.String(), "raise stale"), log.String())
+		require.Regexp(t, `level=WARN .* pool=llama endpoint=a:1 age=8\d\dms interval=100ms stale=1s`, log.String())
+	})
+}
+
 // One that hangs is given up at the timeout, and does not hold up the others.
 func TestAHangingReplica(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -438,7 +467,7 @@ func BenchmarkScrape(b *testing.B) {
 	s, err := New(map[string]Plan{"llama": {Engine: "vllm"}}, Options{Interval: interval, Timeout: timeout})
 	require.NoError(b, err)
 	defer s.Close()
-	p := &poller{key: key{answering(b, large()), s.pools["llama"].plan, "vllm"}, mapping: compiled["vllm"]}
+	p := &poller{key: key{answering(b, large(b)), s.pools["llama"].plan, "vllm"}, mapping: compiled["vllm"]}
 	s.connect(b.Context(), p)
 	b.ReportAllocs()
 	began := cpuTime(b)
@@ -452,7 +481,7 @@ func BenchmarkScrape(b *testing.B) {
 
 // A thousand replicas, each scraped once a second by its poller: what the pollers, timers and connections cost on top.
 func BenchmarkFleet1000(b *testing.B) {
-	address := answering(b, large())
+	address := answering(b, large(b))
 	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, address) // whichever replica is meant
 	}

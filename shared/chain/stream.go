@@ -148,6 +148,10 @@ func (s *Stream) Reply(r *filter.Reply) {
 // decide runs OnRequest of the filters that have not run yet, then lets the
 // request go.
 func (s *Stream) decide() Action {
+	if s.at == 0 && s.c.needs.Has(filter.NeedSubset) {
+		subset := &s.x.Subset
+		subset.Addresses, subset.Given = s.host.Subset(subset.Addresses)
+	}
 	for s.at < len(s.c.slots) {
 		if !s.settle(s.run(s.at, hookRequest, nil)) {
 			return s.standing()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,12 +29,21 @@ type host struct {
 	callError         error
 	applyError        error
 	served            string
+	subset            *string // addresses with commas between
 
 	log     []string
 	reply   *chain.LocalReply
 	calls   []*filter.Call
 	resumed int
 	why     string
+}
+
+func (h *host) Subset(dst []string) ([]string, bool) {
+	h.log = append(h.log, "subset")
+	if h.subset == nil {
+		return dst, false
+	}
+	return chain.AppendAddresses(dst, *h.subset), true
 }
 
 func (h *host) RequestHeaders() filter.Headers  { return h.request }
@@ -570,6 +580,28 @@ func TestPrefixHashesAreWhatSomebodyNeeds(t *testing.T) {
 		_, act := r.send(post(), long)
 		require.Equal(t, chain.Continue, act)
 	}
+}
+
+func TestSubsetIsAskedForOnceWhenSomebodyNeedsIt(t *testing.T) {
+	hint := "10.0.0.1:80,10.0.0.2:80"
+	for _, given := range []*string{&hint, nil} {
+		r := withNeeds(t, filter.NeedSubset|filter.NeedRequest)
+		r.a.request = func(x *filter.Exchange) filter.Verdict {
+			require.Equal(t, given != nil, x.Subset.Given)
+			require.Len(t, x.Subset.Addresses, map[bool]int{true: 2}[x.Subset.Given])
+			return filter.Wait(filter.Call{Cluster: "c", Path: "/", Timeout: time.Second})
+		}
+		r.a.reply = func(*filter.Exchange, *filter.Reply) filter.Verdict { return filter.Next }
+		h := post()
+		h.subset = given
+		s, _ := r.send(h, body)
+		s.Reply(&filter.Reply{Status: 200})
+		require.Equal(t, []string{"subset"}, slices.DeleteFunc(h.log, func(l string) bool { return l != "subset" }))
+	}
+	r := withNeeds(t, filter.NeedRequest)
+	h := post()
+	r.send(h, body)
+	require.NotContains(t, h.log, "subset")
 }
 
 func TestTheModelIsRestoredInTheAnswer(t *testing.T) {

@@ -28,7 +28,24 @@ type state struct {
 
 	// Who may serve it.
 
-	pool       string
+	*scratch // while it is being chosen
+	pool     string
+
+	// Who serves it.
+
+	sent    []*member // the ranked list
+	header  []byte
+	why     string
+	start   time.Time
+	hit     int     // blocks of chain that the first replica holds
+	charged *member // counts the request as in flight; nil if none does
+	tokensC int64   // and so many tokens of it
+	trying  *member // is tried with it; nil if none
+}
+
+// scratch is what a replica is chosen with. It is as large as the pool, so it goes
+// back as soon as that is done: of the requests under way most wait for answers.
+type scratch struct {
 	subset     []int // places in the pool to which the request is restricted
 	matches    prefix.Matches
 	replicas   []scorer.Replica
@@ -37,18 +54,8 @@ type state struct {
 	ranks      []rank      // as replicas
 	total      []float64   // as replicas
 	scores     []float64   // as replicas, of one scorer
-
-	// Who serves it.
-
-	ranked  []int // indices of replicas, best first
-	keys    []rank
-	header  []byte
-	why     string
-	start   time.Time
-	hit     int     // blocks of chain that the first replica holds
-	charged *member // counts the request as in flight; nil if none does
-	tokensC int64   // and so many tokens of it
-	trying  *member // is tried with it; nil if none
+	ranked     []int       // indices of replicas, best first
+	keys       []rank      // as ranked
 }
 
 // candidate is what is known of a replica besides what scorers see.
@@ -74,7 +81,7 @@ func (s *state) reset() {
 	s.chain, s.tokens, s.input = s.chain[:0], 0, scorer.Input{}
 	s.matches.Reset()
 	s.pool, s.why, s.hit = "", "", 0
-	s.charged, s.tokensC, s.trying = nil, 0, nil
+	s.charged, s.tokensC, s.trying, s.sent = nil, 0, nil, s.sent[:0]
 	s.empty()
 }
 

@@ -212,7 +212,7 @@ func (f *Filter) bounds(s *state) bounds {
 	n := float64(len(s.replicas))
 	b := bounds{
 		waiting:  f.room.queue,
-		inFlight: fewRequests + int64(boundedLoad*inFlight/n),
+		inFlight: int64(min(fewRequests, f.room.inFlight)) + int64(boundedLoad*inFlight/n),
 		tokens:   f.saturation + int64(2*tokens/n),
 	}
 	if trust > 0 {

@@ -279,7 +279,7 @@ func TestWhatIsNotComputedIsNotHeld(t *testing.T) {
 			r.answerFrom(x, c.served, c.status)
 		}
 		m := r.f.fleet.find(at)
-		s := &state{}
+		s := &state{scratch: &scratch{}}
 		s.read(r.f, request(1, 10))
 		r.f.fleet.index.Match(s.chain, &s.matches)
 		require.Equal(t, c.holds, s.matches.Of(m.slot) == 10, name)

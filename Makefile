@@ -69,7 +69,7 @@ fmt: ## format the code
 
 .PHONY: lint
 lint: ## lint and check the format
-	go tool -modfile=tools/go.mod golangci-lint run ./...
+	go tool -modfile=tools/go.mod golangci-lint run --allow-parallel-runners ./...
 
 .PHONY: check
 check: ## what CI asks for before the tests: wasm and no-cgo builds, dependency rules, documentation, lint and format

@@ -31,7 +31,7 @@ func pages(t *testing.T) map[string]string {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && (d.Name() == ".git" || d.Name() == "dist" || d.Name() == "testdata") {
+		if d.IsDir() && (d.Name() == ".git" || d.Name() == "dist" || d.Name() == ".cache" || d.Name() == "testdata") {
 			return filepath.SkipDir
 		}
 		if filepath.Ext(path) == ".md" {

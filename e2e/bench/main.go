@@ -7,15 +7,15 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime"
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/inlet-proxy/inlet/e2e/bench/figures"
 )
 
 func main() {
@@ -78,31 +78,25 @@ func run(ctx context.Context, o options) error {
 
 // report prints the table and writes the file.
 func report(o options, cases []chatCase, modes modes, cells map[string]*cell) error {
-	f, err := create(o.out)
+	f, err := figures.Create(o.out)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%s/%s, %d CPUs, %s; %d × %s a cell, median; one Envoy worker, 8 replicas\n",
-		runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(), o.repeat, o.duration)
-	fmt.Printf("%-14s %-13s %10s %10s %10s %12s %10s\n", "case", "mode", "rps", "p50 µs", "added µs", "Envoy CPU µs", "RSS MB")
 	for _, c := range cases {
 		none := cells[c.name+"/none"]
 		for _, m := range modes {
 			v := cells[c.name+"/"+m.name]
-			added := v.pairwise(none, func(s sample) float64 { return s.p50 })
-			fmt.Printf("%-14s %-13s %10.0f %10.0f %10.0f %12.0f %10.0f\n", c.name, m.name,
-				v.median(func(s sample) float64 { return s.rps }), v.median(func(s sample) float64 { return s.p50 }),
-				added, v.median(func(s sample) float64 { return s.cpu }), v.median(func(s sample) float64 { return s.rss }))
-			err = errors.Join(err,
-				f.line(c.name, m.name, "rps", v.median(func(s sample) float64 { return s.rps }), "1/s"),
-				f.line(c.name, m.name, "p50_us", v.median(func(s sample) float64 { return s.p50 }), "us"),
-				f.line(c.name, m.name, "p99_us", v.median(func(s sample) float64 { return s.p99 }), "us"),
-				f.line(c.name, m.name, "added_p50_us", added, "us"),
-				f.line(c.name, m.name, "envoy_cpu_us", v.median(func(s sample) float64 { return s.cpu }), "us"),
-				f.line(c.name, m.name, "rss_mb", v.median(func(s sample) float64 { return s.rss }), "MB"))
+			f.Line(c.name, m.name, "rps", v.median(func(s sample) float64 { return s.rps }), "1/s")
+			f.Line(c.name, m.name, "p50_us", v.median(func(s sample) float64 { return s.p50 }), "us")
+			f.Line(c.name, m.name, "p99_us", v.median(func(s sample) float64 { return s.p99 }), "us")
+			f.Line(c.name, m.name, "added_p50_us", v.pairwise(none, func(s sample) float64 { return s.p50 }), "us")
+			f.Line(c.name, m.name, "envoy_cpu_us", v.median(func(s sample) float64 { return s.cpu }), "us")
+			f.Line(c.name, m.name, "rss_mb", v.median(func(s sample) float64 { return s.rss }), "MB")
 		}
 	}
-	return errors.Join(err, f.close())
+	fmt.Printf("%d × %s a cell, median; one Envoy worker, %d replicas\n", o.repeat, o.duration, replicas)
+	f.Table(os.Stdout)
+	return f.Close()
 }
 
 // sample is one run of one cell.

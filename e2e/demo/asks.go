@@ -28,18 +28,21 @@ type ask struct {
 	headers []string // name, value, ...
 	body    string   // sent as it is, in place of a request of the client
 
+	again  bool   // the replica must be the one of the request before, and find the prompt in its cache
 	sent   string // the model that the replica must see
 	pool   string // the pool that must serve
 	status int    // 200, or what the refusal must be
 	code   string // the refusal's error code
 }
 
-const sky = "Why is the sky blue? Answer as if I were twelve, and tell me how to see it with a glass of milk."
+// sky is long enough to fill blocks of a replica's cache.
+var sky = "Why is the sky blue? Answer as if I were twelve, and tell me how to see it with a glass of milk. " +
+	strings.Repeat("Begin with what light is, and leave out what I cannot try at home. ", 16)
 
 // asks are played in this order. What is expected follows from envoy/static/inlet.yaml.
 var asks = []ask{
 	{what: "chat, alias rewritten", model: "llama", prompt: sky, sent: "llama-3-8b", pool: "llama", status: 200},
-	{what: "the same prompt again", model: "llama", prompt: sky, sent: "llama-3-8b", pool: "llama", status: 200},
+	{what: "the same prompt again", model: "llama", prompt: sky, again: true, sent: "llama-3-8b", pool: "llama", status: 200},
 	{what: "stream", model: "llama", prompt: "Count to ten.", stream: true, sent: "llama-3-8b", pool: "llama", status: 200},
 	{what: "chat, other pool", model: "gemma", prompt: "Name a colour.", sent: "gemma", pool: "gemma", status: 200},
 	{what: "stream, LoRA adapter", model: "gemma-support", prompt: "Where is my parcel?", stream: true, sent: "gemma-support", pool: "gemma", status: 200},
@@ -155,8 +158,8 @@ func (got *answer) usage(u openai.CompletionUsage) {
 	got.tokens, got.cached = u.TotalTokens, u.PromptTokensDetails.CachedTokens
 }
 
-// check returns what is not as it should be.
-func (a *ask) check(s *stack.Stack, got *answer) []string {
+// check returns what is not as it should be; before is the answer to the request before.
+func (a *ask) check(s *stack.Stack, got, before *answer) []string {
 	var bad []string
 	want := func(what string, got, want any) {
 		if got != want {
@@ -176,6 +179,10 @@ func (a *ask) check(s *stack.Stack, got *answer) []string {
 	want("model at the replica", got.sent, a.sent)
 	want("body at the replica", got.sum, a.expectedSum(got.request))
 	want("pool", got.access.Pool, a.pool)
+	if a.again {
+		want("replica", got.replica, before.replica)
+		want("part of the prompt found in the cache", got.cached > 0, true)
+	}
 	for _, r := range s.PoolReplicas(a.pool) {
 		if r.Name == got.replica {
 			want("replica's address", got.access.Replica, r.Address())

@@ -50,13 +50,15 @@ func demo(ctx context.Context) error {
 
 	var wrong []error
 	var rows [][]string
+	var before *answer
 	for i := range asks {
 		a := &asks[i]
 		got, err := a.send(ctx, s)
 		if err != nil {
 			return fmt.Errorf("%s: %w\n%s", a.what, err, s.Logs())
 		}
-		bad := a.check(s, got)
+		bad := a.check(s, got, before)
+		before = got
 		rows = append(rows, a.row(got, bad))
 		for _, b := range bad {
 			wrong = append(wrong, fmt.Errorf("%s: %s", a.what, b))

@@ -20,6 +20,7 @@ import (
 	serverv3 "github.com/envoyproxy/go-control-plane/pkg/server/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/inlet-proxy/inlet/cmd/companion/discover"
 )
@@ -42,10 +43,24 @@ func New(log *slog.Logger) *Server {
 		),
 	}
 	// The server ends its streams with the gRPC server, not with a context.
-	discovery := serverv3.NewServer(context.Background(), s.cache, nil)
+	discovery := serverv3.NewServer(context.Background(), patient{s.cache}, nil)
 	endpointgrpc.RegisterEndpointDiscoveryServiceServer(s.grpc, discovery)
 	discoverygrpc.RegisterAggregatedDiscoveryServiceServer(s.grpc, discovery)
 	return s
+}
+
+// patient is a cache that answers a first request when there is something to tell. The library answers it at once, with nothing if need
+// be, and Envoy would take every cluster that it asked for to be empty.
+type patient struct{ *cachev3.LinearCache }
+
+// CreateWatch implements cachev3.ConfigWatcher. A request that names a version is not answered before there is a change; what was told on
+// the stream is known without it.
+func (c patient) CreateWatch(r *cachev3.Request, sub cachev3.Subscription, value chan cachev3.Response) (func(), error) {
+	if r.GetVersionInfo() == "" && !sub.IsWildcard() {
+		r = proto.CloneOf(r)
+		r.VersionInfo = "0"
+	}
+	return c.LinearCache.CreateWatch(r, sub, value)
 }
 
 // Set tells the replicas of a cluster. Their order is that of endpoints; the same list again tells nobody anything.

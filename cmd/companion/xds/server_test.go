@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"testing"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -86,6 +87,7 @@ func TestStreams(t *testing.T) {
 			require.NoError(t, st.Send(&discoveryv3.DiscoveryRequest{
 				Node: &corev3.Node{Id: "test"}, TypeUrl: endpointType, ResourceNames: []string{"llama"},
 			}))
+			require.Eventually(t, func() bool { return s.Waiting("llama") == 1 }, 20*time.Second, time.Millisecond)
 			// Nothing is known yet, and what comes first is of another cluster: neither is an answer.
 			require.NoError(t, s.Set("gemma", nil))
 			require.NoError(t, s.Set("llama", []discover.Endpoint{{Address: "10.0.0.1:80", Usable: true}}))

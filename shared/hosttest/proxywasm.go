@@ -110,7 +110,11 @@ func (v *vm) write32(at, n uint32) { v.write(at, binary.LittleEndian.AppendUint3
 func (v *vm) give(b []byte, atOut, sizeOut uint32) status {
 	var at uint32
 	if len(b) > 0 { // the SDK panics when asked for nothing
-		results, err := v.module.ExportedFunction("proxy_on_memory_allocate").Call(v.ctx, uint64(len(b)))
+		allocate := v.module.ExportedFunction("malloc")
+		if allocate == nil {
+			allocate = v.module.ExportedFunction("proxy_on_memory_allocate")
+		}
+		results, err := allocate.Call(v.ctx, uint64(len(b)))
 		if err != nil {
 			panic(err)
 		}

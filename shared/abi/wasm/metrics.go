@@ -11,30 +11,63 @@ import (
 // metrics defines metrics in the host. Envoy's wasm ABI has no labels, so they
 // are written into the name, "name;label=value;label=value", and stats_tags in
 // Envoy's configuration take them out again.
-type metrics struct{}
+//
+// Each sample of a histogram is told the host at once. What counters and gauges
+// add is summed up until the next tick, since each of several such steps that a
+// request makes would be a call.
+type metrics struct {
+	waiting []*sum
+}
 
-func (metrics) Counter(name string, labels ...string) filter.Metric {
+func (m *metrics) Counter(name string, labels ...string) filter.Metric {
 	return newMetric(name, labels, func(series string) recorder {
 		id := proxywasm.DefineCounterMetric(series)
-		return func(n int64) {
-			if n > 0 { // the host knows no other step
-				id.Increment(uint64(n))
-			}
-		}
+		// The host knows no step back.
+		return m.summed(func(n int64) { id.Increment(uint64(max(0, n))) })
 	})
 }
 
-func (metrics) Gauge(name string, labels ...string) filter.Metric {
+func (m *metrics) Gauge(name string, labels ...string) filter.Metric {
 	return newMetric(name, labels, func(series string) recorder {
-		return proxywasm.DefineGaugeMetric(series).Add
+		return m.summed(proxywasm.DefineGaugeMetric(series).Add)
 	})
 }
 
-func (metrics) Histogram(name string, labels ...string) filter.Metric {
+func (*metrics) Histogram(name string, labels ...string) filter.Metric {
 	return newMetric(name, labels, func(series string) recorder {
 		id := proxywasm.DefineHistogramMetric(series)
 		return func(n int64) { id.Record(uint64(max(0, n))) }
 	})
+}
+
+// sum is what a series has gained since it was told the host.
+type sum struct {
+	n       int64
+	add     func(n int64)
+	waiting bool
+}
+
+// summed returns a recorder that has what it takes added at the next flush.
+func (m *metrics) summed(add func(n int64)) recorder {
+	s := &sum{add: add}
+	return func(n int64) {
+		s.n += n
+		if !s.waiting {
+			s.waiting = true
+			m.waiting = append(m.waiting, s)
+		}
+	}
+}
+
+// flush tells the host what has been summed up.
+func (m *metrics) flush() {
+	for _, s := range m.waiting {
+		if s.n != 0 { // the SDK panics when a counter is incremented by 0
+			s.add(s.n)
+		}
+		s.n, s.waiting = 0, false
+	}
+	m.waiting = m.waiting[:0]
 }
 
 // recorder takes the samples of one series.
@@ -45,45 +78,54 @@ type metric struct {
 	name   string
 	labels []string
 	define func(series string) recorder
-	series map[filter.Values]recorder
+	series map[filter.Values]*series
+	last   *series       // of the last sample, which mostly is that of the next one
 	rest   filter.Values // what the series above the limit are counted under
 }
 
+type series struct {
+	values filter.Values
+	record recorder
+}
+
 func newMetric(name string, labels []string, define func(string) recorder) *metric {
-	m := &metric{name: name, labels: labels, define: define, series: map[filter.Values]recorder{}}
+	m := &metric{name: name, labels: labels, define: define, series: map[filter.Values]*series{}}
 	for i := range labels {
 		m.rest[i] = "other"
 	}
 	if len(labels) == 0 {
-		m.add(filter.Values{}) // its one series is there from the start, as in the native build
+		m.find(filter.Values{}) // its one series is there from the start, as in the native build
 	}
 	return m
 }
 
 // Record implements filter.Metric. Only a new series allocates.
 func (m *metric) Record(n int64, v filter.Values) {
-	record, ok := m.series[v]
-	if !ok {
-		record = m.add(v)
+	if m.last == nil || m.last.values != v {
+		m.last = m.find(v)
 	}
-	record(n)
+	m.last.record(n)
 }
 
-// add makes a new series, or takes the one for all the rest when there are
-// filter.MaxSeries already. The limit holds for each VM.
-func (m *metric) add(v filter.Values) recorder {
+// find returns the series of some values. A new one is made, or the one for all
+// the rest taken when there are filter.MaxSeries already. The limit holds for
+// each VM.
+func (m *metric) find(v filter.Values) *series {
+	if s := m.series[v]; s != nil {
+		return s
+	}
 	if len(m.series) >= filter.MaxSeries {
 		v = m.rest
-		if record, ok := m.series[v]; ok {
-			return record
+		if s := m.series[v]; s != nil {
+			return s
 		}
 	}
 	for i := range v {
 		v[i] = strings.Clone(v[i]) // the caller's may alias a whole header map
 	}
-	record := m.define(m.seriesName(&v))
-	m.series[v] = record
-	return record
+	s := &series{v, m.define(m.seriesName(&v))}
+	m.series[v] = s
+	return s
 }
 
 func (m *metric) seriesName(v *filter.Values) string {

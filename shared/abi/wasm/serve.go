@@ -23,8 +23,10 @@ const (
 	tickPeriod = 20 * time.Millisecond
 	// workerLease is how long a worker may be silent before its counts expire.
 	workerLease = 3 * tickPeriod
-	// maxFree bounds the streams that are kept for reuse: each keeps its buffers.
+	// maxFree bounds the kits that are kept for reuse: each keeps its buffers.
 	maxFree = 64
+	// maxPiece bounds the memory that is kept for a piece of a body. Envoy reads 16 KiB at a time.
+	maxPiece = 64 << 10
 )
 
 // Serve makes the module a plugin whose configuration may name the known
@@ -60,12 +62,15 @@ func (v *vm) NewPluginContext(uint32) types.PluginContext { return &plugin{vm: v
 // plugin is one configuration in one VM.
 type plugin struct {
 	types.DefaultPluginContext
-	vm     *vm
-	chain  *chain.Chain
-	ledger *kv.Ledger
-	feed   *feed           // nil without a companion
-	free   []*chain.Stream // to be used again
-	splice []byte          // scratch of replaceBody
+	vm      *vm
+	chain   *chain.Chain
+	ledger  *kv.Ledger
+	feed    *feed  // nil without a companion
+	free    []*kit // to be used again
+	piece   []byte // what the host hands over, until it does so again
+	splice  []byte // scratch of replaceBody
+	clock   clock
+	metrics metrics
 }
 
 // OnPluginStart makes the chain. With a mistake in the configuration it fails,
@@ -77,7 +82,8 @@ func (p *plugin) OnPluginStart(size int) types.OnPluginStartStatus {
 		return types.OnPluginStartStatusFailed
 	}
 	worker := newWorkerID()
-	p.ledger = kv.NewLedger(sharedData{}, worker, time.Now, workerLease)
+	p.clock.set()
+	p.ledger = kv.NewLedger(sharedData{}, worker, p.clock.now, workerLease)
 	p.chain, err = chain.New(doc, p.vm.known, p.deps(worker))
 	if err != nil {
 		logMistakes(err)
@@ -98,12 +104,12 @@ func (p *plugin) OnPluginStart(size int) types.OnPluginStartStatus {
 
 func (p *plugin) deps(worker string) *filter.Deps {
 	return &filter.Deps{
-		Now:      time.Now,
+		Now:      p.clock.now,
 		Rand:     rand.Uint64, // ChaCha8, which the runtime seeds from the host's randomness
 		Store:    sharedData{},
 		Counters: p.ledger,
 		Snapshot: p.snapshot,
-		Metrics:  metrics{},
+		Metrics:  &p.metrics,
 		Keep:     p.vm.keep,
 		Worker:   worker,
 		Log:      log,
@@ -119,6 +125,8 @@ func (p *plugin) snapshot() *endpoint.Snapshot {
 
 // OnTick exchanges what changed with the other workers.
 func (p *plugin) OnTick() {
+	p.clock.set()
+	p.metrics.flush()
 	p.exchangeCounters()
 	if p.feed != nil {
 		p.feed.tick()
@@ -139,6 +147,7 @@ func (p *plugin) OnPluginDone() bool {
 	if p.chain == nil {
 		return true
 	}
+	p.metrics.flush()
 	if err := p.ledger.Close(); err != nil {
 		proxywasm.LogDebug("counters: " + err.Error()) // they expire
 	}
@@ -151,19 +160,28 @@ func (p *plugin) OnPluginDone() bool {
 // NewHttpContext is called for each exchange.
 func (p *plugin) NewHttpContext(uint32) types.HttpContext { return &exchange{plugin: p} }
 
-func (p *plugin) newStream() *chain.Stream {
+func (p *plugin) newKit() *kit {
 	n := len(p.free)
 	if n == 0 {
-		return p.chain.NewStream()
+		return &kit{stream: p.chain.NewStream(), request: headers{of: &requestMap}, response: headers{of: &responseMap}}
 	}
-	s := p.free[n-1]
+	k := p.free[n-1]
 	p.free[n-1], p.free = nil, p.free[:n-1]
-	return s
+	return k
 }
 
-func (p *plugin) keep(s *chain.Stream) {
+// keep takes a kit back, but no memory that only a large body needs.
+func (p *plugin) keep(k *kit) {
+	k.request.forget()
+	k.response.forget()
+	if k.first = k.first[:0]; cap(k.first) > maxPiece {
+		k.first = nil
+	}
+	if cap(p.piece) > maxPiece {
+		p.piece = nil
+	}
 	if len(p.free) < maxFree {
-		p.free = append(p.free, s)
+		p.free = append(p.free, k)
 	}
 }
 

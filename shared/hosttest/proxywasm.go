@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -81,10 +82,30 @@ func exportABI(ctx context.Context, r wazero.Runtime) error {
 		"proxy_dequeue_shared_queue":  func(_ context.Context, _, _, _ uint32) status { return unimplemented },
 		"proxy_enqueue_shared_queue":  func(_ context.Context, _, _, _ uint32) status { return unimplemented },
 	} {
-		b.NewFunctionBuilder().WithFunc(f).Export(name)
+		b.NewFunctionBuilder().WithFunc(counted(name, f)).Export(name)
 	}
 	_, err := b.Instantiate(ctx)
 	return err
+}
+
+// counted is a host function that counts its calls.
+func counted(name string, f any) any {
+	do := reflect.ValueOf(f)
+	return reflect.MakeFunc(do.Type(), func(args []reflect.Value) []reflect.Value {
+		vmOf(args[0].Interface().(context.Context)).count(name)
+		return do.Call(args)
+	}).Interface()
+}
+
+// count counts a call of the host within a callback of an exchange.
+func (v *vm) count(name string) {
+	if v.current == 0 || v.current == rootContext {
+		return
+	}
+	if v.g.asked == nil {
+		v.g.asked = map[string]int{}
+	}
+	v.g.asked[name]++
 }
 
 // read returns a copy of the plugin's memory.

@@ -11,63 +11,30 @@ import (
 // metrics defines metrics in the host. Envoy's wasm ABI has no labels, so they
 // are written into the name, "name;label=value;label=value", and stats_tags in
 // Envoy's configuration take them out again.
-//
-// Each sample of a histogram is told the host at once. What counters and gauges
-// add is summed up until the next tick, since each of several such steps that a
-// request makes would be a call.
-type metrics struct {
-	waiting []*sum
-}
+type metrics struct{}
 
-func (m *metrics) Counter(name string, labels ...string) filter.Metric {
+func (metrics) Counter(name string, labels ...string) filter.Metric {
 	return newMetric(name, labels, func(series string) recorder {
 		id := proxywasm.DefineCounterMetric(series)
-		// The host knows no step back.
-		return m.summed(func(n int64) { id.Increment(uint64(max(0, n))) })
+		return func(n int64) {
+			if n > 0 { // the host knows no other step
+				id.Increment(uint64(n))
+			}
+		}
 	})
 }
 
-func (m *metrics) Gauge(name string, labels ...string) filter.Metric {
+func (metrics) Gauge(name string, labels ...string) filter.Metric {
 	return newMetric(name, labels, func(series string) recorder {
-		return m.summed(proxywasm.DefineGaugeMetric(series).Add)
+		return proxywasm.DefineGaugeMetric(series).Add
 	})
 }
 
-func (*metrics) Histogram(name string, labels ...string) filter.Metric {
+func (metrics) Histogram(name string, labels ...string) filter.Metric {
 	return newMetric(name, labels, func(series string) recorder {
 		id := proxywasm.DefineHistogramMetric(series)
 		return func(n int64) { id.Record(uint64(max(0, n))) }
 	})
-}
-
-// sum is what a series has gained since it was told the host.
-type sum struct {
-	n       int64
-	add     func(n int64)
-	waiting bool
-}
-
-// summed returns a recorder that has what it takes added at the next flush.
-func (m *metrics) summed(add func(n int64)) recorder {
-	s := &sum{add: add}
-	return func(n int64) {
-		s.n += n
-		if !s.waiting {
-			s.waiting = true
-			m.waiting = append(m.waiting, s)
-		}
-	}
-}
-
-// flush tells the host what has been summed up.
-func (m *metrics) flush() {
-	for _, s := range m.waiting {
-		if s.n != 0 { // the SDK panics when a counter is incremented by 0
-			s.add(s.n)
-		}
-		s.n, s.waiting = 0, false
-	}
-	m.waiting = m.waiting[:0]
 }
 
 // recorder takes the samples of one series.

@@ -62,15 +62,14 @@ func (v *vm) NewPluginContext(uint32) types.PluginContext { return &plugin{vm: v
 // plugin is one configuration in one VM.
 type plugin struct {
 	types.DefaultPluginContext
-	vm      *vm
-	chain   *chain.Chain
-	ledger  *kv.Ledger
-	feed    *feed  // nil without a companion
-	free    []*kit // to be used again
-	piece   []byte // what the host hands over, until it does so again
-	splice  []byte // scratch of replaceBody
-	clock   clock
-	metrics metrics
+	vm     *vm
+	chain  *chain.Chain
+	ledger *kv.Ledger
+	feed   *feed  // nil without a companion
+	free   []*kit // to be used again
+	piece  []byte // what the host hands over, until it does so again
+	splice []byte // scratch of replaceBody
+	clock  clock
 }
 
 // OnPluginStart makes the chain. With a mistake in the configuration it fails,
@@ -109,7 +108,7 @@ func (p *plugin) deps(worker string) *filter.Deps {
 		Store:    sharedData{},
 		Counters: p.ledger,
 		Snapshot: p.snapshot,
-		Metrics:  &p.metrics,
+		Metrics:  metrics{},
 		Keep:     p.vm.keep,
 		Worker:   worker,
 		Log:      log,
@@ -126,7 +125,6 @@ func (p *plugin) snapshot() *endpoint.Snapshot {
 // OnTick exchanges what changed with the other workers.
 func (p *plugin) OnTick() {
 	p.clock.set()
-	p.metrics.flush()
 	p.exchangeCounters()
 	if p.feed != nil {
 		p.feed.tick()
@@ -147,7 +145,6 @@ func (p *plugin) OnPluginDone() bool {
 	if p.chain == nil {
 		return true
 	}
-	p.metrics.flush()
 	if err := p.ledger.Close(); err != nil {
 		proxywasm.LogDebug("counters: " + err.Error()) // they expire
 	}

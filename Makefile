@@ -59,6 +59,14 @@ bench: ## benchmarks without Envoy, into bench/out/
 bench-envoy: ## what Inlet adds to a request in a real Envoy, into bench/out/
 	go run ./e2e/bench
 
+.PHONY: bench-routing
+bench-routing: ## routing compared on traces, in virtual time, into bench/out/; TRACE=<file> BLOCKS=10000 QUICK=1
+	go run ./e2e/replay $(if $(TRACE),-trace '$(TRACE)') $(if $(BLOCKS),-blocks $(BLOCKS)) $(if $(QUICK),-quick)
+
+.PHONY: bench-companion
+bench-companion: ## what the companion takes for 1,000 replicas, and how soon proxies hear of a change, into bench/out/
+	go run ./e2e/bench/companion
+
 .PHONY: matrix
 matrix: ## large bodies through every supported Envoy, byte for byte; fetches those Envoys
 	go run ./e2e/matrix

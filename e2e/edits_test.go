@@ -4,18 +4,22 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
+	setmetadatav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_metadata/v3"
 	wasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/inlet-proxy/inlet/e2e/stack"
+	"github.com/inlet-proxy/inlet/shared/chain"
 	"github.com/inlet-proxy/inlet/shared/hosttest"
 )
 
@@ -26,6 +30,7 @@ type edits struct {
 	trusted  bool                // clients may send control headers: another gateway stands in front
 	pools    map[string][]string // addresses of the replicas
 	services map[string]string   // addresses by cluster, the companion's too
+	subset   *hosttest.Subset    // with addresses; nil: no hint
 }
 
 func (e *edits) apply(b *bootstrapv3.Bootstrap) {
@@ -52,6 +57,9 @@ func (e *edits) apply(b *bootstrapv3.Bootstrap) {
 		if e.trusted {
 			m.EarlyHeaderMutationExtensions = nil
 		}
+		if e.subset != nil {
+			m.HttpFilters = slices.Insert(m.HttpFilters, 0, sayingSubset(e.subset))
+		}
 		m.HttpProtocolOptions = &corev3.Http1ProtocolOptions{EnableTrailers: true}
 		if e.abi == stack.Wasm && e.name != "" {
 			editAny(inletFilter(m).GetTypedConfig(), func(w *wasmv3.Wasm) { w.Config.GetVmConfig().VmId = e.name })
@@ -62,6 +70,27 @@ func (e *edits) apply(b *bootstrapv3.Bootstrap) {
 	}
 	mergeOnScrape(b)
 	nameProbeLabels(b)
+}
+
+// sayingSubset is a filter that says the subset hint for every request, as a
+// gateway in front of Inlet does.
+func sayingSubset(s *hosttest.Subset) *hcmv3.HttpFilter {
+	value := structpb.NewStringValue(strings.Join(s.Replicas, ", "))
+	if !s.Text {
+		list := &structpb.ListValue{}
+		for _, address := range s.Replicas {
+			list.Values = append(list.Values, structpb.NewStringValue(address))
+		}
+		value = structpb.NewListValue(list)
+	}
+	config, err := anypb.New(&setmetadatav3.Config{Metadata: []*setmetadatav3.Metadata{{
+		MetadataNamespace: chain.SubsetNamespace,
+		Value:             &structpb.Struct{Fields: map[string]*structpb.Value{chain.SubsetKey: value}},
+	}}})
+	if err != nil {
+		panic(err)
+	}
+	return &hcmv3.HttpFilter{Name: "subset", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: config}}
 }
 
 // nameProbeLabels adds the labels of the probe's metrics to those of the

@@ -117,6 +117,7 @@ func (g *gateway) start(ctx context.Context, s *hosttest.Scenario, trusted bool)
 	if err := g.serve(s, edits); err != nil {
 		return err
 	}
+	edits.subset = s.Subset.With(g.addresses)
 	go g.relay.Run(ctx, nil, g.snapshot)
 	err := g.stack.Update(ctx, func(o *stack.Options) {
 		o.Chain, o.Edit, o.Pools = s.Config, edits.apply, nil
@@ -169,20 +170,11 @@ func (g *gateway) snapshot(time.Time) []endpoint.Pool {
 	for name, replicas := range g.pools {
 		pool := endpoint.Pool{Name: name}
 		for _, r := range replicas {
-			pool.Endpoints = append(pool.Endpoints, endpoint.Endpoint{
-				Address: g.addresses[r.Name], Ready: r.IsReady(), Gauges: gauges(&r),
-			})
+			pool.Endpoints = append(pool.Endpoints, r.Endpoint(g.addresses[r.Name]))
 		}
 		pools = append(pools, pool)
 	}
 	return pools
-}
-
-func gauges(r *hosttest.Replica) endpoint.Gauges {
-	if !r.IsKnown() {
-		return endpoint.Gauges{}
-	}
-	return endpoint.Gauges{Known: true, Waiting: r.Waiting, Running: r.Running, KVUse: r.KV}
 }
 
 // spread waits until all workers know the companion's newest snapshot and each

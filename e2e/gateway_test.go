@@ -21,6 +21,7 @@ func TestGateway(t *testing.T) {
 			t.Run("answers have the name that was asked for", func(t *testing.T) { testRestored(t, s) })
 			t.Run("forged control headers", func(t *testing.T) { testForged(t, s) })
 			t.Run("ten thousand mixed requests", func(t *testing.T) { testMixed(t, s) })
+			t.Run("some of them were measured", func(t *testing.T) { testTimed(t, s) })
 			t.Run("the companion dies and comes back", func(t *testing.T) { testCompanionDies(t, s) })
 			t.Run("a replica dies and comes back", func(t *testing.T) { testReplicaDies(t, s) })
 			require.Empty(t, s.EnvoyErrors())

@@ -229,10 +229,15 @@ func (m *mixed) check(a *answer) error {
 	if got := a.header.Get("x-modelsim-replica"); !strings.HasPrefix(got, m.pool+"-") {
 		return fmt.Errorf("replica %s, want one of %s", got, m.pool)
 	}
-	for _, name := range []string{"-subset", "-served", "x-llm-d-", "x-gateway-base-model-name"} {
-		if strings.Contains(a.header.Get("x-modelsim-headers"), name) {
-			return fmt.Errorf("a control header of the client arrived: %s", a.header.Get("x-modelsim-headers"))
+	arrived := a.header.Get("x-modelsim-headers")
+	for _, name := range []string{"-subset", "-served", "x-llm-d-"} {
+		if strings.Contains(arrived, name) {
+			return fmt.Errorf("a control header of the client arrived: %s", arrived)
 		}
+	}
+	// That it is an adapter is learned from the replicas.
+	if adapter := m.model == "gemma-support"; strings.Contains(arrived, "x-gateway-base-model-name") != adapter {
+		return fmt.Errorf("an adapter: %t; arrived: %s", adapter, arrived)
 	}
 	if n, all := bytes.Count(a.body, []byte(`"model":"`+m.model+`"`)), bytes.Count(a.body, []byte(`"model":`)); n == 0 || n != all {
 		return fmt.Errorf("%d of %d names in the answer are %s: %.300s", n, all, m.model, a.body)

@@ -47,12 +47,13 @@ func (e *envoy) ApplyRequest([]filter.HeaderEdit, []filter.BodyEdit) error {
 	e.released++
 	return nil
 }
-func (e *envoy) ApplyResponse([]filter.HeaderEdit) {}
-func (e *envoy) Reply(r *chain.LocalReply)         { e.refused = r }
-func (e *envoy) Call(*filter.Call) error           { panic("nobody calls") }
-func (e *envoy) ResumeRequest()                    {}
-func (e *envoy) Served() string                    { return "" }
-func (e *envoy) Explain([]byte)                    {}
+func (e *envoy) ApplyResponse([]filter.HeaderEdit)    {}
+func (e *envoy) Reply(r *chain.LocalReply)            { e.refused = r }
+func (e *envoy) Call(*filter.Call) error              { panic("nobody calls") }
+func (e *envoy) ResumeRequest()                       {}
+func (e *envoy) Subset(dst []string) ([]string, bool) { return dst, false }
+func (e *envoy) Served() string                       { return "" }
+func (e *envoy) Explain([]byte)                       {}
 
 // BenchmarkChain is the whole chain on one request, body in chunks of 16 KiB
 // as Envoy reads them, over 8 replicas.

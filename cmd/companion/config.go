@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/inlet-proxy/inlet/cmd/companion/discover"
@@ -109,9 +110,9 @@ func parseConfig(doc []byte) (*Config, error) {
 // parsePlan reads what can be said for all pools and for one.
 func parsePlan(o *conf.Object, p *scrape.Plan) {
 	o.Int("port", &p.Port, 1, 65535)
-	o.String("path", &p.Path, conf.PathPrefix)
-	o.String("health", &p.Health, conf.PathPrefix)
-	o.String("models", &p.Models, conf.PathPrefix)
+	o.String("path", &p.Path, urlPath)
+	o.String("health", &p.Health, urlPath)
+	o.String("models", &p.Models, urlPath)
 	o.String("token", &p.Access.TokenFile, conf.NotEmpty)
 	o.Object("tls", func(o *conf.Object) {
 		t := new(scrape.TLS)
@@ -212,6 +213,14 @@ func parseMetrics(o *conf.Object, e *scrape.Engine) {
 			o.Errorf("lora", "%q is not the name of a metric", e.LoRA)
 		}
 	}
+}
+
+// urlPath takes what can stand in a request line as it is.
+func urlPath(s string) string {
+	if strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' }) {
+		return "has blanks or characters that are not ASCII: write them as %20 and so on"
+	}
+	return conf.PathPrefix(s)
 }
 
 func hostPort(s string) string {

@@ -1,8 +1,7 @@
-// Command bench measures what Inlet adds to a request in a real Envoy: the same
-// requests through Envoy without a filter, with filters that do nothing, and
-// with the full chain in each build. Each mode has an Envoy of its own with one
-// worker; all run at once and take turns, so that a slow moment of the machine
-// hits every mode. Only differences and ratios within one run mean something.
+// Command bench measures what Inlet adds to a request in a real Envoy: the same requests through Envoy without a filter, with
+// filters that do nothing, with the full chain in each build, with each filter alone, and with the same chain behind ext_proc.
+// Each mode has an Envoy of its own with one worker; all run at once and take turns, so that a slow moment of the machine hits
+// every mode. Only differences and ratios within one run mean something.
 package main
 
 import (
@@ -11,7 +10,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"slices"
+	"path"
+	"strings"
 	"syscall"
 	"time"
 
@@ -20,10 +20,17 @@ import (
 
 func main() {
 	var o options
+	var quick bool
 	flag.DurationVar(&o.duration, "duration", 2*time.Second, "how long each cell runs each time")
 	flag.IntVar(&o.repeat, "repeat", 5, "how many times each cell runs; the median is told")
+	flag.BoolVar(&quick, "quick", false, "3 × 0.5 s a cell: for a first look")
+	flag.StringVar(&o.modes, "modes", "*", "modes to run beside none, as patterns with commas between them: wasm,*-wasm")
+	flag.StringVar(&o.cases, "cases", "*", "cases to run, likewise: chat-4k-*")
 	flag.StringVar(&o.out, "out", "bench/out/envoy.jsonl", "file for the figures, one JSON object a line")
 	flag.Parse()
+	if quick {
+		o.duration, o.repeat = 500*time.Millisecond, 3
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, o); err != nil {
@@ -33,102 +40,149 @@ func main() {
 }
 
 type options struct {
-	duration time.Duration
-	repeat   int
-	out      string
+	duration     time.Duration
+	repeat       int
+	modes, cases string // patterns
+	out          string
+}
+
+// matches reports whether a name matches one of several patterns.
+func matches(patterns, name string) bool {
+	for p := range strings.SplitSeq(patterns, ",") {
+		if ok, _ := path.Match(strings.TrimSpace(p), name); ok {
+			return true
+		}
+	}
+	return false
 }
 
 func run(ctx context.Context, o options) error {
-	modes, err := startModes(ctx)
-	defer modes.close()
-	if err != nil {
-		return err
-	}
-	cases := chatCases()
-	for _, c := range cases {
-		for _, m := range modes {
-			if err := m.check(ctx, c); err != nil {
-				return fmt.Errorf("%s %s: %w", m.name, c.name, err)
-			}
-		}
-	}
-	cells := map[string]*cell{}
-	for turn := range o.repeat {
-		for _, c := range cases {
-			fmt.Fprintf(os.Stderr, "\rturn %d of %d: %-20s", turn+1, o.repeat, c.name)
-			for i := range modes {
-				// Each turn begins with another mode, so that none always runs
-				// in the wake of the same one.
-				m := modes[(i+turn)%len(modes)]
-				s, err := m.measure(ctx, c, o.duration)
-				if err != nil {
-					return fmt.Errorf("%s %s: %w", m.name, c.name, err)
-				}
-				key := c.name + "/" + m.name
-				if cells[key] == nil {
-					cells[key] = &cell{}
-				}
-				cells[key].add(s)
-			}
-		}
-	}
-	fmt.Fprintln(os.Stderr)
-	return report(o, cases, modes, cells)
-}
-
-// report prints the table and writes the file.
-func report(o options, cases []chatCase, modes modes, cells map[string]*cell) error {
 	f, err := figures.Create(o.out)
 	if err != nil {
 		return err
 	}
-	for _, c := range cases {
-		none := cells[c.name+"/none"]
-		for _, m := range modes {
-			v := cells[c.name+"/"+m.name]
-			f.Line(c.name, m.name, "rps", v.median(func(s sample) float64 { return s.rps }), "1/s")
-			f.Line(c.name, m.name, "p50_us", v.median(func(s sample) float64 { return s.p50 }), "us")
-			f.Line(c.name, m.name, "p99_us", v.median(func(s sample) float64 { return s.p99 }), "us")
-			f.Line(c.name, m.name, "added_p50_us", v.pairwise(none, func(s sample) float64 { return s.p50 }), "us")
-			f.Line(c.name, m.name, "envoy_cpu_us", v.median(func(s sample) float64 { return s.cpu }), "us")
-			f.Line(c.name, m.name, "rss_mb", v.median(func(s sample) float64 { return s.rss }), "MB")
-		}
+	if err := runChats(ctx, o, f); err != nil {
+		return err
 	}
-	fmt.Printf("%d × %s a cell, median; one Envoy worker, %d replicas\n", o.repeat, o.duration, replicas)
+	if err := runLarge(ctx, o, f); err != nil {
+		return err
+	}
+	fmt.Printf("%d × %s a cell, median\n", o.repeat, o.duration)
 	f.Table(os.Stdout)
 	return f.Close()
 }
 
-// sample is one run of one cell.
-type sample struct {
-	rps, p50, p99 float64 // p50, p99: µs
-	cpu           float64 // of Envoy, µs a request
-	rss           float64 // of Envoy, MB
-}
-
-// cell is all runs of one mode and case, in order of the turns.
-type cell struct{ samples []sample }
-
-func (c *cell) add(s sample) { c.samples = append(c.samples, s) }
-
-func (c *cell) median(of func(sample) float64) float64 {
-	return median(c.samples, func(_ int, s sample) float64 { return of(s) })
-}
-
-// pairwise is the median over the turns of the difference to another mode.
-func (c *cell) pairwise(other *cell, of func(sample) float64) float64 {
-	return median(c.samples, func(i int, s sample) float64 { return of(s) - of(other.samples[i]) })
-}
-
-func median(samples []sample, of func(int, sample) float64) float64 {
-	values := make([]float64, len(samples))
-	for i, s := range samples {
-		values[i] = of(i, s)
+// runChats runs the cases of one Envoy worker and 8 replicas.
+func runChats(ctx context.Context, o options, f *figures.File) error {
+	var chosen []chatCase
+	for _, c := range cases {
+		if matches(o.cases, c.name) {
+			chosen = append(chosen, c)
+		}
 	}
-	slices.Sort(values)
-	mid := len(values) / 2
-	if len(values)%2 == 1 {
-		return values[mid]
+	if len(chosen) == 0 {
+		return nil
 	}
-	return (values[mid-1] + values[mid]) / 2
+	var wanted []spec
+	for i, s := range specs {
+		if i == 0 || matches(o.modes, s.name) {
+			wanted = append(wanted, s)
+		}
+	}
+	b, err := start(ctx, wanted, size{workers: 1, replicas: 8})
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	cells, err := b.measure(ctx, chosen, o)
+	if err != nil {
+		return err
+	}
+	b.report(f, chosen, cells)
+	return nil
+}
+
+// cells are by case and mode.
+type cells map[[2]string]*cell
+
+// measure checks every mode on every case, then has them take turns.
+func (b *bench) measure(ctx context.Context, chosen []chatCase, o options) (cells, error) {
+	all, answers := cells{}, map[[2]string]int64{}
+	for i := range chosen {
+		c := &chosen[i]
+		for _, m := range b.modes {
+			if !c.runs(m) {
+				continue
+			}
+			key := [2]string{c.name, m.name}
+			var err error
+			if answers[key], err = b.check(ctx, m, c); err != nil {
+				return nil, fmt.Errorf("%s %s: %w", m.name, c.name, err)
+			}
+			all[key] = &cell{}
+		}
+	}
+	for turn := range o.repeat {
+		for i := range chosen {
+			c := &chosen[i]
+			fmt.Fprintf(os.Stderr, "\rturn %d of %d: %-20s", turn+1, o.repeat, c.name)
+			requests := c.requests()
+			for j := range b.modes {
+				// Each turn begins with another mode, so that none always runs in the wake of the same one.
+				m := b.modes[(j+turn)%len(b.modes)]
+				key := [2]string{c.name, m.name}
+				if all[key] == nil {
+					continue
+				}
+				s, err := m.measure(ctx, c, requests, answers[key], o.duration)
+				if err != nil {
+					return nil, fmt.Errorf("%s %s: %w", m.name, c.name, err)
+				}
+				all[key].add(s)
+			}
+		}
+	}
+	fmt.Fprintln(os.Stderr)
+	return all, nil
+}
+
+// report writes the figures of all cells.
+func (b *bench) report(f *figures.File, chosen []chatCase, all cells) {
+	for i := range chosen {
+		c := &chosen[i]
+		none := all[[2]string{c.name, b.modes[0].name}]
+		for _, m := range b.modes {
+			v := all[[2]string{c.name, m.name}]
+			if v == nil {
+				continue
+			}
+			line := func(metric string, value float64, unit string) { f.Line(c.name, m.name, metric, value, unit) }
+			line("rps", v.median(func(s sample) float64 { return s.rps }), "1/s")
+			line("p50_us", v.median(func(s sample) float64 { return s.p50 }), "us")
+			line("p99_us", v.median(func(s sample) float64 { return s.p99 }), "us")
+			line("added_p50_us", v.pairwise(none, func(s sample) float64 { return s.p50 }), "us")
+			line("envoy_cpu_us", v.median(func(s sample) float64 { return s.envoy }), "us")
+			line("total_cpu_us", v.median(func(s sample) float64 { return s.total }), "us")
+			line("rss_mb", v.median(func(s sample) float64 { return s.rss }), "MB")
+			if c.events > 0 {
+				line("per_event_cpu_us", b.perEvent(c, m, all), "us")
+			}
+			if gc := v.collections(); len(gc) > 0 {
+				line("gc_p99_us", percentile(gc, 0.99), "us")
+			}
+		}
+	}
+}
+
+// perEvent is the CPU time that a mode adds to an event of a streamed answer: what it adds to the whole exchange, less what it adds to
+// one without a stream if that was measured too.
+func (b *bench) perEvent(c *chatCase, m *mode, all cells) float64 {
+	added := func(name string) float64 {
+		v, none := all[[2]string{name, m.name}], all[[2]string{name, b.modes[0].name}]
+		if v == nil || none == nil {
+			return 0
+		}
+		return v.pairwise(none, func(s sample) float64 { return s.total })
+	}
+	return (added(c.name) - added(unstreamed)) / float64(c.events)
 }

@@ -1,73 +1,56 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/e2e/bench/figures"
 )
 
-// conversations are a trace like that of a chat service: all prompts begin alike,
-// and each turn goes on from the one before.
-func conversations(n, turns int) []request {
-	rng := rand.New(rand.NewPCG(1, 2))
-	var all []request
-	open := make([][]int, n)
-	block := 0
-	for i := range n * turns {
-		c := rng.IntN(n)
-		if len(open[c]) == 0 {
-			open[c] = []int{0}
-		}
-		for range 2 + rng.IntN(8) {
-			block++
-			open[c] = append(open[c], block)
-		}
-		blocks := append([]int(nil), open[c]...)
-		all = append(all, request{Timestamp: int64(10 * i), Input: 512 * len(blocks), Output: 100, Blocks: blocks})
+// A trace of one's own is replayed to all fleets; the figures are told for each case and mode.
+func TestATraceOfOnesOwn(t *testing.T) {
+	dir := t.TempDir()
+	trace := filepath.Join(dir, "mine.csv")
+	text := "TIMESTAMP,ContextTokens,GeneratedTokens\n" + strings.Repeat("2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:50.9951690,396,109\n", 20)
+	require.NoError(t, os.WriteFile(trace, []byte(text), 0o600))
+	o := options{trace: trace, blocks: 100, load: 0.8, only: regexp.MustCompile("8r|64r-16p"), jobs: 2, out: filepath.Join(dir, "routing.jsonl")}
+	require.NoError(t, run(context.Background(), o))
+	out, err := os.ReadFile(o.out)
+	require.NoError(t, err)
+	cases, metrics, told := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for line := range strings.Lines(string(out)) {
+		var c figures.Cell
+		require.NoError(t, json.Unmarshal([]byte(line), &c))
+		require.Equal(t, "routing", c.Bench)
+		cases[c.Case], metrics[c.Metric], told[c.Mode] = true, true, true
 	}
-	return all
+	require.Equal(t, map[string]bool{"mine-8r-1p": true, "mine-8r-4p": true, "mine-8r-16p": true, "mine-64r-16p": true}, cases)
+	require.Len(t, metrics, 8)
+	require.Len(t, told, len(modes)+1)
+
+	o.only = regexp.MustCompile("none")
+	require.ErrorContains(t, run(context.Background(), o), "no case matches")
+	o.trace = filepath.Join(dir, "none.csv")
+	require.ErrorIs(t, run(context.Background(), o), os.ErrNotExist)
 }
 
-var small = fleet{replicas: 4, blocks: 100_000, prefill: 16_000, decode: 20 * time.Millisecond, scrape: 500 * time.Millisecond, load: 0.8}
-
-// What the picker is for, held to numbers: it finds nearly all that one infinite
-// cache would hold, and all replicas work.
-func TestConversationsStayAndWorkIsShared(t *testing.T) {
-	requests := conversations(200, 5)
-	found, tokens := infinite(requests)
-	stretch := tokens / small.prefill / float64(small.replicas) / small.load / (float64(requests[len(requests)-1].Timestamp) / 1000)
-	for _, workers := range []int{1, 8} {
-		sticky, err := replay(small, requests, stretch, "{profile: sticky}", workers)
-		require.NoError(t, err)
-		require.Greater(t, sticky.hits, 0.93*found, "%d workers", workers)
-		require.Less(t, sticky.imbalance(), 1.1)
-		blind, err := replay(small, requests, stretch, "{profile: round-robin}", workers)
-		require.NoError(t, err)
-		require.Less(t, blind.hits, 0.7*found)
-		require.Less(t, 2*sticky.ttft(0.95), blind.ttft(0.95))
+// The cases of the default run have the names by which others look for them.
+func TestCases(t *testing.T) {
+	all, err := casesOf(options{blocks: 10_000, load: 0.8, quick: true, only: regexp.MustCompile("")})
+	require.NoError(t, err)
+	var names []string
+	for _, p := range all {
+		names = append(names, p.name)
 	}
-}
-
-func TestRun(t *testing.T) {
-	trace := filepath.Join(t.TempDir(), "trace.jsonl")
-	require.ErrorContains(t, run(small, trace, nil, 1), "trace.jsonl")
-	write := func(text string) { require.NoError(t, os.WriteFile(trace, []byte(text), 0o600)) }
-	write("{}\n")
-	require.ErrorContains(t, run(small, trace, nil, 1), "holds no trace")
-	write("{}\nx\n")
-	require.ErrorContains(t, run(small, trace, nil, 1), "line 2")
-	var lines []byte
-	for _, r := range conversations(10, 2) {
-		line, err := json.Marshal(r)
-		require.NoError(t, err)
-		lines = append(append(lines, line...), '\n')
-	}
-	write(string(lines))
-	require.NoError(t, run(small, trace, []string{"{}"}, 2))
-	require.ErrorContains(t, run(small, trace, []string{"{profile: x}"}, 1), "is not one of")
+	require.Subset(t, names, []string{
+		"mooncake_conversation_trace-8r-1p", "mooncake_conversation_trace-64r-4p", "azure_llm_inference_trace_conv-8r-4p",
+		"sharegpt-like-10r", "sharegpt-like-10r-300qps", "bursty-chat", "agentic",
+	})
 }

@@ -118,10 +118,14 @@ func (s *Stack) setClusters(b *bootstrapv3.Bootstrap) error {
 	}
 	for _, c := range shipped {
 		if c.GetName() == companionCluster {
-			port := 1 // nobody listens there
+			address := s.o.CompanionAddress
 			if s.Companion != nil {
+				address = s.Companion.Address()
+			}
+			port := 1 // nobody listens there
+			if address != "" {
 				var err error
-				if port, err = portOf(s.Companion.Address()); err != nil {
+				if port, err = portOf(address); err != nil {
 					return err
 				}
 			}

@@ -13,7 +13,7 @@ import (
 // replicas. Before that, Envoy's own load balancer chooses. With wasm the
 // other workers have it one tick later.
 func (s *Stack) WaitForSnapshot(ctx context.Context) error {
-	return s.envoy.until(ctx, 20*time.Second, "told of the replicas", func() bool {
+	return s.envoy.Until(ctx, 20*time.Second, "told of the replicas", func() bool {
 		have, err := s.workersHaveSnapshot(ctx)
 		return err == nil && have
 	})

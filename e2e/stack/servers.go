@@ -8,11 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"github.com/inlet-proxy/inlet/e2e/process"
 )
 
 // Replica is one simulated model server.
 type Replica struct {
-	server
+	process.Server
 	// Name is <pool>-<number>, as x-modelsim-replica tells it.
 	Name string
 	// Pool is the pool's name.
@@ -20,7 +22,7 @@ type Replica struct {
 }
 
 // Companion is the running companion.
-type Companion struct{ server }
+type Companion struct{ process.Server }
 
 // PoolReplicas returns the replicas of a pool.
 func (s *Stack) PoolReplicas(pool string) []*Replica {
@@ -37,14 +39,14 @@ func (s *Stack) startReplicas(ctx context.Context) error {
 	for _, pool := range s.o.Pools {
 		for i := range pool.Replicas {
 			r := &Replica{Name: fmt.Sprintf("%s-%d", pool.Name, i+1), Pool: pool.Name}
-			r.server = server{
-				command: command{
-					name: r.Name,
-					path: ModelSim.Path(s.Root),
-					dir:  s.Root,
-					log:  filepath.Join(s.Dir, r.Name+".log"),
+			r.Server = process.Server{
+				Command: process.Command{
+					Name: r.Name,
+					Path: ModelSim.Path(s.Root),
+					Dir:  s.Root,
+					Log:  filepath.Join(s.Dir, r.Name+".log"),
 				},
-				arguments: func(address string) ([]string, error) {
+				Arguments: func(address string) ([]string, error) {
 					return append([]string{"--name", r.Name, "--listen", address, "--drain", "1s"}, pool.Args...), nil
 				},
 			}
@@ -55,7 +57,7 @@ func (s *Stack) startReplicas(ctx context.Context) error {
 		}
 	}
 	for _, pool := range s.o.Pools {
-		if err := s.SetEndpoints(pool.Name, addresses(s.PoolReplicas(pool.Name))...); err != nil {
+		if err := s.SetEndpoints(pool.Name, append(addresses(s.PoolReplicas(pool.Name)), pool.Addresses...)...); err != nil {
 			return err
 		}
 	}
@@ -102,19 +104,19 @@ func (s *Stack) startCompanion(ctx context.Context) error {
 		return nil
 	}
 	file := filepath.Join(s.Dir, "companion.json")
-	s.Companion = &Companion{server{
-		command: command{
-			name: "companion",
-			path: CompanionProgram.Path(s.Root),
-			dir:  s.Root,
-			log:  filepath.Join(s.Dir, "companion.log"),
+	s.Companion = &Companion{process.Server{
+		Command: process.Command{
+			Name: "companion",
+			Path: CompanionProgram.Path(s.Root),
+			Dir:  s.Root,
+			Log:  filepath.Join(s.Dir, "companion.log"),
 		},
-		arguments: func(address string) ([]string, error) {
+		Arguments: func(address string) ([]string, error) {
 			pools := []any{}
 			for _, p := range s.o.Pools {
 				pools = append(pools, object{"name": p.Name, "eds": s.endpointFile(p.Name), "engine": "vllm"})
 			}
-			config := object{"listen": address, "scrape": object{"interval": "100ms"}, "pools": pools}
+			config := object{"listen": address, "scrape": object{"interval": s.o.Scrape.String()}, "pools": pools}
 			return []string{"--config", file}, writeJSON(file, config)
 		},
 	}}

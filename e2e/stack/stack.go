@@ -22,6 +22,7 @@ import (
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 
 	"github.com/inlet-proxy/inlet/e2e/envoybin"
+	"github.com/inlet-proxy/inlet/e2e/process"
 )
 
 // The ways in which Inlet gets into Envoy.
@@ -51,8 +52,14 @@ type Options struct {
 	// Plugin is another build of Inlet than that of this tree: the path of a
 	// .wasm or .so file.
 	Plugin string
-	// NoCompanion leaves the companion out: its cluster then leads to a closed port.
+	// NoCompanion leaves the companion out: its cluster then leads to CompanionAddress, or to a closed port.
 	NoCompanion bool
+	// CompanionAddress is the ip:port of a companion that somebody else runs.
+	CompanionAddress string
+	// Scrape is how often the companion reads a replica's metrics. 0 means 100 ms.
+	Scrape time.Duration
+	// Env is added to Envoy's environment.
+	Env []string
 	// Updatable has Envoy watch files for its listener and clusters, so that Update can change them.
 	// A document that Envoy refuses does then not end it: it waits for a better one.
 	Updatable bool
@@ -70,6 +77,8 @@ type Pool struct {
 	Replicas int
 	// Args are further arguments of modelsim.
 	Args []string
+	// Addresses are the ip:port of replicas that somebody else runs.
+	Addresses []string
 }
 
 // DefaultPools are the pools of envoy/static/inlet.yaml, with three replicas each.
@@ -92,7 +101,7 @@ type Stack struct {
 	Root string
 
 	o       Options
-	envoy   *process
+	envoy   *process.Process
 	access  *accessLog
 	gateway string // address
 	admin   string // address
@@ -152,6 +161,9 @@ func (o *Options) setDefaults() error {
 	if o.Workers == 0 {
 		o.Workers = 2
 	}
+	if o.Scrape == 0 {
+		o.Scrape = 100 * time.Millisecond
+	}
 	if len(o.Pools) == 0 {
 		o.Pools = DefaultPools()
 	}
@@ -200,10 +212,10 @@ func (s *Stack) startEnvoy(ctx context.Context) error {
 		return err
 	}
 	adminFile := filepath.Join(s.Dir, "admin-address")
-	s.envoy, err = start(ctx, command{
-		name: "envoy",
-		path: s.o.Envoy,
-		args: []string{
+	s.envoy, err = process.Start(ctx, process.Command{
+		Name: "envoy",
+		Path: s.o.Envoy,
+		Args: []string{
 			"-c", config,
 			"--concurrency", fmt.Sprint(s.o.Workers),
 			"--admin-address-path", adminFile,
@@ -211,14 +223,15 @@ func (s *Stack) startEnvoy(ctx context.Context) error {
 			"--file-flush-interval-msec", "20", // the access log is read while it is written
 			"--drain-time-s", "1", "-l", "info",
 		},
-		dir:    s.Root,
-		log:    filepath.Join(s.Dir, "envoy.log"),
-		onLine: s.access.add,
+		Dir:    s.Root,
+		Env:    s.o.Env,
+		Log:    s.EnvoyLog(),
+		OnLine: s.access.add,
 	})
 	if err != nil {
 		return err
 	}
-	return s.envoy.until(ctx, 60*time.Second, "ready", func() bool {
+	return s.envoy.Until(ctx, 60*time.Second, "ready", func() bool {
 		if s.admin == "" {
 			b, err := os.ReadFile(adminFile)
 			if err != nil || !strings.Contains(string(b), ":") {
@@ -241,16 +254,19 @@ func (s *Stack) URL() string { return "http://" + s.gateway }
 func (s *Stack) AdminURL() string { return "http://" + s.admin }
 
 // EnvoyPID is Envoy's process id, to measure it.
-func (s *Stack) EnvoyPID() int { return s.envoy.cmd.Process.Pid }
+func (s *Stack) EnvoyPID() int { return s.envoy.PID() }
+
+// EnvoyLog is the file that Envoy logs to.
+func (s *Stack) EnvoyLog() string { return filepath.Join(s.Dir, "envoy.log") }
 
 // EnvoyDone is closed when Envoy has ended.
-func (s *Stack) EnvoyDone() <-chan struct{} { return s.envoy.done }
+func (s *Stack) EnvoyDone() <-chan struct{} { return s.envoy.Done() }
 
 // Close ends all processes and removes Dir. It may be called more than once.
 func (s *Stack) Close() {
 	s.close.Do(func() {
 		if s.envoy != nil {
-			s.envoy.stop(5 * time.Second)
+			s.envoy.Stop(5 * time.Second)
 		}
 		s.access.end()
 		if s.Companion != nil {
@@ -278,7 +294,7 @@ func (s *Stack) Logs() string {
 
 // EnvoyErrors are the lines of Envoy's log at level error or critical.
 func (s *Stack) EnvoyErrors() []string {
-	text, err := os.ReadFile(filepath.Join(s.Dir, "envoy.log"))
+	text, err := os.ReadFile(s.EnvoyLog())
 	if err != nil {
 		return []string{err.Error()}
 	}

@@ -51,7 +51,7 @@ func (s *Stack) update(ctx context.Context) error {
 	if !s.o.Updatable {
 		return errors.New("stack: Update without Options.Updatable")
 	}
-	log, err := os.Stat(s.envoy.log)
+	log, err := os.Stat(s.EnvoyLog())
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func (s *Stack) update(ctx context.Context) error {
 	if err := s.writeClusters(resources.GetClusters()); err != nil {
 		return err
 	}
-	err = s.envoy.until(ctx, 20*time.Second, "done with the new clusters", func() bool {
+	err = s.envoy.Until(ctx, 20*time.Second, "done with the new clusters", func() bool {
 		stats, err := s.get(ctx, "/stats?filter=cluster_manager.cds.version_text")
 		return err == nil && strings.Contains(string(stats), strconv.Quote(s.version()))
 	})
@@ -78,7 +78,7 @@ func (s *Stack) update(ctx context.Context) error {
 		return err
 	}
 	name, rejected := resources.GetListeners()[0].GetName(), false
-	err = s.envoy.until(ctx, 60*time.Second, "done with the new listener", func() bool {
+	err = s.envoy.Until(ctx, 60*time.Second, "done with the new listener", func() bool {
 		now, err := s.get(ctx, rejections)
 		if err != nil {
 			return false
@@ -96,7 +96,7 @@ func (s *Stack) update(ctx context.Context) error {
 		return err
 	}
 	state, err := s.listenerState(ctx, name)
-	text, _ := os.ReadFile(s.envoy.log)
+	text, _ := os.ReadFile(s.EnvoyLog())
 	return errors.Join(err, &Refused{Details: state.Error.Details + "\n" + lastLines(string(text[min(int(log.Size()), len(text)):]), 60)})
 }
 

@@ -27,7 +27,11 @@ type Filter struct {
 	fields        []string          // members of the body that are read by name
 	models        map[string]*model // by public name, alias and adapter
 	prefixes      []prefix          // longest first
-	list          *filter.Answer    // to GET /v1/models; nil to ask a replica
+	listed        []*model          // as configured, in order
+	cards         []card            // all names but prefixes
+	lists         bool              // GET /v1/models is answered here
+	learner       learner
+	nothing       *lesson // what is known without any replica
 	refuseUnknown bool
 	refuseMissing bool
 	rand          func() uint64
@@ -44,10 +48,7 @@ func (f *Filter) Fields() []string { return f.fields }
 // OnRequest decides where the request goes.
 func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
 	if x.API == llm.Models {
-		if f.list != nil {
-			return filter.Respond(f.list)
-		}
-		return filter.Next // names no model
+		return f.answerModels(x)
 	}
 	if v := f.copyFields(x); v != filter.Next {
 		return v
@@ -63,19 +64,24 @@ func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
 	case !r.ModelIsString || !fitsHeader(r.Model):
 		return refuse(400, "invalid_model", "model", invalidModel)
 	}
-	m := f.find(r.Model)
+	l := f.learner.lesson()
+	m := f.find(l, r.Model)
 	if m == nil {
-		return f.unknown(x)
+		return f.unknown(x, l)
 	}
-	f.send(x, m, m.choose(x, f.rand))
+	f.send(x, l, m, m.choose(x, f.rand))
 	return filter.Next
 }
 
 const invalidModel = "The model parameter must be a string of 1 to 256 printable characters."
 
-// find returns what is configured for a name: exactly, or by its longest prefix.
-func (f *Filter) find(name string) *model {
+// find returns what a name stands for: as configured, as a replica lists it, or
+// by its longest prefix.
+func (f *Filter) find(l *lesson, name string) *model {
 	if m := f.models[name]; m != nil {
+		return m
+	}
+	if m := l.models[name]; m != nil {
 		return m
 	}
 	for _, p := range f.prefixes {
@@ -100,13 +106,16 @@ func (f *Filter) withoutModel(x *filter.Exchange) filter.Verdict {
 }
 
 // unknown handles a model that is not configured.
-func (f *Filter) unknown(x *filter.Exchange) filter.Verdict {
+func (f *Filter) unknown(x *filter.Exchange, l *lesson) filter.Verdict {
 	name := x.Request.Model
 	if f.refuseUnknown {
-		return refuse(404, "model_not_found", "model", "The model `"+name+"` does not exist or you do not have access to it.")
+		return refuseUnknown(name)
 	}
-	x.Route = filter.Route{Model: name, Target: name}
+	x.Route = filter.Route{Model: name, Target: name, Base: l.parents[name]}
 	f.setModel(x, name)
+	if x.Route.Base != "" {
+		x.SetRequestHeader(BaseHeader, x.Route.Base)
+	}
 	x.Explain("bbr", name)
 	return filter.Next
 }
@@ -143,9 +152,9 @@ func (f *Filter) copyFields(x *filter.Exchange) filter.Verdict {
 }
 
 // send writes down the decision for headers, body and later filters.
-func (f *Filter) send(x *filter.Exchange, m *model, t *target) {
+func (f *Filter) send(x *filter.Exchange, l *lesson, m *model, t *target) {
 	x.Route = filter.Route{
-		Model: m.name, Target: t.model, Base: m.base,
+		Model: m.name, Target: t.model, Base: l.baseOf(m, t),
 		Pool: t.pool.Name, External: t.pool.External, Fallback: m.fallback,
 	}
 	f.setModel(x, m.name)
@@ -160,8 +169,8 @@ func (f *Filter) send(x *filter.Exchange, m *model, t *target) {
 		x.ReplaceInBody(x.Request.ModelSpan, name)
 		x.RestoreModel(x.Request.Model)
 	}
-	if m.base != "" {
-		x.SetRequestHeader(BaseHeader, m.base)
+	if x.Route.Base != "" {
+		x.SetRequestHeader(BaseHeader, x.Route.Base)
 	}
 	if t.pool.Name != "" {
 		x.SetRequestHeader(PoolHeader, t.pool.Name)
@@ -231,6 +240,10 @@ func mix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
+}
+
+func refuseUnknown(name string) filter.Verdict {
+	return refuse(404, "model_not_found", "model", "The model `"+name+"` does not exist or you do not have access to it.")
 }
 
 func refuse(status int, code, param, message string) filter.Verdict {

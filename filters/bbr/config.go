@@ -56,7 +56,6 @@ type fieldCopy struct{ field, header string }
 type reader struct {
 	f     *Filter
 	pools []*pool
-	cards []card
 }
 
 // pool is an entry of "pools".
@@ -91,6 +90,7 @@ func newFilter(o *conf.Object, d *filter.Deps) filter.Filter {
 	}
 	slices.SortStableFunc(f.prefixes, func(a, b prefix) int { return cmp.Compare(len(b.of), len(a.of)) })
 	r.readSwitches(o)
+	r.readLearning(o, d)
 	return f
 }
 
@@ -98,7 +98,7 @@ func newFilter(o *conf.Object, d *filter.Deps) filter.Filter {
 // name that is not among them is a mistake of the caller, and the list of models
 // is known; without, the filter only copies the name to the header.
 func (r *reader) readSwitches(o *conf.Object) {
-	f, listed := r.f, len(r.cards) > 0
+	f, listed := r.f, len(r.f.cards) > 0
 	unknown, missing, list := "pass", "refuse", listed
 	if listed {
 		unknown = "refuse"
@@ -110,8 +110,17 @@ func (r *reader) readSwitches(o *conf.Object) {
 	if o.Bool("listModels", &list) && list && !listed {
 		o.Errorf("listModels", "there are no models to list")
 	}
-	if list {
-		f.list = listAnswer(r.cards)
+	f.lists = list
+}
+
+// readLearning reads whether the replicas' own lists of models count.
+func (r *reader) readLearning(o *conf.Object, d *filter.Deps) {
+	f, learn := r.f, true
+	o.Bool("learnAdapters", &learn)
+	f.nothing = f.learn(nil)
+	f.learner = learner{f: f, last: f.nothing, lock: d.Mutex()}
+	if learn {
+		f.learner.snapshot = d.Snapshot
 	}
 }
 
@@ -225,18 +234,18 @@ func (r *reader) addModel(o *conf.Object) {
 		o.Errorf("fallback", "every target needs a pool, from which to fall back")
 	}
 	o.Object("stickyBy", func(o *conf.Object) { r.readSticky(o, &m.sticky) })
+	r.f.listed = append(r.f.listed, m)
 
-	r.offer(o, "name", m.name, m, m.base)
+	r.offer(o, "name", m.name, m)
 	for _, alias := range aliases {
 		if of, ok := strings.CutSuffix(alias, "*"); ok {
 			r.offerPrefix(o, of, m)
 		} else {
-			r.offer(o, "aliases", alias, m, m.base)
+			r.offer(o, "aliases", alias, m)
 		}
 	}
 	for _, name := range adapters {
-		a := m.adapter(name)
-		r.offer(o, "adapters", name, a, a.base)
+		r.offer(o, "adapters", name, m.adapter(name))
 	}
 }
 
@@ -287,7 +296,7 @@ func (r *reader) readSticky(o *conf.Object, s *sticky) {
 }
 
 // offer makes m known by a name.
-func (r *reader) offer(o *conf.Object, key, name string, m *model, base string) {
+func (r *reader) offer(o *conf.Object, key, name string, m *model) {
 	if name == "" {
 		return // reported already
 	}
@@ -296,7 +305,7 @@ func (r *reader) offer(o *conf.Object, key, name string, m *model, base string) 
 		return
 	}
 	r.f.models[name] = m
-	r.cards = append(r.cards, card{name, base})
+	r.f.cards = append(r.f.cards, card{name, m})
 }
 
 // offerPrefix makes m known by all names that begin with of.

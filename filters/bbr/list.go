@@ -5,29 +5,63 @@ import (
 	"github.com/inlet-proxy/inlet/shared/llm"
 )
 
-// card is a model in the answer to GET /v1/models.
-type card struct{ name, base string }
+// card is a name in the answer to GET /v1/models.
+type card struct {
+	name  string
+	model *model
+}
 
-// listAnswer renders the list of models as OpenAI and vLLM do
-// (https://platform.openai.com/docs/api-reference/models/list); a LoRA adapter
+// append writes a model as OpenAI and vLLM do
+// (https://platform.openai.com/docs/api-reference/models/object); a LoRA adapter
 // names its base as "parent", as in vLLM. The time of creation is not known and
 // the same everywhere.
-func listAnswer(cards []card) *filter.Answer {
+func (c card) append(body []byte, l *lesson) []byte {
+	body = llm.AppendString(append(body, `{"id":`...), c.name)
+	body = append(body, `,"object":"model","created":0,"owned_by":"inlet"`...)
+	if base := l.baseOfAny(c.model); base != "" {
+		body = llm.AppendString(append(body, `,"parent":`...), base)
+	}
+	return append(body, '}')
+}
+
+// listAnswer renders the list of models
+// (https://platform.openai.com/docs/api-reference/models/list).
+func listAnswer(cards []card, l *lesson) *filter.Answer {
 	body := []byte(`{"object":"list","data":[`)
 	for i, c := range cards {
 		if i > 0 {
 			body = append(body, ',')
 		}
-		body = llm.AppendString(append(body, `{"id":`...), c.name)
-		body = append(body, `,"object":"model","created":0,"owned_by":"inlet"`...)
-		if c.base != "" {
-			body = llm.AppendString(append(body, `,"parent":`...), c.base)
+		body = c.append(body, l)
+	}
+	return answer(append(body, `]}`...))
+}
+
+func answer(body []byte) *filter.Answer {
+	return &filter.Answer{Status: 200, Headers: [][2]string{{"content-type", "application/json"}}, Body: body}
+}
+
+// answerModels answers GET /v1/models and GET /v1/models/{id}, unless that is a
+// replica's business.
+func (f *Filter) answerModels(x *filter.Exchange) filter.Verdict {
+	l := f.learner.lesson()
+	if l.list == nil {
+		return filter.Next
+	}
+	id := llm.ModelID(x.Path)
+	if id == "" {
+		return filter.Respond(l.list)
+	}
+	m := f.find(l, id)
+	if m == nil {
+		// Proxies make one slash of two, also where a name begins with one.
+		if m = f.find(l, "/"+id); m == nil {
+			if f.refuseUnknown {
+				return refuseUnknown(id)
+			}
+			return filter.Next
 		}
-		body = append(body, '}')
+		id = "/" + id
 	}
-	return &filter.Answer{
-		Status:  200,
-		Headers: [][2]string{{"content-type", "application/json"}},
-		Body:    append(body, `]}`...),
-	}
+	return filter.Respond(answer(card{id, m}.append(nil, l)))
 }

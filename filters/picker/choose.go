@@ -29,6 +29,7 @@ type state struct {
 	// Who may serve it.
 
 	pool       string
+	subset     []int // places in the pool to which the request is restricted
 	matches    prefix.Matches
 	replicas   []scorer.Replica
 	candidates []candidate // as replicas
@@ -121,30 +122,58 @@ func (s *state) read(f *Filter, x *filter.Exchange) {
 }
 
 // gather collects the replicas of a pool that may be picked.
-func (s *state) gather(f *Filter, pool *endpoint.Pool, seats []seat, now time.Time) {
+func (s *state) gather(f *Filter, pool *endpoint.Pool, seats []seat, subset *filter.Subset, now time.Time) {
 	s.empty()
 	s.reserve(len(pool.Endpoints))
 	s.pool = pool.Name
 	ejecting := f.fleet.ejected.Value() > 0
-	for i := range pool.Endpoints {
-		e := &pool.Endpoints[i]
-		if !e.Ready {
-			continue
+	if subset.Given {
+		for _, i := range s.within(pool, subset.Addresses) {
+			s.consider(f, pool, seats, i, ejecting, now)
 		}
-		c := candidate{member: seats[i].member, index: i, warm: 1}
-		if ejecting && c.member.ejected.Value() > 0 {
-			s.out = append(s.out, c)
-			continue
+	} else {
+		for i := range pool.Endpoints {
+			s.consider(f, pool, seats, i, ejecting, now)
 		}
-		if since := seats[i].since; f.slowStart > 0 && !since.IsZero() {
-			c.warm = warm(now.Sub(since), f.slowStart)
-		}
-		s.add(f, e, &c)
 	}
 	if ejecting {
 		s.limitEjections(f, pool)
 	}
 	s.readModels()
+}
+
+// within returns the places of addresses in a pool, each once.
+func (s *state) within(pool *endpoint.Pool, addresses []string) []int {
+	s.subset = s.subset[:0]
+	for _, address := range addresses {
+		i, ok := slices.BinarySearchFunc(pool.Endpoints, address, func(e endpoint.Endpoint, address string) int {
+			return strings.Compare(e.Address, address)
+		})
+		if ok {
+			s.subset = append(s.subset, i)
+		}
+	}
+	slices.Sort(s.subset)
+	s.subset = slices.Compact(s.subset)
+	return s.subset
+}
+
+// consider adds the replica at a place of the pool, if it may be picked, or notes
+// that it is ejected.
+func (s *state) consider(f *Filter, pool *endpoint.Pool, seats []seat, i int, ejecting bool, now time.Time) {
+	e := &pool.Endpoints[i]
+	if !e.Ready {
+		return
+	}
+	c := candidate{member: seats[i].member, index: i, warm: 1}
+	if ejecting && c.member.ejected.Value() > 0 {
+		s.out = append(s.out, c)
+		return
+	}
+	if since := seats[i].since; f.slowStart > 0 && !since.IsZero() {
+		c.warm = warm(now.Sub(since), f.slowStart)
+	}
+	s.add(f, e, &c)
 }
 
 // readModels finds out who serves the model, and whether it is a LoRA adapter.

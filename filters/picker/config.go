@@ -27,7 +27,7 @@ type settings struct {
 	endpoints int           // length of the ranked list
 	pool      string        // pool of requests that bbr gave none
 	stale     time.Duration // age at which a gauge says nothing
-	shed      bool          // refuse when nothing has room
+	shed      bool          // refuse whatever its priority when nothing has room
 	slowStart time.Duration // how long a replica that has just become ready gets less
 
 	hit         float64 // share of a prompt from which on it stays where it is
@@ -36,8 +36,9 @@ type settings struct {
 	session     string  // header that names the session
 	explainWith string  // response header that says why, "" for none
 
-	room   room
-	health healthSettings
+	room       room
+	health     healthSettings
+	objectives objectives
 }
 
 // Sizes of the prefix index: a wasm VM has its own, and there is one for each
@@ -118,6 +119,7 @@ func (f *Filter) read(o *conf.Object) {
 			o.Errorf("maxEject", "is shorter than eject")
 		}
 	})
+	f.objectives = readObjectives(o)
 	o.Object("session", func(o *conf.Object) {
 		o.String("header", &f.session, conf.HeaderName)
 	})

@@ -35,12 +35,12 @@ type Filter struct {
 	metrics metrics
 }
 
-// Needs hashes of the prompt's blocks, or nothing.
+// Needs the subset hint, and with some profiles hashes of the prompt's blocks.
 func (f *Filter) Needs() filter.Needs {
 	if f.profile.usesPrefixes() {
-		return filter.NeedPrefix
+		return filter.NeedPrefix | filter.NeedSubset
 	}
-	return 0
+	return filter.NeedSubset
 }
 
 // saltField is the member of a body by which a client keeps what is computed for
@@ -91,16 +91,22 @@ func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
 		s.sinceReceived = now.Sub(snapshot.Received)
 		v = f.fleet.see(snapshot, s.chain, &s.matches, now)
 	}
+	priority := f.objectives.priority(x.RequestHeaders)
+	if priority != 0 {
+		x.Explain("priority", strconv.Itoa(priority))
+	}
 	found := f.choosePool(x, s, v, filter.Pool{Name: first, External: x.Route.External}, now)
 	switch {
 	case found.external:
 		f.route(x, first, found.name)
 		return filter.Next
+	case found.unknown && x.Subset.Given:
+		return refuseEmpty() // to fail open would be to go around the subset
 	case found.unknown:
 		return filter.Fail("no-snapshot")
 	case found.pool == nil:
 		return refuseEmpty()
-	case !found.room && f.shed:
+	case !found.room && (f.shed || priority < 0):
 		f.metrics.picks.Record(1, filter.Values{found.name, outcomeShed})
 		return refuseFull(f.fleet.service(found.name))
 	}
@@ -132,6 +138,9 @@ func (f *Filter) choosePool(x *filter.Exchange, s *state, v *view, first filter.
 			p = x.Route.Fallback[i]
 		}
 		if p.External {
+			if i >= 0 && x.Subset.Given {
+				continue // nobody can say whether it keeps to the subset
+			}
 			// Nothing is known of it, so it is taken for one that has room.
 			return found{name: p.Name, external: true}
 		}
@@ -143,7 +152,7 @@ func (f *Filter) choosePool(x *filter.Exchange, s *state, v *view, first filter.
 			}
 			continue
 		}
-		s.gather(f, pool, seats, now)
+		s.gather(f, pool, seats, &x.Subset, now)
 		gathered = p.Name
 		if len(s.replicas) == 0 {
 			f.metrics.picks.Record(1, filter.Values{p.Name, outcomeEmpty})
@@ -159,7 +168,7 @@ func (f *Filter) choosePool(x *filter.Exchange, s *state, v *view, first filter.
 	}
 	if best.pool != nil && gathered != best.name {
 		_, seats := v.find(best.name)
-		s.gather(f, best.pool, seats, now)
+		s.gather(f, best.pool, seats, &x.Subset, now)
 	}
 	return best
 }

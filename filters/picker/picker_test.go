@@ -212,11 +212,15 @@ func TestPoolOfItsOwn(t *testing.T) {
 // Every profile works with one replica and with very many.
 func TestFewAndMany(t *testing.T) {
 	for _, p := range profiles {
-		for _, n := range []int{1, 3, 2000} {
+		for _, n := range []int{0, 1, 3, 2000} {
 			r := newRig(t, "profile: "+p.name())
 			r.serve(ready(n)...)
 			for seed := range uint64(20) {
 				x := request(seed, 3)
+				if n == 0 {
+					require.Equal(t, 503, r.f.OnRequest(x).Refusal().Status)
+					continue
+				}
 				require.NotEmpty(t, r.send(t, x))
 				require.Len(t, strings.Split(header(x, EndpointHeader), ","), min(n, 3))
 			}
@@ -388,7 +392,7 @@ func TestExplain(t *testing.T) {
 
 func BenchmarkPick(b *testing.B) {
 	for _, p := range profiles {
-		for _, n := range []int{8, 100, 1000} {
+		for _, n := range []int{8, 100, 1000, 2000} {
 			b.Run(fmt.Sprintf("%s/replicas=%d", p.name(), n), func(b *testing.B) {
 				choose, s := chooser(b, p.name(), n)
 				b.ReportAllocs()
@@ -412,7 +416,7 @@ func chooser(t require.TestingT, profile string, n int) (func(), *state) {
 		eps[i].Gauges.Waiting, eps[i].Gauges.Running = i%4, i%8
 	}
 	r.serve(eps...)
-	for seed := range uint64(4 * n) {
+	for seed := range uint64(min(4*n, 4000)) {
 		x := request(seed, 40)
 		if seed%3 > 0 {
 			x = request(1, 20) // what many prompts begin with
@@ -434,8 +438,11 @@ func chooser(t require.TestingT, profile string, n int) (func(), *state) {
 
 func TestChoosingAllocatesNothing(t *testing.T) {
 	for _, p := range profiles {
-		choose, _ := chooser(t, p.name(), 100)
-		choose()
-		require.Zero(t, testing.AllocsPerRun(100, choose), p.name())
+		for _, n := range []int{1, 100, 2000} {
+			choose, s := chooser(t, p.name(), n)
+			choose()
+			require.Len(t, s.ranked, min(n, 3))
+			require.Zero(t, testing.AllocsPerRun(10, choose), p.name())
+		}
 	}
 }

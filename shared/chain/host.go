@@ -1,6 +1,10 @@
 package chain
 
-import "github.com/inlet-proxy/inlet/shared/filter"
+import (
+	"strings"
+
+	"github.com/inlet-proxy/inlet/shared/filter"
+)
 
 // Host is one HTTP exchange as an adapter offers it to the chain. All calls
 // come from within the callbacks of that exchange.
@@ -27,11 +31,33 @@ type Host interface {
 	// ResumeRequest lets a request go on that was held for a call.
 	ResumeRequest()
 
+	// Subset appends the addresses of the subset hint to dst, and reports whether
+	// there is one: the dynamic metadata SubsetKey in SubsetNamespace, a list of
+	// ip:port, or one string of them with commas between. Anything else that stands
+	// there is a hint that nobody fits.
+	Subset(dst []string) (addresses []string, given bool)
 	// Served returns the ip:port of the replica that answers, "" if unknown.
 	// Asked at the response headers.
 	Served() string
 	// Explain shows the one-line reason to the access log.
 	Explain(why []byte)
+}
+
+// Where the subset hint stands in the dynamic metadata, by the endpoint picker
+// protocol.
+const (
+	SubsetNamespace = "envoy.lb.subset_hint"
+	SubsetKey       = "x-gateway-destination-endpoint-subset"
+)
+
+// AppendAddresses appends the addresses of a string with commas between them.
+func AppendAddresses(dst []string, list string) []string {
+	for address := range strings.SplitSeq(list, ",") {
+		if address = strings.TrimSpace(address); address != "" {
+			dst = append(dst, address)
+		}
+	}
+	return dst
 }
 
 // LocalReply is an answer that Inlet gives itself.

@@ -3,13 +3,14 @@ package chain
 import "github.com/inlet-proxy/inlet/shared/filter"
 
 // metrics are what the chain itself counts. Names follow what dashboards of
-// this field use; durations are in milliseconds because Envoy's histograms
-// hold integers.
+// this field use; Envoy's histograms hold integers, so that the unit of a
+// duration, in its name, is as small as is of interest.
 type metrics struct {
 	requests, duration, ttft    filter.Metric
 	inputTokens, outputTokens   filter.Metric
 	refusals, failures, unsized filter.Metric
 	unrestored                  filter.Metric
+	scan, edit                  filter.Metric
 }
 
 func newMetrics(m filter.Metrics) metrics {
@@ -23,11 +24,14 @@ func newMetrics(m filter.Metrics) metrics {
 		failures:     m.Counter("inlet_filter_failure_total", "filter", "failure_mode"),
 		unsized:      m.Counter("inlet_usage_unknown_total", "model_name", "pool"),
 		unrestored:   m.Counter("inlet_model_not_restored_total", "model_name", "pool", "reason"),
+		scan:         m.Histogram("inlet_body_scan_us"),
+		edit:         m.Histogram("inlet_body_edit_us"),
 	}
 }
 
 // record counts a finished exchange.
 func (m *metrics) record(s *Stream, end filter.End) {
+	s.timing.record(m)
 	x := &s.x
 	pool := poolOf(x)
 	series := filter.Values{x.Route.Model, pool}

@@ -14,7 +14,12 @@ import (
 )
 
 // ReasonHeader carries the machine-readable reason of every refusal.
-const ReasonHeader = "x-inlet-reason"
+// DroppedHeader has the same where the request may be sent again (429 and 503),
+// under the name that clients of the llm-d router know.
+const (
+	ReasonHeader  = "x-inlet-reason"
+	DroppedHeader = "x-llm-d-request-dropped-reason"
+)
 
 // refuse answers the client in the form of the API that it called.
 func (s *Stream) refuse(r *filter.Refusal) Action {
@@ -31,7 +36,7 @@ func (s *Stream) refuse(r *filter.Refusal) Action {
 		headers = append(headers, [2]string{"accept-encoding", coding.Accepted}) // RFC 9110, section 15.5.16
 	}
 	if after := retryAfter(r); after > 0 {
-		headers = append(headers, [2]string{"retry-after", strconv.Itoa(after)})
+		headers = append(headers, [2]string{"retry-after", strconv.Itoa(after)}, [2]string{DroppedHeader, reason})
 	}
 	s.host.Reply(&LocalReply{
 		Status:  r.Status,

@@ -49,6 +49,7 @@ func (s *Stream) prepareBody() *filter.Refusal {
 	}
 	s.encoded.reset()
 	if s.scans() {
+		s.timing.begin(s.c.deps)
 		if v, _ := h.Get("content-encoding"); v != "" {
 			var ok bool
 			if s.encoded.coding, ok = coding.Parse(v); !ok {
@@ -86,7 +87,15 @@ func (s *Stream) scan(chunk []byte) *filter.Refusal {
 		s.encoded.encoded = append(s.encoded.encoded, chunk...)
 		return nil
 	}
-	if err := s.request.Feed(chunk); err != nil {
+	return s.feed(chunk)
+}
+
+// feed scans bytes of the body.
+func (s *Stream) feed(bytes []byte) *filter.Refusal {
+	start := s.clock()
+	err := s.request.Feed(bytes)
+	s.timing.scan += s.since(start)
+	if err != nil {
 		return s.refuseBody(err)
 	}
 	return nil
@@ -95,16 +104,18 @@ func (s *Stream) scan(chunk []byte) *filter.Refusal {
 // endScan reads what is left when the body is complete.
 func (s *Stream) endScan() *filter.Refusal {
 	if b := &s.encoded; b.is() {
+		start := s.clock()
 		var err error
 		b.decoded, err = coding.Append(b.decoded[:0], b.coding, b.encoded, s.c.bodyLimit)
+		s.timing.scan += s.since(start)
 		switch {
 		case errors.Is(err, coding.ErrTooLarge):
 			return refuseTooLarge(s.c.bodyLimit)
 		case err != nil:
 			return badRequest("invalid_content_encoding", "", "The body is not what its content-encoding says: "+err.Error()+".")
 		}
-		if err := s.request.Feed(b.decoded); err != nil {
-			return s.refuseBody(err)
+		if r := s.feed(b.decoded); r != nil {
+			return r
 		}
 	}
 	if err := s.request.End(); err != nil {

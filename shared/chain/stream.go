@@ -25,6 +25,7 @@ type Stream struct {
 	request  llm.RequestScanner
 	encoded  encodedBody
 	response llm.ResponseScanner
+	timing   timing
 
 	state     state
 	at        int   // slot whose turn it is in decide
@@ -63,6 +64,7 @@ func (s *Stream) Begin(h Host) {
 	s.x.RequestHeaders = h.RequestHeaders()
 	s.state, s.at, s.started, s.bodyBytes, s.status = reading, 0, 0, 0, 0
 	s.bypassed, s.reads, s.restores, s.complete = false, false, false, false
+	s.timing = timing{}
 }
 
 // RequestHeaders runs the header phase. end: there is no body.
@@ -146,6 +148,10 @@ func (s *Stream) Reply(r *filter.Reply) {
 // decide runs OnRequest of the filters that have not run yet, then lets the
 // request go.
 func (s *Stream) decide() Action {
+	if s.at == 0 && s.c.needs.Has(filter.NeedSubset) {
+		subset := &s.x.Subset
+		subset.Addresses, subset.Given = s.host.Subset(subset.Addresses)
+	}
 	for s.at < len(s.c.slots) {
 		if !s.settle(s.run(s.at, hookRequest, nil)) {
 			return s.standing()
@@ -211,6 +217,7 @@ func (s *Stream) release() Action {
 		}
 	}
 	e := x.Effects()
+	start := s.clock()
 	if len(e.Body) > 0 {
 		slices.SortFunc(e.Body, func(a, b filter.BodyEdit) int { return int(a.Span.Start - b.Span.Start) })
 	}
@@ -229,7 +236,11 @@ func (s *Stream) release() Action {
 	if len(e.Request)+len(e.Body) == 0 {
 		return Continue
 	}
-	if err := s.host.ApplyRequest(e.Request, e.Body); err != nil {
+	err := s.host.ApplyRequest(e.Request, e.Body)
+	if s.timing.edited = len(e.Body) > 0; s.timing.edited {
+		s.timing.edit = s.since(start)
+	}
+	if err != nil {
 		s.c.deps.Log(filter.Error, "the request could not be changed: "+err.Error())
 		return s.refuse(refuseInternal())
 	}

@@ -3,6 +3,8 @@ package chain_test
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -27,12 +29,21 @@ type host struct {
 	callError         error
 	applyError        error
 	served            string
+	subset            *string // addresses with commas between
 
 	log     []string
 	reply   *chain.LocalReply
 	calls   []*filter.Call
 	resumed int
 	why     string
+}
+
+func (h *host) Subset(dst []string) ([]string, bool) {
+	h.log = append(h.log, "subset")
+	if h.subset == nil {
+		return dst, false
+	}
+	return chain.AppendAddresses(dst, *h.subset), true
 }
 
 func (h *host) RequestHeaders() filter.Headers  { return h.request }
@@ -139,16 +150,18 @@ type rig struct {
 	trace   []string
 	logs    []string
 	metrics samples
+	rand    uint64 // what the chain draws
 	chain   *chain.Chain
 }
 
 func newRig(t require.TestingT, options string) *rig {
-	r := &rig{metrics: samples{}}
+	r := &rig{metrics: samples{}, rand: 1}
 	r.a = &scripted{name: "a", trace: &r.trace, needs: filter.NeedRequest}
 	r.b = &scripted{name: "b", trace: &r.trace}
 	now := time.Unix(1_700_000_000, 0)
 	deps := &filter.Deps{
 		Now:     func() time.Time { now = now.Add(time.Millisecond); return now },
+		Rand:    func() uint64 { return r.rand },
 		Metrics: r.metrics,
 		Log:     func(_ filter.Level, m string) { r.logs = append(r.logs, m) },
 	}
@@ -491,7 +504,7 @@ func TestTheFirstByteIsToldOnce(t *testing.T) {
 			}
 		}}
 		logs := 0
-		deps := &filter.Deps{Now: time.Now, Metrics: r.metrics, Log: func(filter.Level, string) { logs++ }}
+		deps := &filter.Deps{Now: time.Now, Rand: rand.Uint64, Metrics: r.metrics, Log: func(filter.Level, string) { logs++ }}
 		c, err := chain.New([]byte("filters: [w: {}]"), []filter.Factory{
 			{Name: "w", FailureMode: filter.FailOpen, New: func(*conf.Object, *filter.Deps) filter.Filter { return w }},
 		}, deps)
@@ -567,6 +580,28 @@ func TestPrefixHashesAreWhatSomebodyNeeds(t *testing.T) {
 		_, act := r.send(post(), long)
 		require.Equal(t, chain.Continue, act)
 	}
+}
+
+func TestSubsetIsAskedForOnceWhenSomebodyNeedsIt(t *testing.T) {
+	hint := "10.0.0.1:80,10.0.0.2:80"
+	for _, given := range []*string{&hint, nil} {
+		r := withNeeds(t, filter.NeedSubset|filter.NeedRequest)
+		r.a.request = func(x *filter.Exchange) filter.Verdict {
+			require.Equal(t, given != nil, x.Subset.Given)
+			require.Len(t, x.Subset.Addresses, map[bool]int{true: 2}[x.Subset.Given])
+			return filter.Wait(filter.Call{Cluster: "c", Path: "/", Timeout: time.Second})
+		}
+		r.a.reply = func(*filter.Exchange, *filter.Reply) filter.Verdict { return filter.Next }
+		h := post()
+		h.subset = given
+		s, _ := r.send(h, body)
+		s.Reply(&filter.Reply{Status: 200})
+		require.Equal(t, []string{"subset"}, slices.DeleteFunc(h.log, func(l string) bool { return l != "subset" }))
+	}
+	r := withNeeds(t, filter.NeedRequest)
+	h := post()
+	r.send(h, body)
+	require.NotContains(t, h.log, "subset")
 }
 
 func TestTheModelIsRestoredInTheAnswer(t *testing.T) {
@@ -680,7 +715,7 @@ func TestANameIsRestoredOnce(t *testing.T) {
 func withNeeds(t *testing.T, needs filter.Needs) *rig {
 	r := &rig{metrics: samples{}}
 	r.a = &scripted{name: "a", trace: &r.trace, needs: needs}
-	deps := &filter.Deps{Now: time.Now, Metrics: r.metrics, Log: func(filter.Level, string) {}}
+	deps := &filter.Deps{Now: time.Now, Rand: rand.Uint64, Metrics: r.metrics, Log: func(filter.Level, string) {}}
 	c, err := chain.New([]byte("filters: [a: {}]\ncountTokens: false"), []filter.Factory{
 		{Name: "a", FailureMode: filter.FailClosed, New: func(*conf.Object, *filter.Deps) filter.Filter { return r.a }},
 	}, deps)

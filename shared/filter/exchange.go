@@ -28,6 +28,10 @@ type Exchange struct {
 	// complete in OnRequest and later. See NeedRequest.
 	Request *llm.Request
 
+	// Subset restricts who may serve; written by the chain before OnRequest. See
+	// NeedSubset.
+	Subset Subset
+
 	Route  Route  // written by bbr
 	Tenant Tenant // written by quota
 	Target Target // written by picker
@@ -59,6 +63,14 @@ type Route struct {
 	// Fallback are the pools to use, in this order, when no replica of Pool has
 	// room. The slice must not be changed.
 	Fallback []Pool
+}
+
+// Subset are the replicas to which whoever stands before Inlet restricts the
+// request: the subset hint of the endpoint picker protocol (Gateway API Inference
+// Extension, proposal 004). It comes as dynamic metadata, which no client can set.
+type Subset struct {
+	Given     bool     // else there is no restriction
+	Addresses []string // ip:port; may be empty, then nobody may serve
 }
 
 // Pool is a pool that a request may go to.
@@ -154,7 +166,7 @@ func (x *Exchange) Reset(n int) {
 		states = make([]any, n)
 	}
 	e := x.effects
-	*x = Exchange{states: states, why: x.why[:0]}
+	*x = Exchange{states: states, why: x.why[:0], Subset: Subset{Addresses: x.Subset.Addresses[:0]}}
 	x.effects = Effects{Request: e.Request[:0], Response: e.Response[:0], Body: e.Body[:0]}
 }
 

@@ -107,6 +107,8 @@ const (
 	NeedUsage
 	// NeedPrefix: x.Request.Prefix holds hashes of the prompt's blocks. Implies NeedRequest.
 	NeedPrefix
+	// NeedSubset: x.Subset holds the subset hint.
+	NeedSubset
 )
 
 // Has reports whether all bits of want are set.

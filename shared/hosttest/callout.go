@@ -107,11 +107,7 @@ func (c *companion) change(pools map[string][]Replica) {
 	for _, name := range sortedKeys(pools) {
 		pool := endpoint.Pool{Name: name}
 		for _, r := range pools[name] {
-			pool.Endpoints = append(pool.Endpoints, endpoint.Endpoint{
-				Address: c.g.address(name, r.Name),
-				Ready:   r.IsReady(),
-				Gauges:  endpoint.Gauges{Known: r.IsKnown(), Waiting: r.Waiting, Running: r.Running, KVUse: r.KV},
-			})
+			pool.Endpoints = append(pool.Endpoints, r.Endpoint(c.g.address(name, r.Name)))
 		}
 		s.Pools = append(s.Pools, pool)
 	}

@@ -37,6 +37,7 @@ type gateway struct {
 	pools    map[string][]*replica
 	rotation map[string]int // next replica of the fallback, by pool
 	company  companion
+	subset   *Subset // with addresses for names
 	services map[string]*service
 
 	held  map[string]*exchange
@@ -73,6 +74,7 @@ func start(s *Scenario, boot func(g *gateway, w *worker) (guest, error)) (Gatewa
 	for cluster, answers := range s.Services {
 		g.services[cluster] = &service{answers: answers}
 	}
+	g.subset = s.Subset.With(g.addresses())
 	g.company.start(g, s.Pools)
 	for i := range s.Workers {
 		w := &worker{id: i}
@@ -84,6 +86,17 @@ func start(s *Scenario, boot func(g *gateway, w *worker) (guest, error)) (Gatewa
 	}
 	g.clock.advance(settle)
 	return g, nil
+}
+
+// addresses are those of all replicas, by name.
+func (g *gateway) addresses() map[string]string {
+	all := map[string]string{}
+	for _, pool := range g.pools {
+		for _, r := range pool {
+			all[r.name] = r.address
+		}
+	}
+	return all
 }
 
 // enter calls into Inlet, then does what it asked for meanwhile: an action

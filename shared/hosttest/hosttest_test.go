@@ -78,10 +78,10 @@ steps:
 	}
 	asked(0) // series of metrics are made
 	require.Equal(t, map[string]int{
-		"clock_time_get":                4,
+		"clock_time_get":                6,
 		"proxy_get_header_map_pairs":    2,
 		"proxy_get_buffer_bytes":        2,
-		"proxy_get_property":            1,
+		"proxy_get_property":            2,
 		"proxy_set_property":            1,
 		"proxy_add_header_map_value":    3,
 		"proxy_remove_header_map_value": 1,

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/inlet-proxy/inlet/shared/chain"
 )
 
 // Load reads the scenarios of the files that match the patterns (see
@@ -75,6 +77,16 @@ func (o *OneOf) UnmarshalYAML(n *yaml.Node) error {
 		return nil
 	}
 	return n.Decode((*[]string)(o))
+}
+
+// UnmarshalYAML takes a list of names, or a string with commas between them.
+func (s *Subset) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind != yaml.ScalarNode {
+		return n.Decode(&s.Replicas)
+	}
+	s.Text = true
+	s.Replicas = chain.AppendAddresses(nil, n.Value)
+	return nil
 }
 
 // complete fills in defaults and refuses what makes no sense.

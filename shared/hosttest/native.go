@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/inlet-proxy/inlet/shared/chain"
@@ -239,6 +240,18 @@ func (r *reply) read() *filter.Reply {
 // ResumeRequest implements chain.Host.
 func (s *nativeStream) ResumeRequest() {
 	s.guest.w.later(func() { s.x.resume(&s.x.request) })
+}
+
+// Subset implements chain.Host.
+func (s *nativeStream) Subset(dst []string) ([]string, bool) {
+	hint := s.guest.g.subset
+	if hint == nil {
+		return dst, false
+	}
+	if hint.Text {
+		return chain.AppendAddresses(dst, strings.Join(hint.Replicas, ", ")), true
+	}
+	return append(dst, hint.Replicas...), true
 }
 
 // Served implements chain.Host.

@@ -13,6 +13,7 @@ import (
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 
+	"github.com/inlet-proxy/inlet/shared/chain"
 	"github.com/inlet-proxy/inlet/shared/kv"
 )
 
@@ -522,10 +523,29 @@ func hostGetMetric(ctx context.Context, id, out uint32) status {
 func hostGetProperty(ctx context.Context, path, pathSize, out, sizeOut uint32) status {
 	v := vmOf(ctx)
 	s := v.stream()
-	if v.text(path, pathSize) != "upstream\x00address" || s == nil || s.x.upstream == nil {
-		return notFound
+	switch {
+	case s == nil:
+	case v.text(path, pathSize) == "upstream\x00address" && s.x.upstream != nil:
+		return v.give([]byte(s.x.upstream.address), out, sizeOut)
+	case v.text(path, pathSize) == subsetProperty && v.g.subset != nil:
+		return v.give(v.g.subset.marshal(), out, sizeOut)
 	}
-	return v.give([]byte(s.x.upstream.address), out, sizeOut)
+	return notFound
+}
+
+const subsetProperty = "metadata\x00filter_metadata\x00" + chain.SubsetNamespace + "\x00" + chain.SubsetKey
+
+// marshal writes the hint as Envoy writes a property: a string as it is, a list as
+// pairs without values.
+func (s *Subset) marshal() []byte {
+	if s.Text {
+		return []byte(strings.Join(s.Replicas, ", "))
+	}
+	list := make(Headers, len(s.Replicas))
+	for i, address := range s.Replicas {
+		list[i][0] = address
+	}
+	return marshalPairs(list)
 }
 
 // hostSetProperty writes filter state, of which only the reason is looked at.

@@ -11,8 +11,13 @@ package hosttest
 
 import (
 	"bytes"
+	"cmp"
+	"maps"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/inlet-proxy/inlet/shared/endpoint"
 )
 
 // Scenario is one gateway with its replicas and services, and the requests
@@ -24,6 +29,8 @@ type Scenario struct {
 	// Pools are the replicas by pool: what Envoy's clusters hold, and what the
 	// companion says about them.
 	Pools map[string][]Replica `yaml:"pools"`
+	// Subset is the subset hint of every request, none if absent.
+	Subset *Subset `yaml:"subset"`
 	// Services are the answers to callouts by cluster, in order; the last one
 	// repeats. A cluster that is not listed does not exist.
 	Services map[string][]Answer `yaml:"services"`
@@ -54,6 +61,35 @@ type Replica struct {
 	KV      float64 `yaml:"kv"`      // share of its KV cache in use, 0..1
 	Ready   *bool   `yaml:"ready"`   // true if absent
 	Known   *bool   `yaml:"known"`   // its gauges could be scraped; true if absent
+
+	Models   []string          `yaml:"models"`   // that it lists; it is not asked if there are neither these nor adapters
+	Adapters map[string]string `yaml:"adapters"` // LoRA adapters that it lists, and for which model each is made
+	LoRA     *LoRA             `yaml:"lora"`     // the adapters at work, as its metrics say; nothing if absent
+}
+
+// LoRA are the adapters at work on a replica, sorted by name.
+type LoRA struct {
+	Running []string `yaml:"running"`
+	Waiting []string `yaml:"waiting"`
+	Max     int      `yaml:"max"` // that it can work on at a time
+}
+
+// Endpoint returns what the companion says about the replica.
+func (r *Replica) Endpoint(address string) endpoint.Endpoint {
+	e := endpoint.Endpoint{Address: address, Ready: r.IsReady()}
+	if r.IsKnown() {
+		e.Gauges = endpoint.Gauges{Known: true, Waiting: r.Waiting, Running: r.Running, KVUse: r.KV}
+	}
+	if r.LoRA != nil {
+		e.LoRA = &endpoint.LoRA{Running: r.LoRA.Running, Waiting: r.LoRA.Waiting, Max: r.LoRA.Max}
+	}
+	if r.Models != nil || r.Adapters != nil {
+		e.Models = &endpoint.Models{Names: slices.Sorted(slices.Values(r.Models))}
+		for _, name := range slices.Sorted(maps.Keys(r.Adapters)) {
+			e.Models.Adapters = append(e.Models.Adapters, endpoint.Adapter{Name: name, Parent: r.Adapters[name]})
+		}
+	}
+	return e
 }
 
 // IsReady reports whether the replica takes requests.
@@ -61,6 +97,25 @@ func (r *Replica) IsReady() bool { return r.Ready == nil || *r.Ready }
 
 // IsKnown reports whether the replica's gauges could be scraped.
 func (r *Replica) IsKnown() bool { return r.Known == nil || *r.Known }
+
+// Subset is a subset hint: what a gateway before Inlet says, as dynamic metadata,
+// about who may serve.
+type Subset struct {
+	Replicas []string // names; what is no replica's name is said as it stands
+	Text     bool     // said as one string with commas, not as a list
+}
+
+// With is the hint with addresses, by name, in the place of names.
+func (s *Subset) With(addresses map[string]string) *Subset {
+	if s == nil {
+		return nil
+	}
+	said := &Subset{Text: s.Text, Replicas: make([]string, len(s.Replicas))}
+	for i, name := range s.Replicas {
+		said.Replicas[i] = cmp.Or(addresses[name], name)
+	}
+	return said
+}
 
 // Answer is what a called service says.
 type Answer struct {

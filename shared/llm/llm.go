@@ -6,7 +6,10 @@
 // Bodies are read once, in the chunks in which they arrive, and are not held; what is read does not depend on the chunks.
 package llm
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
 
 // API is one operation of a model server, or several that are asked in the same form.
 type API uint8
@@ -21,7 +24,7 @@ const (
 	Images             // OpenAI image generations
 	Audio              // OpenAI speech
 	Messages           // Anthropic messages
-	Models             // the list of models: no body
+	Models             // the list of models, or one of them: no body
 	ImageEdits         // OpenAI image edits and variations: mostly a form with files
 	Transcriptions     // OpenAI transcriptions and translations of audio: a form with a file
 	CountTokens        // Anthropic: how many tokens a message has
@@ -87,7 +90,31 @@ func Match(path string, prefixes []string) API {
 			return operations[i].api
 		}
 	}
+	if before, id, _ := strings.Cut(path, modelPath); id != "" && (before == "" || allowed(before, prefixes)) {
+		return Models
+	}
 	return Unknown
+}
+
+// modelPath is followed by the name of the model that is asked about.
+const modelPath = "/v1/models/"
+
+// ModelID returns the name of the model that a :path of Models asks about, its escapes undone; "" for the list of all.
+func ModelID(path string) string {
+	path, _, _ = strings.Cut(path, "?")
+	_, id, _ := strings.Cut(path, modelPath)
+	name := make([]byte, 0, len(id))
+	for i := 0; i < len(id); i++ {
+		if id[i] == '%' && i+2 < len(id) {
+			if c, err := strconv.ParseUint(id[i+1:i+3], 16, 8); err == nil {
+				name = append(name, byte(c))
+				i += 2
+				continue
+			}
+		}
+		name = append(name, id[i])
+	}
+	return string(name)
 }
 
 func allowed(before string, prefixes []string) bool {

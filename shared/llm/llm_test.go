@@ -33,7 +33,11 @@ func TestMatch(t *testing.T) {
 		"/chat/completions":                     Unknown,
 		"/xv1/completions":                      Unknown,
 		"/v1/responses/resp_1":                  Unknown,
-		"/v1/models/llama":                      Unknown,
+		"/v1/models/":                           Unknown,
+		"/v1/models/llama":                      Models,
+		"/v1/models/a/b%2Fc?x":                  Models,
+		"/team/v1/models/llama":                 Unknown,
+		"/v1/models?/v1/models/x":               Models,
 		"/v1/messages/count_tokens":             CountTokens,
 		"/v1/audio/transcriptions":              Transcriptions,
 		"/v1/audio/translations":                Transcriptions,
@@ -53,6 +57,21 @@ func TestMatch(t *testing.T) {
 		"/x?/v1/chat/completions":               Unknown,
 	} {
 		require.Equal(t, want, Match(path, nil), path)
+	}
+}
+
+func TestModelID(t *testing.T) {
+	for path, want := range map[string]string{
+		"/v1/models":                       "",
+		"/v1/models?a=/v1/models/b":        "",
+		"/v1/models/llama?x":               "llama",
+		"/team-a/v1/models/a/b":            "a/b",
+		"/v1/models/meta%2fllama%3A8b":     "meta/llama:8b",
+		"/v1/models/%e8%AA%9e%":            "語%",
+		"/v1/models/%zz%+1%2":              "%zz%+1%2",
+		"/v1/models/a/v1/models/b%253f%3f": "a/v1/models/b%3f?",
+	} {
+		require.Equal(t, want, ModelID(path), path)
 	}
 }
 

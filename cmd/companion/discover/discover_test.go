@@ -53,6 +53,15 @@ func TestParse(t *testing.T) {
 		"json with tabs":  {"{\n\t\"resources\": [{\n\t\t\"@type\": \"type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment\"}]\n}", nil},
 		"localities":      {"resources:\n" + one + "  endpoints:\n  - locality: {zone: a}\n    lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 1}}}}]\n  - priority: 1\n    lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.2, port_value: 2}}}}]\n", usable("10.0.0.1:1", "10.0.0.2:2")},
 		"unhealthy hosts": {"resources:\n" + one + "  endpoints:\n  - lb_endpoints:\n" + withHealth("UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"), []discover.Endpoint{{Address: "10.0.0.0:1", Usable: true}, {Address: "10.0.0.1:1", Usable: true}, {Address: "10.0.0.2:1", Usable: false}, {Address: "10.0.0.3:1", Usable: false}, {Address: "10.0.0.4:1", Usable: false}, {Address: "10.0.0.5:1", Usable: true}}},
+		"groups by their leader": {
+			"resources:\n" + one + "  endpoints:\n  - lb_endpoints:\n" +
+				withMetadata(1, `k8s: {leaderworkerset.sigs.k8s.io/name: big, leaderworkerset.sigs.k8s.io/worker-index: "0"}`) +
+				withMetadata(2, `k8s: {leaderworkerset.sigs.k8s.io/name: big, leaderworkerset.sigs.k8s.io/worker-index: "1"}`) +
+				withMetadata(3, `k8s: {leaderworkerset.sigs.k8s.io/worker-index: 0}`) +
+				withMetadata(4, `k8s: {leaderworkerset.sigs.k8s.io/worker-index: 3}`) +
+				withMetadata(5, `k8s: {app: big}`),
+			usable("10.0.0.1:1", "10.0.0.1:3", "10.0.0.1:5"),
+		},
 		"engines": {
 			"resources:\n" + one + "  endpoints:\n  - lb_endpoints:\n" +
 				withMetadata(1, "envoy.lb: {stage: prod}, x: {llm-d.ai/engine-type: sglang}") +

@@ -17,6 +17,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // Endpoint is one replica as its source names it.
@@ -91,6 +92,9 @@ func endpointsOf(cla *endpointv3.ClusterLoadAssignment) ([]Endpoint, error) {
 			if err != nil {
 				return nil, fmt.Errorf("endpoints[%d].lb_endpoints[%d]: %w", i, j, err)
 			}
+			if isFollower(lb.Metadata) {
+				continue // its leader takes the requests for it
+			}
 			found = append(found, Endpoint{Address: address, Usable: usable(lb.HealthStatus), Engine: engineOf(lb.Metadata)})
 		}
 	}
@@ -112,19 +116,36 @@ func merge(found []Endpoint) []Endpoint {
 	return merged
 }
 
+// workerIndexLabel numbers the hosts of a group that is one replica, as LeaderWorkerSet does. The first one is the leader, which alone takes
+// requests and has metrics.
+const workerIndexLabel = "leaderworkerset.sigs.k8s.io/worker-index"
+
+// isFollower reports whether an endpoint is in a group and not its leader. The index is a string, as labels are, or a number.
+func isFollower(m *corev3.Metadata) bool {
+	index := label(m, workerIndexLabel)
+	return index.GetNumberValue() != 0 || index.GetStringValue() != "" && index.GetStringValue() != "0"
+}
+
 // engineLabels are the labels by which the endpoint pickers of this field know the kind of a model server, the newer first.
 var engineLabels = []string{"llm-d.ai/engine-type", "inference.networking.k8s.io/engine-type"}
 
-// engineOf finds the label in an endpoint's metadata, in whatever namespace it stands.
 func engineOf(m *corev3.Metadata) string {
-	for _, label := range engineLabels {
-		for _, namespace := range slices.Sorted(maps.Keys(m.GetFilterMetadata())) {
-			if word := m.FilterMetadata[namespace].GetFields()[label].GetStringValue(); word != "" {
-				return word
-			}
+	for _, name := range engineLabels {
+		if word := label(m, name).GetStringValue(); word != "" {
+			return word
 		}
 	}
 	return ""
+}
+
+// label finds a label in an endpoint's metadata, in whatever namespace it stands; nil if it is not there.
+func label(m *corev3.Metadata, name string) *structpb.Value {
+	for _, namespace := range slices.Sorted(maps.Keys(m.GetFilterMetadata())) {
+		if value := m.FilterMetadata[namespace].GetFields()[name]; value != nil {
+			return value
+		}
+	}
+	return nil
 }
 
 // addressOf writes an address the way Envoy does when it compares override_host's header with its hosts.

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"sync"
 	"time"
@@ -26,13 +25,6 @@ type TLS struct {
 	CertFile, KeyFile  string // PEM, of the certificate that is shown to the replicas; "" for none
 	ServerName         string // that their certificates are for; "" for their IP address
 	InsecureSkipVerify bool
-}
-
-func (a Access) scheme() string {
-	if a.TLS != nil {
-		return "https"
-	}
-	return "http"
 }
 
 // Check reads all files once, so that a wrong path is told at once and not as many failed scrapes.
@@ -72,28 +64,26 @@ func (t *TLS) config() (*tls.Config, error) {
 	return c, nil
 }
 
-// NewTransport returns the transport that suits scraping: direct (no proxy), kept-alive connections, plain bodies.
-func (a Access) NewTransport() *http.Transport {
-	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
-	t := &http.Transport{
-		DialContext:            dialer.DialContext,
-		MaxIdleConns:           0, // as many as there are replicas
-		MaxIdleConnsPerHost:    1,
-		IdleConnTimeout:        90 * time.Second,
-		DisableCompression:     true, // on a fast network, inflating costs more than it saves
-		ReadBufferSize:         32 << 10,
-		MaxResponseHeaderBytes: 64 << 10,
+// connect opens a connection to a replica, and secures it if that is asked for.
+func (a *Access) connect(ctx context.Context, dial dialFunc, address string) (net.Conn, error) {
+	conn, err := dial(ctx, "tcp", address)
+	if err != nil || a.TLS == nil {
+		return conn, err
 	}
-	if a.TLS != nil {
-		t.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-			config, err := a.TLS.config()
-			if err != nil {
-				return nil, err
-			}
-			return (&tls.Dialer{NetDialer: dialer, Config: config}).DialContext(ctx, network, address)
-		}
+	config, err := a.TLS.config()
+	if err == nil && config.ServerName == "" {
+		config.ServerName, _, err = net.SplitHostPort(address)
 	}
-	return t
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	secured := tls.Client(conn, config)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return secured, nil
 }
 
 // tokenTime is for how long a token is used before its file is read again: Kubernetes renews them in place.

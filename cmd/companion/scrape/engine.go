@@ -192,7 +192,11 @@ const required = blockTokens
 type mapping struct {
 	signals [numSignals][]Metric
 	wanted  []wanted
-	first   [256]bool // first bytes of the names: most other lines are thrown away by theirs
+
+	// Most other lines are thrown away by two of their bytes.
+	first [256]bool // first bytes of the names
+	fork  int       // where the names begin to differ, but within the shortest ...
+	forks [256]bool // ... and their bytes there
 }
 
 // wanted is a metric that is looked for.
@@ -212,10 +216,22 @@ func compile(e Engine) *mapping {
 	if e.LoRA != "" {
 		m.wanted = append(m.wanted, wanted{Metric{Name: e.LoRA}, numSignals, 0})
 	}
+	m.fork = len(m.wanted[0].Name) - 1
 	for _, w := range m.wanted {
-		m.first[w.Name[0]] = true
+		m.fork = min(m.fork, commonPrefix(w.Name, m.wanted[0].Name), len(w.Name)-1)
+	}
+	for _, w := range m.wanted {
+		m.first[w.Name[0]], m.forks[w.Name[m.fork]] = true, true
 	}
 	return m
+}
+
+func commonPrefix(a, b string) int {
+	n := 0
+	for n < min(len(a), len(b)) && a[n] == b[n] {
+		n++
+	}
+	return n
 }
 
 // compiled are the engines that are known, ready for the scanner.

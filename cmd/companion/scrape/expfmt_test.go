@@ -147,6 +147,33 @@ func TestTestdataAgainstExpfmt(t *testing.T) {
 	}
 }
 
+// recorded is what a running vLLM said, beside the simulator that is held to it.
+const recorded = "../../modelsim/sim/testdata/vllm/"
+
+func TestRecordedVLLM(t *testing.T) {
+	for file, want := range map[string]Reading{
+		"metrics-idle.txt": {Gauges: gauges(0, 0, 0), Cache: endpoint.Cache{BlockTokens: 128, Blocks: 8192}},
+		"metrics-busy.txt": {Gauges: gauges(0, 12, 0.010743498962275666), Cache: endpoint.Cache{BlockTokens: 128, Blocks: 8192}, LoRA: &endpoint.LoRA{
+			Max: 2, Running: []string{"law", "sql"}, Waiting: []string{"law", "sql"}, // it lists among the waiting those that have begun, too
+		}},
+	} {
+		text, err := os.ReadFile(recorded + file)
+		require.NoError(t, err)
+		got, err := vllm.Read(bytes.NewReader(text))
+		require.NoError(t, err)
+		require.Equal(t, want, got, file)
+		judged, complete := parse(t, string(text)).judge(vllm)
+		require.True(t, complete)
+		require.Equal(t, judged, got, file)
+		for _, word := range detection {
+			if _, err := engines[word].Read(bytes.NewReader(text)); err == nil {
+				require.Equal(t, "vllm", word)
+				break
+			}
+		}
+	}
+}
+
 // What the scanner saves.
 func BenchmarkExpfmt(b *testing.B) {
 	text := string(large())

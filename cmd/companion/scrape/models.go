@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"io"
 	"slices"
 
 	"github.com/inlet-proxy/inlet/shared/endpoint"
@@ -16,16 +15,11 @@ const (
 	maxModelName = 512     // bytes
 )
 
+var errLongList = fmt.Errorf("list of models over %d KiB", maxList>>10)
+
 // readModels reads the answer to GET /v1/models as OpenAI has it. vLLM and SGLang list the LoRA adapters that are loaded as well, with the
 // model that they are made for as parent.
-func readModels(r io.Reader) (*endpoint.Models, error) {
-	text, err := io.ReadAll(io.LimitReader(r, maxList+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(text) > maxList {
-		return nil, fmt.Errorf("list of models over %d KiB", maxList>>10)
-	}
+func readModels(text []byte) (*endpoint.Models, error) {
 	var list struct {
 		Data *[]struct {
 			ID     string `json:"id"`

@@ -1,7 +1,6 @@
 package scrape
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -25,90 +24,140 @@ var (
 	ErrMissing = errors.New("metric missing")
 	// ErrTooLarge says that the exposition is larger than any real one.
 	ErrTooLarge = fmt.Errorf("exposition over %d MiB", maxExposition>>20)
+	errLongLine = fmt.Errorf("a line over %d KiB", maxLine>>10)
 )
 
 // Read reads from the text exposition format of Prometheus, version 0.0.4. It looks at the lines that it needs and no others: the rest,
 // nearly all of it, is histograms.
 func (e Engine) Read(r io.Reader) (Reading, error) {
-	return compile(e).read(bufio.NewReaderSize(r, maxLine))
+	s := scanner{mapping: compile(e)}
+	if _, err := io.Copy(&s, r); err != nil {
+		return Reading{}, err
+	}
+	return s.reading()
 }
 
-// read reads one exposition. The reader's buffer holds the longest line.
-func (m *mapping) read(r *bufio.Reader) (Reading, error) {
-	var s sums
-	for size := 0; ; {
-		line, err := r.ReadSlice('\n')
-		if size += len(line); size > maxExposition {
-			return Reading{}, ErrTooLarge
+// scanner reads one exposition in the pieces in which it comes, cut anywhere. It keeps the beginning of a line from one piece to the next,
+// and nothing else.
+type scanner struct {
+	mapping *mapping
+	sums    sums
+	size    int
+	begun   []byte // a line without its end
+	skip    bool   // the rest of the line is nothing to look at
+}
+
+// reset makes a scanner ready for the next exposition.
+func (s *scanner) reset(m *mapping) {
+	*s = scanner{mapping: m, begun: s.begun[:0], sums: sums{lora: s.sums.lora[:0]}}
+}
+
+// Write takes in the next piece.
+func (s *scanner) Write(piece []byte) (int, error) {
+	n := len(piece)
+	if s.size += n; s.size > maxExposition {
+		return 0, ErrTooLarge
+	}
+	if s.skip || len(s.begun) > 0 {
+		end := bytes.IndexByte(piece, '\n')
+		if end < 0 {
+			return n, s.begin(piece)
 		}
-		if errors.Is(err, bufio.ErrBufferFull) {
-			if _, ours := m.nameOf(line); ours {
-				return Reading{}, fmt.Errorf("a line over %d KiB", maxLine>>10)
-			}
-			n, err := skipLine(r, maxExposition-size)
-			if size += n; err != nil {
-				return Reading{}, err
-			}
-			continue
+		if err := s.begin(piece[:end]); err != nil {
+			return 0, err
 		}
-		if rest, ours := m.nameOf(line); ours {
-			if err := m.sample(line[:len(line)-len(rest)], rest, &s); err != nil {
-				return Reading{}, err
-			}
+		if err := s.endLine(); err != nil {
+			return 0, err
 		}
-		if err == io.EOF {
-			return m.reading(&s)
+		piece = piece[end+1:]
+	}
+	for {
+		end := bytes.IndexByte(piece, '\n')
+		if end < 0 {
+			return n, s.begin(piece)
 		}
-		if err != nil {
-			return Reading{}, err
+		if err := s.line(piece[:end]); err != nil {
+			return 0, err
 		}
+		piece = piece[end+1:]
 	}
 }
 
-// nameOf reports whether a line is of a metric that is wanted, and returns what follows the name. Nearly all lines end here.
-func (m *mapping) nameOf(line []byte) (rest []byte, ours bool) {
-	start := 0
-	for start < len(line) && (line[start] == ' ' || line[start] == '\t') {
-		start++
+// begin keeps a line whose end has not come, unless it is too long to be one of ours.
+func (s *scanner) begin(b []byte) error {
+	if s.skip {
+		return nil
 	}
-	if start == len(line) || !m.first[line[start]] {
-		return nil, false
+	if s.begun = append(s.begun, b...); len(s.begun) <= maxLine {
+		return nil
+	}
+	if _, _, ours := s.mapping.nameOf(s.begun); ours {
+		return errLongLine
+	}
+	s.skip, s.begun = true, s.begun[:0]
+	return nil
+}
+
+func (s *scanner) endLine() error {
+	err := s.line(s.begun)
+	s.skip, s.begun = false, s.begun[:0]
+	return err
+}
+
+func (s *scanner) line(line []byte) error {
+	name, rest, ours := s.mapping.nameOf(line)
+	if !ours {
+		return nil
+	}
+	if len(line) > maxLine {
+		return errLongLine
+	}
+	return s.mapping.sample(name, rest, &s.sums)
+}
+
+// reading is what the exposition said, once all of it is taken in.
+func (s *scanner) reading() (Reading, error) {
+	if err := s.endLine(); err != nil { // the last one may lack its newline
+		return Reading{}, err
+	}
+	return s.mapping.reading(&s.sums)
+}
+
+// nameOf reports whether a line is of a metric that is wanted, and splits it after the name. Nearly all lines end here, most of them at
+// two of their bytes: the first one, and the first in which the wanted names differ.
+func (m *mapping) nameOf(line []byte) (name, rest []byte, ours bool) {
+	if len(line) <= m.fork {
+		return nil, nil, false
+	}
+	if c := line[0]; !m.first[c] {
+		if c != ' ' && c != '\t' {
+			return nil, nil, false
+		}
+		line = bytes.TrimLeft(line, " \t")
+	}
+	if len(line) <= m.fork || !m.forks[line[m.fork]] {
+		return nil, nil, false
 	}
 	for i := range m.wanted {
 		name := m.wanted[i].Name
-		end := start + len(name)
+		end := len(name)
 		ends := end == len(line) || end < len(line) && nameEnds(line[end]) // rules most out, so it comes first
-		if ends && string(line[start:end]) == name {
-			return line[end:], true
+		if ends && string(line[:end]) == name {
+			return line[:end], line[end:], true
 		}
 	}
-	return nil, false
+	return nil, nil, false
 }
 
-func nameEnds(c byte) bool { return c == '{' || c == ' ' || c == '\t' || c == '\n' }
-
-func skipLine(r *bufio.Reader, limit int) (size int, err error) {
-	for {
-		piece, err := r.ReadSlice('\n')
-		if size += len(piece); size > limit {
-			return size, ErrTooLarge
-		}
-		if err == nil || err == io.EOF { // the end is seen again by the next read
-			return size, nil
-		}
-		if !errors.Is(err, bufio.ErrBufferFull) {
-			return size, err
-		}
-	}
-}
+func nameEnds(c byte) bool { return c == '{' || c == ' ' || c == '\t' }
 
 // sums adds up the samples of each signal, apart for each of its metrics.
 type sums struct {
 	sum    [numSignals][maxMetrics]float64
 	count  [numSignals][maxMetrics]int
-	latest float64 // value of the LoRA sample that stands
-	lora   endpoint.LoRA
-	told   bool // there was a LoRA sample
+	latest float64 // value of the LoRA sample that stands ...
+	lora   []byte  // ... and a copy of its labels
+	told   bool    // there was one
 }
 
 // add takes a sample, unless it is not a number, infinite or negative: such a series says nothing.
@@ -123,9 +172,8 @@ func (s *sums) add(signal, metric int, value float64) {
 func (m *mapping) sample(name, rest []byte, s *sums) error {
 	labels, value, err := splitSample(rest)
 	if err != nil {
-		return fmt.Errorf("%s: %w", bytes.TrimLeft(name, " \t"), err)
+		return fmt.Errorf("%s: %w", name, err)
 	}
-	name = bytes.TrimLeft(name, " \t")
 	for i := range m.wanted {
 		w := &m.wanted[i]
 		if string(name) != w.Name || w.Label != "" && !hasLabel(labels, w.Label, w.Value) {
@@ -156,13 +204,19 @@ func (s *sums) addLoRA(labels []byte, value float64) {
 	if s.told && !(value >= s.latest) || math.IsNaN(value) {
 		return // old labels stay in the exposition
 	}
-	s.told, s.latest = true, value
-	limit, _ := labelValue(labels, loraMax)
+	s.told, s.latest, s.lora = true, value, append(s.lora[:0], labels...)
+}
+
+func (s *sums) loraOf() *endpoint.LoRA {
+	if !s.told {
+		return nil
+	}
+	limit, _ := labelValue(s.lora, loraMax)
 	n, err := strconv.ParseUint(limit, 10, 31)
 	if err != nil {
 		n = 0
 	}
-	s.lora = endpoint.LoRA{Max: int(n), Running: adapterNames(labels, loraRunning), Waiting: adapterNames(labels, loraWaiting)}
+	return &endpoint.LoRA{Max: int(n), Running: adapterNames(s.lora, loraRunning), Waiting: adapterNames(s.lora, loraWaiting)}
 }
 
 func adapterNames(labels []byte, label string) []string {
@@ -187,7 +241,7 @@ func splitSample(b []byte) (labels []byte, value float64, err error) {
 		}
 		labels, b = b[1:n-1], bytes.TrimLeft(b[n:], " \t")
 	}
-	if end := bytes.IndexAny(b, " \t\n"); end >= 0 {
+	if end := bytes.IndexAny(b, " \t"); end >= 0 {
 		b = b[:end]
 	}
 	value, err = strconv.ParseFloat(string(b), 64)
@@ -296,10 +350,7 @@ func (m *mapping) reading(s *sums) (Reading, error) {
 	if tokens, n := whole(mean[blockTokens]), whole(sum[blocks]); tokens > 0 && n > 0 {
 		reading.Cache = endpoint.Cache{BlockTokens: int32(tokens), Blocks: int32(n)}
 	}
-	if s.told {
-		lora := s.lora
-		reading.LoRA = &lora
-	}
+	reading.LoRA = s.loraOf()
 	return reading, nil
 }
 

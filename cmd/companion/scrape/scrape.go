@@ -2,17 +2,14 @@
 package scrape
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"reflect"
 	"slices"
 	"strconv"
@@ -29,8 +26,8 @@ type Options struct {
 	Timeout  time.Duration // of one request
 	Models   time.Duration // between two looks at what a replica serves; a minute if 0
 
-	Transport http.RoundTripper // in place of the one that each plan's Access asks for
-	Log       *slog.Logger      // discarded if nil
+	Dial func(ctx context.Context, network, address string) (net.Conn, error) // in place of net.Dialer's
+	Log  *slog.Logger                                                         // discarded if nil
 }
 
 // Plan says how the replicas of a pool are asked.
@@ -69,9 +66,9 @@ type Target struct {
 // A replica is ready from its first good answer on, until an attempt fails (scrape and health check both) and the last good answer is
 // older than three intervals. An answer that is slow is no reason: model servers answer /metrics late when they are busy.
 type Scraper struct {
-	opts    Options
-	buffers sync.Pool
-	log     *slog.Logger
+	opts     Options
+	scanners sync.Pool
+	log      *slog.Logger
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -104,8 +101,7 @@ func (m *member) ready() bool { return m.usable && m.poller.answered }
 // plan is a Plan at work; pools with the same Plan share one.
 type plan struct {
 	Plan
-	client *http.Client
-	token  *token // nil: none
+	token *token // nil: none
 }
 
 // key is what makes a replica one to scrape.
@@ -121,6 +117,8 @@ type poller struct {
 	stop context.CancelFunc
 
 	// These belong to its goroutine.
+	own      *link // to its address ...
+	metrics  *link // ... and to where its metrics are, the same one as a rule
 	kind     Engine
 	mapping  *mapping  // nil: not found out yet
 	listTime time.Time // when the models were asked for
@@ -165,14 +163,17 @@ func New(pools map[string]Plan, o Options) (*Scraper, error) {
 	if o.Models == 0 {
 		o.Models = time.Minute
 	}
+	if o.Dial == nil {
+		o.Dial = new(net.Dialer).DialContext
+	}
 	s := &Scraper{
-		opts:    o,
-		buffers: sync.Pool{New: func() any { return bufio.NewReaderSize(nil, maxLine) }},
-		log:     o.Log,
-		changed: make(chan struct{}, 1),
-		tried:   make(chan struct{}),
-		pools:   make(map[string]*pool),
-		pollers: make(map[key]*poller),
+		opts:     o,
+		scanners: sync.Pool{New: func() any { return new(scanner) }},
+		log:      o.Log,
+		changed:  make(chan struct{}, 1),
+		tried:    make(chan struct{}),
+		pools:    make(map[string]*pool),
+		pollers:  make(map[key]*poller),
 	}
 	for name, p := range pools {
 		plan, err := s.planFor(p)
@@ -198,17 +199,10 @@ func (s *Scraper) planFor(p Plan) (*plan, error) {
 	if err := p.Access.Check(); err != nil {
 		return nil, err
 	}
-	transport := s.opts.Transport
-	if transport == nil {
-		transport = p.Access.NewTransport()
-	}
 	if t := p.Access.TLS; t != nil && t.InsecureSkipVerify {
 		s.log.Warn("insecureSkipVerify: the certificates of replicas are not verified, anyone on the path can read the token and forge gauges")
 	}
-	made := &plan{Plan: p, client: &http.Client{
-		Transport:     transport,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	made := &plan{Plan: p}
 	if p.Access.TokenFile != "" {
 		made.token = &token{file: p.Access.TokenFile}
 	}
@@ -219,9 +213,6 @@ func (s *Scraper) planFor(p Plan) (*plan, error) {
 func (s *Scraper) Close() {
 	s.cancel()
 	s.wait.Wait()
-	for _, p := range s.pools {
-		p.plan.client.CloseIdleConnections()
-	}
 }
 
 // SetTargets sets the replicas of a pool: new ones are scraped from now on, missing ones no more, the others go on undisturbed.
@@ -279,6 +270,7 @@ func (s *Scraper) join(p *pool, k key) *poller {
 	}
 	ctx, stop := context.WithCancel(s.ctx)
 	n := &poller{key: k, stop: stop, pools: map[*pool]bool{p: true}}
+	s.connect(ctx, n)
 	switch k.engine {
 	case Auto:
 	case Custom:
@@ -289,6 +281,15 @@ func (s *Scraper) join(p *pool, k key) *poller {
 	s.pollers[k] = n
 	s.wait.Go(func() { s.poll(ctx, n) })
 	return n
+}
+
+// connect makes a poller's links; a connection is opened when one is needed.
+func (s *Scraper) connect(ctx context.Context, p *poller) {
+	p.own = &link{ctx: ctx, dial: s.opts.Dial, access: &p.plan.Access, token: p.plan.token, address: p.address}
+	p.metrics = p.own
+	if address := p.metricsAddress(); address != p.address {
+		p.metrics = &link{ctx: ctx, dial: s.opts.Dial, access: &p.plan.Access, token: p.plan.token, address: address}
+	}
 }
 
 // leave ends a poller that no pool needs any more. Callers hold s.mu.
@@ -394,6 +395,8 @@ func (s *Scraper) Pollers() int {
 func (s *Scraper) poll(ctx context.Context, p *poller) {
 	timer := time.NewTimer(rand.N(min(s.opts.Interval, firstWithin))) // spread over the interval
 	defer timer.Stop()
+	defer p.own.close()
+	defer p.metrics.close()
 	failures := 0
 	for {
 		select {
@@ -408,7 +411,7 @@ func (s *Scraper) poll(ctx context.Context, p *poller) {
 		} else {
 			failures++
 		}
-		s.lookAtModels(ctx, p, alive)
+		s.lookAtModels(p, alive)
 		timer.Reset(s.pauseAfter(failures, time.Since(began)))
 	}
 }
@@ -430,11 +433,11 @@ func (s *Scraper) pauseAfter(failures int, took time.Duration) time.Duration {
 // replica answered at all.
 func (s *Scraper) attempt(ctx context.Context, p *poller) (gauges, alive bool) {
 	began := time.Now()
-	reading, scrapeErr := s.scrape(ctx, p)
+	reading, scrapeErr := s.scrape(p)
 	ended := time.Now()
 	alive = scrapeErr == nil || errors.Is(scrapeErr, ErrMissing)
 	if !alive && ctx.Err() == nil {
-		alive = s.healthy(ctx, p)
+		alive = s.healthy(p)
 	}
 	if ctx.Err() != nil {
 		return false, false
@@ -500,7 +503,7 @@ func (s *Scraper) logger(p *poller) *slog.Logger {
 }
 
 // lookAtModels asks for the models when it is time, and when the replica came up: it may serve others than before.
-func (s *Scraper) lookAtModels(ctx context.Context, p *poller, alive bool) {
+func (s *Scraper) lookAtModels(p *poller, alive bool) {
 	if !alive {
 		p.listTime = time.Time{}
 		return
@@ -510,7 +513,7 @@ func (s *Scraper) lookAtModels(ctx context.Context, p *poller, alive bool) {
 	}
 	// The next look varies by a tenth, as the scrapes do.
 	p.listTime = time.Now().Add(time.Duration((rand.Float64() - 0.5) * 0.2 * float64(s.opts.Models)))
-	models, err := s.models(ctx, p)
+	models, err := s.models(p)
 	if err != nil {
 		s.log.Debug("list of models", "endpoint", p.address, "reason", err) // many servers have none: that is no fault
 		return
@@ -530,44 +533,43 @@ func (s *Scraper) lookAtModels(ctx context.Context, p *poller, alive bool) {
 	s.notify()
 }
 
-func (s *Scraper) models(ctx context.Context, p *poller) (*endpoint.Models, error) {
-	body, done, err := s.get(ctx, p.plan, p.address, p.plan.Models)
+func (s *Scraper) models(p *poller) (*endpoint.Models, error) {
+	text, err := s.text(p.own, p.plan.Models, &bounded{limit: maxList, err: errLongList})
 	if err != nil {
 		return nil, err
 	}
-	defer done()
-	return readModels(body)
+	return readModels(text)
 }
 
-func (s *Scraper) scrape(ctx context.Context, p *poller) (Reading, error) {
+func (s *Scraper) scrape(p *poller) (Reading, error) {
 	if p.mapping == nil {
-		return s.detect(ctx, p)
+		return s.detect(p)
 	}
-	reading, err := s.read(ctx, p)
+	reading, err := s.read(p)
 	if p.engine == Auto && errors.Is(err, ErrMissing) {
 		p.mapping = nil // another server may have come up at this address
 	}
 	return reading, err
 }
 
-func (s *Scraper) read(ctx context.Context, p *poller) (Reading, error) {
-	body, done, err := s.get(ctx, p.plan, p.metricsAddress(), cmp.Or(p.plan.Path, p.kind.Path, defaultPath))
-	if err != nil {
+func (s *Scraper) read(p *poller) (Reading, error) {
+	scan := s.scanners.Get().(*scanner)
+	defer s.scanners.Put(scan)
+	scan.reset(p.mapping)
+	if err := p.metrics.get(cmp.Or(p.plan.Path, p.kind.Path, defaultPath), s.deadline(), scan); err != nil {
 		return Reading{}, err
 	}
-	defer done()
-	r := s.buffers.Get().(*bufio.Reader)
-	defer s.buffers.Put(r)
-	r.Reset(body)
-	defer r.Reset(nil)
-	return p.mapping.read(r)
+	return scan.reading()
 }
+
+// deadline is when a request that begins now is given up.
+func (s *Scraper) deadline() time.Time { return time.Now().Add(s.opts.Timeout) }
 
 // detection is the order in which engines are tried: one whose metrics are part of another's comes after it.
 var detection = []string{"vllm", "sglang", "trtllm-serve", "triton-tensorrt-llm", "triton", "jetstream"}
 
 // detect finds the engine that tells all that its kind tells.
-func (s *Scraper) detect(ctx context.Context, p *poller) (Reading, error) {
+func (s *Scraper) detect(p *poller) (Reading, error) {
 	var failed error
 	texts := map[string][]byte{} // by path
 	for _, word := range detection {
@@ -575,12 +577,15 @@ func (s *Scraper) detect(ctx context.Context, p *poller) (Reading, error) {
 		text, asked := texts[path]
 		if !asked {
 			var err error
-			text, err = s.text(ctx, p, path)
+			text, err = s.text(p.metrics, path, &bounded{limit: maxExposition, err: ErrTooLarge})
 			failed = cmp.Or(failed, err)
 			texts[path] = text
 		}
-		reading, err := compiled[word].read(bufio.NewReaderSize(bytes.NewReader(text), maxLine))
-		if err == nil {
+		scan := scanner{mapping: compiled[word]}
+		if _, err := scan.Write(text); err != nil {
+			continue
+		}
+		if reading, err := scan.reading(); err == nil {
 			p.kind, p.mapping = engines[word], compiled[word]
 			s.log.Info("engine found", "endpoint", p.address, "engine", word)
 			return reading, nil
@@ -592,14 +597,13 @@ func (s *Scraper) detect(ctx context.Context, p *poller) (Reading, error) {
 	return Reading{}, fmt.Errorf("%w: these are not the metrics of an engine that is known", ErrMissing)
 }
 
-// text returns a whole exposition.
-func (s *Scraper) text(ctx context.Context, p *poller, path string) ([]byte, error) {
-	body, done, err := s.get(ctx, p.plan, p.metricsAddress(), path)
-	if err != nil {
+// text returns a whole answer, as long as the bound allows.
+func (s *Scraper) text(l *link, path string, bound *bounded) ([]byte, error) {
+	bound.into = new(bytes.Buffer)
+	if err := l.get(path, s.deadline(), bound); err != nil {
 		return nil, err
 	}
-	defer done()
-	return io.ReadAll(io.LimitReader(body, maxExposition+1))
+	return bound.into.Bytes(), nil
 }
 
 func (p *poller) metricsAddress() string {
@@ -613,46 +617,6 @@ func (p *poller) metricsAddress() string {
 	return net.JoinHostPort(host, strconv.Itoa(p.plan.Port))
 }
 
-func (s *Scraper) healthy(ctx context.Context, p *poller) bool {
-	_, done, err := s.get(ctx, p.plan, p.address, cmp.Or(p.plan.Health, p.kind.Health, defaultHealth))
-	if err != nil {
-		return false
-	}
-	done()
-	return true
-}
-
-// get asks a replica and returns the body of its 200. done reads off a short rest, so that the connection can be used again.
-func (s *Scraper) get(ctx context.Context, plan *plan, address, path string) (body io.Reader, done func(), err error) {
-	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, plan.Access.scheme()+"://"+address+path, nil)
-	if err != nil {
-		cancel()
-		return nil, nil, err
-	}
-	req.Header.Set("Accept", "text/plain;version=0.0.4, application/json;q=0.5")
-	req.Header.Set("User-Agent", "inlet-companion")
-	if plan.token != nil {
-		authorization, err := plan.token.header()
-		if err != nil {
-			cancel()
-			return nil, nil, err
-		}
-		req.Header.Set("Authorization", authorization)
-	}
-	resp, err := plan.client.Do(req)
-	if err != nil {
-		cancel()
-		return nil, nil, err
-	}
-	done = func() {
-		_, _ = io.CopyN(io.Discard, resp.Body, 64<<10)
-		resp.Body.Close()
-		cancel()
-	}
-	if resp.StatusCode != http.StatusOK {
-		done()
-		return nil, nil, fmt.Errorf("GET %s: status %d", path, resp.StatusCode)
-	}
-	return resp.Body, done, nil
+func (s *Scraper) healthy(p *poller) bool {
+	return p.own.get(cmp.Or(p.plan.Health, p.kind.Health, defaultHealth), s.deadline(), &bounded{limit: maxAside, err: errAside}) == nil
 }

@@ -1,8 +1,8 @@
 package scrape
 
 import (
+	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -20,7 +20,7 @@ import (
 	"github.com/inlet-proxy/inlet/shared/endpoint"
 )
 
-// fleet answers in place of the replicas: an http.RoundTripper, so that the tests run in virtual time.
+// fleet stands for the replicas: it hands out connections without a network, so that the tests run in virtual time.
 type fleet struct {
 	mu       sync.Mutex
 	answers  map[string]answer // by host + path
@@ -31,10 +31,8 @@ type answer struct {
 	status int
 	body   string
 	after  time.Duration
-	err    error
+	cut    bool // the connection ends without an answer
 }
-
-var errRefused = errors.New("connection refused")
 
 func newFleet() *fleet {
 	return &fleet{answers: map[string]answer{}, requests: map[string]int{}}
@@ -55,24 +53,45 @@ func (f *fleet) count(url string) int {
 	return n
 }
 
-func (f *fleet) RoundTrip(req *http.Request) (*http.Response, error) {
-	url := req.URL.Host + req.URL.Path
-	f.mu.Lock()
-	f.requests[url]++
-	a, ok := f.answers[url]
-	f.mu.Unlock()
-	if !ok {
-		return nil, errRefused
+// dial opens a connection to a replica; nobody listens where there is no answer.
+func (f *fleet) dial(_ context.Context, _, address string) (net.Conn, error) {
+	near, far := net.Pipe()
+	go f.serve(far, address)
+	return near, nil
+}
+
+func (f *fleet) serve(conn net.Conn, address string) {
+	defer conn.Close()
+	requests := bufio.NewReader(conn)
+	for {
+		req, err := http.ReadRequest(requests)
+		if err != nil {
+			return
+		}
+		url := address + req.URL.Path
+		f.mu.Lock()
+		f.requests[url]++
+		a, ok := f.answers[url]
+		f.mu.Unlock()
+		if !ok {
+			return
+		}
+		gone := make(chan struct{})
+		go func() { // a client that gives up closes the connection
+			defer close(gone)
+			_, _ = requests.Peek(1)
+		}()
+		select {
+		case <-time.After(a.after):
+		case <-gone:
+			return
+		}
+		if a.cut {
+			return
+		}
+		fmt.Fprintf(conn, "HTTP/1.1 %d x\r\nContent-Length: %d\r\n\r\n%s", a.status, len(a.body), a.body)
+		<-gone // the next request has begun
 	}
-	select {
-	case <-time.After(a.after):
-	case <-req.Context().Done():
-		return nil, req.Context().Err()
-	}
-	if a.err != nil {
-		return nil, a.err
-	}
-	return &http.Response{StatusCode: a.status, Body: io.NopCloser(strings.NewReader(a.body)), Request: req}, nil
 }
 
 const (
@@ -80,12 +99,12 @@ const (
 	timeout  = time.Second
 )
 
-func start(t *testing.T, transport http.RoundTripper) *Scraper {
-	return startPlans(t, transport, map[string]Plan{"llama": {Engine: "vllm"}})
+func start(t *testing.T, f *fleet) *Scraper {
+	return startPlans(t, f.dial, map[string]Plan{"llama": {Engine: "vllm"}})
 }
 
-func startPlans(t *testing.T, transport http.RoundTripper, plans map[string]Plan) *Scraper {
-	s, err := New(plans, Options{Interval: interval, Timeout: timeout, Models: 10 * time.Second, Transport: transport})
+func startPlans(t *testing.T, dial dialFunc, plans map[string]Plan) *Scraper {
+	s, err := New(plans, Options{Interval: interval, Timeout: timeout, Models: 10 * time.Second, Dial: dial})
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
 	return s
@@ -197,8 +216,8 @@ func TestReadiness(t *testing.T) {
 		time.Sleep(longestPause * 2)
 		require.True(t, only(t, s).Ready, "back again")
 
-		f.set("a:1/metrics", answer{err: errRefused})
-		f.set("a:1/health", answer{err: errRefused})
+		f.set("a:1/metrics", answer{cut: true})
+		f.set("a:1/health", answer{cut: true})
 		time.Sleep(interval * 2)
 		require.True(t, only(t, s).Ready, "one failure is not the end")
 		time.Sleep(interval * 8)
@@ -301,7 +320,7 @@ func TestSetTargetsKeepsWhatStays(t *testing.T) {
 
 func TestTriedWaitsForEveryPool(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, err := New(map[string]Plan{"a": {Engine: "vllm"}, "b": {Engine: "sglang"}}, Options{Interval: interval, Timeout: timeout, Transport: newFleet()})
+		s, err := New(map[string]Plan{"a": {Engine: "vllm"}, "b": {Engine: "sglang"}}, Options{Interval: interval, Timeout: timeout, Dial: newFleet().dial})
 		require.NoError(t, err)
 		defer s.Close()
 		require.Equal(t, []string{"pool a: its list of endpoints could not be read yet", "pool b: its list of endpoints could not be read yet"}, s.Missing())
@@ -327,7 +346,7 @@ func TestCloseEndsThePollers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet()
 		f.set("a:1/metrics", answer{status: 200, after: time.Hour})
-		s, err := New(map[string]Plan{"llama": {Engine: "vllm"}}, Options{Interval: interval, Timeout: time.Minute, Transport: f})
+		s, err := New(map[string]Plan{"llama": {Engine: "vllm"}}, Options{Interval: interval, Timeout: time.Minute, Dial: f.dial})
 		require.NoError(t, err)
 		s.SetTargets("llama", targets("a:1"))
 		time.Sleep(interval)
@@ -373,7 +392,7 @@ func TestOverHTTP(t *testing.T) {
 	require.Len(t, connections, 1)
 	mu.Unlock()
 
-	_, _, err = s.get(context.Background(), s.pools["llama"].plan, address, "/moved")
+	err = (&link{ctx: t.Context(), dial: s.opts.Dial, access: &Access{}, address: address}).get("/moved", s.deadline(), io.Discard)
 	require.EqualError(t, err, "GET /moved: status 302")
 }
 
@@ -420,10 +439,11 @@ func BenchmarkScrape(b *testing.B) {
 	require.NoError(b, err)
 	defer s.Close()
 	p := &poller{key: key{answering(b, large()), s.pools["llama"].plan, "vllm"}, mapping: compiled["vllm"]}
+	s.connect(b.Context(), p)
 	b.ReportAllocs()
 	began := cpuTime(b)
 	for b.Loop() {
-		if _, err := s.scrape(context.Background(), p); err != nil {
+		if _, err := s.scrape(p); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -433,11 +453,10 @@ func BenchmarkScrape(b *testing.B) {
 // A thousand replicas, each scraped once a second by its poller: what the pollers, timers and connections cost on top.
 func BenchmarkFleet1000(b *testing.B) {
 	address := answering(b, large())
-	transport := Access{}.NewTransport()
-	transport.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, address) // whichever replica is meant
 	}
-	s, err := New(map[string]Plan{"llama": {Engine: "vllm"}}, Options{Interval: time.Second, Timeout: 5 * time.Second, Transport: transport})
+	s, err := New(map[string]Plan{"llama": {Engine: "vllm"}}, Options{Interval: time.Second, Timeout: 5 * time.Second, Dial: dial})
 	require.NoError(b, err)
 	defer s.Close()
 	var list []Target

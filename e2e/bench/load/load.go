@@ -20,6 +20,7 @@ import (
 // Result is what one run measured.
 type Result struct {
 	Requests int
+	Bytes    int64 // of the answers' bodies
 	Elapsed  time.Duration
 	sorted   []time.Duration
 }
@@ -47,66 +48,70 @@ func Request(path string, body []byte, headers ...[2]string) []byte {
 	return b.Bytes()
 }
 
-// Run sends request on conns connections, one at a time on each, for the given
+// Run sends the requests in turn on conns connections, one at a time on each, for the given
 // time. An answer other than 200 ends the run with an error that shows it.
-func Run(ctx context.Context, address string, request []byte, conns int, d time.Duration) (*Result, error) {
+func Run(ctx context.Context, address string, requests [][]byte, conns int, d time.Duration) (*Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, d+30*time.Second)
 	defer cancel()
 	var (
 		mu    sync.Mutex
 		all   []time.Duration
+		size  int64
 		fault error
 		wg    sync.WaitGroup
 		start = time.Now()
 	)
-	for range conns {
+	for i := range conns {
 		wg.Go(func() {
-			took, err := one(ctx, address, request, start.Add(d))
+			took, n, err := one(ctx, address, requests, i, start.Add(d))
 			mu.Lock()
 			defer mu.Unlock()
 			all = append(all, took...)
+			size += n
 			fault = errors.Join(fault, err)
 		})
 	}
 	wg.Wait()
 	elapsed := time.Since(start)
 	slices.Sort(all)
-	return &Result{Requests: len(all), Elapsed: elapsed, sorted: all}, fault
+	return &Result{Requests: len(all), Bytes: size, Elapsed: elapsed, sorted: all}, fault
 }
 
-// one is the loop of one connection.
-func one(ctx context.Context, address string, request []byte, end time.Time) ([]time.Duration, error) {
+// one is the loop of one connection, which begins with the request at next.
+func one(ctx context.Context, address string, requests [][]byte, next int, end time.Time) (took []time.Duration, size int64, err error) {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer func() { _ = conn.Close() }()
 	deadline, _ := ctx.Deadline()
 	if err := conn.SetDeadline(deadline); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	reader := bufio.NewReaderSize(conn, 64<<10)
-	took := make([]time.Duration, 0, 1<<16)
-	for now := time.Now(); now.Before(end); {
-		if _, err := conn.Write(request); err != nil {
-			return took, err
+	took = make([]time.Duration, 0, 1<<16)
+	for now := time.Now(); now.Before(end); next++ {
+		if _, err := conn.Write(requests[next%len(requests)]); err != nil {
+			return took, size, err
 		}
-		if err := answer(reader); err != nil {
-			return took, err
+		n, err := answer(reader)
+		if err != nil {
+			return took, size, err
 		}
+		size += n
 		after := time.Now()
 		took = append(took, after.Sub(now))
 		now = after
 	}
-	return took, nil
+	return took, size, nil
 }
 
-// answer reads one answer with content-length or chunks.
-func answer(r *bufio.Reader) error {
+// answer reads one answer with content-length or chunks, and returns the size of its body.
+func answer(r *bufio.Reader) (int64, error) {
 	status, err := r.ReadSlice('\n')
 	if err != nil {
-		return err
+		return 0, err
 	}
 	ok := bytes.HasPrefix(status, []byte("HTTP/1.1 200"))
 	shown := string(status)
@@ -114,7 +119,7 @@ func answer(r *bufio.Reader) error {
 	for {
 		line, err := r.ReadSlice('\n')
 		if err != nil {
-			return err
+			return 0, err
 		}
 		line = bytes.TrimRight(line, "\r\n")
 		if len(line) == 0 {
@@ -124,7 +129,7 @@ func answer(r *bufio.Reader) error {
 		switch {
 		case bytes.EqualFold(name, []byte("content-length")):
 			if length, err = strconv.Atoi(string(value)); err != nil {
-				return err
+				return 0, err
 			}
 		case bytes.EqualFold(name, []byte("transfer-encoding")):
 			chunked = true
@@ -133,27 +138,28 @@ func answer(r *bufio.Reader) error {
 	if !ok {
 		body := make([]byte, max(0, min(length, 500)))
 		_, _ = io.ReadFull(r, body)
-		return fmt.Errorf("answered %s %s", shown, body)
+		return 0, fmt.Errorf("answered %s %s", shown, body)
 	}
 	if chunked {
 		return chunks(r)
 	}
-	_, err = r.Discard(length)
-	return err
+	n, err := r.Discard(length)
+	return int64(n), err
 }
 
-func chunks(r *bufio.Reader) error {
+func chunks(r *bufio.Reader) (size int64, err error) {
 	for {
 		line, err := r.ReadSlice('\n')
 		if err != nil {
-			return err
+			return size, err
 		}
 		n, err := strconv.ParseUint(string(bytes.TrimRight(line, "\r\n")), 16, 31)
 		if err != nil {
-			return err
+			return size, err
 		}
+		size += int64(n)
 		if _, err := r.Discard(int(n) + 2); err != nil || n == 0 {
-			return err
+			return size, err
 		}
 	}
 }

@@ -29,13 +29,14 @@ func TestRun(t *testing.T) {
 	defer s.Close()
 	address := s.Listener.Addr().String()
 
-	r, err := Run(t.Context(), address, Request("/", []byte("hello"), [2]string{"x-key", "k"}), 3, 50*time.Millisecond)
+	r, err := Run(t.Context(), address, [][]byte{Request("/", []byte("hello"), [2]string{"x-key", "k"})}, 3, 50*time.Millisecond)
 	require.NoError(t, err)
 	require.EqualValues(t, seen.Load(), r.Requests)
+	require.EqualValues(t, seen.Load()*3000+seen.Load()/2, r.Bytes)
 	require.Positive(t, r.Rate())
 	require.LessOrEqual(t, r.Percentile(0.5), r.Percentile(0.99))
 
-	_, err = Run(t.Context(), address, Request("/", []byte("other")), 1, 50*time.Millisecond)
+	_, err = Run(t.Context(), address, [][]byte{Request("/", []byte("other"))}, 1, 50*time.Millisecond)
 	require.ErrorContains(t, err, "400")
 	require.ErrorContains(t, err, "other request")
 }

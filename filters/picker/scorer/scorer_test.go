@@ -14,7 +14,7 @@ import (
 
 func drawReplicas(t *rapid.T) []scorer.Replica {
 	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) scorer.Replica {
-		return scorer.Replica{
+		r := scorer.Replica{
 			ID:       rapid.Uint64().Draw(t, "id"),
 			InFlight: rapid.Int64Range(-3, 1000).Draw(t, "in flight"),
 			Tokens:   rapid.Int64Range(-3, 1_000_000).Draw(t, "tokens"),
@@ -32,6 +32,13 @@ func drawReplicas(t *rapid.T) []scorer.Replica {
 				},
 			},
 		}
+		switch rapid.IntRange(0, 4).Draw(t, "what is known") {
+		case 0: // never scraped, or without the metrics
+			r.Trust, r.Endpoint = 0, &endpoint.Endpoint{Address: r.Address, Ready: true}
+		case 1: // stale
+			r.Trust = 0
+		}
+		return r
 	}), 0, 20).Draw(t, "replicas")
 }
 
@@ -55,12 +62,16 @@ func drawInput(t *rapid.T) *scorer.Input {
 }
 
 func score(s scorer.Scorer, in *scorer.Input, rs []scorer.Replica) []float64 {
-	out := make([]float64, len(rs))
+	out := make([]float64, len(rs)+1)
 	for i := range out {
-		out[i] = math.NaN() // must be overwritten
+		out[i] = math.NaN() // must be overwritten, but for the last one
 	}
-	s.Score(in, rs, out)
-	return out
+	before := slices.Clone(rs)
+	s.Score(in, rs, out[:len(rs)])
+	if !math.IsNaN(out[len(rs)]) || !slices.Equal(before, rs) {
+		panic(s.Name() + " writes where it must not")
+	}
+	return out[:len(rs)]
 }
 
 // plain is a request of which nothing is special.
@@ -115,14 +126,16 @@ func TestUnknownIsNeutral(t *testing.T) {
 }
 
 func TestScoresAllocateNothing(t *testing.T) {
-	rs := make([]scorer.Replica, 100)
+	rs := make([]scorer.Replica, 2000)
 	for i := range rs {
-		rs[i] = scorer.Replica{InFlight: int64(i), Trust: 1, Endpoint: &endpoint.Endpoint{Gauges: endpoint.Gauges{Known: true, Waiting: i}}}
+		rs[i] = scorer.Replica{InFlight: int64(i), Trust: 1, Endpoint: &endpoint.Endpoint{
+			Gauges: endpoint.Gauges{Known: true, Waiting: i}, LoRA: &endpoint.LoRA{Running: []string{"a"}, Max: 2},
+		}}
 	}
 	out := make([]float64, len(rs))
-	in := &scorer.Input{Session: 7}
+	in := &scorer.Input{Session: 7, Model: "a", Adapter: true}
 	for _, s := range scorer.All {
-		require.Zero(t, testing.AllocsPerRun(100, func() { s.Score(in, rs, out) }), s.Name())
+		require.Zero(t, testing.AllocsPerRun(10, func() { s.Score(in, rs, out) }), s.Name())
 	}
 }
 

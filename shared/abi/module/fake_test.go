@@ -231,6 +231,7 @@ type envoyStream struct {
 	did      []string // what the filter did, in order
 	reply    string   // body of the local reply
 	metadata map[string]string
+	hint     any
 	state    map[string]string
 	metrics  recorded
 	calls    []shared.HttpCalloutCallback
@@ -255,7 +256,36 @@ func (e *envoyStream) BufferedRequestBody() shared.BodyBuffer { return e.buffere
 func (e *envoyStream) ReceivedBufferedRequestBody() bool      { return e.whole }
 func (e *envoyStream) ClearRouteCache()                       { e.note("route") }
 func (e *envoyStream) ContinueRequest()                       { e.note("continue") }
-func (e *envoyStream) SetMetadata(ns, key string, value any)  { e.metadata[ns+"/"+key] = value.(string) }
+
+// hint is what stands in Envoy's metadata as the subset hint: nil, a string, a
+// list of anything or anything else.
+func (e *envoyStream) GetMetadataKeys(_ shared.MetadataSourceType, ns string) []shared.UnsafeEnvoyBuffer {
+	if ns != "envoy.lb.subset_hint" {
+		return nil
+	}
+	keys := []shared.UnsafeEnvoyBuffer{viewString("another")}
+	if e.hint != nil {
+		keys = append(keys, viewString("x-gateway-destination-endpoint-subset"))
+	}
+	return keys
+}
+
+func (e *envoyStream) GetMetadataString(shared.MetadataSourceType, string, string) (shared.UnsafeEnvoyBuffer, bool) {
+	text, ok := e.hint.(string)
+	return viewString(text), ok
+}
+
+func (e *envoyStream) GetMetadataListSize(shared.MetadataSourceType, string, string) (int, bool) {
+	list, ok := e.hint.([]any)
+	return len(list), ok
+}
+
+func (e *envoyStream) GetMetadataListString(_ shared.MetadataSourceType, _, _ string, i int) (shared.UnsafeEnvoyBuffer, bool) {
+	text, ok := e.hint.([]any)[i].(string)
+	return viewString(text), ok
+}
+
+func (e *envoyStream) SetMetadata(ns, key string, value any) { e.metadata[ns+"/"+key] = value.(string) }
 
 func (e *envoyStream) SetFilterState(key string, value []byte) {
 	if _, twice := e.state[key]; twice {

@@ -1,6 +1,8 @@
 package module
 
 import (
+	"slices"
+
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
 
 	"github.com/inlet-proxy/inlet/shared/chain"
@@ -60,6 +62,26 @@ func (s *stream) Reply(r *chain.LocalReply) {
 
 // ResumeRequest lets a held request go on.
 func (s *stream) ResumeRequest() { s.handle.ContinueRequest() }
+
+// Subset reads the hint from the dynamic metadata.
+func (s *stream) Subset(dst []string) (addresses []string, given bool) {
+	const from, ns, key = shared.MetadataSourceTypeDynamic, chain.SubsetNamespace, chain.SubsetKey
+	if !slices.ContainsFunc(s.handle.GetMetadataKeys(from, ns), func(k shared.UnsafeEnvoyBuffer) bool {
+		return string(k.ToUnsafeBytes()) == key
+	}) {
+		return dst, false
+	}
+	if text, ok := s.handle.GetMetadataString(from, ns, key); ok {
+		return chain.AppendAddresses(dst, s.arena.copy(text)), true
+	}
+	n, _ := s.handle.GetMetadataListSize(from, ns, key)
+	for i := range n {
+		if address, ok := s.handle.GetMetadataListString(from, ns, key, i); ok {
+			dst = append(dst, s.arena.copy(address))
+		}
+	}
+	return dst, true
+}
 
 // Served is the address of the host that the router chose last.
 func (s *stream) Served() string {

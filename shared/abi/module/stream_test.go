@@ -97,6 +97,35 @@ func TestBodyNobodyReads(t *testing.T) {
 	require.Equal(t, shared.TrailersStatusContinue, s.filter.OnRequestTrailers(nil))
 }
 
+// The subset hint is read as it stands in the metadata; what is no hint by the
+// protocol is one that nobody fits.
+func TestSubset(t *testing.T) {
+	for _, c := range []struct {
+		hint any
+		want filter.Subset
+	}{
+		{nil, filter.Subset{}},
+		{"10.0.0.1:80, 10.0.0.2:80", filter.Subset{Given: true, Addresses: []string{"10.0.0.1:80", "10.0.0.2:80"}}},
+		{[]any{"10.0.0.1:80", 7.0, "[::1]:80"}, filter.Subset{Given: true, Addresses: []string{"10.0.0.1:80", "[::1]:80"}}},
+		{"", filter.Subset{Given: true}},
+		{[]any{}, filter.Subset{Given: true}},
+		{7.0, filter.Subset{Given: true}},
+	} {
+		p := &policy{needs: filter.NeedSubset}
+		p.request = func(x *filter.Exchange) filter.Verdict {
+			require.Equal(t, c.want.Given, x.Subset.Given)
+			require.ElementsMatch(t, c.want.Addresses, x.Subset.Addresses)
+			x.SetRequestHeader("x-seen", "1")
+			return filter.Next
+		}
+		config, e := load(t, policyOnly, p)
+		s := open(t, config, e)
+		s.hint = c.hint
+		require.Equal(t, shared.HeadersStatusContinue, s.filter.OnRequestHeaders(s.request, true))
+		require.Contains(t, s.did, "route")
+	}
+}
+
 func waits(then func(*filter.Exchange, *filter.Reply) filter.Verdict) *policy {
 	p := renames()
 	rename := p.request

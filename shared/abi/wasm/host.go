@@ -1,6 +1,7 @@
 package wasm
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
@@ -158,9 +159,50 @@ func (x *exchange) ResumeRequest() {
 	}
 }
 
+// Properties by their paths, of which zero bytes separate the parts.
+const (
+	subsetHint      = "metadata\x00filter_metadata\x00" + chain.SubsetNamespace + "\x00" + chain.SubsetKey
+	upstreamAddress = "upstream\x00address"
+)
+
+// Subset implements chain.Host.
+func (x *exchange) Subset(dst []string) (addresses []string, given bool) {
+	value, err := property(subsetHint, &x.plugin.piece)
+	if err != nil {
+		return dst, false
+	}
+	return appendAddresses(dst, value), true
+}
+
+// appendAddresses reads a property that is a list or a string. The host writes a
+// list as pairs with empty values: their number (u32), the sizes of each name
+// and value (u32 each), then names and values with a zero behind each, all
+// little-endian. Text has no zero in its first four bytes.
+func appendAddresses(dst []string, value []byte) []string {
+	if len(value) < 4 || value[3] != 0 {
+		return chain.AppendAddresses(dst, string(value))
+	}
+	n := int(binary.LittleEndian.Uint32(value))
+	sizes := value[4:]
+	if 8*n > len(sizes) {
+		return dst
+	}
+	data := string(sizes[8*n:])
+	for i := range n {
+		name := int(binary.LittleEndian.Uint32(sizes[8*i:]))
+		whole := name + int(binary.LittleEndian.Uint32(sizes[8*i+4:])) + 2
+		if whole > len(data) {
+			return dst
+		}
+		dst = append(dst, data[:name])
+		data = data[whole:]
+	}
+	return dst
+}
+
 // Served implements chain.Host.
 func (x *exchange) Served() string {
-	address, err := property("upstream\x00address", &x.plugin.piece)
+	address, err := property(upstreamAddress, &x.plugin.piece)
 	if err != nil {
 		return "" // Envoy itself answered
 	}

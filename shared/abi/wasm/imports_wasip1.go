@@ -91,8 +91,7 @@ func headerPairs(kind mapKind, list [][2]string) ([][2]string, error) {
 	return appendPairs(list, wire), err
 }
 
-// property returns a property of the exchange. The parts of its path are
-// separated by zero bytes.
+// property returns a property of the exchange, by its path.
 func property(path string, into *[]byte) ([]byte, error) {
 	return receive(into, func(data, size unsafe.Pointer) uint32 {
 		return proxyGetProperty(unsafe.StringData(path), uint32(len(path)), data, size)
@@ -129,9 +128,15 @@ func sendLocalResponse(r *chain.LocalReply) error {
 		unsafe.SliceData(headers), uint32(len(headers)), noGRPC))
 }
 
+// hostError is the status of a call that failed. Some fail for most requests, so
+// it is made a text of only when somebody reads it.
+type hostError uint32
+
+func (e hostError) Error() string { return fmt.Sprintf("host status %d", uint32(e)) }
+
 func statusError(status uint32) error {
 	if status == 0 {
 		return nil
 	}
-	return fmt.Errorf("host status %d", status)
+	return hostError(status)
 }

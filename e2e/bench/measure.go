@@ -1,0 +1,163 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/inlet-proxy/inlet/e2e/bench/load"
+)
+
+// clockTick is the unit of the CPU times in /proc/PID/stat: 1/100 s on every Linux that Go runs on.
+const clockTick = 10 * time.Millisecond
+
+// sample is one run of one cell.
+type sample struct {
+	rps, p50, p99 float64   // p50, p99: µs
+	envoy, total  float64   // CPU time, µs a request: of Envoy, and of it and what stands beside it
+	rss           float64   // of all of them but the companion, MB
+	gc            []float64 // µs, see collections
+}
+
+// measure runs one cell once.
+func (m *mode) measure(ctx context.Context, c *chatCase, requests [][]byte, answer int64, d time.Duration) (s sample, err error) {
+	log, err := m.gcLogSize()
+	if err != nil {
+		return s, err
+	}
+	before, err := m.cpu()
+	if err != nil {
+		return s, err
+	}
+	r, err := load.Run(ctx, strings.TrimPrefix(m.stack.URL(), "http://"), requests, c.conns, d)
+	if err != nil {
+		return s, err
+	}
+	after, err := m.cpu()
+	if err != nil {
+		return s, err
+	}
+	if wants := answer * int64(r.Requests); r.Bytes != wants {
+		return s, fmt.Errorf("answers of %d bytes in all, not %d", r.Bytes, wants)
+	}
+	n := float64(r.Requests)
+	s = sample{
+		rps: r.Rate(), p50: micros(r.Percentile(0.5)), p99: micros(r.Percentile(0.99)),
+		envoy: micros(after[0]-before[0]) / n, total: micros(sum(after)-sum(before)) / n,
+	}
+	if s.rss, err = m.resident(); err != nil {
+		return s, err
+	}
+	s.gc, err = m.collections(log)
+	return s, err
+}
+
+func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+
+func sum(all []time.Duration) (n time.Duration) {
+	for _, d := range all {
+		n += d
+	}
+	return n
+}
+
+// cpu is the CPU time that Envoy, first, and the processes beside it have used.
+func (m *mode) cpu() ([]time.Duration, error) {
+	var all []time.Duration
+	for _, pid := range append([]int{m.stack.EnvoyPID()}, m.beside...) {
+		d, err := cpuTime(pid)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, d)
+	}
+	return all, nil
+}
+
+// resident is the memory of Envoy and the servers that it asks, in MB.
+func (m *mode) resident() (float64, error) {
+	pids := []int{m.stack.EnvoyPID()}
+	for _, s := range m.servers {
+		pids = append(pids, s.PID())
+	}
+	var all float64
+	for _, pid := range pids {
+		n, err := residentBytes(pid)
+		if err != nil {
+			return 0, err
+		}
+		all += n / 1e6
+	}
+	return all, nil
+}
+
+// cpuTime is the user and system time that a process has used (proc(5), stat).
+func cpuTime(pid int) (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	// The second field is the command in parentheses, which may hold spaces.
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	user, err1 := strconv.ParseInt(fields[11], 10, 64)
+	system, err2 := strconv.ParseInt(fields[12], 10, 64)
+	return time.Duration(user+system) * clockTick, errors.Join(err1, err2)
+}
+
+// residentBytes is the memory that a process occupies (proc(5), statm).
+func residentBytes(pid int) (float64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0, err
+	}
+	pages, err := strconv.ParseFloat(strings.Fields(string(text))[1], 64)
+	return pages * float64(os.Getpagesize()), err
+}
+
+// cell is all runs of one mode and case, in order of the turns.
+type cell struct{ samples []sample }
+
+func (c *cell) add(s sample) { c.samples = append(c.samples, s) }
+
+func (c *cell) median(of func(sample) float64) float64 {
+	return median(c.samples, func(_ int, s sample) float64 { return of(s) })
+}
+
+// pairwise is the median over the turns of the difference to another mode.
+func (c *cell) pairwise(other *cell, of func(sample) float64) float64 {
+	return median(c.samples, func(i int, s sample) float64 { return of(s) - of(other.samples[i]) })
+}
+
+// collections are those of all turns, sorted.
+func (c *cell) collections() []float64 {
+	var all []float64
+	for _, s := range c.samples {
+		all = append(all, s.gc...)
+	}
+	slices.Sort(all)
+	return all
+}
+
+func median(samples []sample, of func(int, sample) float64) float64 {
+	values := make([]float64, len(samples))
+	for i, s := range samples {
+		values[i] = of(i, s)
+	}
+	slices.Sort(values)
+	mid := len(values) / 2
+	if len(values)%2 == 1 {
+		return values[mid]
+	}
+	return (values[mid-1] + values[mid]) / 2
+}
+
+// percentile of sorted values, p in 0..1.
+func percentile(sorted []float64, p float64) float64 {
+	return sorted[min(len(sorted)-1, int(p*float64(len(sorted))))]
+}

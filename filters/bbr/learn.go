@@ -1,0 +1,192 @@
+package bbr
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/filter"
+)
+
+// learner reads what the replicas list as their models: which LoRA adapters
+// they have loaded, and for which model each is made.
+type learner struct {
+	f        *Filter
+	snapshot func() *endpoint.Snapshot // nil: nothing is to be learned
+
+	lock filter.Mutex
+	from *endpoint.Snapshot // of which the lesson was learned
+	last *lesson
+}
+
+// lesson is what the replicas' lists add to the configuration. It is not changed
+// after it was made, and made again only when a list changes.
+type lesson struct {
+	of []listed
+
+	models  map[string]*model  // adapters that are served, by name
+	bases   map[*target]string // of configured targets that are adapters
+	parents map[string]string  // of all adapters, as the replicas know them
+	list    *filter.Answer     // to GET /v1/models; nil to ask a replica
+}
+
+// listed is one list of models of a pool's replicas. Most of a pool have the same.
+type listed struct {
+	pool   string
+	models *endpoint.Models
+}
+
+// lesson returns what is known now; never nil.
+func (l *learner) lesson() *lesson {
+	if l.snapshot == nil {
+		return l.last
+	}
+	s := l.snapshot()
+	if s == nil {
+		return l.f.nothing
+	}
+	l.lock.Lock()
+	defer l.lock.Unlock()
+	if s != l.from {
+		l.from = s
+		if of := listsOf(s); !slices.EqualFunc(of, l.last.of, listed.equal) {
+			l.last = l.f.learn(of)
+		}
+	}
+	return l.last
+}
+
+func (l listed) equal(other listed) bool {
+	return l.pool == other.pool && l.models.Equal(other.models)
+}
+
+// listsOf returns the different lists of each pool.
+func listsOf(s *endpoint.Snapshot) (all []listed) {
+	for i := range s.Pools {
+		p := &s.Pools[i]
+		own := len(all)
+		var last *endpoint.Models
+		for j := range p.Endpoints {
+			m := p.Endpoints[j].Models
+			if m == last || m == nil {
+				continue
+			}
+			last = m
+			if !slices.ContainsFunc(all[own:], func(l listed) bool { return l.models.Equal(m) }) {
+				all = append(all, listed{p.Name, m})
+			}
+		}
+	}
+	return all
+}
+
+// learn makes a lesson of the replicas' lists.
+func (f *Filter) learn(of []listed) *lesson {
+	l := &lesson{of: of, models: map[string]*model{}, bases: map[*target]string{}, parents: map[string]string{}}
+	for _, list := range of {
+		for _, a := range list.models.Adapters {
+			if _, known := l.parents[a.Name]; !known && fitsHeader(a.Parent) {
+				l.parents[a.Name] = a.Parent
+			}
+		}
+	}
+	cards := f.cards
+	for _, m := range f.listed {
+		for i := range m.targets {
+			for _, name := range l.target(f, m, &m.targets[i]) {
+				cards = append(slices.Clip(cards), card{name, l.models[name]})
+			}
+		}
+	}
+	if f.lists {
+		l.list = listAnswer(cards, l)
+	}
+	return l
+}
+
+// target learns what the replicas say about a target of m: its base, and the
+// adapters that are made for it, whose names it returns.
+func (l *lesson) target(f *Filter, m *model, t *target) (learned []string) {
+	for _, list := range l.of {
+		if t.pool.External || t.pool.Name != "" && t.pool.Name != list.pool {
+			continue
+		}
+		for _, a := range list.models.Adapters {
+			switch {
+			case a.Name == t.model && fitsHeader(a.Parent):
+				l.bases[t] = f.publicBase(a.Parent, list.pool)
+			case a.Parent == t.model && !f.stands(a.Name) && l.models[a.Name] == nil && fitsHeader(a.Name):
+				l.models[a.Name] = l.adapter(m, a)
+				learned = append(learned, a.Name)
+			}
+		}
+	}
+	return learned
+}
+
+// adapter returns the model that an adapter of m is. It is served by those of
+// m's pools that list it.
+func (l *lesson) adapter(m *model, a endpoint.Adapter) *model {
+	learned := &model{name: a.Name, base: cmp.Or(m.base, m.name), sticky: m.sticky}
+	for _, t := range m.targets {
+		if t.model == a.Parent && l.has(t.pool, a.Name) {
+			learned.weights += uint64(t.weight)
+			learned.targets = append(learned.targets, newTarget(a.Name, a.Name, t.pool, t.weight))
+		}
+	}
+	if learned.weights == 0 { // it is only where nobody is sent to by lot
+		for i := range learned.targets {
+			learned.targets[i].weight = 1
+		}
+		learned.weights = uint64(len(learned.targets))
+	}
+	for _, p := range m.fallback {
+		if l.has(p, a.Name) {
+			learned.fallback = append(learned.fallback, p)
+		}
+	}
+	return learned
+}
+
+// has reports whether a replica of the pool lists an adapter.
+func (l *lesson) has(p filter.Pool, name string) bool {
+	return !p.External && slices.ContainsFunc(l.of, func(list listed) bool {
+		return (p.Name == "" || p.Name == list.pool) &&
+			slices.ContainsFunc(list.models.Adapters, func(a endpoint.Adapter) bool { return a.Name == name })
+	})
+}
+
+// stands reports whether the configuration says what a name stands for, or by
+// which name clients ask for it.
+func (f *Filter) stands(name string) bool {
+	return f.models[name] != nil || slices.ContainsFunc(f.listed, func(m *model) bool {
+		return slices.ContainsFunc(m.targets, func(t target) bool { return t.model == name })
+	})
+}
+
+// publicBase returns the name by which clients know a base model of a pool; the
+// replicas' own if they do not.
+func (f *Filter) publicBase(name, pool string) string {
+	for _, m := range f.listed {
+		for _, t := range m.targets {
+			if t.model == name && (t.pool.Name == "" || t.pool.Name == pool) {
+				return cmp.Or(m.base, m.name)
+			}
+		}
+	}
+	return name
+}
+
+// baseOf returns the base of what a model is sent as, "" if that is unknown or it
+// is none's.
+func (l *lesson) baseOf(m *model, t *target) string { return cmp.Or(m.base, l.bases[t]) }
+
+// baseOfAny returns the base of the first target that has one.
+func (l *lesson) baseOfAny(m *model) string {
+	for i := range m.targets {
+		if base := l.baseOf(m, &m.targets[i]); base != "" {
+			return base
+		}
+	}
+	return m.base
+}

@@ -57,7 +57,6 @@ pools: {p: [{name: a}, {name: b}]}
 steps:
   - request: {headers: {x-api-key: demo}, body: '{"model":"llama","messages":[{"role":"user","content":"$repeat"}]}', bodyRepeat: {text: word, times: 200}}
     upstream: {headers: {content-type: application/json}, body: '{"model":"llama","usage":{"prompt_tokens":9,"completion_tokens":1}}'}
-    repeat: 2
     expect: {status: 200}
   - request: {headers: {x-api-key: demo}, body: '{"model":"llama","stream":true,"messages":[]}'}
     upstream: {headers: {content-type: text/event-stream}, events: ['{"model":"llama"}']}
@@ -70,15 +69,25 @@ steps:
 	g, err := wazeroHost(t, "../../cmd/bundle-wasm").Start(s)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, g.Close()) }()
+	// Of some requests, drawn by lot, the time is measured, and the first make
+	// series of metrics: so the least of several.
 	asked := func(step int) map[string]int {
-		o, err := g.Do(&s.Steps[step])
-		require.NoError(t, err)
-		require.Equal(t, 200, o.Status)
-		return o.HostCalls
+		least := map[string]int{}
+		for i := range 8 {
+			o, err := g.Do(&s.Steps[step])
+			require.NoError(t, err)
+			require.Equal(t, 200, o.Status)
+			for name, n := range o.HostCalls {
+				if i == 0 || n < least[name] {
+					least[name] = n
+				}
+			}
+			maps.DeleteFunc(least, func(name string, _ int) bool { return o.HostCalls[name] == 0 })
+		}
+		return least
 	}
-	asked(0) // series of metrics are made
 	require.Equal(t, map[string]int{
-		"clock_time_get":                6,
+		"clock_time_get":                4,
 		"proxy_get_header_map_pairs":    2,
 		"proxy_get_buffer_bytes":        2,
 		"proxy_get_property":            2,
@@ -88,7 +97,6 @@ steps:
 		"proxy_increment_metric":        8,
 		"proxy_record_metric":           2,
 	}, asked(0))
-	asked(1)
 	one, two := asked(1), asked(2)
 	for name := range two {
 		two[name] -= one[name]

@@ -52,12 +52,15 @@ e2e: ## tests in a real Envoy, both builds, and the demo in both
 
 .PHONY: bench
 bench: ## benchmarks without Envoy, into bench/out/
-	@mkdir -p bench/out
-	go test -run '^$$' -bench . -benchmem $(UNIT) | tee bench/out/go.txt
+	go run ./e2e/bench/gobench $(UNIT)
 
 .PHONY: bench-envoy
 bench-envoy: ## what Inlet adds to a request in a real Envoy, into bench/out/
 	go run ./e2e/bench
+
+.PHONY: bench-peers
+bench-peers: ## the same beside the Gateway API Inference Extension, built from its module, into bench/out/
+	go run ./e2e/bench -peers
 
 .PHONY: bench-routing
 bench-routing: ## routing compared on traces, in virtual time, into bench/out/; TRACE=<file> BLOCKS=10000 QUICK=1

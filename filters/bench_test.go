@@ -20,7 +20,7 @@ const fullChain = `filters:
   - quota: {keys: {list: [{name: demo, sha256: 2a97516c354b68848cdbd8f54a226a0a55b21ed138e207ad6c5cbb9c00aa5aea}]}}
   - guardrail: {providers: [{name: local, local: {patterns: ['launch code']}}], policies: [{on: request, use: [local], action: block}]}
   - picker: {}
-limits: {prompt: 4MiB}
+limits: {prompt: 15MiB}
 `
 
 // envoy is a host that does nothing, so that what is measured is Inlet.
@@ -56,10 +56,19 @@ func (e *envoy) Served() string                       { return "" }
 func (e *envoy) Explain([]byte)                       {}
 
 // BenchmarkChain is the whole chain on one request, body in chunks of 16 KiB
-// as Envoy reads them, over 8 replicas.
+// as Envoy reads them, over 8 replicas. The model is the body's last member.
 func BenchmarkChain(b *testing.B) {
-	for _, size := range []int{1 << 10, 4 << 10, 64 << 10, 1 << 20} {
-		b.Run(fmt.Sprintf("body=%dKB", size>>10), func(b *testing.B) {
+	for _, request := range []struct{ name, body string }{
+		{"body=1KB", chat(1 << 10)},
+		{"body=4KB", chat(4 << 10)},
+		{"body=64KB", chat(64 << 10)},
+		{"body=1MB", chat(1 << 20)},
+		{"body=8MB", chat(8 << 20)},
+		{"body=nested64KB", `{"messages":[{"role":"user","content":"hello"}],"tools":[` + strings.Repeat(nested+",", 64<<10/len(nested)) + nested + `],"model":"llama"}`},
+		{"body=image8MB", `{"messages":[{"role":"user","content":[{"type":"text","text":"What is it?"},{"type":"image_url","image_url":{"url":"data:image/png;base64,` +
+			strings.Repeat("iVBORw0KGgoAAAANSUhEUgAA", 8<<20/24) + `"}}]}],"model":"llama"}`},
+	} {
+		b.Run(request.name, func(b *testing.B) {
 			d := deps()
 			snapshot := &endpoint.Snapshot{Received: time.Now(), Pools: []endpoint.Pool{{Name: "p"}}}
 			for i := range 8 {
@@ -71,8 +80,7 @@ func BenchmarkChain(b *testing.B) {
 			d.Snapshot = func() *endpoint.Snapshot { return snapshot }
 			c, err := chain.New([]byte(fullChain), filters.All, d)
 			require.NoError(b, err)
-			body := []byte(`{"messages":[{"role":"user","content":"` +
-				strings.Repeat(`She said: \"the quick brown fox\", and it was so.\n`, size/50) + `"}],"model":"llama"}`)
+			body := []byte(request.body)
 			host := &envoy{
 				request: pairs{
 					{":method", "POST"},
@@ -102,6 +110,15 @@ func BenchmarkChain(b *testing.B) {
 		})
 	}
 }
+
+func chat(size int) string {
+	const line = `She said: \"the quick brown fox\", and it was so.\n`
+	return `{"messages":[{"role":"user","content":"` + strings.Repeat(line, size/len(line)) + `"}],"model":"llama"}`
+}
+
+// nested is a tool whose parameters are objects in objects, 28 deep.
+var nested = `{"type":"function","function":{"name":"f","parameters":` +
+	strings.Repeat(`{"type":"object","properties":{"a":`, 12) + `{"type":"string"}` + strings.Repeat("}}", 12) + `}}`
 
 // BenchmarkEvent is the whole chain on one event of a streamed answer, its
 // tokens counted; with target=public the model's name stays as it is.

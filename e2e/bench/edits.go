@@ -15,6 +15,7 @@ import (
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	wasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	wasmvmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/wasm/v3"
 	"google.golang.org/protobuf/proto"
@@ -74,6 +75,7 @@ type processing struct {
 	mode       *extprocv3.ProcessingMode
 	attributes []string                // sent with the response headers
 	namespace  string                  // of the metadata that it may set
+	override   bool                    // it may choose other modes itself
 	tls        *corev3.TransportSocket // nil for plain text
 }
 
@@ -95,6 +97,28 @@ func ownProcessing() processing {
 	}
 }
 
+// peerProcessing is what the extension's charts configure: charts/body-based-routing/templates/istio.yaml for the router,
+// charts/standalone/values.yaml for the picker; TLS without a check of the certificate for both.
+func peerProcessing(name string) (processing, error) {
+	const streamed = extprocv3.ProcessingMode_FULL_DUPLEX_STREAMED
+	mode := &extprocv3.ProcessingMode{
+		RequestHeaderMode:   extprocv3.ProcessingMode_SEND,
+		RequestBodyMode:     streamed,
+		RequestTrailerMode:  extprocv3.ProcessingMode_SEND,
+		ResponseHeaderMode:  extprocv3.ProcessingMode_SKIP,
+		ResponseBodyMode:    extprocv3.ProcessingMode_NONE,
+		ResponseTrailerMode: extprocv3.ProcessingMode_SKIP,
+	}
+	if name == "epp" {
+		mode.ResponseHeaderMode, mode.ResponseBodyMode = extprocv3.ProcessingMode_SEND, streamed
+		mode.ResponseTrailerMode = extprocv3.ProcessingMode_SEND
+	}
+	tls, err := anypb.New(&tlsv3.UpstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{AlpnProtocols: []string{"h2"}}})
+	return processing{name: name, mode: mode, override: name == "bbr", tls: &corev3.TransportSocket{
+		Name: "envoy.transport_sockets.tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: tls},
+	}}, err
+}
+
 // addExtProc puts an ext_proc filter before the router, and a cluster for its server.
 func addExtProc(address string, p processing) edit {
 	return func(b *bootstrapv3.Bootstrap, m *hcmv3.HttpConnectionManager) error {
@@ -104,6 +128,7 @@ func addExtProc(address string, p processing) edit {
 			},
 			ProcessingMode:     p.mode,
 			ResponseAttributes: p.attributes,
+			AllowModeOverride:  p.override,
 			MessageTimeout:     durationpb.New(30 * time.Second), // a loaded machine is no reason to fail
 		}
 		if p.namespace != "" {

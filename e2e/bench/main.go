@@ -21,13 +21,17 @@ import (
 func main() {
 	var o options
 	var quick bool
-	flag.DurationVar(&o.duration, "duration", 2*time.Second, "how long each cell runs each time")
+	flag.DurationVar(&o.duration, "duration", time.Second, "how long each cell runs each time")
 	flag.IntVar(&o.repeat, "repeat", 5, "how many times each cell runs; the median is told")
 	flag.BoolVar(&quick, "quick", false, "3 × 0.5 s a cell: for a first look")
-	flag.StringVar(&o.modes, "modes", "*", "modes to run beside none, as patterns with commas between them: wasm,*-wasm")
+	flag.StringVar(&o.modes, "modes", "*", "modes to run beside the first, as patterns with commas between them: wasm,*-wasm")
 	flag.StringVar(&o.cases, "cases", "*", "cases to run, likewise: chat-4k-*")
-	flag.StringVar(&o.out, "out", "bench/out/envoy.jsonl", "file for the figures, one JSON object a line")
+	flag.BoolVar(&o.peers, "peers", false, "compare with the Gateway API Inference Extension")
+	flag.StringVar(&o.out, "out", "", "file for the figures, one JSON object a line (default bench/out/envoy.jsonl, with -peers peers.jsonl)")
 	flag.Parse()
+	if o.out == "" {
+		o.out = map[bool]string{false: "bench/out/envoy.jsonl", true: "bench/out/peers.jsonl"}[o.peers]
+	}
 	if quick {
 		o.duration, o.repeat = 500*time.Millisecond, 3
 	}
@@ -43,6 +47,7 @@ type options struct {
 	duration     time.Duration
 	repeat       int
 	modes, cases string // patterns
+	peers        bool
 	out          string
 }
 
@@ -64,7 +69,11 @@ func run(ctx context.Context, o options) error {
 	if err := runChats(ctx, o, f); err != nil {
 		return err
 	}
-	if err := runLarge(ctx, o, f); err != nil {
+	last := runLarge
+	if o.peers {
+		last = runScraping
+	}
+	if err := last(ctx, o, f); err != nil {
 		return err
 	}
 	fmt.Printf("%d × %s a cell, median\n", o.repeat, o.duration)
@@ -83,8 +92,12 @@ func runChats(ctx context.Context, o options, f *figures.File) error {
 	if len(chosen) == 0 {
 		return nil
 	}
+	all := specs
+	if o.peers {
+		all = peerSpecs
+	}
 	var wanted []spec
-	for i, s := range specs {
+	for i, s := range all {
 		if i == 0 || matches(o.modes, s.name) {
 			wanted = append(wanted, s)
 		}

@@ -12,6 +12,7 @@ import (
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 
+	"github.com/inlet-proxy/inlet/e2e/bench/peers"
 	"github.com/inlet-proxy/inlet/e2e/bench/upstream"
 	"github.com/inlet-proxy/inlet/e2e/process"
 	"github.com/inlet-proxy/inlet/e2e/stack"
@@ -49,8 +50,9 @@ type spec struct {
 	name    string
 	abi     string // of the filter in Envoy
 	plugin  *stack.Target
-	chain   string // the chain's document; "" where there is none
-	extProc bool   // the chain runs in a process beside Envoy
+	chain   string   // the chain's document; "" where there is none
+	extProc bool     // the chain runs in a process beside Envoy
+	peers   []string // programs of the extension that Envoy asks, in this order: bbr, epp
 }
 
 // What there is to compare. The first is what the others are compared with.
@@ -62,6 +64,15 @@ var specs = append([]spec{
 	{name: "module", abi: stack.Module, chain: fullChain},
 	{name: "extproc", abi: stack.None, chain: fullChain, extProc: true},
 }, alone()...)
+
+// peerSpecs are the modes of the comparison with the Gateway API Inference Extension.
+var peerSpecs = []spec{
+	{name: "least-request", abi: stack.None}, // Envoy's own
+	{name: "wasm", abi: stack.Wasm, chain: fullChain},
+	{name: "module", abi: stack.Module, chain: fullChain},
+	{name: "epp", abi: stack.None, peers: []string{"epp"}},
+	{name: "bbr-epp", abi: stack.None, peers: []string{"bbr", "epp"}},
+}
 
 // alone are the filters one by one.
 func alone() (all []spec) {
@@ -91,8 +102,14 @@ func (s *spec) full() bool { return s.chain == fullChain }
 type mode struct {
 	spec
 	stack   *stack.Stack
-	beside  []int // processes that belong to the gateway beside Envoy, companion included
-	servers []*process.Server
+	servers []server // that Envoy asks
+	beside  []int    // processes that belong to the gateway beside Envoy: the servers, and the companion
+}
+
+// server is a process that Envoy asks.
+type server interface {
+	PID() int
+	Stop()
 }
 
 func (m *mode) close() {
@@ -108,6 +125,7 @@ func (m *mode) close() {
 type bench struct {
 	replicas *upstream.Replicas
 	shared   *stack.Stack // whose companion watches the replicas
+	peers    *peers.Peers // nil until a mode needs them
 	modes    []*mode
 }
 
@@ -117,6 +135,9 @@ func (b *bench) close() {
 	}
 	if b.shared != nil {
 		b.shared.Close()
+	}
+	if b.peers != nil {
+		b.peers.Close()
 	}
 	if b.replicas != nil {
 		b.replicas.Close()
@@ -168,12 +189,18 @@ func (b *bench) startMode(ctx context.Context, m *mode, n size) error {
 		o.NoCompanion, o.CompanionAddress = true, b.shared.Companion.Address()
 	}
 	if m.extProc {
-		// Its own stack comes first: the server is to know the companion's address.
 		server, err := b.startExtProc(ctx, root, m)
 		if err != nil {
 			return err
 		}
 		edits = append(edits, addExtProc(server.Address(), ownProcessing()))
+	}
+	for _, name := range m.peers {
+		add, err := b.startPeer(ctx, root, m, name)
+		if err != nil {
+			return err
+		}
+		edits = append(edits, add)
 	}
 	if n.replicas > 100 {
 		o.Scrape = scrapeMany
@@ -214,10 +241,15 @@ func (b *bench) startExtProc(ctx context.Context, root string, m *mode) (*proces
 			return []string{"--listen", address, "--config", config, "--companion", b.shared.Companion.Address()}, nil
 		},
 	}
-	m.servers = append(m.servers, s)
 	if err := s.Start(ctx); err != nil {
 		return nil, err
 	}
-	m.beside = append(m.beside, s.PID())
+	m.ask(s)
 	return s, nil
+}
+
+// ask notes a server that Envoy asks.
+func (m *mode) ask(s server) {
+	m.servers = append(m.servers, s)
+	m.beside = append(m.beside, s.PID())
 }

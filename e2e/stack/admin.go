@@ -63,6 +63,49 @@ func (s *Stack) listenerAddress(ctx context.Context, name string) (string, error
 	return "", fmt.Errorf("envoy has no such listener yet: %s", body)
 }
 
+// Hosts returns the figures of each host of a cluster, by address: rq_active,
+// rq_total, cx_connect_fail and so on.
+func (s *Stack) Hosts(ctx context.Context, cluster string) (map[string]map[string]int, error) {
+	body, err := s.get(ctx, "/clusters?format=json")
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Clusters []struct {
+			Name  string `json:"name"`
+			Hosts []struct {
+				Address struct {
+					Socket struct {
+						Address string `json:"address"`
+						Port    int    `json:"port_value"`
+					} `json:"socket_address"`
+				} `json:"address"`
+				Stats []struct {
+					Name  string `json:"name"`
+					Value int    `json:"value,string"`
+				} `json:"stats"`
+			} `json:"host_statuses"`
+		} `json:"cluster_statuses"`
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return nil, err
+	}
+	hosts := map[string]map[string]int{}
+	for _, c := range answer.Clusters {
+		for _, h := range c.Hosts {
+			if c.Name != cluster {
+				continue
+			}
+			figures := map[string]int{}
+			for _, stat := range h.Stats {
+				figures[stat.Name] = stat.Value
+			}
+			hosts[fmt.Sprintf("%s:%d", h.Address.Socket.Address, h.Address.Socket.Port)] = figures
+		}
+	}
+	return hosts, nil
+}
+
 // Metrics is one scrape of Envoy.
 type Metrics []Sample
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/inlet-proxy/inlet/e2e/process"
@@ -78,6 +79,11 @@ func (s *Stack) endpointFile(pool string) string { return filepath.Join(s.Dir, "
 // SetEndpoints replaces a pool's list of replicas, as an operator would: a new
 // file is written and renamed over the old one.
 func (s *Stack) SetEndpoints(pool string, addresses ...string) error {
+	return s.SetDraining(pool, nil, addresses...)
+}
+
+// SetDraining is SetEndpoints with some of the addresses marked as draining.
+func (s *Stack) SetDraining(pool string, draining []string, addresses ...string) error {
 	endpoints := []any{}
 	for _, address := range addresses {
 		host, port, err := net.SplitHostPort(address)
@@ -88,9 +94,13 @@ func (s *Stack) SetEndpoints(pool string, addresses ...string) error {
 		if err != nil {
 			return err
 		}
-		endpoints = append(endpoints, object{"endpoint": object{"address": object{
+		e := object{"endpoint": object{"address": object{
 			"socket_address": object{"address": host, "port_value": number},
-		}}})
+		}}}
+		if slices.Contains(draining, address) {
+			e["health_status"] = "DRAINING"
+		}
+		endpoints = append(endpoints, e)
 	}
 	return writeJSON(s.endpointFile(pool), object{"resources": []any{object{
 		"@type":        "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",

@@ -121,9 +121,9 @@ func TestNoGoroutines(t *testing.T) {
 			require.NoError(t, err)
 			_, err = io.ReadFull(r, make([]byte, 200_000))
 			require.NoError(t, err)
-			require.Equal(t, before, runtime.NumGoroutine(), "half-way")
+			require.LessOrEqual(t, runtime.NumGoroutine(), before, "half-way") // those of the encoder may still be ending
 			_ = r.close()
-			require.Equal(t, before, runtime.NumGoroutine())
+			require.LessOrEqual(t, runtime.NumGoroutine(), before)
 		})
 	}
 }

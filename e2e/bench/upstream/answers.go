@@ -47,6 +47,7 @@ func metricsPage(size int) []byte {
 	fmt.Fprintf(&b, "# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting%s 0.0\n", labels)
 	fmt.Fprintf(&b, "# TYPE vllm:kv_cache_usage_perc gauge\nvllm:kv_cache_usage_perc%s 0.25\n", labels)
 	fmt.Fprintf(&b, "# TYPE vllm:cache_config_info gauge\nvllm:cache_config_info{block_size=\"16\",engine=\"0\",num_gpu_blocks=\"27000\"} 1.0\n")
+	fmt.Fprintf(&b, "# TYPE vllm:lora_requests_info gauge\nvllm:lora_requests_info{max_lora=\"0\",running_lora_adapters=\"\",waiting_lora_adapters=\"\"} 1767225600.0\n")
 	for i := 0; b.Len() < size; i++ {
 		name := fmt.Sprintf("vllm:request_stage_%d_time_seconds", i)
 		fmt.Fprintf(&b, "# HELP %s Histogram of the time of a stage of requests.\n# TYPE %s histogram\n", name, name)

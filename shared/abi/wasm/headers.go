@@ -10,7 +10,7 @@ import (
 
 // headerMap is a header map of the host.
 type headerMap struct {
-	all     func(list [][2]string) ([][2]string, error) // appended to list
+	all     func(list [][2]string, memory *[]byte) ([][2]string, error) // appended to list, with its text in memory
 	add     func(name, value string) error
 	replace func(name, value string) error // the first one only
 	remove  func(name string) error        // all of that name
@@ -27,8 +27,8 @@ var (
 	}
 )
 
-func headersOf(kind mapKind) func([][2]string) ([][2]string, error) {
-	return func(list [][2]string) ([][2]string, error) { return headerPairs(kind, list) }
+func headersOf(kind mapKind) func([][2]string, *[]byte) ([][2]string, error) {
+	return func(list [][2]string, memory *[]byte) ([][2]string, error) { return headerPairs(kind, list, memory) }
 }
 
 // headers is a local copy of a header map: fetched by one call at the first
@@ -36,6 +36,7 @@ func headersOf(kind mapKind) func([][2]string) ([][2]string, error) {
 type headers struct {
 	of      *headerMap
 	list    [][2]string
+	text    []byte // what the strings of list alias until the next fetch
 	fetched bool
 }
 
@@ -56,7 +57,7 @@ func (h *headers) fetch() {
 	}
 	h.fetched = true
 	var err error
-	if h.list, err = h.of.all(h.list[:0]); err != nil {
+	if h.list, err = h.of.all(h.list[:0], &h.text); err != nil {
 		proxywasm.LogError("headers cannot be read: " + err.Error())
 	}
 }

@@ -21,7 +21,7 @@ type fakeMap struct {
 
 func (m *fakeMap) of() *headerMap {
 	return &headerMap{
-		all: func(list [][2]string) ([][2]string, error) {
+		all: func(list [][2]string, _ *[]byte) ([][2]string, error) {
 			m.fetches++
 			return append(list, m.list...), m.fail
 		},

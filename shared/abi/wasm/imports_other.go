@@ -11,7 +11,7 @@ func requestBody(int, int, *[]byte) ([]byte, error) { panic("not in a wasm VM") 
 
 func responseBody(int, *[]byte) ([]byte, error) { panic("not in a wasm VM") }
 
-func headerPairs(mapKind, [][2]string) ([][2]string, error) { panic("not in a wasm VM") }
+func headerPairs(mapKind, [][2]string, *[]byte) ([][2]string, error) { panic("not in a wasm VM") }
 
 func property(string, *[]byte) ([]byte, error) { panic("not in a wasm VM") }
 

@@ -82,10 +82,10 @@ func responseBody(n int, into *[]byte) ([]byte, error) {
 	})
 }
 
-// headerPairs appends a header map to list. Its strings are kept for as long as
-// anybody has one of them, so they get memory of their own.
-func headerPairs(kind mapKind, list [][2]string) ([][2]string, error) {
-	wire, err := receive(nil, func(data, size unsafe.Pointer) uint32 {
+// headerPairs appends a header map to list. Its strings are good for as long as
+// what into points to is not used again.
+func headerPairs(kind mapKind, list [][2]string, into *[]byte) ([][2]string, error) {
+	wire, err := receive(into, func(data, size unsafe.Pointer) uint32 {
 		return proxyGetHeaderMapPairs(uint32(kind), data, size)
 	})
 	return appendPairs(list, wire), err

@@ -107,12 +107,18 @@ func runChats(ctx context.Context, o options, f *figures.File) error {
 		return err
 	}
 	defer b.close()
+	w, err := b.watch()
+	if err != nil {
+		return err
+	}
 	cells, err := b.measure(ctx, chosen, o)
 	if err != nil {
 		return err
 	}
 	b.report(f, chosen, cells)
-	return nil
+	cores, err := w.cores(b)
+	f.Line("machine", "others", "cpu_cores", cores, "")
+	return err
 }
 
 // cells are by case and mode.
@@ -134,6 +140,9 @@ func (b *bench) measure(ctx context.Context, chosen []chatCase, o options) (cell
 			}
 			all[key] = &cell{}
 		}
+	}
+	if err := b.rest(ctx, time.Duration(o.repeat)*o.duration); err != nil {
+		return nil, err
 	}
 	for turn := range o.repeat {
 		for i := range chosen {
@@ -161,6 +170,9 @@ func (b *bench) measure(ctx context.Context, chosen []chatCase, o options) (cell
 
 // report writes the figures of all cells.
 func (b *bench) report(f *figures.File, chosen []chatCase, all cells) {
+	for _, m := range b.modes {
+		f.Line("idle-8r", m.name, "cpu_cores", m.idle, "")
+	}
 	for i := range chosen {
 		c := &chosen[i]
 		none := all[[2]string{c.name, b.modes[0].name}]
@@ -188,14 +200,14 @@ func (b *bench) report(f *figures.File, chosen []chatCase, all cells) {
 }
 
 // perEvent is the CPU time that a mode adds to an event of a streamed answer: what it adds to the whole exchange, less what it adds to
-// one without a stream if that was measured too.
+// one without a stream if that was measured too. What goes on without requests is left out, since streams take long.
 func (b *bench) perEvent(c *chatCase, m *mode, all cells) float64 {
 	added := func(name string) float64 {
 		v, none := all[[2]string{name, m.name}], all[[2]string{name, b.modes[0].name}]
 		if v == nil || none == nil {
 			return 0
 		}
-		return v.pairwise(none, func(s sample) float64 { return s.total })
+		return v.pairwise(none, func(s sample) float64 { return s.busy })
 	}
 	return (added(c.name) - added(unstreamed)) / float64(c.events)
 }

@@ -21,6 +21,7 @@ const clockTick = 10 * time.Millisecond
 type sample struct {
 	rps, p50, p99 float64   // p50, p99: µs
 	envoy, total  float64   // CPU time, µs a request: of Envoy, and of it and what stands beside it
+	busy          float64   // total less what they use when there are no requests
 	rss           float64   // of all of them but the companion, MB
 	gc            []float64 // µs, see collections
 }
@@ -51,11 +52,40 @@ func (m *mode) measure(ctx context.Context, c *chatCase, requests [][]byte, answ
 		rps: r.Rate(), p50: micros(r.Percentile(0.5)), p99: micros(r.Percentile(0.99)),
 		envoy: micros(after[0]-before[0]) / n, total: micros(sum(after)-sum(before)) / n,
 	}
+	s.busy = s.total - m.idle*micros(r.Elapsed)/n
 	if s.rss, err = m.resident(); err != nil {
 		return s, err
 	}
 	s.gc, err = m.collections(log)
 	return s, err
+}
+
+// rest measures what each mode uses when there are no requests: ticks, polls, and the reading of metrics.
+func (b *bench) rest(ctx context.Context, d time.Duration) error {
+	used := func() ([]time.Duration, error) {
+		var all []time.Duration
+		for _, m := range b.modes {
+			d, err := m.cpu()
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, sum(d))
+		}
+		return all, nil
+	}
+	before, err := used()
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	if err := wait(ctx, d); err != nil {
+		return err
+	}
+	after, err := used()
+	for i, m := range b.modes {
+		m.idle = float64(after[i]-before[i]) / float64(time.Since(begin))
+	}
+	return err
 }
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }

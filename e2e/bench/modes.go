@@ -104,6 +104,7 @@ type mode struct {
 	stack   *stack.Stack
 	servers []server // that Envoy asks
 	beside  []int    // processes that belong to the gateway beside Envoy: the servers, and the companion
+	idle    float64  // cores that all of them use when there are no requests
 }
 
 // server is a process that Envoy asks.

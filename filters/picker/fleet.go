@@ -33,6 +33,7 @@ type fleet struct {
 	reported int          // entries of index, as the metric has them
 	ring     *prefix.Ring // nil where all threads use this fleet
 	pools    map[string]*poolState
+	renewals renewals
 }
 
 // member is one replica. All but health is fixed.
@@ -60,7 +61,8 @@ type poolState struct {
 // any more once it is made.
 type view struct {
 	snapshot *endpoint.Snapshot
-	seats    [][]seat // as the snapshot's pools and their endpoints
+	seats    [][]seat      // as the snapshot's pools and their endpoints
+	renewal  time.Duration // see renewals
 }
 
 type seat struct {
@@ -129,6 +131,10 @@ func (f *fleet) view(s *endpoint.Snapshot, now time.Time) *view {
 	for i := range s.Pools {
 		v.seats[i] = f.seats(&s.Pools[i], before, now)
 	}
+	if before != nil {
+		f.renewals.note(before.snapshot, s)
+	}
+	v.renewal = f.renewals.least()
 	f.views = slices.Insert(f.views, 0, v)
 	f.views = f.views[:min(len(f.views), keptViews)]
 	f.sweep(now)

@@ -22,7 +22,7 @@ import (
 //	in-flight counts below zero                              TestInFlightReturnsToZero
 //	an index without a bound                                 prefix.TestNeverGrows
 //	a picker that fails open, and refuses                    scenarios/failure.yaml of hosttest
-//	a scrape interval longer than the staleness bound        refused by the companion (its config_test)
+//	the companion's interval longer than its own bound       refused by the companion (its config_test)
 
 // A prompt that nobody knows went to the replica with the smallest index, which had
 // just been started and was the busiest by the time: a spiral.
@@ -95,6 +95,50 @@ func TestIncidentStaleIsNotSaturated(t *testing.T) {
 			r.answer(x, 200)
 		}
 	}
+}
+
+// ... and nobody was told. Here a warning names the two numbers, when it is so time
+// and again; not for an outage, nor when all is well.
+func TestIncidentAMisfitOfIntervalAndBoundIsSaid(t *testing.T) {
+	for name, c := range map[string]struct {
+		interval time.Duration
+		outage   bool
+		warnings int
+	}{
+		"fits":          {50 * time.Millisecond, false, 0},
+		"does not fit":  {15 * time.Second, false, 5}, // one a minute
+		"one bad while": {50 * time.Millisecond, true, 0},
+	} {
+		r := newRig(t, "{stale: 200ms, shed: true}")
+		for round := range 16 + 17 {
+			r.now = r.now.Add(c.interval)
+			if c.outage && round == 20 {
+				r.now = r.now.Add(time.Hour)
+			}
+			r.serve(ready(3)...)
+			r.snapshot.Taken = r.now // each time with fresh gauges
+			r.serveOne(t, request(0, 0), 200)
+		}
+		require.Len(t, r.logs, c.warnings, name)
+		if c.warnings > 0 {
+			require.Contains(t, r.logs[0], "gauges come every 15s and say nothing any more after 200ms")
+		}
+	}
+}
+
+// What is told again without having been read again is not new.
+func TestIncidentOldGaugesAreNotNewOnes(t *testing.T) {
+	r := newRig(t, "{stale: 200ms}")
+	for i := range 40 {
+		r.now = r.now.Add(time.Second)
+		r.serve(ready(3)...)
+		r.snapshot.Taken = r.now
+		for j := range 3 {
+			r.snapshot.Pools[0].Endpoints[j].Gauges.Age = time.Duration(i) * time.Second
+		}
+		r.serveOne(t, request(0, 0), 200)
+	}
+	require.Empty(t, r.logs)
 }
 
 // A pool of one replica was answered with 500. It serves, whatever its state.

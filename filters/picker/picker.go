@@ -90,6 +90,9 @@ func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
 	if snapshot != nil {
 		s.sinceReceived = now.Sub(snapshot.Received)
 		v = f.fleet.see(snapshot, s.chain, &s.matches, now)
+		if v.renewal >= f.stale {
+			f.warnOfMisfit(v.renewal)
+		}
 	}
 	priority := f.objectives.priority(x.RequestHeaders)
 	if priority != 0 {
@@ -218,6 +221,9 @@ func (f *Filter) explain(x *filter.Exchange, s *state, i int) {
 	r := &s.replicas[i]
 	x.Explain("picker", f.profile.name())
 	x.Explain("candidates", strconv.Itoa(len(s.replicas)))
+	if x.Subset.Given {
+		x.Explain("subset", strconv.Itoa(len(x.Subset.Addresses)))
+	}
 	if len(s.out) > 0 {
 		x.Explain("ejected", strconv.Itoa(len(s.out)))
 	}
@@ -307,26 +313,29 @@ func (f *Filter) moved(x *filter.Exchange, s *state, to *member) {
 	}
 }
 
-// missPause is how often a pool's misses are logged; the metric counts them all.
-const missPause = time.Minute
-
-// warnOfMiss says, once a while for each pool and Envoy, that Envoy did not
-// find the picked replica in the cluster.
+// warnOfMiss says that Envoy did not find the picked replica in the cluster. The
+// metric counts every time.
 func (f *Filter) warnOfMiss(pool, served, picked string) {
-	key := "picker.missed/" + pool
+	if f.mayWarn("picker.missed/" + pool) {
+		f.deps.Log(filter.Warn, "pool "+pool+": "+served+" served a request that was sent to "+picked+
+			"; do the cluster that serves this pool and the companion know the same replicas?")
+	}
+}
+
+// warnPause is how often the workers of an Envoy give the same warning.
+const warnPause = time.Minute
+
+// mayWarn reports whether it is time for a warning, and this worker's turn.
+func (f *Filter) mayWarn(key string) bool {
 	now := f.deps.Now()
 	last, cas, err := f.deps.Store.Get(key)
-	if err == nil && len(last) == 8 && now.Sub(time.Unix(0, int64(binary.LittleEndian.Uint64(last)))) < missPause {
-		return
+	if err == nil && len(last) == 8 && now.Sub(time.Unix(0, int64(binary.LittleEndian.Uint64(last)))) < warnPause {
+		return false
 	}
 	if err != nil {
 		cas = kv.Create
 	}
-	if f.deps.Store.Set(key, binary.LittleEndian.AppendUint64(nil, uint64(now.UnixNano())), cas) != nil {
-		return // another worker says it
-	}
-	f.deps.Log(filter.Warn, "pool "+pool+": "+served+" served a request that was sent to "+picked+
-		"; do the cluster that serves this pool and the companion know the same replicas?")
+	return f.deps.Store.Set(key, binary.LittleEndian.AppendUint64(nil, uint64(now.UnixNano())), cas) == nil
 }
 
 // failed notes a failure of a replica.

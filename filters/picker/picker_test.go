@@ -394,7 +394,7 @@ func BenchmarkPick(b *testing.B) {
 	for _, p := range profiles {
 		for _, n := range []int{8, 100, 1000, 2000} {
 			b.Run(fmt.Sprintf("%s/replicas=%d", p.name(), n), func(b *testing.B) {
-				choose, s := chooser(b, p.name(), n)
+				choose, s := chooser(b, p.name(), n, min(4*n, 4000))
 				b.ReportAllocs()
 				for b.Loop() {
 					choose()
@@ -408,15 +408,16 @@ func BenchmarkPick(b *testing.B) {
 }
 
 // chooser returns the whole decision for one request, of a prompt of 64 blocks
-// (4,096 tokens) whose beginning some replicas hold.
-func chooser(t require.TestingT, profile string, n int) (func(), *state) {
+// (4,096 tokens) whose beginning some replicas hold, of n that have served so many
+// prompts.
+func chooser(t require.TestingT, profile string, n, prompts int) (func(), *state) {
 	r := newRig(t, "{endpoints: 3, profile: "+profile+"}")
 	eps := ready(n)
 	for i := range eps {
 		eps[i].Gauges.Waiting, eps[i].Gauges.Running = i%4, i%8
 	}
 	r.serve(eps...)
-	for seed := range uint64(min(4*n, 4000)) {
+	for seed := range uint64(prompts) {
 		x := request(seed, 40)
 		if seed%3 > 0 {
 			x = request(1, 20) // what many prompts begin with
@@ -439,7 +440,7 @@ func chooser(t require.TestingT, profile string, n int) (func(), *state) {
 func TestChoosingAllocatesNothing(t *testing.T) {
 	for _, p := range profiles {
 		for _, n := range []int{1, 100, 2000} {
-			choose, s := chooser(t, p.name(), n)
+			choose, s := chooser(t, p.name(), n, 50)
 			choose()
 			require.Len(t, s.ranked, min(n, 3))
 			require.Zero(t, testing.AllocsPerRun(10, choose), p.name())

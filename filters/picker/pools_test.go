@@ -168,7 +168,7 @@ func TestMissesAreLoggedOnceAMinute(t *testing.T) {
 	miss()
 	miss()
 	require.Len(t, r.logs, 1)
-	r.now = r.now.Add(missPause)
+	r.now = r.now.Add(warnPause)
 	miss()
 	require.Len(t, r.logs, 2)
 	require.EqualValues(t, 3, r.samples["inlet_pick_total/p,missed"])

@@ -22,10 +22,11 @@ type Cell struct {
 
 // File is the file of one benchmark.
 type File struct {
-	bench string
-	file  *os.File
-	cells []Cell
-	err   error // the first that went wrong
+	bench   string
+	machine string // before anything ran
+	file    *os.File
+	cells   []Cell
+	err     error
 }
 
 // Create makes the file, bench/out/<bench>.jsonl by custom, and the folders that it lies in. Its
@@ -38,7 +39,7 @@ func Create(path string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &File{bench: strings.TrimSuffix(filepath.Base(path), filepath.Ext(path)), file: file}, nil
+	return &File{bench: strings.TrimSuffix(filepath.Base(path), filepath.Ext(path)), machine: Machine(), file: file}, nil
 }
 
 // Line writes one figure. Errors are kept for Close.

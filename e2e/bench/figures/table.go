@@ -10,7 +10,7 @@ import (
 
 // Table prints the figures so far: a row for each case and mode, in the order in
 // which they were written, and a column for each metric named, or for all. The
-// machine stands above it.
+// machine, as it was when the file was made, stands above it.
 func (f *File) Table(w io.Writer, metrics ...string) {
 	if len(metrics) == 0 {
 		metrics = f.metrics()
@@ -28,7 +28,7 @@ func (f *File) Table(w io.Writer, metrics ...string) {
 		units[c.Metric] = c.Unit
 		values[[3]string{c.Case, c.Mode, c.Metric}] = c.Value
 	}
-	fmt.Fprintf(w, "%s\n\n| case | mode |", Machine())
+	fmt.Fprintf(w, "%s\n\n| case | mode |", f.machine)
 	for _, m := range metrics {
 		fmt.Fprintf(w, " %s |", title(m, units[m]))
 	}

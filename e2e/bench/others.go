@@ -1,0 +1,74 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// others measures how many cores everybody else on the machine uses meanwhile: the more, the less the figures are worth.
+type others struct {
+	begin       time.Time
+	busy, owned time.Duration
+}
+
+// watch begins to measure.
+func (b *bench) watch() (o others, err error) {
+	o.begin = time.Now()
+	o.busy, o.owned, err = b.used()
+	return o, err
+}
+
+// cores is what others used since then.
+func (o others) cores(b *bench) (float64, error) {
+	busy, owned, err := b.used()
+	return max(0, float64(busy-o.busy-(owned-o.owned))) / float64(time.Since(o.begin)), err
+}
+
+// used is the CPU time that all processes have used, and that those of this benchmark have.
+func (b *bench) used() (all, own time.Duration, err error) {
+	if all, err = busyTime(); err != nil {
+		return 0, 0, err
+	}
+	pids := map[int]bool{os.Getpid(): true}
+	for _, m := range b.modes {
+		pids[m.stack.EnvoyPID()] = true
+		for _, pid := range m.beside {
+			pids[pid] = true
+		}
+	}
+	for pid := range pids {
+		d, err := cpuTime(pid)
+		if err != nil {
+			return 0, 0, err
+		}
+		own += d
+	}
+	return all, own, nil
+}
+
+// busyTime is the time that all cores were not idle (proc(5), stat).
+func busyTime() (time.Duration, error) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, err
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	fields := strings.Fields(first)
+	if len(fields) < 9 || fields[0] != "cpu" {
+		return 0, fmt.Errorf("/proc/stat begins with %q", first)
+	}
+	var ticks int64
+	for i, field := range fields[1:9] { // user nice system idle iowait irq softirq steal
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		if i != 3 && i != 4 {
+			ticks += n
+		}
+	}
+	return time.Duration(ticks) * clockTick, nil
+}

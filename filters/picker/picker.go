@@ -394,7 +394,7 @@ func (f *Filter) OnDone(x *filter.Exchange, end filter.End) {
 	s.release()
 	f.metrics.inFlight.Record(-1, filter.Values{s.pool})
 	if end.Complete && end.Status < 400 {
-		f.fleet.took(s.pool, f.deps.Now().Sub(s.start))
+		f.fleet.took(s.pool, end.At.Sub(s.start))
 	}
 }
 

@@ -125,7 +125,7 @@ func (r *rig) answer(x *filter.Exchange, status int) { r.answerFrom(x, x.Target.
 func (r *rig) answerFrom(x *filter.Exchange, served string, status int) {
 	x.Response.Served, x.Response.Status = served, status
 	r.f.OnResponseHeaders(x)
-	r.f.OnDone(x, filter.End{Complete: true, Status: status})
+	r.f.OnDone(x, filter.End{Complete: true, Status: status, At: r.now})
 }
 
 // serveOne sends a request and has it answered.

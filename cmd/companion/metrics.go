@@ -72,6 +72,18 @@ var (
 		"Answers to proxies: snapshot (whole), delta, unchanged, early (there was no snapshot yet).", "answer")
 )
 
+var (
+	proxiesDesc = describe("inlet_companion_relay_proxies", "Envoys that take part in the relay.")
+	tellsDesc   = describe("inlet_companion_relay_tells_total", "Calls by which proxies tell what they know, by result: taken, refused.", "result")
+	toldDesc    = describe("inlet_companion_relay_received_bytes_total", "Bytes of the tells that were taken.")
+	relayedDesc = describe("inlet_companion_relay_sent_bytes_total", "Bytes of what answers had of other proxies, besides those of snapshots and deltas.")
+	notesDesc   = describe("inlet_companion_relay_notes_total",
+		"Notes about prompts by what became of them: taken, dropped (over the quota of their proxy), forgotten (no more memory), sent (once for each proxy).", "result")
+	rememberedDesc = describe("inlet_companion_relay_remembered_notes", "Notes that are remembered.")
+	memoryDesc     = describe("inlet_companion_relay_memory_bytes", "What the notes that are remembered take.")
+	expiredDesc    = describe("inlet_companion_relay_expired_leases_total", "Proxies that fell silent with requests in flight.")
+)
+
 // Describe describes nothing, which makes the collector an unchecked one: which pools there are changes.
 func (m *metrics) Describe(chan<- *prometheus.Desc) {}
 
@@ -188,6 +200,22 @@ func (m *metrics) collectCalls(ch chan<- prometheus.Metric) {
 	counter(ch, callsDesc, float64(s.Deltas), "delta")
 	counter(ch, callsDesc, float64(s.Unchanged), "unchanged")
 	counter(ch, callsDesc, float64(s.Early), "early")
+	m.collectRelay(ch, &s.Relay)
+}
+
+func (m *metrics) collectRelay(ch chan<- prometheus.Metric, s *relay.BoardStats) {
+	gauge(ch, proxiesDesc, float64(s.Proxies))
+	counter(ch, tellsDesc, float64(s.Tells), "taken")
+	counter(ch, tellsDesc, float64(s.Refused), "refused")
+	counter(ch, toldDesc, float64(s.ToldBytes))
+	counter(ch, relayedDesc, float64(s.SentBytes))
+	counter(ch, notesDesc, float64(s.Notes), "taken")
+	counter(ch, notesDesc, float64(s.Dropped), "dropped")
+	counter(ch, notesDesc, float64(s.Forgotten), "forgotten")
+	counter(ch, notesDesc, float64(s.SentNotes), "sent")
+	gauge(ch, rememberedDesc, float64(s.Remembered))
+	gauge(ch, memoryDesc, float64(s.Bytes))
+	counter(ch, expiredDesc, float64(s.Expired))
 }
 
 func gauge(ch chan<- prometheus.Metric, d *prometheus.Desc, v float64, labels ...string) {

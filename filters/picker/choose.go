@@ -1,6 +1,7 @@
 package picker
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +26,7 @@ type state struct {
 	input  scorer.Input
 
 	sinceReceived time.Duration // how long this proxy has had the snapshot
+	peersTrust    float64       // how far what other proxies had in flight then is to be believed
 
 	// Who may serve it.
 
@@ -41,6 +43,7 @@ type state struct {
 	charged *member // counts the request as in flight; nil if none does
 	tokensC int64   // and so many tokens of it
 	trying  *member // is tried with it; nil if none
+	note    []byte  // scratch
 }
 
 // scratch is what a replica is chosen with. It is as large as the pool, so it goes
@@ -240,6 +243,10 @@ func (s *state) add(f *Filter, e *endpoint.Endpoint, c *candidate) {
 	// Counts of other workers may be a tick late: never take less than nothing
 	// for a reason to send there.
 	r.Endpoint, r.ID, r.InFlight, r.Tokens = e, m.id, max(0, m.load.Value()), max(0, m.tokens.Value())
+	if e.Peers != (endpoint.InFlight{}) {
+		r.InFlight += int64(math.Round(s.peersTrust * float64(e.Peers.Requests)))
+		r.Tokens += int64(s.peersTrust * float64(e.Peers.Tokens))
+	}
 	r.Hit = 0
 	if blocks := s.matches.Of(m.slot); blocks > 0 {
 		r.Hit = float64(blocks) / float64(len(s.chain))

@@ -84,7 +84,7 @@ var (
 	scrapesDesc = describe("inlet_companion_scrapes_total",
 		"Scrapes by result: ok, incomplete (the replica answered, a metric was missing), failed.", "pool", "result")
 	lateDesc = describe("inlet_companion_late_scrapes_total",
-		"Scrapes of a replica that answers so slowly that its gauges had become older than half of stale.", "pool")
+		"Scrapes that took so long, or came so late, that the gauges had become older than half of stale.", "pool")
 	ageDesc   = describe("inlet_companion_oldest_gauge_seconds", "Age of the oldest gauges of a ready replica.", "pool")
 	tookDesc  = describe("inlet_companion_scrape_duration_seconds_total", "Time that all scrapes took together.", "pool")
 	listsDesc = describe("inlet_companion_endpoint_lists_total", "Lists of endpoints from the pools' sources, by result: loaded, failed.", "result")

@@ -79,9 +79,10 @@ type Scraper struct {
 	changed chan struct{}
 	tried   chan struct{}
 
-	mu      sync.Mutex
-	pools   map[string]*pool
-	pollers map[key]*poller
+	mu       sync.Mutex
+	pools    map[string]*pool
+	pollers  map[key]*poller
+	toldLate time.Time // see judgeAge
 }
 
 type pool struct {
@@ -135,7 +136,6 @@ type poller struct {
 	reading  Reading
 	models   *endpoint.Models
 	scraped  time.Time // when the gauges were read
-	late     bool      // they are read too seldom for the proxies to trust them
 	reason   string    // why the last scrape failed, "" if it did not
 }
 
@@ -480,21 +480,24 @@ func (s *Scraper) attempt(ctx context.Context, p *poller) (gauges, alive bool) {
 	return scrapeErr == nil, alive
 }
 
+// lateEvery is the least time between two warnings of judgeAge: one slow replica is told like a thousand, and the metrics count.
+const lateEvery = time.Minute
+
 // judgeAge notes whether the gauges, which were read now and the time before without a failure between, had become older than the proxies
 // trust without reserve. Callers hold s.mu.
 func (s *Scraper) judgeAge(p *poller, now time.Time) {
 	age := now.Sub(p.scraped)
-	late := s.opts.Stale > 0 && !p.scraped.IsZero() && p.reason == "" && age > s.opts.Stale/2
-	if late {
-		for pool := range p.pools {
-			pool.stats.Late++
-		}
+	if s.opts.Stale == 0 || p.scraped.IsZero() || p.reason != "" || age <= s.opts.Stale/2 {
+		return
 	}
-	if late && !p.late {
-		s.logger(p).Warn("the replica answers so slowly that its gauges get too old for the proxies: raise stale, here and in the picker, or see why it is slow",
+	for pool := range p.pools {
+		pool.stats.Late++
+	}
+	if s.toldLate.IsZero() || now.Sub(s.toldLate) >= lateEvery {
+		s.toldLate = now
+		s.logger(p).Warn("scrapes take so long that gauges get too old for the proxies: see whether replicas answer slowly or the CPU of this process is short, or raise stale, here and in the picker",
 			"age", age.Round(time.Millisecond), "interval", s.opts.Interval, "stale", s.opts.Stale)
 	}
-	p.late = late
 }
 
 // logTurn logs what is new about a replica, once.

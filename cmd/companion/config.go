@@ -52,7 +52,7 @@ func defaultConfig() *Config {
 			Interval: 100 * time.Millisecond, Timeout: time.Second, Models: 10 * time.Second,
 			Plan: scrape.Plan{Engine: "vllm", Models: "/v1/models"},
 		},
-		Publish: 20 * time.Millisecond,
+		Publish: 10 * time.Millisecond,
 		Stale:   endpoint.DefaultStale,
 		Memory:  64 << 20,
 	}

@@ -26,7 +26,7 @@ const lastCalls = 2 * time.Second
 // served on the second listener, if there is one.
 func run(ctx context.Context, cfg *Config, listener, xdsListener net.Listener, log *slog.Logger) error {
 	scraper, err := scrape.New(cfg.plans(), scrape.Options{
-		Interval: cfg.Scrape.Interval, Timeout: cfg.Scrape.Timeout, Models: cfg.Scrape.Models, Log: log,
+		Interval: cfg.Scrape.Interval, Timeout: cfg.Scrape.Timeout, Models: cfg.Scrape.Models, Stale: cfg.Stale, Log: log,
 	})
 	if err != nil {
 		return err

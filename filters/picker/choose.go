@@ -137,14 +137,27 @@ func (s *state) gather(f *Filter, pool *endpoint.Pool, seats []seat, subset *fil
 	s.reserve(len(pool.Endpoints))
 	s.pool = pool.Name
 	ejecting := f.fleet.ejected.Value() > 0
+	n := len(pool.Endpoints)
 	if subset.Given {
-		for _, i := range s.within(pool, subset.Addresses) {
-			s.consider(f, pool, seats, i, ejecting, now)
+		n = len(s.within(pool, subset.Addresses))
+	}
+	for i := range n {
+		if subset.Given {
+			i = s.subset[i]
 		}
-	} else {
-		for i := range pool.Endpoints {
-			s.consider(f, pool, seats, i, ejecting, now)
+		e := &pool.Endpoints[i]
+		if !e.Ready {
+			continue
 		}
+		c := candidate{member: seats[i].member, index: i, warm: 1}
+		if ejecting && c.member.ejected.Value() > 0 {
+			s.out = append(s.out, c)
+			continue
+		}
+		if since := seats[i].since; f.slowStart > 0 && !since.IsZero() {
+			c.warm = warm(now.Sub(since), f.slowStart)
+		}
+		s.add(f, e, &c)
 	}
 	if ejecting {
 		s.limitEjections(f, pool)
@@ -166,24 +179,6 @@ func (s *state) within(pool *endpoint.Pool, addresses []string) []int {
 	slices.Sort(s.subset)
 	s.subset = slices.Compact(s.subset)
 	return s.subset
-}
-
-// consider adds the replica at a place of the pool, if it may be picked, or notes
-// that it is ejected.
-func (s *state) consider(f *Filter, pool *endpoint.Pool, seats []seat, i int, ejecting bool, now time.Time) {
-	e := &pool.Endpoints[i]
-	if !e.Ready {
-		return
-	}
-	c := candidate{member: seats[i].member, index: i, warm: 1}
-	if ejecting && c.member.ejected.Value() > 0 {
-		s.out = append(s.out, c)
-		return
-	}
-	if since := seats[i].since; f.slowStart > 0 && !since.IsZero() {
-		c.warm = warm(now.Sub(since), f.slowStart)
-	}
-	s.add(f, e, &c)
 }
 
 // readModels finds out who serves the model, and whether it is a LoRA adapter.

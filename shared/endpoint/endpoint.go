@@ -55,7 +55,7 @@ type Load struct {
 // LoRA is what a replica's metrics say about adapters. The names are those of Models.Adapters.
 type LoRA struct {
 	Running []string // adapters with requests that it works on, sorted
-	Waiting []string // adapters with requests in its queue, sorted
+	Waiting []string // adapters with requests in its queue and none at work, sorted
 	Max     int      // that it can work on at a time
 }
 

@@ -6,7 +6,7 @@ FILTERS := $(notdir $(patsubst %/wasm,%,$(wildcard filters/*/wasm)))
 # All packages but those that drive a real Envoy.
 UNIT = $$(go list ./... | grep -v '/e2e')
 # What runs inside Envoy as wasm, and must stay free of threads, sockets and clocks.
-CORE := ./filters/... ./shared/filter/... ./shared/chain/... ./shared/llm/... ./shared/jsonscan/... ./shared/sse/... ./shared/conf/... ./shared/kv/... ./shared/endpoint/...
+CORE := ./filters/... ./shared/filter/... ./shared/chain/... ./shared/llm/... ./shared/jsonscan/... ./shared/sse/... ./shared/conf/... ./shared/kv/... ./shared/endpoint/... ./shared/feed/...
 
 .PHONY: help
 help: ## list the targets

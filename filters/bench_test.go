@@ -76,7 +76,7 @@ func BenchmarkChain(b *testing.B) {
 					Address: fmt.Sprintf("10.0.0.%d:8000", i), Ready: true,
 				})
 			}
-			snapshot.Attach(d.Counters)
+			snapshot.Attach(d.Counters, nil)
 			d.Snapshot = func() *endpoint.Snapshot { return snapshot }
 			c, err := chain.New([]byte(fullChain), filters.All, d)
 			require.NoError(b, err)

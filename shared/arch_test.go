@@ -82,6 +82,7 @@ var layers = []struct {
 	{"shared/endpoint", []string{"shared/kv"}},
 	{"shared/llm", []string{"shared/formscan", "shared/jsonscan", "shared/sse"}},
 	{"shared/filter", []string{"shared/conf", "shared/endpoint", "shared/kv", "shared/llm"}},
+	{"shared/feed", []string{"shared/endpoint", "shared/filter"}},
 	{"shared/chain", []string{
 		"shared/coding", "shared/conf", "shared/endpoint", "shared/filter", "shared/formscan", "shared/jsonscan", "shared/kv", "shared/llm", "shared/sse",
 	}},
@@ -137,7 +138,7 @@ func core(name string) bool {
 	if isFilter(name) || name == "shared/chain" || name == "shared/kv" {
 		return true
 	}
-	for _, part := range []string{"shared/filter", "shared/llm", "shared/jsonscan", "shared/formscan", "shared/coding", "shared/sse", "shared/conf", "shared/endpoint"} {
+	for _, part := range []string{"shared/filter", "shared/llm", "shared/jsonscan", "shared/formscan", "shared/coding", "shared/sse", "shared/conf", "shared/endpoint", "shared/feed"} {
 		if under(name, part) {
 			return true
 		}

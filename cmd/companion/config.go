@@ -25,6 +25,7 @@ type Config struct {
 	Scrape  ScrapeConfig
 	Publish time.Duration // at most one new version in it
 	Stale   time.Duration // the age at which the proxies stop trusting a gauge
+	Memory  int64         // bytes of the notes about prompts that are remembered for proxies that come new
 	Pools   []PoolConfig
 }
 
@@ -51,8 +52,9 @@ func defaultConfig() *Config {
 			Interval: 100 * time.Millisecond, Timeout: time.Second, Models: 10 * time.Second,
 			Plan: scrape.Plan{Engine: "vllm", Models: "/v1/models"},
 		},
-		Publish: 20 * time.Millisecond,
+		Publish: 10 * time.Millisecond,
 		Stale:   endpoint.DefaultStale,
+		Memory:  64 << 20,
 	}
 }
 
@@ -88,6 +90,9 @@ func parseConfig(doc []byte) (*Config, error) {
 		})
 		o.Duration("publish", &c.Publish, time.Millisecond, time.Second)
 		o.Duration("stale", &c.Stale, 100*time.Millisecond, 30*time.Minute)
+		o.Object("relay", func(o *conf.Object) {
+			o.Size("memory", &c.Memory, 64<<10, 16<<30)
+		})
 		if c.Scrape.Interval > c.Stale/4 {
 			o.Errorf("stale", "stale (%s) is less than four times scrape.interval (%s): the proxies would mistrust healthy gauges between two scrapes", c.Stale, c.Scrape.Interval)
 		}

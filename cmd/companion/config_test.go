@@ -41,8 +41,9 @@ func TestConfig(t *testing.T) {
 		Listen:  "127.0.0.1:9002",
 		XDS:     "127.0.0.1:18000",
 		Scrape:  ScrapeConfig{Interval: 100 * time.Millisecond, Timeout: time.Second, Models: 10 * time.Second, Plan: plan},
-		Publish: 20 * time.Millisecond,
+		Publish: 10 * time.Millisecond,
 		Stale:   2 * time.Second,
+		Memory:  64 << 20,
 		Pools: []PoolConfig{
 			{Name: "llama", EDS: "envoy/static/eds/llama.yaml", Plan: plan},
 			{Name: "gemma", Cluster: "gemma-replicas", Plan: sglang, DNS: &discover.Name{

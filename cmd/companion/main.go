@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -23,11 +24,18 @@ func main() {
 }
 
 func command() *cobra.Command {
-	var file, listen, level string
+	var file, listen, level, format string
 	var check bool
 	cmd := &cobra.Command{
-		Use:           "companion --config FILE",
-		Short:         "Scrapes model servers once for all proxies and hands them the result",
+		Use:   "companion --config FILE",
+		Short: "Scrapes model servers once for all proxies and hands them the result",
+		Long: `Finds the replicas of each pool, scrapes their metrics once for all proxies, and hands the proxies a snapshot of it. It stands on no
+request's way: a proxy goes on with the last snapshot while the companion is away.
+
+It serves /v1/snapshot for the proxies, /v1/snapshot.json for people, /metrics, /healthz, and /readyz, which says what is missing.`,
+		Example: `  companion --config companion.yaml --check                              # is the file right, and can every source be read?
+  companion --config companion.yaml --log-format json
+  curl -s localhost:9002/v1/snapshot.json                                # what the proxies know`,
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -42,11 +50,10 @@ func command() *cobra.Command {
 			if check {
 				return checkSources(cmd.Context(), cfg, cmd.OutOrStdout())
 			}
-			var l slog.Level
-			if err := l.UnmarshalText([]byte(level)); err != nil {
-				return fmt.Errorf("--log-level: %w", err)
+			log, err := newLogger(cmd.ErrOrStderr(), level, format)
+			if err != nil {
+				return err
 			}
-			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: l}))
 			listener, err := net.Listen("tcp", cfg.Listen)
 			if err != nil {
 				return err
@@ -65,7 +72,23 @@ func command() *cobra.Command {
 	cmd.Flags().StringVar(&file, "config", "", "configuration file (YAML or JSON)")
 	cmd.Flags().StringVar(&listen, "listen", "", "address to listen on, in place of the file's")
 	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	cmd.Flags().StringVar(&format, "log-format", "text", "text or json")
 	cmd.Flags().BoolVar(&check, "check", false, "read the configuration, ask every source of endpoints once, say what is wrong, and exit")
 	_ = cmd.MarkFlagRequired("config") // fails only for a flag that does not exist
 	return cmd
+}
+
+func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("--log-level: %w", err)
+	}
+	options := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, options)), nil
+	}
+	return nil, fmt.Errorf("--log-format: %q is neither text nor json", format)
 }

@@ -26,13 +26,13 @@ const lastCalls = 2 * time.Second
 // served on the second listener, if there is one.
 func run(ctx context.Context, cfg *Config, listener, xdsListener net.Listener, log *slog.Logger) error {
 	scraper, err := scrape.New(cfg.plans(), scrape.Options{
-		Interval: cfg.Scrape.Interval, Timeout: cfg.Scrape.Timeout, Models: cfg.Scrape.Models, Log: log,
+		Interval: cfg.Scrape.Interval, Timeout: cfg.Scrape.Timeout, Models: cfg.Scrape.Models, Stale: cfg.Stale, Log: log,
 	})
 	if err != nil {
 		return err
 	}
 	defer scraper.Close()
-	rel := relay.New(relay.Options{Interval: cfg.Publish, Heartbeat: cfg.heartbeat()})
+	rel := relay.New(relay.Options{Interval: cfg.Publish, Heartbeat: cfg.heartbeat(), Memory: cfg.Memory})
 	m := &metrics{scraper: scraper, relay: rel, stale: cfg.Stale}
 	server := &http.Server{
 		Handler:           handler(scraper, rel, m),
@@ -126,6 +126,7 @@ func handler(scraper *scrape.Scraper, rel *relay.Relay, m *metrics) http.Handler
 	mux := http.NewServeMux()
 	mux.Handle(endpoint.SnapshotPath, rel)
 	mux.Handle(endpoint.SnapshotPath+".json", rel)
+	mux.Handle(endpoint.RelayPath, rel)
 	mux.Handle("GET /metrics", m.handler())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, "ok")

@@ -219,32 +219,40 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{
-		`inlet_companion_endpoints{pool="llama"}`:                         "2",
-		`inlet_companion_endpoints{pool="empty"}`:                         "0",
-		`inlet_companion_stale_endpoints{pool="llama"}`:                   "0",
-		`inference_pool_ready_pods{name="llama"}`:                         "2",
-		`inference_pool_average_queue_size{name="llama"}`:                 "2.5",
-		`inference_pool_average_kv_cache_utilization{name="llama"}`:       "0.25",
-		`inlet_companion_average_running_requests{pool="llama"}`:          "15",
-		`inlet_companion_waiting_requests{pool="llama"}`:                  "5",
-		`inlet_companion_running_requests{pool="llama"}`:                  "30",
-		`inlet_companion_models`:                                          "2",
-		`inlet_companion_model_ready_replicas{model="sql"}`:               "2",
-		`inlet_companion_model_waiting_requests{model="llama"}`:           "5",
-		`inlet_companion_model_running_requests{model="sql"}`:             "30",
-		`inlet_companion_model_average_kv_cache_utilization{model="sql"}`: "0.25",
-		`inlet_companion_pollers`:                                         "2",
-		`inlet_companion_scrapes_total{pool="llama",result="failed"}`:     "0",
-		`inlet_companion_scrapes_total{pool="llama",result="incomplete"}`: "0",
-		`inlet_companion_endpoint_lists_total{result="loaded"}`:           "2",
-		`inlet_companion_endpoint_lists_total{result="failed"}`:           "0",
-		`inlet_companion_workers`:                                         "1",
-		`inlet_companion_open_calls`:                                      "0",
+		`inlet_companion_endpoints{pool="llama"}`:                                                     "2",
+		`inlet_companion_endpoints{pool="empty"}`:                                                     "0",
+		`inlet_companion_late_scrapes_total{pool="llama"}`:                                            "0",
+		`inlet_companion_stale_endpoints{pool="llama"}`:                                               "0",
+		`inference_pool_ready_pods{name="llama"}`:                                                     "2",
+		`inference_pool_average_queue_size{name="llama"}`:                                             "2.5",
+		`inference_pool_average_kv_cache_utilization{name="llama"}`:                                   "0.25",
+		`inlet_companion_average_running_requests{pool="llama"}`:                                      "15",
+		`llm_d_epp_ready_endpoints{name="llama"}`:                                                     "2",
+		`llm_d_epp_average_queue_size{name="llama"}`:                                                  "2.5",
+		`llm_d_epp_average_running_requests{name="llama"}`:                                            "15",
+		`llm_d_epp_average_kv_cache_utilization{name="llama"}`:                                        "0.25",
+		`inference_pool_per_pod_queue_size{model_server_pod="` + a.address() + `",name="llama"}`:      "3",
+		`llm_d_epp_per_endpoint_queue_size{model_server_endpoint="` + b.address() + `",name="llama"}`: "2",
+		`inlet_companion_waiting_requests{pool="llama"}`:                                              "5",
+		`inlet_companion_running_requests{pool="llama"}`:                                              "30",
+		`inlet_companion_models`:                                                                      "2",
+		`inlet_companion_model_ready_replicas{model="sql"}`:                                           "2",
+		`inlet_companion_model_waiting_requests{model="llama"}`:                                       "5",
+		`inlet_companion_model_running_requests{model="sql"}`:                                         "30",
+		`inlet_companion_model_average_kv_cache_utilization{model="sql"}`:                             "0.25",
+		`inlet_companion_pollers`:                                                                     "2",
+		`inlet_companion_scrapes_total{pool="llama",result="failed"}`:                                 "0",
+		`inlet_companion_scrapes_total{pool="llama",result="incomplete"}`:                             "0",
+		`inlet_companion_endpoint_lists_total{result="loaded"}`:                                       "2",
+		`inlet_companion_endpoint_lists_total{result="failed"}`:                                       "0",
+		`inlet_companion_workers`:                                                                     "1",
+		`inlet_companion_open_calls`:                                                                  "0",
 	} {
 		require.Equal(t, want, values[name], name)
 	}
 	require.NotEqual(t, "0", values[`inlet_companion_scrapes_total{pool="llama",result="ok"}`])
 	require.NotContains(t, values, `inlet_companion_waiting_requests{pool="empty"}`)
+	require.Equal(t, "0", values[`llm_d_epp_ready_endpoints{name="empty"}`])
 	require.NotContains(t, values, `inference_pool_average_queue_size{name="empty"}`, "a pool that says nothing is not idle")
 	for family := range strings.SplitSeq(text, "# HELP ") {
 		if family != "" {
@@ -435,6 +443,8 @@ func TestCommandErrors(t *testing.T) {
 		"bad config":    {[]string{"--config", "testdata/bad/no-pools.yaml"}, "testdata/bad/no-pools.yaml:\n"},
 		"bad listen":    {[]string{"--config", "testdata/full.yaml", "--listen", "nowhere"}, "address nowhere: missing port"},
 		"bad log level": {[]string{"--config", "testdata/full.yaml", "--log-level", "loud"}, "--log-level: "},
+		"bad format":    {[]string{"--config", "testdata/full.yaml", "--log-format", "xml"}, `--log-format: "xml" is neither text nor json`},
+		"unknown flag":  {[]string{"--config", "testdata/full.yaml", "--chekc"}, "unknown flag: --chekc"},
 		"an argument":   {[]string{"--config", "testdata/full.yaml", "more"}, "unknown command"},
 	} {
 		t.Run(name, func(t *testing.T) {

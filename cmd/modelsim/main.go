@@ -46,7 +46,7 @@ func command() *cobra.Command {
 			}
 			cfg.Logger = logger
 			// In sim.Config 0 means the default; who writes 0 on a command line means 0.
-			for _, name := range []string{"max-loras", "engines", "max-num-seqs", "max-num-batched-tokens", "kv-blocks", "block-size", "max-body"} {
+			for _, name := range []string{"max-loras", "engines", "max-num-seqs", "max-num-batched-tokens", "kv-blocks", "block-size", "bytes-per-token", "max-body"} {
 				if cmd.Flag(name).Value.String() == "0" {
 					return fmt.Errorf("--%s must be at least 1", name)
 				}
@@ -79,6 +79,7 @@ func command() *cobra.Command {
 	f.IntVar(&cfg.MaxNumBatchedTokens, "max-num-batched-tokens", 8192, "tokens that one step computes at most; longer prompts come in chunks")
 	f.IntVar(&cfg.KVBlocks, "kv-blocks", engine.DefaultBlocks, "size of one engine's KV cache in blocks")
 	f.IntVar(&cfg.BlockSize, "block-size", 16, "tokens per KV block")
+	f.IntVar(&cfg.BytesPerToken, "bytes-per-token", 4, "bytes of text that make one token, in place of a tokenizer")
 	f.Int64Var(&cfg.MaxBody, "max-body", 64<<20, "longest request body in bytes")
 	f.BoolVar(&cfg.Echo, "echo", false, "answer with the text of the last message instead of filler words")
 	f.Float64Var(&cfg.Speed, "speed", 1, "how many times faster than real time; 0 is without delays")

@@ -1,6 +1,6 @@
 """Anthropic's Python client, as its users write it. Prints one line of JSON for each check; clients_test.go says what it must be.
 
-usage: anthropic_client.py BASE_URL
+usage: anthropic_client.py BASE_URL open|guarded
 """
 import json
 import sys
@@ -51,12 +51,20 @@ def refused(check, ask):
         tell(check, error=type(e).__name__, status=e.status_code, type=e.body["error"]["type"])
 
 
-message("llama")
-message("gemma")
-stream("llama")
-stream("gemma-support")
-refused("unknown model", lambda: client.messages.create(**question("gpt-9")))
-refused("unknown model, stream", lambda: client.messages.create(**question("gpt-9"), stream=True))
-refused("wrong key", lambda: client.with_options(api_key="guessed").messages.create(**question()))
-refused("blocked prompt", lambda: client.messages.create(**question(prompt="What is Project Aurora?")))
-refused("no model", lambda: client.messages.create(**question(model="")))
+def open_to_all():
+    message("llama")
+    message("gemma")
+    stream("llama")
+    stream("gemma-support")
+    refused("unknown model", lambda: client.messages.create(**question("gpt-9")))
+    refused("unknown model, stream", lambda: client.messages.create(**question("gpt-9"), stream=True))
+    refused("no model", lambda: client.messages.create(**question(model="")))
+
+
+def guarded():
+    message("llama")
+    refused("wrong key", lambda: client.with_options(api_key="guessed").messages.create(**question()))
+    refused("blocked prompt", lambda: client.messages.create(**question(prompt="What is Project Aurora?")))
+
+
+{"open": open_to_all, "guarded": guarded}[sys.argv[2]]()

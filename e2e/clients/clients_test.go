@@ -21,45 +21,68 @@ const patience = time.Minute
 // prompt is what the scripts ask, and what the replicas answer.
 const prompt = `Say "model":"llama-3-8b", please: é, 語, 🦙`
 
+// found is what a client must find where nothing is asked of it, and where keys
+// are and prompts are screened.
+type found struct{ open, guarded []string }
+
 // openAI is what every client of OpenAI must find, whatever its language.
-var openAI = []string{
-	`{"check": "chat llama", "sent": "llama-3-8b", "model": "llama", "text": PROMPT, "total": 0}`,
-	`{"check": "chat gemma", "sent": "gemma", "model": "gemma", "text": PROMPT, "total": 0}`,
-	`{"check": "stream llama", "models": ["llama"], "text": PROMPT, "total": 0}`,
-	`{"check": "stream gemma-support", "models": ["gemma-support"], "text": PROMPT, "total": 0}`,
-	`{"check": "embedding llama", "model": "llama", "vectors": 2}`,
-	`{"check": "unknown model", "error": "NotFoundError", "status": 404, "code": "model_not_found", "param": "model"}`,
-	`{"check": "unknown model, stream", "error": "NotFoundError", "status": 404, "code": "model_not_found", "param": "model"}`,
-	`{"check": "wrong key", "error": "AuthenticationError", "status": 401, "code": "invalid_api_key", "param": null}`,
-	`{"check": "blocked prompt", "error": "BadRequestError", "status": 400, "code": "content_policy_violation", "param": null}`,
-	`{"check": "no model", "error": "BadRequestError", "status": 400, "code": "invalid_model", "param": "model"}`,
+var openAI = found{
+	open: []string{
+		`{"check": "chat llama", "sent": "llama-3-8b", "model": "llama", "text": PROMPT, "total": 0}`,
+		`{"check": "chat gemma", "sent": "gemma", "model": "gemma", "text": PROMPT, "total": 0}`,
+		`{"check": "stream llama", "models": ["llama"], "text": PROMPT, "total": 0}`,
+		`{"check": "stream gemma-support", "models": ["gemma-support"], "text": PROMPT, "total": 0}`,
+		`{"check": "embedding llama", "model": "llama", "vectors": 2}`,
+		`{"check": "response llama", "model": "llama", "text": PROMPT}`,
+		`{"check": "response stream llama", "model": "llama", "text": PROMPT}`,
+		`{"check": "transcription llama", "bytes": true, "file": true, "sent": true}`,
+		`{"check": "models", "ids": ["llama", "gemma", "gemma-support"], "owners": ["inlet"]}`,
+		`{"check": "one model", "id": "gemma-support", "object": "model", "parent": "gemma"}`,
+		`{"check": "unknown model", "error": "NotFoundError", "status": 404, "code": "model_not_found", "param": "model"}`,
+		`{"check": "unknown model, stream", "error": "NotFoundError", "status": 404, "code": "model_not_found", "param": "model"}`,
+		`{"check": "no such model", "error": "NotFoundError", "status": 404, "code": "model_not_found", "param": "model"}`,
+		`{"check": "no model", "error": "BadRequestError", "status": 400, "code": "invalid_model", "param": "model"}`,
+	},
+	guarded: []string{
+		`{"check": "chat llama", "sent": "llama-3-8b", "model": "llama", "text": PROMPT, "total": 0}`,
+		`{"check": "wrong key", "error": "AuthenticationError", "status": 401, "code": "invalid_api_key", "param": null}`,
+		`{"check": "wrong key, models", "error": "AuthenticationError", "status": 401, "code": "invalid_api_key", "param": null}`,
+		`{"check": "blocked prompt", "error": "BadRequestError", "status": 400, "code": "content_policy_violation", "param": null}`,
+	},
 }
 
 // anthropic is what the client of Anthropic must find.
-var anthropic = []string{
-	`{"check": "message llama", "sent": "llama-3-8b", "model": "llama", "text": PROMPT, "counted": true}`,
-	`{"check": "message gemma", "sent": "gemma", "model": "gemma", "text": PROMPT, "counted": true}`,
-	`{"check": "stream llama", "model": "llama", "text": PROMPT, "counted": true}`,
-	`{"check": "stream gemma-support", "model": "gemma-support", "text": PROMPT, "counted": true}`,
-	`{"check": "unknown model", "error": "NotFoundError", "status": 404, "type": "not_found_error"}`,
-	`{"check": "unknown model, stream", "error": "NotFoundError", "status": 404, "type": "not_found_error"}`,
-	`{"check": "wrong key", "error": "AuthenticationError", "status": 401, "type": "authentication_error"}`,
-	`{"check": "blocked prompt", "error": "BadRequestError", "status": 400, "type": "invalid_request_error"}`,
-	`{"check": "no model", "error": "BadRequestError", "status": 400, "type": "invalid_request_error"}`,
+var anthropic = found{
+	open: []string{
+		`{"check": "message llama", "sent": "llama-3-8b", "model": "llama", "text": PROMPT, "counted": true}`,
+		`{"check": "message gemma", "sent": "gemma", "model": "gemma", "text": PROMPT, "counted": true}`,
+		`{"check": "stream llama", "model": "llama", "text": PROMPT, "counted": true}`,
+		`{"check": "stream gemma-support", "model": "gemma-support", "text": PROMPT, "counted": true}`,
+		`{"check": "unknown model", "error": "NotFoundError", "status": 404, "type": "not_found_error"}`,
+		`{"check": "unknown model, stream", "error": "NotFoundError", "status": 404, "type": "not_found_error"}`,
+		`{"check": "no model", "error": "BadRequestError", "status": 400, "type": "invalid_request_error"}`,
+	},
+	guarded: []string{
+		`{"check": "message llama", "sent": "llama-3-8b", "model": "llama", "text": PROMPT, "counted": true}`,
+		`{"check": "wrong key", "error": "AuthenticationError", "status": 401, "type": "authentication_error"}`,
+		`{"check": "blocked prompt", "error": "BadRequestError", "status": 400, "type": "invalid_request_error"}`,
+	},
 }
 
-// TestClients runs the clients against both builds. All of them send their key as `Authorization: Bearer`, also
-// Anthropic's, so the shipped document looks for it there.
+// TestClients runs the clients, as their users have them, against both builds: what `make run` starts, and the shipped document that
+// asks for keys. All of them send their key as `Authorization: Bearer`, also Anthropic's, so that document looks for it there.
 func TestClients(t *testing.T) {
 	in := &clients.Installer{Progress: os.Stderr}
 	for _, abi := range []string{stack.Wasm, stack.Module} {
-		t.Run(abi, func(t *testing.T) {
-			s := stack.ForTest(t, stack.Options{ABI: abi, Pools: echoing(), Chain: keysIn(t, "authorization"), Progress: os.Stderr})
-			t.Run("OpenAI, Python", func(t *testing.T) { check(t, s, in.Python, "openai_client.py", openAI) })
-			t.Run("OpenAI, Node", func(t *testing.T) { check(t, s, in.Node, "openai_client.cjs", openAI) })
-			t.Run("Anthropic, Python", func(t *testing.T) { check(t, s, in.Python, "anthropic_client.py", anthropic) })
-			require.Empty(t, s.EnvoyErrors())
-		})
+		for kind, document := range map[string]string{"open": "", "guarded": keysIn(t, "authorization")} {
+			t.Run(abi+", "+kind, func(t *testing.T) {
+				s := stack.ForTest(t, stack.Options{ABI: abi, Pools: echoing(), Chain: document, Progress: os.Stderr})
+				t.Run("OpenAI, Python", func(t *testing.T) { check(t, s, in.Python, "openai_client.py", kind, openAI) })
+				t.Run("OpenAI, Node", func(t *testing.T) { check(t, s, in.Node, "openai_client.cjs", kind, openAI) })
+				t.Run("Anthropic, Python", func(t *testing.T) { check(t, s, in.Python, "anthropic_client.py", kind, anthropic) })
+				require.Empty(t, s.EnvoyErrors())
+			})
+		}
 	}
 }
 
@@ -84,15 +107,19 @@ func keysIn(t *testing.T, header string) string {
 }
 
 // check runs a script and compares what it finds, line by line.
-func check(t *testing.T, s *stack.Stack, install func(context.Context) (*clients.Runtime, error), script string, want []string) {
+func check(t *testing.T, s *stack.Stack, install func(context.Context) (*clients.Runtime, error), script, kind string, all found) {
 	t.Helper()
+	want := all.open
+	if kind == "guarded" {
+		want = all.guarded
+	}
 	installing, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	with, err := install(installing)
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	cmd := with.Command(ctx, script, s.URL())
+	cmd := with.Command(ctx, script, s.URL(), kind)
 	cmd.Env = append(cmd.Env, "NO_PROXY=127.0.0.1", "no_proxy=127.0.0.1")
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

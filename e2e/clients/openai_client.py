@@ -1,6 +1,6 @@
 """OpenAI's Python client, as its users write it. Prints one line of JSON for each check; clients_test.go says what it must be.
 
-usage: openai_client.py BASE_URL
+usage: openai_client.py BASE_URL open|guarded
 """
 import json
 import sys
@@ -51,6 +51,34 @@ def embedding(model):
     tell("embedding " + model, model=answer.model, vectors=len(answer.data))
 
 
+def response(model):
+    answer = client.responses.create(model=model, input=PROMPT, max_output_tokens=64)
+    tell("response " + model, model=answer.model, text=answer.output_text)
+
+
+def response_stream(model):
+    text, final = "", None
+    for event in client.responses.create(model=model, input=PROMPT, max_output_tokens=64, stream=True):
+        if event.type == "response.output_text.delta":
+            text += event.delta
+        if event.type == "response.completed":
+            final = event.response
+    tell("response stream " + model, model=final.model, text=text)
+
+
+def transcription(model):
+    sound = bytes(range(256)) * 4096
+    answer = client.audio.transcriptions.create(model=model, file=("speech.wav", sound, "audio/wav"), language="en")
+    tell("transcription " + model, bytes=str(len(sound)) in answer.text, file="speech.wav" in answer.text, sent="llama-3-8b" in answer.text)
+
+
+def models():
+    listed = client.models.list()
+    tell("models", ids=[m.id for m in listed], owners=sorted({m.owned_by for m in listed}))
+    one = client.models.retrieve("gemma-support")
+    tell("one model", id=one.id, object=one.object, parent=one.parent)
+
+
 def refused(check, ask):
     try:
         ask()
@@ -59,13 +87,27 @@ def refused(check, ask):
         tell(check, error=type(e).__name__, status=e.status_code, code=e.code, param=e.param)
 
 
-chat("llama")
-chat("gemma")
-stream("llama")
-stream("gemma-support")
-embedding("llama")
-refused("unknown model", lambda: client.chat.completions.create(**question("gpt-9")))
-refused("unknown model, stream", lambda: client.chat.completions.create(**question("gpt-9"), stream=True))
-refused("wrong key", lambda: client.with_options(api_key="guessed").chat.completions.create(**question()))
-refused("blocked prompt", lambda: client.chat.completions.create(**question(prompt="What is Project Aurora?")))
-refused("no model", lambda: client.chat.completions.create(**question(model="")))
+def open_to_all():
+    chat("llama")
+    chat("gemma")
+    stream("llama")
+    stream("gemma-support")
+    embedding("llama")
+    response("llama")
+    response_stream("llama")
+    transcription("llama")
+    models()
+    refused("unknown model", lambda: client.chat.completions.create(**question("gpt-9")))
+    refused("unknown model, stream", lambda: client.chat.completions.create(**question("gpt-9"), stream=True))
+    refused("no such model", lambda: client.models.retrieve("org/gpt-9"))
+    refused("no model", lambda: client.chat.completions.create(**question(model="")))
+
+
+def guarded():
+    chat("llama")
+    refused("wrong key", lambda: client.with_options(api_key="guessed").chat.completions.create(**question()))
+    refused("wrong key, models", lambda: client.with_options(api_key="guessed").models.list())
+    refused("blocked prompt", lambda: client.chat.completions.create(**question(prompt="What is Project Aurora?")))
+
+
+{"open": open_to_all, "guarded": guarded}[sys.argv[2]]()

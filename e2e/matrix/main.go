@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -70,7 +71,10 @@ var sizes = []struct {
 // patience is how long one Envoy may take for everything.
 const patience = 5 * time.Minute
 
+var version = flag.String("envoy", "", "run this version only")
+
 func main() {
+	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx)
 	stop()
@@ -89,6 +93,9 @@ func run(ctx context.Context) error {
 	fmt.Println(head)
 	fmt.Println("| --- | --- |" + strings.Repeat(" --- |", len(sizes)))
 	for _, r := range rows {
+		if *version != "" && r.version != *version {
+			continue
+		}
 		cells, err := play(ctx, r)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

@@ -74,7 +74,7 @@ func addresses(replicas []*Replica) []string {
 }
 
 // endpointFile is the pool's list of replicas, which Envoy and the companion both read.
-func (s *Stack) endpointFile(pool string) string { return filepath.Join(s.Dir, "eds", pool+".json") }
+func (s *Stack) endpointFile(pool string) string { return filepath.Join(s.lists, pool+".json") }
 
 // SetEndpoints replaces a pool's list of replicas, as an operator would: a new
 // file is written and renamed over the old one.

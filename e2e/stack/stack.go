@@ -106,6 +106,8 @@ type Stack struct {
 	gateway string // address
 	admin   string // address
 	updates int    // of the files that Envoy watches
+	lists   string // folder of the pools' lists of replicas
+	others  []*Envoy
 	close   sync.Once
 }
 
@@ -133,6 +135,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	if s.Dir, err = os.MkdirTemp("", "inlet-"); err != nil {
 		return nil, err
 	}
+	s.lists = filepath.Join(s.Dir, "eds")
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("%w\n%s", err, s.whyNot())
@@ -231,7 +234,7 @@ func (s *Stack) startEnvoy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.envoy.Until(ctx, 60*time.Second, "ready", func() bool {
+	return s.envoy.Until(ctx, 3*time.Minute, "ready", func() bool {
 		if s.admin == "" {
 			b, err := os.ReadFile(adminFile)
 			if err != nil || !strings.Contains(string(b), ":") {
@@ -265,6 +268,9 @@ func (s *Stack) EnvoyDone() <-chan struct{} { return s.envoy.Done() }
 // Close ends all processes and removes Dir. It may be called more than once.
 func (s *Stack) Close() {
 	s.close.Do(func() {
+		for _, e := range s.others {
+			e.Close()
+		}
 		if s.envoy != nil {
 			s.envoy.Stop(5 * time.Second)
 		}
@@ -311,6 +317,9 @@ func (s *Stack) logFiles() []string {
 	files, err := filepath.Glob(filepath.Join(s.Dir, "*.log"))
 	if err != nil {
 		return nil
+	}
+	for _, e := range s.others {
+		files = append(files, e.logFiles()...)
 	}
 	return files
 }

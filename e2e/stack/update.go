@@ -78,7 +78,7 @@ func (s *Stack) update(ctx context.Context) error {
 		return err
 	}
 	name, rejected := resources.GetListeners()[0].GetName(), false
-	err = s.envoy.Until(ctx, 60*time.Second, "done with the new listener", func() bool {
+	err = s.envoy.Until(ctx, 3*time.Minute, "done with the new listener", func() bool {
 		now, err := s.get(ctx, rejections)
 		if err != nil {
 			return false

@@ -39,8 +39,8 @@ type Filter struct {
 	empty         filter.Metric
 }
 
-// Needs the scanned body.
-func (f *Filter) Needs() filter.Needs { return filter.NeedRequest }
+// Needs the model and the fields that are configured.
+func (f *Filter) Needs() filter.Needs { return filter.NeedModel }
 
 // Fields are the members that go to headers or keep a client with its target.
 func (f *Filter) Fields() []string { return f.fields }

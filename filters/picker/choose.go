@@ -1,6 +1,7 @@
 package picker
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +26,7 @@ type state struct {
 	input  scorer.Input
 
 	sinceReceived time.Duration // how long this proxy has had the snapshot
+	peersTrust    float64       // how far what other proxies had in flight then is to be believed
 
 	// Who may serve it.
 
@@ -49,6 +51,7 @@ type state struct {
 	charged *member // counts the request as in flight; nil if none does
 	tokensC int64   // and so many tokens of it
 	trying  *member // is tried with it; nil if none
+	note    []byte  // scratch
 }
 
 // candidate is what is known of a replica besides what scorers see.
@@ -127,14 +130,27 @@ func (s *state) gather(f *Filter, pool *endpoint.Pool, seats []seat, subset *fil
 	s.reserve(len(pool.Endpoints))
 	s.pool = pool.Name
 	ejecting := f.fleet.ejected.Value() > 0
+	n := len(pool.Endpoints)
 	if subset.Given {
-		for _, i := range s.within(pool, subset.Addresses) {
-			s.consider(f, pool, seats, i, ejecting, now)
+		n = len(s.within(pool, subset.Addresses))
+	}
+	for i := range n {
+		if subset.Given {
+			i = s.subset[i]
 		}
-	} else {
-		for i := range pool.Endpoints {
-			s.consider(f, pool, seats, i, ejecting, now)
+		e := &pool.Endpoints[i]
+		if !e.Ready {
+			continue
 		}
+		c := candidate{member: seats[i].member, index: i, warm: 1}
+		if ejecting && c.member.ejected.Value() > 0 {
+			s.out = append(s.out, c)
+			continue
+		}
+		if since := seats[i].since; f.slowStart > 0 && !since.IsZero() {
+			c.warm = warm(now.Sub(since), f.slowStart)
+		}
+		s.add(f, e, &c)
 	}
 	if ejecting {
 		s.limitEjections(f, pool)
@@ -156,24 +172,6 @@ func (s *state) within(pool *endpoint.Pool, addresses []string) []int {
 	slices.Sort(s.subset)
 	s.subset = slices.Compact(s.subset)
 	return s.subset
-}
-
-// consider adds the replica at a place of the pool, if it may be picked, or notes
-// that it is ejected.
-func (s *state) consider(f *Filter, pool *endpoint.Pool, seats []seat, i int, ejecting bool, now time.Time) {
-	e := &pool.Endpoints[i]
-	if !e.Ready {
-		return
-	}
-	c := candidate{member: seats[i].member, index: i, warm: 1}
-	if ejecting && c.member.ejected.Value() > 0 {
-		s.out = append(s.out, c)
-		return
-	}
-	if since := seats[i].since; f.slowStart > 0 && !since.IsZero() {
-		c.warm = warm(now.Sub(since), f.slowStart)
-	}
-	s.add(f, e, &c)
 }
 
 // readModels finds out who serves the model, and whether it is a LoRA adapter.
@@ -233,6 +231,10 @@ func (s *state) add(f *Filter, e *endpoint.Endpoint, c *candidate) {
 	// Counts of other workers may be a tick late: never take less than nothing
 	// for a reason to send there.
 	r.Endpoint, r.ID, r.InFlight, r.Tokens = e, m.id, max(0, m.load.Value()), max(0, m.tokens.Value())
+	if e.Peers != (endpoint.InFlight{}) {
+		r.InFlight += int64(math.Round(s.peersTrust * float64(e.Peers.Requests)))
+		r.Tokens += int64(s.peersTrust * float64(e.Peers.Tokens))
+	}
 	r.Hit = 0
 	if blocks := s.matches.Of(m.slot); blocks > 0 {
 		r.Hit = float64(blocks) / float64(len(s.chain))

@@ -79,6 +79,9 @@ func newFilter(o *conf.Object, d *filter.Deps) filter.Filter {
 	f.fleet = d.Kept("picker", func() any { return newFleet(d) }).(*fleet)
 	if f.profile.usesPrefixes() {
 		f.fleet.remember(f.memory)
+		if d.Peers != nil {
+			d.Peers.Hear(f.hear)
+		}
 	}
 	return f
 }

@@ -4,8 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
-
 	"github.com/inlet-proxy/inlet/filters/picker/prefix"
 	"github.com/inlet-proxy/inlet/shared/endpoint"
 	"github.com/inlet-proxy/inlet/shared/filter"
@@ -34,6 +32,8 @@ type fleet struct {
 	ring     *prefix.Ring // nil where all threads use this fleet
 	pools    map[string]*poolState
 	renewals renewals
+
+	heard []uint64 // scratch of learnNotes, which one thread at a time runs
 }
 
 // member is one replica. All but health is fixed.
@@ -221,10 +221,10 @@ func (f *fleet) member(address string) *member {
 	}
 	m := &member{
 		address: address,
-		id:      xxhash.Sum64String(address),
+		id:      endpoint.ReplicaID(address),
 		slot:    f.index.Add(0),
 		load:    f.counters.Open(address),
-		tokens:  f.counters.Open(address + "#tokens"),
+		tokens:  f.counters.Open(endpoint.TokensCounter(address)),
 		ejected: f.counters.Open(address + "#ejected"),
 	}
 	f.members[address], f.byID[m.id] = m, m
@@ -285,13 +285,17 @@ const insertBatch = 64
 
 // learn notes that a replica has, or will have in a moment, a prompt's blocks.
 func (f *fleet) learn(m *member, chain []uint64) {
+	f.insertAll(m, chain)
+	if f.ring != nil {
+		f.ring.Tell(m.id, chain)
+	}
+}
+
+func (f *fleet) insertAll(m *member, chain []uint64) {
 	for end := len(chain); end > 0; end -= insertBatch {
 		f.mu.Lock()
 		f.insert(m, chain[max(0, end-insertBatch):end])
 		f.mu.Unlock()
-	}
-	if f.ring != nil {
-		f.ring.Tell(m.id, chain)
 	}
 }
 
@@ -310,13 +314,43 @@ func (f *fleet) unlearn(m *member, chain []uint64, first int) {
 }
 
 // exchange tells the other workers which prompts went where, and learns the same
-// of them. It is called by workers that have a ring.
-func (f *fleet) exchange() error {
-	return f.ring.Exchange(func(id uint64, chain []uint64) {
-		if m := f.byID[id]; m != nil {
-			f.insert(m, chain)
+// of them. It is called by workers that have a ring. What any of them has learnt
+// itself, the other proxies are told.
+func (f *fleet) exchange(others filter.Peers) error {
+	tell := func([]byte) {}
+	if others != nil {
+		tell = others.Tell
+	}
+	return f.ring.Exchange(f.learnNotes, tell)
+}
+
+// hear learns what other proxies tell, and passes it on to the other workers.
+func (f *fleet) hear(notes []byte) error {
+	if f.memory == 0 {
+		return nil
+	}
+	f.learnNotes(notes)
+	if f.ring == nil {
+		return nil
+	}
+	return f.ring.Pass(notes)
+}
+
+// learnNotes learns what others tell.
+func (f *fleet) learnNotes(notes []byte) {
+	for n, rest, ok := endpoint.CutNote(notes); ok; n, rest, ok = endpoint.CutNote(rest) {
+		if m := f.findID(n.Replica); m != nil {
+			f.heard = n.AppendChain(f.heard[:0])
+			f.insertAll(m, f.heard)
 		}
-	})
+	}
+}
+
+// findID returns the member of an id, nil if there is none.
+func (f *fleet) findID(id uint64) *member {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.byID[id]
 }
 
 // grown returns by how much the index has grown since it was last asked.

@@ -64,7 +64,7 @@ func (f *Filter) OnTick() {
 	if f.fleet.ring == nil || f.fleet.memory == 0 {
 		return
 	}
-	if err := f.fleet.exchange(); err != nil {
+	if err := f.fleet.exchange(f.deps.Peers); err != nil {
 		f.deps.Log(filter.Debug, "picker: "+err.Error()) // the next tick goes on
 	}
 	if n := f.fleet.ring.Lost(); n > 0 {
@@ -89,6 +89,7 @@ func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
 	var v *view
 	if snapshot != nil {
 		s.sinceReceived = now.Sub(snapshot.Received)
+		s.peersTrust = endpoint.Trust(s.sinceReceived, f.stale)
 		v = f.fleet.see(snapshot, s.chain, &s.matches, now)
 		if v.renewal >= f.stale {
 			f.warnOfMisfit(v.renewal)
@@ -207,7 +208,7 @@ func (f *Filter) send(x *filter.Exchange, s *state, now time.Time) {
 	if len(s.chain) > 0 {
 		// Now and not when the answer comes: what follows within that time, from
 		// the same conversation or with the same document, belongs there too.
-		f.fleet.learn(m, s.chain)
+		f.learn(m, s)
 		f.metrics.promptTokens.Record(int64(len(s.chain)*llm.PrefixBlockTokens), filter.Values{s.pool})
 		f.metrics.hitTokens.Record(int64(s.hit*llm.PrefixBlockTokens), filter.Values{s.pool})
 		if n := f.fleet.grown(); n != 0 {
@@ -309,7 +310,30 @@ func (f *Filter) moved(x *filter.Exchange, s *state, to *member) {
 	s.charge(to, tokens)
 	s.hit = 0
 	if len(s.chain) > 0 {
-		f.fleet.learn(to, s.chain)
+		f.learn(to, s)
+	}
+}
+
+// learn notes where a prompt is computed. Where all threads share the fleet, the
+// other proxies are told here, else when the workers tell each other.
+func (f *Filter) learn(m *member, s *state) {
+	f.fleet.learn(m, s.chain)
+	if f.fleet.ring != nil || f.deps.Peers == nil {
+		return
+	}
+	for end := len(s.chain); end > 0; end -= endpoint.MaxNote {
+		s.note = endpoint.AppendNote(s.note[:0], m.id, s.chain[max(0, end-endpoint.MaxNote):end])
+		f.deps.Peers.Tell(s.note)
+	}
+}
+
+// hear implements what filter.Peers asks of who learns.
+func (f *Filter) hear(notes []byte) {
+	if snapshot := f.deps.Snapshot(); snapshot != nil {
+		f.fleet.see(snapshot, nil, nil, f.deps.Now()) // which replicas there are
+	}
+	if err := f.fleet.hear(notes); err != nil {
+		f.deps.Log(filter.Debug, "picker: "+err.Error())
 	}
 }
 

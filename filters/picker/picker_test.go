@@ -80,7 +80,7 @@ func (r *rig) servePools(pools ...endpoint.Pool) {
 		}
 	}
 	r.snapshot = &endpoint.Snapshot{Received: r.now, Pools: pools}
-	r.snapshot.Attach(r.deps.Counters)
+	r.snapshot.Attach(r.deps.Counters, nil)
 }
 
 // ready is n replicas that are ready and idle.

@@ -101,7 +101,7 @@ func TestFallbackToWhoIsReady(t *testing.T) {
 					r.snapshot.Pools = append(r.snapshot.Pools, endpoint.Pool{Name: name, Endpoints: []endpoint.Endpoint{e}})
 				}
 			}
-			r.snapshot.Attach(r.deps.Counters)
+			r.snapshot.Attach(r.deps.Counters, nil)
 			x := &filter.Exchange{}
 			x.Reset(1)
 			x.Route = filter.Route{Pool: "p", Fallback: c.fallback}

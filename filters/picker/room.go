@@ -12,7 +12,7 @@ import (
 type room struct {
 	queue    int     // requests that wait there
 	kv       float64 // share of its KV cache in use
-	inFlight int     // requests from this Envoy
+	inFlight int     // requests from all proxies that are known
 }
 
 // believed is the trust from which on a gauge may veto.

@@ -161,7 +161,7 @@ func TestThreadsShareAFleet(t *testing.T) {
 	counters := mem.NewCounters()
 	for v := range 3 {
 		s := &endpoint.Snapshot{Version: uint64(v), Pools: []endpoint.Pool{{Name: "p", Endpoints: ready(10 + v)}}}
-		s.Attach(counters)
+		s.Attach(counters, nil)
 		snapshots = append(snapshots, s)
 	}
 	var metrics discard
@@ -203,7 +203,7 @@ func (discard) Record(int64, filter.Values)               {}
 func BenchmarkThreads(b *testing.B) {
 	counters := mem.NewCounters()
 	s := &endpoint.Snapshot{Received: time.Now(), Pools: []endpoint.Pool{{Name: "p", Endpoints: ready(100)}}}
-	s.Attach(counters)
+	s.Attach(counters, nil)
 	deps := &filter.Deps{
 		Now: time.Now, Rand: rand.Uint64, Counters: counters, Metrics: discard{}, Log: func(filter.Level, string) {},
 		Snapshot: func() *endpoint.Snapshot { return s },

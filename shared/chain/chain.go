@@ -24,6 +24,9 @@ type Chain struct {
 	// strict: paths that are not recognised are refused, because with a key
 	// check or a guard in the chain an unread request would go around it.
 	strict bool
+	// early: requests go on as soon as the model and the fields have been read,
+	// since no filter needs the rest of the body.
+	early bool
 	// control are ControlHeaders and what filters claimed.
 	control []string
 	settings
@@ -84,6 +87,7 @@ func (c *Chain) finish() {
 	if c.needs&(filter.NeedPrompt|filter.NeedPrefix) != 0 {
 		c.needs |= filter.NeedRequest
 	}
+	c.early = c.needs.Has(filter.NeedModel) && !c.needs.Has(filter.NeedRequest)
 	c.metrics = newMetrics(c.deps.Metrics)
 }
 

@@ -27,7 +27,7 @@ func (s *Stream) refuse(r *filter.Refusal) Action {
 	if reason == "" {
 		reason = r.Code
 	}
-	s.state, s.status = refused, r.Status
+	s.state, s.status, s.scanning = refused, r.Status, false
 	s.x.Explain("refused", reason)
 	s.host.Explain(s.x.Why())
 	s.c.metrics.refusals.Record(1, filter.Values{reason})
@@ -49,7 +49,7 @@ func (s *Stream) refuse(r *filter.Refusal) Action {
 
 // answer gives the client what a filter says, in place of a replica.
 func (s *Stream) answer(a *filter.Answer) {
-	s.state, s.status = answered, a.Status
+	s.state, s.status, s.scanning = answered, a.Status, false
 	s.host.Explain(s.x.Why())
 	s.host.Reply(&LocalReply{Status: a.Status, Headers: a.Headers, Body: a.Body, Detail: "inlet_answered"})
 }

@@ -36,19 +36,22 @@ func (b *encodedBody) reset() {
 
 // scans reports whether the body of the request is scanned.
 func (s *Stream) scans() bool {
-	return s.x.API != llm.Models && s.c.needs.Has(filter.NeedRequest)
+	return s.x.API != llm.Models && s.c.needs&(filter.NeedRequest|filter.NeedModel) != 0
 }
 
 // prepareBody readies the scanner for the body that the headers announce, or refuses it by them.
 func (s *Stream) prepareBody() *filter.Refusal {
 	h := s.x.RequestHeaders
-	if v, ok := h.Get("content-length"); ok {
-		if n, err := strconv.ParseInt(v, 10, 64); err == nil && n > s.c.bodyLimit {
-			return refuseTooLarge(s.c.bodyLimit)
-		}
+	s.length = -1
+	v, sized := h.Get("content-length")
+	if n, err := strconv.ParseInt(v, 10, 64); err == nil {
+		s.length = n
+	}
+	if s.length > s.c.bodyLimit {
+		return refuseTooLarge(s.c.bodyLimit)
 	}
 	s.encoded.reset()
-	if s.scans() {
+	if s.scanning = s.scans(); s.scanning {
 		s.timing.begin(s.c.deps)
 		if v, _ := h.Get("content-encoding"); v != "" {
 			var ok bool
@@ -56,6 +59,7 @@ func (s *Stream) prepareBody() *filter.Refusal {
 				return refuseEncoding(v)
 			}
 		}
+		s.early = s.c.early && !s.encoded.is() && sized == (s.length >= 0)
 		if s.x.API.TakesForm() {
 			return s.prepareForm()
 		}
@@ -121,6 +125,11 @@ func (s *Stream) endScan() *filter.Refusal {
 	if err := s.request.End(); err != nil {
 		return s.refuseBody(err)
 	}
+	return s.repeated()
+}
+
+// repeated refuses a body in which a member that is read stands twice.
+func (s *Stream) repeated() *filter.Refusal {
 	if key := s.x.Request.Repeated; key != "" {
 		return refuseRepeated(key)
 	}

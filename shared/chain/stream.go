@@ -13,10 +13,13 @@ import (
 // Stream can be used again after the next Begin.
 //
 //	Begin → RequestHeaders → RequestBody… → RequestEnd ┐
-//	            └ Hold until the body was read         ├ decide: OnRequest in order
+//	            └ Hold until what is needed was read   ├ decide: OnRequest in order
 //	        Reply (a held call was answered) ──────────┘   ├ Wait → Hold
 //	ResponseHeaders → ResponseBody… → ResponseEnd          ├ Deny → refuse
 //	Done (always, once)                                    └ Next… → release
+//
+// A request may be released before its body is complete. The rest is read on as it
+// goes by, and a fault in it refuses the request before its last byte has gone on.
 type Stream struct {
 	c    *Chain
 	host Host
@@ -31,6 +34,9 @@ type Stream struct {
 	at        int   // slot whose turn it is in decide
 	started   int   // slots of which a hook has run: these get OnDone
 	bodyBytes int64 // request body bytes seen
+	length    int64 // of the request body, as its headers say; -1 if they do not
+	scanning  bool  // the body is read and its end was not seen
+	early     bool  // the request may go on before that
 	status    int   // status that the client gets
 	bypassed  bool  // no filter sees this exchange
 	reads     bool  // the answer's body is scanned
@@ -65,6 +71,7 @@ func (s *Stream) Begin(h Host) {
 	s.state, s.at, s.started, s.bodyBytes, s.status = reading, 0, 0, 0, 0
 	s.bypassed, s.reads, s.restores, s.complete = false, false, false, false
 	s.timing = timing{}
+	s.scanning, s.early = false, false
 }
 
 // RequestHeaders runs the header phase. end: there is no body.
@@ -92,7 +99,7 @@ func (s *Stream) RequestHeaders(end bool) Action {
 		}
 	}
 	switch {
-	case !s.scans():
+	case !s.scanning:
 		return s.decide()
 	case end:
 		return s.RequestEnd()
@@ -101,38 +108,63 @@ func (s *Stream) RequestHeaders(end bool) Action {
 }
 
 // RequestBody takes the next bytes of the body, each byte once. end: these are
-// the last.
+// the last. With Continue, they and all that was held go on.
 func (s *Stream) RequestBody(chunk []byte, end bool) Action {
-	if s.state != reading {
-		return s.standing()
+	if !s.RequestPiece(chunk) {
+		return Replied
+	}
+	switch {
+	case end:
+		return s.RequestEnd()
+	case !s.scanning:
+	case s.early && s.bodyBytes == s.length:
+		return s.RequestEnd() // a server takes it for complete, though more callbacks may come
+	case s.early && s.state == reading && s.request.Decided():
+		return s.decide()
+	}
+	return s.standing()
+}
+
+// RequestPiece takes bytes of the body of which more have arrived: RequestBody
+// follows before anything goes on. It reports whether the request goes on being
+// read; if not, a reply was sent.
+func (s *Stream) RequestPiece(chunk []byte) bool {
+	if !s.scanning {
+		return s.standing() != Replied
 	}
 	s.bodyBytes += int64(len(chunk))
 	if s.bodyBytes > s.c.bodyLimit {
-		return s.refuse(refuseTooLarge(s.c.bodyLimit))
+		s.refuse(refuseTooLarge(s.c.bodyLimit))
+		return false
 	}
-	if r := s.scan(chunk); r != nil {
-		return s.refuse(r)
+	r := s.scan(chunk)
+	if r == nil && s.early {
+		r = s.repeated()
 	}
-	if end {
-		return s.RequestEnd()
+	if r != nil {
+		s.refuse(r)
+		return false
 	}
-	return Hold
+	return true
 }
 
 // RequestEnd says that the body is complete; for bodies that end with trailers.
 func (s *Stream) RequestEnd() Action {
+	if s.scanning {
+		s.scanning = false
+		if r := s.endScan(); r != nil {
+			return s.refuse(r)
+		}
+	}
 	if s.state != reading {
 		return s.standing()
-	}
-	if r := s.endScan(); r != nil {
-		return s.refuse(r)
 	}
 	return s.decide()
 }
 
 // WantsRequestBody reports whether RequestBody needs the bytes. When it does
 // not, the adapter need not copy them.
-func (s *Stream) WantsRequestBody() bool { return s.state == reading }
+func (s *Stream) WantsRequestBody() bool { return s.scanning }
 
 // Reply hands over the answer to a call. A late one is ignored.
 func (s *Stream) Reply(r *filter.Reply) {
@@ -140,7 +172,14 @@ func (s *Stream) Reply(r *filter.Reply) {
 		return
 	}
 	s.state = reading
-	if s.settle(s.run(s.at, hookReply, r)) && s.decide() == Continue {
+	if !s.settle(s.run(s.at, hookReply, r)) {
+		return
+	}
+	if s.scanning {
+		s.early = false // what was held for a call waits for the body's end
+		return
+	}
+	if s.decide() == Continue {
 		s.host.ResumeRequest()
 	}
 }
@@ -226,7 +265,11 @@ func (s *Stream) release() Action {
 	}
 	if len(e.Body) > 0 {
 		if _, ok := x.RequestHeaders.Get("content-length"); ok {
-			x.SetRequestHeader("content-length", strconv.FormatInt(s.bodyBytes+growth(e.Body), 10))
+			length := s.bodyBytes
+			if s.scanning {
+				length = s.length // which it has not reached
+			}
+			x.SetRequestHeader("content-length", strconv.FormatInt(length+growth(e.Body), 10))
 		}
 	}
 	s.state = released

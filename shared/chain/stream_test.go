@@ -83,6 +83,7 @@ type scripted struct {
 	name      string
 	trace     *[]string
 	needs     filter.Needs
+	fields    []string
 	headers   func(*filter.Exchange) filter.Verdict
 	request   func(*filter.Exchange) filter.Verdict
 	reply     func(*filter.Exchange, *filter.Reply) filter.Verdict
@@ -94,6 +95,7 @@ type scripted struct {
 func (s *scripted) note(what string) { *s.trace = append(*s.trace, s.name+"."+what) }
 
 func (s *scripted) Needs() filter.Needs { return s.needs }
+func (s *scripted) Fields() []string    { return s.fields }
 func (s *scripted) OnRequestHeaders(x *filter.Exchange) filter.Verdict {
 	s.note("headers")
 	return s.ask(s.headers, x)
@@ -712,11 +714,15 @@ func TestANameIsRestoredOnce(t *testing.T) {
 
 // withNeeds makes a rig whose filter a has needs from the start, as the chain
 // asks for them only once.
-func withNeeds(t *testing.T, needs filter.Needs) *rig {
+func withNeeds(t *testing.T, needs filter.Needs, fields ...string) *rig {
+	return withOptions(t, "", needs, fields...)
+}
+
+func withOptions(t *testing.T, options string, needs filter.Needs, fields ...string) *rig {
 	r := &rig{metrics: samples{}}
-	r.a = &scripted{name: "a", trace: &r.trace, needs: needs}
+	r.a = &scripted{name: "a", trace: &r.trace, needs: needs, fields: fields}
 	deps := &filter.Deps{Now: time.Now, Rand: rand.Uint64, Metrics: r.metrics, Log: func(filter.Level, string) {}}
-	c, err := chain.New([]byte("filters: [a: {}]\ncountTokens: false"), []filter.Factory{
+	c, err := chain.New([]byte("filters: [a: {}]\ncountTokens: false\n"+options), []filter.Factory{
 		{Name: "a", FailureMode: filter.FailClosed, New: func(*conf.Object, *filter.Deps) filter.Filter { return r.a }},
 	}, deps)
 	require.NoError(t, err)

@@ -24,20 +24,17 @@ const SnapshotPath = "/v1/snapshot"
 // In each case but the first, and if there is no answer at all, the proxy goes on with what it has. A proxy that cannot apply a delta asks
 // again without since: then the answer is whole.
 func Path(have *Snapshot, worker string, wait time.Duration) string {
-	var b strings.Builder
-	b.WriteString(SnapshotPath)
+	b := []byte(SnapshotPath)
 	sep := byte('?')
 	if have != nil {
-		b.WriteString("?since=")
-		b.WriteString(have.ID())
+		b = append(b, "?since="...)
+		b = append(b, have.ID()...)
 		sep = '&'
 	}
-	b.WriteByte(sep)
-	b.WriteString("worker=")
-	escape(&b, worker)
-	b.WriteString("&wait=")
-	b.WriteString(strconv.FormatInt(wait.Milliseconds(), 10))
-	return b.String()
+	b = append(b, sep)
+	b = append(b, "worker="...)
+	b = append(escape(b, worker), "&wait="...)
+	return string(strconv.AppendInt(b, wait.Milliseconds(), 10))
 }
 
 // ID names this state of this companion: source and version in decimal, joined by "-".
@@ -60,18 +57,17 @@ func ParseID(id string) (source, version uint64, err error) {
 	return source, version, nil
 }
 
-// escape writes s as a query value (RFC 3986: all but the unreserved characters percent-encoded).
-func escape(b *strings.Builder, s string) {
+// escape appends s as a query value (RFC 3986: all but the unreserved characters percent-encoded).
+func escape(b []byte, s string) []byte {
 	const hex = "0123456789ABCDEF"
 	for i := range len(s) {
 		c := s[i]
 		switch {
 		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("-._~", c) >= 0:
-			b.WriteByte(c)
+			b = append(b, c)
 		default:
-			b.WriteByte('%')
-			b.WriteByte(hex[c>>4])
-			b.WriteByte(hex[c&15])
+			b = append(b, '%', hex[c>>4], hex[c&15])
 		}
 	}
+	return b
 }

@@ -15,7 +15,7 @@ import (
 //
 // A section of an unknown type is skipped, so a newer companion can say more to an older proxy: a new fact is a new section and never a
 // change of one below. Sections stand in ascending order of type, each at most once. A whole snapshot has a head and pools, and what is
-// known of the others; a delta has a head, a base and changes:
+// known of the others; a delta has a head, a base and changes; either may have the sections of the relay (relay.go) behind them:
 //
 //	1 head:  source (u64), version (u64), taken (i64, nanoseconds since 1970)
 //	2 pools: number of pools, number of endpoints in all of them, then per pool:
@@ -73,7 +73,8 @@ func Append(dst []byte, s *Snapshot) []byte {
 	dst = appendHead(dst, s)
 	dst, start := openSection(dst, sectionPools)
 	dst = closeSection(appendPools(dst, s.Pools), start)
-	return appendFacts(dst, s.Pools)
+	dst = appendFacts(dst, s.Pools)
+	return appendKnownPeers(dst, s)
 }
 
 func appendHead(dst []byte, s *Snapshot) []byte {
@@ -160,31 +161,39 @@ func Decode(b []byte) (*Snapshot, error) { return Apply(nil, b) }
 //
 // After a delta the endpoints keep their Load. Gauges that it does not name have aged by the time between the two.
 func Apply(have *Snapshot, b []byte) (*Snapshot, error) {
-	if len(b) < len(magic)+1 || string(b[:len(magic)]) != magic {
-		return nil, fmt.Errorf("%w: does not begin with %q", ErrMalformed, magic)
-	}
-	if f := b[len(magic)]; f != format {
-		return nil, fmt.Errorf("%w: format %d, this build reads %d", ErrMalformed, f, format)
-	}
 	d := decoder{snapshot: new(Snapshot), have: have}
-	last := -1
-	for rest := b[len(magic)+1:]; len(rest) > 0; {
-		kind, body, after, err := cutSection(rest)
-		if err != nil {
-			return nil, err
-		}
-		if kind <= last {
-			return nil, fmt.Errorf("%w: section %d after section %d", ErrMalformed, kind, last)
-		}
-		last, rest = kind, after
-		if err := d.section(kind, body); err != nil {
-			return nil, err
-		}
+	if err := eachSection(b, d.section); err != nil {
+		return nil, err
 	}
 	if !d.head || !d.listed || d.base != d.changed {
 		return nil, fmt.Errorf("%w: a required section is missing", ErrMalformed)
 	}
 	return d.snapshot, nil
+}
+
+// eachSection calls f with every section, in ascending order of type.
+func eachSection(b []byte, f func(kind int, body []byte) error) error {
+	if len(b) < len(magic)+1 || string(b[:len(magic)]) != magic {
+		return fmt.Errorf("%w: does not begin with %q", ErrMalformed, magic)
+	}
+	if f := b[len(magic)]; f != format {
+		return fmt.Errorf("%w: format %d, this build reads %d", ErrMalformed, f, format)
+	}
+	last := -1
+	for rest := b[len(magic)+1:]; len(rest) > 0; {
+		kind, body, after, err := cutSection(rest)
+		if err != nil {
+			return err
+		}
+		if kind <= last {
+			return fmt.Errorf("%w: section %d after section %d", ErrMalformed, kind, last)
+		}
+		last, rest = kind, after
+		if err := f(kind, body); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // decoder builds a snapshot from the sections, which come in ascending order.
@@ -221,6 +230,13 @@ func (d *decoder) section(kind int, body []byte) error {
 		}
 		d.changed = true
 		return d.decodeChanges(body)
+	case sectionPeers:
+		if !d.listed {
+			return fmt.Errorf("%w: peers without a list", ErrMalformed)
+		}
+		return d.decodePeers(body)
+	case sectionHeard:
+		return d.snapshot.decodeHeard(body)
 	}
 	return nil
 }

@@ -84,6 +84,7 @@ func (d *decoder) decodeBase(b []byte) error {
 	}
 	passed := max(0, s.Taken.Sub(have.Taken))
 	for i := range d.endpoints {
+		d.endpoints[i].Peers = InFlight{} // told anew, or not known
 		if g := &d.endpoints[i].Gauges; g.Known {
 			g.Age = older(g.Age, passed)
 		}

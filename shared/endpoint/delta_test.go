@@ -96,7 +96,7 @@ func TestDelta(t *testing.T) {
 func TestDeltaKeepsTheLoad(t *testing.T) {
 	have := talkative()
 	counters := mem.NewCounters()
-	have.Attach(counters)
+	have.Attach(counters, nil)
 	next := talkative()
 	next.Version++
 	got, err := endpoint.Apply(have, endpoint.AppendDelta(nil, next, have.Version, []endpoint.Change{{Position: 2}}))
@@ -105,8 +105,8 @@ func TestDeltaKeepsTheLoad(t *testing.T) {
 		require.Same(t, have.Pools[1].Endpoints[i].Load, got.Pools[1].Endpoints[i].Load)
 	}
 	got.Pools[1].Endpoints[0].Load = nil
-	got.Attach(counters)
-	require.Same(t, have.Pools[1].Endpoints[0].Load, got.Pools[1].Endpoints[0].Load)
+	got.Attach(counters, nil)
+	require.Equal(t, have.Pools[1].Endpoints[0].Load, got.Pools[1].Endpoints[0].Load)
 }
 
 // A clock that was set back makes no gauge younger, and none overflows.
@@ -218,7 +218,7 @@ func TestDeltaSize(t *testing.T) {
 func BenchmarkApplyDelta1000(b *testing.B) {
 	have, next, changes := few()
 	counters := mem.NewCounters()
-	have.Attach(counters)
+	have.Attach(counters, nil)
 	wire := endpoint.AppendDelta(nil, next, have.Version, changes)
 	b.ReportAllocs()
 	b.ReportMetric(float64(len(wire)), "bytes")
@@ -227,6 +227,6 @@ func BenchmarkApplyDelta1000(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		s.Attach(counters)
+		s.Attach(counters, nil)
 	}
 }

@@ -18,6 +18,9 @@ type Snapshot struct {
 	Taken   time.Time // when the companion built it, by the companion's clock
 	Pools   []Pool    // sorted by name, each name once
 
+	// Heard is how far this proxy has heard what others told, by the count of the same companion; 0: not at all. With it come the Peers.
+	Heard uint64
+
 	// Received is when the proxy got it, by the proxy's clock; set by the proxy, not on the wire. The ages of gauges grow from here, so
 	// that the two clocks are never compared.
 	Received time.Time
@@ -34,18 +37,25 @@ type Endpoint struct {
 	Address string // ip:port, an IPv6 address in brackets: as Envoy's override_host compares it
 	Ready   bool   // the companion reached it lately, and its source does not say it is unhealthy or draining
 	Gauges  Gauges
-	Cache   Cache      // the size of its KV cache
-	Load    kv.Counter // requests in flight from this Envoy; attached by the proxy, not on the wire
+	Cache   Cache    // the size of its KV cache
+	Peers   InFlight // from the other proxies, when the snapshot was received
+	Load    *Load    // from this Envoy, now; attached by the proxy, not on the wire
 
 	// Both are shared by endpoints and snapshots: they are not to be changed.
 	LoRA   *LoRA   // the adapters at work, when the gauges were read; nil: its metrics do not say
 	Models *Models // the names that it serves; nil: it was not asked yet, or does not say
 }
 
+// Load counts what is in flight on a replica from one Envoy.
+type Load struct {
+	Requests kv.Counter
+	Tokens   kv.Counter // of their prompts, that it has to compute
+}
+
 // LoRA is what a replica's metrics say about adapters. The names are those of Models.Adapters.
 type LoRA struct {
 	Running []string // adapters with requests that it works on, sorted
-	Waiting []string // adapters with requests in its queue, sorted
+	Waiting []string // adapters with requests in its queue and none at work, sorted
 	Max     int      // that it can work on at a time
 }
 
@@ -90,13 +100,22 @@ func (s *Snapshot) Pool(name string) *Pool {
 	return nil
 }
 
-// Attach sets the Load of every endpoint that has none to the counter of its address: a replica that is in two pools has one.
-func (s *Snapshot) Attach(c kv.Counters) {
+// Attach sets the Load of every endpoint that has none to the counters of its address: a replica that is in two pools has them in both.
+// What the snapshot before has in the same place is taken over, which is quicker; before may be nil.
+func (s *Snapshot) Attach(c kv.Counters, before *Snapshot) {
 	for i := range s.Pools {
+		var old []Endpoint
+		if before != nil && i < len(before.Pools) {
+			old = before.Pools[i].Endpoints
+		}
 		endpoints := s.Pools[i].Endpoints
 		for j := range endpoints {
-			if endpoints[j].Load == nil { // others have it from the snapshot before
-				endpoints[j].Load = c.Open(endpoints[j].Address)
+			switch e := &endpoints[j]; {
+			case e.Load != nil:
+			case j < len(old) && old[j].Address == e.Address:
+				e.Load = old[j].Load
+			default:
+				e.Load = &Load{Requests: c.Open(e.Address), Tokens: c.Open(TokensCounter(e.Address))}
 			}
 		}
 	}
@@ -116,15 +135,19 @@ func (s *Snapshot) Sort() {
 // Up to half of stale the answer is 1, because a healthy gauge gets that old without harm: the companion is silent while nothing changes,
 // up to its heartbeat. From there it falls evenly to 0 at stale.
 func (g Gauges) Trust(sinceTaken, stale time.Duration) float64 {
-	if !g.Known || stale <= 0 {
+	if !g.Known {
 		return 0
 	}
-	age := g.Age + sinceTaken
+	return Trust(g.Age+sinceTaken, stale)
+}
+
+// Trust returns how far what is so old can be believed, as for gauges.
+func Trust(age, stale time.Duration) float64 {
 	switch {
+	case stale <= 0 || age >= stale:
+		return 0
 	case age <= stale/2:
 		return 1
-	case age >= stale:
-		return 0
 	}
 	return float64(stale-age) / float64(stale-stale/2)
 }

@@ -346,15 +346,24 @@ func TestAttach(t *testing.T) {
 	s.Pools[0].Endpoints = []endpoint.Endpoint{{Address: "10.0.0.1:8000"}}
 	counters := mem.NewCounters()
 	counters.Open("10.0.0.1:8000").Add(2)
-	s.Attach(counters)
+	s.Attach(counters, nil)
 	for _, p := range s.Pools {
 		for _, e := range p.Endpoints {
 			require.NotNil(t, e.Load)
 		}
 	}
-	require.EqualValues(t, 2, s.Pools[1].Endpoints[0].Load.Value())
-	require.Same(t, s.Pools[0].Endpoints[0].Load, s.Pools[1].Endpoints[0].Load, "one replica in two pools")
-	require.NotSame(t, s.Pools[1].Endpoints[0].Load, s.Pools[1].Endpoints[1].Load)
+	llama := s.Pools[1].Endpoints
+	require.EqualValues(t, 2, llama[0].Load.Requests.Value())
+	require.Equal(t, s.Pools[0].Endpoints[0].Load, llama[0].Load, "one replica in two pools")
+	require.NotSame(t, llama[0].Load.Requests, llama[0].Load.Tokens)
+	require.NotSame(t, llama[0].Load.Requests, llama[1].Load.Requests)
+
+	next := twoPools()
+	next.Pools[1].Endpoints = next.Pools[1].Endpoints[1:]
+	next.Pools[1].Endpoints[0].Address = llama[0].Address
+	next.Attach(counters, s)
+	require.Same(t, llama[0].Load, next.Pools[1].Endpoints[0].Load, "it is taken over")
+	require.Equal(t, llama[2].Load, next.Pools[1].Endpoints[1].Load, "at another place it is found")
 }
 
 func TestTrust(t *testing.T) {
@@ -459,13 +468,15 @@ func BenchmarkApply1000(b *testing.B) {
 	wire := endpoint.Append(nil, replicas(1000))
 	for name, counters := range map[string]kv.Counters{"mem": mem.NewCounters(), "ledger": kv.NewLedger(mem.NewStore(), "w", time.Now, time.Second)} {
 		b.Run(name, func(b *testing.B) {
+			var have *endpoint.Snapshot
 			b.ReportAllocs()
 			for b.Loop() {
 				s, err := endpoint.Decode(wire)
 				if err != nil {
 					b.Fatal(err)
 				}
-				s.Attach(counters)
+				s.Attach(counters, have)
+				have = s
 			}
 		})
 	}

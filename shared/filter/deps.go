@@ -37,8 +37,23 @@ type Deps struct {
 	// Worker is the unique id of this worker where each worker keeps its own, and
 	// tells the others through Store; "" where all share what Keep keeps.
 	Worker string
+	// Peers are the other proxies; nil where there is no way to them.
+	Peers Peers
 	// Log writes one line to Envoy's log. No prompts, no keys.
 	Log func(level Level, message string)
+}
+
+// Peers brings notes of what this proxy learns about prompts to the other proxies,
+// by way of the companion, and back. Notes are in the form of endpoint.AppendNote.
+// That they arrive is likely, not certain.
+type Peers interface {
+	// Tell has the others told. It keeps a copy, never waits, and may be called by
+	// any thread.
+	Tell(notes []byte)
+	// Hear sets who learns from the others: it is called with notes that belong to
+	// the caller, after the snapshot that came with them is there, and by one thread
+	// at a time.
+	Hear(learn func(notes []byte))
 }
 
 // Mutex excludes other threads, as sync.Mutex does.

@@ -32,7 +32,8 @@ type Filter interface {
 	OnRequestHeaders(x *Exchange) Verdict
 
 	// OnRequest runs once, when the facts that the chain's filters need are
-	// there (x.Request). Verdicts: Next, Deny, Respond, Wait, Fail.
+	// there (x.Request). The rest of the body may still turn out to be one that is
+	// refused, of which OnDone tells. Verdicts: Next, Deny, Respond, Wait, Fail.
 	OnRequest(x *Exchange) Verdict
 
 	// OnReply runs with the answer to the call that this filter waited for.
@@ -58,7 +59,7 @@ type Ticker interface {
 }
 
 // FieldReader is a Filter that reads top-level members of the request body by
-// name, as x.Request.Field. It needs NeedRequest too.
+// name, as x.Request.Field. It needs NeedModel or NeedRequest too.
 type FieldReader interface {
 	// Fields lists the names. It is asked once, after the configuration was
 	// read. All filters together may read llm.MaxFields.
@@ -107,6 +108,10 @@ const (
 	NeedUsage
 	// NeedPrefix: x.Request.Prefix holds hashes of the prompt's blocks. Implies NeedRequest.
 	NeedPrefix
+	// NeedModel: OnRequest waits for the model and what FieldReaders asked for. As
+	// long as no filter has NeedRequest it may run before the rest of the body has
+	// come: what else x.Request says is then not complete.
+	NeedModel
 	// NeedSubset: x.Subset holds the subset hint.
 	NeedSubset
 )

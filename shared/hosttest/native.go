@@ -102,7 +102,7 @@ func (n *nativeGuest) refresh() {
 		return
 	}
 	s.Received = n.g.clock.now
-	s.Attach(n.ledger)
+	s.Attach(n.ledger, n.snapshot)
 	n.snapshot = s
 }
 

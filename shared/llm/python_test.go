@@ -2,6 +2,7 @@ package llm
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -21,6 +22,20 @@ import (
 const pythonReads = `
 import base64, json, sys
 
+class Written(str):
+    """A number as it is written."""
+
+def field(v):
+    if v is None:
+        return "null"
+    if isinstance(v, Written):
+        return "scalar " + v
+    if isinstance(v, bool):
+        return "scalar " + json.dumps(v)
+    if isinstance(v, str):
+        return "text " + text(v)
+    return "other"
+
 def text(s):
     return base64.b64encode(s.encode("utf-8", "surrogatepass")).decode()
 
@@ -38,6 +53,8 @@ for line in sys.stdin:
                 answer["is_string"] = True
                 answer["model"] = text(v["model"])
             answer["stream"] = v.get("stream") is True
+            w = json.loads(base64.b64decode(body), parse_int=Written, parse_float=Written, parse_constant=Written)
+            answer["fields"] = {name: field(w[name]) for name in ("user", "x") if name in w}
             if edited:
                 w = json.loads(base64.b64decode(edited))
                 answer["edit"] = list(v) == list(w) and {**v, "model": w["model"]} == w and text(w["model"])
@@ -71,7 +88,9 @@ type pythonReading struct {
 	IsString bool   `json:"is_string"`
 	Model    string `json:"model"` // in base64
 	Stream   bool   `json:"stream"`
-	Edit     any    `json:"edit"` // the model of the edited body, in base64, if all else is as it was
+
+	Fields map[string]string `json:"fields"` // kind and value of members that are read by name; texts in base64
+	Edit   any               `json:"edit"`   // the model of the edited body, in base64, if all else is as it was
 }
 
 func (p *python) read(t require.TestingT, body, edited []byte) (r pythonReading) {
@@ -83,19 +102,47 @@ func (p *python) read(t require.TestingT, body, edited []byte) (r pythonReading)
 	return r
 }
 
+// isObject reports whether a valid body is an object: only those have members.
+func isObject(body []byte) bool { return bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) }
+
 // newName is what the model becomes in an edited body.
 const newName = "other/\"model\"\né"
 
-// agree checks that a body is refused, or read as Python reads it: the model, whether to stream, and the body in which the
-// model has another name. It reports whether the body was accepted.
+// fieldReading is what Python says of a member that is read by name.
+func fieldReading(f Field) string {
+	switch f.Kind {
+	case FieldNull:
+		return "null"
+	case FieldText:
+		return "text " + base64.StdEncoding.EncodeToString(f.Value)
+	case FieldScalar:
+		return "scalar " + string(f.Value)
+	}
+	return "other"
+}
+
+// agree checks that a body is refused, or read as Python reads it: the model, whether to stream, the members that are read by name, and
+// the body in which the model has another name. It reports whether the body was accepted.
 func (p *python) agree(t require.TestingT, body []byte) (accepted bool) {
 	var s RequestScanner
-	s.Reset(Chat, Want{}, jsonscan.Limits{})
+	s.Reset(Chat, Want{Fields: []string{"user", "x"}}, jsonscan.Limits{})
 	if s.Feed(body) != nil || s.End() != nil || s.Request().Repeated != "" {
 		return false
 	}
 	q := s.Request()
 	want := pythonReading{Valid: true, Has: q.HasModel, IsString: q.ModelIsString, Stream: q.Stream}
+	if isObject(body) {
+		want.Fields = map[string]string{}
+	}
+	for _, name := range []string{"user", "x"} {
+		f := q.Field(name)
+		if f.Kind == FieldTooLong {
+			return false // which is refused by who wants it
+		}
+		if f.Kind != FieldAbsent {
+			want.Fields[name] = fieldReading(f)
+		}
+	}
 	var edited []byte
 	if q.ModelIsString {
 		want.Model = base64.StdEncoding.EncodeToString([]byte(q.Model))
@@ -119,6 +166,8 @@ var tricks = []string{
 	`{"model":"a","stream":1}`, `{"model":"a","stream":"true"}`, `{"model":"a","stream":True}`, `{"stream":true,"x":{"stream":false,"model":"b"},"model":"a"}`,
 	`[{"model":"a"}]`, `"model"`, `null`, ``, ` `, `{"model":{"model":"a"}}`, `{"model":["a"]}`, "{\"model\":\"a\"}\x0c", "\u00a0{\"model\":\"a\"}", `{"":"","model":"a"}`,
 	`{"__proto__":{"model":"b"},"model":"a"}`, "{\"model\":\"a\",\"x\":\"\u2028\u2029\"}", `{"model":"\/\b\f\n\r\t\"\\"}`, `{"model":"\x61"}`, `{"model":"\u00e9"}`, `{"model":"\uD83D"}`,
+	`{"user":"a","us\u0065r":"b"}`, `{"model":"a","user":"\ud83d\ude00\u00e9","x":-1.50E+3}`, `{"user":null,"x":true}`, `{"user":["a"],"x":{"user":1}}`, `{"x":NaN}`,
+	`{"user":"\udc00"}`, "{\"user\":\"\xff\"}", `{"user":"` + strings.Repeat("u", 300) + `"}`, `{"x":9007199254740993,"user":""}`, `{"USER":"a"}`,
 	`{/* */"model":"a"}`, `{"model":"a"//` + "\n}", `{model:"a"}`, `{"model":"a";"stream":true}`, `{"model" "a"}`, `{"model":"a""stream":true}`,
 }
 
@@ -141,7 +190,7 @@ func TestTricksAgainstPython(t *testing.T) {
 // Bodies are put together from pieces that matter, then damaged.
 func TestBodiesAgainstPython(t *testing.T) {
 	p := startPython(t)
-	key := rapid.SampledFrom([]string{`"model"`, `"mod\u0065l"`, `"stream"`, `"x"`, `"messages"`, `"\u006dodel"`, `"stream_options"`, `"Model"`, `"mo\del"`, `""`})
+	key := rapid.SampledFrom([]string{`"model"`, `"mod\u0065l"`, `"stream"`, `"x"`, `"messages"`, `"\u006dodel"`, `"user"`, `"us\u0065r"`, `"stream_options"`, `"Model"`, `"mo\del"`, `""`})
 	scalar := rapid.SampledFrom([]string{
 		`"a"`, `"\u0061\ud83d\ude00"`, `"é😀"`, `"\\\""`, `""`, `true`, `false`, `null`, `0`, `-1.5e+10`, `12345678901234567890`, `1E400`, `"\ud800"`, "\"\xff\"", `NaN`, `'a'`,
 	})

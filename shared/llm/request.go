@@ -213,6 +213,21 @@ func (r *RequestScanner) Within() string {
 	return ""
 }
 
+// Decided reports whether the model and all of Want.Fields have been read. Nothing that follows changes them, but a member
+// that stands twice: see Request.Repeated.
+func (r *RequestScanner) Decided() bool {
+	facts := &r.reader.facts
+	if !facts.ModelIsString || r.reader.field != noField {
+		return false // a field's value is complete when the next member begins
+	}
+	for i := range facts.names {
+		if facts.fields[i].Kind == FieldAbsent {
+			return false
+		}
+	}
+	return true
+}
+
 // Request returns the facts read so far: all of them after End returned nil.
 func (r *RequestScanner) Request() *Request { return &r.reader.facts }
 

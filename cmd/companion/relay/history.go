@@ -74,7 +74,7 @@ func readTime(s *endpoint.Snapshot, e *endpoint.Endpoint) time.Time {
 
 // reaches reports whether a delta leads from that version to the current one.
 func (h *history) reaches(version, current uint64) bool {
-	return h.listed <= version && version < current
+	return h.listed <= version && version <= current
 }
 
 // since returns what changed after a version.

@@ -1,38 +1,104 @@
 package relay
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/inlet-proxy/inlet/shared/endpoint"
 )
 
-// maxWorkerID is longer than any id that a proxy gives itself.
-const maxWorkerID = 128
+// maxID is longer than any id that a proxy gives itself.
+const maxID = 128
 
 // fresh is for how long an encoding is used again: the ages in it are then off by so much.
 const fresh = 5 * time.Millisecond
 
-// ServeHTTP answers the proxies' call and its human-readable twin.
+// maxTell is the largest body of a tell. A proxy tells half of it at most.
+const maxTell = 1 << 20
+
+// tellTimeout is how long its body may take.
+const tellTimeout = 5 * time.Second
+
+// ServeHTTP answers the proxies' calls, and the human-readable twin of one.
 func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	if req.URL.Path != endpoint.SnapshotPath && req.URL.Path != endpoint.SnapshotPath+".json" {
+	serve, method := r.serveWire, http.MethodGet
+	switch req.URL.Path {
+	case endpoint.SnapshotPath:
+	case endpoint.SnapshotPath + ".json":
+		serve = r.serveJSON
+	case endpoint.RelayPath:
+		serve, method = r.serveTell, http.MethodPost
+	default:
 		http.NotFound(w, req)
 		return
 	}
-	if req.Method != http.MethodGet {
-		w.Header().Set("Allow", http.MethodGet)
-		http.Error(w, "only GET", http.StatusMethodNotAllowed)
+	if req.Method != method {
+		w.Header().Set("Allow", method)
+		http.Error(w, "only "+method, http.StatusMethodNotAllowed)
 		return
 	}
 	w.Header().Set("Cache-Control", "no-store")
-	if req.URL.Path == endpoint.SnapshotPath {
-		r.serveWire(w, req)
-	} else {
-		r.serveJSON(w)
+	serve(w, req)
+}
+
+// serveTell takes what a proxy tells the others.
+func (r *Relay) serveTell(w http.ResponseWriter, req *http.Request) {
+	status, err := r.takeTell(w, req)
+	if err != nil {
+		r.mu.Lock()
+		r.board.stats.Refused++
+		r.mu.Unlock()
+		http.Error(w, err.Error(), status)
+		return
 	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (r *Relay) takeTell(w http.ResponseWriter, req *http.Request) (status int, err error) {
+	id := req.URL.Query().Get("proxy")
+	if err := checkID("proxy", id); err != nil || id == "" {
+		return http.StatusBadRequest, cmp.Or(err, errors.New("proxy: missing"))
+	}
+	// A body that trickles in holds nobody up for long. In tests there may be no connection.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(tellTimeout))
+	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxTell))
+	if tooLong := new(http.MaxBytesError); errors.As(err, &tooLong) {
+		return http.StatusRequestEntityTooLarge, fmt.Errorf("over %d bytes", maxTell)
+	}
+	if err != nil {
+		return http.StatusBadRequest, err
+	}
+	t, err := endpoint.DecodeTell(body)
+	if err != nil {
+		return http.StatusBadRequest, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
+	p := r.board.proxy(id, now)
+	if p == nil {
+		return http.StatusServiceUnavailable, fmt.Errorf("more than %d proxies", maxProxies)
+	}
+	r.board.stats.Tells++
+	r.board.stats.ToldBytes += uint64(len(body))
+	if r.board.tell(p, t, now, r.opts.ProxyLease) {
+		r.tellAgain()
+	}
+	return 0, nil
+}
+
+func checkID(name, id string) error {
+	if len(id) > maxID {
+		return fmt.Errorf("%s: over %d bytes", name, maxID)
+	}
+	return nil
 }
 
 // call is what a proxy asks.
@@ -41,6 +107,8 @@ type call struct {
 	since           string // the two as one, "" if the proxy has nothing
 	worker          string
 	wait            time.Duration
+	proxy           string // "" if it does not take part in the relay
+	heard           uint64 // up to which number of what others told, 0 if that is not of this companion
 }
 
 func parseCall(req *http.Request) (c call, err error) {
@@ -50,8 +118,14 @@ func parseCall(req *http.Request) (c call, err error) {
 			return call{}, fmt.Errorf("since: %w", err)
 		}
 	}
-	if c.worker = q.Get("worker"); len(c.worker) > maxWorkerID {
-		return call{}, fmt.Errorf("worker: over %d bytes", maxWorkerID)
+	c.worker, c.proxy = q.Get("worker"), q.Get("proxy")
+	if err := cmp.Or(checkID("worker", c.worker), checkID("proxy", c.proxy)); err != nil {
+		return call{}, err
+	}
+	if text := q.Get("heard"); text != "" {
+		if c.heard, err = strconv.ParseUint(text, 10, 64); err != nil {
+			return call{}, fmt.Errorf("heard: %q is not a number", text)
+		}
 	}
 	if text := q.Get("wait"); text != "" {
 		ms, err := strconv.ParseUint(text, 10, 31)
@@ -70,6 +144,7 @@ func (r *Relay) serveWire(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	defer r.arrive(c.worker, c.since)()
+	defer r.seen(c.proxy)
 
 	timer := time.NewTimer(min(c.wait, r.opts.MaxWait))
 	defer timer.Stop()
@@ -94,19 +169,58 @@ func (r *Relay) serveWire(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
+// seen notes that a proxy was there.
+func (r *Relay) seen(proxy string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p := r.board.proxies[proxy]; p != nil {
+		p.seen = r.now()
+	}
+}
+
 // answer returns the body for a call, or the channel to wait on if there is nothing new for it; over says that waiting is of no use.
 func (r *Relay) answer(c call) (body []byte, next <-chan struct{}, over bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.current
-	if s == nil || c.since != "" && c.source == s.Source && c.version == s.Version {
+	if s == nil {
 		return nil, r.next, r.closed
 	}
+	same := c.since != "" && c.source == s.Source // it has a snapshot of this companion
+	if c.proxy == "" {
+		if same && c.version == s.Version {
+			return nil, r.next, r.closed
+		}
+		return r.wire(c, same), nil, false
+	}
+	p := r.board.proxy(c.proxy, r.now())
+	heard := r.heard(c, p, same)
+	if same && c.version == s.Version && !r.board.hasNews(p, heard) {
+		return nil, r.next, r.closed
+	}
+	return r.board.appendNews(slices.Clone(r.wire(c, same)), c.proxy, p, heard), nil, false
+}
+
+// heard is how far a proxy has heard. If it has the snapshot of another companion meanwhile, or none that it can read, then as far as it
+// was answered.
+func (r *Relay) heard(c call, p *proxy, same bool) uint64 {
+	switch {
+	case same && c.heard <= r.board.last:
+		return c.heard
+	case p != nil:
+		return p.heard
+	}
+	return 0
+}
+
+// wire returns the snapshot for a call, or what changed since the one that it has.
+func (r *Relay) wire(c call, same bool) []byte {
+	s := r.current
 	if now := r.now(); r.aged == nil || now.Sub(r.aged.Taken) > fresh {
 		r.aged, r.wires = agedTo(s, now), make(map[uint64][]byte)
 	}
 	base := uint64(0)
-	if c.since != "" && c.source == s.Source && r.history.reaches(c.version, s.Version) {
+	if same && r.history.reaches(c.version, s.Version) {
 		base = c.version
 	}
 	wire := r.wires[base]
@@ -120,7 +234,7 @@ func (r *Relay) answer(c call) (body []byte, next <-chan struct{}, over bool) {
 		r.stats.Deltas++
 	}
 	r.stats.SentBytes += uint64(len(wire))
-	return wire, nil, false
+	return wire
 }
 
 // encode writes r.aged for a proxy that has the base, 0 for nothing.
@@ -165,6 +279,7 @@ type (
 		Taken   time.Time    `json:"taken"`
 		Pools   []twinPool   `json:"pools"`
 		Workers []twinWorker `json:"workers"`
+		Proxies []twinProxy  `json:"proxies,omitempty"` // that take part in the relay
 	}
 	twinPool struct {
 		Name      string         `json:"name"`
@@ -179,6 +294,7 @@ type (
 		Adapters []twinAdapter `json:"adapters,omitempty"`
 		LoRA     *twinLoRA     `json:"lora,omitempty"`
 		Cache    *twinCache    `json:"cache,omitempty"`
+		InFlight *twinInFlight `json:"inFlight,omitempty"` // of all proxies
 	}
 	twinAdapter struct {
 		Name   string `json:"name"`
@@ -199,6 +315,15 @@ type (
 		KVUse   float64 `json:"kvUse"`
 		AgeMs   float64 `json:"ageMs"`
 	}
+	twinInFlight struct {
+		Requests int64 `json:"requests"`
+		Tokens   int64 `json:"tokens"`
+	}
+	twinProxy struct {
+		ID       string       `json:"id"`
+		InFlight twinInFlight `json:"inFlight"`
+		SilentMs float64      `json:"silentMs"`
+	}
 	twinWorker struct {
 		ID       string  `json:"id"`
 		Has      string  `json:"has"`
@@ -207,14 +332,16 @@ type (
 	}
 )
 
-func (r *Relay) serveJSON(w http.ResponseWriter) {
+func (r *Relay) serveJSON(w http.ResponseWriter, _ *http.Request) {
 	s := r.Snapshot()
 	if s == nil {
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, "no snapshot yet: not every replica was tried", http.StatusServiceUnavailable)
 		return
 	}
-	body, err := json.MarshalIndent(twinOf(agedTo(s, r.now()), r.Workers()), "", "  ")
+	t := twinOf(agedTo(s, r.now()), r.Workers())
+	r.tellTwin(&t)
+	body, err := json.MarshalIndent(t, "", "  ")
 	if err != nil { // a NaN among the gauges: relayed, not made here
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
@@ -242,6 +369,22 @@ func twinOf(s *endpoint.Snapshot, workers []Worker) twin {
 		t.Workers = append(t.Workers, twinWorker{ID: w.ID, Has: w.Has, Waiting: w.Waiting, SilentMs: milliseconds(w.Silent)})
 	}
 	return t
+}
+
+// tellTwin adds what the proxies told.
+func (r *Relay) tellTwin(t *twin) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range t.Pools {
+		for i := range p.Endpoints {
+			if f := r.board.inFlight(p.Endpoints[i].Address); f != (endpoint.InFlight{}) {
+				p.Endpoints[i].InFlight = (*twinInFlight)(&f)
+			}
+		}
+	}
+	for _, p := range r.board.all(r.now()) {
+		t.Proxies = append(t.Proxies, twinProxy{ID: p.ID, InFlight: twinInFlight(p.InFlight), SilentMs: milliseconds(p.Silent)})
+	}
 }
 
 func twinEndpointOf(e endpoint.Endpoint) twinEndpoint {

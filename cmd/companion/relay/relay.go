@@ -11,6 +11,12 @@
 //
 // A proxy that has a version of this companion gets what changed since, as long as the list of endpoints and what they serve is the same.
 // Gauges that did not change count as changed once the proxies would take them for a heartbeat old.
+//
+// # What proxies tell each other
+//
+// A proxy tells by POST /v1/relay what it has in flight, all of it each time, and notes about prompts that replicas have computed. The first
+// has a lease. The notes are remembered, the latest within a bound, so that a proxy which comes new gets what the fleet knows. An answer to
+// a proxy that takes part has what the others have in flight, and the notes since it heard last; see board.
 package relay
 
 import (
@@ -23,6 +29,7 @@ import (
 	"time"
 
 	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/feed"
 )
 
 // Options are the settings of a Relay; the zero value of each field stands for its default.
@@ -32,10 +39,14 @@ type Options struct {
 	MaxWait   time.Duration // of a long poll, whatever the proxy asks for; 60 s
 	Lease     time.Duration // a worker that did not call for it is forgotten; 10 s
 	Source    uint64        // id of this companion; random
+
+	ProxyLease time.Duration // what a proxy has in flight is forgotten if it does not tell it again; three of its renewals
+	Memory     int64         // of the notes that are remembered, in bytes; 64 MiB
+	NoteRate   int           // bytes of notes that one proxy may tell in a second; 8 MiB
 }
 
-// Relay holds the current snapshot and the proxies' open calls. Its methods are safe for concurrent use. It is an http.Handler for
-// GET /v1/snapshot and GET /v1/snapshot.json.
+// Relay holds the current snapshot, what proxies told, and their open calls. Its methods are safe for concurrent use. It is an http.Handler
+// for GET /v1/snapshot, GET /v1/snapshot.json and POST /v1/relay.
 type Relay struct {
 	opts Options
 
@@ -48,6 +59,8 @@ type Relay struct {
 	aged    *endpoint.Snapshot // current as of a moment ago, nil if that is not known ...
 	wires   map[uint64][]byte  // ... and its encodings, by the version that the proxy has, 0 for none
 	workers map[string]*worker
+	board   *board
+	told    chan struct{} // something was told that nobody was told yet
 	stats   Stats
 
 	started time.Time // Taken is counted from it: a wall clock that is set makes no gauge older or younger
@@ -73,6 +86,7 @@ type Stats struct {
 	Unchanged uint64 // answers without
 	Early     uint64 // answers before there was a snapshot
 	SentBytes uint64 // of both
+	Relay     BoardStats
 }
 
 // New returns a relay that has no snapshot yet.
@@ -86,10 +100,20 @@ func New(o Options) *Relay {
 	def(&o.Heartbeat, endpoint.DefaultStale/4)
 	def(&o.MaxWait, time.Minute)
 	def(&o.Lease, 10*time.Second)
+	def(&o.ProxyLease, 3*feed.Renewal)
+	if o.Memory <= 0 {
+		o.Memory = 64 << 20
+	}
+	if o.NoteRate <= 0 {
+		o.NoteRate = 8 << 20
+	}
 	for o.Source == 0 {
 		o.Source = rand.Uint64()
 	}
-	return &Relay{opts: o, next: make(chan struct{}), workers: make(map[string]*worker), started: time.Now()}
+	return &Relay{
+		opts: o, next: make(chan struct{}), workers: make(map[string]*worker), started: time.Now(),
+		board: newBoard(o.Memory, o.NoteRate), told: make(chan struct{}, 1),
+	}
 }
 
 // now is the time by a clock that is never set.
@@ -114,18 +138,27 @@ func (r *Relay) Publish(pools []endpoint.Pool) {
 	grown := r.history.record(r.current, s, version+1, r.opts.Heartbeat, beat)
 	if grown {
 		version++
+		r.bumped = s.Taken
 	}
 	s.Version = version
 	r.current, r.aged = s, nil
-	if grown {
-		r.bumped = s.Taken
+	if r.history.listed == version && grown {
+		r.board.list(s)
+	}
+	news := r.board.expire(s.Taken, r.opts.MaxWait+r.opts.Lease)
+	select {
+	case <-r.told:
+		news = true
+	default:
+	}
+	if grown || news {
 		close(r.next)
 		r.next = make(chan struct{})
 	}
 }
 
-// Run publishes what pools returns: at once, at the heartbeat, and when changed receives a value, but then not before the interval since
-// the last time is over. It returns when ctx ends. changed may be nil.
+// Run publishes what pools returns: at once, at the heartbeat, and when changed receives a value or a proxy told something, but then not
+// before the interval since the last time is over. It returns when ctx ends. changed may be nil.
 //
 // With pools that returns gauges set by hand (and an Age of 0), a test has a companion of its own:
 //
@@ -143,20 +176,32 @@ func (r *Relay) Run(ctx context.Context, changed <-chan struct{}, pools func(now
 			return
 		case <-timer.C:
 		}
-		timer.Reset(r.untilHeartbeat())
+		timer.Reset(r.untilDue())
 		select {
 		case <-ctx.Done():
 			return
 		case <-changed:
+		case <-r.told:
+			r.tellAgain()
 		case <-timer.C:
 		}
 	}
 }
 
-func (r *Relay) untilHeartbeat() time.Duration {
+// untilDue is how long it is until the heartbeat, or until a proxy is given up.
+func (r *Relay) untilDue() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return max(0, r.opts.Heartbeat-r.now().Sub(r.bumped))
+	now := r.now()
+	return r.board.untilExpiry(now, r.opts.Heartbeat-now.Sub(r.bumped))
+}
+
+// tellAgain has the next Publish wake those who wait.
+func (r *Relay) tellAgain() {
+	select {
+	case r.told <- struct{}{}:
+	default:
+	}
 }
 
 // Close answers all open calls. Calls after it do not wait.
@@ -182,6 +227,9 @@ func (r *Relay) Stats() Stats {
 	defer r.mu.Unlock()
 	r.forgetWorkers(time.Now())
 	s := r.stats
+	s.Relay = r.board.stats
+	s.Relay.Proxies = len(r.board.proxies)
+	s.Relay.Remembered, s.Relay.Bytes = len(r.board.notes.ends), r.board.notes.bytes
 	s.Workers = len(r.workers)
 	for _, w := range r.workers {
 		s.Waiting += w.waiting
@@ -216,6 +264,13 @@ func (r *Relay) Workers() []Worker {
 	}
 	slices.SortFunc(list, func(a, b Worker) int { return strings.Compare(a.ID, b.ID) })
 	return list
+}
+
+// Proxies returns the proxies that take part in the relay, sorted by id.
+func (r *Relay) Proxies() []Proxy {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.board.all(r.now())
 }
 
 // forgetWorkers drops the workers whose lease is over. Callers hold r.mu.
@@ -257,7 +312,8 @@ func clonePools(pools []endpoint.Pool) []endpoint.Pool {
 	for i := range clones {
 		clones[i].Endpoints = slices.Clone(clones[i].Endpoints)
 		for j := range clones[i].Endpoints {
-			clones[i].Endpoints[j].Load = nil
+			e := &clones[i].Endpoints[j]
+			e.Load, e.Peers = nil, endpoint.InFlight{}
 		}
 	}
 	return clones

@@ -14,7 +14,8 @@ type Metric struct {
 	Label, Value string // only samples with this label and value; all if Label is empty
 	// Read is the label whose value is the number that is read; the sample's value if empty. Metrics that exist to tell labels (…_info) have
 	// no number elsewhere.
-	Read string
+	Read  string
+	Whole bool // each sample tells of all engines together: the largest counts, and not their sum
 }
 
 // String writes the metric as the configuration has it.
@@ -69,7 +70,7 @@ type Engine struct {
 	Waiting, Running []Metric
 	// KVUse is the share of the KV cache in use, 0..1, the mean over all series: the ranks have a cache of the same size each.
 	KVUse []Metric
-	// BlockTokens is the tokens in a block of the KV cache, the same in all series; Blocks how many there are, summed over all series.
+	// BlockTokens is the tokens in a block of the KV cache, the same in all series; Blocks how many there are, of all engines together.
 	BlockTokens, Blocks []Metric
 	// LoRA is a metric with labels as vLLM has them, "" if there is none.
 	LoRA string
@@ -102,8 +103,9 @@ var engines = map[string]Engine{
 		Running:     named("vllm:num_requests_running"),
 		KVUse:       named("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
 		BlockTokens: []Metric{{Name: "vllm:cache_config_info", Read: "block_size"}},
-		Blocks:      []Metric{{Name: "vllm:cache_config_info", Read: "num_gpu_blocks"}},
-		LoRA:        "vllm:lora_requests_info",
+		// Each engine's series has the blocks of all data-parallel engines (vllm/v1/engine/core_client.py adds them up before it is written).
+		Blocks: []Metric{{Name: "vllm:cache_config_info", Read: "num_gpu_blocks", Whole: true}},
+		LoRA:   "vllm:lora_requests_info",
 	},
 	// SGLang with --enable-metrics, python/sglang/srt/metrics/collector.py. The cache's size came as labels before 0.5.11.
 	"sglang": {

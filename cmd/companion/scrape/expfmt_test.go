@@ -64,6 +64,9 @@ func (p parsed) values(metrics []Metric) (values []float64) {
 				values = append(values, v)
 			}
 		}
+		if len(values) > 0 && want.Whole {
+			return []float64{slices.Max(values)}
+		}
 		if len(values) > 0 {
 			break
 		}
@@ -98,7 +101,12 @@ func (p parsed) judge(e Engine) (r Reading, complete bool) {
 	if len(infos) > 0 {
 		slices.SortStableFunc(infos, func(a, b *dto.Metric) int { return cmp.Compare(valueOf(a), valueOf(b)) })
 		latest := infos[len(infos)-1]
-		r.LoRA = &endpoint.LoRA{Running: split(labelOf(latest, loraRunning)), Waiting: split(labelOf(latest, loraWaiting))}
+		r.LoRA = &endpoint.LoRA{Running: split(labelOf(latest, loraRunning))}
+		for _, name := range split(labelOf(latest, loraWaiting)) {
+			if !slices.Contains(r.LoRA.Running, name) {
+				r.LoRA.Waiting = append(r.LoRA.Waiting, name)
+			}
+		}
 		r.LoRA.Max, _ = strconv.Atoi(labelOf(latest, loraMax))
 	}
 	return r, true
@@ -154,8 +162,13 @@ func TestRecordedVLLM(t *testing.T) {
 	for file, want := range map[string]Reading{
 		"metrics-idle.txt": {Gauges: gauges(0, 0, 0), Cache: endpoint.Cache{BlockTokens: 128, Blocks: 8192}},
 		"metrics-busy.txt": {Gauges: gauges(0, 12, 0.010743498962275666), Cache: endpoint.Cache{BlockTokens: 128, Blocks: 8192}, LoRA: &endpoint.LoRA{
-			Max: 2, Running: []string{"law", "sql"}, Waiting: []string{"law", "sql"}, // it lists among the waiting those that have begun, too
+			Max: 2, Running: []string{"law", "sql"}, // which it lists among the waiting, too
 		}},
+		// Two engines with 8,192 blocks each, which both series have as 16,384.
+		"metrics-data-parallel.txt": {
+			Gauges: gauges(8, 4, (0.0014650225857648635+0.001220852154804053)/2), Cache: endpoint.Cache{BlockTokens: 128, Blocks: 16384},
+			LoRA: &endpoint.LoRA{Max: 1, Running: []string{"law"}},
+		},
 	} {
 		text, err := os.ReadFile(recorded + file)
 		require.NoError(t, err)
@@ -176,7 +189,7 @@ func TestRecordedVLLM(t *testing.T) {
 
 // What the scanner saves.
 func BenchmarkExpfmt(b *testing.B) {
-	text := string(large())
+	text := string(large(b))
 	b.SetBytes(int64(len(text)))
 	b.ReportAllocs()
 	for b.Loop() {

@@ -141,7 +141,10 @@ func (l *link) open(deadline time.Time) error {
 		l.conn, l.buf = conn, l.small
 		l.unbind = context.AfterFunc(l.ctx, func() { conn.Close() })
 	}
-	return l.conn.SetDeadline(deadline)
+	if err := l.conn.SetDeadline(deadline); err != nil {
+		return gone(err)
+	}
+	return nil
 }
 
 func (l *link) close() {

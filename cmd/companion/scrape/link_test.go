@@ -375,7 +375,7 @@ func TestHalfOfALargeFleetIsDown(t *testing.T) {
 		}, map[string]Plan{"p": {Engine: "vllm"}})
 		s.SetTargets("p", list)
 		<-s.Tried()
-		for range 20 {
+		for range 8 {
 			time.Sleep(interval)
 			for i, e := range s.Pools(time.Now())[0].Endpoints {
 				require.Equal(t, i%2 == 0, e.Ready, e.Address)

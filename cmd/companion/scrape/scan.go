@@ -161,10 +161,15 @@ type sums struct {
 }
 
 // add takes a sample, unless it is not a number, infinite or negative: such a series says nothing.
-func (s *sums) add(signal, metric int, value float64) {
-	if value >= 0 && !math.IsInf(value, 0) {
-		s.sum[signal][metric] += value
-		s.count[signal][metric]++
+func (s *sums) add(w *wanted, value float64) {
+	sum, count := &s.sum[w.signal][w.preference], &s.count[w.signal][w.preference]
+	switch {
+	case !(value >= 0) || math.IsInf(value, 0):
+	case w.Whole:
+		*sum, *count = max(*sum, value), 1
+	default:
+		*sum += value
+		*count++
 	}
 }
 
@@ -185,7 +190,7 @@ func (m *mapping) sample(name, rest []byte, s *sums) error {
 		case w.Read != "":
 			s.addLabel(w, labels)
 		default:
-			s.add(w.signal, w.preference, value)
+			s.add(w, value)
 		}
 	}
 	return nil
@@ -195,7 +200,7 @@ func (m *mapping) sample(name, rest []byte, s *sums) error {
 func (s *sums) addLabel(w *wanted, labels []byte) {
 	if text, ok := labelValue(labels, w.Read); ok {
 		if number, err := strconv.ParseFloat(text, 64); err == nil {
-			s.add(w.signal, w.preference, number)
+			s.add(w, number)
 		}
 	}
 }
@@ -216,7 +221,16 @@ func (s *sums) loraOf() *endpoint.LoRA {
 	if err != nil {
 		n = 0
 	}
-	return &endpoint.LoRA{Max: int(n), Running: adapterNames(s.lora, loraRunning), Waiting: adapterNames(s.lora, loraWaiting)}
+	l := &endpoint.LoRA{Max: int(n), Running: adapterNames(s.lora, loraRunning), Waiting: adapterNames(s.lora, loraWaiting)}
+	// vLLM lists an adapter among the waiting ones also while it runs. Counted twice it would take up a second slot.
+	l.Waiting = slices.DeleteFunc(l.Waiting, func(name string) bool {
+		_, runs := slices.BinarySearch(l.Running, name)
+		return runs
+	})
+	if len(l.Waiting) == 0 {
+		l.Waiting = nil
+	}
+	return l
 }
 
 func adapterNames(labels []byte, label string) []string {

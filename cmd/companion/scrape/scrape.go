@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"reflect"
@@ -25,6 +26,7 @@ type Options struct {
 	Interval time.Duration // between two scrapes of one replica, each varied by a tenth so that the replicas do not fall into step
 	Timeout  time.Duration // of one request
 	Models   time.Duration // between two looks at what a replica serves; a minute if 0
+	Stale    time.Duration // the age at which gauges say nothing to the proxies any more; 0: not known
 
 	Dial func(ctx context.Context, network, address string) (net.Conn, error) // in place of net.Dialer's
 	Log  *slog.Logger                                                         // discarded if nil
@@ -77,23 +79,26 @@ type Scraper struct {
 	changed chan struct{}
 	tried   chan struct{}
 
-	mu      sync.Mutex
-	pools   map[string]*pool
-	pollers map[key]*poller
+	mu       sync.Mutex
+	pools    map[string]*pool
+	pollers  map[key]*poller
+	toldLate time.Time // see judgeAge
 }
 
 type pool struct {
 	name    string
 	plan    *plan
 	known   bool               // its list of replicas was set
-	members map[string]*member // by address
+	members map[string]*member // by address ...
+	sorted  []*member          // ... and in its order, which is asked for many times a second
 	stats   Stats
 }
 
 // member is a replica as one pool has it.
 type member struct {
-	usable bool
-	poller *poller
+	address string
+	usable  bool
+	poller  *poller
 }
 
 func (m *member) ready() bool { return m.usable && m.poller.answered }
@@ -139,6 +144,7 @@ type Stats struct {
 	OK         uint64        // brought gauges
 	Incomplete uint64        // the replica answered, a metric was missing
 	Failed     uint64        // no answer, or none that can be read
+	Late       uint64        // of the OK ones: the gauges had become too old for the proxies to trust them, by slowness alone
 	Took       time.Duration // all of them together
 }
 
@@ -234,7 +240,7 @@ func (s *Scraper) SetTargets(poolName string, targets []Target) {
 			if m != nil {
 				s.leave(p, m.poller)
 			}
-			m = &member{poller: poller}
+			m = &member{address: t.Address, poller: poller}
 			p.members[t.Address] = m
 		}
 		m.usable = t.Usable
@@ -245,6 +251,7 @@ func (s *Scraper) SetTargets(poolName string, targets []Target) {
 			s.leave(p, m.poller)
 		}
 	}
+	p.sorted = slices.SortedFunc(maps.Values(p.members), func(a, b *member) int { return cmp.Compare(a.address, b.address) })
 	s.notify()
 }
 
@@ -356,17 +363,16 @@ func (s *Scraper) Pools(now time.Time) []endpoint.Pool {
 	pools := make([]endpoint.Pool, 0, len(s.pools))
 	for _, p := range s.pools {
 		endpoints := make([]endpoint.Endpoint, 0, len(p.members))
-		for address, m := range p.members {
+		for _, m := range p.sorted {
 			r := &m.poller.reading
 			e := endpoint.Endpoint{
-				Address: address, Ready: m.ready(), Gauges: r.Gauges, Cache: r.Cache, LoRA: r.LoRA, Models: m.poller.models,
+				Address: m.address, Ready: m.ready(), Gauges: r.Gauges, Cache: r.Cache, LoRA: r.LoRA, Models: m.poller.models,
 			}
 			if e.Gauges.Known {
 				e.Gauges.Age = now.Sub(m.poller.scraped)
 			}
 			endpoints = append(endpoints, e)
 		}
-		slices.SortFunc(endpoints, func(a, b endpoint.Endpoint) int { return cmp.Compare(a.Address, b.Address) })
 		pools = append(pools, endpoint.Pool{Name: p.name, Endpoints: endpoints})
 	}
 	slices.SortFunc(pools, func(a, b endpoint.Pool) int { return cmp.Compare(a.Name, b.Name) })
@@ -459,6 +465,7 @@ func (s *Scraper) attempt(ctx context.Context, p *poller) (gauges, alive bool) {
 	}
 	switch {
 	case scrapeErr == nil:
+		s.judgeAge(p, began)
 		if reading.LoRA.Equal(before.LoRA) {
 			reading.LoRA = before.LoRA
 		}
@@ -471,6 +478,26 @@ func (s *Scraper) attempt(ctx context.Context, p *poller) (gauges, alive bool) {
 		s.notify()
 	}
 	return scrapeErr == nil, alive
+}
+
+// lateEvery is the least time between two warnings of judgeAge: one slow replica is told like a thousand, and the metrics count.
+const lateEvery = time.Minute
+
+// judgeAge notes whether the gauges, which were read now and the time before without a failure between, had become older than the proxies
+// trust without reserve. Callers hold s.mu.
+func (s *Scraper) judgeAge(p *poller, now time.Time) {
+	age := now.Sub(p.scraped)
+	if s.opts.Stale == 0 || p.scraped.IsZero() || p.reason != "" || age <= s.opts.Stale/2 {
+		return
+	}
+	for pool := range p.pools {
+		pool.stats.Late++
+	}
+	if s.toldLate.IsZero() || now.Sub(s.toldLate) >= lateEvery {
+		s.toldLate = now
+		s.logger(p).Warn("scrapes take so long that gauges get too old for the proxies: see whether replicas answer slowly or the CPU of this process is short, or raise stale, here and in the picker",
+			"age", age.Round(time.Millisecond), "interval", s.opts.Interval, "stale", s.opts.Stale)
+	}
 }
 
 // logTurn logs what is new about a replica, once.

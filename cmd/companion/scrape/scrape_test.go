@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -81,10 +82,12 @@ func (f *fleet) serve(conn net.Conn, address string) {
 			defer close(gone)
 			_, _ = requests.Peek(1)
 		}()
-		select {
-		case <-time.After(a.after):
-		case <-gone:
-			return
+		if a.after > 0 {
+			select {
+			case <-time.After(a.after):
+			case <-gone:
+				return
+			}
 		}
 		if a.cut {
 			return
@@ -245,6 +248,37 @@ func TestASlowReplicaStaysReady(t *testing.T) {
 			time.Sleep(77 * time.Millisecond)
 			require.True(t, only(t, s).Ready)
 		}
+	})
+}
+
+// Gauges that get old by slowness alone, so that the proxies would half forget them, are told, if not of every replica; one that fails is another matter.
+func TestSlownessIsReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		f := newFleet()
+		both := func(a answer, during time.Duration) {
+			f.set("a:1/metrics", a)
+			f.set("b:1/metrics", a)
+			time.Sleep(during)
+		}
+		s, err := New(map[string]Plan{"llama": {Engine: "vllm"}}, Options{
+			Interval: interval, Timeout: timeout, Stale: time.Second, Dial: f.dial, Log: slog.New(slog.NewTextHandler(&log, nil)),
+		})
+		require.NoError(t, err)
+		s.SetTargets("llama", targets("a:1", "b:1"))
+		quick := answer{status: 200, body: exposition("1", "2", "0.5")}
+		slow := quick
+		slow.after = 800 * time.Millisecond
+		both(slow, 10*time.Second)
+		both(quick, 5*time.Second)
+		before := s.Stats()["llama"].Late
+		require.InDelta(t, 24, before, 5)
+		both(answer{cut: true}, 5*time.Second)
+		both(quick, 5*time.Second)
+		require.Equal(t, before, s.Stats()["llama"].Late, "they were down, which is told elsewhere")
+		s.Close()
+		require.Equal(t, 1, strings.Count(log.String(), "raise stale"), log.String())
+		require.Regexp(t, `level=WARN .* pool=llama endpoint=[ab]:1 age=8\d\dms interval=100ms stale=1s`, log.String())
 	})
 }
 
@@ -438,7 +472,7 @@ func BenchmarkScrape(b *testing.B) {
 	s, err := New(map[string]Plan{"llama": {Engine: "vllm"}}, Options{Interval: interval, Timeout: timeout})
 	require.NoError(b, err)
 	defer s.Close()
-	p := &poller{key: key{answering(b, large()), s.pools["llama"].plan, "vllm"}, mapping: compiled["vllm"]}
+	p := &poller{key: key{answering(b, large(b)), s.pools["llama"].plan, "vllm"}, mapping: compiled["vllm"]}
 	s.connect(b.Context(), p)
 	b.ReportAllocs()
 	began := cpuTime(b)
@@ -452,7 +486,7 @@ func BenchmarkScrape(b *testing.B) {
 
 // A thousand replicas, each scraped once a second by its poller: what the pollers, timers and connections cost on top.
 func BenchmarkFleet1000(b *testing.B) {
-	address := answering(b, large())
+	address := answering(b, large(b))
 	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, address) // whichever replica is meant
 	}

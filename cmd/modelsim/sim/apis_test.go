@@ -40,9 +40,9 @@ func TestMessages(t *testing.T) {
 	res, answer := post(t, url, "{"+body+"}")
 	require.Equal(t, http.StatusOK, res.StatusCode, answer)
 	id := gjson.Get(answer, "id").Str
-	require.True(t, strings.HasPrefix(id, "msg_"))
+	require.True(t, strings.HasPrefix(id, "chatcmpl-"))
 	require.JSONEq(t, `{"id":"`+id+`","type":"message","role":"assistant","model":"m","content":[{"type":"text","text":"The quick"}],"stop_reason":"max_tokens",
-		"stop_sequence":null,"usage":{"input_tokens":6,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":2}}`, answer)
+		"usage":{"input_tokens":6,"output_tokens":2,"cache_creation_input_tokens":0,"cache_read_input_tokens":0}}`, answer)
 
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(`{"stream":true,`+body+"}"))
 	require.NoError(t, err)
@@ -53,22 +53,22 @@ func TestMessages(t *testing.T) {
 	stream, err := io.ReadAll(res.Body)
 	require.NoError(t, err)
 	require.Equal(t, []string{
-		`{"type":"message_start","message":{"id":"msg_r1","type":"message","role":"assistant","model":"m","content":[],"stop_reason":null,"stop_sequence":null,` +
-			`"usage":{"input_tokens":6,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":0}}}`,
-		`{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}`,
-		`{"type":"ping"}`,
-		`{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"The"}}`,
-		`{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":" quick"}}`,
+		`{"type":"message_start","message":{"id":"chatcmpl-r1","type":"message","role":"assistant","content":[],"model":"m","stop_reason":null,"stop_sequence":null,` +
+			`"usage":{"input_tokens":6,"output_tokens":0}}}`,
+		`{"type":"content_block_start","content_block":{"type":"text","text":""},"index":0}`,
+		`{"type":"content_block_delta","delta":{"type":"text_delta","text":"The"},"index":0}`,
+		`{"type":"content_block_delta","delta":{"type":"text_delta","text":" quick"},"index":0}`,
 		`{"type":"content_block_stop","index":0}`,
 		`{"type":"message_delta","delta":{"stop_reason":"max_tokens","stop_sequence":null},` +
-			`"usage":{"input_tokens":6,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":2}}`,
+			`"usage":{"input_tokens":6,"output_tokens":2,"cache_creation_input_tokens":0,"cache_read_input_tokens":0}}`,
 		`{"type":"message_stop"}`,
 	}, named(t, string(stream)))
 
 	long := `{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"` + strings.Repeat("abcd", 100) + `"}]}`
-	post(t, url, long)
 	_, answer = post(t, url, long)
-	require.Equal(t, `{"input_tokens":6,"cache_creation_input_tokens":0,"cache_read_input_tokens":96,"output_tokens":1}`, gjson.Get(answer, "usage").Raw,
+	require.Equal(t, `{"input_tokens":6,"output_tokens":1,"cache_creation_input_tokens":96,"cache_read_input_tokens":0}`, gjson.Get(answer, "usage").Raw)
+	_, answer = post(t, url, long)
+	require.Equal(t, `{"input_tokens":6,"output_tokens":1,"cache_creation_input_tokens":0,"cache_read_input_tokens":96}`, gjson.Get(answer, "usage").Raw,
 		"what was cached is no input")
 }
 
@@ -81,7 +81,7 @@ func TestMessagesErrors(t *testing.T) {
 		kind, message string
 	}{
 		{`{"model":"m","messages":[]}`, "", 400, "invalid_request_error", "Field required: max_tokens"},
-		{`{"model":"gpt","max_tokens":1,"messages":[]}`, "", 404, "not_found_error", "The model `gpt` does not exist."},
+		{`{"model":"gpt","max_tokens":1,"messages":[]}`, "", 404, "NotFoundError", "The model `gpt` does not exist. Valid aliases: m."},
 		{`{}`, "status=429", 429, "rate_limit_error", "This is a fault on demand."},
 		{`{}`, "status=503", 503, "api_error", "This is a fault on demand."},
 	} {

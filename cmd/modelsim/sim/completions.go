@@ -20,22 +20,22 @@ func (x *exchange) appendCompletion(out []byte) []byte {
 	}
 	out = x.appendText(out)
 	if chat {
-		out = append(out, `","refusal":null,"annotations":null,"audio":null,"function_call":null,"tool_calls":[],"reasoning":null},"logprobs":null,"finish_reason":"`...)
+		out = append(out, `","refusal":null,"annotations":null,"audio":null,"function_call":null,"reasoning":null},"logprobs":null,"finish_reason":"`...)
 		out = append(out, j.finish...)
-		out = append(out, `","stop_reason":null,"token_ids":null}],"service_tier":null,"system_fingerprint":null`...)
+		out = append(out, `","stop_reason":null,"token_ids":null,"routed_experts":null}],"service_tier":null,"system_fingerprint":"`+fingerprint+`"`...)
 	} else {
 		out = append(out, `","logprobs":null,"finish_reason":"`...)
 		out = append(out, j.finish...)
-		out = append(out, `","stop_reason":null,"token_ids":null,"prompt_logprobs":null,"prompt_token_ids":null}],"service_tier":null,"system_fingerprint":null`...)
+		out = append(out, `","stop_reason":null,"token_ids":null,"prompt_logprobs":null,"prompt_token_ids":null,"routed_experts":null}],"service_tier":null,"system_fingerprint":"`+fingerprint+`"`...)
 	}
 	if !x.fault.NoUsage {
 		out = append(out, `,"usage":`...)
-		out = appendUsage(out, j, true)
+		out = x.appendUsage(out)
 	}
 	if chat {
-		out = append(out, `,"prompt_logprobs":null,"prompt_token_ids":null`...)
+		out = append(out, `,"prompt_logprobs":null,"prompt_token_ids":null,"prompt_text":null`...)
 	}
-	return append(out, `,"kv_transfer_params":null}`...)
+	return append(out, `,"kv_transfer_params":null,"ec_transfer_params":null,"metrics":null}`...)
 }
 
 // streamCompletion sends for chat first the role, then one event per token, the usage if it was asked for, and [DONE].
@@ -57,13 +57,13 @@ func (x *exchange) streamCompletion(events *eventWriter) {
 	end := func(event []byte) []byte {
 		if continuous {
 			event = append(event, `,"usage":`...)
-			event = appendUsage(event, j, false)
+			event = append(appendTokens(event, j), `,"completion_tokens_details":null}`...)
 		}
-		return append(event, "}\n\n"...)
+		return event
 	}
 	if chat {
-		event := append(x.out, `{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"prompt_token_ids":null`...)
-		send(end(event))
+		event := append(x.out, `{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]`...)
+		send(append(end(event), `,"prompt_token_ids":null,"prompt_text":null`+"}\n\n"...))
 	}
 	echo := x.text
 	x.decode(func(i int) {
@@ -83,18 +83,33 @@ func (x *exchange) streamCompletion(events *eventWriter) {
 		case i == j.OutputTokens-1:
 			event = append(event, '"')
 			event = append(event, j.finish...)
-			event = append(event, `","stop_reason":null,"token_ids":null}]`...)
-		case chat:
-			event = append(event, `null,"token_ids":null}]`...)
+			event = append(event, '"')
 		default:
-			event = append(event, `null,"stop_reason":null,"token_ids":null}]`...)
+			event = append(event, "null"...)
 		}
-		send(end(event))
+		switch {
+		case !chat:
+			event = append(event, `,"stop_reason":null,"prompt_token_ids":null,"token_ids":null}]`...)
+		case i == j.OutputTokens-1:
+			event = append(event, `,"stop_reason":null,"token_ids":null}]`...)
+		default:
+			event = append(event, `,"token_ids":null}]`...)
+		}
+		event = end(event)
+		if i == j.OutputTokens-1 && !usage { // the last event tells who answered
+			event = append(event, `,"system_fingerprint":"`+fingerprint+`"`...)
+		}
+		send(append(event, "}\n\n"...))
 	})
 	if usage {
 		event := append(x.out[:start], `],"usage":`...)
-		event = appendUsage(event, j, true)
-		send(append(event, "}\n\n"...))
+		event = append(appendTokens(event, j), `,"prompt_tokens_details":{"cached_tokens":`...)
+		event = strconv.AppendInt(event, int64(j.CachedTokens), 10)
+		if chat {
+			event = append(event, `,"created_cache_tokens":`...)
+			event = strconv.AppendInt(event, int64(x.createdTokens()), 10)
+		}
+		send(append(event, `}},"system_fingerprint":"`+fingerprint+"\"}\n\n"...))
 	}
 	send(append(x.out[:0], "data: [DONE]\n\n"...))
 }
@@ -107,22 +122,37 @@ func (x *exchange) appendStart(dst []byte, object string) []byte {
 	dst = append(dst, `","created":`...)
 	dst = appendNow(dst)
 	dst = append(dst, `,"model":`...)
-	dst = gjson.AppendJSONString(dst, x.request.model)
+	dst = gjson.AppendJSONString(dst, x.model)
 	return append(dst, `,"choices":[`...)
 }
 
-// appendUsage appends the usage so far.
-func appendUsage(dst []byte, j *job, details bool) []byte {
+// fingerprint is the system_fingerprint of every answer.
+const fingerprint = "vllm-0.32.0-modelsim"
+
+// appendTokens begins the usage so far.
+func appendTokens(dst []byte, j *job) []byte {
 	dst = append(dst, `{"prompt_tokens":`...)
 	dst = strconv.AppendInt(dst, int64(j.promptTokens), 10)
 	dst = append(dst, `,"total_tokens":`...)
 	dst = strconv.AppendInt(dst, int64(j.promptTokens+j.sent), 10)
 	dst = append(dst, `,"completion_tokens":`...)
-	dst = strconv.AppendInt(dst, int64(j.sent), 10)
-	if details {
-		dst = append(dst, `,"prompt_tokens_details":{"cached_tokens":`...)
-		dst = strconv.AppendInt(dst, int64(j.CachedTokens), 10)
-		dst = append(dst, '}')
+	return strconv.AppendInt(dst, int64(j.sent), 10)
+}
+
+// appendUsage appends the usage of a whole answer.
+func (x *exchange) appendUsage(dst []byte) []byte {
+	dst = append(appendTokens(dst, &x.job), `,"prompt_tokens_details":{"cached_tokens":`...)
+	dst = strconv.AppendInt(dst, int64(x.job.CachedTokens), 10)
+	dst = append(dst, `,"created_cache_tokens":`...)
+	if x.api == apiChat {
+		dst = strconv.AppendInt(dst, int64(x.createdTokens()), 10)
+	} else {
+		dst = append(dst, "null"...)
 	}
-	return append(dst, '}')
+	return append(dst, `,"multimodal_tokens":null},"completion_tokens_details":null}`...)
+}
+
+// createdTokens are those of the prompt's whole blocks that were not cached before.
+func (x *exchange) createdTokens() int {
+	return max(0, x.job.promptTokens/x.blockSize*x.blockSize-x.job.CachedTokens)
 }

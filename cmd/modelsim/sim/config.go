@@ -38,6 +38,8 @@ type Config struct {
 	KVBlocks int
 	// BlockSize is the size of one KV block in tokens. Default 16.
 	BlockSize int
+	// BytesPerToken stands in for a tokenizer: so many bytes of text make one token. Default 4, as in English text.
+	BytesPerToken int
 	// MaxBody is the longest request body in bytes that is read. Default 64 MiB.
 	MaxBody int64
 	// Echo answers with the text of the prompt's last message instead of filler words.
@@ -54,13 +56,8 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-const (
-	// DefaultModel is the model that a replica serves when none is named.
-	DefaultModel = "meta-llama/Llama-3.1-8B-Instruct"
-
-	// bytesPerToken stands in for a tokenizer: about 4 bytes of English text make one token.
-	bytesPerToken = 4
-)
+// DefaultModel is the model that a replica serves when none is named.
+const DefaultModel = "meta-llama/Llama-3.1-8B-Instruct"
 
 // Validate names everything that is wrong with the configuration, joined into one error.
 func (c Config) Validate() error {
@@ -80,6 +77,7 @@ func (c Config) Validate() error {
 	if err := c.engine().Validate(); err != nil {
 		errs = append(errs, err)
 	}
+	check(c.BytesPerToken > 0, "bytes per token is %d, must be at least 1", c.BytesPerToken)
 	check(c.MaxBody > 0, "max body is %d bytes, must be at least 1", c.MaxBody)
 	check(c.MaxModelLen > 0, "max model len is %d tokens, must be at least 1", c.MaxModelLen)
 	check(c.MaxModelLen <= 1e9, "max model len is %d tokens, must be at most 1e9", c.MaxModelLen)
@@ -108,6 +106,7 @@ func (c Config) withDefaults() Config {
 	c.KVBlocks, c.BlockSize, c.Timing = model.Blocks, model.BlockTokens, model.Timing
 	c.MaxNumSeqs, c.MaxNumBatchedTokens, c.MaxLoRAs = model.MaxNumSeqs, model.MaxNumBatchedTokens, model.MaxLoRAs
 	c.MaxModelLen = orDefault(c.MaxModelLen, c.KVBlocks*c.BlockSize)
+	c.BytesPerToken = orDefault(c.BytesPerToken, 4)
 	c.MaxBody = orDefault(c.MaxBody, 64<<20)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

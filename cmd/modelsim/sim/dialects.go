@@ -47,7 +47,7 @@ func (t *metricsText) vllm(cfg *Config) {
 	t.counter("vllm:num_preemptions", "Cumulative number of preemption from the engine.", func(s *snapshot) uint64 { return s.Preemptions })
 	t.counter("vllm:prompt_tokens", "Number of prefill tokens processed.", func(s *snapshot) uint64 { return s.PromptTokens })
 	t.counter("vllm:generation_tokens", "Number of generation tokens processed.", func(s *snapshot) uint64 { return s.GeneratedTokens })
-	t.successes("vllm:request_success", "Count of successfully processed requests.")
+	t.successes("vllm:request_success", "Count of successfully processed requests.", len(finishReasons))
 	t.histogram("vllm:request_prompt_tokens", "Number of prefill tokens processed.", func(s *snapshot) *histogram { return &s.requestPrompt })
 	t.histogram("vllm:request_generation_tokens", "Number of generation tokens processed.", func(s *snapshot) *histogram { return &s.requestGenerated })
 	t.histogram("vllm:request_params_max_tokens", "Histogram of the max_tokens request parameter.", func(s *snapshot) *histogram { return &s.requestMaxTokens })
@@ -65,7 +65,7 @@ func (t *metricsText) vllm(cfg *Config) {
 			{"block_size", strconv.Itoa(cfg.BlockSize)},
 			{"enable_prefix_caching", "True"},
 			{"engine", strconv.Itoa(i)},
-			{"num_gpu_blocks", strconv.Itoa(cfg.KVBlocks)},
+			{"num_gpu_blocks", strconv.Itoa(cfg.KVBlocks * cfg.Engines)}, // of all engines, in each one's series
 		}, 1)
 	}
 	if len(cfg.LoRAs) > 0 {
@@ -133,7 +133,7 @@ func (t *metricsText) tensorRTLLM(cfg *Config) {
 		return labels
 	})
 	used := func(s *snapshot) float64 { return float64(int(s.kvUse*float64(cfg.KVBlocks) + 0.5)) }
-	t.successes("trtllm_request_success", "Count of successfully processed requests.")
+	t.successes("trtllm_request_success", "Count of successfully processed requests.", 3)
 	t.histogram("trtllm_e2e_request_latency_seconds", "Histogram of end to end request latency in seconds.", func(s *snapshot) *histogram { return &s.endToEnd })
 	t.histogram("trtllm_time_to_first_token_seconds", "Histogram of time to first token in seconds.", func(s *snapshot) *histogram { return &s.firstToken })
 	t.histogram("trtllm_time_per_output_token_seconds", "Histogram of time per output token in seconds.", func(s *snapshot) *histogram { return &s.perOutputToken })

@@ -1,9 +1,11 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/tidwall/gjson"
 )
@@ -14,6 +16,7 @@ type apiError struct {
 	kind    string // vLLM's type: BadRequestError, NotFoundError, or the status text
 	param   string // "" is null
 	message string
+	detail  bool // the web framework's own form: {"detail":"Not Found"}
 }
 
 func (e *apiError) Error() string { return e.message }
@@ -24,6 +27,11 @@ func badRequest(format string, args ...any) error {
 	return statusError(http.StatusBadRequest, fmt.Sprintf(format, args...))
 }
 
+// badMember is badRequest about a member of the body.
+func badMember(name, format string, args ...any) error {
+	return &apiError{status: http.StatusBadRequest, kind: http.StatusText(http.StatusBadRequest), param: "body." + name, message: fmt.Sprintf(format, args...)}
+}
+
 func statusError(status int, message string) *apiError {
 	kind := http.StatusText(status)
 	if kind == "" {
@@ -32,13 +40,36 @@ func statusError(status int, message string) *apiError {
 	return &apiError{status: status, kind: kind, message: message}
 }
 
-func unknownModel(model string) error {
-	return &apiError{status: http.StatusNotFound, kind: "NotFoundError", param: "model", message: fmt.Sprintf("The model `%s` does not exist.", model)}
+func unknownModel(model string, served []string) error {
+	return &apiError{status: http.StatusNotFound, kind: "NotFoundError", param: "model", message: fmt.Sprintf(
+		"The model `%s` does not exist. Valid aliases: %s.", model, strings.Join(served, ", "))}
 }
 
-func tooLong(prompt, answer, limit int) error {
-	return &apiError{status: http.StatusBadRequest, kind: "BadRequestError", param: "max_tokens", message: fmt.Sprintf(
-		"This model's maximum context length is %d tokens. However, you requested %d output tokens and your prompt contains %d input tokens.", limit, answer, prompt)}
+// refused is how vLLM speaks of a parameter that it does not take.
+func refused(param string, value any, format string, args ...any) error {
+	return &apiError{
+		status: http.StatusBadRequest, kind: "BadRequestError", param: param,
+		message: fmt.Sprintf(format, args...) + fmt.Sprintf(" (parameter=%s, value=%v)", param, value),
+	}
+}
+
+// fit checks prompt and answer, in tokens, against the length of the model, and returns how long the answer can be: it is cut short silently.
+// The messages are vLLM's; it counts a prompt that is too long no further than one token over.
+func fit(prompt, answer, limit int) (int, error) {
+	switch {
+	case prompt > limit:
+		return 0, refused("input_tokens", limit+1, "This model's maximum context length is %d tokens. However, your prompt contains at least %d input tokens, "+
+			"which exceeds this limit even without any output tokens. Please reduce the length of the input prompt.", limit, limit+1)
+	case answer > limit:
+		return 0, refused("max_tokens", answer, "max_tokens=%d cannot be greater than max_model_len=%d. Please request fewer output tokens.", answer, limit)
+	case answer > 0 && prompt == limit:
+		return 0, tooFew("max_tokens", 0)
+	}
+	return min(answer, limit-prompt), nil
+}
+
+func tooFew(param string, n int) error {
+	return refused(param, n, "%s must be at least 1, got %d.", param, n)
 }
 
 // anthropicKinds are the error types of Anthropic's API by status (docs.anthropic.com, Errors).
@@ -50,10 +81,13 @@ var anthropicKinds = map[int]string{
 
 // appendJSON appends the error in the form that the clients of an API understand.
 func (e *apiError) appendJSON(dst []byte, api api) []byte {
+	if e.detail {
+		return append(gjson.AppendJSONString(append(dst, `{"detail":`...), e.message), '}')
+	}
 	if api == apiMessages {
-		kind := anthropicKinds[e.status]
-		if kind == "" {
-			kind = "api_error"
+		kind := e.kind // vLLM says its own words there
+		if kind == "" || kind == http.StatusText(e.status) {
+			kind = cmp.Or(anthropicKinds[e.status], "api_error")
 		}
 		dst = append(dst, `{"type":"error","error":{"type":"`+kind+`","message":`...)
 		dst = gjson.AppendJSONString(dst, e.message)

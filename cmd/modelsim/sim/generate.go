@@ -3,7 +3,6 @@ package sim
 import (
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -38,7 +37,7 @@ func (a api) content() string {
 
 // idPrefix is what vLLM's ids of this API begin with.
 func (a api) idPrefix() string {
-	return [...]string{"", "chatcmpl-", "cmpl-", "msg_", "resp_", "", "embd-", "rerank-", "score-"}[a]
+	return [...]string{"", "chatcmpl-", "cmpl-", "chatcmpl-", "resp_", "", "embd-", "rerank-", "score-"}[a]
 }
 
 // filler is the text of answers, one word a token. None needs escaping in JSON.
@@ -66,26 +65,30 @@ func (s *Server) generate(x *exchange) {
 		x.fail(err)
 		return
 	}
+	x.model, x.blockSize = q.model, s.cfg.BlockSize
+	if adapter == 0 && slices.Contains(s.cfg.Models, q.model) {
+		x.model = s.cfg.Models[0] // whatever name was asked for, as vLLM does
+	}
 	j.reset()
-	j.promptTokens, j.maxTokens, j.Adapter = q.promptTokens(), q.maxTokens, adapter
+	j.promptTokens, j.Adapter = q.promptTokens(s.cfg.BytesPerToken), adapter
 	j.Stall, j.streams = x.fault.Hang, q.stream
+	j.PromptTokens = max(j.promptTokens, 1) // an empty prompt still has its beginning
+	answer := q.maxTokens
 	if x.api >= apiEmbeddings {
-		j.maxTokens, j.finish = 0, "stop"
-		j.OutputTokens = 0
+		answer = 0
+	}
+	if j.maxTokens, err = fit(j.PromptTokens, answer, s.cfg.MaxModelLen); err != nil {
+		x.fail(err)
+		return
+	}
+	if answer == 0 {
+		j.OutputTokens, j.finish = 0, "stop"
 	} else {
 		s.plan(x)
 	}
-	if j.promptTokens+j.maxTokens > s.cfg.MaxModelLen {
-		x.fail(tooLong(j.promptTokens, j.maxTokens, s.cfg.MaxModelLen))
-		return
-	}
-	j.PromptTokens = max(j.promptTokens, 1) // an empty prompt still has its beginning
-	j.Hashes = engine.Hashes(j.Hashes[:0], s.salt(adapter)+q.cacheSalt, q.prompt, s.cfg.BlockSize*bytesPerToken)
-	if err := s.model.submit(j); errors.Is(err, engine.ErrTooLong) {
-		x.fail(tooLong(j.promptTokens, j.maxTokens, s.cfg.KVBlocks*s.cfg.BlockSize))
-		return
-	} else if err != nil {
-		panic(err) // j was made above
+	j.Hashes = engine.Hashes(j.Hashes[:0], s.salt(adapter)+q.cacheSalt, q.prompt, s.cfg.BlockSize*s.cfg.BytesPerToken)
+	if err := s.model.submit(j); err != nil {
+		panic(err) // j was made above, and fits
 	}
 	defer func() {
 		if !j.ended.Load() {
@@ -129,7 +132,7 @@ func (s *Server) resolve(q *request) (adapter int, err error) {
 		return i + 1, nil
 	}
 	if s.cfg.StrictModels && !slices.Contains(s.cfg.Models, q.model) {
-		return 0, unknownModel(q.model)
+		return 0, unknownModel(q.model, s.cfg.Models)
 	}
 	return 0, nil
 }
@@ -141,7 +144,7 @@ func (s *Server) plan(x *exchange) {
 	if s.cfg.Echo || x.api == apiTranscription {
 		x.text = append(x.text, q.lastMsg...)
 	}
-	j.OutputTokens, j.finish = q.maxTokens, "length"
+	j.OutputTokens, j.finish = j.maxTokens, "length"
 	if len(x.text) == 0 {
 		return
 	}
@@ -149,7 +152,7 @@ func (s *Server) plan(x *exchange) {
 	for rest := x.text; len(rest) > 0; rest = rest[pieceLen(rest):] {
 		pieces++
 	}
-	if pieces <= q.maxTokens {
+	if pieces <= j.maxTokens {
 		j.OutputTokens, j.finish = pieces, "stop"
 	}
 }
@@ -167,10 +170,13 @@ func appendPiece(dst []byte, i int, echo []byte) (out, rest []byte) {
 	return dst[:len(dst)-1], echo[n:]
 }
 
-// pieceLen is the length of the first token of text: about bytesPerToken, no character split.
+// pieceBytes is about how long a piece of an echo is.
+const pieceBytes = 4
+
+// pieceLen is the length of the first piece of text: no character is split.
 func pieceLen(text []byte) int {
 	n := 0
-	for n < len(text) && n < bytesPerToken {
+	for n < len(text) && n < pieceBytes {
 		_, size := utf8.DecodeRune(text[n:])
 		n += size
 	}
@@ -284,9 +290,8 @@ func (x *exchange) appendID(dst []byte) []byte {
 	if id := x.r.Header.Get("X-Request-Id"); id != "" {
 		return gjson.AppendJSONString(dst, x.api.idPrefix()+id)
 	}
-	var random [16]byte
-	binary.LittleEndian.PutUint64(random[:8], rand.Uint64())
-	binary.LittleEndian.PutUint64(random[8:], rand.Uint64())
+	var random [8]byte
+	binary.LittleEndian.PutUint64(random[:], rand.Uint64())
 	dst = append(dst, '"')
 	dst = append(dst, x.api.idPrefix()...)
 	dst = hex.AppendEncode(dst, random[:])

@@ -7,7 +7,7 @@ import (
 )
 
 // Anthropic's Messages API (docs.anthropic.com, Messages and Streaming Messages), which vLLM serves too. The usage counts as
-// Anthropic does: input_tokens are those that were not read from the cache.
+// Anthropic does: input_tokens are those that were neither read from the cache nor left in it.
 
 func (x *exchange) stopReason() string {
 	if x.job.finish == "stop" {
@@ -19,30 +19,43 @@ func (x *exchange) stopReason() string {
 // appendMessage appends a message: a whole one, or the empty one that a stream begins with.
 func (x *exchange) appendMessage(out []byte, whole bool) []byte {
 	out = x.appendID(append(out, `{"id":`...))
-	out = append(out, `,"type":"message","role":"assistant","model":`...)
-	out = gjson.AppendJSONString(out, x.request.model)
+	out = append(out, `,"type":"message","role":"assistant","content":[`...)
 	if whole {
-		out = append(out, `,"content":[{"type":"text","text":"`...)
+		out = append(out, `{"type":"text","text":"`...)
 		out = x.appendText(out)
-		out = append(out, `"}],"stop_reason":"`+x.stopReason()+`","stop_sequence":null`...)
+		out = append(out, `"}`...)
+	}
+	out = append(out, `],"model":`...)
+	out = gjson.AppendJSONString(out, x.model)
+	if whole {
+		out = append(out, `,"stop_reason":"`+x.stopReason()+`"`...)
 	} else {
-		out = append(out, `,"content":[],"stop_reason":null,"stop_sequence":null`...)
+		out = append(out, `,"stop_reason":null,"stop_sequence":null`...)
 	}
 	if !x.fault.NoUsage {
 		out = append(out, `,"usage":`...)
-		out = x.appendMessageUsage(out)
+		out = x.appendMessageUsage(out, whole)
 	}
 	return append(out, '}')
 }
 
-func (x *exchange) appendMessageUsage(out []byte) []byte {
+// appendMessageUsage appends the usage; that of the message that begins a stream does not know of the cache yet.
+func (x *exchange) appendMessageUsage(out []byte, done bool) []byte {
 	j := &x.job
+	input := j.promptTokens
+	if done {
+		input -= j.CachedTokens + x.createdTokens()
+	}
 	out = append(out, `{"input_tokens":`...)
-	out = strconv.AppendInt(out, int64(j.promptTokens-j.CachedTokens), 10)
-	out = append(out, `,"cache_creation_input_tokens":0,"cache_read_input_tokens":`...)
-	out = strconv.AppendInt(out, int64(j.CachedTokens), 10)
+	out = strconv.AppendInt(out, int64(input), 10)
 	out = append(out, `,"output_tokens":`...)
 	out = strconv.AppendInt(out, int64(j.sent), 10)
+	if done {
+		out = append(out, `,"cache_creation_input_tokens":`...)
+		out = strconv.AppendInt(out, int64(x.createdTokens()), 10)
+		out = append(out, `,"cache_read_input_tokens":`...)
+		out = strconv.AppendInt(out, int64(j.CachedTokens), 10)
+	}
 	return append(out, '}')
 }
 
@@ -55,13 +68,12 @@ func (x *exchange) streamMessage(events *eventWriter) {
 	event := append(x.out[:0], "event: message_start\ndata: {\"type\":\"message_start\",\"message\":"...)
 	event = x.appendMessage(event, false)
 	send(append(event, '}'))
-	send(append(x.out[:0], "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}"...))
-	send(append(x.out[:0], "event: ping\ndata: {\"type\":\"ping\"}"...))
+	send(append(x.out[:0], "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"content_block\":{\"type\":\"text\",\"text\":\"\"},\"index\":0}"...))
 	echo := x.text
 	x.decode(func(i int) {
-		event := append(x.out[:0], "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\""...)
+		event := append(x.out[:0], "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":\""...)
 		event, echo = appendPiece(event, i, echo)
-		send(append(event, `"}}`...))
+		send(append(event, `"},"index":0}`...))
 	})
 	send(append(x.out[:0], "event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}"...))
 	event = append(x.out[:0], "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\""...)
@@ -69,7 +81,7 @@ func (x *exchange) streamMessage(events *eventWriter) {
 	event = append(event, `","stop_sequence":null}`...)
 	if !x.fault.NoUsage {
 		event = append(event, `,"usage":`...)
-		event = x.appendMessageUsage(event)
+		event = x.appendMessageUsage(event, true)
 	}
 	send(append(event, '}'))
 	send(append(x.out[:0], "event: message_stop\ndata: {\"type\":\"message_stop\"}"...))

@@ -20,8 +20,8 @@ var (
 	latencyBuckets    = []float64{0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680}
 )
 
-// finishReasons are vLLM's values of finished_reason that the simulation can have.
-var finishReasons = [...]string{"stop", "length", "abort"}
+// finishReasons are vLLM's values of finished_reason. The simulation has the first three.
+var finishReasons = [...]string{"stop", "length", "abort", "error", "repetition"}
 
 // stats is what is counted per request and not by the engine. Guarded by replica.mu.
 type stats struct {
@@ -177,11 +177,11 @@ func (t *metricsText) counter(name, help string, v func(*snapshot) uint64) {
 	t.createdAt(name, help)
 }
 
-// successes is the counter of finished requests by reason.
-func (t *metricsText) successes(name, help string) {
+// successes is the counter of finished requests by the first so many reasons.
+func (t *metricsText) successes(name, help string, reasons int) {
 	t.family(name+"_total", "counter", help)
 	for i := range t.ranks {
-		for k, reason := range finishReasons {
+		for k, reason := range finishReasons[:reasons] {
 			t.sample(name+"_total", t.labels[i], float64(t.ranks[i].success[k]), label{"finished_reason", reason})
 		}
 	}
@@ -190,7 +190,7 @@ func (t *metricsText) successes(name, help string) {
 	}
 	t.family(name+"_created", "gauge", help)
 	for i := range t.ranks {
-		for _, reason := range finishReasons {
+		for _, reason := range finishReasons[:reasons] {
 			t.sample(name+"_created", t.labels[i], t.created, label{"finished_reason", reason})
 		}
 	}

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
+	"net/http"
 	"strings"
 	"unicode/utf8"
 	"unsafe"
@@ -47,7 +47,7 @@ func (q *request) clear() {
 func (q *request) parse(api api, body []byte) error {
 	q.clear()
 	if tooDeep(body) || !utf8.Valid(body) || !gjson.ValidBytes(body) {
-		return badRequest("JSON decode error: the body is not valid JSON")
+		return badMember("0", "JSON decode error: the body is not valid JSON")
 	}
 	// A string over the body's own bytes: ParseBytes would copy them. What outlives the request is cloned (stringMember).
 	root := gjson.Parse(unsafe.String(unsafe.SliceData(body), len(body)))
@@ -104,10 +104,10 @@ func (q *request) parse(api api, body []byte) error {
 		return firstErr
 	}
 	if !content.Exists() {
-		return badRequest("Field required: %s", member)
+		return badMember(member, "Field required: %s", member)
 	}
 	if api == apiMessages && !limited {
-		return badRequest("Field required: max_tokens")
+		return badMember("max_tokens", "Field required: max_tokens")
 	}
 	if api == apiChat && maxCompletionTokens.Exists() {
 		var err error
@@ -156,7 +156,10 @@ func (q *request) readStreamOptions(options gjson.Result) error {
 		return nil
 	}
 	if !q.stream {
-		return badRequest("Stream options can only be defined when `stream=True`.")
+		return &apiError{
+			status: http.StatusBadRequest, kind: "BadRequestError", param: "stream_options",
+			message: "Stream options can only be defined when `stream=True`. (parameter=stream_options)",
+		}
 	}
 	q.includeUsage = true // vLLM's default once there are stream options
 	var err error
@@ -202,7 +205,7 @@ func (q *request) lead(tools, system gjson.Result) {
 // readMessages lays the prompt out as chat templates do: the tools first, then each message under its role.
 func (q *request) readMessages(tools, system, messages gjson.Result) error {
 	if !messages.IsArray() {
-		return badRequest("Input should be a valid list: messages")
+		return badMember("messages", "Input should be a valid list: messages")
 	}
 	q.lead(tools, system)
 	var err error
@@ -290,7 +293,7 @@ func (q *request) appendTokenID(id gjson.Result) {
 	q.prompt = append(q.prompt, byte(n), byte(n>>8), byte(n>>16), byte(n>>24))
 }
 
-func (q *request) promptTokens() int {
+func (q *request) promptTokens(bytesPerToken int) int {
 	if q.audioSeconds > 0 {
 		return q.audioSeconds * audioTokensPerSecond
 	}
@@ -316,7 +319,7 @@ func positiveMember(name string, v gjson.Result) (int, error) {
 		return 0, badRequest("Input should be a valid integer: %s", name)
 	}
 	if v.Num < 1 {
-		return 0, &apiError{status: 400, kind: "BadRequestError", param: name, message: fmt.Sprintf("%s must be at least 1, got %d.", name, int(v.Num))}
+		return 0, tooFew(name, int(v.Num))
 	}
 	return int(v.Num), nil
 }

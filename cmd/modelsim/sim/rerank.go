@@ -135,7 +135,7 @@ func (x *exchange) score() {
 	out = append(out, ']')
 	if !x.fault.NoUsage {
 		out = append(out, `,"usage":`...)
-		out = appendUsage(out, &x.job, false)
+		out = append(appendTokens(out, &x.job), '}')
 	}
 	x.out = append(out, '}')
 	x.answer(http.StatusOK, "application/json", x.out)

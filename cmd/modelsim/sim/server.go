@@ -119,11 +119,13 @@ type exchange struct {
 	status int
 	api    api
 
-	request request
-	job     job
-	text    []byte   // of the answer
-	out     []byte   // what is written
-	names   []string // of the request's headers
+	request   request
+	model     string // that the answer names
+	blockSize int    // of the KV cache, in tokens
+	job       job
+	text      []byte   // of the answer
+	out       []byte   // what is written
+	names     []string // of the request's headers
 }
 
 func newExchange() *exchange {
@@ -287,14 +289,14 @@ func (s *Server) route(x *exchange) {
 	case "/admin/fault":
 		s.admin(x)
 	default:
-		x.fail(statusError(http.StatusNotFound, "Not Found"))
+		x.fail(&apiError{status: http.StatusNotFound, detail: true, message: "Not Found"})
 	}
 }
 
 func (x *exchange) only(method string, serve func()) {
 	if x.r.Method != method {
 		x.w.Header().Set("Allow", method)
-		x.fail(statusError(http.StatusMethodNotAllowed, "Method Not Allowed"))
+		x.fail(&apiError{status: http.StatusMethodNotAllowed, detail: true, message: "Method Not Allowed"})
 		return
 	}
 	serve()
@@ -325,7 +327,7 @@ func (s *Server) admin(x *exchange) {
 		s.ClearFault()
 	case http.MethodGet:
 	default:
-		x.fail(statusError(http.StatusMethodNotAllowed, "Method Not Allowed"))
+		x.fail(&apiError{status: http.StatusMethodNotAllowed, detail: true, message: "Method Not Allowed"})
 		return
 	}
 	x.answer(http.StatusOK, "text/plain; charset=utf-8", []byte(s.fault.Load().String()+"\n"))

@@ -81,15 +81,18 @@ func TestWholeAnswers(t *testing.T) {
 		{
 			"chat", "/v1/chat/completions", hello,
 			`{"object":"chat.completion","model":"llama","choices":[{"index":0,"message":{"role":"assistant","content":"The quick brown","refusal":null,
-			"annotations":null,"audio":null,"function_call":null,"tool_calls":[],"reasoning":null},"logprobs":null,"finish_reason":"length","stop_reason":null,
-			"token_ids":null}],"service_tier":null,"system_fingerprint":null,"usage":{"prompt_tokens":3,"total_tokens":6,"completion_tokens":3,
-			"prompt_tokens_details":{"cached_tokens":0}},"prompt_logprobs":null,"prompt_token_ids":null,"kv_transfer_params":null}`,
+			"annotations":null,"audio":null,"function_call":null,"reasoning":null},"logprobs":null,"finish_reason":"length","stop_reason":null,
+			"token_ids":null,"routed_experts":null}],"service_tier":null,"system_fingerprint":"vllm-0.32.0-modelsim","usage":{"prompt_tokens":3,"total_tokens":6,
+			"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":0,"created_cache_tokens":0,"multimodal_tokens":null},"completion_tokens_details":null},
+			"prompt_logprobs":null,"prompt_token_ids":null,"prompt_text":null,"kv_transfer_params":null,"ec_transfer_params":null,"metrics":null}`,
 		},
 		{
 			"completions, no model", "/v1/completions", `{"prompt":"hello","max_tokens":2}`,
 			`{"object":"text_completion","model":"` + sim.DefaultModel + `","choices":[{"index":0,"text":"The quick","logprobs":null,"finish_reason":"length",
-			"stop_reason":null,"token_ids":null,"prompt_logprobs":null,"prompt_token_ids":null}],"service_tier":null,"system_fingerprint":null,
-			"usage":{"prompt_tokens":2,"total_tokens":4,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":0}},"kv_transfer_params":null}`,
+			"stop_reason":null,"token_ids":null,"prompt_logprobs":null,"prompt_token_ids":null,"routed_experts":null}],"service_tier":null,
+			"system_fingerprint":"vllm-0.32.0-modelsim","usage":{"prompt_tokens":2,"total_tokens":4,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":0,
+			"created_cache_tokens":null,"multimodal_tokens":null},"completion_tokens_details":null},"kv_transfer_params":null,"ec_transfer_params":null,
+			"metrics":null}`,
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -180,36 +183,39 @@ func TestStreams(t *testing.T) {
 	const (
 		chatHead = `{"id":"chatcmpl-r1","object":"chat.completion.chunk","created":0,"model":"m","choices":[`
 		textHead = `{"id":"cmpl-r1","object":"text_completion","created":0,"model":"m","choices":[`
-		role     = chatHead + `{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"prompt_token_ids":null`
+		role     = chatHead + `{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]`
+		tail     = `,"prompt_token_ids":null,"prompt_text":null}`
 		token1   = chatHead + `{"index":0,"delta":{"content":"The"},"logprobs":null,"finish_reason":null,"token_ids":null}]`
 		token2   = chatHead + `{"index":0,"delta":{"content":" quick"},"logprobs":null,"finish_reason":"length","stop_reason":null,"token_ids":null}]`
-		usage    = `"usage":{"prompt_tokens":2,"total_tokens":4,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":0}}}`
+		details  = `"usage":{"prompt_tokens":2,"total_tokens":4,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":0`
+		who      = `,"system_fingerprint":"vllm-0.32.0-modelsim"}`
+		usage    = details + `,"created_cache_tokens":0}}` + who
 	)
 	messages := `"model":"m","messages":[{"role":"u","content":"hello"}],"max_tokens":2,"stream":true`
 	for _, test := range []struct {
 		name, path, body string
 		want             []string
 	}{
-		{"chat without usage", "chat/completions", `{` + messages + `}`, []string{role + "}", token1 + "}", token2 + "}", "[DONE]"}},
-		{"chat, usage false", "chat/completions", `{` + messages + `,"stream_options":{"include_usage":false}}`, []string{role + "}", token1 + "}", token2 + "}", "[DONE]"}},
+		{"chat without usage", "chat/completions", `{` + messages + `}`, []string{role + tail, token1 + "}", token2 + who, "[DONE]"}},
+		{"chat, usage false", "chat/completions", `{` + messages + `,"stream_options":{"include_usage":false}}`, []string{role + tail, token1 + "}", token2 + who, "[DONE]"}},
 		{
 			"chat with usage", "chat/completions", `{` + messages + `,"stream_options":{"include_usage":true}}`,
-			[]string{role + "}", token1 + "}", token2 + "}", chatHead + "]," + usage, "[DONE]"},
+			[]string{role + tail, token1 + "}", token2 + "}", chatHead + "]," + usage, "[DONE]"},
 		},
 		{
 			"chat, empty options mean usage", "chat/completions", `{` + messages + `,"stream_options":{}}`,
-			[]string{role + "}", token1 + "}", token2 + "}", chatHead + "]," + usage, "[DONE]"},
+			[]string{role + tail, token1 + "}", token2 + "}", chatHead + "]," + usage, "[DONE]"},
 		},
 		{"chat, usage in every chunk", "chat/completions", `{` + messages + `,"stream_options":{"include_usage":true,"continuous_usage_stats":true}}`, []string{
-			role + `,"usage":{"prompt_tokens":2,"total_tokens":2,"completion_tokens":0}}`,
-			token1 + `,"usage":{"prompt_tokens":2,"total_tokens":3,"completion_tokens":1}}`,
-			token2 + `,"usage":{"prompt_tokens":2,"total_tokens":4,"completion_tokens":2}}`,
+			role + `,"usage":{"prompt_tokens":2,"total_tokens":2,"completion_tokens":0,"completion_tokens_details":null}` + tail,
+			token1 + `,"usage":{"prompt_tokens":2,"total_tokens":3,"completion_tokens":1,"completion_tokens_details":null}}`,
+			token2 + `,"usage":{"prompt_tokens":2,"total_tokens":4,"completion_tokens":2,"completion_tokens_details":null}}`,
 			chatHead + "]," + usage, "[DONE]",
 		}},
 		{"completions with usage", "completions", `{"model":"m","prompt":"hello","max_tokens":2,"stream":true,"stream_options":{"include_usage":true}}`, []string{
-			textHead + `{"index":0,"text":"The","logprobs":null,"finish_reason":null,"stop_reason":null,"token_ids":null}]}`,
-			textHead + `{"index":0,"text":" quick","logprobs":null,"finish_reason":"length","stop_reason":null,"token_ids":null}]}`,
-			textHead + "]," + usage, "[DONE]",
+			textHead + `{"index":0,"text":"The","logprobs":null,"finish_reason":null,"stop_reason":null,"prompt_token_ids":null,"token_ids":null}]}`,
+			textHead + `{"index":0,"text":" quick","logprobs":null,"finish_reason":"length","stop_reason":null,"prompt_token_ids":null,"token_ids":null}]}`,
+			textHead + "]," + details + "}}" + who, "[DONE]",
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -256,17 +262,16 @@ func TestErrors(t *testing.T) {
 		{"model no string", "POST", chat, `{"model":7,"messages":[]}`, 400, "Input should be a valid string: model"},
 		{"stream no boolean", "POST", chat, `{"stream":"yes","messages":[]}`, 400, "Input should be a valid boolean: stream"},
 		{"max_tokens no integer", "POST", chat, `{"max_tokens":1.5,"messages":[]}`, 400, "Input should be a valid integer: max_tokens"},
-		{"max_tokens zero", "POST", chat, `{"max_tokens":0,"messages":[]}`, 400, "max_tokens must be at least 1, got 0."},
-		{"stream options without stream", "POST", chat, `{"stream_options":{"include_usage":true},"messages":[]}`, 400, "Stream options can only be defined when `stream=True`."},
+		{"max_tokens zero", "POST", chat, `{"max_tokens":0,"messages":[]}`, 400, "max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)"},
+		{"stream options without stream", "POST", chat, `{"stream_options":{"include_usage":true},"messages":[]}`, 400, "Stream options can only be defined when `stream=True`. (parameter=stream_options)"},
 		{"dimensions", "POST", "/v1/embeddings", `{"input":"x","dimensions":100000}`, 400, "dimensions must be at most 4096, got 100000."},
-		{"unknown model", "POST", chat, `{"model":"gpt","messages":[]}`, 404, "The model `gpt` does not exist."},
+		{"unknown model", "POST", chat, `{"model":"gpt","messages":[]}`, 404, "The model `gpt` does not exist. Valid aliases: llama, llama-alias."},
 		{
-			"too long", "POST", chat, `{"model":"llama","max_tokens":100,"messages":[{"role":"user","content":"x"}]}`, 400,
-			"This model's maximum context length is 100 tokens. However, you requested 100 output tokens and your prompt contains 2 input tokens.",
+			"too long", "POST", "/v1/completions", `{"model":"llama","prompt":"` + strings.Repeat("x", 401) + `"}`, 400,
+			"This model's maximum context length is 100 tokens. However, your prompt contains at least 101 input tokens, which exceeds this limit even without " +
+				"any output tokens. Please reduce the length of the input prompt. (parameter=input_tokens, value=101)",
 		},
 		{"too large", "POST", chat, strings.Repeat(" ", 10001), 413, "The body is longer than 10000 bytes."},
-		{"wrong method", "GET", chat, "", 405, "Method Not Allowed"},
-		{"wrong path", "POST", "/v1/nowhere", "{}", 404, "Not Found"},
 		{"bad fault", "POST", "/admin/fault", "status=200", 400, `fault "status=200": must be 400 to 599`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -278,6 +283,12 @@ func TestErrors(t *testing.T) {
 			require.EqualValues(t, test.status, gjson.Get(answer, "error.code").Int())
 			require.NotEmpty(t, gjson.Get(answer, "error.type").String())
 		})
+	}
+	for path, status := range map[string]int{chat: 405, "/v1/nowhere": 404} {
+		res, answer, err := call(t, http.MethodGet, server.URL()+path, "", "")
+		require.NoError(t, err)
+		require.Equal(t, status, res.StatusCode)
+		require.Equal(t, `{"detail":"`+http.StatusText(status)+`"}`, answer)
 	}
 	for _, name := range []string{"llama", "llama-alias", "sql"} {
 		res, _ := post(t, server.URL()+chat, `{"model":"`+name+`","messages":[]}`)
@@ -428,7 +439,7 @@ func TestOpenAIClient(t *testing.T) {
 	var apiErr *openai.Error
 	require.ErrorAs(t, err, &apiErr)
 	require.Equal(t, http.StatusNotFound, apiErr.StatusCode)
-	require.Equal(t, "The model `gpt` does not exist.", apiErr.Message)
+	require.Equal(t, "The model `gpt` does not exist. Valid aliases: llama.", apiErr.Message)
 }
 
 // scrape reads /metrics strictly: "name{label=value,…}" -> value; histograms give _count, _sum and checked buckets.

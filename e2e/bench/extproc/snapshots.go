@@ -62,7 +62,7 @@ func (s *server) poll(ctx context.Context, client *http.Client, companion string
 		return err
 	}
 	next.Received = time.Now()
-	next.Attach(s.snapshots.counters)
+	next.Attach(s.snapshots.counters, have)
 	s.snapshots.latest.Store(next)
 	return nil
 }

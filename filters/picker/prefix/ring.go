@@ -8,6 +8,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/inlet-proxy/inlet/shared/endpoint"
 	"github.com/inlet-proxy/inlet/shared/kv"
 )
 
@@ -22,20 +23,14 @@ const (
 // The keys carry the number of the form that is written under them: shared data
 // outlives a wasm VM.
 const (
-	ringHeadKey   = "inlet.prefix.1"
-	ringSlotsKeys = "inlet.prefix.1/"
+	ringHeadKey   = "inlet.prefix.2"
+	ringSlotsKeys = "inlet.prefix.2/"
 )
 
 // A batch is its number in the ring (u64), a hash of the worker that wrote it
-// (u64), then notes until its end: a hash of the replica's address (u64), the
-// number of blocks (u16) and the blocks (u64). All little-endian.
-const (
-	batchHeader = 8 + 8
-	noteHeader  = 8 + 2
-	// maxNote is the most blocks of one note. A longer prompt is several notes,
-	// its end first: see Index.Insert.
-	maxNote = (batchBytes - batchHeader - noteHeader) / 8
-)
+// (u64), whether it is what other proxies told (u8), then notes until its end, in
+// the form of endpoint.AppendNote. All little-endian.
+const batchHeader = 8 + 8 + 1
 
 // Ring brings what one worker learns to the others, for workers that share
 // nothing but a store. It is a ring of batches; its head is the number of the
@@ -59,7 +54,6 @@ type Ring struct {
 	late []uint64 // numbers that were taken but not written when their turn came
 
 	batch []byte
-	chain []uint64
 }
 
 // NewRing returns the ring of a worker. The id must be unique among those of one
@@ -75,21 +69,17 @@ func NewRing(store kv.Store, worker string) *Ring {
 // Tell has the others told at the next Exchange that a replica, named by a hash
 // of its address, has a prompt's blocks.
 func (r *Ring) Tell(replica uint64, chain []uint64) {
-	for end := len(chain); end > 0; end -= maxNote {
-		r.tell(replica, chain[max(0, end-maxNote):end])
+	for end := len(chain); end > 0; end -= endpoint.MaxNote {
+		r.tell(replica, chain[max(0, end-endpoint.MaxNote):end])
 	}
 }
 
 func (r *Ring) tell(replica uint64, chain []uint64) {
-	if len(r.queue)+noteHeader+8*len(chain) > queueBytes {
+	if len(r.queue)+8*len(chain) > queueBytes {
 		r.lost++
 		return
 	}
-	r.queue = binary.LittleEndian.AppendUint64(r.queue, replica)
-	r.queue = binary.LittleEndian.AppendUint16(r.queue, uint16(len(chain)))
-	for _, block := range chain {
-		r.queue = binary.LittleEndian.AppendUint64(r.queue, block)
-	}
+	r.queue = endpoint.AppendNote(r.queue, replica, chain)
 	r.ends = append(r.ends, len(r.queue))
 }
 
@@ -100,15 +90,16 @@ func (r *Ring) Lost() int {
 	return n
 }
 
-// Exchange tells what waits, and learns what others told. An error is no harm:
-// the rest is done at the next Exchange.
-func (r *Ring) Exchange(learn func(replica uint64, chain []uint64)) error {
-	told := r.flush()
-	return errors.Join(told, r.read(learn))
+// Exchange tells what waits, and learns what others told. What any worker has
+// learnt itself, this one among them, goes to tell, too. An error is no harm: the
+// rest is done at the next Exchange.
+func (r *Ring) Exchange(learn, tell func(notes []byte)) error {
+	told := r.flush(tell)
+	return errors.Join(told, r.read(learn, tell))
 }
 
 // flush writes the queue, in batches.
-func (r *Ring) flush() error {
+func (r *Ring) flush(tell func(notes []byte)) error {
 	begin, done := 0, 0 // bytes and notes that were written
 	defer func() { r.drop(begin, done) }()
 	for done < len(r.ends) {
@@ -116,17 +107,49 @@ func (r *Ring) flush() error {
 		for last+1 < len(r.ends) && r.ends[last+1]-begin <= batchBytes-batchHeader {
 			last++
 		}
-		number, err := r.take()
-		if err != nil {
+		notes := r.queue[begin:r.ends[last]]
+		if err := r.write(notes, false); err != nil {
 			return err
 		}
-		r.batch = binary.LittleEndian.AppendUint64(r.batch[:0], number)
-		r.batch = binary.LittleEndian.AppendUint64(r.batch, r.worker)
-		r.batch = append(r.batch, r.queue[begin:r.ends[last]]...)
-		if err := r.store.Set(r.slots[number%ringSlots], r.batch, 0); err != nil {
-			return fmt.Errorf("write a batch of prefixes: %w", err)
-		}
+		tell(notes)
 		begin, done = r.ends[last], last+1
+	}
+	return nil
+}
+
+// Pass passes on to the other workers what other proxies told.
+func (r *Ring) Pass(notes []byte) error {
+	for len(notes) > 0 {
+		end := 0
+		for _, rest, ok := endpoint.CutNote(notes); ok && len(notes)-len(rest) <= batchBytes-batchHeader; _, rest, ok = endpoint.CutNote(rest) {
+			end = len(notes) - len(rest)
+		}
+		if end == 0 {
+			return nil
+		}
+		if err := r.write(notes[:end], true); err != nil {
+			return err
+		}
+		notes = notes[end:]
+	}
+	return nil
+}
+
+// write writes a batch.
+func (r *Ring) write(notes []byte, passed bool) error {
+	number, err := r.take()
+	if err != nil {
+		return err
+	}
+	kind := byte(0)
+	if passed {
+		kind = 1
+	}
+	r.batch = binary.LittleEndian.AppendUint64(r.batch[:0], number)
+	r.batch = binary.LittleEndian.AppendUint64(r.batch, r.worker)
+	r.batch = append(append(r.batch, kind), notes...)
+	if err := r.store.Set(r.slots[number%ringSlots], r.batch, 0); err != nil {
+		return fmt.Errorf("write a batch of prefixes: %w", err)
 	}
 	return nil
 }
@@ -182,7 +205,7 @@ func (r *Ring) head() (uint64, uint32, error) {
 
 // read learns from the batches that were written since the last time, and from
 // those that were late then.
-func (r *Ring) read(learn func(uint64, []uint64)) error {
+func (r *Ring) read(learn, tell func(notes []byte)) error {
 	head, cas, err := r.head()
 	if err != nil || cas == 0 || cas == r.seen && len(r.late) == 0 {
 		return err
@@ -193,7 +216,7 @@ func (r *Ring) read(learn func(uint64, []uint64)) error {
 		if number >= head || head-number > ringSlots {
 			continue // written over by now, or the ring began anew
 		}
-		if err := r.readBatch(number, learn); err != nil {
+		if err := r.readBatch(number, learn, tell); err != nil {
 			r.late = append(r.late, late[i:]...)
 			return err
 		}
@@ -202,7 +225,7 @@ func (r *Ring) read(learn func(uint64, []uint64)) error {
 		r.next = head - min(head, ringSlots)
 	}
 	for ; r.next < head; r.next++ {
-		if err := r.readBatch(r.next, learn); err != nil {
+		if err := r.readBatch(r.next, learn, tell); err != nil {
 			return err
 		}
 	}
@@ -213,7 +236,7 @@ func (r *Ring) read(learn func(uint64, []uint64)) error {
 // readBatch learns from the batch of a number. Its writer may be between two
 // calls: nobody waits for it, and it is looked for again until its place in the
 // ring is taken.
-func (r *Ring) readBatch(number uint64, learn func(uint64, []uint64)) error {
+func (r *Ring) readBatch(number uint64, learn, tell func(notes []byte)) error {
 	value, _, err := r.store.Get(r.slots[number%ringSlots])
 	if err != nil && !errors.Is(err, kv.ErrNotFound) {
 		return fmt.Errorf("read a batch of prefixes: %w", err)
@@ -222,26 +245,19 @@ func (r *Ring) readBatch(number uint64, learn func(uint64, []uint64)) error {
 		r.late = append(r.late, number)
 		return nil
 	}
-	r.learn(value, learn)
+	r.learn(value, learn, tell)
 	return nil
 }
 
 // learn reads a batch of another worker. One that is newer than expected is as
 // good; its turn comes again.
-func (r *Ring) learn(value []byte, learn func(uint64, []uint64)) {
+func (r *Ring) learn(value []byte, learn, tell func(notes []byte)) {
 	if binary.LittleEndian.Uint64(value[8:]) == r.worker {
 		return
 	}
-	for b := value[batchHeader:]; len(b) >= noteHeader; {
-		replica, n := binary.LittleEndian.Uint64(b), int(binary.LittleEndian.Uint16(b[8:]))
-		if b = b[noteHeader:]; len(b) < 8*n {
-			return
-		}
-		r.chain = r.chain[:0]
-		for i := range n {
-			r.chain = append(r.chain, binary.LittleEndian.Uint64(b[8*i:]))
-		}
-		learn(replica, r.chain)
-		b = b[8*n:]
+	notes := value[batchHeader:]
+	learn(notes)
+	if passed := value[batchHeader-1] == 1; !passed {
+		tell(notes)
 	}
 }

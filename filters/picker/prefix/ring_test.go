@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/inlet-proxy/inlet/shared/endpoint"
 	"github.com/inlet-proxy/inlet/shared/kv"
 	"github.com/inlet-proxy/inlet/shared/kv/mem"
 )
@@ -20,7 +21,17 @@ type learnt map[uint64][]uint64
 
 func (l learnt) note(replica uint64, chain []uint64) { l[replica] = append(l[replica], chain...) }
 
-func exchange(t require.TestingT, r *Ring, into learnt) { require.NoError(t, r.Exchange(into.note)) }
+func (l learnt) learn(notes []byte) {
+	for n, rest, ok := endpoint.CutNote(notes); ok; n, rest, ok = endpoint.CutNote(rest) {
+		l.note(n.Replica, n.AppendChain(nil))
+	}
+}
+
+func ignore([]byte) {}
+
+func exchange(t require.TestingT, r *Ring, into learnt) {
+	require.NoError(t, r.Exchange(into.learn, ignore))
+}
 
 func TestRing(t *testing.T) {
 	store := mem.NewStore()
@@ -41,6 +52,36 @@ func TestRing(t *testing.T) {
 	fromAll := learnt{}
 	exchange(t, late, fromAll)
 	require.Equal(t, fromA, fromAll)
+}
+
+// What any worker learnt itself goes to the other proxies, by whichever worker tells them; what came from there goes to the workers alone.
+func TestRingTellsAndPasses(t *testing.T) {
+	store := mem.NewStore()
+	a, b := NewRing(store, "a"), NewRing(store, "b")
+	told, heard := learnt{}, learnt{}
+	b.Tell(102, []uint64{20})
+	exchange(t, b, learnt{})
+	a.Tell(101, []uint64{10})
+	require.NoError(t, a.Exchange(learnt{}.learn, told.learn))
+	require.Equal(t, learnt{101: {10}, 102: {20}}, told)
+	exchange(t, b, learnt{})
+
+	notes := []byte{}
+	want := learnt{}
+	for i := range uint64(50) {
+		chain := make([]uint64, 100*i%3000+1)
+		chain[0] = i
+		notes = endpoint.AppendNote(notes, i, chain)
+		want.note(i, chain)
+	}
+	require.Greater(t, len(notes), 3*batchBytes)
+	require.NoError(t, a.Pass(notes))
+	told = learnt{}
+	require.NoError(t, a.Exchange(heard.learn, told.learn))
+	require.Empty(t, heard)
+	require.NoError(t, b.Exchange(heard.learn, told.learn))
+	require.Empty(t, told)
+	require.Equal(t, want, heard)
 }
 
 // counting counts the calls of the store.
@@ -165,7 +206,7 @@ func TestRingKeepsWhatItCouldNotTell(t *testing.T) {
 		store := &failing{Store: mem.NewStore(), set: e}
 		a, b := NewRing(store, "a"), NewRing(store, "b")
 		a.Tell(1, []uint64{10})
-		require.Error(t, a.Exchange(learnt{}.note))
+		require.Error(t, a.Exchange(learnt{}.learn, ignore))
 		store.set = nil
 		a.Tell(1, []uint64{11})
 		exchange(t, a, learnt{})
@@ -183,7 +224,7 @@ func TestALateWriter(t *testing.T) {
 		a, b, c := NewRing(store, "a"), NewRing(store, "b"), NewRing(store, "c")
 		store.set, store.of = errors.New("slow"), ringSlotsKeys+"0"
 		a.Tell(1, []uint64{10})
-		require.Error(t, a.Exchange(learnt{}.note))
+		require.Error(t, a.Exchange(learnt{}.learn, ignore))
 		late := batchOf(0, a.worker, 1, 10)
 		store.set = nil
 		got := learnt{}
@@ -208,10 +249,8 @@ func TestALateWriter(t *testing.T) {
 // batchOf is a batch with one note of one block.
 func batchOf(number, worker, replica, block uint64) []byte {
 	b := binary.LittleEndian.AppendUint64(nil, number)
-	b = binary.LittleEndian.AppendUint64(b, worker)
-	b = binary.LittleEndian.AppendUint64(b, replica)
-	b = binary.LittleEndian.AppendUint16(b, 1)
-	return binary.LittleEndian.AppendUint64(b, block)
+	b = append(binary.LittleEndian.AppendUint64(b, worker), 0)
+	return endpoint.AppendNote(b, replica, []uint64{block})
 }
 
 // What lies in the store from elsewhere does no harm.
@@ -248,14 +287,14 @@ func TestRingAmongThreads(t *testing.T) {
 		wg.Go(func() {
 			for k := range 10 {
 				r.Tell(uint64(i), []uint64{uint64(k)})
-				for r.Exchange(got[i].note) != nil {
+				for r.Exchange(got[i].learn, ignore) != nil {
 					continue
 				}
 			}
 			ready.Done()
 			ready.Wait()
 			for range 3 {
-				_ = r.Exchange(got[i].note)
+				_ = r.Exchange(got[i].learn, ignore)
 			}
 		})
 	}

@@ -28,9 +28,10 @@ type Replica struct {
 	Trust float64
 	// ID is a hash of the address, the same in every proxy.
 	ID uint64
-	// InFlight is the number of requests in flight from this Envoy.
+	// InFlight is the number of requests in flight, from this Envoy and, as far as
+	// they told lately, from the other proxies.
 	InFlight int64
-	// Tokens in flight from this Envoy that the replica has to compute.
+	// Tokens of theirs that the replica has to compute.
 	Tokens int64
 	// Hit is the share of this prompt that is in the replica's prefix cache, 0..1.
 	Hit float64
@@ -55,8 +56,9 @@ func falling(load, half float64) float64 {
 	return half / (half + max(0, load))
 }
 
-// Others is the number of requests that a replica had besides those of this
-// Envoy, if its gauges are to be believed.
+// Others is the number of requests that a replica had besides those in flight from
+// proxies that are known, if its gauges are to be believed. The gauges have those
+// too: only what is more than them counts.
 func (r *Replica) Others() int {
 	return max(0, r.Gauges.Waiting+r.Gauges.Running-int(r.InFlight))
 }

@@ -22,7 +22,7 @@ type config struct {
 	metrics *recorder
 	broken  filter.Metric // counts panics of this package
 	streams sync.Pool     // of *stream
-	feed    *feed         // nil if the document names no companion
+	source  *source       // nil if the document names no companion
 	poller  *poller
 	log     func(filter.Level, string)
 }
@@ -31,6 +31,7 @@ type config struct {
 // the network starts with the first turn of Envoy's main loop.
 func newConfig(handle shared.HttpFilterConfigHandle, document []byte, known []filter.Factory, p *process) (*config, error) {
 	c := &config{metrics: &recorder{handle: handle}, log: logger(handle)}
+	others := &peers{}
 	deps := &filter.Deps{
 		Now:      time.Now,
 		Rand:     rand.Uint64,
@@ -40,6 +41,7 @@ func newConfig(handle shared.HttpFilterConfigHandle, document []byte, known []fi
 		Metrics:  c.metrics,
 		Keep:     p.keep,
 		NewMutex: func() filter.Mutex { return new(sync.Mutex) },
+		Peers:    others,
 		Log:      c.log,
 	}
 	var err error
@@ -53,8 +55,9 @@ func newConfig(handle shared.HttpFilterConfigHandle, document []byte, known []fi
 	}
 	c.streams.New = func() any { return newStream(c) }
 	if from := c.chain.Companion(); from.Cluster != "" {
-		c.feed = p.feed(from.Cluster)
-		c.poller = c.feed.join(handle, from.Wait, c.log)
+		c.source = p.source(from.Cluster)
+		others.join(c.source)
+		c.poller = c.source.join(handle, from, deps)
 	}
 	c.log(filter.Info, "chain: "+c.chain.String())
 	return c, nil
@@ -74,10 +77,10 @@ func (c *config) refuse(err error) error {
 
 // snapshot is the newest picture of the replicas, nil before the first.
 func (c *config) snapshot() *endpoint.Snapshot {
-	if c.feed == nil {
+	if c.source == nil {
 		return nil
 	}
-	return c.feed.latest.Load()
+	return c.source.latest.Load()
 }
 
 // Create makes the filter of one exchange.

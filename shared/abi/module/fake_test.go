@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 	"unsafe"
 
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
@@ -132,12 +134,14 @@ type envoyConfig struct {
 	refused shared.MetricsResult
 
 	tasks []func() // scheduled for the main thread
-	polls []poll
+	polls []poll   // long ones
+	tells []poll
 	init  shared.HttpCalloutInitResult
 }
 
 type poll struct {
 	path    string
+	body    []byte
 	timeout uint64
 	done    shared.HttpCalloutCallback
 }
@@ -196,9 +200,32 @@ func (e *envoyConfig) loop() {
 	}
 }
 
-func (e *envoyConfig) HttpCallout(cluster string, headers [][2]string, _ []byte, timeout uint64, cb shared.HttpCalloutCallback) (shared.HttpCalloutInitResult, uint64) {
-	if e.init == shared.HttpCalloutInitSuccess {
-		e.polls = append(e.polls, poll{cluster + headers[1][1], timeout, cb})
+// turn runs the main thread at its next turn.
+func (e *envoyConfig) turn() {
+	for e.idle() {
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+	}
+	e.loop()
+}
+
+// run runs the main thread for a while.
+func (e *envoyConfig) run(d time.Duration) {
+	for range d.Milliseconds() {
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		e.loop()
+	}
+}
+
+func (e *envoyConfig) HttpCallout(cluster string, headers [][2]string, body []byte, timeout uint64, cb shared.HttpCalloutCallback) (shared.HttpCalloutInitResult, uint64) {
+	p := poll{cluster + headers[1][1], body, timeout, cb}
+	switch {
+	case e.init != shared.HttpCalloutInitSuccess:
+	case headers[0][1] == "POST":
+		e.tells = append(e.tells, p)
+	default:
+		e.polls = append(e.polls, p)
 	}
 	return e.init, 1
 }

@@ -1,57 +1,73 @@
 package module
 
 import (
-	"errors"
-	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
 
+	"github.com/inlet-proxy/inlet/shared/chain"
 	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/feed"
 	"github.com/inlet-proxy/inlet/shared/filter"
 )
 
-// poller asks the companion for snapshots through Envoy, by long poll: it asks
-// again when it was answered. All of it runs on Envoy's main thread, but for
-// wake and leave.
+// poller calls the companion through Envoy, for one configuration. All of it runs
+// on Envoy's main thread, but for wake and leave.
 type poller struct {
-	feed   *feed
-	handle shared.HttpFilterConfigHandle
-	main   shared.Scheduler
-	wait   time.Duration
-	log    func(filter.Level, string)
-
-	asked time.Time          // when the call under way began; zero if there is none
-	told  *endpoint.Snapshot // what the companion was told is here; the answer may be a delta to it
-	whole bool               // the last answer could not be read: the companion is told that nothing is here
+	*feed.Feed
+	source  *source
+	cluster string
+	handle  shared.HttpFilterConfigHandle
+	main    shared.Scheduler
+	log     func(filter.Level, string)
 
 	mu    sync.Mutex // held while main is used, so that leave can wait for it
 	left  bool
 	timer *time.Timer
 }
 
-// slack is what a long poll may take beyond the time that the companion was
-// asked to wait.
-const slack = 5 * time.Second
+var _ feed.Host = (*poller)(nil)
 
-// wake has Envoy's main thread poll; from any thread.
+func newPoller(s *source, handle shared.HttpFilterConfigHandle, from chain.Companion, deps *filter.Deps) *poller {
+	p := &poller{source: s, cluster: from.Cluster, handle: handle, main: handle.GetScheduler(), log: deps.Log}
+	p.Feed = feed.New(feed.Options{
+		Companion: from.Cluster, Wait: from.Wait, Worker: s.proxy, Proxy: s.proxy, Deps: deps, Notes: s.notes,
+	}, p)
+	return p
+}
+
+// wake has Envoy's main thread do what is due; from any thread.
 func (p *poller) wake() {
 	defer p.guard()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.left {
-		p.main.Schedule(p.poll)
+		p.main.Schedule(p.tick)
 	}
 }
 
-// wakeIn wakes after a pause.
-func (p *poller) wakeIn(pause time.Duration) {
+// tick does what is due, and again after a while as long as it is this poller's
+// turn.
+func (p *poller) tick() {
+	defer p.guard()
+	if !p.Turn() {
+		return
+	}
+	defer p.wakeLater()
+	p.Tick()
+}
+
+func (p *poller) wakeLater() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.left {
-		p.timer = time.AfterFunc(pause, p.wake)
+	if p.left {
+		return
 	}
+	if p.timer != nil {
+		p.timer.Stop() // leave may have woken this one meanwhile
+	}
+	p.timer = time.AfterFunc(feed.Period, p.wake)
 }
 
 // leave ends the poller and lets an older configuration take over, if one is
@@ -63,84 +79,51 @@ func (p *poller) leave() {
 		p.timer.Stop()
 	}
 	p.mu.Unlock()
-	if next := p.feed.remove(p); next != nil {
+	if next := p.source.remove(p); next != nil {
 		next.wake()
 	}
 }
 
-// poll asks once, if it is this poller's turn.
-func (p *poller) poll() {
-	defer p.guard()
-	if !p.asked.IsZero() || !p.feed.isNewest(p) {
-		return
-	}
-	p.asked, p.told = time.Now(), p.feed.latest.Load()
-	if p.whole {
-		p.told = nil
-	}
-	result, _ := p.handle.HttpCallout(p.feed.cluster, [][2]string{
-		{":method", "GET"},
-		{":path", endpoint.Path(p.told, p.feed.worker, p.wait)},
-		{":authority", p.feed.cluster},
-		{"accept", endpoint.ContentType},
-	}, nil, milliseconds(p.wait+slack), p)
-	if err := notStarted(result, p.feed.cluster); err != nil {
-		p.failed(err)
-	}
+// Turn implements feed.Host.
+func (p *poller) Turn() bool { return p.source.isNewest(p) }
+
+// Current implements feed.Host.
+func (p *poller) Current() *endpoint.Snapshot { return p.source.latest.Load() }
+
+// Adopt implements feed.Host.
+func (p *poller) Adopt(s *endpoint.Snapshot) error {
+	p.source.apply(s)
+	return nil
 }
 
-var errSameAgain = errors.New("it answers at once with the snapshot that it was told is here")
+// Call implements feed.Host.
+func (p *poller) Call(r *feed.Request, done func(*filter.Reply)) error {
+	headers := [][2]string{{":method", r.Method}, {":path", r.Path}, {":authority", p.cluster}}
+	if len(r.Body) > 0 {
+		headers = append(headers, [2]string{"content-type", endpoint.ContentType})
+	}
+	result, _ := p.handle.HttpCallout(p.cluster, headers, r.Body, milliseconds(r.Timeout), &call{p, done})
+	return notStarted(result, p.cluster)
+}
+
+// call is one call to the companion.
+type call struct {
+	poller *poller
+	done   func(*filter.Reply)
+}
 
 // OnHttpCalloutDone takes the answer.
-func (p *poller) OnHttpCalloutDone(_ uint64, result shared.HttpCalloutResult, headers [][2]shared.UnsafeEnvoyBuffer, body []shared.UnsafeEnvoyBuffer) {
-	defer p.guard()
+func (c *call) OnHttpCalloutDone(_ uint64, result shared.HttpCalloutResult, headers [][2]shared.UnsafeEnvoyBuffer, body []shared.UnsafeEnvoyBuffer) {
+	defer c.poller.guard()
 	var memory []byte
 	r := readReply(result, headers, body, &memory)
-	if r.Err == nil && r.Status == 304 {
-		p.worked(true)
-		return
-	}
-	s, err := p.feed.decode(p.told, &r, time.Now())
-	p.whole = errors.Is(err, errUnreadable)
-	if err == nil && p.told != nil && s.ID() == p.told.ID() {
-		err = errSameAgain // to ask on at once would be a tight loop
-	}
-	if err != nil {
-		p.failed(err)
-		return
-	}
-	p.feed.apply(s)
-	p.worked(false)
-}
-
-// worked asks again, at once if the companion held the poll as it should.
-func (p *poller) worked(unchanged bool) {
-	took := time.Since(p.asked)
-	p.asked = time.Time{}
-	if p.feed.worked() {
-		p.log(filter.Info, "the companion ("+p.feed.cluster+") is back")
-	}
-	if unchanged && took < min(p.wait/2, shortPause) {
-		p.wakeIn(shortPause)
-		return
-	}
-	p.wake()
-}
-
-func (p *poller) failed(err error) {
-	p.asked = time.Time{}
-	pause, first := p.feed.failed(rand.Uint64())
-	if first {
-		p.log(filter.Warn, "no snapshot from the companion ("+p.feed.cluster+"), the last one stays: "+err.Error())
-	}
-	p.wakeIn(pause)
+	c.done(&r)
 }
 
 // guard is deferred by every entry. A poller that panicked rests a while.
 func (p *poller) guard() {
 	if v := recover(); v != nil {
 		p.log(filter.Critical, describe(v))
-		p.asked = time.Time{}
-		p.wakeIn(longPause)
+		p.Rest()
 	}
 }

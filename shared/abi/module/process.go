@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/inlet-proxy/inlet/shared/feed"
 	"github.com/inlet-proxy/inlet/shared/kv"
 	"github.com/inlet-proxy/inlet/shared/kv/mem"
 )
@@ -19,9 +20,9 @@ type process struct {
 	counters kv.Counters
 	worker   string // how the companion tells this Envoy from others
 
-	mu    sync.Mutex
-	feeds map[string]*feed
-	kept  map[string]any // by filters
+	mu      sync.Mutex
+	sources map[string]*source // by cluster
+	kept    map[string]any     // by filters
 }
 
 func newProcess() *process {
@@ -29,21 +30,21 @@ func newProcess() *process {
 		store:    mem.NewStore(),
 		counters: mem.NewCounters(),
 		worker:   strconv.FormatUint(rand.Uint64(), 16),
-		feeds:    make(map[string]*feed),
+		sources:  make(map[string]*source),
 		kept:     make(map[string]any),
 	}
 }
 
-// feed returns the feed of the companion in an Envoy cluster.
-func (p *process) feed(cluster string) *feed {
+// source returns that of the companion in an Envoy cluster.
+func (p *process) source(cluster string) *source {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	f := p.feeds[cluster]
-	if f == nil {
-		f = &feed{cluster: cluster, worker: p.worker, counters: p.counters}
-		p.feeds[cluster] = f
+	s := p.sources[cluster]
+	if s == nil {
+		s = &source{proxy: p.worker, notes: feed.NewNotes(new(sync.Mutex))}
+		p.sources[cluster] = s
 	}
-	return f
+	return s
 }
 
 // keep implements filter.Deps.Keep.

@@ -94,14 +94,15 @@ func (s *stream) feed(end bool) chain.Action {
 		seen -= known
 		bytes = bytes[known:]
 		s.body.fed += int64(len(bytes))
-		if action := s.chain.RequestBody(bytes, false); action != chain.Hold {
-			return action
+		if !s.chain.RequestPiece(bytes) {
+			return chain.Replied
 		}
 	}
-	if end {
-		return s.chain.RequestEnd()
+	action := s.chain.RequestBody(nil, end)
+	if action == chain.Continue {
+		s.body.fed = 0 // what comes now comes by itself
 	}
-	return chain.Hold
+	return action
 }
 
 // OnRequestTrailers ends a body that has trailers.

@@ -40,11 +40,15 @@ func (x *exchange) OnHttpRequestBody(size int, end bool) types.Action {
 	if !x.stream.WantsRequestBody() {
 		return action(x.stream.RequestBody(nil, end))
 	}
-	return action(x.stream.RequestBody(x.news(size), end))
+	a := x.stream.RequestBody(x.news(size), end)
+	if a == chain.Continue {
+		x.size = 0 // what comes now comes by itself
+	}
+	return action(a)
 }
 
-// news returns the bytes that the chain has not seen yet; size is that of the
-// whole body so far.
+// news returns the bytes that the chain has not seen yet; size is that of all
+// that is held, and what has just come.
 func (x *exchange) news(size int) []byte {
 	if size <= x.size {
 		return nil

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"runtime/debug"
 	"strconv"
-	"time"
 
 	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm"
 	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm/types"
@@ -15,13 +14,14 @@ import (
 	"github.com/inlet-proxy/inlet/shared/chain"
 	"github.com/inlet-proxy/inlet/shared/conf"
 	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/feed"
 	"github.com/inlet-proxy/inlet/shared/filter"
 	"github.com/inlet-proxy/inlet/shared/kv"
 )
 
 const (
 	// tickPeriod is how soon workers see each other's counters and a new snapshot.
-	tickPeriod = 20 * time.Millisecond
+	tickPeriod = feed.Period
 	// workerLease is how long a worker may be silent before its counts expire.
 	workerLease = 3 * tickPeriod
 	// maxFree bounds the kits that are kept for reuse: each keeps its buffers.
@@ -67,14 +67,15 @@ func (v *vm) NewPluginContext(uint32) types.PluginContext { return &plugin{vm: v
 // plugin is one configuration in one VM.
 type plugin struct {
 	types.DefaultPluginContext
-	vm     *vm
-	chain  *chain.Chain
-	ledger *kv.Ledger
-	feed   *feed  // nil without a companion
-	free   []*kit // to be used again
-	piece  []byte // what the host hands over, until it does so again
-	splice []byte // scratch of replaceBody
-	clock  clock
+	vm       *vm
+	chain    *chain.Chain
+	ledger   *kv.Ledger
+	follower *follower   // nil without a companion
+	notes    *feed.Notes // for the other proxies
+	free     []*kit      // to be used again
+	piece    []byte      // what the host hands over, until it does so again
+	splice   []byte      // scratch of replaceBody
+	clock    clock
 }
 
 // OnPluginStart makes the chain. With a mistake in the configuration it fails,
@@ -88,14 +89,16 @@ func (p *plugin) OnPluginStart(size int) types.OnPluginStartStatus {
 	worker := newWorkerID()
 	p.clock.set()
 	p.ledger = kv.NewLedger(sharedData{}, worker, p.clock.now, workerLease)
-	p.chain, err = chain.New(doc, p.vm.known, p.deps(worker))
+	deps := p.deps(worker)
+	p.notes = feed.NewNotes(deps.Mutex())
+	p.chain, err = chain.New(doc, p.vm.known, deps)
 	if err != nil {
 		logMistakes(err)
 		return types.OnPluginStartStatusFailed
 	}
 	if c := p.chain.Companion(); c.Cluster != "" {
-		p.feed = newFeed(c, worker, p.chain.Deps(), getFrom(c.Cluster))
-		p.feed.load()
+		p.follower = newFollower(c, worker, p.notes, p.chain.Deps(), callCluster(c.Cluster))
+		p.follower.load()
 	}
 	p.exchangeCounters() // a VM that replaces a dead one judges well from its first request on
 	if err := proxywasm.SetTickPeriodMilliSeconds(uint32(tickPeriod.Milliseconds())); err != nil {
@@ -116,23 +119,24 @@ func (p *plugin) deps(worker string) *filter.Deps {
 		Metrics:  metrics{},
 		Keep:     p.vm.keep,
 		Worker:   worker,
+		Peers:    peers{p},
 		Log:      log,
 	}
 }
 
 func (p *plugin) snapshot() *endpoint.Snapshot {
-	if p.feed == nil {
+	if p.follower == nil {
 		return nil
 	}
-	return p.feed.current
+	return p.follower.current
 }
 
 // OnTick exchanges what changed with the other workers.
 func (p *plugin) OnTick() {
 	p.clock.set()
 	p.exchangeCounters()
-	if p.feed != nil {
-		p.feed.tick()
+	if p.follower != nil {
+		p.follower.tick()
 	}
 	p.chain.Tick()
 }
@@ -153,8 +157,8 @@ func (p *plugin) OnPluginDone() bool {
 	if err := p.ledger.Close(); err != nil {
 		proxywasm.LogDebug("counters: " + err.Error()) // they expire
 	}
-	if p.feed != nil {
-		p.feed.close()
+	if p.follower != nil {
+		p.follower.close()
 	}
 	return true
 }

@@ -2,192 +2,150 @@ package wasm
 
 import (
 	"encoding/binary"
-	"errors"
-	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/inlet-proxy/inlet/shared/chain"
 	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/feed"
 	"github.com/inlet-proxy/inlet/shared/filter"
 	"github.com/inlet-proxy/inlet/shared/kv"
 )
 
-const (
-	// pollLease is how long the poll rests when the worker that does it dies.
-	pollLease = time.Second
-	// pollGrace is what a long poll may take beyond the wait that it asks for.
-	pollGrace = 5 * time.Second
-	// Pauses after failed polls double from the first to the last.
-	firstPause = 100 * time.Millisecond
-	lastPause  = 5 * time.Second
-)
+// pollLease is how long the companion is not called when the worker that calls
+// it dies.
+const pollLease = time.Second
 
-// feed brings the companion's snapshots to all workers. One of them, the holder
-// of a lease, keeps one long poll open and writes what comes to the store; the
-// others look at a small version word there at every tick. The last snapshot is
-// kept for ever: its gauges age, its list of replicas is better than none.
-type feed struct {
-	companion chain.Companion
-	worker    string
-	deps      *filter.Deps
-	get       getter
-	lease     *kv.Lease
+// follower follows the companion for one worker. One of the workers, the
+// holder of a lease, calls it and writes what comes to the store; the others look
+// at a small version word there at every tick. The last snapshot is kept for ever:
+// its gauges age, its list of replicas is better than none.
+type follower struct {
+	*feed.Feed
+	deps  *filter.Deps
+	calls caller
+	lease *kv.Lease
+	turn  bool // held the lease when last asked
 
 	key     string // of the snapshot in the store
-	wordKey string // of its version word: when it was received, and its id
+	wordKey string // of its version word: when it was received, and which it is
 	word    string // version word of current
 
 	current *endpoint.Snapshot
-
-	open     time.Time          // a poll is under way, until then at the longest
-	told     *endpoint.Snapshot // what the open poll said we have; the answer may be a delta to it
-	whole    bool               // the last answer could not be read: the next poll says that we have nothing
-	pause    time.Duration
-	resumeAt time.Time // no poll before
 }
 
-// getter does one GET; done gets the answer unless an error is returned.
-type getter func(path string, timeout time.Duration, done func(*filter.Reply)) error
+var _ feed.Host = (*follower)(nil)
 
-func getFrom(cluster string) getter {
-	return func(path string, timeout time.Duration, done func(*filter.Reply)) error {
+// caller does one call.
+type caller func(r *feed.Request, done func(*filter.Reply)) error
+
+func callCluster(cluster string) caller {
+	return func(r *feed.Request, done func(*filter.Reply)) error {
 		return dispatch(cluster, [][2]string{
-			{":method", "GET"}, {":path", path}, {":authority", cluster},
-		}, nil, timeout, done)
+			{":method", r.Method}, {":path", r.Path}, {":authority", cluster},
+		}, r.Body, r.Timeout, done)
 	}
 }
 
-// newFeed returns the feed of one worker. The keys carry the cluster, since
+// newFollower returns the follower of one worker. The keys carry the cluster, since
 // plugins with different companions may share a store.
-func newFeed(c chain.Companion, worker string, deps *filter.Deps, get getter) *feed {
-	return &feed{
-		companion: c, worker: worker, deps: deps, get: get,
+func newFollower(c chain.Companion, worker string, notes *feed.Notes, deps *filter.Deps, calls caller) *follower {
+	w := &follower{
+		deps: deps, calls: calls,
 		lease:   kv.NewLease(deps.Store, "inlet.poll/"+c.Cluster, worker, deps.Now, pollLease),
 		key:     "inlet.snapshot/" + c.Cluster,
 		wordKey: "inlet.snapshot-version/" + c.Cluster,
 	}
+	w.Feed = feed.New(feed.Options{
+		Companion: c.Cluster, Wait: c.Wait, Worker: worker, Proxy: proxyID(deps, worker), Deps: deps, Notes: notes,
+	}, w)
+	return w
 }
 
-// tick takes over what another worker wrote, and polls if it is this one's job.
-func (f *feed) tick() {
-	f.load()
-	if held, err := f.lease.Hold(); err != nil || !held {
-		return
+// proxyID is the id of this Envoy: that of the worker which was the first to ask.
+func proxyID(deps *filter.Deps, worker string) string {
+	const key = "inlet.proxy"
+	if deps.Store.Set(key, []byte(worker), kv.Create) == nil {
+		return worker
 	}
-	if now := f.deps.Now(); now.After(f.open) && !now.Before(f.resumeAt) {
-		f.poll()
+	first, _, err := deps.Store.Get(key)
+	if err != nil {
+		return worker
+	}
+	return string(first)
+}
+
+// tick takes over what another worker wrote, and calls if it is this one's job.
+func (w *follower) tick() {
+	w.load()
+	w.Tick()
+}
+
+func (w *follower) close() {
+	if err := w.lease.Release(); err != nil {
+		w.deps.Log(filter.Debug, "companion: "+err.Error()) // it expires
 	}
 }
 
-func (f *feed) close() {
-	if err := f.lease.Release(); err != nil {
-		f.deps.Log(filter.Debug, "companion: "+err.Error()) // it expires
-	}
+// Turn implements feed.Host.
+func (w *follower) Turn() bool {
+	held, err := w.lease.Hold()
+	w.turn = err == nil && held
+	return w.turn
 }
+
+// Current implements feed.Host.
+func (w *follower) Current() *endpoint.Snapshot { return w.current }
+
+// Call implements feed.Host.
+func (w *follower) Call(r *feed.Request, done func(*filter.Reply)) error { return w.calls(r, done) }
 
 // load takes the store's snapshot if it is another than the one at hand.
-func (f *feed) load() {
-	word, _, err := f.deps.Store.Get(f.wordKey)
-	if err != nil || string(word) == f.word {
+func (w *follower) load() {
+	word, _, err := w.deps.Store.Get(w.wordKey)
+	if err != nil || string(word) == w.word {
 		return
 	}
 	// Noted before the snapshot is read, so that a bad one is told once.
-	f.word = string(word)
-	wire, _, err := f.deps.Store.Get(f.key)
+	w.word = string(word)
+	wire, _, err := w.deps.Store.Get(w.key)
 	if err == nil {
 		var s *endpoint.Snapshot
 		if s, err = endpoint.Decode(wire); err == nil {
-			f.adopt(s, receivedAt(f.word))
+			s.Received = receivedAt(w.word)
+			s.Attach(w.deps.Counters, w.current)
+			w.current = s
 			return
 		}
 	}
-	f.deps.Log(filter.Error, "companion: the snapshot of another worker cannot be read: "+err.Error())
+	w.deps.Log(filter.Error, "companion: the snapshot of another worker cannot be read: "+err.Error())
 }
 
-func (f *feed) adopt(s *endpoint.Snapshot, received time.Time) {
-	s.Received = received
-	s.Attach(f.deps.Counters)
-	f.current = s
-}
-
-func (f *feed) poll() {
-	f.open = f.deps.Now().Add(f.companion.Wait + 2*pollGrace)
-	f.told = f.current
-	if f.whole {
-		f.told = nil
-	}
-	path := endpoint.Path(f.told, f.worker, f.companion.Wait)
-	if err := f.get(path, f.companion.Wait+pollGrace, f.answered); err != nil {
-		f.failed(err)
-	}
-}
-
-var errSameAgain = errors.New("it answers with the snapshot that it was told we have")
-
-// answered takes the answer to a poll. After news the next poll follows at
-// once, after silence at the next tick.
-func (f *feed) answered(r *filter.Reply) {
-	if r.Err == nil && r.Status == 304 {
-		f.succeeded()
-		return
-	}
-	s, err := f.decodeAnswer(r)
-	if err == nil && f.told != nil && s.ID() == f.told.ID() {
-		err = errSameAgain // polling on at once would be a tight loop
-	}
-	if err == nil {
-		err = f.publish(s)
-	}
-	if err != nil {
-		f.failed(err)
-		return
-	}
-	f.succeeded()
-	// The poll may have been open for longer than the lease, and another worker
-	// may be at it now: only the holder goes on.
-	if held, err := f.lease.Hold(); err == nil && held {
-		f.poll()
-	}
-}
-
-func (f *feed) decodeAnswer(r *filter.Reply) (*endpoint.Snapshot, error) {
-	switch {
-	case r.Err != nil:
-		return nil, r.Err
-	case r.Status != 200:
-		return nil, fmt.Errorf("it answers %d", r.Status)
-	}
-	s, err := endpoint.Apply(f.told, r.Body)
-	f.whole = err != nil
-	return s, err
-}
-
-// publish writes the snapshot before its version word, so that whoever sees the
-// word finds this snapshot or a later one. The store has it whole, whatever came:
-// a worker may have missed the one before.
-// A late answer never replaces a newer one of the same companion.
-func (f *feed) publish(s *endpoint.Snapshot) error {
-	f.load()
-	if c := f.current; c != nil && c.Source == s.Source && c.Version >= s.Version {
+// Adopt implements feed.Host. It writes the snapshot before its version word, so
+// that whoever sees the word finds this snapshot or a later one. The store has it
+// whole, whatever came: a worker may have missed the one before.
+func (w *follower) Adopt(s *endpoint.Snapshot) error {
+	w.load()
+	if !feed.Supersedes(s, w.current) {
 		return nil
 	}
-	received := f.deps.Now()
-	word := versionWord(received, s)
-	if err := f.deps.Store.Set(f.key, endpoint.Append(nil, s), 0); err != nil {
+	word := versionWord(s)
+	if err := w.deps.Store.Set(w.key, endpoint.Append(nil, s), 0); err != nil {
 		return err
 	}
-	if err := f.deps.Store.Set(f.wordKey, []byte(word), 0); err != nil {
+	if err := w.deps.Store.Set(w.wordKey, []byte(word), 0); err != nil {
 		return err
 	}
-	f.word = word
-	f.adopt(s, received)
+	w.word, w.current = word, s
 	return nil
 }
 
 // versionWord tells a snapshot apart from every other. The time goes with it
 // because a VM that is started later must know the snapshot's age.
-func versionWord(received time.Time, s *endpoint.Snapshot) string {
-	return string(binary.LittleEndian.AppendUint64(nil, uint64(received.UnixNano()))) + s.ID()
+func versionWord(s *endpoint.Snapshot) string {
+	word := binary.LittleEndian.AppendUint64(nil, uint64(s.Received.UnixNano()))
+	word = append(append(word, s.ID()...), '-')
+	return string(strconv.AppendUint(word, s.Heard, 10))
 }
 
 func receivedAt(word string) time.Time {
@@ -197,22 +155,15 @@ func receivedAt(word string) time.Time {
 	return time.Unix(0, int64(binary.LittleEndian.Uint64([]byte(word[:8]))))
 }
 
-func (f *feed) succeeded() {
-	if f.pause > 0 {
-		f.deps.Log(filter.Info, fmt.Sprintf("companion: cluster %q answers again", f.companion.Cluster))
+// peers implements filter.Peers for all filters of a plugin. What the holder of the
+// lease does not know yet from the other workers, it learns by their ring: so the
+// others need not tell.
+type peers struct{ plugin *plugin }
+
+func (p peers) Tell(notes []byte) {
+	if c := p.plugin.follower; c != nil && c.turn {
+		p.plugin.notes.Tell(notes)
 	}
-	f.pause, f.open = 0, time.Time{}
 }
 
-// failed plans the next try; only the first failure in a row is logged.
-func (f *feed) failed(err error) {
-	if f.pause == 0 {
-		f.deps.Log(filter.Warn, fmt.Sprintf("companion: no snapshot from cluster %q: %v; going on with what is there, and trying again",
-			f.companion.Cluster, err))
-	}
-	f.pause = min(max(2*f.pause, firstPause), lastPause)
-	// Half of the pause is random, so that many Envoys do not come back at once.
-	half := f.pause / 2
-	f.resumeAt = f.deps.Now().Add(half + time.Duration(f.deps.Rand()%uint64(half)))
-	f.open = time.Time{}
-}
+func (p peers) Hear(learn func(notes []byte)) { p.plugin.notes.Hear(learn) }

@@ -2,7 +2,6 @@ package wasm
 
 import (
 	"errors"
-	"strings"
 	"testing"
 	"time"
 
@@ -10,6 +9,7 @@ import (
 
 	"github.com/inlet-proxy/inlet/shared/chain"
 	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/feed"
 	"github.com/inlet-proxy/inlet/shared/filter"
 	"github.com/inlet-proxy/inlet/shared/kv"
 	"github.com/inlet-proxy/inlet/shared/kv/mem"
@@ -17,11 +17,12 @@ import (
 
 // world is one Envoy with several workers, and the companion as they see it.
 type world struct {
-	now    time.Time
-	store  kv.Store
-	polls  []poll // made and not answered
-	refuse error  // what a call returns at once
-	logs   []string
+	now   time.Time
+	store kv.Store
+	polls []poll // made and not answered
+	tells []*feed.Request
+	heard map[string][]byte // notes, by worker
+	logs  []string
 }
 
 type poll struct {
@@ -30,11 +31,25 @@ type poll struct {
 	done         func(*filter.Reply)
 }
 
-func newWorld() *world {
-	return &world{now: time.Unix(1000, 0), store: mem.NewStore()}
+// path is what a worker polls, given what it has.
+func path(worker, since, heard string) string {
+	if since != "" {
+		since = "since=" + since + "&"
+	}
+	return "/v1/snapshot?" + since + "worker=" + worker + "&wait=20000&proxy=a&heard=" + heard
 }
 
-func (w *world) worker(name string) *feed {
+func newWorld() *world {
+	return &world{now: time.Unix(1000, 0), store: mem.NewStore(), heard: map[string][]byte{}}
+}
+
+func (w *world) notes(worker string) *feed.Notes {
+	n := feed.NewNotes((&filter.Deps{}).Mutex())
+	n.Hear(func(notes []byte) { w.heard[worker] = append(w.heard[worker], notes...) })
+	return n
+}
+
+func (w *world) worker(name string) *follower {
 	deps := &filter.Deps{
 		Now:      func() time.Time { return w.now },
 		Rand:     func() uint64 { return 0 },
@@ -42,18 +57,20 @@ func (w *world) worker(name string) *feed {
 		Counters: mem.NewCounters(),
 		Log:      func(_ filter.Level, message string) { w.logs = append(w.logs, message) },
 	}
-	get := func(path string, timeout time.Duration, done func(*filter.Reply)) error {
-		if w.refuse != nil {
-			return w.refuse
+	calls := func(r *feed.Request, done func(*filter.Reply)) error {
+		if r.Method == "POST" {
+			w.tells = append(w.tells, r)
+			done(&filter.Reply{Status: 204})
+			return nil
 		}
-		w.polls = append(w.polls, poll{name, path, timeout, done})
+		w.polls = append(w.polls, poll{name, r.Path, r.Timeout, done})
 		return nil
 	}
-	return newFeed(chain.Companion{Cluster: "companion", Wait: 20 * time.Second}, name, deps, get)
+	return newFollower(chain.Companion{Cluster: "companion", Wait: 20 * time.Second}, name, w.notes(name), deps, calls)
 }
 
 // pass lets time go by with a tick of each feed every 20 ms.
-func (w *world) pass(d time.Duration, feeds ...*feed) {
+func (w *world) pass(d time.Duration, feeds ...*follower) {
 	for end := w.now.Add(d); w.now.Before(end); {
 		w.now = w.now.Add(tickPeriod)
 		for _, f := range feeds {
@@ -83,17 +100,17 @@ func TestOnePollServesAllWorkers(t *testing.T) {
 	a, b, c := w.worker("a"), w.worker("b"), w.worker("c")
 	w.pass(100*time.Millisecond, a, b, c)
 	require.Len(t, w.polls, 1)
-	require.Equal(t, "/v1/snapshot?worker=a&wait=20000", w.polls[0].path)
+	require.Equal(t, path("a", "", "0"), w.polls[0].path)
 	require.Greater(t, w.polls[0].timeout, 20*time.Second)
 
 	w.answer(snapshot(1))
 	received := w.now
 	require.Equal(t, "1-1", a.current.ID(), "at once in the worker that polls")
 	require.Len(t, w.polls, 1, "after news the next poll follows at once")
-	require.Equal(t, "/v1/snapshot?since=1-1&worker=a&wait=20000", w.polls[0].path)
+	require.Equal(t, path("a", "1-1", "0"), w.polls[0].path)
 
 	w.pass(tickPeriod, a, b, c)
-	for _, f := range []*feed{a, b, c} {
+	for _, f := range []*follower{a, b, c} {
 		require.Equal(t, "1-1", f.current.ID(), "within a tick in the others")
 		require.Equal(t, received, f.current.Received, "all know the same age")
 		require.NotNil(t, f.current.Pool("llama").Endpoints[0].Load)
@@ -112,75 +129,6 @@ func TestAWorkerThatStartsLaterFindsTheSnapshotAndItsAge(t *testing.T) {
 	late.load()
 	require.Equal(t, "1-1", late.current.ID())
 	require.Equal(t, received.UnixNano(), late.current.Received.UnixNano())
-}
-
-func TestSilenceKeepsTheSnapshot(t *testing.T) {
-	w := newWorld()
-	a := w.worker("a")
-	w.pass(tickPeriod, a)
-	w.answer(snapshot(1))
-	w.answer(&filter.Reply{Status: 304})
-	require.Empty(t, w.polls, "a server that says 304 at once does not make a tight loop")
-	w.pass(tickPeriod, a)
-	require.Len(t, w.polls, 1)
-	require.Equal(t, "1-1", a.current.ID())
-	require.Empty(t, w.logs)
-}
-
-func TestFailuresAreToldOnceAndPausesGrow(t *testing.T) {
-	for name, fail := range map[string]func(w *world){
-		"reset":     func(w *world) { w.answer(&filter.Reply{Err: errReset}) },
-		"503":       func(w *world) { w.answer(&filter.Reply{Status: 503}) },
-		"nonsense":  func(w *world) { w.answer(&filter.Reply{Status: 200, Body: []byte("<html>")}) },
-		"empty":     func(w *world) { w.answer(&filter.Reply{Status: 200}) },
-		"the same":  func(w *world) { w.answer(snapshot(1)) },
-		"truncated": func(w *world) { w.answer(&filter.Reply{Status: 200, Body: wire(2)[:20]}) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			w := newWorld()
-			a := w.worker("a")
-			w.pass(tickPeriod, a)
-			w.answer(snapshot(1))
-			var pauses []time.Duration
-			for range 9 {
-				require.Len(t, w.polls, 1)
-				fail(w)
-				require.Empty(t, w.polls)
-				failed := w.now
-				for len(w.polls) == 0 {
-					w.pass(tickPeriod, a)
-				}
-				pauses = append(pauses, w.now.Sub(failed))
-			}
-			ms := time.Millisecond
-			// Half of 100 ms, doubling, since the random part is 0 here; in whole ticks.
-			require.Equal(t, []time.Duration{60 * ms, 100 * ms, 200 * ms, 400 * ms, 800 * ms, 1600 * ms, 2500 * ms, 2500 * ms, 2500 * ms}, pauses)
-			require.Len(t, w.logs, 1)
-			require.Contains(t, w.logs[0], `"companion"`)
-			require.Equal(t, "1-1", a.current.ID(), "the last snapshot stays")
-
-			w.answer(&filter.Reply{Status: 304})
-			require.Len(t, w.logs, 2)
-			require.True(t, strings.HasSuffix(w.logs[1], "answers again"))
-			w.pass(tickPeriod, a)
-			fail(w)
-			require.Len(t, w.logs, 3, "a new failure is told again")
-		})
-	}
-}
-
-func TestAnUnknownClusterIsTriedAgain(t *testing.T) {
-	w := newWorld()
-	w.refuse = errNoCluster
-	a := w.worker("a")
-	w.pass(10*time.Second, a)
-	require.Len(t, w.logs, 1)
-	require.Contains(t, w.logs[0], "no such cluster")
-	require.Nil(t, a.current)
-	w.refuse = nil
-	w.pass(lastPause, a)
-	w.answer(snapshot(1))
-	require.Equal(t, "1-1", a.current.ID())
 }
 
 func TestAnotherWorkerPollsWhenTheHolderDies(t *testing.T) {
@@ -203,15 +151,6 @@ func TestAHolderThatLeavesHandsOverAtOnce(t *testing.T) {
 	w.pass(tickPeriod, b)
 	require.Len(t, w.polls, 2)
 	require.Equal(t, "b", w.polls[1].worker)
-}
-
-func TestAPollWhoseAnswerNeverComesIsMadeAgain(t *testing.T) {
-	w := newWorld()
-	a := w.worker("a")
-	w.pass(20*time.Second, a)
-	require.Len(t, w.polls, 1)
-	w.pass(20*time.Second, a)
-	require.Len(t, w.polls, 2)
 }
 
 func TestANewCompanionIsBelieved(t *testing.T) {
@@ -273,7 +212,7 @@ func TestADeltaReachesAllWorkers(t *testing.T) {
 	load := a.current.Pool("llama").Endpoints[0].Load
 	w.answer(change(2, 7)) // b has not even seen version 1
 	w.pass(tickPeriod, a, b)
-	for _, f := range []*feed{a, b} {
+	for _, f := range []*follower{a, b} {
 		require.Equal(t, "1-2", f.current.ID())
 		require.Equal(t, 7, f.current.Pool("llama").Endpoints[0].Gauges.Waiting)
 		require.NotNil(t, f.current.Pool("llama").Endpoints[0].Load)
@@ -290,26 +229,12 @@ func TestADeltaIsToWhatThePollSaid(t *testing.T) {
 	w.pass(tickPeriod, a)
 	w.answer(snapshot(1))
 	other := w.worker("b")
-	require.NoError(t, other.publish(&endpoint.Snapshot{Source: 1, Version: 9, Taken: time.Unix(9, 0)}))
+	require.NoError(t, other.Adopt(&endpoint.Snapshot{Source: 1, Version: 9, Taken: time.Unix(9, 0)}))
 	a.load()
 	require.Equal(t, "1-9", a.current.ID())
 	w.answer(change(2, 7))
 	require.Equal(t, "1-9", a.current.ID())
 	require.Empty(t, w.logs)
-}
-
-func TestAnAnswerThatCannotBeAppliedIsAskedForWhole(t *testing.T) {
-	w := newWorld()
-	a := w.worker("a")
-	w.pass(tickPeriod, a)
-	w.answer(snapshot(1))
-	w.answer(change(5, 7)) // to version 4
-	require.Len(t, w.logs, 1)
-	require.Equal(t, "1-1", a.current.ID(), "the last one stays")
-	w.pass(time.Second, a)
-	require.Equal(t, "/v1/snapshot?worker=a&wait=20000", w.polls[0].path)
-	w.answer(snapshot(5))
-	require.Contains(t, w.polls[0].path, "since=1-5")
 }
 
 // A worker that was away for longer than its lease does not go on polling when
@@ -332,4 +257,58 @@ func TestAPollOutlivesItsLease(t *testing.T) {
 	require.Equal(t, "1-7", a.current.ID())
 	require.Equal(t, "1-7", b.current.ID())
 	require.Len(t, w.polls, 1)
+}
+
+// All workers of an Envoy go by one name among the proxies, and what one hears all know: the peers by the store, the notes by whoever asked.
+func TestOneProxyOfManyWorkers(t *testing.T) {
+	w := newWorld()
+	a, b := w.worker("a"), w.worker("b")
+	w.pass(tickPeriod, b, a)
+	require.Equal(t, "/v1/snapshot?worker=b&wait=20000&proxy=a&heard=0", w.polls[0].path, "the first one gave the name")
+	notes := endpoint.AppendNote(nil, 1, []uint64{2, 3})
+	w.answer(&filter.Reply{Status: 200, Body: endpoint.AppendRelayed(wire(1), []endpoint.Peer{{InFlight: endpoint.InFlight{Requests: 4, Tokens: 500}}}, 9, notes)})
+	w.pass(tickPeriod, a)
+	for _, f := range []*follower{a, b} {
+		require.Equal(t, endpoint.InFlight{Requests: 4, Tokens: 500}, f.current.Pools[0].Endpoints[0].Peers)
+	}
+	require.Equal(t, map[string][]byte{"b": notes}, w.heard)
+
+	b.close() // the next one goes on where it was
+	w.polls = nil
+	w.pass(tickPeriod, a)
+	require.Equal(t, "/v1/snapshot?since=1-1&worker=a&wait=20000&proxy=a&heard=9", w.polls[0].path)
+}
+
+// The holder of the lease tells what all workers have in flight.
+func TestTheHolderTellsForAll(t *testing.T) {
+	w := newWorld()
+	a, b := w.worker("a"), w.worker("b")
+	ledgers := map[*follower]*kv.Ledger{}
+	for f, name := range map[*follower]string{a: "a", b: "b"} {
+		ledgers[f] = kv.NewLedger(w.store, name, f.deps.Now, workerLease)
+		f.deps.Counters = ledgers[f]
+	}
+	tick := func() {
+		for _, f := range []*follower{a, b} {
+			w.now = w.now.Add(tickPeriod / 2)
+			require.NoError(t, ledgers[f].Tick())
+			f.tick()
+		}
+	}
+	tick()
+	w.answer(snapshot(1))
+	tick()
+	for f, n := range map[*follower]int64{a: 1, b: 2} {
+		e := f.current.Pools[0].Endpoints[0]
+		e.Load.Requests.Add(n)
+		e.Load.Tokens.Add(100 * n)
+	}
+	for range 10 {
+		tick()
+	}
+	last := w.tells[len(w.tells)-1]
+	require.Equal(t, "/v1/relay?proxy=a", last.Path)
+	told, err := endpoint.DecodeTell(last.Body)
+	require.NoError(t, err)
+	require.Equal(t, []endpoint.Told{{Replica: endpoint.ReplicaID("10.0.0.1:80"), InFlight: endpoint.InFlight{Requests: 3, Tokens: 300}}}, told.InFlight)
 }

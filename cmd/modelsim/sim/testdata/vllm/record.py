@@ -46,6 +46,10 @@ record("completion-second-name", "POST", text, {**prompt, "model": "tiny-too"})
 message = {"model": "tiny", "max_tokens": 3, "temperature": 0, "messages": [{"role": "user", "content": "Hello"}]}
 record("messages", "POST", "/v1/messages", message)
 record("messages-stream", "POST", "/v1/messages", {**message, "stream": True})
+system = {**message, "system": "Answer in one word. " * 30}
+record("messages-created", "POST", "/v1/messages", system)
+record("messages-cached", "POST", "/v1/messages", system)
+record("messages-stream-cached", "POST", "/v1/messages", {**system, "stream": True})
 record("messages-unknown-model", "POST", "/v1/messages", {**message, "model": "none"})
 response = {"model": "tiny", "max_output_tokens": 3, "temperature": 0, "input": "Hello", "store": False}
 record("responses", "POST", "/v1/responses", response)
@@ -53,6 +57,8 @@ record("responses-stream", "POST", "/v1/responses", {**response, "stream": True}
 record("unknown-model", "POST", chat, user("Hello", model="none"))
 record("too-long", "POST", chat, user("x" * 5000))
 record("too-many-tokens", "POST", chat, user("Hello", max_tokens=5000))
+record("completion-cut-short", "POST", text, {**prompt, "prompt": "x" * 4090, "max_tokens": 100})
+record("completion-no-room", "POST", text, {**prompt, "prompt": "x" * 4096})
 record("completion-too-long", "POST", text, {**prompt, "prompt": "x" * 5000})
 record("not-json", "POST", chat, raw="{")
 record("no-messages", "POST", chat, {"model": "tiny"})

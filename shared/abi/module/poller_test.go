@@ -54,7 +54,7 @@ func TestFeed(t *testing.T) {
 		require.Empty(t, e.polls, "no network while a configuration is made")
 		e.loop()
 		require.Len(t, e.polls, 1)
-		require.Equal(t, "companion/v1/snapshot?worker="+p.worker+"&wait=20000", e.polls[0].path)
+		require.Equal(t, "companion/v1/snapshot?worker="+p.worker+"&wait=20000&proxy="+p.worker+"&heard=0", e.polls[0].path)
 		require.EqualValues(t, 25000, e.polls[0].timeout)
 
 		body := wire(3)
@@ -62,58 +62,41 @@ func TestFeed(t *testing.T) {
 		s := c.snapshot()
 		require.EqualValues(t, 3, s.Version)
 		require.Equal(t, time.Now(), s.Received)
-		s.Pool("p").Endpoints[0].Load.Add(1)
+		s.Pool("p").Endpoints[0].Load.Requests.Add(1)
 		require.EqualValues(t, 1, p.counters.Open("10.0.0.1:80").Value())
 		require.Len(t, e.polls, 1, "it asks on at once")
 		require.Contains(t, e.polls[0].path, "since=7-3&")
 
 		time.Sleep(20 * time.Second)
 		e.answer("304")
+		e.turn()
 		require.Len(t, e.polls, 1)
 		require.Same(t, s, c.snapshot())
 	})
 }
 
-// What fails is tried again after pauses that double, and told once.
+// What cannot be called is tried again, and told once.
 func TestFeedFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, e := configure(t, newProcess(), withCompanion)
 		defer c.OnDestroy()
 		e.init = shared.HttpCalloutInitClusterNotFound
-		began := time.Now()
-		for n := range 8 {
-			before := time.Now()
-			e.loop()
-			for e.idle() {
-				time.Sleep(time.Millisecond)
-				synctest.Wait()
-			}
-			pause := min(shortPause<<n, longPause)
-			took := time.Since(before)
-			require.LessOrEqual(t, took, pause+time.Millisecond)
-			require.GreaterOrEqual(t, took, pause/2)
-		}
-		require.Greater(t, time.Since(began), 10*time.Second)
+		e.run(20 * time.Second)
 		require.Equal(t, 1, logged(e, `no cluster "companion" in Envoy`))
 
 		e.init = shared.HttpCalloutInitSuccess
-		e.loop()
+		e.run(5 * time.Second)
 		e.answer("200", wire(1))
-		require.Equal(t, 1, logged(e, "the companion (companion) is back"))
+		require.Equal(t, 1, logged(e, "answers again"))
 		require.EqualValues(t, 1, version(c))
 	})
 }
 
-// Nothing that a companion answers makes the poll a tight loop, or takes away
-// the snapshot that is there.
+// Nothing that a companion answers, and no broken call, takes away the snapshot that is there.
 func TestFeedBadAnswers(t *testing.T) {
 	for name, answer := range map[string]func(*envoyConfig){
-		"the same again":   func(e *envoyConfig) { e.answer("200", wire(5)) },
-		"nothing, at once": func(e *envoyConfig) { e.answer("304") },
-		"garbage":          func(e *envoyConfig) { e.answer("200", []byte("<html>")) },
-		"cut":              func(e *envoyConfig) { e.answer("200", wire(6)[:20]) },
-		"empty":            func(e *envoyConfig) { e.answer("200") },
-		"error":            func(e *envoyConfig) { e.answer("500", wire(6)) },
+		"garbage": func(e *envoyConfig) { e.answer("200", []byte("<html>")) },
+		"error":   func(e *envoyConfig) { e.answer("500", wire(6)) },
 		"reset": func(e *envoyConfig) {
 			e.polls[0].done.OnHttpCalloutDone(1, shared.HttpCalloutReset, nil, nil)
 			e.polls = e.polls[1:]
@@ -129,9 +112,7 @@ func TestFeedBadAnswers(t *testing.T) {
 				e.loop()
 				require.Empty(t, e.polls, "it rests")
 				require.EqualValues(t, 5, version(c))
-				time.Sleep(shortPause)
-				synctest.Wait()
-				e.loop()
+				e.run(100 * time.Millisecond)
 				require.Len(t, e.polls, 1)
 				e.answer("200", wire(6))
 				require.EqualValues(t, 6, version(c))
@@ -161,7 +142,7 @@ func TestFeedSurvivesAnUpdate(t *testing.T) {
 		old.loop()
 		require.Len(t, old.polls, 1, "the old one takes over")
 		first.OnDestroy()
-		require.Empty(t, p.feed("companion").pollers)
+		require.Empty(t, p.source("companion").pollers)
 
 		third, _ := configure(t, p, withCompanion)
 		require.EqualValues(t, 3, version(third))
@@ -221,15 +202,12 @@ func TestFeedPanics(t *testing.T) {
 		p := newProcess()
 		c, e := configure(t, p, withCompanion)
 		defer c.OnDestroy()
-		counters := p.counters
-		p.feed("companion").counters = nil // Attach will panic
+		c.poller.Deps.Counters = nil // Attach will panic
 		e.loop()
 		require.NotPanics(t, func() { e.answer("200", wire(1)) })
 		require.Equal(t, 1, logged(e, "5 inlet: panic: "))
-		p.feed("companion").counters = counters
-		time.Sleep(longPause)
-		synctest.Wait()
-		e.loop()
+		c.poller.Deps.Counters = p.counters
+		e.run(5 * time.Second)
 		e.answer("200", wire(1))
 		require.EqualValues(t, 1, version(c))
 	})
@@ -260,13 +238,42 @@ func TestFeedDelta(t *testing.T) {
 		e.answer("200", change(t, 9))
 		require.EqualValues(t, 6, version(c))
 		require.Equal(t, 1, logged(e, "a delta to another snapshot"))
-		for e.idle() {
-			time.Sleep(time.Millisecond)
-			synctest.Wait()
-		}
-		e.loop()
+		e.run(100 * time.Millisecond)
 		require.NotContains(t, e.polls[0].path, "since", "asked for whole")
 		e.answer("200", wire(9))
 		require.Contains(t, e.polls[0].path, "since=7-9&")
+	})
+}
+
+// What the filters of any configuration tell goes out by the newest one, with what all have in flight; what others tell comes back to them.
+func TestFeedRelays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProcess()
+		first, old := configure(t, p, withCompanion)
+		old.loop()
+		old.answer("200", wire(1))
+		second, e := configure(t, p, withCompanion)
+		defer first.OnDestroy()
+		defer second.OnDestroy()
+		e.loop()
+		note := endpoint.AppendNote(nil, 7, []uint64{1, 2})
+		first.poller.Deps.Peers.Tell(note)
+		second.poller.Deps.Peers.Tell(note)
+		first.snapshot().Pools[0].Endpoints[0].Load.Requests.Add(1)
+		e.turn()
+		require.Len(t, e.tells, 1)
+		require.Equal(t, "companion/v1/relay?proxy="+p.worker, e.tells[0].path)
+		tell, err := endpoint.DecodeTell(e.tells[0].body)
+		require.NoError(t, err)
+		require.Equal(t, append(note, note...), tell.Notes)
+		require.EqualValues(t, 1, tell.InFlight[0].Requests)
+
+		var heard []byte
+		p.source("companion").notes.Hear(func(notes []byte) { heard = notes })
+		e.answer("200", endpoint.AppendRelayed(wire(2), []endpoint.Peer{{InFlight: endpoint.InFlight{Requests: 3}}}, 4, note))
+		require.Equal(t, note, heard)
+		require.EqualValues(t, 3, first.snapshot().Pools[0].Endpoints[0].Peers.Requests)
+		old.run(time.Second)
+		require.Empty(t, old.tells)
 	})
 }

@@ -188,6 +188,7 @@ func (b *bench) report(f *figures.File, chosen []chatCase, all cells) {
 			line("added_p50_us", v.pairwise(none, func(s sample) float64 { return s.p50 }), "us")
 			line("envoy_cpu_us", v.median(func(s sample) float64 { return s.envoy }), "us")
 			line("total_cpu_us", v.median(func(s sample) float64 { return s.total }), "us")
+			line("busy_cpu_us", v.median(func(s sample) float64 { return s.busy }), "us")
 			line("rss_mb", v.median(func(s sample) float64 { return s.rss }), "MB")
 			if c.events > 0 {
 				line("per_event_cpu_us", b.perEvent(c, m, all), "us")

@@ -129,7 +129,7 @@ func BenchmarkEvent(b *testing.B) {
 			if target == "public" {
 				document = strings.Replace(document, "model: llama-3-8b, ", "", 1)
 			}
-			c, err := chain.New([]byte(document+"  - usage: {}\n"), append([]filter.Factory{usage}, filters.All...), deps())
+			c, err := chain.New([]byte(strings.Replace(document, "limits:", "  - usage: {}\nlimits:", 1)), append([]filter.Factory{usage}, filters.All...), deps())
 			require.NoError(b, err)
 			host := &envoy{
 				request:  pairs{{":method", "POST"}, {":path", "/v1/chat/completions"}, {"x-api-key", "demo"}},

@@ -113,11 +113,17 @@ func prepare(all []*play) error {
 func tracesOf(file string) ([]*workload.Workload, error) {
 	if file != "" {
 		w, err := workload.Open(file)
+		if err == nil {
+			err = w.Scan()
+		}
 		return []*workload.Workload{w}, err
 	}
 	var all []*workload.Workload
 	for _, name := range []string{workload.Mooncake, workload.Azure} {
 		w, err := workload.Shipped(name)
+		if err == nil {
+			err = w.Scan()
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -21,13 +22,16 @@ import (
 
 // options are what the command line says.
 type options struct {
-	trace  string // file; "": those that are shipped, and the made-up workloads
-	blocks int    // of each replica's cache, for traces
-	load   float64
-	quick  bool
-	only   *regexp.Regexp // cases
-	jobs   int
-	out    string
+	trace       string // file; "": those that are shipped, and the made-up workloads
+	blocks      int    // of each replica's cache, for traces
+	load        float64
+	quick       bool
+	check       bool
+	only        *regexp.Regexp // cases
+	jobs        int
+	out         string
+	pictures    string // folder
+	sensitivity bool
 }
 
 func main() {
@@ -36,9 +40,12 @@ func main() {
 	flag.IntVar(&o.blocks, "blocks", 10_000, "blocks of 512 tokens in each replica's cache, for traces")
 	flag.Float64Var(&o.load, "load", 0.8, "how busy computing prompts would keep the replicas if they shared one infinite cache, for traces")
 	flag.BoolVar(&o.quick, "quick", false, "a few of the cases")
+	flag.BoolVar(&o.check, "check", false, "hold the simulation to real processes behind a real Envoy too, and fail if they differ")
+	flag.BoolVar(&o.sensitivity, "sensitivity", false, "instead, play several workloads with other weights of a token in the cache")
 	only := flag.String("only", "", "only cases whose name matches this regular expression")
 	flag.IntVar(&o.jobs, "jobs", runtime.NumCPU(), "cells that are simulated at once")
 	flag.StringVar(&o.out, "out", "bench/out/routing.jsonl", "file for the figures, one JSON object a line")
+	flag.StringVar(&o.pictures, "pictures", "bench/out", "folder for the pictures, none if empty")
 	flag.Parse()
 	var err error
 	if o.only, err = regexp.Compile(*only); err == nil {
@@ -53,6 +60,9 @@ func main() {
 }
 
 func run(ctx context.Context, o options) error {
+	if o.sensitivity {
+		return sensitivity(ctx, o)
+	}
 	cases, err := casesOf(o)
 	if err != nil {
 		return err
@@ -70,5 +80,11 @@ func run(ctx context.Context, o options) error {
 	}
 	results.write(file)
 	file.Table(os.Stdout)
-	return file.Close()
+	if o.pictures != "" {
+		err = results.draw(o.pictures)
+	}
+	if o.check && err == nil {
+		err = check(ctx, file)
+	}
+	return errors.Join(err, file.Close())
 }

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -20,7 +21,7 @@ func TestATraceOfOnesOwn(t *testing.T) {
 	trace := filepath.Join(dir, "mine.csv")
 	text := "TIMESTAMP,ContextTokens,GeneratedTokens\n" + strings.Repeat("2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:50.9951690,396,109\n", 20)
 	require.NoError(t, os.WriteFile(trace, []byte(text), 0o600))
-	o := options{trace: trace, blocks: 100, load: 0.8, only: regexp.MustCompile("8r|64r-16p"), jobs: 2, out: filepath.Join(dir, "routing.jsonl")}
+	o := options{trace: trace, blocks: 100, load: 0.8, only: regexp.MustCompile("8r|64r-16p"), jobs: 2, out: filepath.Join(dir, "routing.jsonl"), pictures: dir}
 	require.NoError(t, run(context.Background(), o))
 	out, err := os.ReadFile(o.out)
 	require.NoError(t, err)
@@ -35,10 +36,46 @@ func TestATraceOfOnesOwn(t *testing.T) {
 	require.Len(t, metrics, 8)
 	require.Len(t, told, len(modes)+1)
 
+	for _, picture := range []string{"routing-ttft-mine.png", "routing-ttft-mine.svg"} {
+		require.FileExists(t, filepath.Join(dir, picture))
+	}
+
 	o.only = regexp.MustCompile("none")
 	require.ErrorContains(t, run(context.Background(), o), "no case matches")
 	o.trace = filepath.Join(dir, "none.csv")
 	require.ErrorIs(t, run(context.Background(), o), os.ErrNotExist)
+}
+
+// The simulation may be a little off, and no more.
+func TestCompare(t *testing.T) {
+	simulated := outcome{hits: 0.30, p95: 2 * time.Second}
+	for _, c := range []struct {
+		real outcome
+		want string
+	}{
+		{outcome{hits: 0.319, p95: 2200 * time.Millisecond}, ""},
+		{outcome{hits: 0.281, p95: 1800 * time.Millisecond}, ""},
+		{outcome{hits: 0.33, p95: 2 * time.Second}, "hit ratio"},
+		{outcome{hits: 0.27, p95: 2 * time.Second}, "hit ratio"},
+		{outcome{hits: 0.30, p95: 2400 * time.Millisecond}, "TTFT p95"},
+		{outcome{hits: 0.30, p95: 1600 * time.Millisecond}, "TTFT p95"},
+	} {
+		err := compare(simulated, c.real)
+		if c.want == "" {
+			require.NoError(t, err)
+		} else {
+			require.ErrorContains(t, err, c.want)
+		}
+	}
+}
+
+// The other weights are given to the picker, which takes them.
+func TestSensitivity(t *testing.T) {
+	o := options{only: regexp.MustCompile("sharegpt-like-50%"), jobs: 2, out: filepath.Join(t.TempDir(), "routing.jsonl"), sensitivity: true}
+	require.NoError(t, run(context.Background(), o))
+	out, err := os.ReadFile(filepath.Join(filepath.Dir(o.out), "routing-sensitivity.jsonl"))
+	require.NoError(t, err)
+	require.Contains(t, string(out), `"bench":"routing-sensitivity","case":"sharegpt-like-50%","mode":"weight-64","metric":"ttft_p95_ms"`)
 }
 
 // The cases of the default run have the names by which others look for them.

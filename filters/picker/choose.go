@@ -30,20 +30,12 @@ type state struct {
 
 	// Who may serve it.
 
-	pool       string
-	subset     []int // places in the pool to which the request is restricted
-	matches    prefix.Matches
-	replicas   []scorer.Replica
-	candidates []candidate // as replicas
-	out        []candidate // ejected
-	ranks      []rank      // as replicas
-	total      []float64   // as replicas
-	scores     []float64   // as replicas, of one scorer
+	*scratch // while it is being chosen
+	pool     string
 
 	// Who serves it.
 
-	ranked  []int // indices of replicas, best first
-	keys    []rank
+	sent    []*member // the ranked list
 	header  []byte
 	why     string
 	start   time.Time
@@ -52,6 +44,21 @@ type state struct {
 	tokensC int64   // and so many tokens of it
 	trying  *member // is tried with it; nil if none
 	note    []byte  // scratch
+}
+
+// scratch is what a replica is chosen with. It is as large as the pool, so it goes
+// back as soon as that is done: of the requests under way most wait for answers.
+type scratch struct {
+	subset     []int // places in the pool to which the request is restricted
+	matches    prefix.Matches
+	replicas   []scorer.Replica
+	candidates []candidate // as replicas
+	out        []candidate // ejected
+	ranks      []rank      // as replicas
+	total      []float64   // as replicas
+	scores     []float64   // as replicas, of one scorer
+	ranked     []int       // indices of replicas, best first
+	keys       []rank      // as ranked
 }
 
 // candidate is what is known of a replica besides what scorers see.
@@ -77,7 +84,7 @@ func (s *state) reset() {
 	s.chain, s.tokens, s.input = s.chain[:0], 0, scorer.Input{}
 	s.matches.Reset()
 	s.pool, s.why, s.hit = "", "", 0
-	s.charged, s.tokensC, s.trying = nil, 0, nil
+	s.charged, s.tokensC, s.trying, s.sent = nil, 0, nil, s.sent[:0]
 	s.empty()
 }
 

@@ -31,7 +31,8 @@ type settings struct {
 	slowStart time.Duration // how long a replica that has just become ready gets less
 
 	hit         float64 // share of a prompt from which on it stays where it is
-	saturation  int64   // tokens in flight at which it does not
+	weight      float64 // of a token in the cache, against one to wait for
+	saturation  int64   // tokens in flight, above twice the pool's mean, at which it does not
 	memory      int64   // bytes of the prefix index
 	session     string  // header that names the session
 	explainWith string  // response header that says why, "" for none
@@ -55,6 +56,7 @@ func defaultSettings(d *filter.Deps) settings {
 		stale:     endpoint.DefaultStale,
 		slowStart: 10 * time.Second,
 		hit:       0.8,
+		weight:    32, // see docs/benchmarks.md for other values on other workloads
 		// Some 15 seconds of prefill of a large model on one H100 (15,000 to 20,000
 		// tokens a second): what one waits, at the worst, to compute less. Much
 		// lower, and a busy fleet moves its conversations around and gets busier.
@@ -103,6 +105,7 @@ func (f *Filter) read(o *conf.Object) {
 	o.Object("prefix", func(o *conf.Object) {
 		o.Size("memory", &f.memory, prefix.MinBytes, maxMemory)
 		o.Float("hit", &f.hit, 0.01, 1)
+		o.Float("weight", &f.weight, 1, 1000)
 		tokens := int(f.saturation)
 		o.Int("saturation", &tokens, 1, 1<<30)
 		f.saturation = int64(tokens)

@@ -32,6 +32,7 @@ type fleet struct {
 	ring     *prefix.Ring // nil where all threads use this fleet
 	pools    map[string]*poolState
 	renewals renewals
+	unused   []*scratch // as many as there were threads that chose at once
 
 	heard []uint64 // scratch of learnNotes, which one thread at a time runs
 }
@@ -103,6 +104,26 @@ func (f *fleet) remember(memory int64) {
 		f.memory = memory
 		f.index.SetSize(memory)
 	}
+}
+
+// borrow returns memory to choose with.
+func (f *fleet) borrow() *scratch {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	last := len(f.unused) - 1
+	if last < 0 {
+		return &scratch{}
+	}
+	s := f.unused[last]
+	f.unused = f.unused[:last]
+	return s
+}
+
+// giveBack ends the use of what was borrowed.
+func (f *fleet) giveBack(s *scratch) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.unused = append(f.unused, s)
 }
 
 // see returns the view of a snapshot, and who holds how much of a prompt.

@@ -75,6 +75,14 @@ func (f *Filter) OnTick() {
 // OnRequest picks among the ready replicas of the pool.
 func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
 	s := stateOf(x)
+	s.scratch = f.fleet.borrow()
+	v := f.pick(x, s)
+	f.fleet.giveBack(s.scratch)
+	s.scratch = nil
+	return v
+}
+
+func (f *Filter) pick(x *filter.Exchange, s *state) filter.Verdict {
 	s.reset()
 	first := x.Route.Pool
 	if first == "" {
@@ -191,6 +199,9 @@ func (f *Filter) route(x *filter.Exchange, first, pool string) {
 
 // send names the ranked list to Envoy and takes the first into account.
 func (f *Filter) send(x *filter.Exchange, s *state, now time.Time) {
+	for _, i := range s.ranked {
+		s.sent = append(s.sent, s.candidates[i].member)
+	}
 	i := s.ranked[0]
 	r, m := &s.replicas[i], s.candidates[i].member
 	x.Target.Address = r.Address
@@ -291,13 +302,13 @@ func (f *Filter) OnFirstByte(x *filter.Exchange) {
 // moved is for a request that another replica serves than was picked.
 func (f *Filter) moved(x *filter.Exchange, s *state, to *member) {
 	outcome := outcomeMissed
-	for n, i := range s.ranked {
-		if s.candidates[i].member != to {
+	for n, m := range s.sent {
+		if m != to {
 			continue
 		}
 		outcome = outcomeRetried
-		for _, before := range s.ranked[:n] {
-			f.failed(s.candidates[before].member, s.pool, reasonUnused)
+		for _, before := range s.sent[:n] {
+			f.failed(before, s.pool, reasonUnused)
 		}
 	}
 	f.metrics.picks.Record(1, filter.Values{s.pool, outcome})
@@ -383,7 +394,7 @@ func (f *Filter) OnDone(x *filter.Exchange, end filter.End) {
 	s.release()
 	f.metrics.inFlight.Record(-1, filter.Values{s.pool})
 	if end.Complete && end.Status < 400 {
-		f.fleet.took(s.pool, f.deps.Now().Sub(s.start))
+		f.fleet.took(s.pool, end.At.Sub(s.start))
 	}
 }
 

@@ -125,7 +125,7 @@ func (r *rig) answer(x *filter.Exchange, status int) { r.answerFrom(x, x.Target.
 func (r *rig) answerFrom(x *filter.Exchange, served string, status int) {
 	x.Response.Served, x.Response.Status = served, status
 	r.f.OnResponseHeaders(x)
-	r.f.OnDone(x, filter.End{Complete: true, Status: status})
+	r.f.OnDone(x, filter.End{Complete: true, Status: status, At: r.now})
 }
 
 // serveOne sends a request and has it answered.
@@ -427,7 +427,7 @@ func chooser(t require.TestingT, profile string, n, prompts int) (func(), *state
 	}
 	x := request(1, 20)
 	x.Request.Prefix = append(x.Request.Prefix, request(2, 44).Request.Prefix...)
-	s := &state{}
+	s := &state{scratch: &scratch{}}
 	return func() {
 		s.reset()
 		s.read(r.f, x)
@@ -435,6 +435,18 @@ func chooser(t require.TestingT, profile string, n, prompts int) (func(), *state
 		found := r.f.choosePool(x, s, v, filter.Pool{Name: "p"}, r.now)
 		s.rank(r.f, found.pool, r.now)
 	}, s
+}
+
+// Requests that wait for their answers keep nothing that grows with the pool.
+func TestWaitingRequestsAreSmall(t *testing.T) {
+	r := newRig(t, "{}")
+	r.serve(ready(1000)...)
+	for seed := range uint64(50) {
+		x := request(seed, 10)
+		r.send(t, x)
+		require.Nil(t, stateOf(x).scratch)
+	}
+	require.Len(t, r.f.fleet.unused, 1)
 }
 
 func TestChoosingAllocatesNothing(t *testing.T) {

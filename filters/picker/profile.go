@@ -132,24 +132,17 @@ func (roundRobin) rank(f *Filter, s *state) {
 }
 
 // sticky keeps a request where the beginning of its prompt was computed before,
-// until that replica is saturated; else it goes where it waits least for tokens
-// to be computed, its own among them.
+// until that replica is saturated or has more than its share; else it goes where
+// it waits least for tokens to be computed, its own among them.
 //
 // It leads with what this proxy knows at once and exactly, the tokens in flight.
 // Gauges are a scrape late: they correct (work that others sent there) and veto
 // (no room), they do not lead. The bounds and the cost are those to which the
 // scheduler of llm-d came after its weighted blend.
 //
-// A token in the cache weighs more than one to wait for, see stayWeight; on a
-// saturated replica it counts for what it is.
+// A token in the cache weighs more than one to wait for, see prefix.weight; where
+// the request would not stay it counts for what it is.
 type sticky struct{}
-
-// stayWeight is how many tokens more than those that it saves a request waits for
-// to stay where its conversation was. What is computed a second time delays
-// everybody behind it and drives out of the cache what others need, which then is
-// computed a second time too: judged by its own wait alone, each request would
-// rather move, and all wait longer for it. See docs/rationale.md for the figures.
-const stayWeight = 31
 
 func (sticky) name() string       { return "sticky" }
 func (sticky) usesPrefixes() bool { return true }
@@ -163,26 +156,29 @@ func (sticky) rank(f *Filter, s *state) {
 	}
 	var sum float64
 	known := false
-	crowd := f.crowd(s)
+	most := f.bounds(s)
 	for i := range s.replicas {
 		r, c, k := &s.replicas[i], &s.candidates[i], &s.ranks[i]
 		s.total[i] += float64(r.Tokens)
 		load := s.total[i]
 		sum += load
+		stays := r.Hit > 0 && most.allow(r)
 		k.class = classNoRoom
-		room := c.room || r.Hit > 0 && f.room.apartFromQueue(r) && r.Gauges.Waiting < crowd
-		if room {
+		if c.room || stays {
 			k.class = classRoom
 		}
-		if r.Hit > 0 {
-			known = true
-			if r.Hit >= f.hit && room && r.Tokens < f.saturation {
-				k.class = classBest
-			}
-		}
+		known = known || r.Hit > 0
 		k.score = -(load + float64(s.tokens)*(1-r.Hit)) / c.warm
-		if room && r.Tokens < f.saturation {
-			k.score += stayWeight * float64(s.tokens) * r.Hit
+		if !stays || r.Tokens >= most.tokens {
+			continue
+		}
+		// What is computed a second time delays everybody behind it and drives out
+		// of the cache what others need, which then is computed a second time too:
+		// judged by its own wait alone, each request would rather move, and all wait
+		// longer for it.
+		k.score += (f.weight - 1) * float64(s.tokens) * r.Hit
+		if r.Hit >= f.hit {
+			k.class = classBest
 		}
 	}
 	if !known && placed {
@@ -190,20 +186,47 @@ func (sticky) rank(f *Filter, s *state) {
 	}
 }
 
-// crowd is the length of a queue from which on a replica is taken to have no room
-// for a prompt that it knows. Where all are busy, the bound alone would drive
-// conversations from one replica to the next, and each would have to compute what
-// the last one knew: so the queue must also be long among those of the pool.
-func (f *Filter) crowd(s *state) int {
-	sum, n := 0.0, 0.0
+// bounds are how much a replica may have for a request to stay with it.
+type bounds struct {
+	waiting  int
+	inFlight int64
+	tokens   int64
+}
+
+// bounds are the bounds for a request. All are above the mean of the pool: where
+// all are busy, the bound alone would drive conversations from one replica to the
+// next, and each would have to compute what the last one knew.
+//
+// That requests in flight are bounded as in place is for what many share, such as
+// the instructions of an agent: they would all stay where it was first. The KV
+// cache is no bound: who finds its prompt there takes the least of it.
+func (f *Filter) bounds(s *state) bounds {
+	var waiting, trust, inFlight, tokens float64
 	for i := range s.replicas {
-		sum += s.replicas[i].Trust * float64(s.replicas[i].Gauges.Waiting)
-		n += s.replicas[i].Trust
+		r := &s.replicas[i]
+		waiting += r.Trust * float64(r.Gauges.Waiting)
+		trust += r.Trust
+		inFlight += float64(r.InFlight)
+		tokens += float64(r.Tokens)
 	}
-	if n == 0 {
-		return f.room.queue
+	n := float64(len(s.replicas))
+	b := bounds{
+		waiting:  f.room.queue,
+		inFlight: int64(min(fewRequests, f.room.inFlight)) + int64(boundedLoad*inFlight/n),
+		tokens:   f.saturation + int64(2*tokens/n),
 	}
-	return f.room.queue + int(2*sum/n)
+	if trust > 0 {
+		b.waiting += int(2 * waiting / trust)
+	}
+	return b
+}
+
+// fewRequests are too few to tell from them who has more than its share.
+const fewRequests = 8
+
+// allow reports whether a request may stay with a replica, apart from the tokens.
+func (b *bounds) allow(r *scorer.Replica) bool {
+	return r.InFlight < b.inFlight && (r.Trust < believed || r.Gauges.Waiting < b.waiting)
 }
 
 // Work that other proxies sent to a replica, in tokens: it is seen in the gauges
@@ -250,7 +273,7 @@ func adapters(s *state) (same bool) {
 }
 
 // boundedLoad is how far above the mean the load of a replica may be that is
-// taken for a prompt that nobody knows.
+// taken for its prompt.
 const boundedLoad = 1.25
 
 // place ranks the candidates for a prompt of which no replica holds anything, or

@@ -21,12 +21,7 @@ const believed = 0.5
 // has reports whether a replica has room. Gauges of which little is left to
 // believe do not count: unknown is not saturated.
 func (m *room) has(r *scorer.Replica) bool {
-	return m.apartFromQueue(r) && (r.Trust < believed || r.Gauges.Waiting < m.queue)
-}
-
-// apartFromQueue is has without looking at the queue.
-func (m *room) apartFromQueue(r *scorer.Replica) bool {
-	return r.InFlight < int64(m.inFlight) && (r.Trust < believed || r.Gauges.KVUse < m.kv)
+	return r.InFlight < int64(m.inFlight) && (r.Trust < believed || r.Gauges.KVUse < m.kv && r.Gauges.Waiting < m.queue)
 }
 
 // Bounds of Retry-After.

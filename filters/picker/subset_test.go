@@ -46,9 +46,9 @@ func TestNobodyOutsideOfTheSubset(t *testing.T) {
 		}
 		require.Equal(t, filter.Next, v)
 		s := stateOf(x)
-		for n, i := range s.ranked {
-			require.Contains(t, x.Subset.Addresses, s.replicas[i].Address)
-			require.NotContains(t, s.ranked[:n], i)
+		for n, m := range s.sent {
+			require.Contains(t, x.Subset.Addresses, m.address)
+			require.NotContains(t, s.sent[:n], m)
 		}
 	})
 }
@@ -76,7 +76,7 @@ func TestSubsetIsNotFailedOpen(t *testing.T) {
 func TestSubsetAllocatesNothing(t *testing.T) {
 	r := newRig(t, "{}")
 	r.serve(ready(2000)...)
-	s, x := &state{}, request(0, 0)
+	s, x := &state{scratch: &scratch{}}, request(0, 0)
 	for i := range 100 {
 		x.Subset.Addresses = append(x.Subset.Addresses, r.snapshot.Pools[0].Endpoints[1999-19*i].Address)
 	}

@@ -85,14 +85,14 @@ func TestABurstSpreadsAmongWorkers(t *testing.T) {
 }
 
 // A burst of one prompt goes to one replica, through whichever worker, also within
-// one tick; when that is full, to a second one.
+// one tick; when that has more than its share, to a second one.
 func TestOnePromptStaysAmongWorkers(t *testing.T) {
-	for _, perTick := range []int{1, 10, 60} {
+	for _, perTick := range []int{1, fewRequests} {
 		w := newWorkers(t, 4, "{}")
 		w.serve(ready(8))
 		w.tick(t)
 		hits := map[string]int{}
-		for i := range 60 {
+		for i := range fewRequests {
 			if i%perTick == 0 {
 				w.tick(t)
 			}
@@ -106,8 +106,8 @@ func TestOnePromptStaysAmongWorkers(t *testing.T) {
 			}
 			hits[w.next().send(t, request(1, 20))]++
 		}
-		require.GreaterOrEqual(t, len(hits), 2)
-		require.LessOrEqual(t, most(hits), 100+40, "the bound, and what was sent within one tick")
+		require.Greater(t, len(hits), 5)
+		require.LessOrEqual(t, most(hits), 38+fewRequests+10, "the bound, and what was sent within one tick")
 	}
 }
 

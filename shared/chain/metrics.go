@@ -39,7 +39,7 @@ func (m *metrics) record(s *Stream, end filter.End) {
 	if end.Answered || !end.Complete || end.Status >= 400 {
 		return
 	}
-	m.duration.Record(s.c.deps.Now().Sub(x.Start).Milliseconds(), series)
+	m.duration.Record(end.At.Sub(x.Start).Milliseconds(), series)
 	if x.Response.FirstByte > 0 {
 		m.ttft.Record(x.Response.FirstByte.Milliseconds(), series)
 	}

@@ -109,7 +109,7 @@ func (s *Stream) Done() {
 	}
 	end := filter.End{
 		Complete: s.complete && s.state != refused && s.state != answered, Refused: s.state == refused, Answered: s.state == answered,
-		Status: s.status,
+		Status: s.status, At: s.c.deps.Now(),
 	}
 	if s.reads {
 		s.response.End()

@@ -250,4 +250,6 @@ type End struct {
 	Answered bool
 	// Status of the answer that the client got; 0 if it got none.
 	Status int
+	// At is when it ended.
+	At time.Time
 }

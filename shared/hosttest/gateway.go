@@ -41,8 +41,9 @@ type gateway struct {
 	services map[string]*service
 
 	held  map[string]*exchange
-	calls []Call // of the present step
-	open  int    // callouts under way, without the companion's
+	calls []Call         // of the present step
+	asked map[string]int // of the host, in the present step
+	open  int            // callouts under way, without the companion's
 	log   []string
 	trap  string
 }
@@ -120,7 +121,7 @@ func (w *worker) later(do func()) { w.after = append(w.after, do) }
 // Do plays one step.
 func (g *gateway) Do(step *Step) (*Outcome, error) {
 	before := g.stats.copy()
-	g.calls, g.log, g.trap = nil, nil, ""
+	g.calls, g.asked, g.log, g.trap = nil, nil, nil, ""
 	if step.Pools != nil {
 		g.company.change(step.Pools)
 		g.clock.advance(settle)
@@ -138,7 +139,7 @@ func (g *gateway) Do(step *Step) (*Outcome, error) {
 		return nil, errors.Join(x.err, g.told())
 	}
 	o := x.got
-	o.Calls, o.Metrics, o.Log, o.Trap, o.Why = g.calls, g.stats.growth(before), g.log, g.trap, x.why
+	o.Calls, o.HostCalls, o.Metrics, o.Log, o.Trap, o.Why = g.calls, g.asked, g.stats.growth(before), g.log, g.trap, x.why
 	return &o, nil
 }
 

@@ -31,6 +31,9 @@ type Outcome struct {
 
 	// Trap tells how a wasm VM died; "" if none did.
 	Trap string
+	// HostCalls counts what the plugin asked of its host for exchanges, the clock
+	// among it; nil where there is no such host.
+	HostCalls map[string]int
 	// Why is the reason that the access log shows, "" if unknown.
 	Why string
 	// Log is what the gateway logged during the step.

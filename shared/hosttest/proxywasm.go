@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -82,10 +83,30 @@ func exportABI(ctx context.Context, r wazero.Runtime) error {
 		"proxy_dequeue_shared_queue":  func(_ context.Context, _, _, _ uint32) status { return unimplemented },
 		"proxy_enqueue_shared_queue":  func(_ context.Context, _, _, _ uint32) status { return unimplemented },
 	} {
-		b.NewFunctionBuilder().WithFunc(f).Export(name)
+		b.NewFunctionBuilder().WithFunc(counted(name, f)).Export(name)
 	}
 	_, err := b.Instantiate(ctx)
 	return err
+}
+
+// counted is a host function that counts its calls.
+func counted(name string, f any) any {
+	do := reflect.ValueOf(f)
+	return reflect.MakeFunc(do.Type(), func(args []reflect.Value) []reflect.Value {
+		vmOf(args[0].Interface().(context.Context)).count(name)
+		return do.Call(args)
+	}).Interface()
+}
+
+// count counts a call of the host within a callback of an exchange.
+func (v *vm) count(name string) {
+	if v.current == 0 || v.current == rootContext {
+		return
+	}
+	if v.g.asked == nil {
+		v.g.asked = map[string]int{}
+	}
+	v.g.asked[name]++
 }
 
 // read returns a copy of the plugin's memory.
@@ -111,7 +132,11 @@ func (v *vm) write32(at, n uint32) { v.write(at, binary.LittleEndian.AppendUint3
 func (v *vm) give(b []byte, atOut, sizeOut uint32) status {
 	var at uint32
 	if len(b) > 0 { // the SDK panics when asked for nothing
-		results, err := v.module.ExportedFunction("proxy_on_memory_allocate").Call(v.ctx, uint64(len(b)))
+		allocate := v.module.ExportedFunction("malloc")
+		if allocate == nil {
+			allocate = v.module.ExportedFunction("proxy_on_memory_allocate")
+		}
+		results, err := allocate.Call(v.ctx, uint64(len(b)))
 		if err != nil {
 			panic(err)
 		}

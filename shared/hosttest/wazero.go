@@ -133,10 +133,17 @@ func (p *wasmGuest) boot() error {
 		WithStartFunctions("_initialize").
 		WithStdout(v.stderr).WithStderr(v.stderr).
 		WithRandSource(rand.NewChaCha8(seed)).
-		WithWalltime(func() (int64, int32) { return clock.now.Unix(), int32(clock.now.Nanosecond()) }, 1).
+		WithWalltime(func() (int64, int32) {
+			v.count("clock_time_get")
+			return clock.now.Unix(), int32(clock.now.Nanosecond())
+		}, 1).
 		// The monotonic clock moves a little with every look at it: Go's garbage
 		// collector divides by the time that it took.
-		WithNanotime(func() int64 { v.looks++; return clock.now.Sub(epoch).Nanoseconds() + v.looks }, 1)
+		WithNanotime(func() int64 {
+			v.count("clock_time_get")
+			v.looks++
+			return clock.now.Sub(epoch).Nanoseconds() + v.looks
+		}, 1)
 	var err error
 	if v.module, err = p.host.runtime.InstantiateModule(v.ctx, p.host.compiled, config); err != nil {
 		return fmt.Errorf("start the VM: %w", err)

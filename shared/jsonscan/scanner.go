@@ -48,11 +48,14 @@ type Scanner struct {
 
 	arrays  [MaxDepth / 64]uint64 // bit d: what encloses the container at depth d+1 is an array
 	counts  [MaxDepth]int32       // count of what encloses the container at depth d+1
-	decoded [512]byte             // text with escapes, decoded, on its way to the handler
+	decoded [maxDecoded]byte      // text with escapes, decoded, on its way to the handler
 	scratch [MaxKeyBytes]byte     // a key or number that could not be reported in place
 }
 
 const noSkip = -1
+
+// maxDecoded is the most text with escapes that is reported in one piece.
+const maxDecoded = 2048
 
 // Reset makes the scanner ready for a new document, whose tokens go to h.
 func (s *Scanner) Reset(h Handler, lim Limits) {

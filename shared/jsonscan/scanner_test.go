@@ -250,11 +250,11 @@ func TestTextOffsets(t *testing.T) {
 	s := new(Scanner)
 	p := &pieces{recorder: recorder{t: t, s: s}}
 	s.Reset(p, Limits{})
-	for _, chunk := range []string{`["ab\n\"cd`, `e`, "\u00e9"[:1], "\u00e9"[1:], `\u00e`, `9f\n with text behind it",1]`} {
+	for _, chunk := range []string{`["ab\n\"cd`, `e`, "\u00e9"[:1], "\u00e9"[1:], `\u00e`, `9f\n with text behind it, as much as a line has",1]`} {
 		require.NoError(t, s.Feed([]byte(chunk)))
 	}
 	require.NoError(t, s.End())
-	require.Equal(t, []string{"ab 4", "\n 6", "\" 8", "cd 10", "e 11", "é 13", "é 19", "f 20", "\n with text behind it 42"}, p.got)
+	require.Equal(t, []string{"ab 4", "\n 6", "\" 8", "cd 10", "e 11", "é 13", "é 19", "f 20", "\n with text behind it, as much as 54", " a line has 65"}, p.got)
 }
 
 func TestLimits(t *testing.T) {

@@ -151,32 +151,39 @@ func (s *Scanner) escapes(b []byte, i int) int {
 // in which one escape stands mostly has the next within a line, and a piece for each would cost more than the copy. It
 // stops before anything else, before dst is full and near the end of b. It returns how much of dst it has filled and
 // the index of the first byte that it has not consumed.
-func unescape(dst *[512]byte, b []byte, i int) (n, next int) {
-	for n <= len(dst)-16 && len(b)-i >= 8 {
-		w := binary.LittleEndian.Uint64(b[i:])
-		binary.LittleEndian.PutUint64(dst[n:], w)
-		m := stops(w)
-		if m == 0 {
-			n += 8
-			i += 8
-			continue
-		}
-		k := bits.TrailingZeros64(m) / 8
+func unescape(dst *[maxDecoded]byte, b []byte, i int) (n, next int) {
+	// An escape may stand after up to 31 bytes of text, and be as long as six.
+	const most = 32 + 6
+	for n <= len(dst)-most && len(b)-i >= most {
+		src, to := b[i:i+most:i+most], dst[n:n+most:n+most]
+		w0 := binary.LittleEndian.Uint64(src)
+		w1 := binary.LittleEndian.Uint64(src[8:])
+		w2 := binary.LittleEndian.Uint64(src[16:])
+		w3 := binary.LittleEndian.Uint64(src[24:])
+		binary.LittleEndian.PutUint64(to, w0)
+		binary.LittleEndian.PutUint64(to[8:], w1)
+		binary.LittleEndian.PutUint64(to[16:], w2)
+		binary.LittleEndian.PutUint64(to[24:], w3)
+		m, k := firstStop(stops(w0), stops(w1), stops(w2), stops(w3))
 		n += k
 		i += k
-		if len(b)-i < 6 || b[i] != '\\' {
+		if m == 0 {
+			continue
+		}
+		e := b[i : i+6 : i+6]
+		if e[0] != '\\' {
 			break
 		}
-		if c := simple[b[i+1]]; c != 0 {
+		if c := simple[e[1]]; c != 0 {
 			dst[n] = c
 			n++
 			i += 2
 			continue
 		}
-		if b[i+1] != 'u' {
+		if e[1] != 'u' {
 			break
 		}
-		h0, h1, h2, h3 := hex[b[i+2]], hex[b[i+3]], hex[b[i+4]], hex[b[i+5]]
+		h0, h1, h2, h3 := hex[e[2]], hex[e[3]], hex[e[4]], hex[e[5]]
 		unit := uint16(h0)<<12 | uint16(h1)<<8 | uint16(h2)<<4 | uint16(h3)
 		if h0|h1|h2|h3 == 0xff || unit&surrogateMask == surrogateHigh || unit&surrogateMask == surrogateLow {
 			break
@@ -185,6 +192,22 @@ func unescape(dst *[512]byte, b []byte, i int) (n, next int) {
 		i += 6
 	}
 	return n, i
+}
+
+// firstStop returns the first of four words of stops that is not 0, and the index among their 32 bytes of the first stop, 32 if there
+// is none. Which word it is cannot be predicted, so that is left to conditional moves, not branches.
+func firstStop(m0, m1, m2, m3 uint64) (m uint64, at int) {
+	m, at = m3, 24
+	if m2 != 0 {
+		m, at = m2, 16
+	}
+	if m1 != 0 {
+		m, at = m1, 8
+	}
+	if m0 != 0 {
+		m, at = m0, 0
+	}
+	return m, at + bits.TrailingZeros64(m)/8
 }
 
 // simple holds what the escapes of one letter stand for; 0 for no such escape.
@@ -347,18 +370,8 @@ func ascii(b []byte, i int) int {
 		if m0|m1|m2|m3 == 0 {
 			continue
 		}
-		// Which word it is cannot be predicted, so these become conditional moves, not branches.
-		m, at := m3, 24
-		if m2 != 0 {
-			m, at = m2, 16
-		}
-		if m1 != 0 {
-			m, at = m1, 8
-		}
-		if m0 != 0 {
-			m, at = m0, 0
-		}
-		return i + at + bits.TrailingZeros64(m)/8
+		_, at := firstStop(m0, m1, m2, m3)
+		return i + at
 	}
 	for ; len(b)-i >= 8; i += 8 {
 		if m := stops(binary.LittleEndian.Uint64(b[i:])); m != 0 {

@@ -17,7 +17,7 @@ const saltField = "cache_salt"
 // AppendBody appends the request as a client sends it: a chat completion that streams, with one message whose text is that of the
 // blocks.
 func (w *Workload) AppendBody(dst []byte, r *Request) []byte {
-	dst = append(dst, `{"model":"`+Model+`","stream":true,"max_tokens":`...)
+	dst = append(dst, `{"model":"`+Model+`","stream":true,"stream_options":{"include_usage":true},"max_tokens":`...)
 	dst = strconv.AppendInt(dst, int64(r.Output), 10)
 	dst = append(dst, salt(r.Tenant)...)
 	dst = append(dst, `,"messages":[{"role":"user","content":"`...)
@@ -62,8 +62,11 @@ type facts struct {
 }
 
 // Scan makes the bodies and reads each with the scanner that reads requests inside Envoy. What it reads of a prompt depends on nothing
-// but the prompt, so that of copies is read once.
+// but the prompt, so that of copies is read once; what is made of the workload afterwards has been scanned too.
 func (w *Workload) Scan() error {
+	if w.lines != nil {
+		return nil
+	}
 	var s llm.RequestScanner
 	var body []byte
 	lines := 0
@@ -110,7 +113,7 @@ func (f *Reader) Facts(r *Request) (*llm.Request, error) {
 	if tenant == nil {
 		// All but the prompt, from a body without one.
 		var err error
-		if tenant, err = scan(new(llm.RequestScanner), []byte(`{"model":"`+Model+`","stream":true`+salt(r.Tenant)+`}`)); err != nil {
+		if tenant, err = scan(new(llm.RequestScanner), []byte(`{"model":"`+Model+`","stream":true,"stream_options":{"include_usage":true}`+salt(r.Tenant)+`}`)); err != nil {
 			return nil, err
 		}
 		f.tenants[r.Tenant] = tenant

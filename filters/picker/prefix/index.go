@@ -182,6 +182,9 @@ func (x *Index) live(m mark) bool {
 // bucket returns where the entries of a block stand.
 func (x *Index) bucket(block uint64) (first int) { return int(block&x.mask) * ways }
 
+// homeOf returns the place in its bucket where a block is put if nothing stands there yet, and looked for first.
+func homeOf(block uint64) int { return int(block>>32) % ways }
+
 // Insert notes that a replica has a prompt's blocks in its cache, or will have in a moment. The blocks are those of a prefix from its
 // beginning.
 //
@@ -203,6 +206,11 @@ func (x *Index) Insert(r Replica, chain []uint64) {
 func (x *Index) insert(r Replica, owner *replica, block uint64) {
 	first := x.bucket(block)
 	row := x.blocks[first : first+ways]
+	home := first + homeOf(block)
+	if x.blocks[home] == block && x.marks[home].replica() == r {
+		x.touch(home, r, owner)
+		return
+	}
 	var others holders
 	empty := -1
 	for i, b := range row {
@@ -222,6 +230,8 @@ func (x *Index) insert(r Replica, owner *replica, block uint64) {
 	switch {
 	case others.n >= mostHolders:
 		at = others.oldest
+	case x.blocks[home] == 0:
+		at = home
 	case empty < 0:
 		at = x.victim(first)
 	}

@@ -357,7 +357,7 @@ func TestAnswerOfEnvoy(t *testing.T) {
 	s.data(false, chat[:10])
 	s.respond(true, [2]string{":status", "413"})
 	s.end()
-	require.Equal(t, filter.End{Complete: true, Status: 413}, end)
+	require.Equal(t, filter.End{Complete: true, Status: 413, At: end.At}, end)
 }
 
 // Without OnStreamComplete, OnDestroy ends the exchange.
@@ -397,7 +397,7 @@ func TestAnswerIsRead(t *testing.T) {
 			s.filter.OnResponseTrailers(nil)
 		}
 		s.end()
-		require.Equal(t, filter.End{Complete: true, Status: 200}, end)
+		require.Equal(t, filter.End{Complete: true, Status: 200, At: end.At}, end)
 		require.Equal(t, llm.Usage{Known: true, Prompt: 3, Completion: 4, Total: 7}, usage)
 	}
 }

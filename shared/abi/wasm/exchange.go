@@ -12,25 +12,28 @@ import (
 type exchange struct {
 	types.DefaultHttpContext
 	plugin *plugin
-	stream *chain.Stream // nil before the request's headers and after the end
+	*kit   // nil before the request's headers and after the end
 
+	size int  // bytes of the request body that the chain has seen
+	body bool // a body callback came
+}
+
+// kit is what exchanges use one after the other.
+type kit struct {
+	stream   *chain.Stream
 	request  headers
 	response headers
-
-	size  int    // bytes of the request body that the chain has seen
-	first []byte // the body's first piece, which mostly is the whole of it
-	body  bool   // a body callback came
+	first    []byte // the body's first piece, which mostly is the whole of it
 }
 
 func (x *exchange) OnHttpRequestHeaders(_ int, end bool) types.Action {
-	x.request.of, x.response.of = &requestMap, &responseMap
-	x.stream = x.plugin.newStream()
+	x.kit = x.plugin.newKit()
 	x.stream.Begin(x)
 	return action(x.stream.RequestHeaders(end))
 }
 
 func (x *exchange) OnHttpRequestBody(size int, end bool) types.Action {
-	if x.stream == nil {
+	if x.kit == nil {
 		return types.ActionContinue
 	}
 	x.body = true
@@ -50,7 +53,11 @@ func (x *exchange) news(size int) []byte {
 	if size <= x.size {
 		return nil
 	}
-	chunk, err := proxywasm.GetHttpRequestBody(x.size, size-x.size)
+	into := &x.plugin.piece
+	if x.size == 0 {
+		into = &x.first
+	}
+	chunk, err := requestBody(x.size, size-x.size, into)
 	if err != nil {
 		// The chain misses these bytes and refuses the body as incomplete.
 		proxywasm.LogError("the request body cannot be read: " + err.Error())
@@ -64,29 +71,28 @@ func (x *exchange) news(size int) []byte {
 }
 
 func (x *exchange) OnHttpRequestTrailers(int) types.Action {
-	if x.stream == nil {
+	if x.kit == nil {
 		return types.ActionContinue
 	}
 	return action(x.stream.RequestEnd())
 }
 
 func (x *exchange) OnHttpResponseHeaders(_ int, end bool) types.Action {
-	if x.stream == nil {
+	if x.kit == nil {
 		return types.ActionContinue
 	}
-	x.first = nil
 	x.response.forget() // a local reply may follow upon an answer
 	return action(x.stream.ResponseHeaders(end))
 }
 
 func (x *exchange) OnHttpResponseBody(size int, end bool) types.Action {
-	if x.stream == nil {
+	if x.kit == nil {
 		return types.ActionContinue
 	}
 	var chunk []byte
 	if size > 0 && x.stream.WantsResponseBody() {
 		var err error
-		if chunk, err = proxywasm.GetHttpResponseBody(0, size); err != nil {
+		if chunk, err = responseBody(size, &x.plugin.piece); err != nil {
 			proxywasm.LogError("the answer cannot be read: " + err.Error())
 		}
 	}
@@ -99,7 +105,7 @@ func (x *exchange) OnHttpResponseBody(size int, end bool) types.Action {
 }
 
 func (x *exchange) OnHttpResponseTrailers(int) types.Action {
-	if x.stream != nil {
+	if x.kit != nil {
 		x.stream.ResponseEnd()
 	}
 	return types.ActionContinue
@@ -107,15 +113,15 @@ func (x *exchange) OnHttpResponseTrailers(int) types.Action {
 
 // OnHttpStreamDone comes once for every exchange, however it ended.
 func (x *exchange) OnHttpStreamDone() {
-	if x.stream == nil {
+	if x.kit == nil {
 		return
 	}
 	if !x.body && x.stream.WantsRequestBody() {
 		x.plugin.vm.warnOfHang()
 	}
 	x.stream.Done()
-	x.plugin.keep(x.stream)
-	x.stream, x.first = nil, nil
+	x.plugin.keep(x.kit)
+	x.kit = nil
 }
 
 // warnOfHang names the one setting without which everything waits for ever. A

@@ -10,7 +10,7 @@ import (
 
 // headerMap is a header map of the host.
 type headerMap struct {
-	all     func() ([][2]string, error)
+	all     func(list [][2]string, memory *[]byte) ([][2]string, error) // appended to list, with its text in memory
 	add     func(name, value string) error
 	replace func(name, value string) error // the first one only
 	remove  func(name string) error        // all of that name
@@ -18,20 +18,25 @@ type headerMap struct {
 
 var (
 	requestMap = headerMap{
-		proxywasm.GetHttpRequestHeaders, proxywasm.AddHttpRequestHeader,
+		headersOf(requestHeaders), proxywasm.AddHttpRequestHeader,
 		proxywasm.ReplaceHttpRequestHeader, proxywasm.RemoveHttpRequestHeader,
 	}
 	responseMap = headerMap{
-		proxywasm.GetHttpResponseHeaders, proxywasm.AddHttpResponseHeader,
+		headersOf(responseHeaders), proxywasm.AddHttpResponseHeader,
 		proxywasm.ReplaceHttpResponseHeader, proxywasm.RemoveHttpResponseHeader,
 	}
 )
+
+func headersOf(kind mapKind) func([][2]string, *[]byte) ([][2]string, error) {
+	return func(list [][2]string, memory *[]byte) ([][2]string, error) { return headerPairs(kind, list, memory) }
+}
 
 // headers is a local copy of a header map: fetched by one call at the first
 // look, then kept in step with the edits.
 type headers struct {
 	of      *headerMap
 	list    [][2]string
+	text    []byte // what the strings of list alias until the next fetch
 	fetched bool
 }
 
@@ -52,13 +57,13 @@ func (h *headers) fetch() {
 	}
 	h.fetched = true
 	var err error
-	if h.list, err = h.of.all(); err != nil {
+	if h.list, err = h.of.all(h.list[:0], &h.text); err != nil {
 		proxywasm.LogError("headers cannot be read: " + err.Error())
 	}
 }
 
 // forget makes the next Get look again.
-func (h *headers) forget() { h.list, h.fetched = nil, false }
+func (h *headers) forget() { h.fetched = false }
 
 // apply makes the edits in order. What a later edit of the same header makes
 // void, and what would change nothing, costs no call.

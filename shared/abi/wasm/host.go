@@ -48,7 +48,7 @@ func (x *exchange) replaceBody(edits []filter.BodyEdit) error {
 	prefix := x.first
 	if end > len(prefix) {
 		var err error
-		if prefix, err = proxywasm.GetHttpRequestBody(0, end); err != nil {
+		if prefix, err = requestBody(0, end, &x.plugin.piece); err != nil {
 			return fmt.Errorf("read the body: %w", err)
 		}
 	}
@@ -87,7 +87,7 @@ func (x *exchange) Call(c *filter.Call) error {
 		[2]string{":path", c.Path},
 		[2]string{":authority", or(c.Host, c.Cluster)})
 	return dispatch(c.Cluster, append(request, c.Headers...), c.Body, c.Timeout, func(r *filter.Reply) {
-		if x.stream != nil { // else the exchange ended meanwhile
+		if x.kit != nil { // else the exchange ended meanwhile
 			x.stream.Reply(r)
 		}
 	})
@@ -159,11 +159,15 @@ func (x *exchange) ResumeRequest() {
 	}
 }
 
-var subsetHint = []string{"metadata", "filter_metadata", chain.SubsetNamespace, chain.SubsetKey}
+// Properties by their paths, of which zero bytes separate the parts.
+const (
+	subsetHint      = "metadata\x00filter_metadata\x00" + chain.SubsetNamespace + "\x00" + chain.SubsetKey
+	upstreamAddress = "upstream\x00address"
+)
 
 // Subset implements chain.Host.
 func (x *exchange) Subset(dst []string) (addresses []string, given bool) {
-	value, err := proxywasm.GetProperty(subsetHint)
+	value, err := property(subsetHint, &x.plugin.piece)
 	if err != nil {
 		return dst, false
 	}
@@ -196,26 +200,22 @@ func appendAddresses(dst []string, value []byte) []string {
 	return dst
 }
 
-var upstreamAddress = []string{"upstream", "address"}
-
 // Served implements chain.Host.
 func (x *exchange) Served() string {
-	address, err := proxywasm.GetProperty(upstreamAddress)
+	address, err := property(upstreamAddress, &x.plugin.piece)
 	if err != nil {
 		return "" // Envoy itself answered
 	}
 	return string(address)
 }
 
-// whyProperty is shown to the access log as %FILTER_STATE(wasm.inlet.why:PLAIN)%.
-var whyProperty = []string{"inlet.why"}
-
-// Explain implements chain.Host.
+// Explain implements chain.Host. The access log shows the reason as
+// %FILTER_STATE(wasm.inlet.why:PLAIN)%.
 func (x *exchange) Explain(why []byte) {
 	if len(why) == 0 {
 		return
 	}
-	if err := proxywasm.SetProperty(whyProperty, why); err != nil {
+	if err := setProperty("inlet.why", why); err != nil {
 		proxywasm.LogDebug("no reason for the access log: " + err.Error())
 	}
 }

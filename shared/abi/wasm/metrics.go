@@ -45,45 +45,54 @@ type metric struct {
 	name   string
 	labels []string
 	define func(series string) recorder
-	series map[filter.Values]recorder
+	series map[filter.Values]*series
+	last   *series       // of the last sample, which mostly is that of the next one
 	rest   filter.Values // what the series above the limit are counted under
 }
 
+type series struct {
+	values filter.Values
+	record recorder
+}
+
 func newMetric(name string, labels []string, define func(string) recorder) *metric {
-	m := &metric{name: name, labels: labels, define: define, series: map[filter.Values]recorder{}}
+	m := &metric{name: name, labels: labels, define: define, series: map[filter.Values]*series{}}
 	for i := range labels {
 		m.rest[i] = "other"
 	}
 	if len(labels) == 0 {
-		m.add(filter.Values{}) // its one series is there from the start, as in the native build
+		m.find(filter.Values{}) // its one series is there from the start, as in the native build
 	}
 	return m
 }
 
 // Record implements filter.Metric. Only a new series allocates.
 func (m *metric) Record(n int64, v filter.Values) {
-	record, ok := m.series[v]
-	if !ok {
-		record = m.add(v)
+	if m.last == nil || m.last.values != v {
+		m.last = m.find(v)
 	}
-	record(n)
+	m.last.record(n)
 }
 
-// add makes a new series, or takes the one for all the rest when there are
-// filter.MaxSeries already. The limit holds for each VM.
-func (m *metric) add(v filter.Values) recorder {
+// find returns the series of some values. A new one is made, or the one for all
+// the rest taken when there are filter.MaxSeries already. The limit holds for
+// each VM.
+func (m *metric) find(v filter.Values) *series {
+	if s := m.series[v]; s != nil {
+		return s
+	}
 	if len(m.series) >= filter.MaxSeries {
 		v = m.rest
-		if record, ok := m.series[v]; ok {
-			return record
+		if s := m.series[v]; s != nil {
+			return s
 		}
 	}
 	for i := range v {
 		v[i] = strings.Clone(v[i]) // the caller's may alias a whole header map
 	}
-	record := m.define(m.seriesName(&v))
-	m.series[v] = record
-	return record
+	s := &series{v, m.define(m.seriesName(&v))}
+	m.series[v] = s
+	return s
 }
 
 func (m *metric) seriesName(v *filter.Values) string {

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"runtime/debug"
 	"strconv"
-	"time"
 
 	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm"
 	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm/types"
@@ -24,13 +24,19 @@ const (
 	tickPeriod = feed.Period
 	// workerLease is how long a worker may be silent before its counts expire.
 	workerLease = 3 * tickPeriod
-	// maxFree bounds the streams that are kept for reuse: each keeps its buffers.
+	// maxFree bounds the kits that are kept for reuse: each keeps its buffers.
 	maxFree = 64
+	// maxPiece bounds the memory that is kept for a piece of a body. Envoy reads 16 KiB at a time.
+	maxPiece = 64 << 10
 )
 
 // Serve makes the module a plugin whose configuration may name the known
 // filters. Call it in an init function of package main; main stays empty.
 func Serve(known ...filter.Factory) {
+	// The heap is mostly the picker's index, which costs the collector nothing: to
+	// let as much again fill up with garbage would only double the memory of each
+	// worker.
+	debug.SetGCPercent(25)
 	proxywasm.SetVMContext(&vm{known: known})
 }
 
@@ -64,10 +70,12 @@ type plugin struct {
 	vm       *vm
 	chain    *chain.Chain
 	ledger   *kv.Ledger
-	follower *follower       // nil without a companion
-	notes    *feed.Notes     // for the other proxies
-	free     []*chain.Stream // to be used again
-	splice   []byte          // scratch of replaceBody
+	follower *follower   // nil without a companion
+	notes    *feed.Notes // for the other proxies
+	free     []*kit      // to be used again
+	piece    []byte      // what the host hands over, until it does so again
+	splice   []byte      // scratch of replaceBody
+	clock    clock
 }
 
 // OnPluginStart makes the chain. With a mistake in the configuration it fails,
@@ -79,7 +87,8 @@ func (p *plugin) OnPluginStart(size int) types.OnPluginStartStatus {
 		return types.OnPluginStartStatusFailed
 	}
 	worker := newWorkerID()
-	p.ledger = kv.NewLedger(sharedData{}, worker, time.Now, workerLease)
+	p.clock.set()
+	p.ledger = kv.NewLedger(sharedData{}, worker, p.clock.now, workerLease)
 	deps := p.deps(worker)
 	p.notes = feed.NewNotes(deps.Mutex())
 	p.chain, err = chain.New(doc, p.vm.known, deps)
@@ -102,7 +111,7 @@ func (p *plugin) OnPluginStart(size int) types.OnPluginStartStatus {
 
 func (p *plugin) deps(worker string) *filter.Deps {
 	return &filter.Deps{
-		Now:      time.Now,
+		Now:      p.clock.now,
 		Rand:     rand.Uint64, // ChaCha8, which the runtime seeds from the host's randomness
 		Store:    sharedData{},
 		Counters: p.ledger,
@@ -124,6 +133,7 @@ func (p *plugin) snapshot() *endpoint.Snapshot {
 
 // OnTick exchanges what changed with the other workers.
 func (p *plugin) OnTick() {
+	p.clock.set()
 	p.exchangeCounters()
 	if p.follower != nil {
 		p.follower.tick()
@@ -156,19 +166,28 @@ func (p *plugin) OnPluginDone() bool {
 // NewHttpContext is called for each exchange.
 func (p *plugin) NewHttpContext(uint32) types.HttpContext { return &exchange{plugin: p} }
 
-func (p *plugin) newStream() *chain.Stream {
+func (p *plugin) newKit() *kit {
 	n := len(p.free)
 	if n == 0 {
-		return p.chain.NewStream()
+		return &kit{stream: p.chain.NewStream(), request: headers{of: &requestMap}, response: headers{of: &responseMap}}
 	}
-	s := p.free[n-1]
+	k := p.free[n-1]
 	p.free[n-1], p.free = nil, p.free[:n-1]
-	return s
+	return k
 }
 
-func (p *plugin) keep(s *chain.Stream) {
+// keep takes a kit back, but no memory that only a large body needs.
+func (p *plugin) keep(k *kit) {
+	k.request.forget()
+	k.response.forget()
+	if k.first = k.first[:0]; cap(k.first) > maxPiece {
+		k.first = nil
+	}
+	if cap(p.piece) > maxPiece {
+		p.piece = nil
+	}
 	if len(p.free) < maxFree {
-		p.free = append(p.free, s)
+		p.free = append(p.free, k)
 	}
 }
 

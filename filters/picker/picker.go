@@ -89,6 +89,9 @@ func (f *Filter) pick(x *filter.Exchange, s *state) filter.Verdict {
 		first = f.pool
 	}
 	if first == "" || x.API == llm.Models {
+		if x.Subset.Given {
+			return refuseEmpty() // an ordinary route knows no subset
+		}
 		return filter.Next // an ordinary route decides
 	}
 	s.read(f, x)
@@ -150,7 +153,7 @@ func (f *Filter) choosePool(x *filter.Exchange, s *state, v *view, first filter.
 			p = x.Route.Fallback[i]
 		}
 		if p.External {
-			if i >= 0 && x.Subset.Given {
+			if x.Subset.Given {
 				continue // nobody can say whether it keeps to the subset
 			}
 			// Nothing is known of it, so it is taken for one that has room.

@@ -65,6 +65,23 @@ func TestSubsetOfAFallback(t *testing.T) {
 	require.Equal(t, "no-endpoints", r.f.OnRequest(x).Refusal().Reason)
 }
 
+// A pool that is external and no pool at all: nobody can say that they keep to it.
+func TestSubsetWhereNothingIsPicked(t *testing.T) {
+	r := newRig(t, "{}")
+	r.serve(ready(2)...)
+	x := request(0, 0)
+	x.Route = filter.Route{Pool: "them", External: true}
+	require.Equal(t, filter.Next, r.f.OnRequest(x))
+	x.Subset = within("10.0.0.000:80")
+	require.Equal(t, "no-endpoints", r.f.OnRequest(x).Refusal().Reason)
+
+	x = request(0, 0)
+	x.Route = filter.Route{}
+	require.Equal(t, filter.Next, r.f.OnRequest(x))
+	x.Subset = within("10.0.0.000:80")
+	require.Equal(t, "no-endpoints", r.f.OnRequest(x).Refusal().Reason)
+}
+
 // To go on without a choice would be to go around the subset.
 func TestSubsetIsNotFailedOpen(t *testing.T) {
 	r := newRig(t, "{}")

@@ -12,7 +12,7 @@ import (
 )
 
 // keepEncoded is the size up to which a Stream keeps the memory of one encoded body for the next.
-const keepEncoded = 256 << 10
+const keepEncoded = 64 << 10
 
 // encodedBody is a request body that came in a content coding. It is kept until its end and then decoded; what goes on to
 // the replica is what was read, decoded: model servers do not decode bodies, and nobody can read another thing in it.

@@ -168,8 +168,11 @@ const (
 // Subset implements chain.Host.
 func (x *exchange) Subset(dst []string) (addresses []string, given bool) {
 	value, err := property(subsetHint, &x.plugin.piece)
-	if err != nil {
+	if errors.Is(err, types.ErrorStatusNotFound) {
 		return dst, false
+	}
+	if err != nil {
+		return dst, true // something stands there that the host cannot hand over: a hint that nobody fits
 	}
 	return appendAddresses(dst, value), true
 }

@@ -186,6 +186,9 @@ func (p *plugin) keep(k *kit) {
 	if cap(p.piece) > maxPiece {
 		p.piece = nil
 	}
+	if cap(p.splice) > maxPiece {
+		p.splice = nil
+	}
 	if len(p.free) < maxFree {
 		p.free = append(p.free, k)
 	}

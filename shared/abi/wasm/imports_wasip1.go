@@ -5,6 +5,8 @@ import (
 	"slices"
 	"unsafe"
 
+	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm/types"
+
 	"github.com/inlet-proxy/inlet/shared/chain"
 )
 
@@ -133,6 +135,14 @@ func sendLocalResponse(r *chain.LocalReply) error {
 type hostError uint32
 
 func (e hostError) Error() string { return fmt.Sprintf("host status %d", uint32(e)) }
+
+// notFound is the status of what is not there (proxy-wasm ABI 0.2.0).
+const notFound hostError = 1
+
+// Is makes the one status that callers tell apart known by the SDK's name for it.
+func (e hostError) Is(target error) bool {
+	return e == notFound && target == types.ErrorStatusNotFound
+}
 
 func statusError(status uint32) error {
 	if status == 0 {

@@ -293,3 +293,16 @@ func TestFieldsOfTheBody(t *testing.T) {
 	_, err = chain.New(doc, known, deps)
 	require.EqualError(t, err, `filters: 1:10: read 9 members of the body by name; at most 8 can be`)
 }
+
+// A stream that waits to be used again keeps no large body, neither its own nor by an edit.
+func TestDoneForgetsBodies(t *testing.T) {
+	r := newRig(t, "")
+	r.a.request = func(x *filter.Exchange) filter.Verdict { return filter.Next }
+	text := `{"model":"m","messages":[],"x":"` + strings.Repeat("0123456789", 100<<10) + `"}`
+	wire := encode(t, "gzip", text)
+	s := r.chain.NewStream()
+	uploaded(s, post("content-encoding", "gzip", "content-length", fmt.Sprint(len(wire))), []string{wire})
+	require.Greater(t, s.Kept(), len(text))
+	s.Done()
+	require.Less(t, s.Kept(), len(text)/4)
+}

@@ -1,0 +1,11 @@
+package chain
+
+// Kept returns how many bytes of bodies the stream has memory for.
+func (s *Stream) Kept() int {
+	n := cap(s.encoded.encoded) + cap(s.encoded.decoded)
+	edits := s.x.Effects().Body
+	for _, e := range edits[:cap(edits)] {
+		n += cap(e.With)
+	}
+	return n
+}

@@ -196,7 +196,8 @@ func (p *picks) testOnePrompt(t *testing.T) {
 	require.NoError(t, pass(t.Context(), ticks))
 	require.Equal(t, map[string]int{home: 8}, p.burst(t, 8, body))
 	hits := p.bursts(t, 3, 40, body)
-	require.GreaterOrEqual(t, hits[home], 3*8, "%v", hits)
+	// The first 8 stay. Those after them may go to any that has had one by then.
+	require.GreaterOrEqual(t, hits[home], 8, "%v", hits)
 	require.Less(t, hits[home], 120, "%v", hits)
 }
 

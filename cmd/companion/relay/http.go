@@ -81,7 +81,7 @@ func (r *Relay) takeTell(w http.ResponseWriter, req *http.Request) (status int, 
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.now()
+	now := r.opts.Now()
 	p := r.board.proxy(id, now)
 	if p == nil {
 		return http.StatusServiceUnavailable, fmt.Errorf("more than %d proxies", maxProxies)
@@ -174,7 +174,7 @@ func (r *Relay) seen(proxy string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if p := r.board.proxies[proxy]; p != nil {
-		p.seen = r.now()
+		p.seen = r.opts.Now()
 	}
 }
 
@@ -193,7 +193,7 @@ func (r *Relay) answer(c call) (body []byte, next <-chan struct{}, over bool) {
 		}
 		return r.wire(c, same), nil, false
 	}
-	p := r.board.proxy(c.proxy, r.now())
+	p := r.board.proxy(c.proxy, r.opts.Now())
 	heard := r.heard(c, p, same)
 	if same && c.version == s.Version && !r.board.hasNews(p, heard) {
 		return nil, r.next, r.closed
@@ -216,7 +216,7 @@ func (r *Relay) heard(c call, p *proxy, same bool) uint64 {
 // wire returns the snapshot for a call, or what changed since the one that it has.
 func (r *Relay) wire(c call, same bool) []byte {
 	s := r.current
-	if now := r.now(); r.aged == nil || now.Sub(r.aged.Taken) > fresh {
+	if now := r.opts.Now(); r.aged == nil || now.Sub(r.aged.Taken) > fresh {
 		r.aged, r.wires = agedTo(s, now), make(map[uint64][]byte)
 	}
 	base := uint64(0)
@@ -339,7 +339,7 @@ func (r *Relay) serveJSON(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "no snapshot yet: not every replica was tried", http.StatusServiceUnavailable)
 		return
 	}
-	t := twinOf(agedTo(s, r.now()), r.Workers())
+	t := twinOf(agedTo(s, r.opts.Now()), r.Workers())
 	r.tellTwin(&t)
 	body, err := json.MarshalIndent(t, "", "  ")
 	if err != nil { // a NaN among the gauges: relayed, not made here
@@ -382,7 +382,7 @@ func (r *Relay) tellTwin(t *twin) {
 			}
 		}
 	}
-	for _, p := range r.board.all(r.now()) {
+	for _, p := range r.board.all(r.opts.Now()) {
 		t.Proxies = append(t.Proxies, twinProxy{ID: p.ID, InFlight: twinInFlight(p.InFlight), SilentMs: milliseconds(p.Silent)})
 	}
 }

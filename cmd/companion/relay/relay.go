@@ -43,6 +43,10 @@ type Options struct {
 	ProxyLease time.Duration // what a proxy has in flight is forgotten if it does not tell it again; three of its renewals
 	Memory     int64         // of the notes that are remembered, in bytes; 64 MiB
 	NoteRate   int           // bytes of notes that one proxy may tell in a second; 8 MiB
+
+	// Now is the time by a clock that is never set: one that was set would make gauges older or younger. Whoever calls Publish by itself, and
+	// not Run, may have one of his own.
+	Now func() time.Time
 }
 
 // Relay holds the current snapshot, what proxies told, and their open calls. Its methods are safe for concurrent use. It is an http.Handler
@@ -62,8 +66,6 @@ type Relay struct {
 	board   *board
 	told    chan struct{} // something was told that nobody was told yet
 	stats   Stats
-
-	started time.Time // Taken is counted from it: a wall clock that is set makes no gauge older or younger
 }
 
 // worker is what is known of one worker of one proxy.
@@ -110,19 +112,20 @@ func New(o Options) *Relay {
 	for o.Source == 0 {
 		o.Source = rand.Uint64()
 	}
+	if o.Now == nil {
+		started := time.Now()
+		o.Now = func() time.Time { return started.Round(0).Add(time.Since(started)) }
+	}
 	return &Relay{
-		opts: o, next: make(chan struct{}), workers: make(map[string]*worker), started: time.Now(),
+		opts: o, next: make(chan struct{}), workers: make(map[string]*worker),
 		board: newBoard(o.Memory, o.NoteRate), told: make(chan struct{}, 1),
 	}
 }
 
-// now is the time by a clock that is never set.
-func (r *Relay) now() time.Time { return r.started.Round(0).Add(time.Since(r.started)) }
-
 // Publish makes the pools, with the gauges' ages of now, the current snapshot. If they differ from what was current (in more than ages),
 // or the last version is a heartbeat old, that is a new version and every waiting proxy gets it at once. The pools are copied.
 func (r *Relay) Publish(pools []endpoint.Pool) {
-	s := &endpoint.Snapshot{Source: r.opts.Source, Taken: r.now(), Pools: clonePools(pools)}
+	s := &endpoint.Snapshot{Source: r.opts.Source, Taken: r.opts.Now(), Pools: clonePools(pools)}
 	s.Sort()
 
 	r.mu.Lock()
@@ -192,7 +195,7 @@ func (r *Relay) Run(ctx context.Context, changed <-chan struct{}, pools func(now
 func (r *Relay) untilDue() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.now()
+	now := r.opts.Now()
 	return r.board.untilExpiry(now, r.opts.Heartbeat-now.Sub(r.bumped))
 }
 
@@ -225,7 +228,7 @@ func (r *Relay) Snapshot() *endpoint.Snapshot {
 func (r *Relay) Stats() Stats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.forgetWorkers(time.Now())
+	r.forgetWorkers(r.opts.Now())
 	s := r.stats
 	s.Relay = r.board.stats
 	s.Relay.Proxies = len(r.board.proxies)
@@ -252,7 +255,7 @@ type Worker struct {
 func (r *Relay) Workers() []Worker {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := time.Now()
+	now := r.opts.Now()
 	r.forgetWorkers(now)
 	list := make([]Worker, 0, len(r.workers))
 	for id, w := range r.workers {
@@ -270,7 +273,7 @@ func (r *Relay) Workers() []Worker {
 func (r *Relay) Proxies() []Proxy {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.board.all(r.now())
+	return r.board.all(r.opts.Now())
 }
 
 // forgetWorkers drops the workers whose lease is over. Callers hold r.mu.
@@ -284,7 +287,7 @@ func (r *Relay) forgetWorkers(now time.Time) {
 func (r *Relay) arrive(id, has string) (leave func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := time.Now()
+	now := r.opts.Now()
 	w := r.workers[id]
 	if w == nil {
 		if len(r.workers) >= maxWorkers {
@@ -301,7 +304,7 @@ func (r *Relay) arrive(id, has string) (leave func()) {
 	return func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		w.seen = time.Now()
+		w.seen = r.opts.Now()
 		w.waiting--
 	}
 }

@@ -23,7 +23,8 @@ var profiles = []profile{
 	// The blend of the endpoint picker of the Gateway API Inference Extension
 	// (queue 2, kv-cache 2, prefix 3, LoRA 1). It goes by gauges, which are a scrape late:
 	// within one, a burst goes where they were best. The requests in flight weigh
-	// against that, and a replica without room comes last.
+	// against that, and a replica without room comes last. If none has room, it goes
+	// by what is known at once: as sticky does.
 	&blend{as: "weighted", asksForRoom: true, weights: []weight{
 		{scorer.Queue{}, 2}, {scorer.KVCache{}, 2}, {scorer.Prefix{}, 3}, {scorer.LoRA{}, 1}, {scorer.InFlight{}, 1},
 	}},
@@ -87,7 +88,13 @@ func (b *blend) has(s scorer.Scorer) bool {
 	return slices.ContainsFunc(b.weights, func(w weight) bool { return w.scorer == s })
 }
 
-func (b *blend) rank(_ *Filter, s *state) {
+func (b *blend) rank(f *Filter, s *state) {
+	if b.asksForRoom && !s.hasRoom() {
+		// Then gauges say little more than that: with a hundred requests in every
+		// queue, what comes within a scrape would go to whom a block more is free.
+		sticky{}.rank(f, s)
+		return
+	}
 	n := len(s.replicas)
 	s.total = resized(s.total, n)
 	s.scores = resized(s.scores, n)

@@ -48,6 +48,29 @@ func TestNoHerd(t *testing.T) {
 	}
 }
 
+// When nothing has room, gauges are no guide any more: what comes within one scrape
+// is shared out, though one replica has a little more of its cache free.
+func TestTheWeightedProfileSharesOverload(t *testing.T) {
+	const replicas, before, within = 10, 2000, 200
+	r := newRig(t, "{profile: weighted}")
+	eps := ready(replicas)
+	r.serve(eps...)
+	for range before {
+		r.send(t, request(0, 0))
+	}
+	for i := range eps {
+		eps[i].Gauges = endpoint.Gauges{Waiting: int(r.inFlight(eps[i].Address)) - 100, Running: 100, KVUse: 1}
+	}
+	eps[3].Gauges.KVUse = 0.97
+	r.serve(eps...)
+	for range within {
+		r.send(t, request(0, 0))
+	}
+	for i := range eps {
+		require.InDelta(t, (before+within)/replicas, r.inFlight(eps[i].Address), 2)
+	}
+}
+
 // The weighted profile follows the gauges within one scrape, by what it is, but not
 // beyond what a replica has room for; and not at all when they say the same.
 func TestTheHerdOfTheWeightedProfileIsBounded(t *testing.T) {

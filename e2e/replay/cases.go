@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"time"
 
@@ -53,10 +54,10 @@ func small() engine.Config {
 	return engine.Config{Blocks: tokens / 64, BlockTokens: 64, MaxNumBatchedTokens: 2048, Timing: engine.Default}
 }
 
-// workersOf is how many workers each proxy has. Above 64 replicas it is one, as in the native module, whose threads share what they know;
-// up to that two, which share as wasm VMs do.
-func workersOf(replicas int) int {
-	if replicas > 64 {
+// workersOf is how many workers each proxy has: two, which share as wasm VMs do. Of large fleets and of many proxies it is one, as in the native
+// module, whose threads share what they know: each worker takes time and memory to know what all know.
+func workersOf(c fleet.Config) int {
+	if c.Replicas > 64 || c.Proxies > 4 {
 		return 1
 	}
 	return 2
@@ -68,30 +69,45 @@ func casesOf(o options) ([]*play, error) {
 		return nil, err
 	}
 	var all []*play
-	for _, trace := range traces {
-		for _, replicas := range []int{8, 64, 512, 2000} {
-			if o.quick && replicas > 64 {
-				continue
-			}
-			for _, proxies := range []int{1, 4, 16} {
-				if o.quick && proxies > 4 {
-					continue
-				}
-				all = append(all, traceCase(trace, o, replicas, proxies))
-			}
-		}
-	}
 	if o.trace == "" {
-		all = append(all, shareGPTCases(o.quick)...)
-		all = append(all,
+		all = append(shareGPTCases(o.quick),
 			&play{name: "bursty-chat", work: workload.BurstyChat(3*time.Minute, 1), config: fleet.Config{Replicas: 8, Engine: small()}},
 			&play{name: "agentic", work: workload.Agentic(4*time.Minute, 1), config: fleet.Config{Replicas: 8, Engine: small()}})
 	}
-	all = slices.DeleteFunc(all, func(p *play) bool { return !o.only.MatchString(p.name) })
+	for _, replicas := range []int{8, 64, 512, 2000} {
+		for _, trace := range traces {
+			all = append(all, traceCases(trace, o, replicas)...)
+		}
+	}
+	return wanted(o.only, all, modes)
+}
+
+// usual are the cases of the trace of conversations that are played without -full, by replicas: each number of replicas and of proxies is among
+// them. Of the other trace, whose prompts share nothing, only fleets of eight are.
+var usual = map[int][]int{8: {1, 4, 16}, 64: {4}, 512: {16}, 2000: {1}}
+
+// includes reports whether a case of a trace is to be played.
+func (o options) includes(trace *workload.Workload, replicas, proxies int) bool {
+	switch {
+	case o.quick:
+		return replicas <= 64 && proxies <= 4
+	case o.full || o.trace != "":
+		return true
+	}
+	return slices.Contains(usual[replicas], proxies) && (trace.Name == workload.Mooncake || replicas == 8)
+}
+
+// wanted are the cases of which some mode is wanted.
+func wanted(only *regexp.Regexp, all []*play, ms []mode) ([]*play, error) {
+	all = slices.DeleteFunc(all, func(p *play) bool { return !wants(only, p.name, ms) })
 	if len(all) == 0 {
-		return nil, fmt.Errorf("no case matches %q", o.only)
+		return nil, fmt.Errorf("no case and mode matches %q", only)
 	}
 	return all, nil
+}
+
+func wants(only *regexp.Regexp, play string, ms []mode) bool {
+	return slices.ContainsFunc(ms, func(m mode) bool { return only.MatchString(cellName(play, m)) })
 }
 
 // prepare reads the workloads' bodies, each once, and fills in what cases have in common.
@@ -100,9 +116,11 @@ func prepare(all []*play) error {
 		p.config.Seed = 1
 		p.config.Proxies = max(1, p.config.Proxies)
 		if p.config.Workers == 0 {
-			p.config.Workers = workersOf(p.config.Replicas)
+			p.config.Workers = workersOf(p.config)
 		}
-		p.bound = p.work.Bound()
+		if p.bound == (workload.Bound{}) {
+			p.bound = p.work.Bound()
+		}
 		if err := p.work.Scan(); err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
@@ -132,30 +150,41 @@ func tracesOf(file string) ([]*workload.Workload, error) {
 	return all, nil
 }
 
+// traceCases are a trace on one size of fleet, behind several numbers of proxies.
+func traceCases(trace *workload.Workload, o options, replicas int) (all []*play) {
+	var with *play // the requests are the same
+	for _, proxies := range []int{1, 4, 16} {
+		name := fmt.Sprintf("%s-%dr-%dp", trace.Name, replicas, proxies)
+		if !o.includes(trace, replicas, proxies) || !wants(o.only, name, modes) {
+			continue
+		}
+		if with == nil {
+			with = traceCase(trace, o, replicas)
+		}
+		p := *with
+		p.name, p.config.Proxies = name, proxies
+		all = append(all, &p)
+	}
+	return all
+}
+
 // traceCase plays a trace to a fleet. Up to 31 replicas get it as it is. Up to 64 get it for each 32 replicas once more, as of so many tenants
 // that have nothing in common; larger ones get the first quarter of it, for each 64 replicas once more: so many requests that each
 // replica works for some time, and so few that it can be waited for.
-func traceCase(trace *workload.Workload, o options, replicas, proxies int) *play {
-	w := trace
-	switch {
-	case replicas > 64:
-		w = trace.Head(len(trace.Requests) / 4).Copies(max(1, replicas/64))
-	case replicas >= 64:
-		w = trace.Copies(replicas / 32)
+func traceCase(trace *workload.Workload, o options, replicas int) *play {
+	w, copies := trace, max(1, replicas/32)
+	if replicas > 64 {
+		w, copies = trace.Head(len(trace.Requests)/4), replicas/64
 	}
 	e := large(o.blocks)
-	p := &play{
-		name:   fmt.Sprintf("%s-%dr-%dp", trace.Name, replicas, proxies),
-		config: fleet.Config{Replicas: replicas, Proxies: proxies, Engine: e},
-	}
-	p.work = atLoad(w, e, replicas, o.load)
+	p := &play{config: fleet.Config{Replicas: replicas, Engine: e}, bound: w.Bound().Times(copies)}
+	p.work = atLoad(w.Copies(copies), p.bound, e, replicas, o.load)
 	return p
 }
 
 // atLoad pushes the arrivals together, or draws them apart, so that computing the prompts would keep the replicas that busy if they shared one
 // infinite cache.
-func atLoad(w *workload.Workload, e engine.Config, replicas int, load float64) *workload.Workload {
-	b := w.Bound()
+func atLoad(w *workload.Workload, b workload.Bound, e engine.Config, replicas int, load float64) *workload.Workload {
 	seconds := float64(b.Uncached) / e.Timing.PrefillRate / float64(replicas) / load
 	return w.Over(time.Duration(seconds * float64(time.Second)))
 }

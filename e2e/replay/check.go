@@ -52,11 +52,11 @@ func check(ctx context.Context, f *figures.File) error {
 	if err != nil {
 		return err
 	}
-	e := large(10_000)
+	w, e := evenly(trace.Head(checkRequests)), large(10_000)
 	p := &play{
 		name:   fmt.Sprintf("real-%dr-1p", checkReplicas),
 		config: fleet.Config{Replicas: checkReplicas, Workers: 2, Engine: e},
-		work:   atLoad(evenly(trace.Head(checkRequests)), e, checkReplicas, checkLoad),
+		work:   atLoad(w, w.Bound(), e, checkReplicas, checkLoad),
 	}
 	if err := prepare([]*play{p}); err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -65,7 +66,7 @@ var colours = map[string]color.Color{
 func (rs results) traces() (names []string) {
 	for _, c := range rs {
 		name := c.play.work.Name
-		if strings.HasPrefix(c.play.name, name+"-8r-") && (len(names) == 0 || names[len(names)-1] != name) {
+		if strings.HasPrefix(c.play.name, name+"-8r-") && !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}
@@ -74,7 +75,7 @@ func (rs results) traces() (names []string) {
 
 func (rs results) of(play, mode string) *fleet.Result {
 	for _, c := range rs {
-		if c.play.name == play && c.mode == mode {
+		if c.play.name == play && c.mode.name == mode {
 			return c.result
 		}
 	}

@@ -25,9 +25,9 @@ type options struct {
 	trace       string // file; "": those that are shipped, and the made-up workloads
 	blocks      int    // of each replica's cache, for traces
 	load        float64
-	quick       bool
+	quick, full bool // fewer cases, or all
 	check       bool
-	only        *regexp.Regexp // cases
+	only        *regexp.Regexp // "<case> <mode>"
 	jobs        int
 	out         string
 	pictures    string // folder
@@ -39,10 +39,12 @@ func main() {
 	flag.StringVar(&o.trace, "trace", "", "replay this trace alone: a .jsonl file in Mooncake's format or a .csv file in Azure's, .gz or not")
 	flag.IntVar(&o.blocks, "blocks", 10_000, "blocks of 512 tokens in each replica's cache, for traces")
 	flag.Float64Var(&o.load, "load", 0.8, "how busy computing prompts would keep the replicas if they shared one infinite cache, for traces")
-	flag.BoolVar(&o.quick, "quick", false, "a few of the cases")
+	flag.BoolVar(&o.quick, "quick", false, "small fleets only: some minutes")
+	flag.BoolVar(&o.full, "full", false, "all cases: of each trace 8, 64, 512 and 2000 replicas, each with 1, 4 and 16 proxies, which takes hours; without it\n"+
+		"Mooncake's trace on 8 replicas with 1, 4 and 16, on 64 with 4, on 512 with 16 and on 2000 with 1, and Azure's on 8")
 	flag.BoolVar(&o.check, "check", false, "hold the simulation to real processes behind a real Envoy too, and fail if they differ")
 	flag.BoolVar(&o.sensitivity, "sensitivity", false, "instead, play several workloads with other weights of a token in the cache")
-	only := flag.String("only", "", "only cases whose name matches this regular expression")
+	only := flag.String("only", "", "only what matches this regular expression, case and mode with a space between, such as \"8r-4p sticky\"")
 	flag.IntVar(&o.jobs, "jobs", runtime.NumCPU(), "cells that are simulated at once")
 	flag.StringVar(&o.out, "out", "bench/out/routing.jsonl", "file for the figures, one JSON object a line")
 	flag.StringVar(&o.pictures, "pictures", "bench/out", "folder for the pictures, none if empty")
@@ -70,17 +72,13 @@ func run(ctx context.Context, o options) error {
 	if err := prepare(cases); err != nil {
 		return err
 	}
-	results, err := playAll(ctx, o.jobs, cases, modes)
-	if err != nil {
-		return err
-	}
 	file, err := figures.Create(o.out)
 	if err != nil {
 		return err
 	}
-	results.write(file)
+	results, err := playAll(ctx, o, file, cases, modes)
 	file.Table(os.Stdout)
-	if o.pictures != "" {
+	if o.pictures != "" && err == nil {
 		err = results.draw(o.pictures)
 	}
 	if o.check && err == nil {

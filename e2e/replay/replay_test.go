@@ -41,7 +41,7 @@ func TestATraceOfOnesOwn(t *testing.T) {
 	}
 
 	o.only = regexp.MustCompile("none")
-	require.ErrorContains(t, run(context.Background(), o), "no case matches")
+	require.ErrorContains(t, run(context.Background(), o), "no case and mode matches")
 	o.trace = filepath.Join(dir, "none.csv")
 	require.ErrorIs(t, run(context.Background(), o), os.ErrNotExist)
 }

@@ -2,10 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/inlet-proxy/inlet/e2e/bench/figures"
@@ -23,11 +23,7 @@ func sensitivity(ctx context.Context, o options) error {
 	for _, w := range weights {
 		ms = append(ms, mode{fmt.Sprintf("weight-%d", w), fleet.Picker(fmt.Sprintf("{profile: sticky, prefix: {weight: %d}}", w))})
 	}
-	cases, err := sensitivityCases(o)
-	if err != nil {
-		return err
-	}
-	results, err := playAll(ctx, o.jobs, cases, ms)
+	cases, err := sensitivityCases(o, ms)
 	if err != nil {
 		return err
 	}
@@ -35,14 +31,14 @@ func sensitivity(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	results.write(file)
+	_, err = playAll(ctx, o, file, cases, ms)
 	file.Table(os.Stdout, "prefix_hit_ratio", "load_imbalance", "ttft_p95_ms", "tpot_p90_ms")
-	return file.Close()
+	return errors.Join(err, file.Close())
 }
 
 // sensitivityCases are on one proxy with two workers. A load is that of computing the prompts with one infinite cache for traces; made-up
 // workloads are played faster or slower than at 80 %, their own pace.
-func sensitivityCases(o options) ([]*play, error) {
+func sensitivityCases(o options, ms []mode) ([]*play, error) {
 	traces, err := tracesOf("")
 	if err != nil {
 		return nil, err
@@ -58,17 +54,16 @@ func sensitivityCases(o options) ([]*play, error) {
 		at := fmt.Sprintf("-%.0f%%", 100*load)
 		for _, blocks := range []int{10_000, 3_000, 1_000} {
 			e := large(blocks)
-			add(fmt.Sprintf("mooncake-%d%s", blocks, at), fleet.Config{Replicas: 8, Engine: e}, atLoad(traces[0], e, 8, load))
+			add(fmt.Sprintf("mooncake-%d%s", blocks, at), fleet.Config{Replicas: 8, Engine: e}, atLoad(traces[0], traces[0].Bound(), e, 8, load))
 		}
-		add("azure"+at, fleet.Config{Replicas: 8, Engine: large(10_000)}, atLoad(traces[1], large(10_000), 8, load))
+		add("azure"+at, fleet.Config{Replicas: 8, Engine: large(10_000)}, atLoad(traces[1], traces[1].Bound(), large(10_000), 8, load))
 		add("sharegpt-like"+at, fleet.Config{Replicas: 10, Engine: small()}, workload.ShareGPTLike(500*load, stepOfShareGPT, 1))
 		for _, w := range []*workload.Workload{workload.BurstyChat(2*time.Minute, 2), workload.Agentic(3*time.Minute, 2)} {
 			add(w.Name+at, fleet.Config{Replicas: 8, Engine: small()}, w.Over(time.Duration(float64(w.Span())*0.8/load)))
 		}
 	}
-	all = slices.DeleteFunc(all, func(p *play) bool { return !o.only.MatchString(p.name) })
-	if len(all) == 0 {
-		return nil, fmt.Errorf("no case matches %q", o.only)
+	if all, err = wanted(o.only, all, ms); err != nil {
+		return nil, err
 	}
 	return all, prepare(all)
 }

@@ -98,6 +98,11 @@ type Bound struct {
 // HitRatio is the share of blocks that one infinite cache would have.
 func (b Bound) HitRatio() float64 { return float64(b.Found) / float64(b.Blocks) }
 
+// Times is the bound of n copies, which share nothing.
+func (b Bound) Times(n int) Bound {
+	return Bound{n * b.Blocks, n * b.Found, n * b.Uncached, n * b.Input, n * b.Output, n * b.Context}
+}
+
 // Bound replays the workload through one infinite cache.
 func (w *Workload) Bound() Bound {
 	type block struct {

@@ -36,7 +36,7 @@ type options struct {
 
 func main() {
 	var o options
-	flag.StringVar(&o.trace, "trace", "", "replay this trace alone: a .jsonl file in Mooncake's format or a .csv file in Azure's, .gz or not")
+	flag.StringVar(&o.trace, "trace", "", "replay this trace alone: a .jsonl file in Mooncake's format or a .csv file in Azure's, also .gz or .zst")
 	flag.IntVar(&o.blocks, "blocks", 10_000, "blocks of 512 tokens in each replica's cache, for traces")
 	flag.Float64Var(&o.load, "load", 0.8, "how busy computing prompts would keep the replicas if they shared one infinite cache, for traces")
 	flag.BoolVar(&o.quick, "quick", false, "small fleets only: some minutes")

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/inlet-proxy/inlet/e2e/bench/figures"
+	"github.com/inlet-proxy/inlet/e2e/replay/workload"
 )
 
 // A trace of one's own is replayed to all fleets; the figures are told for each case and mode.
@@ -78,7 +79,26 @@ func TestSensitivity(t *testing.T) {
 	require.Contains(t, string(out), `"bench":"routing-sensitivity","case":"sharegpt-like-50%","mode":"weight-64","metric":"ttft_p95_ms"`)
 }
 
-// The cases of the default run have the names by which others look for them.
+// Without -full there are some of the cases, in which each size of a fleet and each number of proxies is; with it, or for a trace of one's own, all.
+func TestIncludes(t *testing.T) {
+	mooncake, azure := &workload.Workload{Name: workload.Mooncake}, &workload.Workload{Name: workload.Azure}
+	fleets, proxies := map[int]bool{}, map[int]bool{}
+	for _, r := range []int{8, 64, 512, 2000} {
+		for _, p := range []int{1, 4, 16} {
+			if (options{}).includes(mooncake, r, p) {
+				fleets[r], proxies[p] = true, true
+			}
+			require.Equal(t, r == 8, options{}.includes(azure, r, p))
+			require.Equal(t, r <= 64 && p <= 4, options{quick: true}.includes(azure, r, p))
+			require.True(t, options{full: true}.includes(azure, r, p))
+			require.True(t, options{trace: "mine.csv"}.includes(azure, r, p))
+		}
+	}
+	require.Len(t, fleets, 4)
+	require.Len(t, proxies, 3)
+}
+
+// The cases of the quick run have the names by which others look for them.
 func TestCases(t *testing.T) {
 	all, err := casesOf(options{blocks: 10_000, load: 0.8, quick: true, only: regexp.MustCompile("")})
 	require.NoError(t, err)

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"regexp"
 	"testing"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 
 	"github.com/inlet-proxy/inlet/cmd/modelsim/engine"
 	"github.com/inlet-proxy/inlet/e2e/replay/workload"
+	"github.com/inlet-proxy/inlet/shared/filter"
 )
 
 func mooncake(t *testing.T) *workload.Workload {
@@ -62,6 +64,55 @@ func TestConversationsStayAndWorkIsShared(t *testing.T) {
 	require.Less(t, four.HitRatio(), one.HitRatio()-0.05, "pickers that tell each other nothing")
 	require.InDelta(t, one.HitRatio(), play(1, EPP(true)).HitRatio(), 0.05)
 	require.Less(t, play(1, Random).HitRatio(), 0.7*possible)
+}
+
+// chosen has each request come to a worker that is said, and keeps why the picker took its replica.
+type chosen struct {
+	Router
+	workers []int
+	why     []string
+}
+
+func (c *chosen) Pick(now time.Duration, _ int, f *Flight) (int, error) {
+	f.Worker = c.workers[len(c.why)]
+	replica, err := c.Router.Pick(now, f.Worker, f)
+	c.why = append(c.why, string(f.state.(*filter.Exchange).Why()))
+	return replica, err
+}
+
+// What one worker knows, the others of its proxy know within two ticks, and other proxies by the companion alone: not yet then, but within
+// the 200 ms that a round takes.
+func TestProxiesHearOfEachOther(t *testing.T) {
+	c, w, _ := slice(t)
+	c.Proxies = 3
+	sent := []struct {
+		at     time.Duration
+		worker int
+		known  bool
+	}{{0, 1, false}, {45 * time.Millisecond, 0, true}, {45 * time.Millisecond, 2, false}, {300 * time.Millisecond, 5, true}}
+	w = w.Head(len(sent))
+	var workers []int
+	for i, s := range sent {
+		w.Requests[i] = w.Requests[0]
+		w.Requests[i].At = s.at
+		workers = append(workers, s.worker)
+	}
+	var router *chosen
+	_, err := Run(c, w, func(c Config, w *workload.Workload, g Gauges) (Router, error) {
+		inlet, err := Picker("{profile: sticky}")(c, w, g)
+		router = &chosen{Router: inlet, workers: workers}
+		return router, err
+	})
+	require.NoError(t, err)
+	for i, s := range sent {
+		hit := regexp.MustCompile(`hit=(\d+)/(\d+)`).FindStringSubmatch(router.why[i])
+		require.NotNil(t, hit, router.why[i])
+		want := "0"
+		if s.known {
+			want = hit[2]
+		}
+		require.Equal(t, want, hit[1], "request %d: %s", i, router.why[i])
+	}
 }
 
 // The same run gives the same figures, another seed gives others.

@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 // The names of the traces that are shipped.
@@ -44,7 +46,7 @@ func Shipped(name string) (*Workload, error) {
 	return nil, fmt.Errorf("no trace %q is shipped", name)
 }
 
-// Open reads a trace: a .jsonl file in the format of Mooncake's traces or a .csv file in that of Azure's, compressed (.gz) or not.
+// Open reads a trace: a .jsonl file in the format of Mooncake's traces or a .csv file in that of Azure's, compressed (.gz, .zst) or not.
 func Open(file string) (*Workload, error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -56,8 +58,24 @@ func Open(file string) (*Workload, error) {
 
 // nameOf is a file's name without its extensions.
 func nameOf(file string) string {
-	file = strings.TrimSuffix(file, ".gz")
+	file = plain(file)
 	return strings.TrimSuffix(file, path.Ext(file))
+}
+
+// plain is a file's name without the extension that says how it is compressed.
+func plain(file string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(file, ".gz"), ".zst")
+}
+
+// decompressed reads what a file of that name holds.
+func decompressed(file string, r io.Reader) (io.Reader, error) {
+	switch path.Ext(file) {
+	case ".gz":
+		return gzip.NewReader(r)
+	case ".zst":
+		return zstd.NewReader(r, zstd.WithDecoderConcurrency(1)) // in this goroutine, so that none is left
+	}
+	return r, nil
 }
 
 // traceBlock is how many tokens an id of Mooncake's traces stands for. Azure's have none; their prompts are cut alike.
@@ -65,14 +83,11 @@ const traceBlock = 512
 
 func read(file string, r io.Reader) (*Workload, error) {
 	w := &Workload{Name: nameOf(file), BlockTokens: traceBlock}
-	if rest, ok := strings.CutSuffix(file, ".gz"); ok {
-		unzipped, err := gzip.NewReader(r)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
-		}
-		file, r = rest, unzipped
+	r, err := decompressed(file, r)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	var err error
+	file = plain(file)
 	switch ext := path.Ext(file); ext {
 	case ".jsonl":
 		err = w.readJSON(r)

@@ -2,11 +2,13 @@ package workload
 
 import (
 	"compress/gzip"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/require"
 
 	"github.com/inlet-proxy/inlet/shared/llm"
@@ -40,23 +42,24 @@ func TestOpen(t *testing.T) {
 		path := filepath.Join(dir, name)
 		f, err := os.Create(path)
 		require.NoError(t, err)
-		if filepath.Ext(name) == ".gz" {
-			z := gzip.NewWriter(f)
-			_, err = z.Write([]byte(text))
-			require.NoError(t, err)
-			require.NoError(t, z.Close())
-		} else {
-			_, err = f.WriteString(text)
+		var z io.WriteCloser = f
+		switch filepath.Ext(name) {
+		case ".gz":
+			z = gzip.NewWriter(f)
+		case ".zst":
+			z, err = zstd.NewWriter(f)
 			require.NoError(t, err)
 		}
-		require.NoError(t, f.Close())
+		_, err = io.WriteString(z, text)
+		require.NoError(t, err)
+		require.NoError(t, z.Close())
 		return path
 	}
 	const lines = `{"timestamp": 3000, "input_length": 600, "output_length": 5, "hash_ids": [1, 2]}
 {"timestamp": 0, "input_length": 512, "output_length": 7, "hash_ids": [1]}
 `
 	const rows = "TIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-11-16 18:15:46.6805900,374,44\r\n2023-11-16 18:15:50.9951690,0,109"
-	for _, name := range []string{"my.trace.jsonl", "my.trace.jsonl.gz"} {
+	for _, name := range []string{"my.trace.jsonl", "my.trace.jsonl.gz", "my.trace.jsonl.zst"} {
 		w, err := Open(write(name, lines))
 		require.NoError(t, err)
 		require.Equal(t, "my.trace", w.Name)
@@ -86,6 +89,12 @@ func TestOpen(t *testing.T) {
 	require.ErrorContains(t, err, "request 3")
 	_, err = Open(write("wrong.txt", rows))
 	require.ErrorContains(t, err, `".txt"`)
+	for _, ext := range []string{".gz", ".zst"} {
+		packed := write("packed.csv", rows)
+		require.NoError(t, os.Rename(packed, packed+ext))
+		_, err = Open(packed + ext)
+		require.ErrorContains(t, err, "packed.csv", "it is not packed: %s", ext)
+	}
 	_, err = Open(filepath.Join(dir, "none.csv"))
 	require.ErrorIs(t, err, os.ErrNotExist)
 }

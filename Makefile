@@ -63,8 +63,8 @@ bench-peers: ## the same beside the Gateway API Inference Extension, built from 
 	go run ./e2e/bench -peers
 
 .PHONY: bench-routing
-bench-routing: ## routing compared on traces, in virtual time, and held to real processes, into bench/out/; TRACE=<file> BLOCKS=10000 QUICK=1 SENSITIVITY=1
-	go run ./e2e/replay -check $(if $(TRACE),-trace '$(TRACE)') $(if $(BLOCKS),-blocks $(BLOCKS)) $(if $(QUICK),-quick) $(if $(SENSITIVITY),-sensitivity)
+bench-routing: ## routing compared on traces, in virtual time, and held to real processes, into bench/out/; TRACE=<file> BLOCKS=10000 QUICK=1 FULL=1 SENSITIVITY=1
+	go run ./e2e/replay -check $(if $(TRACE),-trace '$(TRACE)') $(if $(BLOCKS),-blocks $(BLOCKS)) $(if $(QUICK),-quick) $(if $(FULL),-full) $(if $(SENSITIVITY),-sensitivity)
 
 .PHONY: bench-companion
 bench-companion: ## what the companion takes for 1,000 replicas, and how soon proxies hear of a change, into bench/out/

@@ -166,6 +166,9 @@ func (f *fleet) view(s *endpoint.Snapshot, now time.Time) *view {
 // same order: then nothing is looked up.
 func (f *fleet) seats(p *endpoint.Pool, before *view, now time.Time) []seat {
 	_, old := before.find(p.Name)
+	if slices.EqualFunc(old, p.Endpoints, seat.isOf) {
+		return old // but for its gauges nothing is new, as in most snapshots
+	}
 	seats := make([]seat, len(p.Endpoints))
 	for i := range p.Endpoints {
 		e := &p.Endpoints[i]
@@ -188,6 +191,11 @@ func (f *fleet) seats(p *endpoint.Pool, before *view, now time.Time) []seat {
 		}
 	}
 	return seats
+}
+
+// isOf reports whether it is the seat of an endpoint, as it is now.
+func (s seat) isOf(e endpoint.Endpoint) bool {
+	return s.ready == e.Ready && s.cache == e.Cache && s.member.address == e.Address
 }
 
 // blocksOf returns how many blocks of a prompt a cache has room for, 0 if it does

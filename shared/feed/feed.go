@@ -47,7 +47,8 @@ type Host interface {
 	// Turn reports whether it is this feed that calls, of all feeds of this Envoy
 	// that have the same companion.
 	Turn() bool
-	// Current returns the newest snapshot, nil before the first.
+	// Current returns the newest snapshot, nil before the first. It is not used any
+	// more once there is another.
 	Current() *endpoint.Snapshot
 	// Adopt makes a snapshot the newest, unless there is one meanwhile that it does
 	// not supersede, see Supersedes.
@@ -141,8 +142,13 @@ func (f *Feed) ask(now time.Time) {
 var errSameAgain = errors.New("it answers at once with the snapshot that it was told is here")
 
 // answered takes the answer to a poll that said what was here. After news the next
-// poll follows at once, after silence at the next tick.
+// poll follows at once, after silence at the next tick. An answer to what is no
+// longer here, since another worker was quicker, is of no use.
 func (f *Feed) answered(r *filter.Reply, have *endpoint.Snapshot, asked time.Time) {
+	if have != nil && have != f.host.Current() {
+		f.open = time.Time{}
+		return
+	}
 	now := f.Deps.Now()
 	if r.Err == nil && r.Status == 304 {
 		f.worked()

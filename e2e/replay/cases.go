@@ -82,19 +82,18 @@ func casesOf(o options) ([]*play, error) {
 	return wanted(o.only, all, modes)
 }
 
-// usual are the cases of the trace of conversations that are played without -full, by replicas: each number of replicas and of proxies is among
-// them. Of the other trace, whose prompts share nothing, only fleets of eight are.
-var usual = map[int][]int{8: {1, 4, 16}, 64: {4}, 512: {16}, 2000: {1}}
-
-// includes reports whether a case of a trace is to be played.
+// includes reports whether a case of a trace is to be played. Without -full they are those that end within the hour: the largest fleet is behind
+// one proxy alone, and the trace whose prompts share nothing is played to the smallest.
 func (o options) includes(trace *workload.Workload, replicas, proxies int) bool {
 	switch {
 	case o.quick:
 		return replicas <= 64 && proxies <= 4
 	case o.full || o.trace != "":
 		return true
+	case trace.Name == workload.Azure:
+		return replicas == 8
 	}
-	return slices.Contains(usual[replicas], proxies) && (trace.Name == workload.Mooncake || replicas == 8)
+	return replicas <= 512 || proxies == 1
 }
 
 // wanted are the cases of which some mode is wanted.

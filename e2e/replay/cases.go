@@ -82,7 +82,7 @@ func casesOf(o options) ([]*play, error) {
 	return wanted(o.only, all, modes)
 }
 
-// includes reports whether a case of a trace is to be played. Without -full they are those that end within the hour: the largest fleet is behind
+// includes reports whether a case of a trace is to be played. Without -full they are those that end within a quarter of an hour or so: the largest fleet is behind
 // one proxy alone, and the trace whose prompts share nothing is played to the smallest.
 func (o options) includes(trace *workload.Workload, replicas, proxies int) bool {
 	switch {

@@ -40,7 +40,7 @@ func main() {
 	flag.IntVar(&o.blocks, "blocks", 10_000, "blocks of 512 tokens in each replica's cache, for traces")
 	flag.Float64Var(&o.load, "load", 0.8, "how busy computing prompts would keep the replicas if they shared one infinite cache, for traces")
 	flag.BoolVar(&o.quick, "quick", false, "small fleets only: some minutes")
-	flag.BoolVar(&o.full, "full", false, "all cases, which takes hours: of each trace 8, 64, 512 and 2000 replicas, each behind 1, 4 and 16 proxies;\n"+
+	flag.BoolVar(&o.full, "full", false, "all cases, which takes much longer: of each trace 8, 64, 512 and 2000 replicas, each behind 1, 4 and 16 proxies;\n"+
 		"without it 2000 replicas are behind 1 alone, and Azure's trace is played to 8 alone")
 	flag.BoolVar(&o.check, "check", false, "hold the simulation to real processes behind a real Envoy too, and fail if they differ")
 	flag.BoolVar(&o.sensitivity, "sensitivity", false, "instead, play several workloads with other weights of a token in the cache")

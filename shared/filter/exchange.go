@@ -204,6 +204,17 @@ type BodyEdit struct {
 	With []byte
 }
 
+// Splice appends body with the edits made to dst. They are sorted and do not overlap.
+func Splice(dst, body []byte, edits []BodyEdit) []byte {
+	var at int64
+	for i := range edits {
+		dst = append(dst, body[at:edits[i].Span.Start]...)
+		dst = append(dst, edits[i].With...)
+		at = edits[i].Span.End
+	}
+	return append(dst, body[at:]...)
+}
+
 // Mark remembers how far the effects have come. For the chain only.
 type Mark struct {
 	request, response, body int

@@ -166,6 +166,10 @@ func (x *Exchange) Reset(n int) {
 		states = make([]any, n)
 	}
 	e := x.effects
+	clear(e.Request) // what they point to is not to be kept for them
+	clear(e.Response)
+	clear(e.Body)
+	clear(x.Subset.Addresses)
 	*x = Exchange{states: states, why: x.why[:0], Subset: Subset{Addresses: x.Subset.Addresses[:0]}}
 	x.effects = Effects{Request: e.Request[:0], Response: e.Response[:0], Body: e.Body[:0]}
 }

@@ -2,6 +2,7 @@ package picker
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/inlet-proxy/inlet/filters/picker/prefix"
@@ -248,6 +249,7 @@ func (f *fleet) member(address string) *member {
 	if m := f.members[address]; m != nil {
 		return m
 	}
+	address = strings.Clone(address) // it may lie in the memory of an exchange, or in a list of all replicas
 	m := &member{
 		address: address,
 		id:      endpoint.ReplicaID(address),

@@ -51,7 +51,7 @@ func runLargeMode(ctx context.Context, s spec, o options, f *figures.File) error
 	all := &cell{}
 	for i := range rounds {
 		fmt.Fprintf(os.Stderr, "\r%s %s: round %d of %d ", large.name, s.name, i+1, rounds)
-		one, err := m.measure(ctx, &large, requests, answer, o.duration/2)
+		one, err := m.measure(ctx, &large, requests, answer, o.duration)
 		if err != nil {
 			return err
 		}

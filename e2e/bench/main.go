@@ -21,9 +21,9 @@ import (
 func main() {
 	var o options
 	var quick bool
-	flag.DurationVar(&o.duration, "duration", time.Second, "how long each cell runs each time")
-	flag.IntVar(&o.repeat, "repeat", 5, "how many times each cell runs; the median is told")
-	flag.BoolVar(&quick, "quick", false, "3 × 0.5 s a cell: for a first look")
+	flag.DurationVar(&o.duration, "duration", 400*time.Millisecond, "how long each cell runs each time")
+	flag.IntVar(&o.repeat, "repeat", 13, "how many times each cell runs; the median is told")
+	flag.BoolVar(&quick, "quick", false, "5 × 0.2 s a cell: for a first look")
 	flag.StringVar(&o.modes, "modes", "*", "modes to run beside the first, as patterns with commas between them: wasm,*-wasm")
 	flag.StringVar(&o.cases, "cases", "*", "cases to run, likewise: chat-4k-*")
 	flag.BoolVar(&o.peers, "peers", false, "compare with the Gateway API Inference Extension")
@@ -33,7 +33,7 @@ func main() {
 		o.out = map[bool]string{false: "bench/out/envoy.jsonl", true: "bench/out/peers.jsonl"}[o.peers]
 	}
 	if quick {
-		o.duration, o.repeat = 500*time.Millisecond, 3
+		o.duration, o.repeat = 200*time.Millisecond, 5
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

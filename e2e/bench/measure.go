@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -11,11 +9,10 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/inlet-proxy/inlet/e2e/bench/load"
 )
-
-// clockTick is the unit of the CPU times in /proc/PID/stat: 1/100 s on every Linux that Go runs on.
-const clockTick = 10 * time.Millisecond
 
 // sample is one run of one cell.
 type sample struct {
@@ -127,17 +124,15 @@ func (m *mode) resident() (float64, error) {
 	return all, nil
 }
 
-// cpuTime is the user and system time that a process has used (proc(5), stat).
+// cpuTime is the user and system time that a process has used, by its CPU clock (clock_getcpuclockid(3)): /proc/PID/stat counts in
+// steps of 10 ms, which is too coarse for a turn.
 func cpuTime(pid int) (time.Duration, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
+	const scheduler = 2 // CPUCLOCK_SCHED, linux/posix-timers.h
+	var used unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|scheduler), &used); err != nil {
+		return 0, fmt.Errorf("the CPU time of process %d: %w", pid, err)
 	}
-	// The second field is the command in parentheses, which may hold spaces.
-	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	user, err1 := strconv.ParseInt(fields[11], 10, 64)
-	system, err2 := strconv.ParseInt(fields[12], 10, 64)
-	return time.Duration(user+system) * clockTick, errors.Join(err1, err2)
+	return time.Duration(used.Nano()), nil
 }
 
 // residentBytes is the memory that a process occupies (proc(5), statm).

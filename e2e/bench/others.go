@@ -49,6 +49,9 @@ func (b *bench) used() (all, own time.Duration, err error) {
 	return all, own, nil
 }
 
+// clockTick is the unit of the times in /proc/stat: 1/100 s on every Linux that Go runs on.
+const clockTick = 10 * time.Millisecond
+
 // busyTime is the time that all cores were not idle (proc(5), stat).
 func busyTime() (time.Duration, error) {
 	text, err := os.ReadFile("/proc/stat")

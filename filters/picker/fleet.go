@@ -2,6 +2,7 @@ package picker
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/inlet-proxy/inlet/filters/picker/prefix"
@@ -166,6 +167,9 @@ func (f *fleet) view(s *endpoint.Snapshot, now time.Time) *view {
 // same order: then nothing is looked up.
 func (f *fleet) seats(p *endpoint.Pool, before *view, now time.Time) []seat {
 	_, old := before.find(p.Name)
+	if slices.EqualFunc(old, p.Endpoints, seat.isOf) {
+		return old // but for its gauges nothing is new, as in most snapshots
+	}
 	seats := make([]seat, len(p.Endpoints))
 	for i := range p.Endpoints {
 		e := &p.Endpoints[i]
@@ -188,6 +192,11 @@ func (f *fleet) seats(p *endpoint.Pool, before *view, now time.Time) []seat {
 		}
 	}
 	return seats
+}
+
+// isOf reports whether it is the seat of an endpoint, as it is now.
+func (s seat) isOf(e endpoint.Endpoint) bool {
+	return s.ready == e.Ready && s.cache == e.Cache && s.member.address == e.Address
 }
 
 // blocksOf returns how many blocks of a prompt a cache has room for, 0 if it does
@@ -240,6 +249,7 @@ func (f *fleet) member(address string) *member {
 	if m := f.members[address]; m != nil {
 		return m
 	}
+	address = strings.Clone(address) // it may lie in the memory of an exchange, or in a list of all replicas
 	m := &member{
 		address: address,
 		id:      endpoint.ReplicaID(address),

@@ -162,11 +162,8 @@ func Decode(b []byte) (*Snapshot, error) { return Apply(nil, b) }
 // After a delta the endpoints keep their Load. Gauges that it does not name have aged by the time between the two.
 func Apply(have *Snapshot, b []byte) (*Snapshot, error) {
 	d := decoder{snapshot: new(Snapshot), have: have}
-	if err := eachSection(b, d.section); err != nil {
+	if err := d.decode(b); err != nil {
 		return nil, err
-	}
-	if !d.head || !d.listed || d.base != d.changed {
-		return nil, fmt.Errorf("%w: a required section is missing", ErrMalformed)
 	}
 	return d.snapshot, nil
 }
@@ -202,7 +199,20 @@ type decoder struct {
 	have      *Snapshot
 	endpoints []Endpoint // of all pools
 
+	series *Series // nil: the snapshot stands by itself
+	issue  issue   // what the series keeps of it
+
 	head, listed, base, changed bool // what came
+}
+
+func (d *decoder) decode(b []byte) error {
+	if err := eachSection(b, d.section); err != nil {
+		return err
+	}
+	if !d.head || !d.listed || d.base != d.changed {
+		return fmt.Errorf("%w: a required section is missing", ErrMalformed)
+	}
+	return nil
 }
 
 func (d *decoder) section(kind int, body []byte) error {
@@ -366,11 +376,11 @@ func (r *reader) done(section string) error {
 
 func (d *decoder) decodePools(b []byte) error {
 	s := d.snapshot
-	r := reader{text: string(b)}
+	r := reader{text: d.look(b)}
 	pools := r.count(minPool)
 	total := r.count(minEndpoint)
 	s.Pools = make([]Pool, 0, pools)
-	d.endpoints = make([]Endpoint, total)
+	d.endpoints = d.room(total)
 	endpoints := d.endpoints
 	for range pools {
 		name := r.string()
@@ -384,11 +394,12 @@ func (d *decoder) decodePools(b []byte) error {
 		}
 		for i := range n {
 			r.endpoint(&endpoints[i])
+			endpoints[i].Address = d.address(endpoints[i].Address, total-len(endpoints)+i)
 			if i > 0 && r.bad == "" && endpoints[i-1].Address >= endpoints[i].Address {
 				r.fail("endpoints are not sorted by address")
 			}
 		}
-		s.Pools = append(s.Pools, Pool{Name: name, Endpoints: endpoints[:n:n]})
+		s.Pools = append(s.Pools, Pool{Name: d.poolName(name, len(s.Pools)), Endpoints: endpoints[:n:n]})
 		endpoints = endpoints[n:]
 	}
 	if len(endpoints) > 0 {

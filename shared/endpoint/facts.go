@@ -227,15 +227,22 @@ func appendCaches(dst []byte, pools []Pool) []byte {
 }
 
 func (d *decoder) decodeFacts(kind int, b []byte) error {
-	r := reader{text: string(b)}
+	if d.repeats(kind, b) {
+		return nil
+	}
 	switch kind {
 	case sectionModels:
+		r := reader{text: string(b)}
+		d.issue.models = r.text
 		r.models(d.endpoints)
 		return r.done("models")
 	case sectionLoRA:
+		r := reader{text: string(b)}
+		d.issue.lora = r.text
 		r.loras(d.endpoints)
 		return r.done("LoRA")
 	default:
+		r := reader{text: d.look(b)}
 		for i := range d.endpoints {
 			c := &d.endpoints[i].Cache
 			c.BlockTokens = int32(r.uvarint(math.MaxInt32))

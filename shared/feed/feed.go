@@ -47,7 +47,8 @@ type Host interface {
 	// Turn reports whether it is this feed that calls, of all feeds of this Envoy
 	// that have the same companion.
 	Turn() bool
-	// Current returns the newest snapshot, nil before the first.
+	// Current returns the newest snapshot, nil before the first. It is not used any
+	// more once there is another.
 	Current() *endpoint.Snapshot
 	// Adopt makes a snapshot the newest, unless there is one meanwhile that it does
 	// not supersede, see Supersedes.
@@ -112,9 +113,11 @@ func (f *Feed) Tick() {
 
 // Rest has the feed do nothing for a while: something is wrong with it.
 func (f *Feed) Rest() {
-	f.open = time.Time{}
+	f.open, f.telling = time.Time{}, time.Time{}
 	f.poll++
-	f.polls.until = f.Deps.Now().Add(lastPause)
+	f.tell++
+	until := f.Deps.Now().Add(lastPause)
+	f.polls.until, f.tells.until = until, until
 }
 
 // ask polls.
@@ -141,8 +144,13 @@ func (f *Feed) ask(now time.Time) {
 var errSameAgain = errors.New("it answers at once with the snapshot that it was told is here")
 
 // answered takes the answer to a poll that said what was here. After news the next
-// poll follows at once, after silence at the next tick.
+// poll follows at once, after silence at the next tick. An answer to what is no
+// longer here, since another worker was quicker, is of no use.
 func (f *Feed) answered(r *filter.Reply, have *endpoint.Snapshot, asked time.Time) {
+	if have != nil && have != f.host.Current() {
+		f.open = time.Time{}
+		return
+	}
 	now := f.Deps.Now()
 	if r.Err == nil && r.Status == 304 {
 		f.worked()
@@ -225,7 +233,10 @@ func (f *Feed) say(now time.Time) {
 	// A companion that has just started knows nothing of what is in flight.
 	renew := len(tell.InFlight) > 0 && (s.Source != f.toldTo || now.Sub(f.lastTell) >= Renewal)
 	news := renew || f.untold || !bytes.Equal(body, f.told)
-	tell.Notes = f.Notes.take()
+	var lost int
+	if tell.Notes, lost = f.Notes.take(); lost > 0 {
+		f.Deps.Log(filter.Debug, fmt.Sprintf("companion: the other proxies are not told of %d prompts: too many in one round", lost))
+	}
 	if !news && len(tell.Notes) == 0 {
 		return
 	}

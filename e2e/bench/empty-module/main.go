@@ -4,8 +4,9 @@ package main
 
 import (
 	sdk "github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go"
-	_ "github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/abi" // exports the entry points
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
+
+	_ "github.com/inlet-proxy/inlet/shared/abi/module/export" // the entry points, and Go's runtime as Inlet has it
 )
 
 func init() {

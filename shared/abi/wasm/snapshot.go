@@ -32,6 +32,8 @@ type follower struct {
 	word    string // version word of current
 
 	current *endpoint.Snapshot
+	series  endpoint.Series // of the store's
+	wire    []byte          // memory for a snapshot that is written there
 }
 
 var _ feed.Host = (*follower)(nil)
@@ -111,7 +113,7 @@ func (w *follower) load() {
 	wire, _, err := w.deps.Store.Get(w.key)
 	if err == nil {
 		var s *endpoint.Snapshot
-		if s, err = endpoint.Decode(wire); err == nil {
+		if s, err = w.series.Read(wire); err == nil {
 			s.Received = receivedAt(w.word)
 			s.Attach(w.deps.Counters, w.current)
 			w.current = s
@@ -130,7 +132,8 @@ func (w *follower) Adopt(s *endpoint.Snapshot) error {
 		return nil
 	}
 	word := versionWord(s)
-	if err := w.deps.Store.Set(w.key, endpoint.Append(nil, s), 0); err != nil {
+	w.wire = endpoint.Append(w.wire[:0], s)
+	if err := w.deps.Store.Set(w.key, w.wire, 0); err != nil {
 		return err
 	}
 	if err := w.deps.Store.Set(w.wordKey, []byte(word), 0); err != nil {

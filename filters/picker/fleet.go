@@ -2,6 +2,7 @@ package picker
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/inlet-proxy/inlet/filters/picker/prefix"
@@ -32,7 +33,7 @@ type fleet struct {
 	ring     *prefix.Ring // nil where all threads use this fleet
 	pools    map[string]*poolState
 	renewals renewals
-	unused   []*scratch // as many as there were threads that chose at once
+	unused   []*scratch // as many as there were threads that chose at once, so no more than workers
 
 	heard []uint64 // scratch of learnNotes, which one thread at a time runs
 }
@@ -248,6 +249,7 @@ func (f *fleet) member(address string) *member {
 	if m := f.members[address]; m != nil {
 		return m
 	}
+	address = strings.Clone(address) // it may lie in the memory of an exchange, or in a list of all replicas
 	m := &member{
 		address: address,
 		id:      endpoint.ReplicaID(address),

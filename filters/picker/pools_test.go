@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 
@@ -274,4 +275,22 @@ func TestANewConfigurationGoesOn(t *testing.T) {
 	x = request(1, 10)
 	r.send(t, x)
 	require.Contains(t, string(x.Why()), "hit=0/10")
+}
+
+// What served is told in the memory of one exchange. A replica that no snapshot has is one replica all the same.
+func TestUnlistedReplicasAreKeptByName(t *testing.T) {
+	r := newRig(t, "{}")
+	r.serve(ready(1)...)
+	memory := []byte("10.9.9.9:80")
+	served := unsafe.String(&memory[0], len(memory))
+	for range 3 {
+		x := request(1, 10)
+		r.send(t, x)
+		copy(memory, "10.9.9.9:80")
+		r.answerFrom(x, served, 200)
+		copy(memory, "secret12345")
+	}
+	require.Len(t, r.f.fleet.members, 2)
+	require.Contains(t, r.f.fleet.members, "10.9.9.9:80")
+	require.Equal(t, "10.9.9.9:80", r.f.fleet.find("10.9.9.9:80").address)
 }

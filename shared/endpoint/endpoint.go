@@ -138,7 +138,7 @@ func (g Gauges) Trust(sinceTaken, stale time.Duration) float64 {
 	if !g.Known {
 		return 0
 	}
-	return Trust(g.Age+sinceTaken, stale)
+	return Trust(older(g.Age, sinceTaken), stale)
 }
 
 // Trust returns how far what is so old can be believed, as for gauges.

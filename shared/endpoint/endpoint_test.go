@@ -383,6 +383,7 @@ func TestTrust(t *testing.T) {
 		{at(stale), 0, 0},
 		{at(time.Hour), time.Hour, 0},
 		{at(0), -time.Second, 1}, // a clock that was set back
+		{at(math.MaxInt64), time.Hour, 0},
 	} {
 		require.InDelta(t, c.want, c.gauges.Trust(c.sinceTaken, stale), 1e-9, "%+v after %v", c.gauges, c.sinceTaken)
 	}

@@ -113,9 +113,11 @@ func (f *Feed) Tick() {
 
 // Rest has the feed do nothing for a while: something is wrong with it.
 func (f *Feed) Rest() {
-	f.open = time.Time{}
+	f.open, f.telling = time.Time{}, time.Time{}
 	f.poll++
-	f.polls.until = f.Deps.Now().Add(lastPause)
+	f.tell++
+	until := f.Deps.Now().Add(lastPause)
+	f.polls.until, f.tells.until = until, until
 }
 
 // ask polls.
@@ -231,7 +233,10 @@ func (f *Feed) say(now time.Time) {
 	// A companion that has just started knows nothing of what is in flight.
 	renew := len(tell.InFlight) > 0 && (s.Source != f.toldTo || now.Sub(f.lastTell) >= Renewal)
 	news := renew || f.untold || !bytes.Equal(body, f.told)
-	tell.Notes = f.Notes.take()
+	var lost int
+	if tell.Notes, lost = f.Notes.take(); lost > 0 {
+		f.Deps.Log(filter.Debug, fmt.Sprintf("companion: the other proxies are not told of %d prompts: too many in one round", lost))
+	}
 	if !news && len(tell.Notes) == 0 {
 		return
 	}

@@ -290,6 +290,26 @@ func TestNotesAreTold(t *testing.T) {
 	require.Positive(t, w.Notes.lost)
 	w.pass(Period)
 	require.LessOrEqual(t, len(w.tells[0].Body), maxNotes+100)
+	require.Contains(t, strings.Join(w.logs, "\n"), "are not told of")
+	require.Zero(t, w.Notes.lost, "it is said once")
+}
+
+// A feed with a defect rests with all that it does, and what comes late of before is not listened to.
+func TestRest(t *testing.T) {
+	w := follow(t)
+	w.flight(1, 0)
+	w.pass(Round)
+	require.Len(t, w.tells, 1)
+	w.Rest()
+	w.flight(1, 0)
+	w.pass(lastPause - Period)
+	require.Len(t, w.tells, 1)
+	require.Len(t, w.polls, 1)
+	w.taken(&filter.Reply{Err: errSameAgain})
+	require.Empty(t, w.logs)
+	w.pass(2 * Period)
+	require.Len(t, w.tells, 1)
+	require.Len(t, w.polls, 2)
 }
 
 // A companion that has just started knows nothing of what is in flight, and one that did not take it, neither.
@@ -353,13 +373,19 @@ func TestManyNotesAreHeardInTurns(t *testing.T) {
 	require.Contains(t, w.polls[0].Path, "heard=5")
 }
 
-func TestRest(t *testing.T) {
+// Another worker may take over while a poll is open, and then its memory may be used again.
+func TestAnAnswerToWhatIsNoLongerHere(t *testing.T) {
 	w := follow(t)
-	w.Rest()
-	w.pass(lastPause - Period)
-	require.Len(t, w.polls, 1)
+	newer, err := endpoint.Decode(wire(1, 5))
+	require.NoError(t, err)
+	newer.Attach(w.Deps.Counters, nil)
+	w.current = newer
+	w.answer(&filter.Reply{Status: 200, Body: endpoint.AppendDelta(nil, newer, 1, nil)})
+	require.Same(t, newer, w.current)
+	require.Empty(t, w.polls)
 	w.pass(Period)
-	require.Len(t, w.polls, 2)
+	require.Contains(t, w.polls[0].Path, "1-5")
+	require.Empty(t, w.logs)
 }
 
 // Whatever happens: one poll and one tell at a time, no more tells than rounds, and once the companion answers again it knows what is in

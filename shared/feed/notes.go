@@ -12,7 +12,7 @@ type Notes struct {
 	mu    filter.Mutex
 	queue []byte
 	spare []byte // the queue before, which is told
-	lost  int
+	lost  int    // what found no room in the queue
 	learn func(notes []byte)
 }
 
@@ -37,12 +37,14 @@ func (n *Notes) Hear(learn func(notes []byte)) {
 	n.learn = learn
 }
 
-// take empties the queue. What it returns is good until it is called again.
-func (n *Notes) take() []byte {
+// take empties the queue and says how many found no room in it. The notes are good
+// until it is called again.
+func (n *Notes) take() (notes []byte, lost int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.queue, n.spare = n.spare[:0], n.queue
-	return n.spare
+	lost, n.lost = n.lost, 0
+	return n.spare, lost
 }
 
 // heard brings what other proxies told to who learns from it.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -107,6 +108,7 @@ func (l *Ledger) Open(name string) Counter {
 	if c := l.byName[name]; c != nil {
 		return c
 	}
+	name = strings.Clone(name)
 	c := &ledgerCounter{ledger: l, name: name}
 	l.byName[name] = c
 	l.open = append(l.open, c)

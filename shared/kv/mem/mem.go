@@ -3,6 +3,7 @@
 package mem
 
 import (
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -73,7 +74,7 @@ func (c *counters) Open(name string) kv.Counter {
 		return n
 	}
 	n = new(counter)
-	c.byName[name] = n
+	c.byName[strings.Clone(name)] = n
 	return n
 }
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 
@@ -84,4 +86,15 @@ func BenchmarkCounterAdd(b *testing.B) {
 			n.Add(1)
 		}
 	})
+}
+
+// A name may lie in memory that is used again.
+func TestNamesAreKept(t *testing.T) {
+	for _, c := range []kv.Counters{mem.NewCounters(), kv.NewLedger(mem.NewStore(), "w", time.Now, time.Second)} {
+		name := []byte("10.0.0.1:80")
+		c.Open(unsafe.String(&name[0], len(name))).Add(1)
+		copy(name, "99999999999")
+		require.EqualValues(t, 1, c.Open("10.0.0.1:80").Value())
+		require.Zero(t, c.Open("99999999999").Value())
+	}
 }

@@ -22,7 +22,7 @@ func mooncake(t *testing.T) *workload.Workload {
 
 // Replicas that take no time, asked in turn, find what a plain LRU model of their caches finds: these are bounds that others computed.
 func TestRoundRobinFindsWhatItMust(t *testing.T) {
-	w := mooncake(t)
+	w := mooncake(t).Over(time.Minute) // that goes by the order alone
 	for blocks, want := range map[int]float64{10_000: 0.126, 3_000: 0.089, 1_000: 0.061} {
 		c := Config{Replicas: 8, Proxies: 1, Workers: 1, Engine: engine.Config{Blocks: blocks, BlockTokens: 512, Timing: engine.Instant}}
 		r, err := Run(c, w, Picker("{profile: round-robin}"))

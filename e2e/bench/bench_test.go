@@ -33,12 +33,13 @@ func TestRun(t *testing.T) {
 		}
 	}
 	for _, mode := range []string{"none", "module"} {
-		for _, metric := range []string{"rps", "p50_us", "p99_us", "rss_mb"} {
+		for _, metric := range []string{"rps", "p50_us", "p99_us", "envoy_rss_mb"} {
 			require.Positive(t, values[mode+" "+metric], "%s of %s", metric, mode)
 		}
 		require.Contains(t, values, mode+" total_cpu_us")
 	}
 	require.Contains(t, values, "module added_p50_us")
+	require.Greater(t, values["module total_rss_mb"], values["module envoy_rss_mb"], "with the companion")
 }
 
 func TestReadTrace(t *testing.T) {

@@ -58,7 +58,8 @@ func runLargeMode(ctx context.Context, s spec, o options, f *figures.File) error
 		all.add(one)
 	}
 	fmt.Fprintln(os.Stderr)
-	f.Line(large.name, m.name, "rss_mb", all.samples[rounds-1].rss, "MB")
+	f.Line(large.name, m.name, "envoy_rss_mb", all.samples[rounds-1].envoyRSS, "MB")
+	f.Line(large.name, m.name, "total_rss_mb", all.samples[rounds-1].rss, "MB")
 	f.Line(large.name, m.name, "p99_us", all.median(func(s sample) float64 { return s.p99 }), "us")
 	if gc := all.collections(); len(gc) > 0 {
 		f.Line(large.name, m.name, "gc_p50_us", percentile(gc, 0.5), "us")

@@ -189,7 +189,8 @@ func (b *bench) report(f *figures.File, chosen []chatCase, all cells) {
 			line("envoy_cpu_us", v.median(func(s sample) float64 { return s.envoy }), "us")
 			line("total_cpu_us", v.median(func(s sample) float64 { return s.total }), "us")
 			line("busy_cpu_us", v.median(func(s sample) float64 { return s.busy }), "us")
-			line("rss_mb", v.median(func(s sample) float64 { return s.rss }), "MB")
+			line("envoy_rss_mb", v.median(func(s sample) float64 { return s.envoyRSS }), "MB")
+			line("total_rss_mb", v.median(func(s sample) float64 { return s.rss }), "MB")
 			if c.events > 0 {
 				line("per_event_cpu_us", b.perEvent(c, m, all), "us")
 			}

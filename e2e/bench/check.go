@@ -57,7 +57,7 @@ func (b *bench) check(ctx context.Context, m *mode, c *chatCase) (int64, error) 
 	if c.events > 0 {
 		headers[upstream.Events] = strconv.Itoa(c.events)
 	}
-	body := c.bodies()[0]
+	body := c.body()
 	for good := 0; ; {
 		o, err := b.send(ctx, m, http.MethodPost, "/v1/chat/completions", body, headers)
 		if err != nil {

@@ -47,11 +47,11 @@ func runLargeMode(ctx context.Context, s spec, o options, f *figures.File) error
 	if err != nil {
 		return err
 	}
-	requests := large.requests()
+	request := large.request()
 	all := &cell{}
 	for i := range rounds {
 		fmt.Fprintf(os.Stderr, "\r%s %s: round %d of %d ", large.name, s.name, i+1, rounds)
-		one, err := m.measure(ctx, &large, requests, answer, o.duration)
+		one, err := m.measure(ctx, &large, request, answer, o.duration)
 		if err != nil {
 			return err
 		}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/inlet-proxy/inlet/e2e/bench/figures"
+	"github.com/inlet-proxy/inlet/e2e/bench/load"
 )
 
 func main() {
@@ -127,8 +128,10 @@ type cells map[[2]string]*cell
 // measure checks every mode on every case, then has them take turns.
 func (b *bench) measure(ctx context.Context, chosen []chatCase, o options) (cells, error) {
 	all, answers := cells{}, map[[2]string]int64{}
+	requests := make([]*load.Request, len(chosen))
 	for i := range chosen {
 		c := &chosen[i]
+		requests[i] = c.request()
 		for _, m := range b.modes {
 			if !c.runs(m) {
 				continue
@@ -148,7 +151,6 @@ func (b *bench) measure(ctx context.Context, chosen []chatCase, o options) (cell
 		for i := range chosen {
 			c := &chosen[i]
 			fmt.Fprintf(os.Stderr, "\rturn %d of %d: %-20s", turn+1, o.repeat, c.name)
-			requests := c.requests()
 			for j := range b.modes {
 				// Each turn begins with another mode, so that none always runs in the wake of the same one.
 				m := b.modes[(j+turn)%len(b.modes)]
@@ -156,7 +158,7 @@ func (b *bench) measure(ctx context.Context, chosen []chatCase, o options) (cell
 				if all[key] == nil {
 					continue
 				}
-				s, err := m.measure(ctx, c, requests, answers[key], o.duration)
+				s, err := m.measure(ctx, c, requests[i], answers[key], o.duration)
 				if err != nil {
 					return nil, fmt.Errorf("%s %s: %w", m.name, c.name, err)
 				}

@@ -24,7 +24,7 @@ type sample struct {
 }
 
 // measure runs one cell once.
-func (m *mode) measure(ctx context.Context, c *chatCase, requests [][]byte, answer int64, d time.Duration) (s sample, err error) {
+func (m *mode) measure(ctx context.Context, c *chatCase, request *load.Request, answer int64, d time.Duration) (s sample, err error) {
 	log, err := m.gcLogSize()
 	if err != nil {
 		return s, err
@@ -33,7 +33,7 @@ func (m *mode) measure(ctx context.Context, c *chatCase, requests [][]byte, answ
 	if err != nil {
 		return s, err
 	}
-	r, err := load.Run(ctx, strings.TrimPrefix(m.stack.URL(), "http://"), requests, c.conns, d)
+	r, err := load.Run(ctx, strings.TrimPrefix(m.stack.URL(), "http://"), request, c.conns, d)
 	if err != nil {
 		return s, err
 	}

@@ -1,5 +1,5 @@
-// Package load sends the same request over and over on a few connections and
-// measures the answers. It writes and reads raw HTTP/1.1, since on a machine
+// Package load sends a request over and over on a few connections, each time with
+// another text, and measures the answers. It writes and reads raw HTTP/1.1, since on a machine
 // of few cores a full client would cost more than the gateway that it measures.
 package load
 
@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -36,21 +37,49 @@ func (r *Result) Percentile(p float64) time.Duration {
 	return r.sorted[min(len(r.sorted)-1, int(p*float64(len(r.sorted))))]
 }
 
-// Request renders a POST with a JSON body.
-func Request(path string, body []byte, headers ...[2]string) []byte {
+// Number stands in a body for the number of the request, in decimal: no two of a
+// Request are the same.
+const Number = "0000000000"
+
+// Request is a POST with a JSON body.
+type Request struct {
+	text []byte
+	at   int // where the number is; -1: nowhere
+	sent atomic.Uint64
+}
+
+// NewRequest renders a request. The first Number of its body becomes another in
+// each that is sent.
+func NewRequest(path string, body []byte, headers ...[2]string) *Request {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "POST %s HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: %d\r\n", path, len(body))
 	for _, h := range headers {
 		fmt.Fprintf(&b, "%s: %s\r\n", h[0], h[1])
 	}
 	b.WriteString("\r\n")
+	at := bytes.Index(body, []byte(Number))
+	if at >= 0 {
+		at += b.Len()
+	}
 	b.Write(body)
-	return b.Bytes()
+	return &Request{text: b.Bytes(), at: at}
 }
 
-// Run sends the requests in turn on conns connections, one at a time on each, for the given
+// next writes the next number into a copy of the text.
+func (r *Request) next(text []byte) {
+	if r.at < 0 {
+		return
+	}
+	n := r.sent.Add(1)
+	for i := r.at + len(Number) - 1; i >= r.at; i-- {
+		text[i] = '0' + byte(n%10)
+		n /= 10
+	}
+}
+
+// Run sends the request on conns connections, one at a time on each, for the given
 // time. An answer other than 200 ends the run with an error that shows it.
-func Run(ctx context.Context, address string, requests [][]byte, conns int, d time.Duration) (*Result, error) {
+func Run(ctx context.Context, address string, request *Request, conns int, d time.Duration) (*Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, d+30*time.Second)
 	defer cancel()
 	var (
@@ -61,9 +90,9 @@ func Run(ctx context.Context, address string, requests [][]byte, conns int, d ti
 		wg    sync.WaitGroup
 		start = time.Now()
 	)
-	for i := range conns {
+	for range conns {
 		wg.Go(func() {
-			took, n, err := one(ctx, address, requests, i, start.Add(d))
+			took, n, err := one(ctx, address, request, start.Add(d))
 			mu.Lock()
 			defer mu.Unlock()
 			all = append(all, took...)
@@ -77,8 +106,8 @@ func Run(ctx context.Context, address string, requests [][]byte, conns int, d ti
 	return &Result{Requests: len(all), Bytes: size, Elapsed: elapsed, sorted: all}, fault
 }
 
-// one is the loop of one connection, which begins with the request at next.
-func one(ctx context.Context, address string, requests [][]byte, next int, end time.Time) (took []time.Duration, size int64, err error) {
+// one is the loop of one connection.
+func one(ctx context.Context, address string, request *Request, end time.Time) (took []time.Duration, size int64, err error) {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
@@ -91,8 +120,10 @@ func one(ctx context.Context, address string, requests [][]byte, next int, end t
 	}
 	reader := bufio.NewReaderSize(conn, 64<<10)
 	took = make([]time.Duration, 0, 1<<16)
-	for now := time.Now(); now.Before(end); next++ {
-		if _, err := conn.Write(requests[next%len(requests)]); err != nil {
+	text := bytes.Clone(request.text)
+	for now := time.Now(); now.Before(end); {
+		request.next(text)
+		if _, err := conn.Write(text); err != nil {
 			return took, size, err
 		}
 		n, err := answer(reader)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,9 +15,11 @@ import (
 
 func TestRun(t *testing.T) {
 	var seen atomic.Int64
+	var bodies sync.Map
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		if string(body) != "hello" || r.Header.Get("x-key") != "k" {
+		number, ok := strings.CutPrefix(string(body), "hello ")
+		if _, known := bodies.LoadOrStore(number, true); known || !ok || len(number) != len(Number) || r.Header.Get("x-key") != "k" {
 			http.Error(w, "other request", http.StatusBadRequest)
 			return
 		}
@@ -29,14 +32,14 @@ func TestRun(t *testing.T) {
 	defer s.Close()
 	address := s.Listener.Addr().String()
 
-	r, err := Run(t.Context(), address, [][]byte{Request("/", []byte("hello"), [2]string{"x-key", "k"})}, 3, 50*time.Millisecond)
+	r, err := Run(t.Context(), address, NewRequest("/", []byte("hello "+Number), [2]string{"x-key", "k"}), 3, 50*time.Millisecond)
 	require.NoError(t, err)
 	require.EqualValues(t, seen.Load(), r.Requests)
 	require.EqualValues(t, seen.Load()*3000+seen.Load()/2, r.Bytes)
 	require.Positive(t, r.Rate())
 	require.LessOrEqual(t, r.Percentile(0.5), r.Percentile(0.99))
 
-	_, err = Run(t.Context(), address, [][]byte{Request("/", []byte("other"))}, 1, 50*time.Millisecond)
+	_, err = Run(t.Context(), address, NewRequest("/", []byte("other")), 1, 50*time.Millisecond)
 	require.ErrorContains(t, err, "400")
 	require.ErrorContains(t, err, "other request")
 }

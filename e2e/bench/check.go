@@ -50,7 +50,7 @@ const destination = "x-gateway-destination-endpoint"
 
 // check sends requests of a case until the mode serves as it should, and holds it to that: the same bytes reach replica and
 // client, and every filter does its work. It returns the size of an answer's body.
-func (b *bench) check(ctx context.Context, m *mode, c *chatCase) (int64, error) {
+func (b *bench) check(ctx context.Context, m *mode, c *chatCase) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	headers := map[string]string{"x-api-key": key}
@@ -70,7 +70,7 @@ func (b *bench) check(ctx context.Context, m *mode, c *chatCase) (int64, error) 
 			return 0, err
 		}
 		if good++; good == 5 {
-			return int64(len(o.body)), nil
+			return len(o.body), nil
 		}
 	}
 }

@@ -127,7 +127,7 @@ type cells map[[2]string]*cell
 
 // measure checks every mode on every case, then has them take turns.
 func (b *bench) measure(ctx context.Context, chosen []chatCase, o options) (cells, error) {
-	all, answers := cells{}, map[[2]string]int64{}
+	all, answers := cells{}, map[[2]string]int{}
 	requests := make([]*load.Request, len(chosen))
 	for i := range chosen {
 		c := &chosen[i]

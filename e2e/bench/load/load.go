@@ -21,7 +21,6 @@ import (
 // Result is what one run measured.
 type Result struct {
 	Requests int
-	Bytes    int64 // of the answers' bodies
 	Elapsed  time.Duration
 	sorted   []time.Duration
 }
@@ -77,69 +76,76 @@ func (r *Request) next(text []byte) {
 	}
 }
 
-// Run sends the request on conns connections, one at a time on each, for the given
-// time. An answer other than 200 ends the run with an error that shows it.
-func Run(ctx context.Context, address string, request *Request, conns int, d time.Duration) (*Result, error) {
+// Load is what a server gets.
+type Load struct {
+	Address string // ip:port
+	Request *Request
+	Answer  int // size of the body of every answer, in bytes
+	Conns   int
+}
+
+// Run sends the request on all connections, one at a time on each, for the given
+// time. An answer other than 200, or of another size, ends the run with an error.
+func (l *Load) Run(ctx context.Context, d time.Duration) (*Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, d+30*time.Second)
 	defer cancel()
 	var (
 		mu    sync.Mutex
 		all   []time.Duration
-		size  int64
 		fault error
 		wg    sync.WaitGroup
 		start = time.Now()
 	)
-	for range conns {
+	for range l.Conns {
 		wg.Go(func() {
-			took, n, err := one(ctx, address, request, start.Add(d))
+			took, err := l.one(ctx, start.Add(d))
 			mu.Lock()
 			defer mu.Unlock()
 			all = append(all, took...)
-			size += n
 			fault = errors.Join(fault, err)
 		})
 	}
 	wg.Wait()
 	elapsed := time.Since(start)
 	slices.Sort(all)
-	return &Result{Requests: len(all), Bytes: size, Elapsed: elapsed, sorted: all}, fault
+	return &Result{Requests: len(all), Elapsed: elapsed, sorted: all}, fault
 }
 
 // one is the loop of one connection.
-func one(ctx context.Context, address string, request *Request, end time.Time) (took []time.Duration, size int64, err error) {
+func (l *Load) one(ctx context.Context, end time.Time) (took []time.Duration, err error) {
 	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", address)
+	conn, err := dialer.DialContext(ctx, "tcp", l.Address)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	defer func() { _ = conn.Close() }()
 	deadline, _ := ctx.Deadline()
 	if err := conn.SetDeadline(deadline); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	reader := bufio.NewReaderSize(conn, 64<<10)
 	took = make([]time.Duration, 0, 1<<16)
-	text := bytes.Clone(request.text)
+	text := bytes.Clone(l.Request.text)
 	for now := time.Now(); now.Before(end); {
-		request.next(text)
+		l.Request.next(text)
 		if _, err := conn.Write(text); err != nil {
-			return took, size, err
+			return took, err
 		}
-		n, err := answer(reader)
-		if err != nil {
-			return took, size, err
+		switch n, err := answer(reader); {
+		case err != nil:
+			return took, err
+		case n != l.Answer:
+			return took, fmt.Errorf("an answer of %d bytes, not %d", n, l.Answer)
 		}
-		size += n
 		after := time.Now()
 		took = append(took, after.Sub(now))
 		now = after
 	}
-	return took, size, nil
+	return took, nil
 }
 
 // answer reads one answer with content-length or chunks, and returns the size of its body.
-func answer(r *bufio.Reader) (int64, error) {
+func answer(r *bufio.Reader) (int, error) {
 	status, err := r.ReadSlice('\n')
 	if err != nil {
 		return 0, err
@@ -174,11 +180,10 @@ func answer(r *bufio.Reader) (int64, error) {
 	if chunked {
 		return chunks(r)
 	}
-	n, err := r.Discard(length)
-	return int64(n), err
+	return r.Discard(length)
 }
 
-func chunks(r *bufio.Reader) (size int64, err error) {
+func chunks(r *bufio.Reader) (size int, err error) {
 	for {
 		line, err := r.ReadSlice('\n')
 		if err != nil {
@@ -188,7 +193,7 @@ func chunks(r *bufio.Reader) (size int64, err error) {
 		if err != nil {
 			return size, err
 		}
-		size += int64(n)
+		size += int(n)
 		if _, err := r.Discard(int(n) + 2); err != nil || n == 0 {
 			return size, err
 		}

@@ -23,23 +23,30 @@ func TestRun(t *testing.T) {
 			http.Error(w, "other request", http.StatusBadRequest)
 			return
 		}
+		_, _ = io.WriteString(w, "a")
 		if seen.Add(1)%2 == 0 { // also chunked answers
-			_, _ = io.WriteString(w, "a")
 			w.(http.Flusher).Flush()
 		}
-		_, _ = io.WriteString(w, strings.Repeat("x", 3000))
+		_, _ = io.WriteString(w, strings.Repeat("x", 2999))
 	}))
 	defer s.Close()
-	address := s.Listener.Addr().String()
+	l := Load{
+		Address: s.Listener.Addr().String(), Request: NewRequest("/", []byte("hello "+Number), [2]string{"x-key", "k"}),
+		Answer: 3000, Conns: 3,
+	}
 
-	r, err := Run(t.Context(), address, NewRequest("/", []byte("hello "+Number), [2]string{"x-key", "k"}), 3, 50*time.Millisecond)
+	r, err := l.Run(t.Context(), 50*time.Millisecond)
 	require.NoError(t, err)
 	require.EqualValues(t, seen.Load(), r.Requests)
-	require.EqualValues(t, seen.Load()*3000+seen.Load()/2, r.Bytes)
 	require.Positive(t, r.Rate())
 	require.LessOrEqual(t, r.Percentile(0.5), r.Percentile(0.99))
 
-	_, err = Run(t.Context(), address, NewRequest("/", []byte("other")), 1, 50*time.Millisecond)
+	l.Answer = 2999
+	_, err = l.Run(t.Context(), 50*time.Millisecond)
+	require.ErrorContains(t, err, "3000 bytes, not 2999")
+
+	l.Request = NewRequest("/", []byte("other"))
+	_, err = l.Run(t.Context(), 50*time.Millisecond)
 	require.ErrorContains(t, err, "400")
 	require.ErrorContains(t, err, "other request")
 }

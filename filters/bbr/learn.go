@@ -105,7 +105,8 @@ func (f *Filter) learn(of []listed) *lesson {
 }
 
 // target learns what the replicas say about a target of m: its base, and the
-// adapters that are made for it, whose names it returns.
+// adapters that are made for it, whose names it returns. A target to which nobody is
+// sent has none, nor has one without a pool: nobody knows which replicas serve it.
 func (l *lesson) target(f *Filter, m *model, t *target) (learned []string) {
 	for _, list := range l.of {
 		if t.pool.External || t.pool.Name != "" && t.pool.Name != list.pool {
@@ -115,7 +116,7 @@ func (l *lesson) target(f *Filter, m *model, t *target) (learned []string) {
 			switch {
 			case a.Name == t.model && fitsHeader(a.Parent):
 				l.bases[t] = f.publicBase(a.Parent, list.pool)
-			case a.Parent == t.model && !f.stands(a.Name) && l.models[a.Name] == nil && fitsHeader(a.Name):
+			case t.weight > 0 && t.pool.Name == list.pool && a.Parent == t.model && !f.stands(a.Name) && l.models[a.Name] == nil && fitsHeader(a.Name):
 				l.models[a.Name] = l.adapter(m, a)
 				learned = append(learned, a.Name)
 			}
@@ -129,16 +130,10 @@ func (l *lesson) target(f *Filter, m *model, t *target) (learned []string) {
 func (l *lesson) adapter(m *model, a endpoint.Adapter) *model {
 	learned := &model{name: a.Name, base: cmp.Or(m.base, m.name), sticky: m.sticky}
 	for _, t := range m.targets {
-		if t.model == a.Parent && l.has(t.pool, a.Name) {
+		if t.model == a.Parent && t.weight > 0 && l.has(t.pool, a.Name) {
 			learned.weights += uint64(t.weight)
 			learned.targets = append(learned.targets, newTarget(a.Name, a.Name, t.pool, t.weight))
 		}
-	}
-	if learned.weights == 0 { // it is only where nobody is sent to by lot
-		for i := range learned.targets {
-			learned.targets[i].weight = 1
-		}
-		learned.weights = uint64(len(learned.targets))
 	}
 	for _, p := range m.fallback {
 		if l.has(p, a.Name) {
@@ -151,7 +146,7 @@ func (l *lesson) adapter(m *model, a endpoint.Adapter) *model {
 // has reports whether a replica of the pool lists an adapter.
 func (l *lesson) has(p filter.Pool, name string) bool {
 	return !p.External && slices.ContainsFunc(l.of, func(list listed) bool {
-		return (p.Name == "" || p.Name == list.pool) &&
+		return p.Name == list.pool &&
 			slices.ContainsFunc(list.models.Adapters, func(a endpoint.Adapter) bool { return a.Name == name })
 	})
 }

@@ -49,13 +49,15 @@ const learned = `models:
   - {name: named, base: mine, targets: [{model: lora-1, pool: one}]}
   - {name: llama, adapters: [sql], targets: [{pool: llama}]}
   - {name: idle, targets: [{model: mistral, pool: one, weight: 0}, {model: other, pool: two}]}
+  - {name: loose, targets: [{model: phi}]}
+  - {name: tuned, targets: [{model: lora-1}]}
 `
 
 var replicas = &endpoint.Snapshot{Pools: []endpoint.Pool{
 	replicasOf("foreign", having("gemma-7b", "far")),
 	replicasOf("four", having("gemma-7b", "poems")),
 	replicasOf("llama", nil, having("llama", "sql", "gemma")),
-	replicasOf("one", having("gemma-7b", "g-poems", "lora-1", "poems"), nil, having("gemma-7b", "lora-1", "late"), having("mistral", "rare")),
+	replicasOf("one", having("gemma-7b", "g-poems", "lora-1", "poems"), nil, having("gemma-7b", "lora-1", "late"), having("mistral", "rare"), having("phi", "stray")),
 	replicasOf("two", having("gemma-7b", "g-poems")),
 }}
 
@@ -66,9 +68,9 @@ func TestLearnedAdapters(t *testing.T) {
 	for asked, want := range map[string]filter.Route{
 		"poems":   {Model: "poems", Target: "poems", Base: "gemma", Pool: "one", Fallback: four}, // only where it is loaded
 		"late":    {Model: "late", Target: "late", Base: "gemma", Pool: "one"},                   // of one replica
-		"rare":    {Model: "rare", Target: "rare", Base: "idle", Pool: "one"},
 		"support": {Model: "support", Target: "lora-1", Base: "gemma", Pool: "one"},
 		"named":   {Model: "named", Target: "lora-1", Base: "mine", Pool: "one"}, // as configured
+		"tuned":   {Model: "tuned", Target: "lora-1", Base: "gemma"},             // of whichever pool
 		"sql":     {Model: "sql", Target: "sql", Base: "llama", Pool: "llama"},   // as configured
 		"llama":   {Model: "llama", Target: "llama", Pool: "llama"},
 	} {
@@ -93,6 +95,8 @@ func TestLearnedAdapters(t *testing.T) {
 	require.InDelta(t, 900, pools["one"], 5*10)
 	for _, asked := range []string{
 		"far",      // its pool is no target's
+		"rare",     // nobody is sent to that target
+		"stray",    // its base has no pool
 		"lora-1",   // it has a name already
 		"gemma-7b", // no adapter
 	} {
@@ -174,8 +178,8 @@ func TestListHasWhatWasLearned(t *testing.T) {
 		ids = append(ids, m.ID+"<"+m.Parent)
 	}
 	require.Equal(t, []string{
-		"gemma<", "support<gemma", "named<mine", "llama<", "sql<llama", "idle<",
-		"g-poems<gemma", "poems<gemma", "late<gemma", "rare<idle",
+		"gemma<", "support<gemma", "named<mine", "llama<", "sql<llama", "idle<", "loose<", "tuned<gemma",
+		"g-poems<gemma", "poems<gemma", "late<gemma",
 	}, ids)
 }
 

@@ -33,7 +33,7 @@ type fleet struct {
 	ring     *prefix.Ring // nil where all threads use this fleet
 	pools    map[string]*poolState
 	renewals renewals
-	unused   []*scratch // as many as there were threads that chose at once
+	unused   []*scratch // as many as there were threads that chose at once, so no more than workers
 
 	heard []uint64 // scratch of learnNotes, which one thread at a time runs
 }

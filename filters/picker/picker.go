@@ -76,10 +76,11 @@ func (f *Filter) OnTick() {
 func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
 	s := stateOf(x)
 	s.scratch = f.fleet.borrow()
-	v := f.pick(x, s)
-	f.fleet.giveBack(s.scratch)
-	s.scratch = nil
-	return v
+	defer func() { // also when a defect ends it
+		f.fleet.giveBack(s.scratch)
+		s.scratch = nil
+	}()
+	return f.pick(x, s)
 }
 
 func (f *Filter) pick(x *filter.Exchange, s *state) filter.Verdict {

@@ -449,6 +449,22 @@ func TestWaitingRequestsAreSmall(t *testing.T) {
 	require.Len(t, r.f.fleet.unused, 1)
 }
 
+func TestADefectLosesNoMemory(t *testing.T) {
+	r := newRig(t, "{}")
+	r.serve(ready(3)...)
+	r.send(t, request(0, 0))
+	sound := r.f.deps.Rand
+	r.f.deps.Rand = func() uint64 { panic("a defect") }
+	x := request(1, 3)
+	for range 2 {
+		require.Panics(t, func() { r.f.OnRequest(x) })
+		require.Nil(t, stateOf(x).scratch)
+		require.Len(t, r.f.fleet.unused, 1)
+	}
+	r.f.deps.Rand = sound
+	require.NotEmpty(t, r.send(t, request(2, 3)))
+}
+
 func TestChoosingAllocatesNothing(t *testing.T) {
 	for _, p := range profiles {
 		for _, n := range []int{1, 100, 2000} {

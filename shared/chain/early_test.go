@@ -100,6 +100,23 @@ func TestRequestsGoOnWhenTheModelWasRead(t *testing.T) {
 	}
 }
 
+// Bytes that the adapter cannot read do not go on, wherever the request is by then.
+func TestWhatIsLostIsRefused(t *testing.T) {
+	for _, pieces := range [][]string{{}, {`{"messages":[]`}, {`{"model":"m"`}, {`{"model":"m"}`}} {
+		r, h := needsModel(t, ""), post()
+		s := r.chain.NewStream()
+		s.Begin(h)
+		s.RequestHeaders(false)
+		for _, piece := range pieces {
+			s.RequestBody([]byte(piece), false)
+		}
+		require.Equal(t, chain.Replied, s.RequestLost(), pieces)
+		require.Equal(t, 500, h.reply.Status)
+		require.Equal(t, chain.Replied, s.RequestBody([]byte(`}`), true), "nothing goes on any more")
+		s.Done()
+	}
+}
+
 func TestLengthIsCorrectedBeforeTheBodyIsThere(t *testing.T) {
 	r, h := needsModel(t, ""), post("content-length", "43")
 	actions, passed := uploaded(r.chain.NewStream(), h, []string{`{"model":"m","a":`, `"bbbbbbbbbbbbbbbbbbbbbbb`, `"}`})

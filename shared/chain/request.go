@@ -141,22 +141,11 @@ func (s *Stream) sendDecoded() {
 	e, b := s.x.Effects(), &s.encoded
 	body := b.decoded
 	if len(e.Body) > 0 {
-		b.encoded = splice(b.encoded[:0], b.decoded, e.Body) // its bytes are not needed any more
+		b.encoded = filter.Splice(b.encoded[:0], b.decoded, e.Body) // its bytes are not needed any more
 		body = b.encoded
 	}
 	e.Body = append(e.Body[:0], filter.BodyEdit{Span: llm.Span{Start: 0, End: s.bodyBytes}, With: body})
 	s.x.RemoveRequestHeader("content-encoding")
-}
-
-// splice appends body with the edits made to dst.
-func splice(dst, body []byte, edits []filter.BodyEdit) []byte {
-	var at int64
-	for i := range edits {
-		dst = append(dst, body[at:edits[i].Span.Start]...)
-		dst = append(dst, edits[i].With...)
-		at = edits[i].Span.End
-	}
-	return append(dst, body[at:]...)
 }
 
 func (s *Stream) want() llm.Want {

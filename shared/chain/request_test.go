@@ -306,3 +306,24 @@ func TestDoneForgetsBodies(t *testing.T) {
 	s.Done()
 	require.Less(t, s.Kept(), len(text)/4)
 }
+
+// ... and none of the headers, which adapters have in memory of their own.
+func TestDoneForgetsHeaders(t *testing.T) {
+	r := withNeeds(t, filter.NeedRequest|filter.NeedSubset)
+	var x *filter.Exchange
+	r.a.request = func(its *filter.Exchange) filter.Verdict {
+		x = its
+		x.SetRequestHeader("x-a", x.Path)
+		return filter.Next
+	}
+	hint := "10.0.0.1:80"
+	h := post()
+	h.subset = &hint
+	s, _ := r.send(h, body)
+	edits, subset := x.Effects().Request, x.Subset.Addresses
+	require.NotEmpty(t, subset)
+	s.Done()
+	require.Empty(t, x.Path)
+	require.Empty(t, subset[0])
+	require.Equal(t, filter.HeaderEdit{}, edits[0])
+}

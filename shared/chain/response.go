@@ -125,7 +125,7 @@ func (s *Stream) Done() {
 	if !s.bypassed {
 		s.c.metrics.record(s, end)
 	}
-	// A Stream that waits to be used again keeps no body: neither its own nor by an edit.
+	// A Stream that waits to be used again keeps no body and no headers: neither its own nor by an edit.
 	s.encoded.reset()
-	clear(s.x.Effects().Body)
+	s.x.Reset(len(s.c.slots))
 }

@@ -107,10 +107,16 @@ func (s *Stream) failure(i int, why string, r *filter.Refusal) filter.Verdict {
 	slot := &s.c.slots[i]
 	s.c.metrics.failures.Record(1, filter.Values{slot.name, string(slot.mode())})
 	s.x.Explain(slot.name, why)
-	if slot.failOpen {
+	if slot.failOpen && !s.goesAround(slot) {
 		return filter.Next
 	}
 	return filter.Deny(*r)
+}
+
+// goesAround reports whether a request that goes on without slot's filter would go
+// around the subset hint, since nobody else has it keep to it.
+func (s *Stream) goesAround(slot *slot) bool {
+	return s.x.Subset.Given && s.state != released && slot.filter.Needs().Has(filter.NeedSubset)
 }
 
 // describe tells of a panic and where it came from. A value that is not a

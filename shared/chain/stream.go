@@ -162,6 +162,15 @@ func (s *Stream) RequestEnd() Action {
 	return s.decide()
 }
 
+// RequestLost says that bytes of the body cannot be read. What nobody has read does
+// not go on: the request is refused, or broken off if it had gone on already.
+func (s *Stream) RequestLost() Action {
+	if s.scanning {
+		s.refuse(refuseInternal())
+	}
+	return s.standing()
+}
+
 // WantsRequestBody reports whether RequestBody needs the bytes. When it does
 // not, the adapter need not copy them.
 func (s *Stream) WantsRequestBody() bool { return s.scanning }

@@ -606,6 +606,39 @@ func TestSubsetIsAskedForOnceWhenSomebodyNeedsIt(t *testing.T) {
 	require.NotContains(t, h.log, "subset")
 }
 
+// Who fails before the request has gone on cannot keep it within its subset.
+func TestASubsetIsNotFailedOpen(t *testing.T) {
+	hint := "10.0.0.1:80"
+	broken := map[string]func(*filter.Exchange) filter.Verdict{
+		"panic": func(*filter.Exchange) filter.Verdict { panic("a defect") },
+		"fail":  func(*filter.Exchange) filter.Verdict { return filter.Fail("no-snapshot") },
+	}
+	for name, hook := range broken {
+		for _, c := range []struct {
+			needs filter.Needs
+			given *string
+			want  chain.Action
+		}{
+			{filter.NeedRequest | filter.NeedSubset, &hint, chain.Replied},
+			{filter.NeedRequest | filter.NeedSubset, nil, chain.Continue},
+			{filter.NeedRequest, &hint, chain.Continue}, // it has nothing to do with it
+		} {
+			r := withOptions(t, "filters: [a: {failureMode: FailOpen}]", c.needs)
+			r.a.request = hook
+			h := post()
+			h.subset = c.given
+			_, act := r.send(h, body)
+			require.Equal(t, c.want, act, name)
+		}
+		r := withOptions(t, "filters: [a: {failureMode: FailOpen}]", filter.NeedRequest|filter.NeedSubset)
+		r.a.response = hook
+		h := post()
+		h.subset = &hint
+		s, _ := r.send(h, body)
+		require.Equal(t, chain.Continue, s.ResponseHeaders(true), "its replica has answered")
+	}
+}
+
 func TestTheModelIsRestoredInTheAnswer(t *testing.T) {
 	const answer = `{"model":"llama-3-8b","usage":{"prompt_tokens":7,"completion_tokens":5}}`
 	const public = `{"model":"llama","usage":{"prompt_tokens":7,"completion_tokens":5}}`
@@ -722,7 +755,10 @@ func withOptions(t *testing.T, options string, needs filter.Needs, fields ...str
 	r := &rig{metrics: samples{}}
 	r.a = &scripted{name: "a", trace: &r.trace, needs: needs, fields: fields}
 	deps := &filter.Deps{Now: time.Now, Rand: rand.Uint64, Metrics: r.metrics, Log: func(filter.Level, string) {}}
-	c, err := chain.New([]byte("filters: [a: {}]\ncountTokens: false\n"+options), []filter.Factory{
+	if !strings.Contains(options, "filters:") {
+		options += "\nfilters: [a: {}]"
+	}
+	c, err := chain.New([]byte(options+"\ncountTokens: false"), []filter.Factory{
 		{Name: "a", FailureMode: filter.FailClosed, New: func(*conf.Object, *filter.Deps) filter.Filter { return r.a }},
 	}, deps)
 	require.NoError(t, err)

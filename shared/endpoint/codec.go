@@ -277,18 +277,22 @@ func (s *Snapshot) decodeHead(b []byte) error {
 // reader takes values from the front of a section. After the first that does not fit it stays bad and returns zeros: the callers check
 // once per pool and endpoint.
 type reader struct {
-	text string // the section; strings are cut from it
+	b    []byte // the section
+	text string // a copy of it that names are cut from; "": each name is copied by itself
 	at   int
 	bad  string // what was wrong, "" if nothing
 }
 
-func (r *reader) left() int { return len(r.text) - r.at }
+// textReader returns a reader whose names lie in one copy of the section.
+func textReader(b []byte) reader { return reader{b: b, text: string(b)} }
+
+func (r *reader) left() int { return len(r.b) - r.at }
 
 func (r *reader) fail(why string) {
 	if r.bad == "" {
 		r.bad = why
 	}
-	r.at = len(r.text)
+	r.at = len(r.b)
 }
 
 func (r *reader) byte() byte {
@@ -296,24 +300,24 @@ func (r *reader) byte() byte {
 		r.fail("cut off")
 		return 0
 	}
-	b := r.text[r.at]
+	b := r.b[r.at]
 	r.at++
 	return b
 }
 
 // uvarint reads a number of at most limit, in its shortest form. Most are of one byte: that case is short enough to be inlined.
 func (r *reader) uvarint(limit uint64) uint64 {
-	if r.at < len(r.text) && r.text[r.at] < 0x80 && uint64(r.text[r.at]) <= limit {
+	if r.at < len(r.b) && r.b[r.at] < 0x80 && uint64(r.b[r.at]) <= limit {
 		r.at++
-		return uint64(r.text[r.at-1])
+		return uint64(r.b[r.at-1])
 	}
 	return r.longUvarint(limit)
 }
 
 func (r *reader) longUvarint(limit uint64) uint64 {
 	var n uint64
-	for shift, at := 0, r.at; at < len(r.text); shift += 7 {
-		b := r.text[at]
+	for shift, at := 0, r.at; at < len(r.b); shift += 7 {
+		b := r.b[at]
 		at++
 		if shift == 63 && b > 1 || b == 0 && shift > 0 {
 			r.fail("a number is written wrongly")
@@ -343,15 +347,22 @@ func (r *reader) count(size int) int {
 	return int(n)
 }
 
-func (r *reader) string() string {
+// string reads a name. If it is the one that was there before, it is that.
+func (r *reader) string(before string) string {
 	n := r.count(1)
 	if n == 0 {
 		r.fail("a name is empty")
 		return ""
 	}
-	s := r.text[r.at : r.at+n]
+	name := r.b[r.at : r.at+n]
 	r.at += n
-	return s
+	switch {
+	case r.text != "":
+		return r.text[r.at-n : r.at]
+	case string(name) == before:
+		return before
+	}
+	return string(name)
 }
 
 func (r *reader) uint16() uint16 {
@@ -360,7 +371,7 @@ func (r *reader) uint16() uint16 {
 		return 0
 	}
 	r.at += 2
-	return uint16(r.text[r.at-2]) | uint16(r.text[r.at-1])<<8
+	return uint16(r.b[r.at-2]) | uint16(r.b[r.at-1])<<8
 }
 
 // done returns the error of a section that should be read to its end.
@@ -376,14 +387,14 @@ func (r *reader) done(section string) error {
 
 func (d *decoder) decodePools(b []byte) error {
 	s := d.snapshot
-	r := reader{text: d.look(b)}
+	r := d.namesFrom(b)
 	pools := r.count(minPool)
 	total := r.count(minEndpoint)
 	s.Pools = make([]Pool, 0, pools)
 	d.endpoints = d.room(total)
 	endpoints := d.endpoints
 	for range pools {
-		name := r.string()
+		name := r.string(d.poolBefore(len(s.Pools)))
 		n := int(r.uvarint(uint64(len(endpoints))))
 		if r.bad != "" {
 			break
@@ -393,13 +404,12 @@ func (d *decoder) decodePools(b []byte) error {
 			break
 		}
 		for i := range n {
-			r.endpoint(&endpoints[i])
-			endpoints[i].Address = d.address(endpoints[i].Address, total-len(endpoints)+i)
+			r.endpoint(&endpoints[i], d.addressBefore(total-len(endpoints)+i))
 			if i > 0 && r.bad == "" && endpoints[i-1].Address >= endpoints[i].Address {
 				r.fail("endpoints are not sorted by address")
 			}
 		}
-		s.Pools = append(s.Pools, Pool{Name: d.poolName(name, len(s.Pools)), Endpoints: endpoints[:n:n]})
+		s.Pools = append(s.Pools, Pool{Name: name, Endpoints: endpoints[:n:n]})
 		endpoints = endpoints[n:]
 	}
 	if len(endpoints) > 0 {
@@ -408,8 +418,8 @@ func (d *decoder) decodePools(b []byte) error {
 	return r.done("pools")
 }
 
-func (r *reader) endpoint(e *Endpoint) {
-	e.Address = r.string()
+func (r *reader) endpoint(e *Endpoint, before string) {
+	e.Address = r.string(before)
 	r.state(e, 0)
 }
 

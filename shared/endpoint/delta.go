@@ -102,7 +102,7 @@ func older(age, by time.Duration) time.Duration {
 
 func (d *decoder) decodeChanges(b []byte) error {
 	const minChange = 1 + 1
-	r := reader{text: string(b)}
+	r := textReader(b)
 	room := r.loraRoom()
 	next := 0
 	for range r.count(minChange) {

@@ -232,17 +232,17 @@ func (d *decoder) decodeFacts(kind int, b []byte) error {
 	}
 	switch kind {
 	case sectionModels:
-		r := reader{text: string(b)}
+		r := textReader(b)
 		d.issue.models = r.text
 		r.models(d.endpoints)
 		return r.done("models")
 	case sectionLoRA:
-		r := reader{text: string(b)}
+		r := textReader(b)
 		d.issue.lora = r.text
 		r.loras(d.endpoints)
 		return r.done("LoRA")
 	default:
-		r := reader{text: d.look(b)}
+		r := reader{b: b}
 		for i := range d.endpoints {
 			c := &d.endpoints[i].Cache
 			c.BlockTokens = int32(r.uvarint(math.MaxInt32))
@@ -256,7 +256,7 @@ func (r *reader) names() []string {
 	const minName = 1 + 1
 	list := make([]string, r.count(minName))
 	for i := range list {
-		list[i] = r.string()
+		list[i] = r.string("")
 	}
 	return list
 }

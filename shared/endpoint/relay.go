@@ -200,7 +200,7 @@ func appendKnownPeers(dst []byte, s *Snapshot) []byte {
 
 func (d *decoder) decodePeers(b []byte) error {
 	const minPeer = 1 + 1 + 1
-	r := reader{text: string(b)}
+	r := reader{b: b}
 	next := 0
 	for range r.count(minPeer) {
 		gap := r.uvarint(math.MaxInt32)
@@ -302,7 +302,7 @@ func DecodeTell(b []byte) (*Tell, error) {
 
 func (t *Tell) decodeInFlight(b []byte) error {
 	const minTold = 8 + 1 + 1
-	r := reader{text: string(b)}
+	r := reader{b: b}
 	n := r.count(minTold)
 	if n > MaxTold {
 		r.fail("too many replicas")
@@ -321,5 +321,5 @@ func (r *reader) uint64() uint64 {
 		return 0
 	}
 	r.at += 8
-	return binary.LittleEndian.Uint64([]byte(r.text[r.at-8 : r.at]))
+	return binary.LittleEndian.Uint64(r.b[r.at-8:])
 }

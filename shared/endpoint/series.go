@@ -1,10 +1,5 @@
 package endpoint
 
-import (
-	"strings"
-	"unsafe"
-)
-
 // Series reads whole snapshots that come one after another. What is read is what Decode returns, in the memory of the one before the
 // last: so a snapshot is as it was until the second Read after it, and nobody may use it after that. Nothing is allocated for names and
 // facts that are the same in two snapshots.
@@ -42,34 +37,28 @@ func (d *decoder) room(n int) []Endpoint {
 	return endpoints
 }
 
-// look returns a section to read from. In a series it is the input itself: what is kept of it must be copied, see poolName and address.
-func (d *decoder) look(b []byte) string {
+// namesFrom returns a reader of the pools: in a series most names are there already, else one copy has them all.
+func (d *decoder) namesFrom(b []byte) reader {
 	if d.series == nil {
-		return string(b)
+		return textReader(b)
 	}
-	return unsafe.String(unsafe.SliceData(b), len(b))
+	return reader{b: b}
 }
 
-// poolName returns the name of the pool at a position, to keep.
-func (d *decoder) poolName(name string, position int) string {
-	if d.series == nil {
-		return name
+// poolBefore is the name of the pool that was at a position the last time.
+func (d *decoder) poolBefore(position int) string {
+	if d.series == nil || position >= len(d.series.last.pools) {
+		return ""
 	}
-	if last := d.series.last.pools; position < len(last) && last[position].Name == name {
-		return last[position].Name
-	}
-	return strings.Clone(name)
+	return d.series.last.pools[position].Name
 }
 
-// address returns the address of the endpoint at a position of all pools, to keep.
-func (d *decoder) address(address string, position int) string {
-	if d.series == nil {
-		return address
+// addressBefore is the address of the endpoint that was at a position of all pools the last time.
+func (d *decoder) addressBefore(position int) string {
+	if d.series == nil || position >= len(d.series.last.endpoints) {
+		return ""
 	}
-	if last := d.series.last.endpoints; position < len(last) && last[position].Address == address {
-		return last[position].Address
-	}
-	return strings.Clone(address)
+	return d.series.last.endpoints[position].Address
 }
 
 // repeats takes over what a section told the last time, if it is the same again.

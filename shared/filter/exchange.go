@@ -166,6 +166,10 @@ func (x *Exchange) Reset(n int) {
 		states = make([]any, n)
 	}
 	e := x.effects
+	clear(e.Request) // what they point to is not to be kept for them
+	clear(e.Response)
+	clear(e.Body)
+	clear(x.Subset.Addresses)
 	*x = Exchange{states: states, why: x.why[:0], Subset: Subset{Addresses: x.Subset.Addresses[:0]}}
 	x.effects = Effects{Request: e.Request[:0], Response: e.Response[:0], Body: e.Body[:0]}
 }
@@ -202,6 +206,17 @@ type HeaderEdit struct {
 type BodyEdit struct {
 	Span llm.Span
 	With []byte
+}
+
+// Splice appends body with the edits made to dst. They are sorted and do not overlap.
+func Splice(dst, body []byte, edits []BodyEdit) []byte {
+	var at int64
+	for i := range edits {
+		dst = append(dst, body[at:edits[i].Span.Start]...)
+		dst = append(dst, edits[i].With...)
+		at = edits[i].Span.End
+	}
+	return append(dst, body[at:]...)
 }
 
 // Mark remembers how far the effects have come. For the chain only.

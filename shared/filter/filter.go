@@ -112,7 +112,8 @@ const (
 	// long as no filter has NeedRequest it may run before the rest of the body has
 	// come: what else x.Request says is then not complete.
 	NeedModel
-	// NeedSubset: x.Subset holds the subset hint.
+	// NeedSubset: x.Subset holds the subset hint. A request with one never goes on
+	// without the filter, whatever its failure mode.
 	NeedSubset
 )
 

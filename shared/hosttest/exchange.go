@@ -40,6 +40,8 @@ type exchange struct {
 	closed   bool
 	why      string
 
+	unreadable bool // the chunk of the request that is under way
+
 	got Outcome // what the client and the replica saw
 	err error   // what the proxy was told and makes no sense
 }
@@ -339,6 +341,7 @@ func (x *exchange) send() {
 		if x.gone(&x.request) {
 			return
 		}
+		x.unreadable = i+1 == r.Unreadable
 		x.onData(&x.request, piece, i == len(pieces)-1 && !r.Chunked && r.Trailers == nil)
 	}
 	switch {

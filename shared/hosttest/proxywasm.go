@@ -339,6 +339,9 @@ func (v *vm) buffer(kind uint32) []byte {
 
 func hostGetBuffer(ctx context.Context, kind, start, size, out, sizeOut uint32) status {
 	v := vmOf(ctx)
+	if s := v.stream(); kind == requestBodyBuffer && s != nil && s.x.unreadable {
+		return badArgument
+	}
 	b := v.buffer(kind)
 	if b == nil {
 		return notFound

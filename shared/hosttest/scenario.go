@@ -166,6 +166,9 @@ type Request struct {
 	// Chunked sends no content-length.
 	Chunked  bool              `yaml:"chunked"`
 	Trailers map[string]string `yaml:"trailers"`
+	// Unreadable is the number of the chunk, from 1, that the proxy does not hand
+	// over to the filter. Only a wasm host can fail so.
+	Unreadable int `yaml:"unreadable"`
 	// Cancel is the point at which the client goes away: afterHeaders;
 	// duringCall, while a callout is under way; afterBody, when the replica has
 	// the whole request and has not answered; duringResponse, after the

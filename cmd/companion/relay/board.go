@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -17,11 +18,14 @@ type board struct {
 	notes   *notes
 
 	// The replicas, as the snapshot lists them. One that is in two pools has two positions and one slot.
-	slots     map[uint64]int // by endpoint.ReplicaID
-	positions []int          // slots, by position
-	total     []endpoint.InFlight
+	slots     map[uint64]int      // by endpoint.ReplicaID
+	positions []int               // slots, by position
+	total     []endpoint.InFlight // by slot
+	shares    int                 // of all proxies
+	told      []endpoint.InFlight // scratch, by slot: what one proxy tells; else nothing
 
-	rate  int // bytes of notes that a proxy may tell in a second
+	rate  float64 // bytes of notes that a proxy may tell in a second
+	quota quota   // of all proxies
 	stats BoardStats
 }
 
@@ -32,22 +36,39 @@ type proxy struct {
 	heard uint64    // that it was answered with
 	seen  time.Time // its last call began or ended
 
-	own   []endpoint.InFlight // by slot; nil: nothing
-	until time.Time           // when that counts no more
+	own   []share   // in ascending order of slot
+	until time.Time // when that counts no more
 
-	allowed float64 // bytes of notes that it may tell, as of counted
+	quota quota
+}
+
+// share is what a proxy has in flight on a replica.
+type share struct {
+	slot int
+	endpoint.InFlight
+}
+
+// quota is how many bytes of notes may be told, as of a time. At first it is full.
+type quota struct {
+	allowed float64
 	counted time.Time
+}
+
+// fill adds what a rate gives since the last time, up to that of noteSeconds.
+func (q *quota) fill(rate float64, now time.Time) {
+	q.allowed = min(q.allowed+now.Sub(q.counted).Seconds()*rate, noteSeconds*rate)
+	q.counted = now
 }
 
 // BoardStats is what is counted of what proxies tell each other.
 type BoardStats struct {
 	Proxies    int    // that are known
 	Tells      uint64 // that were taken
-	Refused    uint64 // that were not: malformed, too long, or from one proxy too many
+	Refused    uint64 // that were not: malformed, too long, or over a bound of what all may tell
 	ToldBytes  uint64 // of those that were taken
 	Expired    uint64 // proxies that fell silent with requests in flight
 	Notes      uint64 // that were told and taken
-	Dropped    uint64 // that were over the quota of their proxy
+	Dropped    uint64 // that were over the quota of their proxy, or of all
 	Forgotten  uint64 // for which there was no memory any more
 	SentNotes  uint64 // each as often as it was sent
 	SentBytes  uint64 // of all that answers had of other proxies
@@ -58,19 +79,26 @@ type BoardStats struct {
 const (
 	// maxProxies bounds the memory that callers with ever new names can take.
 	maxProxies = 1024
+	// maxShares bounds it, too: 24 MiB, for 100 proxies with requests on each of 10,000 replicas.
+	maxShares = 1 << 20
 	// noteSeconds is how many seconds of its quota a proxy may tell at once.
 	noteSeconds = 2
+	// noteProxies is how many proxies may tell as much as one may: a caller gives itself its name, and as many as it likes.
+	noteProxies = 4
 	// notesOfAnswer is how many bytes of notes an answer has at most, about: more would keep a worker of Envoy busy for long.
 	notesOfAnswer = 256 << 10
 )
 
 func newBoard(memory int64, rate int) *board {
-	return &board{proxies: make(map[string]*proxy), notes: newNotes(memory), rate: rate}
+	return &board{proxies: make(map[string]*proxy), notes: newNotes(memory), rate: float64(rate)}
 }
 
 // list takes over the list of replicas. What is in flight on those that are gone is forgotten, what on new ones, is told within a renewal.
 func (b *board) list(s *endpoint.Snapshot) {
-	before := b.slots
+	ids := make([]uint64, len(b.slots)) // by slot, as it was
+	for id, slot := range b.slots {
+		ids[slot] = id
+	}
 	b.slots, b.positions = make(map[uint64]int), b.positions[:0]
 	for _, p := range s.Pools {
 		for i := range p.Endpoints {
@@ -83,27 +111,25 @@ func (b *board) list(s *endpoint.Snapshot) {
 			b.positions = append(b.positions, slot)
 		}
 	}
-	b.total = make([]endpoint.InFlight, len(b.slots))
+	b.total, b.told = make([]endpoint.InFlight, len(b.slots)), make([]endpoint.InFlight, len(b.slots))
+	b.shares = 0
 	for _, p := range b.proxies {
-		if p.own == nil {
-			continue
-		}
-		own := make([]endpoint.InFlight, len(b.slots))
-		for id, slot := range b.slots {
-			if old, ok := before[id]; ok {
-				own[slot] = p.own[old]
+		for _, s := range p.own {
+			if slot, ok := b.slots[ids[s.slot]]; ok {
+				b.told[slot] = s.InFlight
 			}
 		}
-		p.own = own
-		b.count(p, 1)
+		p.own = b.ownOfTold()
+		b.shares += len(p.own)
+		b.count(p.own, 1)
 	}
 }
 
 // count adds what a proxy has in flight to the total, or takes it off.
-func (b *board) count(p *proxy, sign int64) {
-	for slot, f := range p.own {
-		b.total[slot].Requests += sign * f.Requests
-		b.total[slot].Tokens += sign * f.Tokens
+func (b *board) count(own []share, sign int64) {
+	for _, s := range own {
+		b.total[s.slot].Requests += sign * s.Requests
+		b.total[s.slot].Tokens += sign * s.Tokens
 	}
 }
 
@@ -114,34 +140,47 @@ func (b *board) proxy(id string, now time.Time) *proxy {
 		if len(b.proxies) >= maxProxies {
 			return nil
 		}
-		p = &proxy{id: id, allowed: float64(noteSeconds * b.rate), counted: now}
+		p = &proxy{id: id}
 		b.proxies[id] = p
 	}
 	p.seen = now
 	return p
 }
 
+var errTooMuch = fmt.Errorf("all proxies together have requests on replicas %d times", maxShares)
+
 // tell takes what a proxy tells, and reports whether it is news to the others.
-func (b *board) tell(p *proxy, t *endpoint.Tell, now time.Time, lease time.Duration) (news bool) {
+func (b *board) tell(p *proxy, t *endpoint.Tell, now time.Time, lease time.Duration) (news bool, err error) {
+	own := b.ownOf(t)
+	if b.shares-len(p.own)+len(own) > maxShares {
+		return false, errTooMuch
+	}
 	p.until = now.Add(lease)
-	if own := b.ownOf(t); !slices.Equal(own, p.own) {
+	if !slices.Equal(own, p.own) {
 		b.change(p, own)
 		news = true
 	}
-	p.allowed = min(p.allowed+now.Sub(p.counted).Seconds()*float64(b.rate), float64(noteSeconds*b.rate))
-	p.counted = now
-	for rest := t.Notes; ; {
+	return b.take(p, t.Notes, now) || news, nil
+}
+
+// take takes the notes that a proxy tells, as far as the quotas go.
+func (b *board) take(p *proxy, notes []byte, now time.Time) (news bool) {
+	p.quota.fill(b.rate, now)
+	b.quota.fill(noteProxies*b.rate, now)
+	for rest := notes; ; {
 		n, after, ok := endpoint.CutNote(rest)
 		if !ok {
 			return news
 		}
 		raw := rest[:len(rest)-len(after)]
 		rest = after
-		if p.allowed -= float64(len(raw)); p.allowed < 0 {
-			p.allowed = 0
+		size := float64(len(raw))
+		if min(p.quota.allowed, b.quota.allowed) < size {
 			b.stats.Dropped++
 			continue
 		}
+		p.quota.allowed -= size
+		b.quota.allowed -= size
 		b.last++
 		p.last = b.last
 		b.stats.Notes++
@@ -150,27 +189,40 @@ func (b *board) tell(p *proxy, t *endpoint.Tell, now time.Time, lease time.Durat
 	}
 }
 
-// ownOf is what is in flight, by slot; nil if nothing is.
-func (b *board) ownOf(t *endpoint.Tell) (own []endpoint.InFlight) {
+// ownOf is what is in flight on replicas that are listed.
+func (b *board) ownOf(t *endpoint.Tell) []share {
 	for i := range t.InFlight {
-		f := t.InFlight[i].InFlight
-		slot, ok := b.slots[t.InFlight[i].Replica]
-		if !ok || f == (endpoint.InFlight{}) {
-			continue
+		if slot, ok := b.slots[t.InFlight[i].Replica]; ok {
+			b.told[slot] = t.InFlight[i].InFlight
 		}
-		if own == nil {
-			own = make([]endpoint.InFlight, len(b.slots))
-		}
-		own[slot] = f
 	}
+	return b.ownOfTold()
+}
+
+// ownOfTold takes what stands in told. It takes memory for that alone, and not for all replicas.
+func (b *board) ownOfTold() []share {
+	n := 0
+	for _, f := range b.told {
+		if f != (endpoint.InFlight{}) {
+			n++
+		}
+	}
+	own := make([]share, 0, n)
+	for slot, f := range b.told {
+		if f != (endpoint.InFlight{}) {
+			own = append(own, share{slot, f})
+		}
+	}
+	clear(b.told)
 	return own
 }
 
 // change replaces what a proxy has in flight.
-func (b *board) change(p *proxy, own []endpoint.InFlight) {
-	b.count(p, -1)
+func (b *board) change(p *proxy, own []share) {
+	b.count(p.own, -1)
+	b.shares += len(own) - len(p.own)
 	p.own = own
-	b.count(p, 1)
+	b.count(p.own, 1)
 	b.last++
 	p.last = b.last
 }
@@ -179,7 +231,7 @@ func (b *board) change(p *proxy, own []endpoint.InFlight) {
 // news.
 func (b *board) expire(now time.Time, forget time.Duration) (news bool) {
 	for id, p := range b.proxies {
-		if p.own != nil && !now.Before(p.until) {
+		if len(p.own) > 0 && !now.Before(p.until) {
 			b.change(p, nil)
 			b.stats.Expired++
 			news = true
@@ -195,7 +247,7 @@ func (b *board) expire(now time.Time, forget time.Duration) (news bool) {
 // untilExpiry is how long it is until something expires, at most limit.
 func (b *board) untilExpiry(now time.Time, limit time.Duration) time.Duration {
 	for _, p := range b.proxies {
-		if p.own != nil {
+		if len(p.own) > 0 {
 			limit = min(limit, p.until.Sub(now))
 		}
 	}
@@ -217,14 +269,13 @@ func (b *board) hasNews(p *proxy, heard uint64) bool {
 
 // appendNews appends to an answer what others than the proxy of that id told after a number.
 func (b *board) appendNews(dst []byte, id string, p *proxy, heard uint64) []byte {
+	if p != nil { // others than it
+		b.count(p.own, -1)
+		defer b.count(p.own, 1)
+	}
 	var peers []endpoint.Peer
 	for position, slot := range b.positions {
-		f := b.total[slot]
-		if p != nil && p.own != nil {
-			f.Requests -= p.own[slot].Requests
-			f.Tokens -= p.own[slot].Tokens
-		}
-		if f != (endpoint.InFlight{}) {
+		if f := b.total[slot]; f != (endpoint.InFlight{}) {
 			peers = append(peers, endpoint.Peer{Position: position, InFlight: f})
 		}
 	}

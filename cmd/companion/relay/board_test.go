@@ -369,6 +369,36 @@ func TestBadTells(t *testing.T) {
 	require.Equal(t, http.StatusOK, get(r, endpoint.RelayedPath(nil, "", 0, "one too many")).Code)
 }
 
+// However many names a caller gives itself: what they tell together is bounded, and so is what is remembered of it.
+func TestManyNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := relay.New(relay.Options{NoteRate: 1000})
+		for i := range 5 {
+			tell(t, r, fmt.Sprint(i), nil, note(1, make([]uint64, 200)...))
+		}
+		s := r.Stats().Relay
+		require.EqualValues(t, 4, s.Notes)
+		require.EqualValues(t, 1, s.Dropped, "over the quota of all")
+
+		f := newFleet(4096)
+		r.Publish(f.now())
+		told := endpoint.Tell{}
+		for _, e := range f.pools[0].Endpoints {
+			told.InFlight = append(told.InFlight, endpoint.Told{Replica: endpoint.ReplicaID(e.Address), InFlight: endpoint.InFlight{Requests: 1}})
+		}
+		everywhere := endpoint.AppendTell(nil, &told)
+		for i := range 256 {
+			require.Equal(t, http.StatusNoContent, post(r, endpoint.TellPath(fmt.Sprint(i)), everywhere).Code)
+		}
+		require.Equal(t, http.StatusServiceUnavailable, post(r, endpoint.TellPath("one too many"), everywhere).Code)
+		require.Equal(t, http.StatusNoContent, post(r, endpoint.TellPath("0"), everywhere).Code, "who is there may go on")
+		require.EqualValues(t, 1, r.Stats().Relay.Refused)
+		time.Sleep(lease)
+		r.Publish(f.now())
+		require.Equal(t, http.StatusNoContent, post(r, endpoint.TellPath("one too many"), everywhere).Code, "the others are silent")
+	})
+}
+
 // No body of a tell is more than refused.
 func FuzzTell(f *testing.F) {
 	f.Add(endpoint.AppendTell(nil, &endpoint.Tell{}))

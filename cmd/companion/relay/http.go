@@ -86,9 +86,13 @@ func (r *Relay) takeTell(w http.ResponseWriter, req *http.Request) (status int, 
 	if p == nil {
 		return http.StatusServiceUnavailable, fmt.Errorf("more than %d proxies", maxProxies)
 	}
+	news, err := r.board.tell(p, t, now, r.opts.ProxyLease)
+	if err != nil {
+		return http.StatusServiceUnavailable, err
+	}
 	r.board.stats.Tells++
 	r.board.stats.ToldBytes += uint64(len(body))
-	if r.board.tell(p, t, now, r.opts.ProxyLease) {
+	if news {
 		r.tellAgain()
 	}
 	return 0, nil

@@ -95,6 +95,10 @@ func (l *link) try(path string, deadline time.Time, w io.Writer) error {
 		pieces.Put(l.large)
 		l.large, l.buf = nil, l.small
 	}
+	if len(l.small) > headSize { // for a long header; of thousands of links each would keep it
+		l.small = make([]byte, headSize)
+		l.buf = l.small
+	}
 	if !keep || l.r != l.w { // bytes that nobody asked for are not the next answer
 		l.close()
 	}
@@ -184,10 +188,11 @@ func gone(err error) error {
 
 // readHead reads headers up to the one of the final answer, and makes ready for its body.
 func (l *link) readHead() (head, error) {
+	searched := 0 // bytes behind l.r, so that a header that drips in is not read again and again
 	for l.r, l.w = 0, 0; ; {
-		if n := headLength(l.buf[l.r:l.w]); n > 0 {
+		if n := headLength(l.buf[l.r:l.w], searched); n > 0 {
 			h, err := parseHead(l.buf[l.r : l.r+n])
-			l.r += n
+			l.r, searched = l.r+n, 0
 			if err != nil {
 				return head{}, err
 			}
@@ -197,6 +202,7 @@ func (l *link) readHead() (head, error) {
 			}
 			continue // 100 and its kin
 		}
+		searched = l.w - l.r
 		if l.w == len(l.buf) {
 			if len(l.buf) >= maxHead {
 				return head{}, fmt.Errorf("a header over %d KiB", maxHead>>10)
@@ -218,17 +224,17 @@ func (l *link) readHead() (head, error) {
 	}
 }
 
-// headLength returns the length of the header with the empty line that ends it, 0 if that has not come.
-func headLength(b []byte) int {
-	for from := 0; ; {
-		end := bytes.IndexByte(b[from:], '\n')
-		if end < 0 {
+// headLength returns the length of the header with the empty line that ends it, 0 if that has not come. It does not end within the first
+// bytes that were searched before.
+func headLength(b []byte, searched int) int {
+	for at := searched; ; {
+		feed := bytes.IndexByte(b[at:], '\n')
+		if feed < 0 {
 			return 0
 		}
-		line := b[from : from+end]
-		from += end + 1
-		if len(bytes.TrimSuffix(line, cr)) == 0 {
-			return from
+		before := bytes.TrimSuffix(b[:at+feed], cr)
+		if at += feed + 1; len(before) == 0 || before[len(before)-1] == '\n' {
+			return at
 		}
 	}
 }

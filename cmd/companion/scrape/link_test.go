@@ -164,6 +164,31 @@ func TestAnswersOfAnyShape(t *testing.T) {
 }
 
 // What both this reader and net/http's take, they read alike.
+// A header ends at the same place wherever the search for it was interrupted.
+func TestASearchForTheEndOfAHeaderGoesOn(t *testing.T) {
+	for header, want := range map[string]int{
+		"HTTP/1.1 200 OK\r\nA: b\r\n\r\nbody\n\n": 25, "HTTP/1.1 200\nA: b\n\nbody": 19, "\r\nbody": 2, "\n": 1,
+		"A\r\r\n\r\n": 6, "A\r\n\r\r\n": 0, "A\n\r": 0, "": 0,
+	} {
+		for searched := range max(1, want) {
+			require.Equal(t, want, headLength([]byte(header), searched), "%q from %d", header, searched)
+		}
+	}
+}
+
+// A link that once had a long header keeps no more memory than another.
+func TestALinkKeepsNoLongHeader(t *testing.T) {
+	long := "HTTP/1.1 200 OK\r\nX-Long: " + strings.Repeat("a", 60<<10) + "\r\nContent-Length: 5\r\n\r\nhello"
+	l := newLink(t.Context(), piped(long))
+	defer l.close()
+	var b strings.Builder
+	require.NoError(t, l.get("/metrics", time.Now().Add(time.Minute), &b))
+	require.Equal(t, "hello", b.String())
+	require.NotNil(t, l.conn, "it is kept")
+	require.Equal(t, headSize, len(l.small))
+	require.Equal(t, headSize, len(l.buf))
+}
+
 func FuzzAnswer(f *testing.F) {
 	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"))
 	f.Add([]byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;a=b\r\nlo\r\n0\r\nx: y\r\n\r\n"))

@@ -30,7 +30,7 @@ type config struct {
 // newConfig reads a document and makes its chain. It does no I/O: what needs
 // the network starts with the first turn of Envoy's main loop.
 func newConfig(handle shared.HttpFilterConfigHandle, document []byte, known []filter.Factory, p *process) (*config, error) {
-	c := &config{metrics: &recorder{handle: handle}, log: logger(handle)}
+	c := &config{metrics: &recorder{handle: handle, keep: p.keep}, log: logger(handle)}
 	others := &peers{}
 	deps := &filter.Deps{
 		Now:      time.Now,
@@ -50,7 +50,7 @@ func newConfig(handle shared.HttpFilterConfigHandle, document []byte, known []fi
 		return nil, c.refuse(err)
 	}
 	c.broken = c.metrics.Counter("inlet_filter_failure_total", "filter", "failure_mode")
-	if err := c.metrics.freeze(); err != nil {
+	if err := c.metrics.err; err != nil {
 		return nil, err
 	}
 	c.streams.New = func() any { return newStream(c) }

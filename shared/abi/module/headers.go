@@ -21,6 +21,7 @@ type headers struct {
 type field struct{ name, value string }
 
 func (h *headers) reset(source shared.HeaderMap) {
+	clear(h.fields) // the arena may have dropped what they point to
 	h.source, h.fields, h.loaded = source, h.fields[:0], false
 }
 

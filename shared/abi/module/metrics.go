@@ -21,6 +21,7 @@ import (
 // configuration will do: Envoy's stats belong to the process.
 type recorder struct {
 	handle shared.HttpFilterConfigHandle
+	keep   func(name string, create func() any) any // what outlives a configuration
 	known  map[string]*metric
 	err    error // first definition that Envoy refused
 
@@ -78,6 +79,7 @@ func (r *recorder) define(k kind, name string, labels []string) filter.Metric {
 		r.fail(fmt.Errorf("metric %s could not be defined: result %d", name, result))
 	}
 	m := &metric{recorder: r, kind: k, id: id, labels: len(labels)}
+	m.admitted = r.keep("metric "+name, func() any { return &admitted{values: make(map[filter.Values]filter.Values)} }).(*admitted)
 	m.series.Store(&map[filter.Values]*series{})
 	if r.known == nil {
 		r.known = make(map[string]*metric)
@@ -91,9 +93,6 @@ func (r *recorder) fail(err error) {
 		r.err = err
 	}
 }
-
-// freeze ends the definitions and returns the first that went wrong.
-func (r *recorder) freeze() error { return r.err }
 
 // take keeps a sample until the next flush.
 func (r *recorder) take(s sample) {
@@ -148,8 +147,37 @@ type metric struct {
 
 	// series by label values. The map is replaced when a series is new, never
 	// written to, so that the many look-ups of old ones need no lock.
-	series atomic.Pointer[map[filter.Values]*series]
-	mu     sync.Mutex // held to add one
+	series   atomic.Pointer[map[filter.Values]*series]
+	mu       sync.Mutex // held to add one
+	admitted *admitted
+}
+
+// admitted are the label values of a metric for which Envoy has a series. They are
+// counted for the whole process, since Envoy forgets none when a configuration goes.
+type admitted struct {
+	mu     sync.Mutex
+	values map[filter.Values]filter.Values // the same in strings of its own
+}
+
+// admit returns the values under which these are counted: a copy of them, or those
+// of the series beyond the last.
+func (a *admitted) admit(v filter.Values, labels int) filter.Values {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	own, ok := a.values[v]
+	switch {
+	case ok:
+	case len(a.values) < filter.MaxSeries:
+		for i := range v {
+			own[i] = strings.Clone(v[i])
+		}
+		a.values[own] = own
+	default:
+		for i := range labels {
+			own[i] = other
+		}
+	}
+	return own
 }
 
 // series is one combination of label values. It owns its strings: those of a
@@ -175,19 +203,12 @@ func (m *metric) Record(n int64, v filter.Values) {
 func (m *metric) add(v filter.Values) *series {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	v = m.admitted.admit(v, m.labels)
 	present := *m.series.Load()
-	if len(present) >= filter.MaxSeries && present[v] == nil {
-		for i := range m.labels {
-			v[i] = other
-		}
-	}
 	if s := present[v]; s != nil {
 		return s
 	}
 	s := &series{metric: m}
-	for i := range v {
-		v[i] = strings.Clone(v[i])
-	}
 	for _, value := range v[:m.labels] {
 		s.tags = append(s.tags, filter.LabelValue(value))
 	}

@@ -488,6 +488,14 @@ func TestHeaders(t *testing.T) {
 	require.Equal(t, 1, m.gets)
 }
 
+// The arena drops a large block; no field may keep it.
+func TestHeadersKeepNoStrings(t *testing.T) {
+	h := headers{fields: []field{{"a", "1"}, {"b", "2"}}}
+	h.reset(nil)
+	require.Empty(t, h.fields)
+	require.Equal(t, []field{{}, {}}, h.fields[:2])
+}
+
 func TestArena(t *testing.T) {
 	var a arena
 	var copies []string

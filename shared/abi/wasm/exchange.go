@@ -1,6 +1,8 @@
 package wasm
 
 import (
+	"errors"
+
 	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm"
 	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm/types"
 
@@ -40,7 +42,12 @@ func (x *exchange) OnHttpRequestBody(size int, end bool) types.Action {
 	if !x.stream.WantsRequestBody() {
 		return action(x.stream.RequestBody(nil, end))
 	}
-	a := x.stream.RequestBody(x.news(size), end)
+	chunk, err := x.news(size)
+	if err != nil {
+		proxywasm.LogError("the request body cannot be read: " + err.Error())
+		return action(x.stream.RequestLost())
+	}
+	a := x.stream.RequestBody(chunk, end)
 	if a == chain.Continue {
 		x.size = 0 // what comes now comes by itself
 	}
@@ -49,26 +56,29 @@ func (x *exchange) OnHttpRequestBody(size int, end bool) types.Action {
 
 // news returns the bytes that the chain has not seen yet; size is that of all
 // that is held, and what has just come.
-func (x *exchange) news(size int) []byte {
+func (x *exchange) news(size int) ([]byte, error) {
 	if size <= x.size {
-		return nil
+		return nil, nil
 	}
 	into := &x.plugin.piece
 	if x.size == 0 {
 		into = &x.first
 	}
 	chunk, err := requestBody(x.size, size-x.size, into)
+	if err == nil && len(chunk) < size-x.size {
+		err = errShort
+	}
 	if err != nil {
-		// The chain misses these bytes and refuses the body as incomplete.
-		proxywasm.LogError("the request body cannot be read: " + err.Error())
-		return nil
+		return nil, err
 	}
 	if x.size == 0 {
 		x.first = chunk
 	}
 	x.size = size
-	return chunk
+	return chunk, nil
 }
+
+var errShort = errors.New("the host hands over less than there is")
 
 func (x *exchange) OnHttpRequestTrailers(int) types.Action {
 	if x.kit == nil {

@@ -65,6 +65,16 @@ func (h *headers) fetch() {
 // forget makes the next Get look again.
 func (h *headers) forget() { h.fetched = false }
 
+// clear ends the use for an exchange. It keeps no memory that only long headers need,
+// and no string, since that would keep what it points to.
+func (h *headers) clear() {
+	h.forget()
+	clear(h.list)
+	if h.list = h.list[:0]; cap(h.text) > maxHeaders {
+		h.list, h.text = nil, nil
+	}
+}
+
 // apply makes the edits in order. What a later edit of the same header makes
 // void, and what would change nothing, costs no call.
 func (h *headers) apply(edits []filter.HeaderEdit) error {

@@ -132,6 +132,35 @@ func TestHeadersOfALocalReplyAreFetchedAnew(t *testing.T) {
 	require.Equal(t, "502", got)
 }
 
+// What is kept between exchanges: the memory of usual headers, but no string, and nothing of long ones.
+func TestHeadersKeepLittle(t *testing.T) {
+	for _, c := range []struct {
+		size int
+		kept bool
+	}{{100, true}, {maxHeaders, true}, {maxHeaders + 1, false}} {
+		of := (&fakeMap{}).of()
+		of.all = func(list [][2]string, memory *[]byte) ([][2]string, error) {
+			*memory = make([]byte, c.size)
+			return append(list, [2]string{"a", string(*memory)}), nil
+		}
+		p := &plugin{}
+		k := &kit{request: headers{of: of}, response: headers{of: of}}
+		for _, h := range []*headers{&k.request, &k.response} {
+			h.fetch()
+		}
+		p.keep(k)
+		for _, h := range []*headers{&k.request, &k.response} {
+			require.Equal(t, c.kept, cap(h.text) > 0)
+			require.Equal(t, c.kept, cap(h.list) > 0)
+			require.Empty(t, h.list)
+			for _, pair := range h.list[:cap(h.list)] {
+				require.Empty(t, pair)
+			}
+			require.False(t, h.fetched)
+		}
+	}
+}
+
 func TestARefusedEditIsAnError(t *testing.T) {
 	m := &fakeMap{list: [][2]string{{"a", "1"}, {"b", "1"}, {"b", "2"}}}
 	h := headers{of: m.of()}

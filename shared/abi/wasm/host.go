@@ -55,22 +55,11 @@ func (x *exchange) replaceBody(edits []filter.BodyEdit) error {
 	if end > len(prefix) {
 		return fmt.Errorf("the body has %d bytes, the edits reach to %d", len(prefix), end)
 	}
-	x.plugin.splice = splice(x.plugin.splice[:0], prefix[:end], edits)
+	x.plugin.splice = filter.Splice(x.plugin.splice[:0], prefix[:end], edits)
 	if err := setRequestBody(end, x.plugin.splice); err != nil {
 		return fmt.Errorf("replace the first %d bytes of the body: %w", end, err)
 	}
 	return nil
-}
-
-// splice appends prefix with the edits made to dst.
-func splice(dst, prefix []byte, edits []filter.BodyEdit) []byte {
-	var at int64
-	for i := range edits {
-		dst = append(dst, prefix[at:edits[i].Span.Start]...)
-		dst = append(dst, edits[i].With...)
-		at = edits[i].Span.End
-	}
-	return append(dst, prefix[at:]...)
 }
 
 // Reply implements chain.Host.

@@ -28,6 +28,8 @@ const (
 	maxFree = 64
 	// maxPiece bounds the memory that is kept for a piece of a body. Envoy reads 16 KiB at a time.
 	maxPiece = 64 << 10
+	// maxHeaders bounds the memory that is kept for a header map.
+	maxHeaders = 16 << 10
 )
 
 // Serve makes the module a plugin whose configuration may name the known
@@ -178,8 +180,8 @@ func (p *plugin) newKit() *kit {
 
 // keep takes a kit back, but no memory that only a large body needs.
 func (p *plugin) keep(k *kit) {
-	k.request.forget()
-	k.response.forget()
+	k.request.clear()
+	k.response.clear()
 	if k.first = k.first[:0]; cap(k.first) > maxPiece {
 		k.first = nil
 	}

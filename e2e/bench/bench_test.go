@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/inlet-proxy/inlet/e2e/bench/figures"
+	"github.com/inlet-proxy/inlet/e2e/bench/upstream"
 )
 
 // TestRun runs one short cell, so that the benchmark is known to work on the day it is wanted.
@@ -33,12 +35,13 @@ func TestRun(t *testing.T) {
 		}
 	}
 	for _, mode := range []string{"none", "module"} {
-		for _, metric := range []string{"rps", "p50_us", "p99_us", "rss_mb"} {
+		for _, metric := range []string{"rps", "p50_us", "p99_us", "envoy_rss_mb"} {
 			require.Positive(t, values[mode+" "+metric], "%s of %s", metric, mode)
 		}
 		require.Contains(t, values, mode+" total_cpu_us")
 	}
 	require.Contains(t, values, "module added_p50_us")
+	require.Greater(t, values["module total_rss_mb"], values["module envoy_rss_mb"], "with the companion")
 }
 
 func TestReadTrace(t *testing.T) {
@@ -61,4 +64,35 @@ func rounded(values []float64) (whole []int) {
 		whole = append(whole, int(v+0.5))
 	}
 	return whole
+}
+
+func TestJudge(t *testing.T) {
+	const replica = "127.0.0.1:8000"
+	c := &cases[0]
+	full, peers := mode{spec: spec{chain: fullChain}}, mode{spec: spec{peers: []string{"bbr", "epp"}}}
+	for _, tc := range []struct {
+		name    string
+		mode    *mode
+		headers map[string]string // that arrive
+		fault   string
+	}{
+		{"full chain", &full, map[string]string{destination: replica + ",b:1,c:1", "x-gateway-model-name": c.model, "x-gateway-inference-pool": pool}, ""},
+		{"full chain without a model", &full, map[string]string{destination: replica + ",b:1,c:1", "x-gateway-inference-pool": pool}, "routing by the body"},
+		{"extension", &peers, map[string]string{destination: replica, "x-gateway-model-name": c.model, "x-api-key": key}, ""},
+		{"extension without a model", &peers, map[string]string{destination: replica, "x-api-key": key}, "body-based router"},
+		{"extension, served by another", &peers, map[string]string{destination: "b:1", "x-gateway-model-name": c.model, "x-api-key": key}, "served"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			h := http.Header{}
+			for name, value := range tc.headers {
+				h.Set(name, value)
+			}
+			err := tc.mode.judge(c, c.body(), &outcome{http.StatusOK, nil, []byte(upstream.Completion), &upstream.Arrived{Address: replica, Header: h, Body: c.body()}})
+			if tc.fault == "" {
+				require.NoError(t, err)
+			} else {
+				require.ErrorContains(t, err, tc.fault)
+			}
+		})
+	}
 }

@@ -38,47 +38,32 @@ func (c *chatCase) runs(m *mode) bool {
 	return m.chain == "" || m.full() || c.size <= 4<<10 && c.events == 0
 }
 
-// variants is the number of different prompts of a case. They have their first kilobyte in common, and come round again.
-const variants = 16
-
-// bodies are the requests' bodies.
-func (c *chatCase) bodies() [][]byte {
-	all := make([][]byte, variants)
-	for i := range all {
-		all[i] = chat(c.size, i, c.model, c.events > 0)
-	}
-	return all
-}
-
-// requests are the requests as they are sent.
-func (c *chatCase) requests() [][]byte {
+// request is the case's request as it is sent.
+func (c *chatCase) request() *load.Request {
 	headers := [][2]string{{"x-api-key", key}}
 	if c.events > 0 {
 		headers = append(headers, [2]string{upstream.Events, strconv.Itoa(c.events)})
 	}
-	all := c.bodies()
-	for i := range all {
-		all[i] = load.Request("/v1/chat/completions", all[i], headers...)
-	}
-	return all
+	return load.NewRequest("/v1/chat/completions", c.body(), headers...)
 }
 
-// chat makes a chat body of about n bytes, with the model after the messages, where a reader finds it last.
-func chat(n, variant int, model string, stream bool) []byte {
+// body is a chat of about the case's size, with the model after the messages, where a reader finds it last. All chats of a case have
+// their first kilobyte in common, and from the number on nothing: a gateway that remembers prompts finds the beginning, and learns the rest.
+func (c *chatCase) body() []byte {
 	const line = `She said: \"the quick brown fox jumps over the lazy dog\", and it was so.\n`
 	var b bytes.Buffer
 	b.WriteString(`{"messages":[{"role":"system","content":"`)
 	for b.Len() < 1000 {
 		b.WriteString(line)
 	}
-	fmt.Fprintf(&b, `"},{"role":"user","content":"Story %d: `, variant)
-	for b.Len() < n-100 {
+	fmt.Fprintf(&b, `"},{"role":"user","content":"%s, story %s: `, c.name, load.Number)
+	for b.Len() < c.size-100 {
 		b.WriteString(line)
 	}
 	b.WriteString(`"}],"max_tokens":200,"temperature":0.7,`)
-	if stream {
+	if c.events > 0 {
 		b.WriteString(`"stream":true,"stream_options":{"include_usage":true},`)
 	}
-	fmt.Fprintf(&b, `"model":%q}`, model)
+	fmt.Fprintf(&b, `"model":%q}`, c.model)
 	return b.Bytes()
 }

@@ -50,14 +50,14 @@ const destination = "x-gateway-destination-endpoint"
 
 // check sends requests of a case until the mode serves as it should, and holds it to that: the same bytes reach replica and
 // client, and every filter does its work. It returns the size of an answer's body.
-func (b *bench) check(ctx context.Context, m *mode, c *chatCase) (int64, error) {
+func (b *bench) check(ctx context.Context, m *mode, c *chatCase) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	headers := map[string]string{"x-api-key": key}
 	if c.events > 0 {
 		headers[upstream.Events] = strconv.Itoa(c.events)
 	}
-	body := c.bodies()[0]
+	body := c.body()
 	for good := 0; ; {
 		o, err := b.send(ctx, m, http.MethodPost, "/v1/chat/completions", body, headers)
 		if err != nil {
@@ -70,7 +70,7 @@ func (b *bench) check(ctx context.Context, m *mode, c *chatCase) (int64, error) 
 			return 0, err
 		}
 		if good++; good == 5 {
-			return int64(len(o.body)), nil
+			return len(o.body), nil
 		}
 	}
 }
@@ -99,6 +99,8 @@ func (m *mode) judge(c *chatCase, sent []byte, o *outcome) error {
 		return errors.New("the key check did not do its work")
 	case m.has("bbr") && (h.Get("x-gateway-model-name") != c.model || h.Get("x-gateway-inference-pool") != pool):
 		return errors.New("the routing by the body did not do its work")
+	case slices.Contains(m.peers, "bbr") && h.Get("x-gateway-model-name") != c.model:
+		return errors.New("the extension's body-based router did not do its work")
 	case m.picks() && list[0] != o.arrived.Address, m.has("picker") && len(list) != 3:
 		return fmt.Errorf("picked %v, and %s served", list, o.arrived.Address)
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/inlet-proxy/inlet/e2e/bench/figures"
+	"github.com/inlet-proxy/inlet/e2e/bench/load"
 )
 
 func main() {
@@ -126,9 +127,11 @@ type cells map[[2]string]*cell
 
 // measure checks every mode on every case, then has them take turns.
 func (b *bench) measure(ctx context.Context, chosen []chatCase, o options) (cells, error) {
-	all, answers := cells{}, map[[2]string]int64{}
+	all, answers := cells{}, map[[2]string]int{}
+	requests := make([]*load.Request, len(chosen))
 	for i := range chosen {
 		c := &chosen[i]
+		requests[i] = c.request()
 		for _, m := range b.modes {
 			if !c.runs(m) {
 				continue
@@ -148,7 +151,6 @@ func (b *bench) measure(ctx context.Context, chosen []chatCase, o options) (cell
 		for i := range chosen {
 			c := &chosen[i]
 			fmt.Fprintf(os.Stderr, "\rturn %d of %d: %-20s", turn+1, o.repeat, c.name)
-			requests := c.requests()
 			for j := range b.modes {
 				// Each turn begins with another mode, so that none always runs in the wake of the same one.
 				m := b.modes[(j+turn)%len(b.modes)]
@@ -156,7 +158,7 @@ func (b *bench) measure(ctx context.Context, chosen []chatCase, o options) (cell
 				if all[key] == nil {
 					continue
 				}
-				s, err := m.measure(ctx, c, requests, answers[key], o.duration)
+				s, err := m.measure(ctx, c, requests[i], answers[key], o.duration)
 				if err != nil {
 					return nil, fmt.Errorf("%s %s: %w", m.name, c.name, err)
 				}
@@ -189,7 +191,8 @@ func (b *bench) report(f *figures.File, chosen []chatCase, all cells) {
 			line("envoy_cpu_us", v.median(func(s sample) float64 { return s.envoy }), "us")
 			line("total_cpu_us", v.median(func(s sample) float64 { return s.total }), "us")
 			line("busy_cpu_us", v.median(func(s sample) float64 { return s.busy }), "us")
-			line("rss_mb", v.median(func(s sample) float64 { return s.rss }), "MB")
+			line("envoy_rss_mb", v.median(func(s sample) float64 { return s.envoyRSS }), "MB")
+			line("total_rss_mb", v.median(func(s sample) float64 { return s.rss }), "MB")
 			if c.events > 0 {
 				line("per_event_cpu_us", b.perEvent(c, m, all), "us")
 			}

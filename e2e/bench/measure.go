@@ -19,12 +19,12 @@ type sample struct {
 	rps, p50, p99 float64   // p50, p99: µs
 	envoy, total  float64   // CPU time, µs a request: of Envoy, and of it and what stands beside it
 	busy          float64   // total less what they use when there are no requests
-	rss           float64   // of all of them but the companion, MB
+	envoyRSS, rss float64   // memory, MB: likewise
 	gc            []float64 // µs, see collections
 }
 
 // measure runs one cell once.
-func (m *mode) measure(ctx context.Context, c *chatCase, requests [][]byte, answer int64, d time.Duration) (s sample, err error) {
+func (m *mode) measure(ctx context.Context, c *chatCase, request *load.Request, answer int, d time.Duration) (s sample, err error) {
 	log, err := m.gcLogSize()
 	if err != nil {
 		return s, err
@@ -33,7 +33,8 @@ func (m *mode) measure(ctx context.Context, c *chatCase, requests [][]byte, answ
 	if err != nil {
 		return s, err
 	}
-	r, err := load.Run(ctx, strings.TrimPrefix(m.stack.URL(), "http://"), requests, c.conns, d)
+	l := load.Load{Address: strings.TrimPrefix(m.stack.URL(), "http://"), Request: request, Answer: answer, Conns: c.conns}
+	r, err := l.Run(ctx, d)
 	if err != nil {
 		return s, err
 	}
@@ -41,18 +42,17 @@ func (m *mode) measure(ctx context.Context, c *chatCase, requests [][]byte, answ
 	if err != nil {
 		return s, err
 	}
-	if wants := answer * int64(r.Requests); r.Bytes != wants {
-		return s, fmt.Errorf("answers of %d bytes in all, not %d", r.Bytes, wants)
-	}
 	n := float64(r.Requests)
 	s = sample{
 		rps: r.Rate(), p50: micros(r.Percentile(0.5)), p99: micros(r.Percentile(0.99)),
 		envoy: micros(after[0]-before[0]) / n, total: micros(sum(after)-sum(before)) / n,
 	}
 	s.busy = s.total - m.idle*micros(r.Elapsed)/n
-	if s.rss, err = m.resident(); err != nil {
+	resident, err := m.resident()
+	if err != nil {
 		return s, err
 	}
+	s.envoyRSS, s.rss = resident[0], sum(resident)
 	s.gc, err = m.collections(log)
 	return s, err
 }
@@ -87,39 +87,31 @@ func (b *bench) rest(ctx context.Context, d time.Duration) error {
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
-func sum(all []time.Duration) (n time.Duration) {
-	for _, d := range all {
-		n += d
+func sum[T time.Duration | float64](all []T) (n T) {
+	for _, v := range all {
+		n += v
 	}
 	return n
 }
 
-// cpu is the CPU time that Envoy, first, and the processes beside it have used.
-func (m *mode) cpu() ([]time.Duration, error) {
-	var all []time.Duration
-	for _, pid := range append([]int{m.stack.EnvoyPID()}, m.beside...) {
-		d, err := cpuTime(pid)
+// cpu is the CPU time that each process of the mode has used.
+func (m *mode) cpu() ([]time.Duration, error) { return each(m.pids(), cpuTime) }
+
+// resident is the memory of each process of the mode, in MB.
+func (m *mode) resident() ([]float64, error) { return each(m.pids(), residentMB) }
+
+// pids are the processes of the mode: Envoy, first, and those beside it.
+func (m *mode) pids() []int { return append([]int{m.stack.EnvoyPID()}, m.beside...) }
+
+// each is what is to be known of each process.
+func each[T any](pids []int, of func(pid int) (T, error)) ([]T, error) {
+	var all []T
+	for _, pid := range pids {
+		v, err := of(pid)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, d)
-	}
-	return all, nil
-}
-
-// resident is the memory of Envoy and the servers that it asks, in MB.
-func (m *mode) resident() (float64, error) {
-	pids := []int{m.stack.EnvoyPID()}
-	for _, s := range m.servers {
-		pids = append(pids, s.PID())
-	}
-	var all float64
-	for _, pid := range pids {
-		n, err := residentBytes(pid)
-		if err != nil {
-			return 0, err
-		}
-		all += n / 1e6
+		all = append(all, v)
 	}
 	return all, nil
 }
@@ -135,14 +127,14 @@ func cpuTime(pid int) (time.Duration, error) {
 	return time.Duration(used.Nano()), nil
 }
 
-// residentBytes is the memory that a process occupies (proc(5), statm).
-func residentBytes(pid int) (float64, error) {
+// residentMB is the memory that a process occupies (proc(5), statm).
+func residentMB(pid int) (float64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {
 		return 0, err
 	}
 	pages, err := strconv.ParseFloat(strings.Fields(string(text))[1], 64)
-	return pages * float64(os.Getpagesize()), err
+	return pages * float64(os.Getpagesize()) / 1e6, err
 }
 
 // cell is all runs of one mode and case, in order of the turns.

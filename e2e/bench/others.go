@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,21 +33,21 @@ func (b *bench) used() (all, own time.Duration, err error) {
 	if all, err = busyTime(); err != nil {
 		return 0, 0, err
 	}
-	pids := map[int]bool{os.Getpid(): true}
+	times, err := each(b.pids(), cpuTime)
+	return all, sum(times), err
+}
+
+// pids are all processes of the benchmark, each once: this one, the companion, the extension's, and those of the modes.
+func (b *bench) pids() []int {
+	pids := []int{os.Getpid(), b.shared.Companion.PID()}
+	if b.peers != nil {
+		pids = append(pids, b.peers.PIDs()...)
+	}
 	for _, m := range b.modes {
-		pids[m.stack.EnvoyPID()] = true
-		for _, pid := range m.beside {
-			pids[pid] = true
-		}
+		pids = append(pids, m.pids()...)
 	}
-	for pid := range pids {
-		d, err := cpuTime(pid)
-		if err != nil {
-			return 0, 0, err
-		}
-		own += d
-	}
-	return all, own, nil
+	slices.Sort(pids)
+	return slices.Compact(pids)
 }
 
 // clockTick is the unit of the times in /proc/stat: 1/100 s on every Linux that Go runs on.

@@ -1,8 +1,9 @@
 // Command companion measures the companion at work: it scrapes a thousand
-// replicas, and proxies hear of it. Beside it runs what is the least that any
-// scraper can take: a loop that reads the same bytes at the same pace and does
-// nothing with them. The replicas are another process, so that each mode's CPU is
-// its own; the modes take turns, so that a slow moment hits all of them.
+// replicas, and proxies hear of it and, through it, of each other. Beside it runs
+// what is the least that any scraper can take: a loop that reads the same bytes at
+// the same pace and does nothing with them. The replicas are another process, so
+// that each mode's CPU is its own; the modes take turns, so that a slow moment hits
+// all of them.
 package main
 
 import (
@@ -85,6 +86,9 @@ var metrics = [][2]string{
 	{"visible_p50_ms", "ms"},
 	{"visible_p99_ms", "ms"},
 	{"bytes_per_s", "B/s"},
+	{"tells_per_s", "1/s"},
+	{"told_bytes_per_s", "B/s"},
+	{"relayed_bytes_per_s", "B/s"},
 	{"rss_mb", "MB"},
 }
 

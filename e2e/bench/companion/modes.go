@@ -52,11 +52,19 @@ func (f *fleet) companion(ctx context.Context) (sample, error) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel()
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: f.proxies}}
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2 * f.proxies}}
+	replicas := make([]uint64, f.replicas)
+	for i := range replicas {
+		replicas[i] = endpoint.ReplicaID(addressOf(i, port))
+	}
 	proxies := make([]*proxy, f.proxies)
 	for i := range proxies {
-		proxies[i] = &proxy{fleet: f, client: client, url: "http://" + address, name: fmt.Sprintf("proxy-%d", i), seen: map[string]int{}}
+		proxies[i] = &proxy{
+			began: f.began, replicas: replicas, client: client, url: "http://" + address,
+			name: fmt.Sprintf("proxy-%d", i), seen: map[string]int{},
+		}
 		running.Go(func() { proxies[i].poll(ctx) })
+		running.Go(func() { proxies[i].tell(ctx) })
 	}
 	if err := sleep(ctx, warmUp); err != nil {
 		return nil, err
@@ -82,7 +90,7 @@ func (f *fleet) companion(ctx context.Context) (sample, error) {
 	var visible []float64
 	for _, p := range proxies {
 		visible = append(visible, p.visible...)
-		err = errors.Join(err, p.err)
+		err = errors.Join(err, p.err, p.untold)
 	}
 	if len(visible) == 0 || err != nil {
 		return nil, errors.Join(err, fmt.Errorf("%d changes seen", len(visible)))
@@ -91,7 +99,11 @@ func (f *fleet) companion(ctx context.Context) (sample, error) {
 	s.scraped(f, after.scrapes-before.scrapes, after.at.Sub(before.at))
 	s["visible_p50_ms"] = visible[len(visible)/2]
 	s["visible_p99_ms"] = visible[len(visible)*99/100]
-	s["bytes_per_s"] = (after.sent - before.sent) / after.at.Sub(before.at).Seconds()
+	per := func(n float64) float64 { return n / after.at.Sub(before.at).Seconds() }
+	s["bytes_per_s"] = per(after.sent - before.sent)
+	s["tells_per_s"] = per(after.tells - before.tells)
+	s["told_bytes_per_s"] = per(after.told - before.told)
+	s["relayed_bytes_per_s"] = per(after.relayed - before.relayed)
 	return s, nil
 }
 
@@ -124,8 +136,9 @@ func (s sample) scraped(f *fleet, scrapes float64, took time.Duration) {
 
 // counts is what the companion counts.
 type counts struct {
-	scrapes, sent float64
-	at            time.Time
+	scrapes, sent        float64
+	tells, told, relayed float64
+	at                   time.Time
 }
 
 func count(client *http.Client, url string) (c counts, err error) {
@@ -136,86 +149,35 @@ func count(client *http.Client, url string) (c counts, err error) {
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	c.at = time.Now()
+	if err != nil {
+		return c, err
+	}
 	for line := range strings.Lines(string(text)) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		switch name {
-		case `inlet_companion_scrapes_total{pool="llama",result="ok"}`:
-			c.scrapes, err = strconv.ParseFloat(value, 64)
-		case "inlet_companion_sent_bytes_total":
-			c.sent, err = strconv.ParseFloat(value, 64)
-		}
-		if err != nil {
-			return c, err
+		if n := c.named(name); n != nil {
+			if *n, err = strconv.ParseFloat(value, 64); err != nil {
+				return c, err
+			}
 		}
 	}
-	return c, err
+	return c, nil
 }
 
-// proxy hears of the replicas as a proxy does.
-type proxy struct {
-	fleet     *fleet
-	client    *http.Client
-	url, name string
-	measuring atomic.Bool
-
-	have    *endpoint.Snapshot
-	seen    map[string]int // the stamps that it has, by address
-	visible []float64      // ms from a page's writing to the snapshot that tells it
-	err     error
-}
-
-// poll calls again and again until ctx ends.
-func (p *proxy) poll(ctx context.Context) {
-	for ctx.Err() == nil {
-		if err := p.call(ctx); err != nil && ctx.Err() == nil {
-			p.err = err
-			return
-		}
+// named is where a sample of the companion's metrics belongs, nil if nowhere.
+func (c *counts) named(sample string) *float64 {
+	switch sample {
+	case `inlet_companion_scrapes_total{pool="llama",result="ok"}`:
+		return &c.scrapes
+	case "inlet_companion_sent_bytes_total":
+		return &c.sent
+	case `inlet_companion_relay_tells_total{result="taken"}`:
+		return &c.tells
+	case "inlet_companion_relay_received_bytes_total":
+		return &c.told
+	case "inlet_companion_relay_sent_bytes_total":
+		return &c.relayed
 	}
-}
-
-func (p *proxy) call(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+endpoint.Path(p.have, p.name, 20*time.Second), nil)
-	if err != nil {
-		return err
-	}
-	resp, err := p.client.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	switch {
-	case err != nil:
-		return err
-	case resp.StatusCode == http.StatusServiceUnavailable, resp.StatusCode == http.StatusNotModified:
-		return nil
-	case resp.StatusCode != http.StatusOK:
-		return fmt.Errorf("status %d: %s", resp.StatusCode, body)
-	}
-	if p.have, err = endpoint.Apply(p.have, body); err != nil {
-		return err
-	}
-	p.look(time.Since(p.fleet.began))
 	return nil
-}
-
-// look finds the stamps that are new.
-func (p *proxy) look(now time.Duration) {
-	pool := p.have.Pool("llama")
-	if pool == nil {
-		return
-	}
-	for i := range pool.Endpoints {
-		e := &pool.Endpoints[i]
-		if e.Gauges.Waiting < int(time.Second.Microseconds()) { // no time
-			continue
-		}
-		if before := p.seen[e.Address]; before != e.Gauges.Waiting && p.measuring.Load() && before > 0 {
-			p.visible = append(p.visible, float64(now.Microseconds()-int64(e.Gauges.Waiting))/1000)
-		}
-		p.seen[e.Address] = e.Gauges.Waiting
-	}
 }
 
 // floor starts the loop that only reads.

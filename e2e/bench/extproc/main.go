@@ -80,9 +80,9 @@ type server struct {
 	snapshots snapshots
 }
 
+// newServer makes the one configuration that this process has, which is why nothing is kept beyond it (filter.Deps.Keep).
 func newServer(document []byte) (*server, error) {
 	s := &server{counters: newCounters(), worker: strconv.FormatUint(rand.Uint64(), 16)}
-	kept := keeper{values: map[string]any{}}
 	s.snapshots.counters = mem.NewCounters()
 	var err error
 	s.chain, err = chain.New(document, filters.All, &filter.Deps{
@@ -92,27 +92,9 @@ func newServer(document []byte) (*server, error) {
 		Counters: s.snapshots.counters,
 		Snapshot: func() *endpoint.Snapshot { return s.snapshots.latest.Load() },
 		Metrics:  s.counters,
-		Keep:     kept.keep,
 		NewMutex: func() filter.Mutex { return new(sync.Mutex) },
 		Log:      func(_ filter.Level, message string) { fmt.Fprintln(os.Stderr, message) },
 	})
 	s.exchanges.New = func() any { return &exchange{chain: s.chain.NewStream()} }
 	return s, err
-}
-
-// keeper implements filter.Deps.Keep for one configuration.
-type keeper struct {
-	mu     sync.Mutex
-	values map[string]any
-}
-
-func (k *keeper) keep(name string, create func() any) any {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	v, ok := k.values[name]
-	if !ok {
-		v = create()
-		k.values[name] = v
-	}
-	return v
 }

@@ -1,5 +1,5 @@
-// Package load sends the same request over and over on a few connections and
-// measures the answers. It writes and reads raw HTTP/1.1, since on a machine
+// Package load sends a request over and over on a few connections, each time with
+// another text, and measures the answers. It writes and reads raw HTTP/1.1, since on a machine
 // of few cores a full client would cost more than the gateway that it measures.
 package load
 
@@ -14,13 +14,13 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // Result is what one run measured.
 type Result struct {
 	Requests int
-	Bytes    int64 // of the answers' bodies
 	Elapsed  time.Duration
 	sorted   []time.Duration
 }
@@ -36,79 +36,116 @@ func (r *Result) Percentile(p float64) time.Duration {
 	return r.sorted[min(len(r.sorted)-1, int(p*float64(len(r.sorted))))]
 }
 
-// Request renders a POST with a JSON body.
-func Request(path string, body []byte, headers ...[2]string) []byte {
+// Number stands in a body for the number of the request, in decimal: no two of a
+// Request are the same.
+const Number = "0000000000"
+
+// Request is a POST with a JSON body.
+type Request struct {
+	text []byte
+	at   int // where the number is; -1: nowhere
+	sent atomic.Uint64
+}
+
+// NewRequest renders a request. The first Number of its body becomes another in
+// each that is sent.
+func NewRequest(path string, body []byte, headers ...[2]string) *Request {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "POST %s HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: %d\r\n", path, len(body))
 	for _, h := range headers {
 		fmt.Fprintf(&b, "%s: %s\r\n", h[0], h[1])
 	}
 	b.WriteString("\r\n")
+	at := bytes.Index(body, []byte(Number))
+	if at >= 0 {
+		at += b.Len()
+	}
 	b.Write(body)
-	return b.Bytes()
+	return &Request{text: b.Bytes(), at: at}
 }
 
-// Run sends the requests in turn on conns connections, one at a time on each, for the given
-// time. An answer other than 200 ends the run with an error that shows it.
-func Run(ctx context.Context, address string, requests [][]byte, conns int, d time.Duration) (*Result, error) {
+// next writes the next number into a copy of the text.
+func (r *Request) next(text []byte) {
+	if r.at < 0 {
+		return
+	}
+	n := r.sent.Add(1)
+	for i := r.at + len(Number) - 1; i >= r.at; i-- {
+		text[i] = '0' + byte(n%10)
+		n /= 10
+	}
+}
+
+// Load is what a server gets.
+type Load struct {
+	Address string // ip:port
+	Request *Request
+	Answer  int // size of the body of every answer, in bytes
+	Conns   int
+}
+
+// Run sends the request on all connections, one at a time on each, for the given
+// time. An answer other than 200, or of another size, ends the run with an error.
+func (l *Load) Run(ctx context.Context, d time.Duration) (*Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, d+30*time.Second)
 	defer cancel()
 	var (
 		mu    sync.Mutex
 		all   []time.Duration
-		size  int64
 		fault error
 		wg    sync.WaitGroup
 		start = time.Now()
 	)
-	for i := range conns {
+	for range l.Conns {
 		wg.Go(func() {
-			took, n, err := one(ctx, address, requests, i, start.Add(d))
+			took, err := l.one(ctx, start.Add(d))
 			mu.Lock()
 			defer mu.Unlock()
 			all = append(all, took...)
-			size += n
 			fault = errors.Join(fault, err)
 		})
 	}
 	wg.Wait()
 	elapsed := time.Since(start)
 	slices.Sort(all)
-	return &Result{Requests: len(all), Bytes: size, Elapsed: elapsed, sorted: all}, fault
+	return &Result{Requests: len(all), Elapsed: elapsed, sorted: all}, fault
 }
 
-// one is the loop of one connection, which begins with the request at next.
-func one(ctx context.Context, address string, requests [][]byte, next int, end time.Time) (took []time.Duration, size int64, err error) {
+// one is the loop of one connection.
+func (l *Load) one(ctx context.Context, end time.Time) (took []time.Duration, err error) {
 	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", address)
+	conn, err := dialer.DialContext(ctx, "tcp", l.Address)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	defer func() { _ = conn.Close() }()
 	deadline, _ := ctx.Deadline()
 	if err := conn.SetDeadline(deadline); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	reader := bufio.NewReaderSize(conn, 64<<10)
 	took = make([]time.Duration, 0, 1<<16)
-	for now := time.Now(); now.Before(end); next++ {
-		if _, err := conn.Write(requests[next%len(requests)]); err != nil {
-			return took, size, err
+	text := bytes.Clone(l.Request.text)
+	for now := time.Now(); now.Before(end); {
+		l.Request.next(text)
+		if _, err := conn.Write(text); err != nil {
+			return took, err
 		}
-		n, err := answer(reader)
-		if err != nil {
-			return took, size, err
+		switch n, err := answer(reader); {
+		case err != nil:
+			return took, err
+		case n != l.Answer:
+			return took, fmt.Errorf("an answer of %d bytes, not %d", n, l.Answer)
 		}
-		size += n
 		after := time.Now()
 		took = append(took, after.Sub(now))
 		now = after
 	}
-	return took, size, nil
+	return took, nil
 }
 
 // answer reads one answer with content-length or chunks, and returns the size of its body.
-func answer(r *bufio.Reader) (int64, error) {
+func answer(r *bufio.Reader) (int, error) {
 	status, err := r.ReadSlice('\n')
 	if err != nil {
 		return 0, err
@@ -143,11 +180,10 @@ func answer(r *bufio.Reader) (int64, error) {
 	if chunked {
 		return chunks(r)
 	}
-	n, err := r.Discard(length)
-	return int64(n), err
+	return r.Discard(length)
 }
 
-func chunks(r *bufio.Reader) (size int64, err error) {
+func chunks(r *bufio.Reader) (size int, err error) {
 	for {
 		line, err := r.ReadSlice('\n')
 		if err != nil {
@@ -157,7 +193,7 @@ func chunks(r *bufio.Reader) (size int64, err error) {
 		if err != nil {
 			return size, err
 		}
-		size += int64(n)
+		size += int(n)
 		if _, err := r.Discard(int(n) + 2); err != nil || n == 0 {
 			return size, err
 		}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,29 +15,38 @@ import (
 
 func TestRun(t *testing.T) {
 	var seen atomic.Int64
+	var bodies sync.Map
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		if string(body) != "hello" || r.Header.Get("x-key") != "k" {
+		number, ok := strings.CutPrefix(string(body), "hello ")
+		if _, known := bodies.LoadOrStore(number, true); known || !ok || len(number) != len(Number) || r.Header.Get("x-key") != "k" {
 			http.Error(w, "other request", http.StatusBadRequest)
 			return
 		}
+		_, _ = io.WriteString(w, "a")
 		if seen.Add(1)%2 == 0 { // also chunked answers
-			_, _ = io.WriteString(w, "a")
 			w.(http.Flusher).Flush()
 		}
-		_, _ = io.WriteString(w, strings.Repeat("x", 3000))
+		_, _ = io.WriteString(w, strings.Repeat("x", 2999))
 	}))
 	defer s.Close()
-	address := s.Listener.Addr().String()
+	l := Load{
+		Address: s.Listener.Addr().String(), Request: NewRequest("/", []byte("hello "+Number), [2]string{"x-key", "k"}),
+		Answer: 3000, Conns: 3,
+	}
 
-	r, err := Run(t.Context(), address, [][]byte{Request("/", []byte("hello"), [2]string{"x-key", "k"})}, 3, 50*time.Millisecond)
+	r, err := l.Run(t.Context(), 50*time.Millisecond)
 	require.NoError(t, err)
 	require.EqualValues(t, seen.Load(), r.Requests)
-	require.EqualValues(t, seen.Load()*3000+seen.Load()/2, r.Bytes)
 	require.Positive(t, r.Rate())
 	require.LessOrEqual(t, r.Percentile(0.5), r.Percentile(0.99))
 
-	_, err = Run(t.Context(), address, [][]byte{Request("/", []byte("other"))}, 1, 50*time.Millisecond)
+	l.Answer = 2999
+	_, err = l.Run(t.Context(), 50*time.Millisecond)
+	require.ErrorContains(t, err, "3000 bytes, not 2999")
+
+	l.Request = NewRequest("/", []byte("other"))
+	_, err = l.Run(t.Context(), 50*time.Millisecond)
 	require.ErrorContains(t, err, "400")
 	require.ErrorContains(t, err, "other request")
 }

@@ -72,6 +72,15 @@ func Start(ctx context.Context, root string, progress io.Writer) (*Peers, error)
 	return p, nil
 }
 
+// PIDs are the process ids of all programs, those of the Kubernetes API among them.
+func (p *Peers) PIDs() []int {
+	var all []int
+	for _, started := range p.cluster.processes {
+		all = append(all, started.PID())
+	}
+	return all
+}
+
 // Close ends all programs.
 func (p *Peers) Close() {
 	if p.cluster != nil {

@@ -24,8 +24,7 @@ var modes = []mode{
 	{"least-request", fleet.Picker("{profile: least-request}")},
 	{"weighted", fleet.Picker("{profile: weighted}")},
 	{"sticky", fleet.Picker("{profile: sticky}")},
-	{"epp", fleet.EPP(false)},
-	{"epp-autotuned", fleet.EPP(true)},
+	{"epp", fleet.EPP},
 }
 
 // play is one case: a workload on a fleet.
@@ -70,9 +69,7 @@ func casesOf(o options) ([]*play, error) {
 	}
 	var all []*play
 	if o.trace == "" {
-		all = append(shareGPTCases(o.quick),
-			&play{name: "bursty-chat", work: workload.BurstyChat(3*time.Minute, 1), config: fleet.Config{Replicas: 8, Engine: small()}},
-			&play{name: "agentic", work: workload.Agentic(4*time.Minute, 1), config: fleet.Config{Replicas: 8, Engine: small()}})
+		all = append(shareGPTCases(o.quick), madeUp(o.quick)...)
 	}
 	for _, replicas := range []int{8, 64, 512, 2000} {
 		for _, trace := range traces {
@@ -80,6 +77,25 @@ func casesOf(o options) ([]*play, error) {
 		}
 	}
 	return wanted(o.only, all, modes)
+}
+
+// madeUp are the conversations that are made up, with several seeds: how they fall out is partly luck.
+func madeUp(quick bool) (all []*play) {
+	c := fleet.Config{Replicas: 8, Engine: small()}
+	seeds := uint64(5)
+	if quick {
+		seeds = 1
+	}
+	for seed := uint64(1); seed <= seeds; seed++ {
+		suffix := ""
+		if seed > 1 {
+			suffix = fmt.Sprintf("-seed%d", seed)
+		}
+		all = append(all,
+			&play{name: "bursty-chat" + suffix, work: workload.BurstyChat(3*time.Minute, seed), config: c},
+			&play{name: "agentic" + suffix, work: workload.Agentic(4*time.Minute, seed), config: c})
+	}
+	return all
 }
 
 // includes reports whether a case of a trace is to be played. Without -full they are those that end within a quarter of an hour or so: the largest fleet is behind

@@ -23,43 +23,32 @@ func (r *random) FirstToken(time.Duration, *Flight)             {}
 func (r *random) Done(time.Duration, *Flight)                   {}
 func (r *random) Every() []Periodic                             { return nil }
 
-// EPP models the endpoint picker of the Gateway API Inference Extension (llm-d-router) with its default profile. It is written from what
-// its documents say:
+// EPP models the endpoint picker of the Gateway API Inference Extension 1.4.0 with its default profile. It is written from what its documents and
+// its defaults say:
 //
 //   - scorers queue 2, kv-cache-utilization 2, prefix-cache 3, and the picker of the highest score, equal ones by chance;
 //   - the queue scorer is linear between the longest and the shortest queue, 1 for all when they are equal; the KV scorer is the share that
 //     is free; the prefix scorer is the share of the prompt's blocks that the index has for the replica, from the beginning;
-//   - an approximate index: who was sent a prompt has its blocks; 64 tokens a block (smaller sizes are clamped to that), at most 131,072 tokens
-//     of a prompt, and for each replica the 31,250 blocks that were used last. With autotune it takes the size of the replica's blocks and
-//     their number from its metrics;
+//   - an approximate index: who was sent a prompt has its blocks. It takes the size of a block and how many a replica has room for from the
+//     replica's metrics (autoTune), and looks at the first 256 blocks of a prompt;
 //   - gauges are read every 50 ms; requests that were sent since are not in them, and nothing corrects that;
-//   - each picker has an index of its own: those of several proxies tell each other nothing.
+//   - there is one picker, however many proxies ask it: of several, one is active.
 //
 // Where the documents say nothing, what is better for it is taken: metrics that are exact when they are read, an index that takes no time,
 // prompts of one tenant never mistaken for another's, and the end of a prompt is forgotten before its beginning.
-func EPP(autotune bool) func(Config, *workload.Workload, Gauges) (Router, error) {
-	return func(c Config, w *workload.Workload, g Gauges) (Router, error) {
-		const defaultBlock, defaultBlocks = 64, 31250
-		capacity := max(1, defaultBlock*defaultBlocks/w.BlockTokens)
-		if autotune {
-			capacity = c.Engine.Blocks
-		}
-		e := &epp{gauges: g, waiting: make([]int, c.Replicas), kvUse: make([]float64, c.Replicas), workers: c.Workers}
-		for i := range c.Proxies {
-			e.pickers = append(e.pickers, &eppPicker{
-				Rand:  rand.New(rand.NewPCG(c.Seed, uint64(i)+2)),
-				index: eppIndex{capacity: capacity, of: make([]lru, c.Replicas), holders: map[uint64][]int32{}},
-				match: make([]int, c.Replicas),
-			})
-		}
-		return e, nil
-	}
+func EPP(c Config, _ *workload.Workload, g Gauges) (Router, error) {
+	return &epp{
+		gauges: g, waiting: make([]int, c.Replicas), kvUse: make([]float64, c.Replicas),
+		Rand:  rand.New(rand.NewPCG(c.Seed, 2)),
+		index: eppIndex{capacity: c.Engine.Blocks, of: make([]lru, c.Replicas), holders: map[uint64][]int32{}},
+		match: make([]int, c.Replicas),
+	}, nil
 }
 
 const (
 	eppScrape    = 50 * time.Millisecond
 	eppTurns     = 10 // in which the replicas are read, evenly spread
-	eppMaxPrefix = 131072
+	eppMaxBlocks = 256
 )
 
 type epp struct {
@@ -67,12 +56,7 @@ type epp struct {
 	waiting []int
 	kvUse   []float64
 	turn    int
-	workers int // of each proxy
-	pickers []*eppPicker
-}
 
-// eppPicker is one picker, that of a proxy.
-type eppPicker struct {
 	*rand.Rand
 	index eppIndex
 	match []int // by replica
@@ -90,10 +74,9 @@ func (e *epp) Every() []Periodic {
 }
 
 // Pick implements Router.
-func (e *epp) Pick(_ time.Duration, worker int, f *Flight) (int, error) {
-	p := e.pickers[worker/e.workers]
-	p.read(f)
-	blocks := p.index.match(p.chain, p.match)
+func (e *epp) Pick(_ time.Duration, _ int, f *Flight) (int, error) {
+	e.read(f)
+	blocks := e.index.match(e.chain, e.match)
 	shortest, longest := e.waiting[0], e.waiting[0]
 	for _, n := range e.waiting {
 		shortest, longest = min(shortest, n), max(longest, n)
@@ -106,30 +89,28 @@ func (e *epp) Pick(_ time.Duration, worker int, f *Flight) (int, error) {
 		}
 		score := 2*queue + 2*(1-e.kvUse[i])
 		if blocks > 0 {
-			score += 3 * float64(p.match[i]) / float64(blocks)
+			score += 3 * float64(e.match[i]) / float64(blocks)
 		}
 		switch {
 		case score > bestScore:
 			best, bestScore, ties = i, score, 1
 		case score == bestScore:
-			if ties++; p.IntN(ties) == 0 {
+			if ties++; e.IntN(ties) == 0 {
 				best = i
 			}
 		}
 	}
-	p.index.add(best, p.chain)
+	e.index.add(best, e.chain)
 	return best, nil
 }
 
-// read makes the chain of a prompt's hashes. The blocks of a workload are used whole: those of 64 tokens that they consist of come and go
-// together.
-func (p *eppPicker) read(f *Flight) {
-	most := eppMaxPrefix / max(1, f.Asked.Input/max(1, len(f.Asked.Blocks)))
-	p.chain = p.chain[:0]
+// read makes the chain of a prompt's hashes.
+func (e *epp) read(f *Flight) {
+	e.chain = e.chain[:0]
 	hash := uint64(f.Asked.Tenant)<<32 | 1
-	for _, id := range f.Asked.Blocks[:min(most, len(f.Asked.Blocks))] {
+	for _, id := range f.Asked.Blocks[:min(eppMaxBlocks, len(f.Asked.Blocks))] {
 		hash = engine.Chain(hash, uint64(id)+1)
-		p.chain = append(p.chain, hash)
+		e.chain = append(e.chain, hash)
 	}
 }
 

@@ -51,18 +51,15 @@ func TestConversationsStayAndWorkIsShared(t *testing.T) {
 		require.NoError(t, err)
 		return r
 	}
-	for _, proxies := range []int{1, 4} {
+	for proxies, share := range map[int]float64{1: 0.97, 4: 0.93} {
 		sticky := play(proxies, Picker("{profile: sticky}"))
-		require.Greater(t, sticky.HitRatio(), 0.93*possible, "%d proxies", proxies)
+		require.Greater(t, sticky.HitRatio(), share*possible, "%d proxies", proxies)
 		require.Less(t, sticky.Imbalance(), 1.1)
 		blind := play(proxies, Picker("{profile: round-robin}"))
 		require.Less(t, blind.HitRatio(), 0.7*possible)
 		require.Less(t, 2*sticky.TTFT(0.95), blind.TTFT(0.95))
 	}
-	one, four := play(1, EPP(false)), play(4, EPP(false))
-	require.Greater(t, one.HitRatio(), 0.8*possible)
-	require.Less(t, four.HitRatio(), one.HitRatio()-0.05, "pickers that tell each other nothing")
-	require.InDelta(t, one.HitRatio(), play(1, EPP(true)).HitRatio(), 0.05)
+	require.Greater(t, play(1, EPP).HitRatio(), 0.8*possible)
 	require.Less(t, play(1, Random).HitRatio(), 0.7*possible)
 }
 
@@ -120,7 +117,7 @@ func TestRunsRepeat(t *testing.T) {
 	c, w, _ := slice(t)
 	w = w.Head(600)
 	c.Proxies = 4
-	for _, begin := range []func(Config, *workload.Workload, Gauges) (Router, error){Picker("{profile: sticky}"), EPP(false)} {
+	for _, begin := range []func(Config, *workload.Workload, Gauges) (Router, error){Picker("{profile: sticky}"), EPP} {
 		c.Seed = 1
 		first, err := Run(c, w, begin)
 		require.NoError(t, err)

@@ -46,7 +46,7 @@ type Index struct {
 	free     []Replica
 
 	used int    // entries
-	hand uint32 // see victim
+	read uint64 // see warm
 }
 
 // mark is the other half of an entry: the replica in the upper 16 bits, the table's time (16 bits) and the replica's own time (32 bits)
@@ -198,9 +198,37 @@ func (x *Index) Insert(r Replica, chain []uint64) {
 		x.allocate()
 	}
 	owner := &x.replicas[r]
-	for i := len(chain) - 1; i >= 0; i-- {
-		x.insert(r, owner, nonzero(chain[i]))
+	for rest := chain; len(rest) > 0; {
+		from := max(0, len(rest)-stretch)
+		x.warm(rest[from:])
+		for i := len(rest) - 1; i >= from; i-- {
+			x.insert(r, owner, nonzero(rest[i]))
+		}
+		rest = rest[:from]
 	}
+}
+
+// stretch is how many blocks are warmed at a time: their buckets fit into the smallest cache of a processor with room to spare.
+const stretch = 32
+
+// warm reads what insert will read. Blocks lie anywhere in memory, and insert has to know what stands in one bucket before it goes on to the
+// next; here no read waits for another, so that the processor waits for many at once.
+func (x *Index) warm(chain []uint64) {
+	const line = 8 // entries in a line of the processor's cache
+	var read uint64
+	for _, block := range chain {
+		block = nonzero(block)
+		first := x.bucket(block)
+		home := first + homeOf(block)
+		read += uint64(x.marks[home])
+		if x.blocks[home] == block {
+			continue // it is known, and mostly nothing else is looked at
+		}
+		for i := first; i < first+ways; i += line {
+			read += x.blocks[i]
+		}
+	}
+	x.read = read // or the compiler would leave the reading out
 }
 
 func (x *Index) insert(r Replica, owner *replica, block uint64) {
@@ -233,7 +261,7 @@ func (x *Index) insert(r Replica, owner *replica, block uint64) {
 	case x.blocks[home] == 0:
 		at = home
 	case empty < 0:
-		at = x.victim(first)
+		at = x.victim(home)
 	}
 	if x.blocks[at] == 0 {
 		x.used++
@@ -281,10 +309,10 @@ func (x *Index) age(at int) uint32 {
 // samples is the number of entries among which victim looks: their marks lie in one line of the processor's cache.
 const samples = 8
 
-// victim returns the entry of a full bucket that is to be forgotten: the oldest of a few, which are others each time.
-func (x *Index) victim(first int) int {
-	x.hand += samples
-	first += int(x.hand % ways)
+// victim returns the entry of a full bucket that is to be forgotten: the oldest of those whose marks lie in a line with that of a block's home, which
+// has been read. Homes are spread evenly, and so are those that are looked at.
+func (x *Index) victim(home int) int {
+	first := home &^ (samples - 1)
 	best, age := first, x.age(first)
 	for i := first + 1; i < first+samples; i++ {
 		if a := x.age(i); a > age {

@@ -50,7 +50,6 @@ func (s *Stream) prepareBody() *filter.Refusal {
 	if s.length > s.c.bodyLimit {
 		return refuseTooLarge(s.c.bodyLimit)
 	}
-	s.encoded.reset()
 	if s.scanning = s.scans(); s.scanning {
 		s.timing.begin(s.c.deps)
 		if v, _ := h.Get("content-encoding"); v != "" {

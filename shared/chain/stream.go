@@ -60,12 +60,15 @@ const (
 const maxFailedCalls = 8
 
 // NewStream makes a Stream; Begin readies it.
-func (c *Chain) NewStream() *Stream { return &Stream{c: c, state: done} }
+func (c *Chain) NewStream() *Stream {
+	s := &Stream{c: c, state: done}
+	s.x.Reset(len(c.slots))
+	return s
+}
 
-// Begin starts a new exchange.
+// Begin starts a new exchange. The one before, if any, is Done.
 func (s *Stream) Begin(h Host) {
 	s.host = h
-	s.x.Reset(len(s.c.slots))
 	s.x.Start = s.c.deps.Now()
 	s.x.RequestHeaders = h.RequestHeaders()
 	s.state, s.at, s.started, s.bodyBytes, s.status = reading, 0, 0, 0, 0

@@ -163,7 +163,6 @@ func TestAnswersOfAnyShape(t *testing.T) {
 	})
 }
 
-// What both this reader and net/http's take, they read alike.
 // A header ends at the same place wherever the search for it was interrupted.
 func TestASearchForTheEndOfAHeaderGoesOn(t *testing.T) {
 	for header, want := range map[string]int{
@@ -189,6 +188,7 @@ func TestALinkKeepsNoLongHeader(t *testing.T) {
 	require.Equal(t, headSize, len(l.buf))
 }
 
+// What both this reader and net/http's take, they read alike.
 func FuzzAnswer(f *testing.F) {
 	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"))
 	f.Add([]byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;a=b\r\nlo\r\n0\r\nx: y\r\n\r\n"))

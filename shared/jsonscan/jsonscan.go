@@ -10,10 +10,20 @@
 // and escapes of lone surrogates. A byte order mark is refused too (RFC 8259, section 8.1). Repeated member names are
 // reported as they stand; what they mean is the handler's decision.
 //
+// All that protects what is behind the proxy from requests. An answer is not the proxy's to refuse, and whoever reads some
+// members of it wants to find them whatever stands before them. So a lenient scanner ([Scanner.ResetLenient]) follows strings
+// and brackets only through what is skipped. What it reports it reads as clients may: U+FFFD stands for what is no character,
+// of a name that is too long only its beginning is reported, and what is no value in JSON (NaN, a number that is too
+// long, containers too deep to tell apart) not at all. Only a line break in a string that is reported makes it fail, and
+// structure that is wrong. Of a document that a strict scanner accepts it reports the same.
+//
 // The tokens, the error and its offset depend on the document and the limits alone, never on how it was cut into chunks.
 package jsonscan
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+)
 
 // Handler receives the tokens of one JSON document in order. Slices alias the fed chunk or the scanner's scratch: they
 // are valid during the call only and must not be changed.
@@ -61,6 +71,11 @@ var DefaultLimits = Limits{
 	Items:       1 << 20,
 }
 
+// unlimited has the sizes of the fixed buffers, beyond which a lenient scanner does not report.
+var unlimited = Limits{
+	Depth: MaxDepth, KeyBytes: MaxKeyBytes, StringBytes: math.MaxInt32, ScalarBytes: MaxScalarBytes, Members: math.MaxInt32, Items: math.MaxInt32,
+}
+
 // capped fills in the defaults and lowers what the fixed buffers cannot hold.
 func (l Limits) capped() Limits {
 	or := func(n, byDefault, most int) int {
@@ -69,7 +84,7 @@ func (l Limits) capped() Limits {
 		}
 		return min(n, most)
 	}
-	const unbounded = 1<<31 - 1
+	const unbounded = math.MaxInt32
 	return Limits{
 		Depth:       or(l.Depth, DefaultLimits.Depth, MaxDepth),
 		KeyBytes:    or(l.KeyBytes, DefaultLimits.KeyBytes, MaxKeyBytes),

@@ -94,6 +94,10 @@ func (s *Scanner) digits(b []byte, i int) int {
 // numberFits checks the limit for a number that grows by n bytes.
 func (s *Scanner) numberFits(n int) bool {
 	if s.size+n > s.limits.ScalarBytes {
+		if s.lenient && s.depth > 0 {
+			s.passOver(passScalar)
+			return false
+		}
 		s.fail(ScalarTooLong, s.start)
 		return false
 	}

@@ -16,13 +16,19 @@ const (
 	inText                     // within a string value
 	inNumber                   // within a number
 	inLiteral                  // within true, false or null
+	passValue                  // a lenient scanner, at a value that it passes over
+	passNested                 // ... within containers, between strings
+	passText                   // ... within a string
+	passEscape                 // ... after a backslash in it
+	passScalar                 // ... within anything else
 )
 
-// Scanner checks one JSON document, fed in chunks, and reports its tokens. The zero value is ready after [Scanner.Reset].
-// It can be reset and used again; it must not be copied while in use.
+// Scanner checks one JSON document, fed in chunks, and reports its tokens. The zero value is ready after [Scanner.Reset] or
+// [Scanner.ResetLenient]. It can be reset and used again; it must not be copied while in use.
 type Scanner struct {
 	handler Handler
 	limits  Limits
+	lenient bool
 	err     *Error
 
 	base   int64 // offset of the current chunk's first byte
@@ -33,6 +39,7 @@ type Scanner struct {
 	array  bool // the innermost open container is an array
 	depth  int  // open containers
 	skipTo int  // depth at which a skipped value ends; noSkip if nothing is skipped
+	nested int  // containers that a lenient scanner has open within what it passes over
 	count  int  // commas so far in the innermost open container
 
 	number  numberState
@@ -59,8 +66,20 @@ const maxDecoded = 2048
 
 // Reset makes the scanner ready for a new document, whose tokens go to h.
 func (s *Scanner) Reset(h Handler, lim Limits) {
-	s.handler = h
+	s.lenient = false
 	s.limits = lim.capped()
+	s.begins(h)
+}
+
+// ResetLenient makes the scanner ready for a document that is not its to refuse, see the package comment. Its tokens go to h.
+func (s *Scanner) ResetLenient(h Handler) {
+	s.lenient = true
+	s.limits = unlimited
+	s.begins(h)
+}
+
+func (s *Scanner) begins(h Handler) {
+	s.handler = h
 	s.err = nil
 	s.base, s.start, s.offset = 0, 0, 0
 	s.state = wantValue
@@ -89,6 +108,8 @@ func (s *Scanner) Feed(chunk []byte) error {
 			i = s.digits(chunk, i)
 		case inLiteral:
 			i = s.letters(chunk, i)
+		case passValue, passNested, passText, passEscape, passScalar:
+			i = s.pass(chunk, i)
 		default:
 			i = s.structure(chunk, i)
 		}
@@ -116,14 +137,18 @@ func (s *Scanner) End() error {
 	return nil
 }
 
-// Skip leaves out a value: it is validated but not reported. Called within Key, it is the member's value; called within
-// Open, or after it before the next token, it is the rest of the container, its Close included. Elsewhere it does nothing.
+// Skip leaves out a value: it is not reported, and validated unless the scanner is lenient. Called within Key, it is the
+// member's value; called within Open, or after it before the next token, it is the rest of the container, its Close
+// included. Elsewhere it does nothing.
 func (s *Scanner) Skip() {
 	switch s.state {
 	case wantColon:
 		s.skipTo = s.depth
 	case wantFirstItem, wantFirstKey:
 		s.skipTo = s.depth - 1
+		if s.lenient {
+			s.state, s.nested = passNested, 1
+		}
 	}
 }
 
@@ -153,8 +178,13 @@ func (s *Scanner) fail(code Code, offset int64) {
 	}
 }
 
-// unexpected refuses the byte at index i of the current chunk.
+// unexpected refuses the byte at index i of the current chunk. A lenient scanner takes it for the beginning or the middle
+// of a value that is none, and passes over it: NaN, Infinity, .5.
 func (s *Scanner) unexpected(i int) {
+	if s.lenient && s.depth > 0 && (s.state <= wantItem || s.state == inNumber || s.state == inLiteral) {
+		s.passOver(passScalar)
+		return
+	}
 	code := Syntax
 	if s.state == wantNothing {
 		code = Trailing
@@ -185,6 +215,9 @@ func (s *Scanner) structure(b []byte, i int) int {
 		case ':':
 			if s.state == wantColon {
 				s.state = wantValue
+				if s.lenient && s.skipTo == s.depth {
+					s.state = passValue
+				}
 				i++
 				continue
 			}
@@ -220,6 +253,10 @@ func (s *Scanner) structure(b []byte, i int) int {
 				i = s.letters(b, i)
 				continue
 			}
+		}
+		if s.isMark(c, i) {
+			i++
+			continue
 		}
 		s.unexpected(i)
 	}
@@ -264,6 +301,10 @@ func (s *Scanner) endValue() {
 func (s *Scanner) open(i int, array bool) {
 	s.start = s.base + int64(i)
 	if s.depth >= s.limits.Depth {
+		if s.lenient {
+			s.passOver(passNested)
+			return
+		}
 		s.fail(Depth, s.start)
 		return
 	}
@@ -290,15 +331,28 @@ func (s *Scanner) open(i int, array bool) {
 func (s *Scanner) close(i int) {
 	array := s.array
 	s.start = s.base + int64(i)
-	s.depth--
-	s.array = s.arrays[s.depth/64]>>(s.depth%64)&1 == 1
-	s.count = int(s.counts[s.depth])
+	s.leave()
 	report := s.skipTo == noSkip
 	s.endValue()
 	if report {
 		s.offset = s.start + 1
 		s.handler.Close(array)
 	}
+}
+
+// isMark reports whether c, at index i of the current chunk, is of a byte order mark that stands before the document of a
+// lenient scanner. Many clients take no notice of one.
+func (s *Scanner) isMark(c byte, i int) bool {
+	const mark = "\xef\xbb\xbf"
+	at := s.base + int64(i)
+	return s.lenient && s.depth == 0 && s.state == wantValue && at < int64(len(mark)) && c == mark[at]
+}
+
+// leave goes back to what encloses the innermost container.
+func (s *Scanner) leave() {
+	s.depth--
+	s.array = s.arrays[s.depth/64]>>(s.depth%64)&1 == 1
+	s.count = int(s.counts[s.depth])
 }
 
 // scalar reports a number or literal, and ends it.

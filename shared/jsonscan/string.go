@@ -27,11 +27,15 @@ func (s *Scanner) key(b []byte, i int) int {
 		// Nearly every name lies whole in the chunk, without escapes: report it in place.
 		end := wellFormed(b, i)
 		if end < len(b) && b[end] == '"' {
-			if end-i > s.limits.KeyBytes {
-				s.fail(KeyTooLong, s.start)
-				return i
+			name := b[i:end]
+			if len(name) > s.limits.KeyBytes {
+				if !s.lenient {
+					s.fail(KeyTooLong, s.start)
+					return i
+				}
+				name = name[:s.limits.KeyBytes]
 			}
-			s.endKey(b[i:end], end+1)
+			s.endKey(name, end+1)
 			return end + 1
 		}
 	}
@@ -88,7 +92,12 @@ func (s *Scanner) text(b []byte, from, i int) int {
 		case c == '\\':
 			i = s.escapes(b, i)
 		case c < ' ':
-			s.unexpected(i)
+			if !s.lenient || c == '\n' || c == '\r' {
+				s.fail(Syntax, s.base+int64(i))
+				break
+			}
+			i++
+			s.piece(b[i-1:i], i)
 		default:
 			// An ill-formed sequence, or one that the chunk's end cuts.
 			s.pending = inSequence
@@ -104,13 +113,17 @@ func (s *Scanner) piece(p []byte, next int) bool {
 	s.size += len(p)
 	if s.state == inKey {
 		if s.size > s.limits.KeyBytes {
-			s.fail(KeyTooLong, s.start)
-			return false
+			if !s.lenient {
+				s.fail(KeyTooLong, s.start)
+				return false
+			}
+			p = p[:len(p)-(s.size-s.limits.KeyBytes)]
+			s.size = s.limits.KeyBytes
 		}
 		copy(s.scratch[s.size-len(p):], p)
 		return true
 	}
-	if s.size > s.limits.StringBytes {
+	if s.size > s.limits.StringBytes && !s.lenient {
 		s.fail(StringTooLong, s.start)
 		return false
 	}
@@ -236,90 +249,122 @@ const (
 
 // resume reads the pending escape or UTF-8 sequence from b[i:], byte by byte, until it is complete or the chunk ends.
 func (s *Scanner) resume(b []byte, i int) int {
-	for ; i < len(b) && s.pending != whole && s.err == nil; i++ {
+	for i < len(b) && s.pending != whole && s.err == nil {
+		taken := true
 		switch c := b[i]; s.pending {
 		case inSequence:
-			s.sequence(c, i)
+			taken = s.sequence(c, i)
 		case inEscape:
-			s.letter(c, i)
+			taken = s.letter(c, i)
 		case wantLow:
-			if c != '\\' {
-				s.fail(Surrogate, s.escape)
-				return i
+			if taken = c == '\\'; taken {
+				s.pending = wantLowHalf
+			} else {
+				s.lone(i)
 			}
-			s.pending = wantLowHalf
 		case wantLowHalf:
-			if c != 'u' {
-				s.fail(Surrogate, s.escape)
-				return i
+			if taken = c == 'u'; taken {
+				s.pending = inHex0
+			} else if s.lone(i) {
+				s.pending = inEscape
 			}
-			s.pending = inHex0
 		default:
-			s.hexDigit(c, i)
+			taken = s.hexDigit(c, i)
+		}
+		if taken {
+			i++
 		}
 	}
 	return i
 }
 
-// sequence takes the next byte, b[i], of a UTF-8 sequence.
-func (s *Scanner) sequence(c byte, i int) {
+// sequence takes the next byte, b[i], of a UTF-8 sequence. It reports whether the byte belongs to it.
+func (s *Scanner) sequence(c byte, i int) bool {
 	s.part[s.partN] = c
 	s.partN++
 	p := s.part[:s.partN]
 	if !utf8.FullRune(p) {
-		return
+		return true
 	}
 	s.partN = 0
-	if r, n := utf8.DecodeRune(p); r == utf8.RuneError && n == 1 {
-		s.fail(UTF8, s.base+int64(i+1-len(p)))
-		return
-	}
 	s.pending = whole
+	if r, n := utf8.DecodeRune(p); r == utf8.RuneError && n == 1 {
+		s.replace(UTF8, s.base+int64(i+1-len(p)), i)
+		return len(p) == 1 // else it cuts the sequence, and may be anything
+	}
 	s.piece(p, i+1)
+	return true
 }
 
-// letter takes the byte b[i] after a backslash.
-func (s *Scanner) letter(c byte, i int) {
+// letter takes the byte b[i] after a backslash. It reports whether the byte belongs to an escape.
+func (s *Scanner) letter(c byte, i int) bool {
 	switch {
 	case c == 'u':
 		s.unit = 0
 		s.pending = inHex0
+		return true
 	case simple[c] != 0:
 		s.decoded[0] = simple[c]
 		s.pending = whole
 		s.piece(s.decoded[:1], i+1)
-	default:
-		s.unexpected(i)
+		return true
 	}
+	s.pending = whole
+	return !s.replace(Syntax, s.base+int64(i), i)
 }
 
-// hexDigit takes the next byte, b[i], of a \u escape.
-func (s *Scanner) hexDigit(c byte, i int) {
+// hexDigit takes the next byte, b[i], of a \u escape. It reports whether the byte belongs to it.
+func (s *Scanner) hexDigit(c byte, i int) bool {
 	if hex[c] == 0xff {
-		s.unexpected(i)
-		return
+		s.high, s.pending = 0, whole
+		return !s.replace(Syntax, s.base+int64(i), i)
 	}
 	s.unit = s.unit<<4 | uint16(hex[c])
 	if s.pending < inHex3 {
 		s.pending++
-		return
+		return true
 	}
-	r := rune(s.unit)
-	half := s.unit & surrogateMask
+	unit := s.unit
+	r := rune(unit)
+	half := unit & surrogateMask
 	switch {
 	case s.high != 0 && half == surrogateLow:
-		r = 0x10000 + rune(s.high&^surrogateMask)<<10 + rune(s.unit&^surrogateMask)
-	case s.high != 0 || half == surrogateLow:
-		s.fail(Surrogate, s.escape)
-		return
-	case half == surrogateHigh:
-		s.high = s.unit
+		r = 0x10000 + rune(s.high&^surrogateMask)<<10 + rune(unit&^surrogateMask)
+	case s.high != 0:
+		if !s.lone(i) {
+			return true
+		}
+	case half == surrogateLow:
+		r = utf8.RuneError
+		if !s.lenient {
+			s.fail(Surrogate, s.escape)
+			return true
+		}
+	}
+	if s.high == 0 && half == surrogateHigh {
+		s.high = unit
 		s.pending = wantLow
-		return
+		return true
 	}
 	s.high = 0
 	s.pending = whole
 	s.piece(s.decoded[:utf8.EncodeRune(s.decoded[:], r)], i+1)
+	return true
+}
+
+// lone refuses the first half of a surrogate pair that no second half follows, or replaces it. It reports whether it did so.
+func (s *Scanner) lone(i int) bool {
+	s.high, s.pending = 0, whole
+	return s.replace(Surrogate, s.escape, i)
+}
+
+// replace refuses what is no character, or puts U+FFFD for it; next is the index after it. It reports whether it did so.
+func (s *Scanner) replace(code Code, offset int64, next int) bool {
+	if !s.lenient {
+		s.fail(code, offset)
+		return false
+	}
+	return s.piece(s.decoded[:utf8.EncodeRune(s.decoded[:], utf8.RuneError)], next)
 }
 
 // wellFormed returns the index of the first byte at or after i that is not string content to be taken as it stands: a

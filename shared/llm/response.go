@@ -8,15 +8,6 @@ import (
 	"github.com/inlet-proxy/inlet/shared/sse"
 )
 
-// Usage is what an answer says of the tokens that it took. Counts are never negative.
-type Usage struct {
-	Known      bool // the answer said anything of it
-	Prompt     int  // tokens of the prompt, cached ones included
-	Completion int  // tokens of the answer
-	Total      int
-	Cached     int // tokens of the prompt that came from a prefix cache, as far as the server tells
-}
-
 // ResponseScanner reads the usage from an answer, JSON or server-sent events, in chunks, and restores the model's name: it
 // says what to put where the answer names its model. It never fails: an answer that it cannot read is still the client's
 // answer, and Broken says what was wrong with it. The zero value is ready after Reset, and a scanner that is used again
@@ -63,7 +54,7 @@ func (r *ResponseScanner) Reset(api API, stream bool, model string) {
 func (r *ResponseScanner) begin() {
 	r.doc, r.marker = 0, 0
 	r.reader.next = nowhere
-	r.json.Reset(&r.reader, jsonscan.Limits{})
+	r.json.ResetLenient(&r.reader)
 }
 
 // Feed reads the next bytes of the answer. For the model's name to be restored, the first n of them must be replaced by
@@ -126,8 +117,18 @@ func (r *ResponseScanner) End() {
 	}
 }
 
-// Usage returns what has been read of the usage so far. In a stream it may grow with every event.
-func (r *ResponseScanner) Usage() Usage { return r.reader.usage() }
+// Usage returns what has been read of the usage so far. In a stream it may change with every event.
+func (r *ResponseScanner) Usage() Usage {
+	all := r.reader.all
+	all.take(&r.reader.event, r.reader.api)
+	return all.usage(r.reader.api)
+}
+
+// Untold reports whether the answer lacks a usage that it ought to have: neither all that its API counts is there, nor does it
+// say that it is paid by something else, such as its duration.
+func (r *ResponseScanner) Untold() bool {
+	return r.reader.api.TellsUsage() && !r.Usage().Known && !r.reader.all.has(atOther) && !r.reader.event.has(atOther)
+}
 
 // Events returns the number of events with data so far, the closing "[DONE]" not counted.
 func (r *ResponseScanner) Events() int { return r.n }
@@ -183,6 +184,8 @@ func (e *eventReader) End(whole bool) {
 			r.fail(fmt.Errorf("event %d: %w", r.n, err))
 		}
 	}
+	r.reader.all.take(&r.reader.event, r.reader.api)
+	r.reader.event = counts{}
 	r.begin()
 }
 
@@ -193,14 +196,18 @@ const (
 	nowhere      place = iota
 	inAnswer           // the answer, or an event's data
 	inWrapper          // "response" of events of Responses, "message" of the first event of Messages: an answer within
-	inUsage            // "usage"
+	inMeta             // "meta" of Rerank, in Cohere's form
+	inUsage            // "usage"; "tokens" and "billed_units" of Cohere's meta
 	inDetails          // "prompt_tokens_details", "input_tokens_details"
+	inWritten          // "cache_creation": what was written to the cache, by lifetime
 	atModel            // "model"
 	atPrompt           // "prompt_tokens", "input_tokens"
 	atCompletion       // "completion_tokens", "output_tokens"
 	atTotal            // "total_tokens"
 	atCached           // "cached_tokens", "cache_read_input_tokens"
 	atCacheWrite       // "cache_creation_input_tokens"
+	atWritten          // a member of "cache_creation"
+	atOther            // what is paid by something other than tokens: "seconds", "search_units"
 	places
 )
 
@@ -213,8 +220,8 @@ type responseReader struct {
 	at   [4]place // of the open containers, by depth from 1: none that is read lies deeper than usage details in a wrapper
 	next place    // of the value that follows
 
-	counts [places]int
-	known  bool
+	event counts // of the answer, or of the event under way
+	all   counts // of the events before
 
 	base  int64  // offset in the answer of the document's first byte, if what is being read stood there in one piece with it
 	names []Span // of the model, in the answer, quotes included: those of which a piece was fed last, as far as they were fed
@@ -233,7 +240,7 @@ func (r *responseReader) Open(array bool) {
 		p = inAnswer
 	}
 	r.next = nowhere
-	if array || p < inAnswer || p > inDetails {
+	if array || p < inAnswer || p > inWritten {
 		r.json.Skip()
 		return
 	}
@@ -249,12 +256,18 @@ func (r *responseReader) Key(name []byte) {
 		r.next = r.answerMember(name, true)
 	case inWrapper:
 		r.next = r.answerMember(name, false)
+	case inMeta:
+		if string(name) == "tokens" || string(name) == "billed_units" {
+			r.next = inUsage
+		}
 	case inUsage:
-		r.next = usageMember(name, r.api == Messages)
+		r.next = usageMember(name, r.api)
 	case inDetails:
 		if string(name) == "cached_tokens" {
 			r.next = atCached
 		}
+	case inWritten:
+		r.next = atWritten
 	}
 	if r.next == nowhere {
 		r.json.Skip()
@@ -278,13 +291,19 @@ func (r *responseReader) answerMember(name []byte, outermost bool) place {
 		if outermost && r.api == Messages {
 			return inWrapper
 		}
+	case "meta":
+		if r.api == Rerank {
+			return inMeta
+		}
 	}
 	return nowhere
 }
 
-// usageMember returns what a member of "usage" means. Only Anthropic tells of its cache beside the prompt's tokens; other
-// servers that use the same names in addition to their details would be counted twice.
-func usageMember(name []byte, anthropic bool) place {
+// usageMember returns what a member of "usage" means.
+func usageMember(name []byte, api API) place {
+	if api == Messages {
+		return anthropicMember(name)
+	}
 	switch string(name) {
 	case "prompt_tokens", "input_tokens":
 		return atPrompt
@@ -294,14 +313,32 @@ func usageMember(name []byte, anthropic bool) place {
 		return atTotal
 	case "prompt_tokens_details", "input_tokens_details":
 		return inDetails
+	case "seconds":
+		if api == Transcriptions {
+			return atOther
+		}
+	case "search_units":
+		if api == Rerank {
+			return atOther
+		}
+	}
+	return nowhere
+}
+
+// anthropicMember does so for Anthropic's. Only there the tokens of the cache are told beside the others: servers that use
+// the same names in other answers, or OpenAI's details here, would be counted twice.
+func anthropicMember(name []byte) place {
+	switch string(name) {
+	case "input_tokens":
+		return atPrompt
+	case "output_tokens":
+		return atCompletion
 	case "cache_read_input_tokens":
-		if anthropic {
-			return atCached
-		}
+		return atCached
 	case "cache_creation_input_tokens":
-		if anthropic {
-			return atCacheWrite
-		}
+		return atCacheWrite
+	case "cache_creation":
+		return inWritten
 	}
 	return nowhere
 }
@@ -316,29 +353,8 @@ func (r *responseReader) TextEnd() {
 }
 
 func (r *responseReader) Scalar(raw []byte) {
-	if r.next >= atPrompt && raw[0] <= '9' {
-		// The counts of a stream are cumulative, but some servers leave out or zero in one event what another told.
-		r.counts[r.next] = max(r.counts[r.next], count(raw))
-		r.known = true
+	if r.next >= atPrompt && raw[0]-'0' <= 9 {
+		r.event.add(r.next, count(raw))
 	}
 	r.next = nowhere
-}
-
-// usage adds up what has been read.
-func (r *responseReader) usage() Usage {
-	u := Usage{
-		Known:      r.known,
-		Prompt:     r.counts[atPrompt],
-		Completion: r.counts[atCompletion],
-		Total:      r.counts[atTotal],
-		Cached:     r.counts[atCached],
-	}
-	if r.api == Messages {
-		// Anthropic's input_tokens are those that are neither read from the cache nor written to it.
-		u.Prompt += u.Cached + r.counts[atCacheWrite]
-	}
-	if u.Total == 0 {
-		u.Total = u.Prompt + u.Completion
-	}
-	return u
 }

@@ -46,12 +46,15 @@ func (m *metrics) record(s *Stream, end filter.End) {
 	if !s.countsTokens() {
 		return
 	}
-	if !x.Usage.Known {
-		m.unsized.Record(1, series)
-		return
+	if s.lacksUsage() {
+		m.unsized.Record(1, series) // what it does tell counts all the same
 	}
-	m.inputTokens.Record(int64(x.Usage.Prompt), series)
-	m.outputTokens.Record(int64(x.Usage.Completion), series)
+	if x.Usage.Prompt > 0 {
+		m.inputTokens.Record(int64(x.Usage.Prompt), series)
+	}
+	if x.Usage.Completion > 0 {
+		m.outputTokens.Record(int64(x.Usage.Completion), series)
+	}
 }
 
 // poolOf returns the pool that bbr named, or of its fallbacks the one that the

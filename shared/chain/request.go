@@ -3,7 +3,6 @@ package chain
 import (
 	"errors"
 	"strconv"
-	"strings"
 
 	"github.com/inlet-proxy/inlet/shared/coding"
 	"github.com/inlet-proxy/inlet/shared/filter"
@@ -76,7 +75,7 @@ func (s *Stream) prepareForm() *filter.Refusal {
 		s.request.ResetForm(s.x.API, s.want(), s.c.jsonLimits, boundary)
 	case form:
 		return badRequest("invalid_multipart", "", "The content type multipart/form-data needs one plain boundary.")
-	case contentType == "" || strings.HasPrefix(strings.ToLower(contentType), "application/json"):
+	case contentType == "" || isJSON(contentType):
 		s.request.Reset(s.x.API, s.want(), s.c.jsonLimits)
 	default:
 		return refuseMediaType()

@@ -21,7 +21,7 @@ func (s *Stream) ResponseHeaders(end bool) Action {
 	x.Response.Headers = s.host.ResponseHeaders()
 	x.Response.Served = s.host.Served()
 	kind, _ := x.Response.Headers.Get("content-type")
-	x.Response.EventStream = strings.HasPrefix(kind, "text/event-stream")
+	x.Response.EventStream = isEventStream(kind)
 	for i := len(s.c.slots) - 1; i >= 0; i-- {
 		if r := s.run(i, hookResponseHeaders, nil).Refusal(); r != nil {
 			return s.refuse(r)
@@ -63,19 +63,41 @@ func (s *Stream) startReading(contentType string) {
 		return
 	}
 	x := &s.x
-	if !x.Response.EventStream && !strings.HasPrefix(contentType, "application/json") {
-		return
-	}
 	name := x.Effects().Model
-	if v, ok := x.Response.Headers.Get("content-encoding"); ok && !strings.EqualFold(v, "identity") {
+	if why := s.unreadable(contentType); why != "" {
 		// Its usage is counted as unknown, never as free.
-		if name != "" {
-			s.c.metrics.unrestored.Record(1, filter.Values{x.Route.Model, poolOf(x), "encoded"})
+		if name != "" && !(why == mediaTypeReason && x.API.AnswersOtherwise()) {
+			s.c.metrics.unrestored.Record(1, filter.Values{x.Route.Model, poolOf(x), why})
 		}
 		return
 	}
 	s.reads, s.restores = true, name != ""
 	s.response.Reset(x.API, x.Response.EventStream, name)
+}
+
+const mediaTypeReason = "media_type"
+
+// unreadable says why the answer's body cannot be read, "" if it can.
+func (s *Stream) unreadable(contentType string) string {
+	if !s.x.Response.EventStream && !isJSON(contentType) {
+		return mediaTypeReason
+	}
+	coding, _ := s.x.Response.Headers.Get("content-encoding")
+	if coding = strings.TrimSpace(coding); coding != "" && !strings.EqualFold(coding, "identity") {
+		return "encoded"
+	}
+	return ""
+}
+
+// lacksUsage reports whether the answer ought to have told its tokens and did not.
+func (s *Stream) lacksUsage() bool {
+	switch {
+	case s.status >= 300:
+		return false // nobody has computed anything
+	case s.reads:
+		return s.response.Untold()
+	}
+	return s.x.API.TellsUsage()
 }
 
 // WantsResponseBody reports whether ResponseBody needs the bytes. When it does

@@ -78,6 +78,10 @@ func (a API) String() string {
 // TakesForm reports whether requests to the API may be multipart/form-data.
 func (a API) TakesForm() bool { return a == Transcriptions || a == ImageEdits }
 
+// AnswersOtherwise reports whether answers of the API may be something other than JSON or events: sound, or a text by itself.
+// Those name no model.
+func (a API) AnswersOtherwise() bool { return a == Audio || a == Transcriptions }
+
 // Match returns the API that a request's :path addresses, or Unknown: the path is one of the standard paths, by itself or
 // behind one of the prefixes. The query does not count; anything else must fit to the letter: the path is expected as
 // Envoy normalises it. An unknown prefix is no match, since what a replica serves there need not be the API that the end of

@@ -3,7 +3,8 @@
 //
 // Servers differ in what they make of forms that are written loosely (a preamble, bare line feeds, folded headers, escapes in
 // names), and two parsers that read one form differently are how a request passes a check as one thing and is served as
-// another. So what a well-behaved client writes is accepted, and everything else is refused.
+// another. So what all read in the same way is accepted, and everything else is refused. Line breaks before the first
+// boundary and escaped quotes in a file's name are of the first kind.
 //
 // The parts, the error and its offset depend on the body alone, never on how it was cut into chunks.
 package formscan
@@ -38,11 +39,11 @@ type Code uint8
 
 // The reasons for which a form is refused.
 const (
-	Start           Code = iota + 1 // it does not begin with the boundary
+	Start           Code = iota + 1 // something other than line breaks stands before the first boundary
 	Delimiter                       // neither a line break nor the closing "--" follows a boundary, or no line break stands before it
 	Header                          // a part's headers are malformed, folded, or name a transfer encoding
 	HeadersTooLong                  // a part's headers exceed MaxHeaderBytes
-	Disposition                     // a part has not exactly one Content-Disposition with exactly one plain name
+	Disposition                     // a part has not exactly one Content-Disposition with exactly one name, or parsers do not agree on what it says
 	TooManyParts                    // more parts than allowed
 	ContentTooLong                  // a field that is read is longer than its reader takes
 	ContentEncoding                 // a field that is read is not UTF-8
@@ -51,11 +52,11 @@ const (
 )
 
 var reasons = [...]string{
-	Start:           "it does not begin with the boundary",
+	Start:           "something other than line breaks stands before the first boundary",
 	Delimiter:       "malformed boundary",
 	Header:          "malformed header of a part",
 	HeadersTooLong:  "headers of a part too long",
-	Disposition:     "part without one plain name",
+	Disposition:     "part without one name, or with a name or file name that servers read differently",
 	TooManyParts:    "too many parts",
 	ContentTooLong:  "field too long",
 	ContentEncoding: "field is not UTF-8",
@@ -124,7 +125,7 @@ func (s *Scanner) Reset(h Handler, boundary string, parts int) {
 	s.state, s.base, s.start, s.end, s.held, s.headerN = atStart, 0, 0, 0, 0, 0
 	s.delimiterN = copy(s.delimiter[:], "\r\n--")
 	s.delimiterN += copy(s.delimiter[s.delimiterN:], boundary)
-	s.matched = 2 // no line break stands before the first boundary
+	s.matched = 2 // no line break needs to stand before the first boundary
 }
 
 // Start returns the offset of the first content byte of the current part, within Data and PartEnd.
@@ -176,9 +177,14 @@ func (s *Scanner) fail(code Code, offset int64) {
 	}
 }
 
-// first reads the boundary with which the form begins.
+// first reads the boundary with which the form begins, and empty lines before it: a preamble (RFC 2046, section 5.1.1) in which
+// no parser can find anything. A bare line feed is none: for some parsers the boundary after it begins no line.
 func (s *Scanner) first(b []byte, i int) int {
 	for ; i < len(b) && s.matched < s.delimiterN; i++ {
+		if s.matched == 2 && b[i] == '\r' {
+			s.matched = 1 // an empty line
+			continue
+		}
 		if b[i] != s.delimiter[s.matched] {
 			s.fail(Start, s.base+int64(i))
 			return i

@@ -77,7 +77,7 @@ func formData(value []byte) (name []byte, file, ok bool) {
 	if !bytes.EqualFold(bytes.TrimSpace(kind), []byte("form-data")) {
 		return nil, false, false
 	}
-	named := false
+	named, extended := false, false
 	for len(bytes.TrimSpace(rest)) > 0 {
 		key, v, after, valid := parameter(rest)
 		rest = after
@@ -85,30 +85,41 @@ func formData(value []byte) (name []byte, file, ok bool) {
 		case !valid:
 			return nil, false, false
 		case bytes.EqualFold(key, []byte("name")):
-			if named || bytes.IndexByte(v, '\\') >= 0 {
+			if named || !isPlainName(v) {
 				return nil, false, false
 			}
 			name, named = v, true
-		case bytes.EqualFold(key, []byte("name*")):
-			return nil, false, false
-		case bytes.EqualFold(key, []byte("filename")), bytes.EqualFold(key, []byte("filename*")):
+		case bytes.EqualFold(key, []byte("filename")):
+			if file {
+				return nil, false, false
+			}
 			file = true
+		case bytes.EqualFold(key, []byte("filename*")):
+			extended = true
+		case bytes.IndexByte(key, '*') >= 0:
+			return nil, false, false // another name, or a piece of one, for some
 		}
 	}
-	return name, file, named
+	// RFC 7578 forbids filename*. By itself it makes a file for some parsers, and for others a text.
+	return name, file, named && (file || !extended)
+}
+
+// isPlainName reports whether every parser reads a part's name as it stands: some take a backslash for an escape and others, as
+// browsers write it, for itself, and aiohttp drops slashes from its front.
+func isPlainName(b []byte) bool {
+	return bytes.IndexByte(b, '\\') < 0 && !bytes.HasPrefix(b, []byte("/"))
 }
 
 // parameter reads `name=value` from the front of a list whose items are separated by ";". The value is a token or a quoted
-// string without its quotes. A backslash before a quote is refused: some parsers take it for an escape and others, as
-// browsers write it, for itself.
+// string without its quotes, its escapes left in.
 func parameter(list []byte) (name, value, rest []byte, ok bool) {
 	name, value, ok = bytes.Cut(list, []byte("="))
 	if name = bytes.TrimSpace(name); !ok || !isToken(name) {
 		return nil, nil, nil, false
 	}
 	if len(value) > 0 && value[0] == '"' {
-		n := bytes.IndexByte(value[1:], '"')
-		if n < 0 || n > 0 && value[n] == '\\' {
+		n := quoted(value[1:])
+		if n < 0 {
 			return nil, nil, nil, false
 		}
 		value, rest = value[1:n+1], value[n+2:]
@@ -120,6 +131,32 @@ func parameter(list []byte) (name, value, rest []byte, ok bool) {
 	value, rest, _ = bytes.Cut(value, []byte(";"))
 	value = bytes.TrimRight(value, " \t")
 	return name, value, rest, isToken(value)
+}
+
+// quoted returns the length of the quoted string with which b begins, after its opening quote; -1 if it has no end, or one that
+// not all parsers see. A backslash before a quote escapes it. Two of them are one that is escaped, after which the quote is
+// the end; but Python's parser counts quotes and `\"` only, and sees none. And in a string with escapes some parsers end the
+// parameter at a semicolon.
+func quoted(b []byte) int {
+	escapes, backslashes := false, 0
+	for i, c := range b {
+		switch {
+		case c == '\\':
+			backslashes++
+			continue
+		case c == '"' && backslashes == 0:
+			if escapes && bytes.IndexByte(b[:i], ';') >= 0 {
+				return -1
+			}
+			return i
+		case c == '"' && backslashes%2 == 0:
+			return -1
+		case c == '"':
+			escapes = true
+		}
+		backslashes = 0
+	}
+	return -1
 }
 
 // isToken reports whether b is a token of RFC 9110, section 5.6.2.

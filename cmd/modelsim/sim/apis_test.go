@@ -70,6 +70,26 @@ func TestMessages(t *testing.T) {
 	_, answer = post(t, url, long)
 	require.Equal(t, `{"input_tokens":6,"output_tokens":1,"cache_creation_input_tokens":0,"cache_read_input_tokens":96}`, gjson.Get(answer, "usage").Raw,
 		"what was cached is no input")
+	// In a stream vLLM tells the whole prompt first, and at the end what of it was cached.
+	streamed := func(fault string) (first, last string) {
+		_, answer, err := call(t, http.MethodPost, url, `{"stream":true,`+long[1:], fault)
+		require.NoError(t, err)
+		events := named(t, answer)
+		return gjson.Get(events[0], "message.usage").Raw, gjson.Get(events[len(events)-2], "usage").Raw
+	}
+	first, last := streamed("")
+	require.Equal(t, `{"input_tokens":102,"output_tokens":0}`, first)
+	require.Equal(t, `{"input_tokens":6,"output_tokens":1,"cache_creation_input_tokens":0,"cache_read_input_tokens":96}`, last)
+	first, last = streamed("no-cached")
+	require.Equal(t, `{"input_tokens":102,"output_tokens":0}`, first)
+	require.Equal(t, `{"input_tokens":102,"output_tokens":1}`, last)
+	chat := server.URL() + "/v1/chat/completions"
+	_, answer, err = call(t, http.MethodPost, chat, long, "no-cached")
+	require.NoError(t, err)
+	require.Equal(t, `{"prompt_tokens":102,"total_tokens":103,"completion_tokens":1,"prompt_tokens_details":null,"completion_tokens_details":null}`, gjson.Get(answer, "usage").Raw)
+	_, answer, err = call(t, http.MethodPost, chat, `{"stream":true,"stream_options":{"include_usage":true},`+long[1:], "no-cached")
+	require.NoError(t, err)
+	require.Contains(t, answer, `"choices":[],"usage":{"prompt_tokens":102,"total_tokens":103,"completion_tokens":1},`)
 }
 
 // TestMessagesErrors: errors come in Anthropic's form.

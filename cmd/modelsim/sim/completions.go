@@ -103,13 +103,17 @@ func (x *exchange) streamCompletion(events *eventWriter) {
 	})
 	if usage {
 		event := append(x.out[:start], `],"usage":`...)
-		event = append(appendTokens(event, j), `,"prompt_tokens_details":{"cached_tokens":`...)
-		event = strconv.AppendInt(event, int64(j.CachedTokens), 10)
-		if chat {
-			event = append(event, `,"created_cache_tokens":`...)
-			event = strconv.AppendInt(event, int64(x.createdTokens()), 10)
+		event = appendTokens(event, j)
+		if !x.fault.NoCached {
+			event = append(event, `,"prompt_tokens_details":{"cached_tokens":`...)
+			event = strconv.AppendInt(event, int64(j.CachedTokens), 10)
+			if chat {
+				event = append(event, `,"created_cache_tokens":`...)
+				event = strconv.AppendInt(event, int64(x.createdTokens()), 10)
+			}
+			event = append(event, '}')
 		}
-		send(append(event, `}},"system_fingerprint":"`+fingerprint+"\"}\n\n"...))
+		send(append(event, `},"system_fingerprint":"`+fingerprint+"\"}\n\n"...))
 	}
 	send(append(x.out[:0], "data: [DONE]\n\n"...))
 }
@@ -141,7 +145,11 @@ func appendTokens(dst []byte, j *job) []byte {
 
 // appendUsage appends the usage of a whole answer.
 func (x *exchange) appendUsage(dst []byte) []byte {
-	dst = append(appendTokens(dst, &x.job), `,"prompt_tokens_details":{"cached_tokens":`...)
+	dst = appendTokens(dst, &x.job)
+	if x.fault.NoCached {
+		return append(dst, `,"prompt_tokens_details":null,"completion_tokens_details":null}`...)
+	}
+	dst = append(dst, `,"prompt_tokens_details":{"cached_tokens":`...)
 	dst = strconv.AppendInt(dst, int64(x.job.CachedTokens), 10)
 	dst = append(dst, `,"created_cache_tokens":`...)
 	if x.api == apiChat {

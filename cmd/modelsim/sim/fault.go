@@ -18,6 +18,7 @@ type Fault struct {
 	ResetAfter         int           // reset-after=3: TCP reset after so many stream events (0: after the headers); -1 never
 	CutBody            bool          // cut-body: close the connection half way through the answer, with no end marker
 	NoUsage            bool          // no-usage: leave usage out, also where it was asked for
+	NoCached           bool          // no-cached: no tokens of the cache in the usage, as vLLM without --enable-prompt-tokens-details
 	Hang               bool          // hang: take a slot and never answer
 	Metrics            string        // metrics=off (503) or metrics=hang; whole replica only
 	Health             string        // health=off (503) or health=hang; whole replica only
@@ -27,7 +28,7 @@ var noFault = Fault{ResetAfter: -1}
 
 // ParseFault reads a comma separated list of
 //
-//	status=<400..599> delay=<duration> reset-before-headers reset-after=<events> cut-body no-usage hang
+//	status=<400..599> delay=<duration> reset-before-headers reset-after=<events> cut-body no-usage no-cached hang
 //	metrics=<off|hang> health=<off|hang>
 //
 // An unknown word is an error: a test that asks for a fault must not pass because of a typing mistake.
@@ -60,6 +61,8 @@ func ParseFault(spec string) (Fault, error) {
 			f.CutBody, err = true, noValue(hasValue)
 		case "no-usage":
 			f.NoUsage, err = true, noValue(hasValue)
+		case "no-cached":
+			f.NoCached, err = true, noValue(hasValue)
 		case "hang":
 			f.Hang, err = true, noValue(hasValue)
 		default:
@@ -101,6 +104,7 @@ func (f Fault) String() string {
 	add(f.ResetAfter >= 0, "reset-after="+strconv.Itoa(f.ResetAfter))
 	add(f.CutBody, "cut-body")
 	add(f.NoUsage, "no-usage")
+	add(f.NoCached, "no-cached")
 	add(f.Metrics != "", "metrics="+f.Metrics)
 	add(f.Health != "", "health="+f.Health)
 	return strings.Join(words, ",")
@@ -120,6 +124,7 @@ func (f Fault) with(request Fault) Fault {
 	f.ResetBeforeHeaders = f.ResetBeforeHeaders || request.ResetBeforeHeaders
 	f.CutBody = f.CutBody || request.CutBody
 	f.NoUsage = f.NoUsage || request.NoUsage
+	f.NoCached = f.NoCached || request.NoCached
 	f.Hang = f.Hang || request.Hang
 	return f
 }

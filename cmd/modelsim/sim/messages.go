@@ -39,18 +39,20 @@ func (x *exchange) appendMessage(out []byte, whole bool) []byte {
 	return append(out, '}')
 }
 
-// appendMessageUsage appends the usage; that of the message that begins a stream does not know of the cache yet.
+// appendMessageUsage appends the usage; that of the message that begins a stream does not know of the cache yet, and has the
+// whole prompt as input.
 func (x *exchange) appendMessageUsage(out []byte, done bool) []byte {
 	j := &x.job
 	input := j.promptTokens
-	if done {
+	cached := done && !x.fault.NoCached
+	if cached {
 		input -= j.CachedTokens + x.createdTokens()
 	}
 	out = append(out, `{"input_tokens":`...)
 	out = strconv.AppendInt(out, int64(input), 10)
 	out = append(out, `,"output_tokens":`...)
 	out = strconv.AppendInt(out, int64(j.sent), 10)
-	if done {
+	if cached {
 		out = append(out, `,"cache_creation_input_tokens":`...)
 		out = strconv.AppendInt(out, int64(x.createdTokens()), 10)
 		out = append(out, `,"cache_read_input_tokens":`...)

@@ -135,3 +135,35 @@ func BenchmarkStream(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkAnswer reads answers in one piece: a text, and a vector.
+func BenchmarkAnswer(b *testing.B) {
+	text, err := json.Marshal(strings.Repeat(prose, 6))
+	if err != nil {
+		b.Fatal(err)
+	}
+	vector := strings.Repeat("-0.012345678,", 1535) + "1"
+	for _, c := range []struct {
+		name string
+		api  API
+		body string
+	}{
+		{"chat4K", Chat, `{"id":"chatcmpl-1","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":` + string(text) + `}}],"usage":{"prompt_tokens":12,"completion_tokens":8}}`},
+		{"vector", Embeddings, `{"object":"list","data":[{"index":0,"embedding":[` + vector + `]}],"model":"m","usage":{"prompt_tokens":12,"total_tokens":12}}`},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetBytes(int64(len(c.body)))
+			body := []byte(c.body)
+			r := new(ResponseScanner)
+			for b.Loop() {
+				r.Reset(c.api, false, "llama")
+				r.Feed(body)
+				r.End()
+				if u := r.Usage(); u.Prompt != 12 || r.Broken() != nil {
+					b.Fatal(u, r.Broken())
+				}
+			}
+		})
+	}
+}

@@ -23,7 +23,7 @@ func TestParseFault(t *testing.T) {
 		"delay=200ms":                        "delay=200ms",
 		"reset-before-headers":               "reset-before-headers",
 		"reset-after=0":                      "reset-after=0",
-		" cut-body , no-usage":               "cut-body,no-usage",
+		" cut-body , no-usage, no-cached":    "cut-body,no-usage,no-cached",
 		"hang,delay=1s":                      "delay=1s,hang",
 		"metrics=off,health=hang,status=500": "status=500,metrics=off,health=hang",
 	} {

@@ -226,6 +226,7 @@ func TestBoundary(t *testing.T) {
 	for _, header := range []string{
 		"multipart/form-data", "multipart/form-data; boundary=", "multipart/form-data; boundary=a; boundary=a", "multipart/form-data; boundary=" + long + "b",
 		`multipart/form-data; boundary="a "`, `multipart/form-data; boundary="a`, "multipart/form-data; boundary=a@b", "multipart/form-data; x", `multipart/form-data; boundary="a\"b"`,
+		"multipart/form-data; boundary=a; boundary*=utf-8''b", "multipart/form-data; boundary*0=a; boundary=b", "multipart/form-data; boundary*=utf-8''b",
 	} {
 		_, form, ok := Boundary(header)
 		require.True(t, form, header)

@@ -11,7 +11,7 @@ func Boundary(contentType string) (boundary string, form, ok bool) {
 	}
 	for len(bytes.TrimSpace(rest)) > 0 {
 		name, value, after, valid := parameter(rest)
-		if !valid {
+		if !valid || bytes.IndexByte(name, '*') >= 0 { // boundary*, too, is a boundary for some
 			return "", true, false
 		}
 		if bytes.EqualFold(name, []byte("boundary")) {

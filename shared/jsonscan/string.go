@@ -250,7 +250,7 @@ const (
 // resume reads the pending escape or UTF-8 sequence from b[i:], byte by byte, until it is complete or the chunk ends.
 func (s *Scanner) resume(b []byte, i int) int {
 	for i < len(b) && s.pending != whole && s.err == nil {
-		taken := true
+		var taken bool
 		switch c := b[i]; s.pending {
 		case inSequence:
 			taken = s.sequence(c, i)

@@ -70,7 +70,7 @@ func (c *counts) take(e *counts, api API) {
 	}
 	later := *e
 	if api == Messages {
-		later.takeInput(c)
+		c.takeInput(&later)
 	} else {
 		later.derive(api)
 	}
@@ -82,11 +82,11 @@ func (c *counts) take(e *counts, api API) {
 	c.told |= later.told
 }
 
-// takeInput settles how the prompt's tokens of an event go together with those of the events before, in c: the three
+// takeInput settles how the prompt's tokens of a later event, e, go together with those of the events before: the three
 // members that tell of them (input_tokens are those that were neither read from the cache nor written to it) add up to the
 // prompt only where they are of one event. vLLM, for one, tells the whole prompt as input_tokens when it begins, and at the end
 // what of it was cached.
-func (e *counts) takeInput(c *counts) {
+func (c *counts) takeInput(e *counts) {
 	e.n[atCacheWrite] = max(e.n[atCacheWrite], e.n[atWritten])
 	input, cached := e.n[atPrompt], e.n[atCached]+e.n[atCacheWrite]
 	before := c.n[atCached] + c.n[atCacheWrite]

@@ -88,6 +88,9 @@ func (f *Filter) learn(of []listed) *lesson {
 			if _, known := l.parents[a.Name]; !known && fitsHeader(a.Parent) {
 				l.parents[a.Name] = a.Parent
 			}
+			if a.Parent != "" && fitsHeader(a.Parent) {
+				l.parents[a.Parent+":"+a.Name] = a.Parent
+			}
 		}
 	}
 	cards := f.cards
@@ -114,7 +117,7 @@ func (l *lesson) target(f *Filter, m *model, t *target) (learned []string) {
 		}
 		for _, a := range list.models.Adapters {
 			switch {
-			case a.Name == t.model && fitsHeader(a.Parent):
+			case a.Known(t.model) && fitsHeader(a.Parent):
 				l.bases[t] = f.publicBase(a.Parent, list.pool)
 			case t.weight > 0 && t.pool.Name == list.pool && a.Parent == t.model && !f.stands(a.Name) && l.models[a.Name] == nil && fitsHeader(a.Name):
 				l.models[a.Name] = l.adapter(m, a)

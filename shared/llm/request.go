@@ -14,7 +14,7 @@ const MaxModelBytes = 1024
 
 // Bounds of the members that are read by name, see Want.Fields.
 const (
-	MaxFields     = 8
+	MaxFields     = 10
 	MaxFieldBytes = 256
 )
 

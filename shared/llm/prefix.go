@@ -23,13 +23,13 @@ const (
 )
 
 // Bytes that do not occur in well-formed UTF-8 stand between what were different values, so that "ab", "c" is not "a", "bc".
-var (
-	endOfText  = []byte{0xff}
-	endOfToken = []byte{0xfe}
-	endOfMedia = []byte{0xfd}
-	endOfKey   = []byte{0xfc}
-	beginOf    = []byte{0xfb} // an object or an array, where its structure is part of the prompt
-	endOf      = []byte{0xfa}
+const (
+	endOfText  = 0xff - iota
+	endOfToken // or of a number or literal of JSON
+	endOfMedia
+	endOfKey
+	beginOf // an object or an array, where its structure is part of the prompt
+	endOf
 )
 
 // billing is how the text of a block begins that Claude Code puts before its system prompt. It has another hash each turn; vLLM does
@@ -97,6 +97,7 @@ type prefixer struct {
 	dropped bool // it is a billing block
 	media   int  // so many bytes of an image or a file
 	sum     xxhash.Digest
+	one     [1]byte
 }
 
 func (p *prefixer) reset(limit int) {
@@ -120,7 +121,8 @@ func (p *prefixer) begin(m member, name []byte) bool {
 		p.shapes, p.whole = &p.stretches[at], true
 		p.sum.Reset()
 		_, _ = p.sum.Write(name) // never fails
-		_, _ = p.sum.Write(endOfKey)
+		p.mark(endOfKey)
+		p.filled = false
 		return true
 	}
 	at := stretchOf[m]
@@ -197,6 +199,18 @@ func (p *prefixer) append(b []byte) {
 	s.n = copy(s.block[:], b)
 }
 
+// mark adds one byte that stands between values.
+func (p *prefixer) mark(c byte) {
+	s := p.at
+	if p.shapes != nil || s.n == PrefixBlockBytes-1 {
+		p.one[0] = c
+		p.append(p.one[:])
+		return
+	}
+	s.block[s.n] = c
+	s.n++
+}
+
 // add ends a block.
 func (s *stretch) add(block []byte, limit int) {
 	if len(s.hashes) < limit {
@@ -253,20 +267,20 @@ func (p *prefixer) writeMedia(b []byte) {
 // writeToken adds a token that is sent as a number, or a number or literal of JSON.
 func (p *prefixer) writeToken(number []byte) {
 	p.append(number)
-	p.append(endOfToken)
+	p.mark(endOfToken)
 }
 
 // writeKey adds the name of a member of JSON.
 func (p *prefixer) writeKey(name []byte) {
 	p.append(name)
-	p.append(endOfKey)
+	p.mark(endOfKey)
 }
 
 // end says that a value is complete.
 func (p *prefixer) end() {
 	p.release()
 	if p.text || p.whole {
-		p.append(endOfText)
+		p.mark(endOfText)
 	}
 	if p.media > 0 {
 		p.endMedia()
@@ -286,7 +300,7 @@ func (p *prefixer) endMedia() {
 	for range times {
 		p.append(sum[:])
 	}
-	p.append(endOfMedia)
+	p.mark(endOfMedia)
 }
 
 // counts reports whether the value that is being read is part of the prefix.
@@ -327,14 +341,14 @@ func (r *requestReader) prefixKey(name []byte) {
 }
 
 // prefixMark takes the begin or the end of a container of this depth. The outermost does not count: an empty one is as none.
-func (r *requestReader) prefixMark(mark []byte, depth int) {
+func (r *requestReader) prefixMark(mark byte, depth int) {
 	if !r.hashing {
 		return
 	}
 	if r.inJSON() && depth > 2 {
-		r.prefix.append(mark)
+		r.prefix.mark(mark)
 	}
-	if mark[0] == endOf[0] && depth <= r.prefix.mute {
+	if mark == endOf && depth <= r.prefix.mute {
 		r.prefix.mute = 0
 	}
 }

@@ -118,7 +118,7 @@ func (s *Server) generate(x *exchange) {
 // partition is what the client says to keep what is computed for it from others.
 func (q *request) partition(d Dialect) string {
 	if d == SGLang {
-		return q.cacheSalt + q.extraKey // without anything between, as there
+		return q.cacheSalt + "\x00" + q.extraKey
 	}
 	return q.cacheSalt
 }

@@ -77,7 +77,8 @@ func TestPartitionsOfSGLang(t *testing.T) {
 		{`"model":"gemma","extra_key":["a"]`, yes, yes},
 		{`"model":"gemma","extra_key":"b"`, no, yes},
 		{`"model":"gemma","extra_key":null,"lora_path":null`, yes, yes},
-		{`"model":"gemma","cache_salt":"a"`, yes, no}, // to SGLang the same as the key
+		{`"model":"gemma","cache_salt":"a"`, no, no}, // another thing than the key
+		{`"model":"gemma","cache_salt":"a","extra_key":"a"`, no, yes},
 		{`"model":"gemma","lora_path":"sql"`, no, yes},
 		{`"model":"gemma:sql"`, yes, yes}, // to vLLM an unknown name, which a replica that is not strict takes for its model
 		{`"model":"gemma:sql","lora_path":"poem"`, yes, yes},

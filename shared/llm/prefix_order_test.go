@@ -261,7 +261,7 @@ func TestPrefixAndFurtherMembers(t *testing.T) {
 			`"chat_template_kwargs":{"enable_thinking":false}`, `"chat_template_kwargs":{"enable_thinking":true}`, `"chat_template_kwargs":{"thinking":true}`,
 			`"chat_template_kwargs":{"a":{"b":1}}`, `"chat_template_kwargs":{"a":{},"b":1}`,
 			`"chat_template":"{{ messages }}"`, `"chat_template_kwargs":{"chat_template":"{{ messages }}"}`, `"reasoning_effort":"high"`, `"reasoning_effort":"low"`,
-			`"reasoning":{"effort":"high"}`, `"documents":[{"title":"a","text":"b"}]`, `"documents":[{"title":"ab"}]`, `"mm_processor_kwargs":{"max_pixels":1}`,
+			`"reasoning":{"effort":"high"}`, `"documents":[{"title":"a","text":"b"}]`, `"documents":[{"title":"ab"}]`, `"mm_processor_kwargs":{"max_pixels":1}`, `"add_special_tokens":true`, `"output_config":{"effort":"low"}`,
 		} {
 			if api == Completions && strings.Contains(member, "documents") {
 				continue

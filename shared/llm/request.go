@@ -389,7 +389,7 @@ func (s memberSet) lookup(name []byte) member {
 		m = memberTemplateArgs
 	case "tools", "functions":
 		m = memberTools
-	case "reasoning_effort", "reasoning", "output_config", "mm_processor_kwargs", "media_io_kwargs":
+	case "reasoning_effort", "reasoning", "output_config", "add_special_tokens", "mm_processor_kwargs", "media_io_kwargs":
 		m = memberShape
 	case "previous_response_id":
 		m = memberEarlier

@@ -342,10 +342,7 @@ func (r *requestReader) prefixKey(name []byte) {
 
 // prefixMark takes the begin or the end of a container of this depth. The outermost does not count: an empty one is as none.
 func (r *requestReader) prefixMark(mark byte, depth int) {
-	if !r.hashing {
-		return
-	}
-	if r.inJSON() && depth > 2 {
+	if depth > 2 && r.inJSON() {
 		r.prefix.mark(mark)
 	}
 	if mark == endOf && depth <= r.prefix.mute {

@@ -485,14 +485,18 @@ func (r *requestReader) Open(array bool) {
 	}
 	if r.inPrompt() {
 		r.promptOpen(array)
-		r.prefixMark(beginOf, r.json.Depth())
+		if r.hashing {
+			r.prefixMark(beginOf, r.json.Depth())
+		}
 	}
 }
 
 func (r *requestReader) Close(bool) {
 	if r.inPrompt() {
 		r.promptClose()
-		r.prefixMark(endOf, r.json.Depth()+1)
+		if r.hashing {
+			r.prefixMark(endOf, r.json.Depth()+1)
+		}
 	}
 }
 

@@ -133,7 +133,7 @@ func (s *state) read(f *Filter, x *filter.Exchange) {
 // partition adds to the seed what else keeps the caches of a replica apart. It
 // reports false if nobody knows what that is: then the prompt is like no other.
 func (s *state) partition(r *llm.Request) bool {
-	for i, name := range partitions {
+	for i, name := range llm.Partitions {
 		field := r.Field(name)
 		if field.Kind == llm.FieldTooLong || field.Kind == llm.FieldOther {
 			return false

@@ -43,18 +43,13 @@ func (f *Filter) Needs() filter.Needs {
 	return filter.NeedSubset
 }
 
-// partitions are the members of a body by which servers keep what they compute
-// apart: the same prompt with another value is another one. "cache_salt" is
-// vLLM's and SGLang's, the others SGLang's.
-var partitions = []string{"cache_salt", "extra_key", loraField}
-
 // loraField names a LoRA adapter of the model, or lists one for each prompt.
 const loraField = "lora_path"
 
 // Fields implements filter.FieldReader.
 func (f *Filter) Fields() []string {
 	if f.profile.usesPrefixes() {
-		return partitions
+		return llm.Partitions[:]
 	}
 	return nil
 }

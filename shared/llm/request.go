@@ -14,9 +14,15 @@ const MaxModelBytes = 1024
 
 // Bounds of the members that are read by name, see Want.Fields.
 const (
-	MaxFields     = 10
+	MaxFields     = 8 // besides Partitions
 	MaxFieldBytes = 256
+
+	allFields = MaxFields + len(Partitions)
 )
+
+// Partitions are members by which servers keep what they compute apart: the same prompt with another value is another one. The first is
+// vLLM's and SGLang's, the others are SGLang's; the last names a LoRA adapter.
+var Partitions = [...]string{"cache_salt", "extra_key", "lora_path"}
 
 // maxFormText bounds the text fields of a form that are read. A transcription's prompt has some hundred tokens.
 const maxFormText = 64 << 10
@@ -75,7 +81,7 @@ type Request struct {
 	Repeated string
 
 	names  []string // Want.Fields
-	fields [MaxFields]Field
+	fields [allFields]Field
 }
 
 // FieldKind says what a member's value is.
@@ -109,7 +115,7 @@ func (r *Request) Field(name string) Field {
 type Want struct {
 	Prompt      bool
 	PromptLimit int // most bytes of Prompt, cut at a character's border; 0 for no limit
-	// Fields are names of further top-level members to read, at most MaxFields. The slice must not change.
+	// Fields are names of further top-level members to read, at most MaxFields and those of Partitions. The slice must not change.
 	Fields []string
 
 	PrefixBlocks int // most blocks of Prefix; 0 for none at all
@@ -142,8 +148,8 @@ func (r *RequestScanner) ResetForm(api API, want Want, lim jsonscan.Limits, boun
 
 func (r *RequestScanner) reset(api API, want Want) {
 	prompt, joined := reuse(r.reader.facts.Prompt), reuse(r.reader.facts.Joined)
-	want.Fields = want.Fields[:min(len(want.Fields), MaxFields)]
-	var kept [MaxFields]Field
+	want.Fields = want.Fields[:min(len(want.Fields), allFields)]
+	var kept [allFields]Field
 	for i := range want.Fields {
 		kept[i].Value = r.reader.facts.fields[i].Value[:0]
 	}

@@ -8,6 +8,8 @@
 // for the first two each file says how, and for the third
 //
 //	npm install --package-lock-only --omit-lockfile-registry-resolved
+//
+// The clients for Go are a module of their own, in goclients.
 package clients
 
 import (
@@ -77,13 +79,13 @@ func (in *Installer) Python(ctx context.Context) (*Runtime, error) {
 	return &Runtime{command: []string{python, "-s"}, env: []string{"PYTHONPATH=" + filepath.Join(dir, "lib")}}, nil
 }
 
-// Node installs the Node client. Scripts are CommonJS: only for these can the modules be elsewhere.
+// Node installs the Node clients. Scripts are CommonJS: only for these can the modules be elsewhere.
 func (in *Installer) Node(ctx context.Context) (*Runtime, error) {
 	node, npm, err := in.findNode(ctx)
 	if err != nil {
 		return nil, err
 	}
-	dir, err := in.install("node", "", []string{"package.json", "package-lock.json"}, "the Node client", func(dir string) error {
+	dir, err := in.install("node", "", []string{"package.json", "package-lock.json"}, "the Node clients", func(dir string) error {
 		return quietly(ctx, dir, append(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")...)
 	})
 	if err != nil {

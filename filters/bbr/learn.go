@@ -88,6 +88,9 @@ func (f *Filter) learn(of []listed) *lesson {
 			if _, known := l.parents[a.Name]; !known && fitsHeader(a.Parent) {
 				l.parents[a.Name] = a.Parent
 			}
+			if a.Parent != "" && fitsHeader(a.Parent) {
+				l.parents[a.Parent+":"+a.Name] = a.Parent
+			}
 		}
 	}
 	cards := f.cards
@@ -114,25 +117,29 @@ func (l *lesson) target(f *Filter, m *model, t *target) (learned []string) {
 		}
 		for _, a := range list.models.Adapters {
 			switch {
-			case a.Name == t.model && fitsHeader(a.Parent):
+			case a.Known(t.model) && fitsHeader(a.Parent):
 				l.bases[t] = f.publicBase(a.Parent, list.pool)
 			case t.weight > 0 && t.pool.Name == list.pool && a.Parent == t.model && !f.stands(a.Name) && l.models[a.Name] == nil && fitsHeader(a.Name):
-				l.models[a.Name] = l.adapter(m, a)
+				l.models[a.Name] = l.adapter(m, a, a.Name, a.Name)
 				learned = append(learned, a.Name)
+				// As SGLang has it; one name is enough in the list of models.
+				if name := cmp.Or(m.base, m.name) + ":" + a.Name; f.models[name] == nil && l.models[name] == nil {
+					l.models[name] = l.adapter(m, a, name, a.Parent+":"+a.Name)
+				}
 			}
 		}
 	}
 	return learned
 }
 
-// adapter returns the model that an adapter of m is. It is served by those of
-// m's pools that list it.
-func (l *lesson) adapter(m *model, a endpoint.Adapter) *model {
-	learned := &model{name: a.Name, base: cmp.Or(m.base, m.name), sticky: m.sticky}
+// adapter returns the model that an adapter of m is: by which name clients ask for
+// it, and replicas are asked. It is served by those of m's pools that list it.
+func (l *lesson) adapter(m *model, a endpoint.Adapter, name, target string) *model {
+	learned := &model{name: name, base: cmp.Or(m.base, m.name), sticky: m.sticky}
 	for _, t := range m.targets {
 		if t.model == a.Parent && t.weight > 0 && l.has(t.pool, a.Name) {
 			learned.weights += uint64(t.weight)
-			learned.targets = append(learned.targets, newTarget(a.Name, a.Name, t.pool, t.weight))
+			learned.targets = append(learned.targets, newTarget(name, target, t.pool, t.weight))
 		}
 	}
 	for _, p := range m.fallback {

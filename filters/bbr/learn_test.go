@@ -66,13 +66,15 @@ func TestLearnedAdapters(t *testing.T) {
 	f := learning(t, learned, &s)
 	four := []filter.Pool{{Name: "four"}}
 	for asked, want := range map[string]filter.Route{
-		"poems":   {Model: "poems", Target: "poems", Base: "gemma", Pool: "one", Fallback: four}, // only where it is loaded
-		"late":    {Model: "late", Target: "late", Base: "gemma", Pool: "one"},                   // of one replica
-		"support": {Model: "support", Target: "lora-1", Base: "gemma", Pool: "one"},
-		"named":   {Model: "named", Target: "lora-1", Base: "mine", Pool: "one"}, // as configured
-		"tuned":   {Model: "tuned", Target: "lora-1", Base: "gemma"},             // of whichever pool
-		"sql":     {Model: "sql", Target: "sql", Base: "llama", Pool: "llama"},   // as configured
-		"llama":   {Model: "llama", Target: "llama", Pool: "llama"},
+		"poems":       {Model: "poems", Target: "poems", Base: "gemma", Pool: "one", Fallback: four},                // only where it is loaded
+		"gemma:poems": {Model: "gemma:poems", Target: "gemma-7b:poems", Base: "gemma", Pool: "one", Fallback: four}, // as SGLang names it
+		"gemma:late":  {Model: "gemma:late", Target: "gemma-7b:late", Base: "gemma", Pool: "one"},
+		"late":        {Model: "late", Target: "late", Base: "gemma", Pool: "one"}, // of one replica
+		"support":     {Model: "support", Target: "lora-1", Base: "gemma", Pool: "one"},
+		"named":       {Model: "named", Target: "lora-1", Base: "mine", Pool: "one"}, // as configured
+		"tuned":       {Model: "tuned", Target: "lora-1", Base: "gemma"},             // of whichever pool
+		"sql":         {Model: "sql", Target: "sql", Base: "llama", Pool: "llama"},   // as configured
+		"llama":       {Model: "llama", Target: "llama", Pool: "llama"},
 	} {
 		x, v := route(t, f, `{"model":"`+asked+`"}`)
 		require.Equal(t, filter.Next, v, asked)
@@ -94,10 +96,11 @@ func TestLearnedAdapters(t *testing.T) {
 	}
 	require.InDelta(t, 900, pools["one"], 5*10)
 	for _, asked := range []string{
-		"far",      // its pool is no target's
-		"rare",     // nobody is sent to that target
-		"stray",    // its base has no pool
-		"lora-1",   // it has a name already
+		"far",    // its pool is no target's
+		"rare",   // nobody is sent to that target
+		"stray",  // its base has no pool
+		"lora-1", // it has a name already
+		"gemma:lora-1", "gemma-7b:poems", "llama:poems", "gemma:", "gemma:far", "idle:rare", ":poems",
 		"gemma-7b", // no adapter
 	} {
 		_, v := route(t, f, `{"model":"`+asked+`"}`)

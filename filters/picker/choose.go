@@ -110,14 +110,13 @@ func (s *state) read(f *Filter, x *filter.Exchange) {
 			model = r.Model
 		}
 		s.tokens = max(int64(r.PromptBytes/bytesOfToken+r.PromptTokens), int64(len(r.Prefix)*llm.PrefixBlockTokens))
+		if path := r.Field(loraField); path.Kind == llm.FieldText && len(path.Value) > 0 && !strings.Contains(model, ":") {
+			model += ":" + string(path.Value) // one adapter, two ways to ask for it
+		}
 		// A replica keeps what it computed by model, or LoRA adapter: both are
 		// the name that it is asked for.
 		s.seed = scorer.Mix(xxhash.Sum64String(model))
-		salt := r.Field(saltField)
-		if len(salt.Value) > 0 {
-			s.seed = scorer.Mix(s.seed ^ xxhash.Sum64(salt.Value))
-		}
-		if salt.Kind != llm.FieldTooLong { // then nobody knows which it is
+		if s.partition(r) {
 			for _, block := range r.Prefix {
 				s.chain = append(s.chain, scorer.Mix(block^s.seed))
 			}
@@ -129,6 +128,21 @@ func (s *state) read(f *Filter, x *filter.Exchange) {
 			s.input.Session = xxhash.Sum64String(token) | 1
 		}
 	}
+}
+
+// partition adds to the seed what else keeps the caches of a replica apart. It
+// reports false if nobody knows what that is: then the prompt is like no other.
+func (s *state) partition(r *llm.Request) bool {
+	for i, name := range llm.Partitions {
+		field := r.Field(name)
+		if field.Kind == llm.FieldTooLong || field.Kind == llm.FieldOther {
+			return false
+		}
+		if len(field.Value) > 0 && name != loraField { // that is part of the name
+			s.seed = scorer.Mix(s.seed ^ (xxhash.Sum64(field.Value) + uint64(i)))
+		}
+	}
+	return true
 }
 
 // gather collects the replicas of a pool that may be picked.
@@ -194,7 +208,7 @@ func (s *state) readModels() {
 		if m != last {
 			last = m
 			var adapter bool
-			serves, adapter = lists(m, s.input.Model)
+			serves, adapter = m.Serves(s.input.Model)
 			s.input.Adapter = s.input.Adapter || adapter
 		}
 		anybody = anybody || serves
@@ -207,18 +221,6 @@ func (s *state) readModels() {
 			s.candidates[i].lacks = false
 		}
 	}
-}
-
-// lists reports whether a model is among those that a replica lists, and whether
-// as an adapter.
-func lists(m *endpoint.Models, name string) (serves, adapter bool) {
-	if _, adapter = slices.BinarySearchFunc(m.Adapters, name, func(a endpoint.Adapter, name string) int {
-		return strings.Compare(a.Name, name)
-	}); adapter {
-		return true, true
-	}
-	_, serves = slices.BinarySearch(m.Names, name)
-	return serves, false
 }
 
 // reserve makes room for n candidates, so that add need not look for it.

@@ -43,14 +43,13 @@ func (f *Filter) Needs() filter.Needs {
 	return filter.NeedSubset
 }
 
-// saltField is the member of a body by which a client keeps what is computed for
-// it from others, in vLLM: the same prompt with another salt is another one.
-const saltField = "cache_salt"
+// loraField names a LoRA adapter of the model, or lists one for each prompt.
+const loraField = "lora_path"
 
 // Fields implements filter.FieldReader.
 func (f *Filter) Fields() []string {
 	if f.profile.usesPrefixes() {
-		return []string{saltField}
+		return llm.Partitions[:]
 	}
 	return nil
 }

@@ -130,19 +130,24 @@ func (c *Chain) readFilters(o *conf.Object, known []filter.Factory) {
 
 // collectFields asks the filters which members of the body they read by name.
 func (c *Chain) collectFields(o *conf.Object) {
+	named := 0
 	for i := range c.slots {
 		reader, ok := c.slots[i].filter.(filter.FieldReader)
 		if !ok {
 			continue
 		}
 		for _, name := range reader.Fields() {
-			if !slices.Contains(c.fields, name) {
-				c.fields = append(c.fields, name)
+			if slices.Contains(c.fields, name) {
+				continue
+			}
+			c.fields = append(c.fields, name)
+			if !slices.Contains(llm.Partitions[:], name) {
+				named++
 			}
 		}
 	}
-	if len(c.fields) > llm.MaxFields {
-		o.Errorf("filters", "read %d members of the body by name; at most %d can be", len(c.fields), llm.MaxFields)
+	if named > llm.MaxFields {
+		o.Errorf("filters", "read %d members of the body by name; at most %d can be", named, llm.MaxFields)
 	}
 }
 

@@ -292,6 +292,16 @@ func TestFieldsOfTheBody(t *testing.T) {
 	two.fields = []string{"1", "2", "3", "4", "5", "6", "7"}
 	_, err = chain.New(doc, known, deps)
 	require.EqualError(t, err, `filters: 1:10: read 9 members of the body by name; at most 8 can be`)
+
+	two.fields = append([]string{"1", "2", "3", "4", "5", "6"}, llm.Partitions[:]...) // which do not count
+	c, err = chain.New(doc, known, deps)
+	require.NoError(t, err)
+	one.seen, two.seen = nil, nil
+	s = c.NewStream()
+	s.Begin(post())
+	s.RequestHeaders(false)
+	require.Equal(t, chain.Continue, s.RequestBody([]byte(`{"model":"m","user":"u","seed":7,"1":1,"2":2,"3":3,"4":4,"5":5,"6":6,"lora_path":"l","cache_salt":"s","extra_key":"e"}`), true))
+	require.Equal(t, []string{"1=1", "2=2", "3=3", "4=4", "5=5", "6=6", "cache_salt=s", "extra_key=e", "lora_path=l"}, two.seen)
 }
 
 // A stream that waits to be used again keeps no large body, neither its own nor by an edit.

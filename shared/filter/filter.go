@@ -62,7 +62,7 @@ type Ticker interface {
 // name, as x.Request.Field. It needs NeedModel or NeedRequest too.
 type FieldReader interface {
 	// Fields lists the names. It is asked once, after the configuration was
-	// read. All filters together may read llm.MaxFields.
+	// read. All filters together may read llm.MaxFields, besides llm.Partitions.
 	Fields() []string
 }
 

@@ -23,30 +23,119 @@ const (
 )
 
 // Bytes that do not occur in well-formed UTF-8 stand between what were different values, so that "ab", "c" is not "a", "bc".
-var (
-	endOfText  = []byte{0xff}
-	endOfToken = []byte{0xfe}
-	endOfMedia = []byte{0xfd}
+const (
+	endOfText  = 0xff - iota
+	endOfToken // or of a number or literal of JSON
+	endOfMedia
+	endOfKey
+	beginOf // an object or an array, where its structure is part of the prompt
+	endOf
 )
+
+// billing is how the text of a block begins that Claude Code puts before its system prompt. It has another hash each turn; vLLM does
+// not show it to the model (PR 36829).
+var billing = []byte("x-anthropic-billing-header")
 
 // hasPrefixes says for which APIs engines keep prefixes: those that generate text.
 var hasPrefixes = [...]bool{Chat: true, Completions: true, Responses: true, Messages: true, Models: false}
 
-// prefixer hashes what a model reads, as it comes. It holds at most one block of it. The result does not depend on the pieces.
+// A prompt begins with the tools and the system prompt, as chat templates lay it out, whatever the order of the members in the body. So
+// each of its stretches is hashed by itself, as it comes, and they are chained in the order of the prompt at the end.
+const (
+	noStretch = iota
+	stretchTools
+	stretchSystem
+	stretchTalk   // the conversation, or the text to go on with
+	stretchSuffix // what stands behind the place to fill
+	stretches
+)
+
+// stretchOf is the stretch that a member's text is in.
+var stretchOf = [...]uint8{
+	memberTools:        stretchTools,
+	memberSystem:       stretchSystem,
+	memberInstructions: stretchSystem,
+	memberMessages:     stretchTalk,
+	memberPrompt:       stretchTalk,
+	memberInput:        stretchTalk,
+	memberTokens:       stretchTalk,
+	memberSuffix:       stretchSuffix,
+	memberText:         noStretch,
+}
+
+// turnsUp is the stretch before which a member makes itself felt that is not part of the prompt, or in a place that the template decides.
+var turnsUp = [...]uint8{
+	memberTemplate:     stretchTools,
+	memberTemplateArgs: stretchTools,
+	memberShape:        stretchTools,
+	memberEarlier:      stretchTalk,
+	memberText:         noStretch,
+}
+
+// stretch is a part of a prompt. It holds at most one block of it.
+type stretch struct {
+	hashes []uint64 // of its full blocks, each by itself
+	before uint64   // sum of the hashes of what turns up before it; the order of these does not matter
+	block  [PrefixBlockBytes]byte
+	n      int // bytes in block
+}
+
+// prefixer hashes what a model reads, as it comes. The result does not depend on the pieces.
 type prefixer struct {
-	chain []uint64
-	limit int // blocks
+	stretches [stretches]stretch
+	chain     []uint64
+	limit     int // blocks
 
-	block [PrefixBlockBytes]byte
-	n     int // bytes in block
+	at     *stretch // of the member that is being read
+	shapes *stretch // nil, or the stretch before which this member turns up: all of it is one value, in sum
+	filled bool     // ... and it has a value
+	whole  bool     // the member's JSON is in the prompt, names and structure included
+	mute   int      // depth of the object of which a member is being left out; 0 for none
 
-	text  bool // the value that is being read has had text
-	media int  // ... and so many bytes of an image or a file
-	sum   xxhash.Digest
+	text    bool // the value that is being read has had text
+	matched int  // it began with so many bytes of billing, which are held back
+	dropped bool // it is a billing block
+	media   int  // so many bytes of an image or a file
+	sum     xxhash.Digest
+	one     [1]byte
 }
 
 func (p *prefixer) reset(limit int) {
-	p.chain, p.limit, p.n, p.text, p.media = p.chain[:0], limit, 0, false, 0
+	p.limit = limit
+	for i := range p.stretches {
+		s := &p.stretches[i]
+		s.hashes, s.before, s.n = s.hashes[:0], 0, 0
+	}
+	p.at, p.shapes, p.filled, p.whole, p.mute = nil, nil, false, false, 0
+	p.text, p.matched, p.dropped, p.media = false, 0, false, 0
+}
+
+// begin begins a top-level member, and reports whether anything in it counts.
+func (p *prefixer) begin(m member, name []byte) bool {
+	p.endShape()
+	p.mute, p.whole = 0, false
+	if int(m) >= len(turnsUp) {
+		return false
+	}
+	if at := turnsUp[m]; at != noStretch {
+		p.shapes, p.whole = &p.stretches[at], true
+		p.sum.Reset()
+		_, _ = p.sum.Write(name) // never fails
+		p.mark(endOfKey)
+		p.filled = false
+		return true
+	}
+	at := stretchOf[m]
+	p.at, p.whole = &p.stretches[at], m == memberTools
+	return at != noStretch
+}
+
+// endShape ends a member that turns up before a stretch. An empty one is as none.
+func (p *prefixer) endShape() {
+	if p.shapes != nil && p.filled {
+		p.shapes.before += p.sum.Sum64()
+	}
+	p.shapes, p.filled = nil, false
 }
 
 // write adds a piece of text.
@@ -55,34 +144,108 @@ func (p *prefixer) write(b []byte) {
 	p.append(b)
 }
 
-// append adds bytes. Blocks that lie in b are hashed there.
-func (p *prefixer) append(b []byte) {
-	if p.n > 0 {
-		n := copy(p.block[p.n:], b)
-		p.n += n
-		if b = b[n:]; p.n < PrefixBlockBytes {
+// writeBlock adds a piece of the text of a block that is left out if it is a billing block.
+func (p *prefixer) writeBlock(b []byte) {
+	if p.dropped {
+		return
+	}
+	if !p.text {
+		n := 0
+		for n < len(b) && b[n] == billing[p.matched] {
+			n++
+			if p.matched++; p.matched == len(billing) {
+				p.dropped = true
+				return
+			}
+		}
+		if n == len(b) {
 			return
 		}
-		p.add(p.block[:])
-		p.n = 0
+		p.release()
+		b = b[n:]
+	}
+	p.write(b)
+}
+
+// release adds what was held back.
+func (p *prefixer) release() {
+	if p.matched > 0 && !p.dropped {
+		p.write(billing[:p.matched])
+	}
+	p.matched, p.dropped = 0, false
+}
+
+// append adds bytes. Blocks that lie in b are hashed there.
+func (p *prefixer) append(b []byte) {
+	if p.shapes != nil {
+		p.filled = true
+		_, _ = p.sum.Write(b) // never fails
+		return
+	}
+	s := p.at
+	if s.n > 0 {
+		n := copy(s.block[s.n:], b)
+		s.n += n
+		if b = b[n:]; s.n < PrefixBlockBytes {
+			return
+		}
+		s.add(s.block[:], p.limit)
+		s.n = 0
 	}
 	for len(b) >= PrefixBlockBytes {
-		p.add(b[:PrefixBlockBytes])
+		s.add(b[:PrefixBlockBytes], p.limit)
 		b = b[PrefixBlockBytes:]
 	}
-	p.n = copy(p.block[:], b)
+	s.n = copy(s.block[:], b)
+}
+
+// mark adds one byte that stands between values.
+func (p *prefixer) mark(c byte) {
+	s := p.at
+	if p.shapes != nil || s.n == PrefixBlockBytes-1 {
+		p.one[0] = c
+		p.append(p.one[:])
+		return
+	}
+	s.block[s.n] = c
+	s.n++
 }
 
 // add ends a block.
-func (p *prefixer) add(block []byte) {
-	if len(p.chain) >= p.limit {
-		return
+func (s *stretch) add(block []byte, limit int) {
+	if len(s.hashes) < limit {
+		s.hashes = append(s.hashes, xxhash.Sum64(block))
 	}
-	h := xxhash.Sum64(block)
-	if k := len(p.chain); k > 0 {
-		h = chained(p.chain[k-1], h)
+}
+
+// finish chains the blocks in the order of the prompt. What is left of a stretch beyond its last full block counts with the first block
+// of the next one.
+func (p *prefixer) finish() []uint64 {
+	p.endShape()
+	p.chain = p.chain[:0]
+	var h uint64
+	var last *stretch
+	for i := range p.stretches {
+		s := &p.stretches[i]
+		if s.before != 0 {
+			h = chained(h, s.before)
+		}
+		if len(s.hashes) == 0 && s.n == 0 {
+			continue
+		}
+		if last != nil {
+			h = chained(h, xxhash.Sum64(last.block[:last.n]))
+		}
+		last, h = s, chained(h, uint64(i)) // the same text is another prompt in another stretch
+		for _, block := range s.hashes {
+			if len(p.chain) == p.limit {
+				return p.chain
+			}
+			h = chained(h, block)
+			p.chain = append(p.chain, h)
+		}
 	}
-	p.chain = append(p.chain, h)
+	return p.chain
 }
 
 // chained makes the hash of a block that of everything up to it. Multiplying by an odd number keeps all that the earlier hash tells, and
@@ -101,16 +264,23 @@ func (p *prefixer) writeMedia(b []byte) {
 	_, _ = p.sum.Write(b) // never fails
 }
 
-// writeToken adds a token that is sent as a number.
+// writeToken adds a token that is sent as a number, or a number or literal of JSON.
 func (p *prefixer) writeToken(number []byte) {
 	p.append(number)
-	p.append(endOfToken)
+	p.mark(endOfToken)
+}
+
+// writeKey adds the name of a member of JSON.
+func (p *prefixer) writeKey(name []byte) {
+	p.append(name)
+	p.mark(endOfKey)
 }
 
 // end says that a value is complete.
 func (p *prefixer) end() {
-	if p.text {
-		p.append(endOfText)
+	p.release()
+	if p.text || p.whole {
+		p.mark(endOfText)
 	}
 	if p.media > 0 {
 		p.endMedia()
@@ -130,5 +300,52 @@ func (p *prefixer) endMedia() {
 	for range times {
 		p.append(sum[:])
 	}
-	p.append(endOfMedia)
+	p.mark(endOfMedia)
+}
+
+// counts reports whether the value that is being read is part of the prefix.
+func (r *requestReader) counts() bool {
+	return r.hashing && (r.prefix.mute == 0 || r.json.Depth() < r.prefix.mute)
+}
+
+// inJSON reports whether it is part of JSON that the model reads as such: of a tool, or of what a call was made with.
+func (r *requestReader) inJSON() bool {
+	return r.counts() && (r.prefix.whole || r.prompt.free != 0 && r.json.Depth() > r.prompt.free)
+}
+
+// isBlock reports whether the text that is being read is that of a block of a system prompt, in the API that has such.
+func (r *requestReader) isBlock() bool {
+	if r.facts.API != Messages || r.prompt.key != keyPart {
+		return false
+	}
+	depth := r.json.Depth()
+	return r.member == memberSystem && depth == messageDepth || r.prompt.system && depth == messageDepth+2
+}
+
+// prefixKey takes the name of a member. Servers take marks for a provider's own cache out, which move on with each turn.
+func (r *requestReader) prefixKey(name []byte) {
+	p, depth := r.prefix, r.json.Depth()
+	if depth <= p.mute {
+		p.mute = 0
+	}
+	if p.mute != 0 {
+		return
+	}
+	isPart := r.prompt.free == 0 || p.whole && p.shapes == nil && depth == messageDepth
+	switch {
+	case isPart && string(name) == "cache_control":
+		p.mute = depth
+	case r.inJSON():
+		p.writeKey(name)
+	}
+}
+
+// prefixMark takes the begin or the end of a container of this depth. The outermost does not count: an empty one is as none.
+func (r *requestReader) prefixMark(mark byte, depth int) {
+	if depth > 2 && r.inJSON() {
+		r.prefix.mark(mark)
+	}
+	if mark == endOf && depth <= r.prefix.mute {
+		r.prefix.mute = 0
+	}
 }

@@ -31,6 +31,8 @@ type promptReader struct {
 	base64 bool     // ... of the type base64
 	data   dataSpan // ... and its data
 
+	system bool // the message that is being read is a system message, as far as has been said
+
 	parts     int // depth of the array of parts that is being read; 0 for none
 	partTexts int // texts in it
 	partsFrom int // where they begin in Joined
@@ -47,7 +49,11 @@ type dataSpan struct {
 	lost       bool // text after it is missing for that reason
 }
 
-const maxWord = 24 // bytes of the longest word of the protocol
+const (
+	maxWord = 24 // bytes of the longest word of the protocol
+
+	messageDepth = 3 // of a message's members, and of those of a block of a system prompt or of a tool
+)
 
 // promptKey is what a member's name says about its value, if that is a string.
 type promptKey uint8
@@ -112,9 +118,9 @@ func protocolWord(word []byte) bool {
 
 // begin prepares for the value of a top-level member. In one that is not a conversation all strings are text.
 func (p *promptReader) begin(m member) {
-	p.key, p.free, p.object, p.media, p.parts = keyText, 0, 0, 0, 0
+	p.key, p.free, p.object, p.media, p.parts, p.system = keyText, 0, 0, 0, 0, false
 	p.data = dataSpan{}
-	if m == memberText || m == memberTemplateArgs {
+	if m == memberText || m == memberTemplateArgs || m == memberTools || m == memberShape {
 		p.free = 1
 	}
 }
@@ -127,6 +133,9 @@ func (r *requestReader) promptKey(name []byte) {
 	}
 	p.key = promptKeyOf(name)
 	p.from = len(r.facts.Prompt)
+	if r.hashing {
+		r.prefixKey(name)
+	}
 	if p.free != 0 {
 		switch {
 		case r.member == memberTemplateArgs && depth == 2 && string(name) == "chat_template":
@@ -175,8 +184,13 @@ func (r *requestReader) promptOpen(array bool) {
 		p.parts, p.partTexts, p.partsFrom = depth, 0, len(r.facts.Joined)
 	}
 	p.key = keyText
-	if !array && (p.object == 0 || depth < p.object) {
-		p.object = depth
+	if !array {
+		if p.object == 0 || depth < p.object {
+			p.object = depth
+		}
+		if depth == messageDepth {
+			p.system = false
+		}
 	}
 }
 
@@ -214,7 +228,12 @@ func (r *requestReader) promptText(piece []byte) {
 	case keyMedia, keyBlob:
 		r.addMedia(piece)
 		return
-	case keyEmbeds, keyTemplate:
+	case keyEmbeds:
+		return
+	case keyTemplate:
+		if r.counts() {
+			r.prefix.write(piece)
+		}
 		return
 	case keyData:
 		r.addMedia(piece) // text or not
@@ -250,8 +269,14 @@ func (r *requestReader) promptTextEnd() {
 		if p.key == keyType && r.json.Depth() == p.media {
 			p.base64 = string(word) == "base64"
 		}
-		if !protocolWord(word) {
+		if p.key == keyRole && r.json.Depth() == messageDepth {
+			p.system = string(word) == "system"
+		}
+		switch {
+		case !protocolWord(word):
 			r.notAWord()
+		case r.inJSON():
+			r.prefix.write(word)
 		}
 		p.wordLen = 0
 	case keyData:
@@ -264,7 +289,7 @@ func (r *requestReader) promptTextEnd() {
 	case keyTemplate:
 		r.facts.Template = true
 	}
-	if r.prefix != nil {
+	if r.counts() {
 		r.prefix.end()
 	}
 	p.key, r.text = keyText, false
@@ -272,7 +297,7 @@ func (r *requestReader) promptTextEnd() {
 
 // addMedia adds a piece of an image or a file to the prefix.
 func (r *requestReader) addMedia(piece []byte) {
-	if r.prefix != nil && r.member < memberTokens {
+	if r.counts() {
 		r.prefix.writeMedia(piece)
 	}
 }
@@ -288,11 +313,13 @@ func (r *requestReader) promptScalar(raw []byte) {
 			r.facts.PromptEmbeds = r.facts.PromptEmbeds || p.key == keyEmbeds
 			r.facts.Template = r.facts.Template || p.key == keyTemplate
 		}
-	case number && !inObject && r.member != memberText && r.member != memberTemplateArgs:
+	case number && !inObject && r.member <= memberTokens:
 		r.facts.PromptTokens++
-		if r.prefix != nil {
+		if r.hashing {
 			r.prefix.writeToken(raw)
 		}
+	case r.inJSON() && (raw[0] != 'n' || r.json.Depth() > 1): // a member that is null is none
+		r.prefix.writeToken(raw)
 	}
 	p.key = keyText
 }
@@ -301,11 +328,15 @@ func (r *requestReader) promptScalar(raw []byte) {
 func (r *requestReader) addText(piece []byte) {
 	if r.member < memberTokens {
 		r.facts.PromptBytes += len(piece)
-		if r.prefix != nil && r.prompt.key != keyData {
+	}
+	if r.counts() && r.prompt.key != keyData {
+		if r.isBlock() {
+			r.prefix.writeBlock(piece)
+		} else {
 			r.prefix.write(piece)
 		}
 	}
-	if !r.want.Prompt {
+	if !r.want.Prompt || r.member == memberEarlier {
 		return
 	}
 	p, first := &r.prompt, !r.text

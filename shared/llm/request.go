@@ -14,9 +14,15 @@ const MaxModelBytes = 1024
 
 // Bounds of the members that are read by name, see Want.Fields.
 const (
-	MaxFields     = 8
+	MaxFields     = 8 // besides Partitions
 	MaxFieldBytes = 256
+
+	allFields = MaxFields + len(Partitions)
 )
+
+// Partitions are members by which servers keep what they compute apart: the same prompt with another value is another one. The first is
+// vLLM's and SGLang's, the others are SGLang's; the last names a LoRA adapter.
+var Partitions = [...]string{"cache_salt", "extra_key", "lora_path"}
 
 // maxFormText bounds the text fields of a form that are read. A transcription's prompt has some hundred tokens.
 const maxFormText = 64 << 10
@@ -43,7 +49,7 @@ type Request struct {
 
 	// PromptBytes counts the bytes of prompt text in what the API is about, unescaped: messages, prompt, input, instructions,
 	// system, what is to be ranked. Images, sound and files do not count. Nor do tools and further members, since they are
-	// read with Want.Prompt only.
+	// not always read; where they are part of Prefix its length tells of them.
 	PromptBytes int
 	// PromptTokens counts tokens that the client sends as numbers in place of text (completions, embeddings).
 	PromptTokens int
@@ -63,9 +69,11 @@ type Request struct {
 	// Template: the client sends its own chat template, which makes of the text what it likes (vLLM).
 	Template bool
 
-	// Prefix has a hash for each full block of what the model reads: all prompt text, tokens that are sent as numbers, and
-	// images and files by their hash. Equal hashes at one place stand for equal prompts up to there. Neither the model nor
-	// anything else that tells caches apart is in it. Only with Want.PrefixBlocks; valid until the next Reset.
+	// Prefix has a hash for each full block of what the model reads, in the order in which it reads it, whatever the order of the
+	// members: tools, system prompt, conversation. It has all prompt text, tokens that are sent as numbers, the JSON of tools, and
+	// images and files by their hash. What a chat template is given besides counts from the first block on. Equal hashes at
+	// one place stand for equal prompts up to there. Neither the model nor anything else that tells caches apart is in it.
+	// Only with Want.PrefixBlocks; valid until the next Reset.
 	Prefix []uint64
 
 	// Repeated is the first top-level member that is read here and stands twice, or "". Parsers differ in which of the
@@ -73,7 +81,7 @@ type Request struct {
 	Repeated string
 
 	names  []string // Want.Fields
-	fields [MaxFields]Field
+	fields [allFields]Field
 }
 
 // FieldKind says what a member's value is.
@@ -107,7 +115,7 @@ func (r *Request) Field(name string) Field {
 type Want struct {
 	Prompt      bool
 	PromptLimit int // most bytes of Prompt, cut at a character's border; 0 for no limit
-	// Fields are names of further top-level members to read, at most MaxFields. The slice must not change.
+	// Fields are names of further top-level members to read, at most MaxFields and those of Partitions. The slice must not change.
 	Fields []string
 
 	PrefixBlocks int // most blocks of Prefix; 0 for none at all
@@ -140,8 +148,8 @@ func (r *RequestScanner) ResetForm(api API, want Want, lim jsonscan.Limits, boun
 
 func (r *RequestScanner) reset(api API, want Want) {
 	prompt, joined := reuse(r.reader.facts.Prompt), reuse(r.reader.facts.Joined)
-	want.Fields = want.Fields[:min(len(want.Fields), MaxFields)]
-	var kept [MaxFields]Field
+	want.Fields = want.Fields[:min(len(want.Fields), allFields)]
+	var kept [allFields]Field
 	for i := range want.Fields {
 		kept[i].Value = r.reader.facts.fields[i].Value[:0]
 	}
@@ -196,7 +204,7 @@ func (r *RequestScanner) End() error {
 		return r.reader.err
 	}
 	if r.reader.prefix != nil {
-		r.reader.facts.Prefix = r.prefix.chain
+		r.reader.facts.Prefix = r.prefix.finish()
 	}
 	return r.json.End()
 }
@@ -261,7 +269,10 @@ const (
 	memberEmbeds              // "prompt_embeds", "input_embeds": vectors in place of text
 	memberTemplate            // "chat_template"
 	memberTemplateArgs        // "chat_template_kwargs": what the chat template may show to the model
-	memberText                // any other that is not known to be a setting: tools, documents, schemas and what is new
+	memberTools               // "tools", "functions"
+	memberShape               // what else a chat template may show to the model, or makes something else of the prompt: documents, how much to think
+	memberEarlier             // "previous_response_id": a conversation that the server has
+	memberText                // any other that is not known to be a setting: schemas and what is new
 )
 
 var memberNames = [...]string{
@@ -301,14 +312,15 @@ func set(ms ...member) (s memberSet) {
 func (s memberSet) has(m member) bool { return s>>m&1 == 1 }
 
 // texts are the members that are read of every API whose requests are understood.
-const texts memberSet = 1<<memberTokens | 1<<memberEmbeds | 1<<memberTemplate | 1<<memberTemplateArgs | 1<<memberText
+const texts memberSet = 1<<memberTokens | 1<<memberEmbeds | 1<<memberTemplate | 1<<memberTemplateArgs | 1<<memberTools | 1<<memberShape |
+	1<<memberText
 
 // members that are read, by API. Others are skipped.
 var members = [...]memberSet{
 	Unknown:        set(memberModel, memberStream, memberStreamOptions, memberMaxTokens),
 	Chat:           set(memberModel, memberStream, memberStreamOptions, memberMaxTokens, memberMaxCompletionTokens, memberMessages) | texts,
 	Completions:    set(memberModel, memberStream, memberStreamOptions, memberMaxTokens, memberPrompt, memberSuffix) | texts,
-	Responses:      set(memberModel, memberStream, memberMaxOutputTokens, memberInput, memberInstructions) | texts,
+	Responses:      set(memberModel, memberStream, memberMaxOutputTokens, memberInput, memberInstructions, memberEarlier) | texts,
 	Embeddings:     set(memberModel, memberInput, memberMessages) | texts,
 	Images:         set(memberModel, memberStream, memberPrompt) | texts,
 	Audio:          set(memberModel, memberInput, memberInstructions) | texts,
@@ -325,7 +337,7 @@ var members = [...]memberSet{
 
 // prompts are the members that hold prompt text.
 var prompts = set(memberMessages, memberPrompt, memberSuffix, memberInput, memberInstructions, memberSystem, memberQuery,
-	memberDocuments, memberQueries, memberItems, memberText1, memberText2, memberData1, memberData2) | texts
+	memberDocuments, memberQueries, memberItems, memberText1, memberText2, memberData1, memberData2, memberEarlier) | texts
 
 // lookup returns the member of a name, or memberOther if it is not in s.
 func (s memberSet) lookup(name []byte) member {
@@ -381,25 +393,33 @@ func (s memberSet) lookup(name []byte) member {
 		m = memberTemplate
 	case "chat_template_kwargs":
 		m = memberTemplateArgs
+	case "tools", "functions":
+		m = memberTools
+	case "reasoning_effort", "reasoning", "output_config", "add_special_tokens", "mm_processor_kwargs", "media_io_kwargs":
+		m = memberShape
+	case "previous_response_id":
+		m = memberEarlier
 	default:
 		if !isSetting(name) {
 			m = memberText
 		}
 	}
-	if s.has(m) {
+	switch {
+	case s.has(m):
 		return m
+	case m == memberOther || m == memberEarlier || !s.has(memberText):
+		return memberOther
+	case m == memberDocuments || m == memberPrompt:
+		return memberShape // chat templates are given documents, and a stored prompt goes before the conversation
 	}
-	if m != memberOther && s.has(memberText) {
-		return memberText // of another API, and who knows what this server makes of it
-	}
-	return memberOther
+	return memberText // of another API, and who knows what this server makes of it
 }
 
 // isSetting reports whether a member is known not to be text for the model: who asks, how the answer is to be made and
 // given, and images.
 func isSetting(name []byte) bool {
 	switch string(name) {
-	case "user", "metadata", "safety_identifier", "prompt_cache_key", "cache_salt", "request_id", "previous_response_id",
+	case "user", "metadata", "safety_identifier", "prompt_cache_key", "cache_salt", "extra_key", "lora_path", "request_id",
 		"service_tier", "tool_choice", "verbosity", "truncation", "include", "stop", "stop_sequences",
 		"encoding_format", "voice", "size", "quality", "style", "background", "output_format", "moderation", "input_fidelity",
 		"image", "images", "mask":
@@ -428,7 +448,8 @@ type requestReader struct {
 	text   bool // the string being read has had a piece
 	prompt promptReader
 
-	prefix *prefixer // nil: not wanted
+	prefix  *prefixer // nil: not wanted
+	hashing bool      // the member that is being read is part of the prefix
 
 	maxTokens           int
 	maxCompletionTokens int
@@ -470,12 +491,18 @@ func (r *requestReader) Open(array bool) {
 	}
 	if r.inPrompt() {
 		r.promptOpen(array)
+		if r.hashing {
+			r.prefixMark(beginOf, r.json.Depth())
+		}
 	}
 }
 
 func (r *requestReader) Close(bool) {
 	if r.inPrompt() {
 		r.promptClose()
+		if r.hashing {
+			r.prefixMark(endOf, r.json.Depth()+1)
+		}
 	}
 }
 
@@ -505,7 +532,8 @@ func (r *requestReader) topLevel(name []byte) {
 // enter begins the member of a name.
 func (r *requestReader) enter(name []byte) {
 	r.member = r.members.lookup(name)
-	if r.member == memberText && !r.want.Prompt {
+	r.hashing = r.prefix != nil && r.prefix.begin(r.member, name)
+	if !r.hashing && !r.shown() {
 		r.member = memberOther
 	}
 	r.field = r.wanted(name)
@@ -548,6 +576,17 @@ func (r *requestReader) enter(name []byte) {
 	case memberMaxCompletionTokens:
 		r.setMaxTokens(r.maxTokens, 0)
 	}
+}
+
+// shown reports whether a member is read although it is not part of the prefix.
+func (r *requestReader) shown() bool {
+	switch r.member {
+	case memberTools, memberShape, memberText:
+		return r.want.Prompt
+	case memberEarlier:
+		return false
+	}
+	return true
 }
 
 // wanted returns the index of a name in Want.Fields, or noField.

@@ -83,8 +83,8 @@ func BenchmarkRequestTools(b *testing.B) {
 		`{"type":"object","properties":{"query":{"type":"string","description":"what to find"},"limit":{"type":"integer","minimum":1}},"required":["query"]}}}`
 	body := chatBody(4 << 10)
 	body = append(body[:len(body)-1], `,"tools":[`+strings.Repeat(tool+",", 19)+tool+`]}`...)
-	for _, want := range []Want{{}, {Prompt: true}} {
-		b.Run(fmt.Sprintf("prompt=%v", want.Prompt), func(b *testing.B) {
+	for _, want := range []Want{{}, {Prompt: true}, {PrefixBlocks: 1 << 20}} {
+		b.Run(fmt.Sprintf("prompt=%v/prefix=%v", want.Prompt, want.PrefixBlocks > 0), func(b *testing.B) {
 			b.SetBytes(int64(len(body)))
 			b.ReportAllocs()
 			r := new(RequestScanner)

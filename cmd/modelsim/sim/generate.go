@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -86,7 +87,7 @@ func (s *Server) generate(x *exchange) {
 	} else {
 		s.plan(x)
 	}
-	j.Hashes = engine.Hashes(j.Hashes[:0], s.salt(adapter)+q.cacheSalt, q.prompt, s.cfg.BlockSize*s.cfg.BytesPerToken)
+	j.Hashes = engine.Hashes(j.Hashes[:0], s.salt(adapter)+q.partition(s.cfg.Dialect), q.prompt, s.cfg.BlockSize*s.cfg.BytesPerToken)
 	if err := s.model.submit(j); err != nil {
 		panic(err) // j was made above, and fits
 	}
@@ -104,6 +105,7 @@ func (s *Server) generate(x *exchange) {
 	switch {
 	case x.api >= apiEmbeddings:
 		x.wait(0)
+		x.tellCached()
 		x.encoded()
 	case q.stream:
 		x.wait(0)
@@ -111,6 +113,14 @@ func (s *Server) generate(x *exchange) {
 	default:
 		x.whole()
 	}
+}
+
+// partition is what the client says to keep what is computed for it from others.
+func (q *request) partition(d Dialect) string {
+	if d == SGLang {
+		return q.cacheSalt + "\x00" + q.extraKey
+	}
+	return q.cacheSalt
 }
 
 // salt keeps the prefixes of adapters apart: they compute other keys and values.
@@ -121,6 +131,18 @@ func (s *Server) salt(adapter int) string {
 	return s.cfg.LoRAs[adapter-1] + "\x00"
 }
 
+// adapterOf is the name of the adapter that a request asks for, if it is one: the model's, but with SGLang what stands behind the first
+// colon of it, or else lora_path.
+func (s *Server) adapterOf(q *request) string {
+	if s.cfg.Dialect != SGLang {
+		return q.model
+	}
+	if _, own, _ := strings.Cut(q.model, ":"); own != "" {
+		return own
+	}
+	return q.loraPath
+}
+
 // resolve finds the adapter that a model name means (from 1; 0 is the base model). An unknown name is an error on a strict replica; on any
 // other it is the base model under another name. A request without a model gets the first one, as in vLLM.
 func (s *Server) resolve(q *request) (adapter int, err error) {
@@ -128,7 +150,7 @@ func (s *Server) resolve(q *request) (adapter int, err error) {
 		q.model = s.cfg.Models[0]
 		return 0, nil
 	}
-	if i := slices.Index(s.cfg.LoRAs, q.model); i >= 0 {
+	if i := slices.Index(s.cfg.LoRAs, s.adapterOf(q)); i >= 0 {
 		return i + 1, nil
 	}
 	if s.cfg.StrictModels && !slices.Contains(s.cfg.Models, q.model) {
@@ -213,6 +235,7 @@ func (x *exchange) appendText(dst []byte) []byte {
 func (x *exchange) whole() {
 	j := &x.job
 	x.wait(j.OutputTokens)
+	x.tellCached()
 	j.sent = j.OutputTokens
 	out := x.out[:0]
 	switch x.api {
@@ -229,6 +252,11 @@ func (x *exchange) whole() {
 	x.answer(http.StatusOK, "application/json", x.out)
 }
 
+// tellCached sets x-modelsim-cached to how many of the prompt's tokens were in the cache.
+func (x *exchange) tellCached() {
+	x.w.Header()["X-Modelsim-Cached"] = []string{strconv.Itoa(x.job.CachedTokens) + "/" + strconv.Itoa(x.job.promptTokens)}
+}
+
 // encoded answers where the model only encodes.
 func (x *exchange) encoded() {
 	switch x.api {
@@ -243,6 +271,7 @@ func (x *exchange) encoded() {
 
 // stream answers with server-sent events. Each event is flushed by itself, as a real server writes them.
 func (x *exchange) stream() {
+	x.tellCached()
 	x.w.Header()["Content-Type"] = []string{"text/event-stream; charset=utf-8"}
 	x.status = http.StatusOK
 	x.w.WriteHeader(http.StatusOK)

@@ -20,11 +20,14 @@ type request struct {
 	continuousUsage bool // usage in every chunk
 	maxTokens       int
 	cacheSalt       string
-	base64          bool // embeddings: encoding_format
-	dimensions      int  // embeddings
-	topN            int  // rerank; 0: all
+	extraKey        string // SGLang: keeps caches apart, as cacheSalt does
+	loraPath        string // SGLang: the adapter
+	base64          bool   // embeddings: encoding_format
+	dimensions      int    // embeddings
+	topN            int    // rerank; 0: all
 	pairs           []pair
-	audioSeconds    int // transcription
+	audioSeconds    int  // transcription
+	blocks          bool // the system prompt may have blocks that are not shown to the model
 
 	prompt    []byte // text of all messages, as a chat template would lay it out
 	inputEnds []int  // where each input ends in prompt; one for a chat
@@ -78,6 +81,10 @@ func (q *request) parse(api api, body []byte) error {
 			maxCompletionTokens = value
 		case "cache_salt":
 			q.cacheSalt, err = stringMember(name, value)
+		case "extra_key":
+			q.extraKey, err = oneMember(name, value)
+		case "lora_path":
+			q.loraPath, err = oneMember(name, value)
 		case "tools":
 			tools = value
 		case "encoding_format":
@@ -118,6 +125,7 @@ func (q *request) parse(api api, body []byte) error {
 	if err := q.readStreamOptions(streamOptions); err != nil {
 		return err
 	}
+	q.blocks = api == apiMessages
 	switch api {
 	case apiChat, apiMessages:
 		return q.readMessages(tools, system, content)
@@ -198,7 +206,7 @@ func (q *request) lead(tools, system gjson.Result) {
 	}
 	if system.Exists() {
 		q.prompt = append(q.prompt, "\nsystem\n"...)
-		q.appendContent(system)
+		q.appendContent(system, q.blocks)
 	}
 }
 
@@ -231,7 +239,7 @@ func (q *request) readMessages(tools, system, messages gjson.Result) error {
 		q.prompt = append(q.prompt, role.Str...)
 		q.prompt = append(q.prompt, '\n')
 		lastStart = len(q.prompt)
-		q.appendContent(content)
+		q.appendContent(content, q.blocks && role.Str == "system")
 		q.prompt = append(q.prompt, toolCalls.Raw...)
 		return true
 	})
@@ -239,16 +247,21 @@ func (q *request) readMessages(tools, system, messages gjson.Result) error {
 	return err
 }
 
-// appendContent adds a message's content: a string, or parts. What is not text (an image) adds a digest of
-// itself, so that equal images are equal prefixes.
-func (q *request) appendContent(content gjson.Result) {
+// billing is how the text of a block begins that Claude Code puts before its system prompt. vLLM leaves the block out.
+const billing = "x-anthropic-billing-header"
+
+// appendContent adds a message's content: a string, or parts, of a system prompt those that are shown. What is not text (an image) adds
+// a digest of itself, so that equal images are equal prefixes.
+func (q *request) appendContent(content gjson.Result, system bool) {
 	if content.Type == gjson.String {
 		q.prompt = append(q.prompt, content.Str...)
 		return
 	}
 	content.ForEach(func(_, part gjson.Result) bool {
 		if text := part.Get("text"); text.Type == gjson.String {
-			q.prompt = append(q.prompt, text.Str...)
+			if !system || !strings.HasPrefix(text.Str, billing) {
+				q.prompt = append(q.prompt, text.Str...)
+			}
 			return true
 		}
 		digest := sha256.Sum256([]byte(part.Raw))
@@ -305,6 +318,14 @@ func stringMember(name string, v gjson.Result) (string, error) {
 		return "", badRequest("Input should be a valid string: %s", name)
 	}
 	return strings.Clone(v.Str), nil
+}
+
+// oneMember is a string, or one for each prompt, of which there is one.
+func oneMember(name string, v gjson.Result) (string, error) {
+	if v.IsArray() && len(v.Array()) == 1 {
+		v = v.Array()[0]
+	}
+	return stringMember(name, v)
 }
 
 func boolMember(name string, v gjson.Result) (bool, error) {

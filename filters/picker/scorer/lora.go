@@ -3,6 +3,7 @@ package scorer
 import (
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/inlet-proxy/inlet/shared/endpoint"
 )
@@ -50,7 +51,16 @@ func ladder(l *endpoint.LoRA, adapter string) float64 {
 	return adapterNoRoom
 }
 
+// among reports whether an adapter is listed by its name, or by what stands behind
+// its parent's: SGLang's "parent:adapter".
 func among(sorted []string, name string) bool {
-	_, found := slices.BinarySearch(sorted, name)
+	if _, found := slices.BinarySearch(sorted, name); found {
+		return true
+	}
+	_, own, both := strings.Cut(name, ":")
+	if !both {
+		return false
+	}
+	_, found := slices.BinarySearch(sorted, own)
 	return found
 }

@@ -223,6 +223,9 @@ func TestLoRALadder(t *testing.T) {
 	}
 	mean := (1 + 0.8 + 0.6 + 0) / 4
 	require.InDeltaSlice(t, []float64{1, 0.8, 0.6, 0, mean, mean, mean}, score(scorer.LoRA{}, in, rs), 1e-9)
+	require.InDeltaSlice(t, []float64{1, 0.8, 0.6, 0, mean, mean, mean}, score(scorer.LoRA{}, &scorer.Input{Model: "base:a", Adapter: true}, rs), 1e-9,
+		"with its parent's name before it, as SGLang has it")
+	require.InDelta(t, 1, score(scorer.LoRA{}, &scorer.Input{Model: "base:a", Adapter: true}, []scorer.Replica{with(1, &endpoint.LoRA{Running: []string{"base:a"}, Max: 1})})[0], 1e-9)
 	for _, v := range score(scorer.LoRA{}, &scorer.Input{Model: "a"}, rs) {
 		require.InDelta(t, 0.5, v, 1e-9, "no adapter is asked for")
 	}

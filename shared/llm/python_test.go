@@ -36,6 +36,12 @@ def field(v):
         return "text " + text(v)
     return "other"
 
+def true(v):
+    """Reads a boolean as pydantic does."""
+    if isinstance(v, str):
+        return v.lower() in ("true", "1", "yes", "on", "t", "y")
+    return isinstance(v, (bool, int, float)) and v == 1
+
 def text(s):
     return base64.b64encode(s.encode("utf-8", "surrogatepass")).decode()
 
@@ -52,7 +58,7 @@ for line in sys.stdin:
             if isinstance(v.get("model"), str):
                 answer["is_string"] = True
                 answer["model"] = text(v["model"])
-            answer["stream"] = v.get("stream") is True
+            answer["stream"] = true(v.get("stream"))
             w = json.loads(base64.b64decode(body), parse_int=Written, parse_float=Written, parse_constant=Written)
             answer["fields"] = {name: field(w[name]) for name in ("user", "x") if name in w}
             if edited:
@@ -163,7 +169,7 @@ var tricks = []string{
 	`{"model":"a","n":NaN}`, `{"model":"a","n":-Infinity}`, `{"model":"a","n":1e999}`, `{"model":"a","n":-0}`, `{"model":"a","n":01}`, `{"model":"a","n":1.}`,
 	`{"model":"a","n":` + strings.Repeat("9", 5000) + `}`, `{"model":"a","n":123456789012345678901234567890.5}`,
 	`{"model":"a","x":` + strings.Repeat("[", 2000) + strings.Repeat("]", 2000) + `}`, `{"model":"a",}`, `{"model":"a"} x`, `{"model":"a"}{}`, `{'model':'a'}`,
-	`{"model":"a","stream":1}`, `{"model":"a","stream":"true"}`, `{"model":"a","stream":True}`, `{"stream":true,"x":{"stream":false,"model":"b"},"model":"a"}`,
+	`{"model":"a","stream":1}`, `{"model":"a","stream":"true"}`, `{"stream":1.5}`, `{"stream":"1.0"}`, `{"stream":1e0}`, `{"model":"a","stream":True}`, `{"stream":true,"x":{"stream":false,"model":"b"},"model":"a"}`,
 	`[{"model":"a"}]`, `"model"`, `null`, ``, ` `, `{"model":{"model":"a"}}`, `{"model":["a"]}`, "{\"model\":\"a\"}\x0c", "\u00a0{\"model\":\"a\"}", `{"":"","model":"a"}`,
 	`{"__proto__":{"model":"b"},"model":"a"}`, "{\"model\":\"a\",\"x\":\"\u2028\u2029\"}", `{"model":"\/\b\f\n\r\t\"\\"}`, `{"model":"\x61"}`, `{"model":"\u00e9"}`, `{"model":"\uD83D"}`,
 	`{"user":"a","us\u0065r":"b"}`, `{"model":"a","user":"\ud83d\ude00\u00e9","x":-1.50E+3}`, `{"user":null,"x":true}`, `{"user":["a"],"x":{"user":1}}`, `{"x":NaN}`,

@@ -1,9 +1,7 @@
 package llm
 
 import (
-	"math"
 	"slices"
-	"strconv"
 
 	"github.com/inlet-proxy/inlet/shared/formscan"
 	"github.com/inlet-proxy/inlet/shared/jsonscan"
@@ -441,6 +439,7 @@ type requestReader struct {
 	field     int    // ... and its index in want.Fields, or noField
 	seen      memberSet
 	usageNext bool // the value that follows is include_usage
+	setting   settingText
 
 	model  []byte
 	models interner
@@ -599,14 +598,6 @@ func (r *requestReader) wanted(name []byte) int {
 	return noField
 }
 
-func (r *requestReader) setMaxTokens(deprecated, completion int) {
-	r.maxTokens, r.maxCompletionTokens = deprecated, completion
-	r.facts.MaxTokens = completion
-	if completion == 0 {
-		r.facts.MaxTokens = deprecated
-	}
-}
-
 func (r *requestReader) Text(piece []byte) {
 	if r.field != noField && r.json.Depth() == 1 {
 		r.keepField(piece)
@@ -620,6 +611,8 @@ func (r *requestReader) Text(piece []byte) {
 			return
 		}
 		r.model = append(r.model, piece...)
+	case settings.has(r.member):
+		r.setting.add(piece)
 	case prompts.has(r.member):
 		r.promptText(piece)
 	}
@@ -636,8 +629,11 @@ func (r *requestReader) keepField(piece []byte) {
 }
 
 func (r *requestReader) TextEnd() {
-	if prompts.has(r.member) {
+	switch {
+	case prompts.has(r.member):
 		r.promptTextEnd()
+	case settings.has(r.member):
+		r.set(r.setting.take(), true)
 	}
 	if r.member == memberModel && r.err == nil {
 		r.facts.ModelIsString = true
@@ -651,17 +647,8 @@ func (r *requestReader) Scalar(raw []byte) {
 		r.scalarField(raw)
 	}
 	switch {
-	case r.member == memberStream:
-		r.facts.Stream = string(raw) == "true"
-	case r.member == memberStreamOptions:
-		if r.usageNext {
-			r.facts.IncludeUsage = string(raw) == "true"
-		}
-		r.usageNext = false
-	case r.member == memberMaxTokens || r.member == memberMaxOutputTokens:
-		r.setMaxTokens(count(raw), r.maxCompletionTokens)
-	case r.member == memberMaxCompletionTokens:
-		r.setMaxTokens(r.maxTokens, count(raw))
+	case settings.has(r.member):
+		r.set(raw, false)
 	case prompts.has(r.member):
 		r.promptScalar(raw)
 	}
@@ -675,30 +662,4 @@ func (r *requestReader) scalarField(raw []byte) {
 		return
 	}
 	r.keepField(raw)
-}
-
-// count reads a number of tokens. What is no number, or a negative one, is 0; what is too large is the largest.
-func count(raw []byte) int {
-	n := 0
-	for _, c := range raw {
-		if c < '0' || c > '9' {
-			return countSlow(raw)
-		}
-		if n = n*10 + int(c-'0'); n > math.MaxInt32 {
-			return math.MaxInt32
-		}
-	}
-	return n
-}
-
-// countSlow reads what is not plain digits: Python servers take 1e3 and 100.0 for integers too.
-func countSlow(raw []byte) int {
-	f, err := strconv.ParseFloat(string(raw), 64)
-	switch {
-	case math.IsInf(f, 1) || f > math.MaxInt32:
-		return math.MaxInt32
-	case err != nil || f < 0:
-		return 0
-	}
-	return int(f)
 }

@@ -161,15 +161,17 @@ func (p *prefixer) writeBlock(b []byte) {
 		if n == len(b) {
 			return
 		}
-		p.release()
+		if p.matched > 0 {
+			p.release()
+		}
 		b = b[n:]
 	}
 	p.write(b)
 }
 
-// release adds what was held back.
+// release adds what was held back, unless it is to be left out.
 func (p *prefixer) release() {
-	if p.matched > 0 && !p.dropped {
+	if !p.dropped {
 		p.write(billing[:p.matched])
 	}
 	p.matched, p.dropped = 0, false
@@ -278,7 +280,9 @@ func (p *prefixer) writeKey(name []byte) {
 
 // end says that a value is complete.
 func (p *prefixer) end() {
-	p.release()
+	if p.matched > 0 {
+		p.release()
+	}
 	if p.text || p.whole {
 		p.mark(endOfText)
 	}

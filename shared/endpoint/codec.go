@@ -28,6 +28,7 @@ import (
 //	17 LoRA:   names, number of endpoints that tell, number of names that they tell, then per endpoint:
 //	             1 more than max, 0: not told; then if told: number of running adapters, each as a name; the same of waiting ones
 //	18 cache:  per endpoint: tokens in a block, blocks
+//	19 origin: per endpoint: priority, start of its process in seconds since 1970
 //	32 base:   version (u64, of the same source)
 //	33 changes: names, number of endpoints that tell LoRA anew, number of names that they tell, number of changes, then per change:
 //	             how many endpoints lie between it and the one before, flags (u8: 1 ready, 2 gauges known, 4 LoRA is told anew),
@@ -44,6 +45,7 @@ const (
 	sectionModels  = 16
 	sectionLoRA    = 17
 	sectionCache   = 18
+	sectionOrigin  = 19
 	sectionBase    = 32
 	sectionChanges = 33
 
@@ -223,7 +225,7 @@ func (d *decoder) section(kind int, body []byte) error {
 	case sectionPools:
 		d.listed = true
 		return d.decodePools(body)
-	case sectionModels, sectionLoRA, sectionCache:
+	case sectionModels, sectionLoRA, sectionCache, sectionOrigin:
 		if !d.listed {
 			return fmt.Errorf("%w: section %d without pools", ErrMalformed, kind)
 		}

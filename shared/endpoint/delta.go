@@ -15,7 +15,7 @@ type Change struct {
 }
 
 // AppendDelta appends the wire form of s to dst for a proxy that has version base of the same source: only the endpoints that changed
-// since, in ascending order of position. The rest must be the same in both: pools, addresses, models, adapters and caches.
+// since, in ascending order of position. The rest must be the same in both: pools, addresses, models, adapters, caches and origins.
 func AppendDelta(dst []byte, s *Snapshot, base uint64, changes []Change) []byte {
 	dst = appendHead(dst, s)
 	dst, start := openSection(dst, sectionBase)

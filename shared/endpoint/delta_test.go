@@ -27,6 +27,7 @@ func adapted(s *endpoint.Snapshot) *endpoint.Snapshot {
 			e := &p.Endpoints[i]
 			e.Models = &endpoint.Models{Names: []string{"meta-llama/Llama-3.1-8B-Instruct"}, Adapters: adapters[:16+i%2*16]}
 			e.Cache = endpoint.Cache{BlockTokens: 16, Blocks: 27876 + int32(i%7)}
+			e.Priority, e.Started = uint16(i%2), 1_789_999_000+int64(i)
 			e.LoRA = &endpoint.LoRA{Max: 8}
 			for j := range i % 5 {
 				e.LoRA.Running = append(e.LoRA.Running, adapters[(i+j)%16].Name)

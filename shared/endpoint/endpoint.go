@@ -41,6 +41,13 @@ type Endpoint struct {
 	Peers   InFlight // from the other proxies, when the snapshot was received
 	Load    *Load    // from this Envoy, now; attached by the proxy, not on the wire
 
+	// Priority is the rank that its source of replicas gives it: those of the lowest number come first, the others stand in when there is
+	// none of them. 0 where the source has no ranks.
+	Priority uint16
+	// Started is when the server's process started, in seconds since 1970; 0: it does not say. Another time means another process, with an
+	// empty cache.
+	Started int64
+
 	// Both are shared by endpoints and snapshots: they are not to be changed.
 	LoRA   *LoRA   // the adapters at work, when the gauges were read; nil: its metrics do not say
 	Models *Models // the names that it serves; nil: it was not asked yet, or does not say

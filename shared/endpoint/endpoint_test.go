@@ -50,6 +50,8 @@ func talkative() *endpoint.Snapshot {
 	llama[1].Models = &endpoint.Models{} // it serves nothing yet
 	llama[2].Models = llama[0].Models
 	llama[2].LoRA = &endpoint.LoRA{}
+	llama[1].Started = 1_789_999_000
+	llama[3].Priority, llama[3].Started = 10, 1_789_999_001
 	return s
 }
 
@@ -134,6 +136,9 @@ func anyFacts(t *rapid.T, e *endpoint.Endpoint) {
 	if rapid.Bool().Draw(t, "cache") {
 		e.Cache = endpoint.Cache{BlockTokens: rapid.Int32Min(0).Draw(t, "tokens"), Blocks: rapid.Int32Min(0).Draw(t, "blocks")}
 	}
+	if rapid.Bool().Draw(t, "origin") {
+		e.Priority, e.Started = rapid.Uint16().Draw(t, "priority"), rapid.Int64Min(0).Draw(t, "started")
+	}
 }
 
 func anyLoRA(t *rapid.T) *endpoint.LoRA {
@@ -189,17 +194,47 @@ func TestUnknownSectionsAreSkipped(t *testing.T) {
 	require.Empty(t, got.Pools)
 }
 
-// An older proxy knows head and pools alone and skips the rest: it gets what it always got.
-func TestTheFirstSectionsAreAsEver(t *testing.T) {
-	old := []byte("inlt\x01")
-	for rest := endpoint.Append(nil, talkative())[len(old):]; len(rest) > 0; {
+// upTo is what a proxy reads that knows no section after last.
+func upTo(last uint16, wire []byte) []byte {
+	known := wire[:5:5]
+	for rest := wire[5:]; len(rest) > 0; {
 		size := 6 + int(binary.LittleEndian.Uint32(rest[2:]))
-		if kind := binary.LittleEndian.Uint16(rest); kind <= 2 {
-			old = append(old, rest[:size]...)
+		if binary.LittleEndian.Uint16(rest) <= last {
+			known = append(known, rest[:size]...)
 		}
 		rest = rest[size:]
 	}
-	require.Equal(t, endpoint.Append(nil, twoPools()), old)
+	return known
+}
+
+// The first proxies knew head and pools alone and skip the rest: they get what they always got.
+func TestTheFirstSectionsAreAsEver(t *testing.T) {
+	require.Equal(t, endpoint.Append(nil, twoPools()), upTo(2, endpoint.Append(nil, talkative())))
+}
+
+// Priority and start came later than models, LoRA and cache: a proxy from before gets those byte for byte, and what a companion from before
+// tells is read as no rank and an unknown start.
+func TestOriginIsASectionOfItsOwn(t *testing.T) {
+	without := talkative()
+	for _, p := range without.Pools {
+		for i := range p.Endpoints {
+			p.Endpoints[i].Priority, p.Endpoints[i].Started = 0, 0
+		}
+	}
+	before := endpoint.Append(nil, without)
+	require.Equal(t, before, upTo(18, endpoint.Append(nil, talkative())))
+
+	var series endpoint.Series
+	for _, wire := range [][]byte{endpoint.Append(nil, talkative()), before, endpoint.Append(nil, talkative()), before} {
+		got, err := series.Read(wire)
+		require.NoError(t, err)
+		want, err := endpoint.Decode(wire)
+		require.NoError(t, err)
+		require.Empty(t, cmp.Diff(want, got, exact))
+	}
+	last, err := endpoint.Decode(before)
+	require.NoError(t, err)
+	require.Empty(t, cmp.Diff(without, last, exact))
 }
 
 var malformed = map[string]struct {
@@ -235,6 +270,10 @@ var malformed = map[string]struct {
 	"LoRA names not announced": {wire(head, one, section(17, 1, 1, 'm', 1, 0, 1, 1, 0, 0)), "malformed snapshot: LoRA: a number is out of range"},
 	"LoRA cut off":             {wire(head, one, section(17, 0, 0, 0)), "malformed snapshot: LoRA: cut off"},
 	"cache cut off":            {wire(head, one, section(18, 16)), "malformed snapshot: cache: cut off"},
+	"origin cut off":           {wire(head, one, section(19, 1)), "malformed snapshot: origin: cut off"},
+	"origin before pools":      {wire(head, section(19, 0, 0)), "malformed snapshot: section 19 without pools"},
+	"bytes after the origin":   {wire(head, one, section(19, 1, 1, 1)), "malformed snapshot: origin: more than was announced, or less"},
+	"a priority over 16 bits":  {wire(head, one, section(19, 0x80, 0x80, 0x04, 0)), "malformed snapshot: origin: a number is out of range"},
 	"bytes after the cache":    {wire(head, one, section(18, 16, 1, 1)), "malformed snapshot: cache: more than was announced, or less"},
 	"pools without counts":     {wire(head, section(2)), "malformed snapshot: pools: cut off"},
 	"more pools than bytes":    {wire(head, section(2, 1, 0)), "malformed snapshot: pools: a count is larger than what follows"},
@@ -273,7 +312,7 @@ func TestEveryTruncationIsAnError(t *testing.T) {
 	for n := 5; n < len(whole); n += 6 + int(binary.LittleEndian.Uint32(whole[n+2:])) {
 		sections[n] = true
 	}
-	require.Len(t, sections, 5)
+	require.Len(t, sections, 6)
 	for n := range whole {
 		if sections[n] {
 			continue // cut between two sections: it tells less, or nothing
@@ -306,9 +345,11 @@ func FuzzDecode(f *testing.F) {
 func TestSizeAndAllocations(t *testing.T) {
 	s := replicas(1000)
 	wire := endpoint.Append(nil, s)
-	perReplica := float64(len(wire)) / 1000
-	t.Logf("%.1f bytes per replica", perReplica)
-	require.LessOrEqual(t, perReplica, 100.0)
+	for name, s := range map[string]*endpoint.Snapshot{"gauges": s, "everything": adapted(replicas(1000))} {
+		perReplica := float64(len(endpoint.Append(nil, s))) / 1000
+		t.Logf("%s: %.1f bytes per replica", name, perReplica)
+		require.LessOrEqual(t, perReplica, 100.0, name)
+	}
 
 	require.Zero(t, testing.AllocsPerRun(20, func() { wire = endpoint.Append(wire[:0], s) }))
 	require.LessOrEqual(t, testing.AllocsPerRun(20, func() { _, _ = endpoint.Decode(wire) }), 4.0, "snapshot, pools, endpoints, names")

@@ -7,17 +7,18 @@ import (
 	"slices"
 )
 
-// The sections about what changes seldom or is not told by all: models, LoRA and cache.
+// The sections about what changes seldom or is not told by all: models, LoRA, cache and origin.
 
 // appendFacts appends the sections that have anything to say.
 func appendFacts(dst []byte, pools []Pool) []byte {
-	var models, lora, cache bool
+	var models, lora, cache, origin bool
 	for i := range pools {
 		for j := range pools[i].Endpoints {
 			e := &pools[i].Endpoints[j]
 			models = models || e.Models != nil
 			lora = lora || e.LoRA != nil
 			cache = cache || e.Cache != Cache{}
+			origin = origin || e.Priority != 0 || e.Started > 0
 		}
 	}
 	var start int
@@ -32,6 +33,10 @@ func appendFacts(dst []byte, pools []Pool) []byte {
 	if cache {
 		dst, start = openSection(dst, sectionCache)
 		dst = closeSection(appendCaches(dst, pools), start)
+	}
+	if origin {
+		dst, start = openSection(dst, sectionOrigin)
+		dst = closeSection(appendOrigins(dst, pools), start)
 	}
 	return dst
 }
@@ -226,6 +231,17 @@ func appendCaches(dst []byte, pools []Pool) []byte {
 	return dst
 }
 
+func appendOrigins(dst []byte, pools []Pool) []byte {
+	for i := range pools {
+		for j := range pools[i].Endpoints {
+			e := &pools[i].Endpoints[j]
+			dst = binary.AppendUvarint(dst, uint64(e.Priority))
+			dst = binary.AppendUvarint(dst, uint64(max(0, e.Started)))
+		}
+	}
+	return dst
+}
+
 func (d *decoder) decodeFacts(kind int, b []byte) error {
 	if d.repeats(kind, b) {
 		return nil
@@ -241,6 +257,13 @@ func (d *decoder) decodeFacts(kind int, b []byte) error {
 		d.issue.lora = r.text
 		r.loras(d.endpoints)
 		return r.done("LoRA")
+	case sectionOrigin:
+		r := reader{b: b}
+		for i := range d.endpoints {
+			d.endpoints[i].Priority = uint16(r.uvarint(math.MaxUint16))
+			d.endpoints[i].Started = int64(r.uvarint(math.MaxInt64))
+		}
+		return r.done("origin")
 	default:
 		r := reader{b: b}
 		for i := range d.endpoints {

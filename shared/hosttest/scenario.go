@@ -65,6 +65,9 @@ type Replica struct {
 	Models   []string          `yaml:"models"`   // that it lists; it is not asked if there are neither these nor adapters
 	Adapters map[string]string `yaml:"adapters"` // LoRA adapters that it lists, and for which model each is made
 	LoRA     *LoRA             `yaml:"lora"`     // the adapters at work, as its metrics say; nothing if absent
+
+	Priority uint16 `yaml:"priority"` // its rank by its source; 0 is first
+	Started  int64  `yaml:"started"`  // when its process started, in seconds since 1970; not told if absent
 }
 
 // LoRA are the adapters at work on a replica, sorted by name.
@@ -76,7 +79,7 @@ type LoRA struct {
 
 // Endpoint returns what the companion says about the replica.
 func (r *Replica) Endpoint(address string) endpoint.Endpoint {
-	e := endpoint.Endpoint{Address: address, Ready: r.IsReady()}
+	e := endpoint.Endpoint{Address: address, Ready: r.IsReady(), Priority: r.Priority, Started: r.Started}
 	if r.IsKnown() {
 		e.Gauges = endpoint.Gauges{Known: true, Waiting: r.Waiting, Running: r.Running, KVUse: r.KV}
 	}

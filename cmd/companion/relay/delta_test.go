@@ -82,6 +82,8 @@ func TestDeltas(t *testing.T) {
 
 		for name, change := range map[string]func(){
 			"a cache":     func() { f.scrape(0, 0).Cache = endpoint.Cache{BlockTokens: 16, Blocks: 9} },
+			"a priority":  func() { f.scrape(0, 0).Priority = 1 },
+			"a restart":   func() { f.scrape(1, 0).Started = 1_789_999_000 },
 			"models":      func() { f.scrape(0, 1).Models = &endpoint.Models{Names: []string{"m"}} },
 			"one is gone": func() { f.pools[1].Endpoints = f.pools[1].Endpoints[1:] },
 		} {

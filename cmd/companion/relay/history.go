@@ -92,7 +92,7 @@ func (h *history) since(version uint64) (changes []endpoint.Change) {
 func sameList(a, b []endpoint.Pool) bool {
 	return slices.EqualFunc(a, b, func(a, b endpoint.Pool) bool {
 		return a.Name == b.Name && slices.EqualFunc(a.Endpoints, b.Endpoints, func(a, b endpoint.Endpoint) bool {
-			return a.Address == b.Address && a.Cache == b.Cache && a.Models.Equal(b.Models)
+			return a.Address == b.Address && a.Cache == b.Cache && a.Priority == b.Priority && a.Started == b.Started && a.Models.Equal(b.Models)
 		})
 	})
 }

@@ -298,6 +298,8 @@ type (
 		Adapters []twinAdapter `json:"adapters,omitempty"`
 		LoRA     *twinLoRA     `json:"lora,omitempty"`
 		Cache    *twinCache    `json:"cache,omitempty"`
+		Priority uint16        `json:"priority,omitempty"`
+		Started  *time.Time    `json:"started,omitempty"`
 		InFlight *twinInFlight `json:"inFlight,omitempty"` // of all proxies
 	}
 	twinAdapter struct {
@@ -392,7 +394,11 @@ func (r *Relay) tellTwin(t *twin) {
 }
 
 func twinEndpointOf(e endpoint.Endpoint) twinEndpoint {
-	t := twinEndpoint{Address: e.Address, Ready: e.Ready}
+	t := twinEndpoint{Address: e.Address, Ready: e.Ready, Priority: e.Priority}
+	if e.Started > 0 {
+		started := time.Unix(e.Started, 0).UTC()
+		t.Started = &started
+	}
 	if g := e.Gauges; g.Known {
 		t.Gauges = &twinGauges{Waiting: g.Waiting, Running: g.Running, KVUse: g.KVUse, AgeMs: milliseconds(g.Age)}
 	}

@@ -363,7 +363,7 @@ func TestBadCalls(t *testing.T) {
 func TestJSONTwin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := relay.New(relay.Options{Source: math.MaxUint64})
-		r.Publish(append(aged(3, 42*time.Millisecond), endpoint.Pool{Name: "new", Endpoints: []endpoint.Endpoint{{Address: "10.0.0.9:1"}}}))
+		r.Publish(append(aged(3, 42*time.Millisecond), endpoint.Pool{Name: "new", Endpoints: []endpoint.Endpoint{{Address: "10.0.0.9:1", Priority: 10, Started: 1_789_999_000}}}))
 		get(r, endpoint.Path(r.Snapshot(), "w1", 0))
 		time.Sleep(1500 * time.Microsecond)
 		w := get(r, "/v1/snapshot.json")
@@ -372,7 +372,7 @@ func TestJSONTwin(t *testing.T) {
 		want := `{"id":"18446744073709551615-1","source":"18446744073709551615","version":1,"taken":"` + time.Now().UTC().Format(time.RFC3339Nano) + `",
 			"pools":[
 				{"name":"llama","ready":1,"endpoints":[{"address":"10.0.0.1:8000","ready":true,"gauges":{"waiting":3,"running":1,"kvUse":0.25,"ageMs":43.5}}]},
-				{"name":"new","ready":0,"endpoints":[{"address":"10.0.0.9:1","ready":false,"gauges":null}]}],
+				{"name":"new","ready":0,"endpoints":[{"address":"10.0.0.9:1","ready":false,"gauges":null,"priority":10,"started":"2026-09-21T13:56:40Z"}]}],
 			"workers":[{"id":"w1","has":"18446744073709551615-1","waiting":false,"silentMs":1.5}]}`
 		require.JSONEq(t, want, w.Body.String())
 		require.True(t, json.Valid(w.Body.Bytes()))

@@ -11,11 +11,11 @@ import (
 // Metric selects samples of a metric.
 type Metric struct {
 	Name         string
-	Label, Value string // only samples with this label and value; all if Label is empty
+	Label, Value string // only samples with this label and value; all if Label is empty. Without a value: only those whose label is empty or absent
 	// Read is the label whose value is the number that is read; the sample's value if empty. Metrics that exist to tell labels (…_info) have
 	// no number elsewhere.
 	Read  string
-	Whole bool // each sample tells of all engines together: the largest counts, and not their sum
+	Whole bool // each rank tells of all ranks together: the largest counts, and not their sum
 }
 
 // String writes the metric as the configuration has it.
@@ -26,7 +26,7 @@ func (m Metric) String() string {
 	return fmt.Sprintf("%s{%s=%s}", m.Name, m.Label, m.Value)
 }
 
-// ParseMetric reads name or name{label=value}, the value with or without quotes.
+// ParseMetric reads name or name{label=value}, the value with or without quotes; it may be empty.
 func ParseMetric(text string) (Metric, error) {
 	name, rest, labelled := strings.Cut(text, "{")
 	if !isMetricName(name) {
@@ -42,7 +42,7 @@ func ParseMetric(text string) (Metric, error) {
 	if len(value) >= 2 && value[0] == '"' && value[len(value)-1] == '"' {
 		value = value[1 : len(value)-1]
 	}
-	if value == "" || strings.ContainsAny(value, "\"\\{}=,") {
+	if strings.ContainsAny(value, "\"\\{}=,") {
 		return Metric{}, fmt.Errorf("%q is not name{label=value}: one label, and a plain value", text)
 	}
 	return Metric{Name: name, Label: label, Value: value}, nil
@@ -66,12 +66,25 @@ func isName(s, more string) bool {
 // are exposed, only the first that has samples counts. A signal without metrics is one that this kind of server does not tell: it is 0
 // for every replica of it, and nothing is missing.
 type Engine struct {
-	// Waiting and running requests, summed over all series: the ranks of a data-parallel engine have a queue each.
+	// Ranks are the labels by which the ranks of a data-parallel engine, and models, are told apart. Series of a metric that differ in other
+	// labels (the process that wrote them, the tensor-parallel rank) tell the same thing several times: the largest of them counts. Nil: each
+	// series is a rank.
+	Ranks []string
+	// Split is a label by which a metric is told in parts, beside their sum, whose label is empty: the sum counts, or the parts if there is
+	// none. "" if there is no such label.
+	Split string
+
+	// Waiting and running requests, summed over the ranks, which have a queue each.
 	Waiting, Running []Metric
-	// KVUse is the share of the KV cache in use, 0..1, the mean over all series: the ranks have a cache of the same size each.
+	// KVUse is the share of the KV cache in use, 0..1, the mean over the ranks, which have a cache of the same size each.
 	KVUse []Metric
-	// BlockTokens is the tokens in a block of the KV cache, the same in all series; Blocks how many there are, of all engines together.
+	// CacheTokens is how many tokens the KV cache of one rank holds. Where it is told it counts, and not the number of blocks: with several
+	// groups of layers (full attention, sliding window, state space) a token takes a block in each, or none, and blocks cannot be multiplied.
+	CacheTokens []Metric
+	// BlockTokens is the tokens in a block of the KV cache, the same in all series; Blocks how many there are, of all ranks together.
 	BlockTokens, Blocks []Metric
+	// Awake is 0, and Asleep above 0, of a rank that was put to sleep: requests then wait until somebody wakes it. Awake counts first.
+	Awake, Asleep []Metric
 	// LoRA is a metric with labels as vLLM has them, "" if there is none.
 	LoRA string
 
@@ -79,7 +92,11 @@ type Engine struct {
 	Health string // answers 200 when it is ready, "" for /health
 }
 
-// The labels of the LoRA metric. Its value is the time when these were its labels: the latest tells what is.
+// processStart is the metric that clients of Prometheus have in all languages: when the process started, in seconds since 1970.
+const processStart = "process_start_time_seconds"
+
+// The labels of the LoRA metric. Its value is the time when these were its labels: the latest tells what is. With several API servers it is
+// the sum of such times.
 const (
 	loraMax     = "max_lora"
 	loraRunning = "running_lora_adapters"
@@ -99,16 +116,28 @@ func named(names ...string) []Metric {
 var engines = map[string]Engine{
 	// vLLM, docs/usage/metrics. The KV gauge was called gpu_cache_usage_perc in V0 and up to 0.9, and some releases have both.
 	"vllm": {
+		Ranks:       []string{"engine", "model_name"}, // with several API servers some gauges are there once for each, by their pid
 		Waiting:     named("vllm:num_requests_waiting"),
 		Running:     named("vllm:num_requests_running"),
 		KVUse:       named("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
 		BlockTokens: []Metric{{Name: "vllm:cache_config_info", Read: "block_size"}},
+		CacheTokens: []Metric{{Name: "vllm:cache_config_info", Read: "kv_cache_size_tokens"}},
 		// Each engine's series has the blocks of all data-parallel engines (vllm/v1/engine/core_client.py adds them up before it is written).
 		Blocks: []Metric{{Name: "vllm:cache_config_info", Read: "num_gpu_blocks", Whole: true}},
-		LoRA:   "vllm:lora_requests_info",
+		Awake:  []Metric{{Name: "vllm:engine_sleep_state", Label: "sleep_state", Value: "awake"}},
+		Asleep: []Metric{
+			{Name: "vllm:engine_sleep_state", Label: "sleep_state", Value: "weights_offloaded"},
+			{Name: "vllm:engine_sleep_state", Label: "sleep_state", Value: "discard_all"},
+		},
+		LoRA: "vllm:lora_requests_info",
 	},
-	// SGLang with --enable-metrics, python/sglang/srt/metrics/collector.py. The cache's size came as labels before 0.5.11.
+	// SGLang with --enable-metrics, python/sglang/srt/metrics/collector.py. The cache's size came as labels before 0.5.11. Each
+	// pipeline-parallel rank tells the same requests, and with --enable-metrics-for-all-schedulers each tensor-parallel one. With
+	// --enable-priority-scheduling, requests are told by priority beside their sum.
 	"sglang": {
+		Ranks:       []string{"dp_rank", "model_name", "engine_type"},
+		Split:       "priority",
+		CacheTokens: named("sglang:max_total_num_tokens"),
 		Waiting:     named("sglang:num_queue_reqs"),
 		Running:     named("sglang:num_running_reqs"),
 		KVUse:       named("sglang:token_usage"),
@@ -117,6 +146,7 @@ var engines = map[string]Engine{
 	},
 	// trtllm-serve, tensorrt_llm/metrics/collector.py. Its /metrics is JSON; the Prometheus text is elsewhere.
 	"trtllm-serve": {
+		Ranks:       []string{"engine", "model_name"},
 		Waiting:     named("trtllm_num_requests_waiting"),
 		Running:     named("trtllm_num_requests_running"),
 		KVUse:       named("trtllm_kv_cache_utilization"),
@@ -184,6 +214,9 @@ const (
 	kvUse
 	blockTokens
 	blocks
+	cacheTokens
+	awake
+	asleep
 	numSignals
 )
 
@@ -194,6 +227,8 @@ const required = blockTokens
 type mapping struct {
 	signals [numSignals][]Metric
 	wanted  []wanted
+	ranks   []string
+	split   string
 
 	// Most other lines are thrown away by two of their bytes.
 	first [256]bool // first bytes of the names
@@ -209,7 +244,10 @@ type wanted struct {
 }
 
 func compile(e Engine) *mapping {
-	m := &mapping{signals: [numSignals][]Metric{e.Waiting, e.Running, e.KVUse, e.BlockTokens, e.Blocks}}
+	m := &mapping{
+		signals: [numSignals][]Metric{e.Waiting, e.Running, e.KVUse, e.BlockTokens, e.Blocks, e.CacheTokens, e.Awake, e.Asleep},
+		ranks:   e.Ranks, split: e.Split,
+	}
 	for signal, metrics := range m.signals {
 		for i, metric := range metrics {
 			m.wanted = append(m.wanted, wanted{metric, signal, i})
@@ -225,6 +263,7 @@ func compile(e Engine) *mapping {
 	for _, w := range m.wanted {
 		m.first[w.Name[0]], m.forks[w.Name[m.fork]] = true, true
 	}
+	m.first[processStart[0]] = true
 	return m
 }
 
@@ -247,7 +286,9 @@ var compiled = func() map[string]*mapping {
 
 // Reading is what one exposition says.
 type Reading struct {
-	Gauges endpoint.Gauges // their age is 0
-	Cache  endpoint.Cache
-	LoRA   *endpoint.LoRA
+	Gauges  endpoint.Gauges // their age is 0
+	Cache   endpoint.Cache
+	LoRA    *endpoint.LoRA
+	Asleep  bool
+	Started int64 // when the process started, in seconds since 1970; 0: it does not say
 }

@@ -76,6 +76,15 @@ type statusError struct {
 	status int
 }
 
+// saysNothing reports whether the answer is about the request and not about the server: there is no such path, or it is not for us.
+func (e *statusError) saysNothing() bool {
+	switch e.status {
+	case 401, 403, 404, 405, 501:
+		return true
+	}
+	return false
+}
+
 func (e *statusError) Error() string { return fmt.Sprintf("GET %s: status %d", e.path, e.status) }
 
 // get asks for a path and writes the body of a 200 to w as it comes. w's error ends the request and is returned. After any error but a

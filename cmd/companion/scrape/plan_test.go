@@ -140,12 +140,13 @@ func TestAutoWithNothingKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet()
 		f.set("a:1/metrics", answer{status: 200, body: "go_goroutines 7\n"})
+		f.set("a:1/health", answer{status: 200})
 		f.set("b:1/metrics", answer{status: 500})
 		s := startPlans(t, f.dial, map[string]Plan{"p": {Engine: Auto}})
 		s.SetTargets("p", targets("a:1", "b:1"))
 		<-s.Tried()
 		endpoints := s.Pools(time.Now())[0].Endpoints
-		require.Equal(t, endpoint.Endpoint{Address: "a:1", Ready: true}, endpoints[0], "it answers, so it is there")
+		require.Equal(t, endpoint.Endpoint{Address: "a:1", Ready: true}, endpoints[0], "its health is well, so it is there")
 		require.False(t, endpoints[1].Ready)
 		require.EqualValues(t, 1, s.Stats()["p"].Incomplete)
 		require.EqualValues(t, 1, s.Stats()["p"].Failed)

@@ -2,6 +2,7 @@ package scrape
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
 
 	"github.com/inlet-proxy/inlet/shared/endpoint"
 )
@@ -16,7 +20,6 @@ import (
 const (
 	maxExposition = 8 << 20  // bytes of one answer; a vLLM replica with a few models has about 100 KiB
 	maxLine       = 64 << 10 // bytes of a line that is looked at
-	maxMetrics    = 4        // metrics that can tell one signal
 )
 
 var (
@@ -27,11 +30,18 @@ var (
 	errLongLine = fmt.Errorf("a line over %d KiB", maxLine>>10)
 )
 
+// foreignError is an ErrMissing about an exposition that has none of the gauges: it may be that of something else than the model server,
+// or of one that is still loading.
+type foreignError struct{ error }
+
+func (e foreignError) Unwrap() error { return e.error }
+
 // Read reads from the text exposition format of Prometheus, version 0.0.4. It looks at the lines that it needs and no others: the rest,
 // nearly all of it, is histograms.
 func (e Engine) Read(r io.Reader) (Reading, error) {
-	s := scanner{mapping: compile(e)}
-	if _, err := io.Copy(&s, r); err != nil {
+	s := new(scanner)
+	s.reset(compile(e))
+	if _, err := io.Copy(s, r); err != nil {
 		return Reading{}, err
 	}
 	return s.reading()
@@ -49,7 +59,7 @@ type scanner struct {
 
 // reset makes a scanner ready for the next exposition.
 func (s *scanner) reset(m *mapping) {
-	*s = scanner{mapping: m, begun: s.begun[:0], sums: sums{lora: s.sums.lora[:0]}}
+	*s = scanner{mapping: m, begun: s.begun[:0], sums: sums{now: float64(time.Now().Unix()), samples: s.sums.samples[:0], lora: s.sums.lora[:0]}}
 }
 
 // Write takes in the next piece.
@@ -135,41 +145,68 @@ func (m *mapping) nameOf(line []byte) (name, rest []byte, ours bool) {
 		}
 		line = bytes.TrimLeft(line, " \t")
 	}
-	if len(line) <= m.fork || !m.forks[line[m.fork]] {
+	if len(line) <= m.fork {
 		return nil, nil, false
 	}
-	for i := range m.wanted {
-		name := m.wanted[i].Name
-		end := len(name)
-		ends := end == len(line) || end < len(line) && nameEnds(line[end]) // rules most out, so it comes first
-		if ends && string(line[:end]) == name {
-			return line[:end], line[end:], true
+	if m.forks[line[m.fork]] {
+		for i := range m.wanted {
+			if name := m.wanted[i].Name; isNamed(line, name) {
+				return line[:len(name)], line[len(name):], true
+			}
 		}
+	}
+	if line[0] == processStart[0] && isNamed(line, processStart) {
+		return line[:len(processStart)], line[len(processStart):], true
 	}
 	return nil, nil, false
 }
 
-func nameEnds(c byte) bool { return c == '{' || c == ' ' || c == '\t' }
-
-// sums adds up the samples of each signal, apart for each of its metrics.
-type sums struct {
-	sum    [numSignals][maxMetrics]float64
-	count  [numSignals][maxMetrics]int
-	latest float64 // value of the LoRA sample that stands ...
-	lora   []byte  // ... and a copy of its labels
-	told   bool    // there was one
+func isNamed(line []byte, name string) bool {
+	end := len(name)
+	ends := end == len(line) || end < len(line) && nameEnds(line[end]) // rules most out, so it comes first
+	return ends && string(line[:end]) == name
 }
 
-// add takes a sample, unless it is not a number, infinite or negative: such a series says nothing.
-func (s *sums) add(w *wanted, value float64) {
-	sum, count := &s.sum[w.signal][w.preference], &s.count[w.signal][w.preference]
-	switch {
-	case !(value >= 0) || math.IsInf(value, 0):
-	case w.Whole:
-		*sum, *count = max(*sum, value), 1
-	default:
-		*sum += value
-		*count++
+func nameEnds(c byte) bool { return c == '{' || c == ' ' || c == '\t' }
+
+// sums is what one exposition has of the wanted metrics.
+type sums struct {
+	now     float64 // seconds since 1970
+	samples []sample
+	started float64 // of the process
+	latest  float64 // time of the LoRA sample that stands ...
+	lora    []byte  // ... and a copy of its labels
+	told    bool    // there was one
+}
+
+// sample is a number that counts for a signal.
+type sample struct {
+	signal, preference int
+	rank, part         uint64 // see labelled
+	value              float64
+}
+
+// usable reports whether a number says anything: one that is negative, infinite or none does not.
+func usable(value float64) bool { return value >= 0 && !math.IsInf(value, 0) }
+
+// labelled returns which rank a series is of, and which part of its number it tells, 0 for all of it.
+func (m *mapping) labelled(labels []byte, s *sums) (rank, part uint64) {
+	if m.ranks == nil {
+		rank = uint64(len(s.samples))
+	}
+	for {
+		name, value, rest, ok := nextLabel(labels)
+		if !ok {
+			return rank, part
+		}
+		labels = rest
+		switch {
+		case len(value) == 0: // as if it were not there
+		case string(name) == m.split:
+			part = xxhash.Sum64(value) | 1
+		case slices.Contains(m.ranks, string(name)):
+			rank ^= xxhash.Sum64(name)*31 + xxhash.Sum64(value) // whatever their order
+		}
 	}
 }
 
@@ -179,37 +216,56 @@ func (m *mapping) sample(name, rest []byte, s *sums) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
+	if string(name) == processStart && usable(value) {
+		s.started = max(s.started, value)
+	}
+	rank, part := m.labelled(labels, s)
 	for i := range m.wanted {
 		w := &m.wanted[i]
 		if string(name) != w.Name || w.Label != "" && !hasLabel(labels, w.Label, w.Value) {
 			continue
 		}
+		number := value
 		switch {
 		case w.signal == numSignals:
 			s.addLoRA(labels, value)
+			continue
 		case w.Read != "":
-			s.addLabel(w, labels)
-		default:
-			s.add(w, value)
+			number = numberIn(labels, w.Read)
+		}
+		if usable(number) {
+			s.samples = append(s.samples, sample{w.signal, w.preference, rank, part, number})
 		}
 	}
 	return nil
 }
 
-// addLabel takes the number that a label holds. What is no number says nothing: vLLM writes None for what it does not know.
-func (s *sums) addLabel(w *wanted, labels []byte) {
-	if text, ok := labelValue(labels, w.Read); ok {
-		if number, err := strconv.ParseFloat(text, 64); err == nil {
-			s.add(w, number)
-		}
+// numberIn is the number that a label holds. What is no number says nothing: vLLM writes None for what it does not know.
+func numberIn(labels []byte, label string) float64 {
+	text, _ := labelValue(labels, label)
+	number, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		return math.NaN()
 	}
+	return number
 }
 
 func (s *sums) addLoRA(labels []byte, value float64) {
-	if s.told && !(value >= s.latest) || math.IsNaN(value) {
+	at := meanTime(value, s.now)
+	if math.IsNaN(at) || s.told && at < s.latest {
 		return // old labels stay in the exposition
 	}
-	s.told, s.latest, s.lora = true, value, append(s.lora[:0], labels...)
+	s.told, s.latest, s.lora = true, at, append(s.lora[:0], labels...)
+}
+
+// meanTime is the time in a value that is the sum of one or several times up to now, as of several processes: how many they are shows,
+// since one alone is not in the future. A clock may be ahead by some days, which makes no further one of it.
+func meanTime(value, now float64) float64 {
+	const ahead = 0.01 // of the time since 1970
+	if !usable(value) {
+		return math.NaN()
+	}
+	return value / max(1, math.Ceil(value/now-ahead))
 }
 
 func (s *sums) loraOf() *endpoint.LoRA {
@@ -318,8 +374,8 @@ func findLabel(labels []byte, label string) (value []byte, found bool) {
 
 // hasLabel compares with a plain value, in which nothing needs an escape.
 func hasLabel(labels []byte, label, value string) bool {
-	got, found := findLabel(labels, label)
-	return found && string(got) == value
+	got, _ := findLabel(labels, label) // one that is absent is as one that is empty
+	return string(got) == value
 }
 
 func labelValue(labels []byte, label string) (value string, found bool) {
@@ -332,40 +388,111 @@ func labelValue(labels []byte, label string) (value string, found bool) {
 
 var unescape = strings.NewReplacer(`\\`, `\`, `\"`, `"`, `\n`, "\n")
 
-// total returns the sum and the number of the samples under the first metric of a signal that has any.
-func (s *sums) total(signal, metrics int) (sum float64, count int) {
-	for i := range metrics {
-		if n := s.count[signal][i]; n > 0 {
-			return s.sum[signal][i], n
+// tally is a signal of all ranks.
+type tally struct {
+	sum, most float64
+	ranks     int
+}
+
+func (t tally) mean() float64 { return t.sum / max(1, float64(t.ranks)) }
+
+// tally adds up a signal, by the first of its metrics that has any samples, which are sorted.
+func (s *sums) tally(signal int) (t tally) {
+	from, _ := slices.BinarySearchFunc(s.samples, sample{signal: signal}, compareSamples)
+	list := s.samples[from:]
+	for len(list) > 0 && list[0].signal == signal && list[0].preference == s.samples[from].preference {
+		n := 1
+		for n < len(list) && list[n].sameRank(list[0]) {
+			n++
+		}
+		value := ofRank(list[:n])
+		t = tally{t.sum + value, max(t.most, value), t.ranks + 1}
+		list = list[n:]
+	}
+	return t
+}
+
+// ofRank is what the samples of one rank say. Of those that tell the same, the largest counts. Beside the whole its parts count nothing.
+func ofRank(list []sample) (value float64) {
+	whole := list[0].part == 0
+	for len(list) > 0 {
+		part, largest := list[0].part, 0.0
+		for len(list) > 0 && list[0].part == part {
+			largest = max(largest, list[0].value)
+			list = list[1:]
+		}
+		if value += largest; whole {
+			break
 		}
 	}
-	return 0, 0
+	return value
+}
+
+// sameRank reports whether two samples are of the same metric and rank.
+func (s sample) sameRank(o sample) bool {
+	return s.signal == o.signal && s.preference == o.preference && s.rank == o.rank
+}
+
+func compareSamples(a, b sample) int {
+	return cmp.Or(cmp.Compare(a.signal, b.signal), cmp.Compare(a.preference, b.preference), cmp.Compare(a.rank, b.rank), cmp.Compare(a.part, b.part))
 }
 
 // reading makes a reading of the sums. A signal that is required and missing is an error.
 func (m *mapping) reading(s *sums) (Reading, error) {
+	slices.SortFunc(s.samples, compareSamples)
 	var missing []error
-	var sum, mean [numSignals]float64
+	var totals [numSignals]tally
+	needed := 0
 	for signal, metrics := range m.signals {
-		total, count := s.total(signal, len(metrics))
-		switch {
-		case count > 0:
-			sum[signal], mean[signal] = total, total/float64(count)
-		case signal < required && len(metrics) > 0:
-			missing = append(missing, fmt.Errorf("%w: %s", ErrMissing, metrics[0]))
+		totals[signal] = s.tally(signal)
+		if signal < required && len(metrics) > 0 {
+			needed++
+			if totals[signal].ranks == 0 {
+				missing = append(missing, fmt.Errorf("%w: %s", ErrMissing, metrics[0]))
+			}
 		}
 	}
-	if err := errors.Join(missing...); err != nil {
+	switch err := errors.Join(missing...); {
+	case err != nil && len(missing) == needed:
+		return Reading{}, foreignError{err}
+	case err != nil:
 		return Reading{}, err
 	}
-	reading := Reading{Gauges: endpoint.Gauges{
-		Known: true, Waiting: whole(sum[waiting]), Running: whole(sum[running]), KVUse: min(mean[kvUse], 1),
-	}}
-	if tokens, n := whole(mean[blockTokens]), whole(sum[blocks]); tokens > 0 && n > 0 {
-		reading.Cache = endpoint.Cache{BlockTokens: int32(tokens), Blocks: int32(n)}
+	return Reading{
+		Gauges: endpoint.Gauges{
+			Known: true, Waiting: whole(totals[waiting].sum), Running: whole(totals[running].sum), KVUse: min(totals[kvUse].mean(), 1),
+		},
+		Cache:   m.cache(&totals),
+		LoRA:    s.loraOf(),
+		Asleep:  s.asleep(&totals),
+		Started: int64(min(s.started, math.MaxInt32*1e3)),
+	}, nil
+}
+
+// cache is the size of the KV cache of all ranks: in tokens where these are told, else in blocks.
+func (m *mapping) cache(totals *[numSignals]tally) endpoint.Cache {
+	size, tokens := whole(totals[blockTokens].mean()), totals[cacheTokens].mean()
+	if tokens >= 1 {
+		size = max(size, 1)
+		tokens *= float64(max(totals[cacheTokens].ranks, totals[blockTokens].ranks, totals[waiting].ranks)) // those that say nothing are as large
+		return endpoint.Cache{BlockTokens: int32(size), Blocks: int32(min(tokens/float64(size), math.MaxInt32))}
 	}
-	reading.LoRA = s.loraOf()
-	return reading, nil
+	n := totals[blocks].sum
+	if slices.ContainsFunc(m.signals[blocks], func(b Metric) bool { return b.Whole }) {
+		n = totals[blocks].most
+	}
+	if size > 0 && whole(n) > 0 {
+		return endpoint.Cache{BlockTokens: int32(size), Blocks: int32(whole(n))}
+	}
+	return endpoint.Cache{}
+}
+
+// asleep reports whether any rank was put to sleep: requests are dealt out to all of them.
+func (s *sums) asleep(totals *[numSignals]tally) bool {
+	if totals[awake].ranks > 0 {
+		return slices.ContainsFunc(s.samples, func(a sample) bool { return a.signal == awake && a.value == 0 })
+	}
+	return slices.ContainsFunc(s.samples, func(a sample) bool { return a.signal == asleep && a.value > 0 })
 }
 
 func whole(n float64) int { return int(math.Round(min(n, math.MaxInt32))) }

@@ -39,7 +39,7 @@ type Plan struct {
 	Access Access
 	Port   int    // of the metrics, 0: the replica's own
 	Path   string // of the metrics, "" for the engine's
-	Health string // path asked when a scrape fails: 200 means ready; "" for the engine's
+	Health string // path asked when a scrape fails or lacks metrics: 200 means ready; "" for the engine's
 	Models string // path of the list of models, "" to not ask
 }
 
@@ -66,7 +66,8 @@ type Target struct {
 // the same plan. Its methods are safe for concurrent use.
 //
 // A replica is ready from its first good answer on, until an attempt fails (scrape and health check both) and the last good answer is
-// older than three intervals. An answer that is slow is no reason: model servers answer /metrics late when they are busy.
+// older than three intervals. An answer that is slow is no reason: model servers answer /metrics late when they are busy. One that says that
+// it sleeps is not ready until it is awake.
 type Scraper struct {
 	opts     Options
 	scanners sync.Pool
@@ -101,7 +102,7 @@ type member struct {
 	poller  *poller
 }
 
-func (m *member) ready() bool { return m.usable && m.poller.answered }
+func (m *member) ready() bool { return m.usable && m.poller.ready() }
 
 // plan is a Plan at work; pools with the same Plan share one.
 type plan struct {
@@ -131,13 +132,16 @@ type poller struct {
 	// These are guarded by Scraper.mu.
 	pools    map[*pool]bool // that list it
 	tried    bool           // the first attempt is over
-	answered bool           // ready, as far as its answers go
+	answered bool           // lately
 	lastGood time.Time      // of scrape or health check
 	reading  Reading
 	models   *endpoint.Models
 	scraped  time.Time // when the gauges were read
 	reason   string    // why the last scrape failed, "" if it did not
 }
+
+// ready reports whether the replica takes requests, as far as its answers go. One that sleeps answers, and lets requests wait.
+func (p *poller) ready() bool { return p.answered && !p.reading.Asleep }
 
 // Stats counts the scrapes of a pool since the start.
 type Stats struct {
@@ -367,6 +371,7 @@ func (s *Scraper) Pools(now time.Time) []endpoint.Pool {
 			r := &m.poller.reading
 			e := endpoint.Endpoint{
 				Address: m.address, Ready: m.ready(), Gauges: r.Gauges, Cache: r.Cache, LoRA: r.LoRA, Models: m.poller.models,
+				Started: r.Started,
 			}
 			if e.Gauges.Known {
 				e.Gauges.Age = now.Sub(m.poller.scraped)
@@ -441,9 +446,9 @@ func (s *Scraper) attempt(ctx context.Context, p *poller) (gauges, alive bool) {
 	began := time.Now()
 	reading, scrapeErr := s.scrape(p)
 	ended := time.Now()
-	alive = scrapeErr == nil || errors.Is(scrapeErr, ErrMissing)
+	alive = scrapeErr == nil
 	if !alive && ctx.Err() == nil {
-		alive = s.healthy(p)
+		alive = s.vouched(p, scrapeErr)
 	}
 	if ctx.Err() != nil {
 		return false, false
@@ -454,7 +459,7 @@ func (s *Scraper) attempt(ctx context.Context, p *poller) (gauges, alive bool) {
 	for pool := range p.pools {
 		pool.stats.count(scrapeErr, ended.Sub(began))
 	}
-	before, wasAnswered, wasTried := p.reading, p.answered, p.tried
+	before, wasReady, wasTried := p.reading, p.ready(), p.tried
 	p.tried = true
 	now := time.Now()
 	switch {
@@ -469,15 +474,26 @@ func (s *Scraper) attempt(ctx context.Context, p *poller) (gauges, alive bool) {
 		if reading.LoRA.Equal(before.LoRA) {
 			reading.LoRA = before.LoRA
 		}
+		reading.Started = steadyStart(before.Started, reading.Started)
 		p.reading, p.scraped = reading, began // the replica wrote them after that
 	case errors.Is(scrapeErr, ErrMissing):
-		p.reading = Reading{} // it answers, and no longer says: not "as before"
+		p.reading = Reading{Started: before.Started} // it answers, and no longer says: not "as before"
 	}
-	s.logTurn(p, wasAnswered, scrapeErr)
-	if p.answered != wasAnswered || p.reading != before || !wasTried {
+	s.logTurn(p, wasReady, scrapeErr)
+	if p.ready() != wasReady || p.reading != before || !wasTried {
 		s.notify()
 	}
 	return scrapeErr == nil, alive
+}
+
+// steadyStart returns the start of a process. Some clients compute it anew each time from a clock that is set: a second or two makes no
+// other process. What was known stays known.
+func steadyStart(before, now int64) int64 {
+	const jitter = 2
+	if now == 0 || before-jitter <= now && now <= before+jitter {
+		return before
+	}
+	return now
 }
 
 // lateEvery is the least time between two warnings of judgeAge: one slow replica is told like a thousand, and the metrics count.
@@ -501,7 +517,7 @@ func (s *Scraper) judgeAge(p *poller, now time.Time) {
 }
 
 // logTurn logs what is new about a replica, once.
-func (s *Scraper) logTurn(p *poller, wasAnswered bool, scrapeErr error) {
+func (s *Scraper) logTurn(p *poller, wasReady bool, scrapeErr error) {
 	reason := ""
 	if scrapeErr != nil {
 		reason = scrapeErr.Error()
@@ -514,8 +530,8 @@ func (s *Scraper) logTurn(p *poller, wasAnswered bool, scrapeErr error) {
 		}
 	}
 	p.reason = reason
-	if p.answered != wasAnswered {
-		s.logger(p).Info("readiness changed", "ready", p.answered)
+	if p.ready() != wasReady {
+		s.logger(p).Info("readiness changed", "ready", p.ready(), "asleep", p.reading.Asleep)
 	}
 }
 
@@ -608,7 +624,8 @@ func (s *Scraper) detect(p *poller) (Reading, error) {
 			failed = cmp.Or(failed, err)
 			texts[path] = text
 		}
-		scan := scanner{mapping: compiled[word]}
+		scan := new(scanner)
+		scan.reset(compiled[word])
 		if _, err := scan.Write(text); err != nil {
 			continue
 		}
@@ -621,7 +638,7 @@ func (s *Scraper) detect(p *poller) (Reading, error) {
 	if len(texts[cmp.Or(p.plan.Path, defaultPath)]) == 0 && failed != nil {
 		return Reading{}, failed
 	}
-	return Reading{}, fmt.Errorf("%w: these are not the metrics of an engine that is known", ErrMissing)
+	return Reading{}, foreignError{fmt.Errorf("%w: these are not the metrics of an engine that is known", ErrMissing)}
 }
 
 // text returns a whole answer, as long as the bound allows.
@@ -644,6 +661,18 @@ func (p *poller) metricsAddress() string {
 	return net.JoinHostPort(host, strconv.Itoa(p.plan.Port))
 }
 
-func (s *Scraper) healthy(p *poller) bool {
-	return p.own.get(cmp.Or(p.plan.Health, p.kind.Health, defaultHealth), s.deadline(), &bounded{limit: maxAside, err: errAside}) == nil
+// vouched asks for the health of a replica whose scrape failed, and reports whether it is fit for requests.
+func (s *Scraper) vouched(p *poller, scrapeErr error) bool {
+	err := p.own.get(cmp.Or(p.plan.Health, p.kind.Health, defaultHealth), s.deadline(), &bounded{limit: maxAside, err: errAside})
+	var status *statusError
+	switch {
+	case err == nil:
+		return true
+	case !errors.Is(scrapeErr, ErrMissing):
+		return false
+	case errors.As(err, &status): // metrics came, if not all: that speaks for it where nothing speaks against it
+		return status.saysNothing()
+	}
+	// Some of its gauges came, so there is a model server. Metrics of something else are no evidence of one that does not answer.
+	return !errors.As(scrapeErr, new(foreignError))
 }

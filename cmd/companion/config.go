@@ -255,8 +255,8 @@ func (c *Config) plans() map[string]scrape.Plan {
 func (p *PoolConfig) lookup(ctx context.Context) (source string, a *discover.Assignment, err error) {
 	switch {
 	case p.DNS != nil:
-		endpoints, err := p.DNS.Lookup(ctx, net.DefaultResolver)
-		return "DNS " + p.DNS.String(), &discover.Assignment{Endpoints: endpoints}, err
+		a, err := p.DNS.Ask(ctx, discover.SystemResolver)
+		return "DNS " + p.DNS.String(), a, err
 	case p.EDS != "":
 		doc, err := os.ReadFile(p.EDS)
 		if err == nil {
@@ -284,6 +284,9 @@ func checkSources(ctx context.Context, c *Config, out io.Writer) error {
 		fmt.Fprintf(out, "pool %s: %s, %d endpoints\n", p.Name, source, len(a.Endpoints))
 		if a.Unknown != "" {
 			fmt.Fprintf(out, "pool %s: %s: note: %s\n", p.Name, source, a.Unknown)
+		}
+		if a.Skipped != nil {
+			fmt.Fprintf(out, "pool %s: %s: left out: %s\n", p.Name, source, a.Skipped)
 		}
 		if err := p.Plan.Access.Check(); err != nil {
 			bad = append(bad, fmt.Errorf("pool %s: %w", p.Name, err))

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
-	"net"
 
 	"golang.org/x/sync/errgroup"
 
@@ -48,7 +47,7 @@ func (s *sources) start(ctx context.Context, group *errgroup.Group, pools []Pool
 		group.Go(func() error { return discover.Watch(ctx, files, s.log, s.loaded, s.failed) })
 	}
 	group.Go(func() error {
-		discover.Resolve(ctx, names, net.DefaultResolver, s.log, s.loaded, s.failed)
+		discover.Resolve(ctx, names, discover.SystemResolver, s.log, s.loaded, s.failed)
 		return nil
 	})
 }
@@ -57,7 +56,7 @@ func (s *sources) loaded(pool string, a *discover.Assignment) {
 	s.metrics.loaded.Add(1)
 	targets := make([]scrape.Target, len(a.Endpoints))
 	for i, e := range a.Endpoints {
-		targets[i] = scrape.Target{Address: e.Address, Usable: e.Usable, Engine: e.Engine}
+		targets[i] = scrape.Target{Address: e.Address, Usable: e.Usable, Engine: e.Engine, Priority: e.Priority}
 	}
 	s.scraper.SetTargets(pool, targets)
 	if s.xds == nil {

@@ -45,13 +45,16 @@ func TestParse(t *testing.T) {
 		doc  string
 		want []discover.Endpoint
 	}{
-		"yaml, sorted":    {eds("10.0.0.2", "10.0.0.1"), usable("10.0.0.1:8000", "10.0.0.2:8000")},
-		"IPv6 as Envoy":   {eds("2001:DB8:0::1"), usable("[2001:db8::1]:8000")},
-		"no endpoints":    {"version_info: v1\nresources:\n" + one, nil},
-		"named twice":     {eds("10.0.0.1", "10.0.0.1"), usable("10.0.0.1:8000")},
-		"json":            {`{"versionInfo":"v1","resources":[{"@type":"type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment","clusterName":"llama","endpoints":[{"lbEndpoints":[{"endpoint":{"address":{"socketAddress":{"address":"10.0.0.1","portValue":8000}}}}]}]}]}`, usable("10.0.0.1:8000")},
-		"json with tabs":  {"{\n\t\"resources\": [{\n\t\t\"@type\": \"type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment\"}]\n}", nil},
-		"localities":      {"resources:\n" + one + "  endpoints:\n  - locality: {zone: a}\n    lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 1}}}}]\n  - priority: 1\n    lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.2, port_value: 2}}}}]\n", usable("10.0.0.1:1", "10.0.0.2:2")},
+		"yaml, sorted":   {eds("10.0.0.2", "10.0.0.1"), usable("10.0.0.1:8000", "10.0.0.2:8000")},
+		"IPv6 as Envoy":  {eds("2001:DB8:0::1"), usable("[2001:db8::1]:8000")},
+		"no endpoints":   {"version_info: v1\nresources:\n" + one, nil},
+		"named twice":    {eds("10.0.0.1", "10.0.0.1"), usable("10.0.0.1:8000")},
+		"json":           {`{"versionInfo":"v1","resources":[{"@type":"type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment","clusterName":"llama","endpoints":[{"lbEndpoints":[{"endpoint":{"address":{"socketAddress":{"address":"10.0.0.1","portValue":8000}}}}]}]}]}`, usable("10.0.0.1:8000")},
+		"json with tabs": {"{\n\t\"resources\": [{\n\t\t\"@type\": \"type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment\"}]\n}", nil},
+		"localities": {"resources:\n" + one + "  endpoints:\n  - locality: {zone: a}\n    lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 1}}}}]\n  - priority: 1\n    lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.2, port_value: 2}}}}]\n",
+			[]discover.Endpoint{{Address: "10.0.0.1:1", Usable: true}, {Address: "10.0.0.2:2", Usable: true, Priority: 1}}},
+		"in two priorities": {"resources:\n" + one + "  endpoints:\n  - priority: 2\n    lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 1}}}}]\n  - priority: 1\n    lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 1}}}}]\n",
+			[]discover.Endpoint{{Address: "10.0.0.1:1", Usable: true, Priority: 1}}},
 		"unhealthy hosts": {"resources:\n" + one + "  endpoints:\n  - lb_endpoints:\n" + withHealth("UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"), []discover.Endpoint{{Address: "10.0.0.0:1", Usable: true}, {Address: "10.0.0.1:1", Usable: true}, {Address: "10.0.0.2:1", Usable: false}, {Address: "10.0.0.3:1", Usable: false}, {Address: "10.0.0.4:1", Usable: false}, {Address: "10.0.0.5:1", Usable: true}}},
 		"groups by their leader": {
 			"resources:\n" + one + "  endpoints:\n  - lb_endpoints:\n" +
@@ -103,6 +106,25 @@ func addresses(a *discover.Assignment) (list []string) {
 		list = append(list, e.Address)
 	}
 	return list
+}
+
+// Envoy takes an endpoint with a pipe, which nobody can reach from here: the others are there. A file that Envoy refuses is refused.
+func TestEndpointsThatAreLeftOut(t *testing.T) {
+	pipe := "    - endpoint: {address: {pipe: {path: /run/x}}}\n"
+	got, err := discover.Parse([]byte(eds("10.0.0.1") + pipe))
+	require.NoError(t, err)
+	require.Equal(t, []string{"10.0.0.1:8000"}, addresses(got))
+	require.EqualError(t, got.Skipped, "endpoints[0].lb_endpoints[1]: no socket_address")
+	_, err = discover.Parse([]byte(eds("replica.example", "10.0.0.1") + pipe))
+	require.EqualError(t, err, `endpoints[0].lb_endpoints[0]: "replica.example" is not an IP address`)
+
+	path := filepath.Join(t.TempDir(), "llama.yaml")
+	write(t, path, eds("10.0.0.1")+pipe)
+	w := startWatch(t, path)
+	require.EqualError(t, <-w.failed, "endpoints[0].lb_endpoints[1]: no socket_address")
+	require.Equal(t, []string{"10.0.0.1:8000"}, <-w.loaded)
+	write(t, path, "resources:\n"+one)
+	require.Empty(t, <-w.loaded, "an empty list is one")
 }
 
 // Envoy takes a file with fields that it does not know; so it is taken here, and said.

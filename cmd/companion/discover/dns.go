@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Name is the source of one pool in the DNS.
@@ -37,12 +39,21 @@ type Resolver interface {
 	LookupSRV(ctx context.Context, service, proto, name string) (string, []*net.SRV, error)
 }
 
-// lookupTime bounds one look-up.
-const lookupTime = 5 * time.Second
+const (
+	// lookupTime bounds one look-up.
+	lookupTime = 5 * time.Second
+	// gone is how many answers in a row that there is no such name it takes to believe that one which was there is empty now: a server that
+	// is started anew says so too, for a moment.
+	gone = 3
+)
+
+// SystemResolver is the system's, such that a server that fails never passes for one that knows no such name.
+var SystemResolver Resolver = &net.Resolver{StrictErrors: true}
 
 // Resolve looks the names up, again and again. It calls loaded with each list that is another than before, and failed when a look-up fails
-// that did not fail before: then the last list stays. A name that is not there counts as an empty list as long as there was none: the
-// service of a pool without replicas has no records. Both are called from several goroutines. Resolve returns when ctx ends.
+// that did not fail before: then what was known stays. A name that is not there counts as an empty list, since the service of a pool
+// without replicas has no records: at once if there was none before, else after some such answers in a row. A target of SRV records that
+// cannot be resolved is left out. Both are called from several goroutines. Resolve returns when ctx ends.
 func Resolve(ctx context.Context, names []Name, r Resolver, log *slog.Logger, loaded func(pool string, a *Assignment), failed func(pool string, err error)) {
 	var wait sync.WaitGroup
 	for _, n := range names {
@@ -55,6 +66,7 @@ func (n Name) follow(ctx context.Context, r Resolver, log *slog.Logger, loaded f
 	log = log.With("pool", n.Pool, "name", n.String())
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var before memory
 	var last []Endpoint
 	known, reason := false, ""
 	for {
@@ -64,7 +76,7 @@ func (n Name) follow(ctx context.Context, r Resolver, log *slog.Logger, loaded f
 		case <-timer.C:
 		}
 		timer.Reset(n.Interval + time.Duration((rand.Float64()-0.5)*0.2*float64(n.Interval)))
-		found, err := n.Lookup(ctx, r)
+		found, holds, err := n.lookup(ctx, r, &before)
 		if ctx.Err() != nil {
 			return
 		}
@@ -73,21 +85,54 @@ func (n Name) follow(ctx context.Context, r Resolver, log *slog.Logger, loaded f
 			text = err.Error()
 		}
 		if err != nil && text != reason { // said once, not at every look
-			log.Error("look-up failed, the last good list stays", "reason", err)
+			log.Error("look-up failed, of that what was known stays", "reason", err)
 			failed(n.Pool, err)
 		}
 		reason = text
-		var dns *net.DNSError
-		if err != nil && (known || !errors.As(err, &dns) || !dns.IsNotFound) {
-			continue
-		}
-		if known && slices.Equal(found, last) {
+		if !holds || known && slices.Equal(found, last) {
 			continue
 		}
 		known, last = true, found
 		log.Info("endpoints", "count", len(found))
 		loaded(n.Pool, &Assignment{Endpoints: slices.Clone(found)})
 	}
+}
+
+// memory is what was answered before about a name and the targets of its SRV records.
+type memory struct {
+	records known[*net.SRV]
+	hosts   map[string]*known[netip.Addr]
+}
+
+// known is what holds of a name.
+type known[T any] struct {
+	list   []T
+	is     bool // something holds
+	missed int  // answers in a row that there is no such name
+}
+
+// hear takes an answer, and reports whether anything holds after it.
+func (k *known[T]) hear(list []T, err error) bool {
+	switch {
+	case err == nil:
+		*k = known[T]{list: list, is: true}
+	case !notFound(err):
+		k.missed = 0
+	default:
+		if k.missed++; !k.is || k.missed >= gone {
+			k.list, k.is = nil, true
+		}
+	}
+	return k.is
+}
+
+// notFound reports whether a server said that there is no such name, or nothing of the kind under it. All else is no answer.
+func notFound(err error) bool {
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		return dns.IsNotFound && !dns.IsTemporary && !dns.IsTimeout
+	}
+	return errors.As(err, new(*net.AddrError)) // of a name in the hosts file, or an address: it is of the other family
 }
 
 // String returns the name that is looked up.
@@ -98,50 +143,115 @@ func (n Name) String() string {
 	return n.Host
 }
 
-// Lookup looks the name up once. The endpoints are sorted, each address once, and all usable.
+// Lookup looks the name up once. The endpoints are sorted, each address once, and all usable. Targets of SRV records that cannot be
+// resolved are left out; it is an error if that is all of them.
 func (n Name) Lookup(ctx context.Context, r Resolver) ([]Endpoint, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookupTime)
-	defer cancel()
-	var found []Endpoint
-	if n.SRV == "" {
-		return n.lookupHost(ctx, r, n.Host, n.Port)
-	}
-	_, records, err := r.LookupSRV(ctx, "", "", n.SRV)
+	a, err := n.Ask(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	for _, record := range records {
-		if record.Target == "." {
-			continue // RFC 2782: the service is decidedly not available
-		}
-		at, err := n.lookupHost(ctx, r, strings.TrimSuffix(record.Target, "."), int(record.Port))
-		if err != nil {
-			return nil, fmt.Errorf("target of %s: %w", n.SRV, err)
-		}
-		found = append(found, at...)
-	}
-	return merge(found), nil
+	return a.Endpoints, nil
 }
 
-func (n Name) lookupHost(ctx context.Context, r Resolver, host string, port int) ([]Endpoint, error) {
-	network := map[string]string{FamilyIPv4: "ip4", FamilyIPv6: "ip6"}[n.Family]
-	if network == "" {
-		network = "ip"
-	}
-	addresses, err := r.LookupNetIP(ctx, network, host)
-	if err != nil {
+// Ask is Lookup that says what was left out.
+func (n Name) Ask(ctx context.Context, r Resolver) (*Assignment, error) {
+	found, _, err := n.lookup(ctx, r, new(memory))
+	if err != nil && len(found) == 0 {
 		return nil, err
 	}
-	isIPv4 := func(a netip.Addr) bool { return a.Unmap().Is4() }
-	anyIPv4 := slices.ContainsFunc(addresses, isIPv4)
+	return &Assignment{Endpoints: found, Skipped: err}, nil
+}
+
+// lookup looks the name up once more. It returns what holds now, whether anything does, and what could not be resolved.
+func (n Name) lookup(ctx context.Context, r Resolver, before *memory) (found []Endpoint, holds bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTime)
+	defer cancel()
+	if n.SRV == "" {
+		errs := n.lookupHosts(ctx, r, []string{n.Host}, before)
+		k := before.hosts[n.Host]
+		return endpointsAt(k.list, n.Port, 0), k.is, errs
+	}
+	_, records, err := r.LookupSRV(ctx, "", "", n.SRV)
+	heard := err
+	if len(records) > 0 {
+		heard = nil // then the error is about others, whose names are none
+	}
+	if !before.records.hear(records, heard) {
+		return nil, false, err
+	}
+	hosts := targetsOf(before.records.list)
+	if missed := n.lookupHosts(ctx, r, hosts, before); missed != nil {
+		err = errors.Join(err, fmt.Errorf("target of %s: %w", n.SRV, missed))
+	}
+	holds = true
+	for _, record := range before.records.list {
+		if k := before.hosts[targetOf(record)]; k != nil {
+			holds = holds && k.is
+			found = append(found, endpointsAt(k.list, int(record.Port), record.Priority)...)
+		}
+	}
+	found = merge(found)
+	return found, holds || len(found) > 0, err
+}
+
+// targetsOf are the hosts of records, each once. A target of a single dot says that the service is decidedly not available (RFC 2782).
+func targetsOf(records []*net.SRV) (hosts []string) {
+	for _, record := range records {
+		if host := targetOf(record); host != "" && !slices.Contains(hosts, host) {
+			hosts = append(hosts, host)
+		}
+	}
+	return hosts
+}
+
+func targetOf(record *net.SRV) string { return strings.TrimSuffix(record.Target, ".") }
+
+// atOnce is how many hosts are looked up at a time: one whose server is silent does not hold up the rest.
+const atOnce = 16
+
+// lookupHosts looks up hosts, and remembers what holds of each, and of no others. It returns what could not be resolved.
+func (n Name) lookupHosts(ctx context.Context, r Resolver, hosts []string, before *memory) error {
+	addresses, errs := make([][]netip.Addr, len(hosts)), make([]error, len(hosts))
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for i, host := range hosts {
+		group.Go(func() error {
+			addresses[i], errs[i] = n.lookupHost(ctx, r, host)
+			return nil
+		})
+	}
+	_ = group.Wait()
+	now := make(map[string]*known[netip.Addr], len(hosts))
+	for i, host := range hosts {
+		if now[host] = before.hosts[host]; now[host] == nil {
+			now[host] = new(known[netip.Addr])
+		}
+		now[host].hear(addresses[i], errs[i])
+	}
+	before.hosts = now
+	return errors.Join(errs...)
+}
+
+// lookupHost returns the addresses of a host, of one family. A host that has none of the first one is asked for the other.
+func (n Name) lookupHost(ctx context.Context, r Resolver, host string) (addresses []netip.Addr, err error) {
+	families := map[string][]string{FamilyIPv4: {"ip4"}, FamilyIPv6: {"ip6"}}[n.Family]
+	if families == nil {
+		families = []string{"ip4", "ip6"} // apart: an answer about one must not hide that there is none about the other
+	}
+	for _, family := range families {
+		if addresses, err = r.LookupNetIP(ctx, family, host); !notFound(err) {
+			break
+		}
+	}
+	return addresses, err
+}
+
+func endpointsAt(addresses []netip.Addr, port int, priority uint16) []Endpoint {
 	var found []Endpoint
 	for _, a := range addresses {
-		if network == "ip" && anyIPv4 && !isIPv4(a) {
-			continue
-		}
-		found = append(found, Endpoint{Address: netip.AddrPortFrom(a.Unmap(), uint16(port)).String(), Usable: true})
+		found = append(found, Endpoint{Address: netip.AddrPortFrom(a.Unmap(), uint16(port)).String(), Usable: true, Priority: priority})
 	}
-	return merge(found), nil
+	return merge(found)
 }
 
 // Static returns the assignment of a fixed list of ip:port, of which each must be one.

@@ -22,8 +22,10 @@ import (
 type records struct {
 	mu      sync.Mutex
 	hosts   map[string][]netip.Addr
+	broken  map[string]error // by host
 	srv     []*net.SRV
 	err     error
+	srvErr  error
 	lookups []time.Time
 }
 
@@ -33,12 +35,20 @@ func (r *records) set(change func()) {
 	change()
 }
 
+func (r *records) asked() (n int) {
+	r.set(func() { n = len(r.lookups) })
+	return n
+}
+
 func (r *records) LookupNetIP(_ context.Context, network, host string) ([]netip.Addr, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.lookups = append(r.lookups, time.Now())
 	if r.err != nil {
 		return nil, r.err
+	}
+	if err := r.broken[host]; err != nil {
+		return nil, err
 	}
 	var found []netip.Addr
 	for _, a := range r.hosts[host] {
@@ -56,8 +66,15 @@ func (r *records) LookupSRV(_ context.Context, service, proto, _ string) (string
 	if service != "" || proto != "" {
 		return "", nil, errors.New("the name is whole")
 	}
-	return "", r.srv, r.err
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return "", r.srv, errors.Join(r.err, r.srvErr)
 }
+
+var (
+	errServfail = &net.DNSError{Err: "server misbehaving", Name: "x", IsTemporary: true}
+	errNXDomain = &net.DNSError{Err: "no such host", Name: "x", IsNotFound: true}
+)
 
 func ips(texts ...string) (list []netip.Addr) {
 	for _, t := range texts {
@@ -92,13 +109,159 @@ func TestLookup(t *testing.T) {
 			require.True(t, e.Usable)
 		}
 	}
-	r.srv = []*net.SRV{{Target: "."}}
+	r.srv = []*net.SRV{{Target: "both.", Port: 81, Priority: 10}, {Target: "twice", Port: 82, Priority: 20}, {Target: "six", Port: 81}, {Target: "both", Port: 81, Priority: 5}}
 	got, err := discover.Name{SRV: "_http._tcp.x"}.Lookup(t.Context(), r)
+	require.NoError(t, err)
+	require.Equal(t, []discover.Endpoint{
+		{Address: "10.0.0.1:81", Usable: true, Priority: 5}, {Address: "10.0.0.1:82", Usable: true, Priority: 20},
+		{Address: "10.0.0.2:81", Usable: true, Priority: 5}, {Address: "[2001:db8::1]:81", Usable: true},
+	}, got)
+
+	r.srv = []*net.SRV{{Target: "."}}
+	got, err = discover.Name{SRV: "_http._tcp.x"}.Lookup(t.Context(), r)
 	require.NoError(t, err)
 	require.Empty(t, got)
 	r.srv = []*net.SRV{{Target: "none", Port: 1}}
 	_, err = discover.Name{SRV: "_http._tcp.x"}.Lookup(t.Context(), r)
 	require.EqualError(t, err, "target of _http._tcp.x: lookup none: no such host")
+}
+
+// A target that cannot be resolved is left out and said; the rest is there.
+func TestTargetsThatAreLeftOut(t *testing.T) {
+	const srv = "_http._tcp.x"
+	r := &records{
+		hosts:  map[string][]netip.Addr{"a": ips("10.0.0.1"), "c": ips("10.0.0.3")},
+		broken: map[string]error{"slow": &net.DNSError{Err: "i/o timeout", Name: "slow", IsTimeout: true}},
+	}
+	for name, c := range map[string]struct {
+		targets []string
+		err     error // of the records
+		want    []string
+		skipped string
+	}{
+		"none is missing":          {[]string{"a.", "c."}, nil, []string{"10.0.0.1:80", "10.0.0.3:80"}, ""},
+		"one without an address":   {[]string{"a.", "b.", "c."}, nil, []string{"10.0.0.1:80", "10.0.0.3:80"}, "target of _http._tcp.x: lookup b: no such host"},
+		"one cannot be asked for":  {[]string{"slow.", "c."}, nil, []string{"10.0.0.3:80"}, "target of _http._tcp.x: lookup slow: i/o timeout"},
+		"two of them":              {[]string{"b.", "slow.", "c."}, nil, []string{"10.0.0.3:80"}, "target of _http._tcp.x: lookup b: no such host\nlookup slow: i/o timeout"},
+		"a name that is none":      {[]string{"a."}, &net.DNSError{Err: "invalid names", Name: srv}, []string{"10.0.0.1:80"}, "lookup _http._tcp.x: invalid names"},
+		"not available and one is": {[]string{".", "a."}, nil, []string{"10.0.0.1:80"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r.set(func() {
+				r.srv, r.srvErr = nil, c.err
+				for _, target := range c.targets {
+					r.srv = append(r.srv, &net.SRV{Target: target, Port: 80})
+				}
+			})
+			n := discover.Name{Pool: "p", SRV: srv, Family: "auto", Interval: time.Second}
+			got, err := n.Lookup(t.Context(), r)
+			require.NoError(t, err)
+			require.Equal(t, c.want, addresses(&discover.Assignment{Endpoints: got}))
+			asked, err := n.Ask(t.Context(), r)
+			require.NoError(t, err)
+			require.Equal(t, got, asked.Endpoints)
+			synctest.Test(t, func(t *testing.T) {
+				f := follow(t, r, n)
+				time.Sleep(time.Minute)
+				require.Equal(t, [][]string{c.want}, f.took())
+				if c.skipped == "" {
+					require.NoError(t, asked.Skipped)
+					require.Zero(t, f.failed)
+					return
+				}
+				require.EqualError(t, asked.Skipped, c.skipped)
+				require.Equal(t, 1, f.failed, "counted once")
+				require.Equal(t, 1, strings.Count(f.log.String(), "level=ERROR"), f.log)
+			})
+		})
+	}
+}
+
+// What was known of a target stays while nobody can say more, and for the first answers that it is gone.
+func TestATargetThatFailsLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const interval = time.Second
+		r := &records{
+			hosts: map[string][]netip.Addr{"a": ips("10.0.0.1"), "b": ips("10.0.0.2")}, broken: map[string]error{},
+			srv: []*net.SRV{{Target: "a", Port: 80}, {Target: "b", Port: 80, Priority: 1}, {Target: "b", Port: 81, Priority: 1}},
+		}
+		f := follow(t, r, discover.Name{Pool: "p", SRV: "_http._tcp.x", Family: "auto", Interval: interval})
+		time.Sleep(2 * interval)
+		require.Equal(t, [][]string{{"10.0.0.1:80", "10.0.0.2:80", "10.0.0.2:81"}}, f.took())
+		r.set(func() { r.broken["b"] = errServfail })
+		time.Sleep(20 * interval)
+		require.Empty(t, f.took(), "it cannot be asked")
+		r.set(func() { r.broken["b"], r.hosts["b"] = nil, nil })
+		time.Sleep(3 * interval / 2)
+		require.Empty(t, f.took(), "it may be back in a moment")
+		time.Sleep(3 * interval)
+		require.Equal(t, [][]string{{"10.0.0.1:80"}}, f.took())
+		r.set(func() { r.hosts["b"], r.srv = ips("10.0.0.2"), r.srv[1:] })
+		time.Sleep(2 * interval)
+		require.Equal(t, [][]string{{"10.0.0.2:80", "10.0.0.2:81"}}, f.took(), "a target that is no longer listed is gone at once")
+		r.set(func() { r.srvErr, r.srv = errServfail, nil })
+		time.Sleep(20 * interval)
+		require.Empty(t, f.took(), "nor can the records")
+		r.set(func() { r.srvErr = errNXDomain })
+		time.Sleep(5 * interval)
+		require.Equal(t, [][]string{nil}, f.took(), "there are none any more")
+	})
+}
+
+// A pool that was scaled to zero has no records: some answers in a row that say so are believed. A server that fails says nothing.
+func TestScaledToZero(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(r *records)
+		want   [][]string
+	}{
+		"no such name":   {func(r *records) { r.err = errNXDomain }, [][]string{nil}},
+		"no addresses":   {func(r *records) { r.hosts["h"] = nil }, [][]string{nil}},
+		"server failure": {func(r *records) { r.err = errServfail }, nil},
+		"timeout":        {func(r *records) { r.err = &net.DNSError{Err: "i/o timeout", IsTimeout: true} }, nil},
+		"a search that ends in a timeout": {func(r *records) {
+			r.err = &net.DNSError{Err: "no such host", IsNotFound: true, IsTemporary: true}
+		}, nil},
+		"another error":     {func(r *records) { r.err = errors.New("connection refused") }, nil},
+		"A gone, AAAA left": {func(r *records) { r.hosts["h"] = ips("2001:db8::1") }, [][]string{{"[2001:db8::1]:80"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const interval = time.Second
+				r := &records{hosts: map[string][]netip.Addr{"h": ips("10.0.0.1", "2001:db8::1")}}
+				f := follow(t, r, discover.Name{Pool: "p", Host: "h", Port: 80, Family: "auto", Interval: interval})
+				time.Sleep(2 * interval)
+				require.Equal(t, [][]string{{"10.0.0.1:80"}}, f.took())
+				r.set(func() { c.change(r) })
+				time.Sleep(3 * interval / 2)
+				if len(c.want) > 0 && c.want[0] == nil {
+					require.Empty(t, f.took(), "one answer is not believed")
+				}
+				time.Sleep(20 * interval)
+				require.Equal(t, c.want, f.took())
+				r.set(func() { r.err, r.hosts["h"] = nil, ips("10.0.0.9") })
+				time.Sleep(2 * interval)
+				require.Equal(t, [][]string{{"10.0.0.9:80"}}, f.took(), "scaled up again")
+			})
+		})
+	}
+}
+
+// Answers that say nothing lie between two that there is no such name: then they are not in a row.
+func TestNotFoundNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const interval = time.Second
+		r := &records{hosts: map[string][]netip.Addr{"h": ips("10.0.0.1")}}
+		f := follow(t, r, discover.Name{Pool: "p", Host: "h", Port: 80, Family: "ipv4", Interval: interval})
+		time.Sleep(interval / 2)
+		require.Equal(t, [][]string{{"10.0.0.1:80"}}, f.took())
+		for i := range 20 {
+			r.set(func() { r.err = []error{errNXDomain, errServfail, nil}[i%3] })
+			for n := r.asked(); n == r.asked(); {
+				time.Sleep(interval / 20)
+			}
+		}
+		require.Empty(t, f.took())
+	})
 }
 
 // followed runs Resolve and notes what it calls with.
@@ -167,11 +330,12 @@ func TestResolve(t *testing.T) {
 		time.Sleep(2 * interval)
 		require.Equal(t, [][]string{{"10.0.0.1:80", "10.0.0.2:80"}}, f.took())
 
-		for _, err := range []error{errors.New("server misbehaving"), &net.DNSError{Err: "no such host", IsNotFound: true}} {
-			r.set(func() { r.err = err })
-			time.Sleep(10 * interval)
-			require.Empty(t, f.took(), "the last good list stays")
-		}
+		r.set(func() { r.err = errors.New("server misbehaving") })
+		time.Sleep(10 * interval)
+		require.Empty(t, f.took(), "the last good list stays")
+		r.set(func() { r.err = errNXDomain })
+		time.Sleep(10 * interval)
+		require.Equal(t, [][]string{nil}, f.took(), "it is told again and again that there is none")
 		require.Equal(t, 2, f.failed, "each reason is told once")
 		require.Equal(t, 2, strings.Count(f.log.String(), "level=ERROR"))
 		r.set(func() { r.err, r.hosts["h"] = nil, ips("10.0.0.3") })
@@ -232,7 +396,9 @@ func answerDNS(query []byte) ([]byte, error) {
 	case q.Name.String() == "replicas.example." && q.Type == dnsmessage.TypeA:
 		add(&dnsmessage.AResource{A: [4]byte{10, 0, 0, 2}})
 		add(&dnsmessage.AResource{A: [4]byte{10, 0, 0, 1}})
-	case q.Name.String() == "replicas.example.":
+	case q.Name.String() == "replicas.example." || strings.HasSuffix(q.Name.String(), "failing.example.") && q.Type != dnsmessage.TypeA:
+	case strings.HasSuffix(q.Name.String(), "failing.example."):
+		m.RCode = dnsmessage.RCodeServerFailure
 	case q.Name.String() == "_http._tcp.replicas.example." && q.Type == dnsmessage.TypeSRV:
 		add(&dnsmessage.SRVResource{Port: 8001, Target: dnsmessage.MustNewName("replicas.example.")})
 		add(&dnsmessage.SRVResource{Port: 8002, Target: dnsmessage.MustNewName("replicas.example.")})
@@ -253,10 +419,23 @@ func TestLookupOverDNS(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"10.0.0.1:8001", "10.0.0.1:8002", "10.0.0.2:8001", "10.0.0.2:8002"}, addresses(&discover.Assignment{Endpoints: got}))
 
-	_, err = discover.Name{Host: "none.example.", Port: 8000, Family: "auto"}.Lookup(t.Context(), r)
 	var dns *net.DNSError
+	for _, host := range []string{"none.example.", "2001:db8::1"} {
+		_, err = discover.Name{Host: host, Port: 8000, Family: "ipv4"}.Lookup(t.Context(), r)
+		require.Error(t, err, host)
+	}
+	_, err = discover.Name{Host: "none.example.", Port: 8000, Family: "auto"}.Lookup(t.Context(), r)
 	require.ErrorAs(t, err, &dns)
 	require.True(t, dns.IsNotFound)
+
+	// The server fails for A and has no AAAA: of both together Go's resolver would say that there is no such host.
+	_, err = discover.Name{Host: "failing.example", Port: 8000, Family: "auto"}.Lookup(t.Context(), r)
+	require.ErrorAs(t, err, &dns)
+	require.False(t, dns.IsNotFound)
+
+	got, err = discover.Name{Host: "2001:db8::1", Port: 8000, Family: "auto"}.Lookup(t.Context(), r)
+	require.NoError(t, err)
+	require.Equal(t, []string{"[2001:db8::1]:8000"}, addresses(&discover.Assignment{Endpoints: got}))
 }
 
 func TestStatic(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -27,6 +28,8 @@ type Endpoint struct {
 	Usable bool
 	// Engine is the kind of model server, as its labels say; "" if they do not.
 	Engine string
+	// Priority is its rank: those of the lowest number come first.
+	Priority uint16
 }
 
 // Assignment is what a source says.
@@ -35,6 +38,8 @@ type Assignment struct {
 	Endpoints []Endpoint // sorted by address, each address once; may be empty, as Envoy takes it
 	// Unknown is about fields that this build does not know, "" if there are none. Envoy ignores such fields, so they are no error here.
 	Unknown string
+	// Skipped says which of the endpoints were left out because they cannot be used, nil if none.
+	Skipped error
 }
 
 // Parse reads an EDS file as Envoy's path_config_source does: a DiscoveryResponse in YAML or JSON whose one resource is a
@@ -60,11 +65,14 @@ func Parse(doc []byte) (*Assignment, error) {
 	if err := response.Resources[0].UnmarshalTo(&cla); err != nil {
 		return nil, fmt.Errorf("the resource is %s, want a ClusterLoadAssignment", response.Resources[0].TypeUrl)
 	}
-	endpoints, err := endpointsOf(&cla)
+	endpoints, skipped, err := endpointsOf(&cla)
+	if err == nil && len(endpoints) == 0 {
+		err = skipped
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &Assignment{Cluster: cla.ClusterName, Endpoints: endpoints, Unknown: unknown}, nil
+	return &Assignment{Cluster: cla.ClusterName, Endpoints: endpoints, Unknown: unknown, Skipped: skipped}, nil
 }
 
 // toJSON turns YAML, of which JSON is a part, into JSON.
@@ -84,30 +92,42 @@ func plain(err error) error {
 	return errors.New(strings.ReplaceAll(err.Error(), "\u00a0", " "))
 }
 
-func endpointsOf(cla *endpointv3.ClusterLoadAssignment) ([]Endpoint, error) {
-	var found []Endpoint
+// endpointsOf returns the endpoints that can be used, and what is wrong with those that Envoy takes and nobody can reach from here. A file that Envoy refuses
+// for one of its endpoints is an error: the lists of both would part.
+func endpointsOf(cla *endpointv3.ClusterLoadAssignment) (found []Endpoint, skipped, err error) {
 	for i, locality := range cla.Endpoints {
 		for j, lb := range locality.LbEndpoints {
 			address, err := addressOf(lb.GetEndpoint().GetAddress())
 			if err != nil {
-				return nil, fmt.Errorf("endpoints[%d].lb_endpoints[%d]: %w", i, j, err)
+				err = fmt.Errorf("endpoints[%d].lb_endpoints[%d]: %w", i, j, err)
+			}
+			switch {
+			case errors.Is(err, errNoSocket):
+				skipped = errors.Join(skipped, err)
+				continue
+			case err != nil:
+				return nil, nil, err
 			}
 			if isFollower(lb.Metadata) {
 				continue // its leader takes the requests for it
 			}
-			found = append(found, Endpoint{Address: address, Usable: usable(lb.HealthStatus), Engine: engineOf(lb.Metadata)})
+			found = append(found, Endpoint{
+				Address: address, Usable: usable(lb.HealthStatus), Engine: engineOf(lb.Metadata), Priority: uint16(min(locality.Priority, math.MaxUint16)),
+			})
 		}
 	}
-	return merge(found), nil
+	return merge(found), skipped, nil
 }
 
-// merge sorts endpoints and makes those of one address (in two localities, say) one replica, usable if one of them is.
+// merge sorts endpoints and makes those of one address (in two localities, say) one replica, usable if one of them is, of the first of their
+// priorities.
 func merge(found []Endpoint) []Endpoint {
 	slices.SortStableFunc(found, func(a, b Endpoint) int { return cmp.Compare(a.Address, b.Address) })
 	merged := found[:0]
 	for _, e := range found {
 		if n := len(merged); n > 0 && merged[n-1].Address == e.Address {
 			merged[n-1].Usable = merged[n-1].Usable || e.Usable
+			merged[n-1].Priority = min(merged[n-1].Priority, e.Priority)
 			merged[n-1].Engine = cmp.Or(merged[n-1].Engine, e.Engine)
 			continue
 		}
@@ -148,11 +168,14 @@ func label(m *corev3.Metadata, name string) *structpb.Value {
 	return nil
 }
 
+// errNoSocket is about an endpoint with an address of another kind, such as a pipe.
+var errNoSocket = errors.New("no socket_address")
+
 // addressOf writes an address the way Envoy does when it compares override_host's header with its hosts.
 func addressOf(a *corev3.Address) (string, error) {
 	socket := a.GetSocketAddress()
 	if socket == nil {
-		return "", errors.New("no socket_address")
+		return "", errNoSocket
 	}
 	ip, err := netip.ParseAddr(socket.Address)
 	if err != nil {

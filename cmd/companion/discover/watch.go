@@ -125,6 +125,10 @@ func (w *watcher) read(f *watched) {
 	if a.Unknown != "" {
 		w.log.Warn("endpoint file has fields that are not known here", "pool", f.Pool, "path", f.Path, "reason", a.Unknown)
 	}
+	if a.Skipped != nil {
+		w.log.Error("endpoints that cannot be used are left out", "pool", f.Pool, "path", f.Path, "reason", a.Skipped)
+		w.failed(f.Pool, a.Skipped)
+	}
 	w.log.Info("endpoints", "pool", f.Pool, "path", f.Path, "cluster", a.Cluster, "count", len(a.Endpoints))
 	w.loaded(f.Pool, a)
 }

@@ -60,6 +60,8 @@ type Target struct {
 	Address string // ip:port
 	Usable  bool   // false: the source of replicas says that it takes no requests, so it is never ready
 	Engine  string // in place of the plan's, "" for that
+
+	Priority uint16 // its rank in the pool
 }
 
 // Scraper keeps one poller for each replica, and knows the state of all. A replica that is in several pools is scraped once if they have
@@ -97,9 +99,10 @@ type pool struct {
 
 // member is a replica as one pool has it.
 type member struct {
-	address string
-	usable  bool
-	poller  *poller
+	address  string
+	usable   bool
+	priority uint16
+	poller   *poller
 }
 
 func (m *member) ready() bool { return m.usable && m.poller.ready() }
@@ -247,7 +250,7 @@ func (s *Scraper) SetTargets(poolName string, targets []Target) {
 			m = &member{address: t.Address, poller: poller}
 			p.members[t.Address] = m
 		}
-		m.usable = t.Usable
+		m.usable, m.priority = t.Usable, t.Priority
 	}
 	for address, m := range p.members {
 		if !listed[address] {
@@ -371,7 +374,7 @@ func (s *Scraper) Pools(now time.Time) []endpoint.Pool {
 			r := &m.poller.reading
 			e := endpoint.Endpoint{
 				Address: m.address, Ready: m.ready(), Gauges: r.Gauges, Cache: r.Cache, LoRA: r.LoRA, Models: m.poller.models,
-				Started: r.Started,
+				Priority: m.priority, Started: r.Started,
 			}
 			if e.Gauges.Known {
 				e.Gauges.Age = now.Sub(m.poller.scraped)

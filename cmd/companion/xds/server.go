@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -84,7 +85,11 @@ func (s *Server) Serve(l net.Listener) error {
 func (s *Server) Stop() { s.grpc.Stop() }
 
 func assign(cluster string, endpoints []discover.Endpoint) (*endpointv3.ClusterLoadAssignment, error) {
-	locality := new(endpointv3.LocalityLbEndpoints)
+	a := &endpointv3.ClusterLoadAssignment{ClusterName: cluster}
+	levels := priorities(endpoints)
+	for level := range levels {
+		a.Endpoints = append(a.Endpoints, &endpointv3.LocalityLbEndpoints{Priority: uint32(level)})
+	}
 	for _, e := range endpoints {
 		address, err := netip.ParseAddrPort(e.Address)
 		if err != nil {
@@ -94,6 +99,8 @@ func assign(cluster string, endpoints []discover.Endpoint) (*endpointv3.ClusterL
 		if !e.Usable {
 			health = corev3.HealthStatus_DRAINING
 		}
+		level, _ := slices.BinarySearch(levels, e.Priority)
+		locality := a.Endpoints[min(level, len(levels)-1)]
 		locality.LbEndpoints = append(locality.LbEndpoints, &endpointv3.LbEndpoint{
 			HealthStatus: health,
 			HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
@@ -103,11 +110,21 @@ func assign(cluster string, endpoints []discover.Endpoint) (*endpointv3.ClusterL
 			}},
 		})
 	}
-	a := &endpointv3.ClusterLoadAssignment{ClusterName: cluster}
-	if len(locality.LbEndpoints) > 0 {
-		a.Endpoints = append(a.Endpoints, locality)
-	}
 	return a, nil
+}
+
+// maxPriority is Envoy's bound.
+const maxPriority = 128
+
+// priorities are those that there are, sorted. To Envoy they are told as their places: it wants numbers from 0 without a gap. What is
+// beyond its bound has the last of them.
+func priorities(endpoints []discover.Endpoint) (levels []uint16) {
+	for _, e := range endpoints {
+		levels = append(levels, e.Priority)
+	}
+	slices.Sort(levels)
+	levels = slices.Compact(levels)
+	return levels[:min(len(levels), maxPriority+1)]
 }
 
 // logger gives the library's messages to slog; all but errors are of interest only when something is looked for.

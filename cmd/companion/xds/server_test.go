@@ -2,6 +2,7 @@ package xds_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -56,12 +57,16 @@ func next(t *testing.T, s stream, cluster string) (list []string) {
 	var a endpointv3.ClusterLoadAssignment
 	require.NoError(t, response.Resources[0].UnmarshalTo(&a))
 	require.Equal(t, cluster, a.ClusterName)
-	for _, locality := range a.Endpoints {
+	for i, locality := range a.Endpoints {
+		require.EqualValues(t, i, locality.Priority, "without a gap")
 		for _, e := range locality.LbEndpoints {
 			require.NoError(t, e.ValidateAll())
 			socket := e.GetEndpoint().GetAddress().GetSocketAddress()
 			text := net.JoinHostPort(socket.Address, "80")
 			require.EqualValues(t, 80, socket.GetPortValue())
+			if i > 0 {
+				text += fmt.Sprintf(" behind %d", i)
+			}
 			if e.HealthStatus != corev3.HealthStatus_UNKNOWN {
 				text += " " + e.HealthStatus.String()
 			}
@@ -95,6 +100,19 @@ func TestStreams(t *testing.T) {
 
 			require.NoError(t, s.Set("llama", []discover.Endpoint{{Address: "10.0.0.1:80"}, {Address: "[2001:db8::1]:80", Usable: true}}))
 			require.Equal(t, []string{"10.0.0.1:80 DRAINING", "[2001:db8::1]:80"}, next(t, st, "llama"))
+
+			require.NoError(t, s.Set("llama", []discover.Endpoint{
+				{Address: "10.0.0.1:80", Usable: true, Priority: 20}, {Address: "10.0.0.2:80", Usable: true, Priority: 10}, {Address: "10.0.0.3:80", Priority: 30},
+			}))
+			require.Equal(t, []string{"10.0.0.2:80", "10.0.0.1:80 behind 1", "10.0.0.3:80 behind 2 DRAINING"}, next(t, st, "llama"))
+
+			var many []discover.Endpoint
+			for i := range 200 {
+				many = append(many, discover.Endpoint{Address: fmt.Sprintf("10.0.0.%d:80", i), Usable: true, Priority: uint16(i)})
+			}
+			require.NoError(t, s.Set("llama", many))
+			list := next(t, st, "llama")
+			require.Equal(t, "10.0.0.199:80 behind 128", list[199], "Envoy has no more")
 
 			require.NoError(t, s.Set("llama", nil))
 			require.Empty(t, next(t, st, "llama"))

@@ -54,6 +54,8 @@ type scratch struct {
 	replicas   []scorer.Replica
 	candidates []candidate // as replicas
 	out        []candidate // ejected
+	backups    []candidate // of another priority than those who serve ...
+	behind     int         // ... and how many of them are in the ranked list
 	ranks      []rank      // as replicas
 	total      []float64   // as replicas
 	scores     []float64   // as replicas, of one scorer
@@ -90,8 +92,8 @@ func (s *state) reset() {
 
 // empty forgets the candidates of a pool.
 func (s *state) empty() {
-	s.replicas, s.candidates, s.out = s.replicas[:0], s.candidates[:0], s.out[:0]
-	s.ranks, s.total = s.ranks[:0], s.total[:0]
+	s.replicas, s.candidates, s.out, s.backups = s.replicas[:0], s.candidates[:0], s.out[:0], s.backups[:0]
+	s.ranks, s.total, s.behind = s.ranks[:0], s.total[:0], 0
 	s.ranked, s.keys = s.ranked[:0], s.keys[:0]
 }
 
@@ -177,6 +179,51 @@ func (s *state) gather(f *Filter, pool *endpoint.Pool, seats []seat, subset *fil
 		s.limitEjections(f, pool)
 	}
 	s.readModels()
+	s.preferFirst()
+}
+
+// preferFirst leaves of the candidates those of one priority, the lowest that has
+// room for the request; if none has, the lowest. The others stand in for them.
+func (s *state) preferFirst() {
+	first, several := s.firstPriority()
+	if !several {
+		return
+	}
+	n := 0
+	for i := range s.replicas {
+		if s.replicas[i].Priority != first {
+			s.backups = append(s.backups, s.candidates[i])
+			continue
+		}
+		s.replicas[n], s.candidates[n] = s.replicas[i], s.candidates[i]
+		n++
+	}
+	s.replicas, s.candidates, s.ranks, s.total = s.replicas[:n], s.candidates[:n], s.ranks[:n], s.total[:n]
+}
+
+// firstPriority returns the priority of the candidates that serve, and whether
+// there are others.
+func (s *state) firstPriority() (first uint16, several bool) {
+	best := -1
+	for i := range s.replicas {
+		priority, fit := s.replicas[i].Priority, s.candidates[i].fit()
+		several = several || priority != s.replicas[0].Priority
+		if fit > best || fit == best && priority < first {
+			best, first = fit, priority
+		}
+	}
+	return first, several
+}
+
+// fit is how well a replica can take a request: not at all if it lacks the model.
+func (c *candidate) fit() int {
+	switch {
+	case c.lacks:
+		return 0
+	case !c.room:
+		return 1
+	}
+	return 2
 }
 
 // within returns the places of addresses in a pool, each once.
@@ -293,7 +340,9 @@ func (s *state) hasRoom() bool {
 // rank orders the candidates and keeps the best few, best first.
 func (s *state) rank(f *Filter, pool *endpoint.Pool, now time.Time) {
 	for _, c := range s.out {
-		if s.trying == nil && f.fleet.try(c.member, now) {
+		// One that would stand in for others is tried when these cannot serve.
+		later := len(s.replicas) > 0 && pool.Endpoints[c.index].Priority > s.replicas[0].Priority
+		if s.trying == nil && !later && f.fleet.try(c.member, now) {
 			c.try = true
 			s.trying = c.member
 			s.add(f, &pool.Endpoints[c.index], &c)
@@ -303,11 +352,12 @@ func (s *state) rank(f *Filter, pool *endpoint.Pool, now time.Time) {
 	if s.trying != nil {
 		s.ranks[len(s.ranks)-1].class = classTry
 	}
+	s.addBackups(f, pool)
 	seed := f.deps.Rand()
 	for i := range s.ranks {
 		k := &s.ranks[i]
 		if s.candidates[i].lacks {
-			k.class = classLacks
+			k.class = min(k.class, classLacks)
 		}
 		if last := len(s.keys) - 1; last+1 == f.endpoints && k.below(&s.keys[last]) {
 			continue // as most are
@@ -318,6 +368,23 @@ func (s *state) rank(f *Filter, pool *endpoint.Pool, now time.Time) {
 		s.insert(i, *k, f.endpoints)
 	}
 }
+
+// addBackups fills the ranked list up where those who serve are fewer than it has
+// places for, and gives each its rank.
+func (s *state) addBackups(f *Filter, pool *endpoint.Pool) {
+	if len(s.replicas) >= f.endpoints {
+		return
+	}
+	for _, c := range s.backups {
+		s.behind++
+		s.add(f, &pool.Endpoints[c.index], &c)
+		r := &s.replicas[len(s.replicas)-1]
+		s.ranks[len(s.ranks)-1] = rank{class: classBackup, score: -float64(r.Priority) - float64(min(r.InFlight, maxScored))/(maxScored+1)}
+	}
+}
+
+// maxScored is the most requests in flight that tell backups apart.
+const maxScored = 1 << 20
 
 // insert puts replica i into the ranked list, which keeps at most limit entries.
 func (s *state) insert(i int, k rank, limit int) {

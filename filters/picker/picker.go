@@ -235,7 +235,10 @@ func (f *Filter) send(x *filter.Exchange, s *state, now time.Time) {
 func (f *Filter) explain(x *filter.Exchange, s *state, i int) {
 	r := &s.replicas[i]
 	x.Explain("picker", f.profile.name())
-	x.Explain("candidates", strconv.Itoa(len(s.replicas)))
+	x.Explain("candidates", strconv.Itoa(len(s.replicas)-s.behind))
+	if first := s.replicas[i].Priority; first > 0 || len(s.backups) > 0 {
+		x.Explain("rank", strconv.Itoa(int(first)))
+	}
 	if x.Subset.Given {
 		x.Explain("subset", strconv.Itoa(len(x.Subset.Addresses)))
 	}

@@ -54,7 +54,8 @@ const (
 	classBest   = 2 // where the prompt belongs
 	classRoom   = 1 // has room, or nobody asks
 	classNoRoom = 0
-	classLacks  = -1 // does not list the model, which others do
+	classBackup = -1 // of a later priority
+	classLacks  = -2 // does not list the model, which others do
 )
 
 func (k rank) before(o rank) bool {

@@ -123,7 +123,8 @@ func TestEndpointsThatAreLeftOut(t *testing.T) {
 	w := startWatch(t, path)
 	require.EqualError(t, <-w.failed, "endpoints[0].lb_endpoints[1]: no socket_address")
 	require.Equal(t, []string{"10.0.0.1:8000"}, <-w.loaded)
-	write(t, path, "resources:\n"+one)
+	write(t, path+".new", "resources:\n"+one)
+	require.NoError(t, os.Rename(path+".new", path))
 	require.Empty(t, <-w.loaded, "an empty list is one")
 }
 

@@ -91,6 +91,8 @@ func command() *cobra.Command {
 	f.DurationVar(&cfg.Timing.LoRALoad, "lora-load", cfg.Timing.LoRALoad, "time to load a LoRA adapter into its slot")
 	f.StringVar((*string)(&cfg.Dialect), "dialect", string(cfg.Dialect), "whose metrics to show: "+dialects())
 	f.BoolVar(&cfg.OldKVName, "old-kv-name", false, "dialect vllm: the KV cache under its names of old (vllm:gpu_cache_usage_perc)")
+	f.IntVar(&cfg.HybridBlocks, "hybrid-blocks", 0, "dialect vllm: tell so many blocks, as of a hybrid model, whose blocks do not tell the size of the cache (default: --kv-blocks)")
+	f.BoolVar(&cfg.PriorityScheduling, "priority-scheduling", false, "dialect sglang: show requests also by priority, beside their sum")
 	f.StringVar(&fault, "fault", "", "fault to start with, as POST /admin/fault takes it")
 	f.DurationVar(&drain, "drain", 30*time.Second, "how long requests in flight may take to finish after SIGINT or SIGTERM")
 	f.StringVar(&logLevel, "log-level", "info", "debug (one line per request), info, warn or error")

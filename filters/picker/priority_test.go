@@ -115,6 +115,5 @@ func TestPrioritiesWithinASubset(t *testing.T) {
 	x.Subset = filter.Subset{Given: true, Addresses: []string{eps[2].Address, eps[1].Address}}
 	r.send(t, x)
 	require.Equal(t, "1,2", ranked(x))
-	require.Contains(t, string(x.Why()), "candidates=1 subset=2")
-	require.Contains(t, string(x.Why()), "rank=1")
+	require.Contains(t, string(x.Why()), "candidates=1 rank=1 subset=2")
 }

@@ -44,8 +44,8 @@ type Endpoint struct {
 	// Priority is the rank that its source of replicas gives it: those of the lowest number come first, the others stand in when there is
 	// none of them. 0 where the source has no ranks.
 	Priority uint16
-	// Started is when the server's process started, in seconds since 1970; 0: it does not say. Another time means another process, with an
-	// empty cache.
+	// Started is when the server's process started, or when that was put to sleep last, in seconds since 1970; 0: it does not say. Another
+	// time means that what it had in its cache is gone.
 	Started int64
 
 	// Both are shared by endpoints and snapshots: they are not to be changed.

@@ -138,6 +138,7 @@ type poller struct {
 	answered bool           // lately
 	lastGood time.Time      // of scrape or health check
 	reading  Reading
+	began    int64 // endpoint.Endpoint.Started
 	models   *endpoint.Models
 	scraped  time.Time // when the gauges were read
 	reason   string    // why the last scrape failed, "" if it did not
@@ -374,7 +375,7 @@ func (s *Scraper) Pools(now time.Time) []endpoint.Pool {
 			r := &m.poller.reading
 			e := endpoint.Endpoint{
 				Address: m.address, Ready: m.ready(), Gauges: r.Gauges, Cache: r.Cache, LoRA: r.LoRA, Models: m.poller.models,
-				Priority: m.priority, Started: r.Started,
+				Priority: m.priority, Started: m.poller.began,
 			}
 			if e.Gauges.Known {
 				e.Gauges.Age = now.Sub(m.poller.scraped)
@@ -478,6 +479,12 @@ func (s *Scraper) attempt(ctx context.Context, p *poller) (gauges, alive bool) {
 			reading.LoRA = before.LoRA
 		}
 		reading.Started = steadyStart(before.Started, reading.Started)
+		switch {
+		case reading.Asleep && !before.Asleep: // its cache is emptied
+			p.began = max(now.Unix(), p.began+1)
+		case reading.Started != before.Started:
+			p.began = reading.Started
+		}
 		p.reading, p.scraped = reading, began // the replica wrote them after that
 	case errors.Is(scrapeErr, ErrMissing):
 		p.reading = Reading{Started: before.Started} // it answers, and no longer says: not "as before"

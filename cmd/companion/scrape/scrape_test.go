@@ -409,6 +409,7 @@ func TestASleeper(t *testing.T) {
 		}
 		f := newFleet()
 		f.set("a:1/health", answer{status: 200})
+		began := map[int64]bool{}
 		f.set("a:1/metrics", state(0))
 		s := start(t, f)
 		s.SetTargets("llama", targets("a:1"))
@@ -418,6 +419,7 @@ func TestASleeper(t *testing.T) {
 			f.set("a:1/metrics", state(1))
 			time.Sleep(2 * interval)
 			require.True(t, only(t, s).Ready)
+			began[only(t, s).Started] = true
 			select {
 			case <-s.Changed():
 			default:
@@ -429,6 +431,7 @@ func TestASleeper(t *testing.T) {
 			time.Sleep(20 * interval)
 			require.InDelta(t, 20, f.count("a:1/metrics"), 3, "it is asked as often as ever, so that its waking is seen")
 		}
+		require.Len(t, began, 2, "what it had is gone with each sleep")
 		f.set("a:1/metrics", answer{status: 500})
 		time.Sleep(10 * time.Second)
 		require.False(t, only(t, s).Ready, "nobody says that it is awake")
@@ -456,9 +459,22 @@ func TestProcessStart(t *testing.T) {
 			time.Sleep(2 * longestPause)
 			require.Equal(t, c.want, only(t, s).Started, c.line)
 		}
+		asleep := answer{status: 200, body: "process_start_time_seconds 1.7900001e+09\nvllm:engine_sleep_state{sleep_state=\"awake\"} 0\n" + exposition("0", "0", "0")}
+		f.set("a:1/metrics", asleep)
+		time.Sleep(2 * interval)
+		slept := only(t, s).Started
+		require.NotEqualValues(t, 1_790_000_100, slept, "its cache was emptied")
+		time.Sleep(2 * longestPause)
+		f.set("a:1/metrics", answer{status: 200, body: "process_start_time_seconds 1.7900001e+09\n" + exposition("0", "0", "0")})
+		time.Sleep(2 * interval)
+		require.Equal(t, slept, only(t, s).Started, "it woke, and is the same")
+		f.set("a:1/metrics", answer{status: 200, body: "process_start_time_seconds 1.7900002e+09\n" + exposition("0", "0", "0")})
+		time.Sleep(2 * interval)
+		require.EqualValues(t, 1_790_000_200, only(t, s).Started)
+
 		f.set("a:1/metrics", answer{status: 200, body: exposition("1", "2", "")})
 		time.Sleep(2 * longestPause)
-		require.EqualValues(t, 1_790_000_100, only(t, s).Started, "what was known stays known")
+		require.EqualValues(t, 1_790_000_200, only(t, s).Started, "what was known stays known")
 	})
 }
 

@@ -74,6 +74,71 @@ func TestAgainstTheSimulator(t *testing.T) {
 	}
 }
 
+// What a server tells apart from the obvious: a hybrid model's cache in tokens, requests by priority beside their sum, and sleep.
+func TestAgainstTheSimulatorsOddities(t *testing.T) {
+	state := func(t *testing.T, cfg sim.Config) (*sim.Server, func(wanted func(endpoint.Endpoint) bool) endpoint.Endpoint) {
+		cfg.Models = []string{"m"}
+		replica := sim.New(cfg)
+		require.NoError(t, replica.Start("127.0.0.1:0"))
+		t.Cleanup(func() { replica.Close() })
+		s := startPlans(t, nil, map[string]Plan{"p": {Engine: Auto}})
+		s.SetTargets("p", targets(replica.Addr()))
+		<-s.Tried()
+		return replica, func(wanted func(endpoint.Endpoint) bool) endpoint.Endpoint {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			for {
+				if e := only(t, s); wanted(e) {
+					return e
+				}
+				select {
+				case <-s.Changed():
+				case <-ctx.Done():
+					require.Fail(t, "not seen", "%+v", only(t, s))
+				}
+			}
+		}
+	}
+	ready := func(e endpoint.Endpoint) bool { return e.Ready }
+
+	t.Run("hybrid", func(t *testing.T) {
+		_, until := state(t, sim.Config{Engines: 2, KVBlocks: 1000, BlockSize: 16, HybridBlocks: 20})
+		e := until(ready)
+		require.Equal(t, endpoint.Cache{BlockTokens: 16, Blocks: 2000}, e.Cache)
+		require.NotZero(t, e.Started)
+	})
+	t.Run("priorities", func(t *testing.T) {
+		replica, until := state(t, sim.Config{Dialect: sim.SGLang, PriorityScheduling: true, MaxNumSeqs: 1})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		for range 3 {
+			go func() {
+				req, err := http.NewRequestWithContext(ctx, http.MethodPost, replica.URL()+"/v1/completions", strings.NewReader(`{"model":"m","prompt":"x"}`))
+				if err != nil {
+					return
+				}
+				req.Header.Set(sim.FaultHeader, "hang")
+				if resp, err := http.DefaultClient.Do(req); err == nil {
+					resp.Body.Close()
+				}
+			}()
+		}
+		e := until(func(e endpoint.Endpoint) bool { return e.Gauges.Waiting >= 2 })
+		require.Equal(t, []int{1, 2}, []int{e.Gauges.Running, e.Gauges.Waiting})
+	})
+	t.Run("sleep", func(t *testing.T) {
+		replica, until := state(t, sim.Config{Engines: 2})
+		before := until(ready)
+		replica.Sleep(1)
+		asleep := until(func(e endpoint.Endpoint) bool { return !e.Ready })
+		require.True(t, asleep.Gauges.Known)
+		require.NotEqual(t, before.Started, asleep.Started, "what it had is gone")
+		replica.WakeUp()
+		require.Equal(t, asleep.Started, until(ready).Started)
+	})
+}
+
 // The ranks of a data-parallel engine add up.
 func TestAgainstTheSimulatorsRanks(t *testing.T) {
 	for _, dialect := range []sim.Dialect{sim.VLLM, sim.SGLang} {

@@ -122,6 +122,14 @@ func (c *cache) release(ids []int32) {
 	}
 }
 
+// forget makes all blocks unknown, those in use too.
+func (c *cache) forget() {
+	clear(c.table)
+	for i := range c.block {
+		c.block[i].hash = 0
+	}
+}
+
 func (c *cache) link(id int32) {
 	last := c.block[0].prev
 	c.block[id].prev, c.block[id].next = last, 0

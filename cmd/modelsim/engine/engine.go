@@ -488,6 +488,9 @@ func (e *Engine) Cached(hashes []uint64) int {
 // Totals are the counters.
 func (e *Engine) Totals() Totals { return e.totals }
 
+// Forget empties the prefix cache. Requests under way go on.
+func (e *Engine) Forget() { e.cache.forget() }
+
 // AppendAdapters appends the adapters of running and of waiting requests, each once, in the order of their requests.
 func (e *Engine) AppendAdapters(running, waiting []int) (run, wait []int) {
 	for _, r := range e.running {

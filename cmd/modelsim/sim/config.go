@@ -52,6 +52,11 @@ type Config struct {
 	Dialect Dialect
 	// OldKVName shows vLLM's KV cache under the names before they lost their "gpu" (vllm:gpu_cache_usage_perc).
 	OldKVName bool
+	// HybridBlocks is what vLLM's metrics tell as the number of blocks of an engine, in place of KVBlocks: of a hybrid model (sliding window, state
+	// space) blocks do not tell how many tokens have room. The metrics tell that beside it. Default KVBlocks.
+	HybridBlocks int
+	// PriorityScheduling shows SGLang's requests also by priority, beside their sum.
+	PriorityScheduling bool
 	// Logger takes the structured log. Default: discarded.
 	Logger *slog.Logger
 }

@@ -32,6 +32,7 @@ func (t *metricsText) vllm(cfg *Config) {
 	t.each(func(rank string) []label { return []label{{"engine", rank}, {"model_name", cfg.Models[0]}} })
 	t.gauge("vllm:num_requests_running", "Number of requests in model execution batches.", func(s *snapshot) float64 { return float64(s.running) })
 	t.gauge("vllm:num_requests_waiting", "Number of requests waiting to be processed.", func(s *snapshot) float64 { return float64(s.waiting) })
+	t.sleepState()
 	kv := func(s *snapshot) float64 { return s.kvUse }
 	queries := func(s *snapshot) uint64 { return s.CacheQueries }
 	hits := func(s *snapshot) uint64 { return s.CacheHits }
@@ -61,12 +62,17 @@ func (t *metricsText) vllm(cfg *Config) {
 	t.histogram("vllm:request_decode_time_seconds", "Histogram of time spent in DECODE phase for request.", func(s *snapshot) *histogram { return &s.decode })
 	t.family("vllm:cache_config_info", "gauge", "Information of the LLMEngine CacheConfig")
 	for i := range t.ranks {
-		t.sample("vllm:cache_config_info", []label{
+		labels := []label{
 			{"block_size", strconv.Itoa(cfg.BlockSize)},
 			{"enable_prefix_caching", "True"},
 			{"engine", strconv.Itoa(i)},
-			{"num_gpu_blocks", strconv.Itoa(cfg.KVBlocks * cfg.Engines)}, // of all engines, in each one's series
-		}, 1)
+			{"num_gpu_blocks", strconv.Itoa(orDefault(cfg.HybridBlocks, cfg.KVBlocks) * cfg.Engines)}, // of all engines, in each one's series
+		}
+		if cfg.OldKVName { // then there was no size in tokens
+			t.sample("vllm:cache_config_info", labels, 1)
+			continue
+		}
+		t.sample("vllm:cache_config_info", labels, 1, label{"kv_cache_size_tokens", strconv.Itoa(cfg.KVBlocks * cfg.BlockSize)}) // of this engine
 	}
 	if len(cfg.LoRAs) > 0 {
 		t.loraInfo(cfg)
@@ -105,10 +111,10 @@ func (t *metricsText) sglang(cfg *Config) {
 		return labels
 	})
 	capacity := float64(cfg.KVBlocks * cfg.BlockSize)
-	t.gauge("sglang:num_running_reqs", "The number of running requests.", func(s *snapshot) float64 { return float64(s.running) })
+	t.byPriority(cfg, "sglang:num_running_reqs", "The number of running requests.", func(s *snapshot) float64 { return float64(s.running) })
 	t.gauge("sglang:num_used_tokens", "The number of used tokens.", func(s *snapshot) float64 { return float64(int(s.kvUse*capacity + 0.5)) })
 	t.gauge("sglang:token_usage", "The token usage.", func(s *snapshot) float64 { return s.kvUse })
-	t.gauge("sglang:num_queue_reqs", "The number of requests in the waiting queue.", func(s *snapshot) float64 { return float64(s.waiting) })
+	t.byPriority(cfg, "sglang:num_queue_reqs", "The number of requests in the waiting queue.", func(s *snapshot) float64 { return float64(s.waiting) })
 	t.gauge("sglang:num_retracted_reqs", "The number of retracted requests.", func(s *snapshot) float64 { return float64(s.Preemptions) })
 	t.gauge("sglang:cache_hit_rate", "The prefix cache hit rate.", (*snapshot).hitRate)
 	t.gauge("sglang:max_total_num_tokens", "Maximum total number of tokens in the KV cache pool.", func(*snapshot) float64 { return capacity })
@@ -122,6 +128,21 @@ func (t *metricsText) sglang(cfg *Config) {
 	t.histogram("sglang:time_to_first_token_seconds", "Histogram of time to first token in seconds.", func(s *snapshot) *histogram { return &s.firstToken })
 	t.histogram("sglang:inter_token_latency_seconds", "Histogram of inter-token latency in seconds.", func(s *snapshot) *histogram { return &s.interToken })
 	t.histogram("sglang:e2e_request_latency_seconds", "Histogram of End-to-end request latency in seconds", func(s *snapshot) *histogram { return &s.endToEnd })
+}
+
+// byPriority writes a gauge of requests. With priority scheduling SGLang tells it in all, under an empty priority, and by priority: here all
+// have the same one.
+func (t *metricsText) byPriority(cfg *Config, name, help string, v func(*snapshot) float64) {
+	if !cfg.PriorityScheduling {
+		t.gauge(name, help, v)
+		return
+	}
+	t.family(name, "gauge", help)
+	for i := range t.ranks {
+		for _, priority := range []string{"", "0"} {
+			t.sample(name, t.labels[i], v(&t.ranks[i]), label{"priority", priority})
+		}
+	}
 }
 
 func (t *metricsText) tensorRTLLM(cfg *Config) {

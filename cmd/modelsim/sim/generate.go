@@ -88,6 +88,10 @@ func (s *Server) generate(x *exchange) {
 		s.plan(x)
 	}
 	j.Hashes = engine.Hashes(j.Hashes[:0], s.salt(adapter)+q.partition(s.cfg.Dialect), q.prompt, s.cfg.BlockSize*s.cfg.BytesPerToken)
+	if err := s.model.rest.wait(x.r.Context()); err != nil {
+		x.fail(err)
+		return
+	}
 	if err := s.model.submit(j); err != nil {
 		panic(err) // j was made above, and fits
 	}

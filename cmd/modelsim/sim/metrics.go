@@ -135,6 +135,11 @@ func (p *replica) snapshots() []snapshot {
 // appendMetrics appends the Prometheus text format 0.0.4.
 func (p *replica) appendMetrics(dst []byte) []byte {
 	t := metricsText{buf: dst, ranks: p.snapshots(), created: unixSeconds(p.began)}
+	t.asleep, t.level = p.rest.state()
+	if p.cfg.Dialect != Triton { // the others have Python's client
+		t.family("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.")
+		t.sample("process_start_time_seconds", nil, t.created)
+	}
 	switch p.cfg.Dialect {
 	case VLLM:
 		t.vllm(&p.cfg)
@@ -157,6 +162,8 @@ type metricsText struct {
 	labels  [][]label // of each engine, sorted by name
 	created float64   // 0: no _created series
 	integer bool      // whole numbers as 1, not as Python's 1.0
+	asleep  bool
+	level   int // of the sleep
 }
 
 type label struct{ name, value string }

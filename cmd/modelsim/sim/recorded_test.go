@@ -195,11 +195,11 @@ func families(t *testing.T, text string) map[string]string {
 		for _, m := range family.Metric {
 			var line []string
 			for _, l := range m.Label {
-				if name == "vllm:cache_config_info" && !slices.Contains([]string{"engine", "block_size", "num_gpu_blocks", "enable_prefix_caching"}, l.GetName()) {
+				if name == "vllm:cache_config_info" && !slices.Contains([]string{"engine", "block_size", "num_gpu_blocks", "kv_cache_size_tokens", "enable_prefix_caching"}, l.GetName()) {
 					continue // it tells the whole configuration
 				}
 				switch l.GetName() {
-				case "engine", "model_name", "finished_reason", "reason", "source", "block_size", "num_gpu_blocks", "enable_prefix_caching", "max_lora":
+				case "engine", "model_name", "finished_reason", "reason", "source", "sleep_state", "kv_cache_size_tokens", "block_size", "num_gpu_blocks", "enable_prefix_caching", "max_lora":
 					line = append(line, l.GetName()+"="+l.GetValue())
 				default:
 					line = append(line, l.GetName())

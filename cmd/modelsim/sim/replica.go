@@ -15,6 +15,7 @@ import (
 type replica struct {
 	cfg   Config
 	began time.Time
+	rest  rest
 
 	mu    sync.Mutex
 	ranks []*rank

@@ -286,6 +286,12 @@ func (s *Server) route(x *exchange) {
 		}
 	case "/version":
 		x.answer(http.StatusOK, "application/json", []byte(`{"version":"`+Version+`"}`))
+	case "/sleep":
+		x.only(http.MethodPost, func() { s.sleep(x) })
+	case "/wake_up":
+		x.only(http.MethodPost, func() { s.wakeUp(x) })
+	case "/is_sleeping":
+		x.only(http.MethodGet, func() { s.isSleeping(x) })
 	case "/admin/fault":
 		s.admin(x)
 	default:

@@ -454,7 +454,7 @@ func scrape(t *testing.T, server *sim.Server) map[string]float64 {
 
 var (
 	familyLine = regexp.MustCompile(`^# TYPE ([a-zA-Z_:][a-zA-Z0-9_:]*) (gauge|counter|histogram)$`)
-	sampleLine = regexp.MustCompile(`^([a-zA-Z_:][a-zA-Z0-9_:]*)\{((?:[a-z_]+="(?:[^"\\\n]|\\[\\"n])*",?)*)\} (\S+)$`)
+	sampleLine = regexp.MustCompile(`^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\[\\"n])*",?)+)\})? (\S+)$`)
 	labelPair  = regexp.MustCompile(`([a-z_]+)="((?:[^"\\\n]|\\[\\"n])*)"`)
 )
 
@@ -518,28 +518,28 @@ func TestMetrics(t *testing.T) {
 	got := scrape(t, server)
 	const labels = `{engine=0,model_name=llama "3"}`
 	for name, want := range map[string]float64{
-		"vllm:num_requests_running" + labels:                                                           0,
-		"vllm:num_requests_waiting" + labels:                                                           0,
-		"vllm:kv_cache_usage_perc" + labels:                                                            0,
-		"vllm:prompt_tokens_total" + labels:                                                            120,
-		"vllm:generation_tokens_total" + labels:                                                        15,
-		"vllm:prefix_cache_queries_total" + labels:                                                     120,
-		"vllm:prefix_cache_hits_total" + labels:                                                        64,
-		"vllm:num_preemptions_total" + labels:                                                          0,
-		"vllm:time_to_first_token_seconds_count" + labels:                                              3,
-		"vllm:inter_token_latency_seconds_count" + labels:                                              12,
-		"vllm:e2e_request_latency_seconds_count" + labels:                                              3,
-		"vllm:request_prompt_tokens_sum" + labels:                                                      120,
-		"vllm:request_generation_tokens_sum" + labels:                                                  15,
-		"vllm:request_params_max_tokens_sum" + labels:                                                  15,
-		"vllm:request_queue_time_seconds_count" + labels:                                               3,
-		"vllm:request_prefill_time_seconds_count" + labels:                                             3,
-		"vllm:request_decode_time_seconds_count" + labels:                                              3,
-		"vllm:request_inference_time_seconds_count" + labels:                                           3,
-		"vllm:request_time_per_output_token_seconds_count" + labels:                                    3,
-		`vllm:request_success_total{engine=0,finished_reason=length,model_name=llama "3"}`:             3,
-		`vllm:request_success_total{engine=0,finished_reason=abort,model_name=llama "3"}`:              0,
-		"vllm:cache_config_info{block_size=16,enable_prefix_caching=True,engine=0,num_gpu_blocks=100}": 1,
+		"vllm:num_requests_running" + labels:                                               0,
+		"vllm:num_requests_waiting" + labels:                                               0,
+		"vllm:kv_cache_usage_perc" + labels:                                                0,
+		"vllm:prompt_tokens_total" + labels:                                                120,
+		"vllm:generation_tokens_total" + labels:                                            15,
+		"vllm:prefix_cache_queries_total" + labels:                                         120,
+		"vllm:prefix_cache_hits_total" + labels:                                            64,
+		"vllm:num_preemptions_total" + labels:                                              0,
+		"vllm:time_to_first_token_seconds_count" + labels:                                  3,
+		"vllm:inter_token_latency_seconds_count" + labels:                                  12,
+		"vllm:e2e_request_latency_seconds_count" + labels:                                  3,
+		"vllm:request_prompt_tokens_sum" + labels:                                          120,
+		"vllm:request_generation_tokens_sum" + labels:                                      15,
+		"vllm:request_params_max_tokens_sum" + labels:                                      15,
+		"vllm:request_queue_time_seconds_count" + labels:                                   3,
+		"vllm:request_prefill_time_seconds_count" + labels:                                 3,
+		"vllm:request_decode_time_seconds_count" + labels:                                  3,
+		"vllm:request_inference_time_seconds_count" + labels:                               3,
+		"vllm:request_time_per_output_token_seconds_count" + labels:                        3,
+		`vllm:request_success_total{engine=0,finished_reason=length,model_name=llama "3"}`: 3,
+		`vllm:request_success_total{engine=0,finished_reason=abort,model_name=llama "3"}`:  0,
+		"vllm:cache_config_info{block_size=16,enable_prefix_caching=True,engine=0,kv_cache_size_tokens=1600,num_gpu_blocks=100}": 1,
 	} {
 		value, found := got[name]
 		require.True(t, found, "%s is missing", name)

@@ -231,9 +231,9 @@ type mapping struct {
 	split   string
 
 	// Most other lines are thrown away by two of their bytes.
-	first [256]bool // first bytes of the names
-	fork  int       // where the names begin to differ, but within the shortest ...
-	forks [256]bool // ... and their bytes there
+	first [256]bool     // first bytes of the names
+	fork  int           // where the names begin to differ, but within the shortest ...
+	names [256][]string // ... and those that have each byte there, each once
 }
 
 // wanted is a metric that is looked for.
@@ -261,7 +261,10 @@ func compile(e Engine) *mapping {
 		m.fork = min(m.fork, commonPrefix(w.Name, m.wanted[0].Name), len(w.Name)-1)
 	}
 	for _, w := range m.wanted {
-		m.first[w.Name[0]], m.forks[w.Name[m.fork]] = true, true
+		m.first[w.Name[0]] = true
+		if names := &m.names[w.Name[m.fork]]; !slices.Contains(*names, w.Name) {
+			*names = append(*names, w.Name)
+		}
 	}
 	m.first[processStart[0]] = true
 	return m

@@ -148,11 +148,9 @@ func (m *mapping) nameOf(line []byte) (name, rest []byte, ours bool) {
 	if len(line) <= m.fork {
 		return nil, nil, false
 	}
-	if m.forks[line[m.fork]] {
-		for i := range m.wanted {
-			if name := m.wanted[i].Name; isNamed(line, name) {
-				return line[:len(name)], line[len(name):], true
-			}
+	for _, name := range m.names[line[m.fork]] {
+		if isNamed(line, name) {
+			return line[:len(name)], line[len(name):], true
 		}
 	}
 	if line[0] == processStart[0] && isNamed(line, processStart) {

@@ -51,10 +51,14 @@ func TestParse(t *testing.T) {
 		"named twice":    {eds("10.0.0.1", "10.0.0.1"), usable("10.0.0.1:8000")},
 		"json":           {`{"versionInfo":"v1","resources":[{"@type":"type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment","clusterName":"llama","endpoints":[{"lbEndpoints":[{"endpoint":{"address":{"socketAddress":{"address":"10.0.0.1","portValue":8000}}}}]}]}]}`, usable("10.0.0.1:8000")},
 		"json with tabs": {"{\n\t\"resources\": [{\n\t\t\"@type\": \"type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment\"}]\n}", nil},
-		"localities": {"resources:\n" + one + "  endpoints:\n  - locality: {zone: a}\n    lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 1}}}}]\n  - priority: 1\n    lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.2, port_value: 2}}}}]\n",
-			[]discover.Endpoint{{Address: "10.0.0.1:1", Usable: true}, {Address: "10.0.0.2:2", Usable: true, Priority: 1}}},
-		"in two priorities": {"resources:\n" + one + "  endpoints:\n  - priority: 2\n    lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 1}}}}]\n  - priority: 1\n    lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 1}}}}]\n",
-			[]discover.Endpoint{{Address: "10.0.0.1:1", Usable: true, Priority: 1}}},
+		"localities": {
+			"resources:\n" + one + "  endpoints:\n  - locality: {zone: a}\n    lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 1}}}}]\n  - priority: 1\n    lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.2, port_value: 2}}}}]\n",
+			[]discover.Endpoint{{Address: "10.0.0.1:1", Usable: true}, {Address: "10.0.0.2:2", Usable: true, Priority: 1}},
+		},
+		"in two priorities": {
+			"resources:\n" + one + "  endpoints:\n  - priority: 2\n    lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 1}}}}]\n  - priority: 1\n    lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 1}}}}]\n",
+			[]discover.Endpoint{{Address: "10.0.0.1:1", Usable: true, Priority: 1}},
+		},
 		"unhealthy hosts": {"resources:\n" + one + "  endpoints:\n  - lb_endpoints:\n" + withHealth("UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED"), []discover.Endpoint{{Address: "10.0.0.0:1", Usable: true}, {Address: "10.0.0.1:1", Usable: true}, {Address: "10.0.0.2:1", Usable: false}, {Address: "10.0.0.3:1", Usable: false}, {Address: "10.0.0.4:1", Usable: false}, {Address: "10.0.0.5:1", Usable: true}}},
 		"groups by their leader": {
 			"resources:\n" + one + "  endpoints:\n  - lb_endpoints:\n" +

@@ -113,8 +113,10 @@ func TestLookup(t *testing.T) {
 	got, err := discover.Name{SRV: "_http._tcp.x"}.Lookup(t.Context(), r)
 	require.NoError(t, err)
 	require.Equal(t, []discover.Endpoint{
-		{Address: "10.0.0.1:81", Usable: true, Priority: 5}, {Address: "10.0.0.1:82", Usable: true, Priority: 20},
-		{Address: "10.0.0.2:81", Usable: true, Priority: 5}, {Address: "[2001:db8::1]:81", Usable: true},
+		{Address: "10.0.0.1:81", Usable: true, Priority: 5},
+		{Address: "10.0.0.1:82", Usable: true, Priority: 20},
+		{Address: "10.0.0.2:81", Usable: true, Priority: 5},
+		{Address: "[2001:db8::1]:81", Usable: true},
 	}, got)
 
 	r.srv = []*net.SRV{{Target: "."}}

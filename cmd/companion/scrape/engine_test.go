@@ -190,28 +190,44 @@ sglang:token_usage{dp_rank="0",pp_rank="0"} 0.5
 sglang:token_usage{dp_rank="0",pp_rank="1"} 0.5
 sglang:token_usage{dp_rank="1",pp_rank="0"} 0`, Reading{Gauges: gauges(6, 6, 0.25)}},
 
-		"cache in tokens": {"vllm", vllmOf(`vllm:cache_config_info{block_size="8",num_gpu_blocks="320",kv_cache_size_tokens="463459"} 1.0`),
-			Reading{Gauges: gauges(0, 0, 0), Cache: endpoint.Cache{BlockTokens: 8, Blocks: 57932}}},
-		"cache in tokens of two engines": {"vllm", vllmOf(`vllm:cache_config_info{engine="0",block_size="16",kv_cache_size_tokens="1600",num_gpu_blocks="20"} 1.0
+		"cache in tokens": {
+			"vllm", vllmOf(`vllm:cache_config_info{block_size="8",num_gpu_blocks="320",kv_cache_size_tokens="463459"} 1.0`),
+			Reading{Gauges: gauges(0, 0, 0), Cache: endpoint.Cache{BlockTokens: 8, Blocks: 57932}},
+		},
+		"cache in tokens of two engines": {
+			"vllm", vllmOf(`vllm:cache_config_info{engine="0",block_size="16",kv_cache_size_tokens="1600",num_gpu_blocks="20"} 1.0
 vllm:cache_config_info{engine="1",block_size="16",kv_cache_size_tokens="3200",num_gpu_blocks="20"} 1.0`),
-			Reading{Gauges: gauges(0, 0, 0), Cache: endpoint.Cache{BlockTokens: 16, Blocks: 300}}},
-		"cache in tokens, one engine says nothing": {"vllm", vllmOf(`vllm:cache_config_info{engine="0",block_size="16",kv_cache_size_tokens="1600",num_gpu_blocks="20"} 1.0
+			Reading{Gauges: gauges(0, 0, 0), Cache: endpoint.Cache{BlockTokens: 16, Blocks: 300}},
+		},
+		"cache in tokens, one engine says nothing": {
+			"vllm", vllmOf(`vllm:cache_config_info{engine="0",block_size="16",kv_cache_size_tokens="1600",num_gpu_blocks="20"} 1.0
 vllm:cache_config_info{engine="1",block_size="16",kv_cache_size_tokens="None",num_gpu_blocks="20"} 1.0`),
-			Reading{Gauges: gauges(0, 0, 0), Cache: endpoint.Cache{BlockTokens: 16, Blocks: 200}}},
-		"cache in tokens, by pid": {"vllm", vllmOf(`vllm:cache_config_info{engine="0",pid="1",block_size="16",kv_cache_size_tokens="1600",num_gpu_blocks="20"} 1.0
+			Reading{Gauges: gauges(0, 0, 0), Cache: endpoint.Cache{BlockTokens: 16, Blocks: 200}},
+		},
+		"cache in tokens, by pid": {
+			"vllm", vllmOf(`vllm:cache_config_info{engine="0",pid="1",block_size="16",kv_cache_size_tokens="1600",num_gpu_blocks="20"} 1.0
 vllm:cache_config_info{engine="0",pid="2",block_size="16",kv_cache_size_tokens="1600",num_gpu_blocks="20"} 1.0`),
-			Reading{Gauges: gauges(0, 0, 0), Cache: endpoint.Cache{BlockTokens: 16, Blocks: 100}}},
+			Reading{Gauges: gauges(0, 0, 0), Cache: endpoint.Cache{BlockTokens: 16, Blocks: 100}},
+		},
 		"cache in tokens told once, two engines": {"vllm", `vllm:num_requests_waiting{engine="1"} 0
 vllm:cache_config_info{block_size="16",kv_cache_size_tokens="1600",num_gpu_blocks="20"} 1.0
 ` + exposition("0", "0", "0"), Reading{Gauges: gauges(0, 0, 0), Cache: endpoint.Cache{BlockTokens: 16, Blocks: 200}}},
-		"cache in tokens, no blocks": {"vllm", vllmOf(`vllm:cache_config_info{block_size="None",kv_cache_size_tokens="1600",num_gpu_blocks="None"} 1.0`),
-			Reading{Gauges: gauges(0, 0, 0), Cache: endpoint.Cache{BlockTokens: 1, Blocks: 1600}}},
-		"cache in blocks": {"vllm", vllmOf(`vllm:cache_config_info{block_size="8",num_gpu_blocks="320",kv_cache_size_tokens="None"} 1.0`),
-			Reading{Gauges: gauges(0, 0, 0), Cache: endpoint.Cache{BlockTokens: 8, Blocks: 320}}},
-		"cache in blocks, empty tokens": {"vllm", vllmOf(`vllm:cache_config_info{block_size="8",num_gpu_blocks="320",kv_cache_size_tokens=""} 1.0`),
-			Reading{Gauges: gauges(0, 0, 0), Cache: endpoint.Cache{BlockTokens: 8, Blocks: 320}}},
-		"cache in blocks, no tokens": {"vllm", vllmOf(`vllm:cache_config_info{block_size="8",num_gpu_blocks="320",kv_cache_size_tokens="0"} 1.0`),
-			Reading{Gauges: gauges(0, 0, 0), Cache: endpoint.Cache{BlockTokens: 8, Blocks: 320}}},
+		"cache in tokens, no blocks": {
+			"vllm", vllmOf(`vllm:cache_config_info{block_size="None",kv_cache_size_tokens="1600",num_gpu_blocks="None"} 1.0`),
+			Reading{Gauges: gauges(0, 0, 0), Cache: endpoint.Cache{BlockTokens: 1, Blocks: 1600}},
+		},
+		"cache in blocks": {
+			"vllm", vllmOf(`vllm:cache_config_info{block_size="8",num_gpu_blocks="320",kv_cache_size_tokens="None"} 1.0`),
+			Reading{Gauges: gauges(0, 0, 0), Cache: endpoint.Cache{BlockTokens: 8, Blocks: 320}},
+		},
+		"cache in blocks, empty tokens": {
+			"vllm", vllmOf(`vllm:cache_config_info{block_size="8",num_gpu_blocks="320",kv_cache_size_tokens=""} 1.0`),
+			Reading{Gauges: gauges(0, 0, 0), Cache: endpoint.Cache{BlockTokens: 8, Blocks: 320}},
+		},
+		"cache in blocks, no tokens": {
+			"vllm", vllmOf(`vllm:cache_config_info{block_size="8",num_gpu_blocks="320",kv_cache_size_tokens="0"} 1.0`),
+			Reading{Gauges: gauges(0, 0, 0), Cache: endpoint.Cache{BlockTokens: 8, Blocks: 320}},
+		},
 		"cache not told": {"vllm", vllmOf(`vllm:cache_config_info{block_size="8",num_gpu_blocks="None",kv_cache_size_tokens="None"} 1.0`), Reading{Gauges: gauges(0, 0, 0)}},
 		"cache of SGLang in tokens": {"sglang", sglangOf(`sglang:max_total_num_tokens{dp_rank="0",tp_rank="0"} 4096
 sglang:max_total_num_tokens{dp_rank="1",tp_rank="1"} 4096

@@ -68,6 +68,11 @@ func writeRequest(w io.Writer, r *hosttest.Request) error {
 	for name, value := range r.Headers {
 		fmt.Fprintf(&head, "%s: %s\r\n", name, value)
 	}
+	for name, values := range r.Repeated {
+		for _, value := range values {
+			fmt.Fprintf(&head, "%s: %s\r\n", name, value)
+		}
+	}
 	switch {
 	case chunked:
 		head.WriteString("transfer-encoding: chunked\r\n")

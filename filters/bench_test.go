@@ -41,6 +41,13 @@ func (p pairs) Get(name string) (string, bool) {
 	return "", false
 }
 
+func (p pairs) At(name string, n int) (string, bool) {
+	if n > 0 {
+		return "", false // no header stands twice here
+	}
+	return p.Get(name)
+}
+
 func (e *envoy) RequestHeaders() filter.Headers  { return e.request }
 func (e *envoy) ResponseHeaders() filter.Headers { return e.response }
 func (e *envoy) ApplyRequest([]filter.HeaderEdit, []filter.BodyEdit) error {

@@ -42,6 +42,8 @@ type headers map[string]string
 
 func (h headers) Get(name string) (string, bool) { v, ok := h[name]; return v, ok }
 
+func (h headers) At(name string, n int) (string, bool) { v, ok := h[name]; return v, ok && n == 0 }
+
 // route runs body through f and returns what came of it.
 func route(t testing.TB, f *Filter, body string) (*filter.Exchange, filter.Verdict) {
 	var scan llm.RequestScanner

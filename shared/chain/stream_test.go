@@ -23,6 +23,8 @@ type headers map[string]string
 
 func (h headers) Get(name string) (string, bool) { v, ok := h[name]; return v, ok }
 
+func (h headers) At(name string, n int) (string, bool) { v, ok := h[name]; return v, ok && n == 0 }
+
 // host records what the chain asks of Envoy.
 type host struct {
 	request, response headers

@@ -180,6 +180,8 @@ type liveHeaders struct{ of *Headers }
 
 func (h liveHeaders) Get(name string) (string, bool) { return h.of.Get(name) }
 
+func (h liveHeaders) At(name string, n int) (string, bool) { return h.of.At(name, n) }
+
 // ApplyRequest implements chain.Host.
 func (s *nativeStream) ApplyRequest(headers []filter.HeaderEdit, body []filter.BodyEdit) error {
 	h := &s.x.request

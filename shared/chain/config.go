@@ -58,6 +58,9 @@ func New(doc []byte, known []filter.Factory, deps *filter.Deps) (*Chain, error) 
 		companion:   Companion{Wait: 20 * time.Second},
 	}}
 	own.ClaimHeader = c.claim
+	if err := checkText(doc); err != nil {
+		return nil, err
+	}
 	err := conf.Decode(doc, func(o *conf.Object) {
 		c.readFilters(o, known)
 		c.readSettings(o)

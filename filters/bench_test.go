@@ -59,6 +59,9 @@ func (e *envoy) Reply(r *chain.LocalReply)            { e.refused = r }
 func (e *envoy) Call(*filter.Call) error              { panic("nobody calls") }
 func (e *envoy) ResumeRequest()                       {}
 func (e *envoy) Subset(dst []string) ([]string, bool) { return dst, false }
+func (e *envoy) Mark(uint64)                          {}
+func (e *envoy) Marked(uint64) bool                   { return false }
+func (e *envoy) Redirected() bool                     { return false }
 func (e *envoy) Served() string                       { return "" }
 func (e *envoy) Explain([]byte)                       {}
 

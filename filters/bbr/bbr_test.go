@@ -52,7 +52,7 @@ func route(t testing.TB, f *Filter, body string) (*filter.Exchange, filter.Verdi
 	require.NoError(t, scan.End())
 	x := &filter.Exchange{}
 	x.Reset(1)
-	x.API, x.Request = llm.Chat, scan.Request()
+	x.API, x.Request, x.RequestHeaders = llm.Chat, scan.Request(), headers{}
 	return x, f.OnRequest(x)
 }
 

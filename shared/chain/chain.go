@@ -25,6 +25,9 @@ type Chain struct {
 	early bool
 	// control are ControlHeaders and what filters claimed.
 	control []string
+	// id tells documents apart.
+	id        uint64
+	redirects redirects
 	settings
 	metrics metrics
 }
@@ -89,6 +92,9 @@ func (c *Chain) finish() {
 
 // Companion says where snapshots come from.
 func (c *Chain) Companion() Companion { return c.companion }
+
+// ID tells the chain's document apart from others.
+func (c *Chain) ID() uint64 { return c.id }
 
 // Deps returns what the filters were made with.
 func (c *Chain) Deps() *filter.Deps { return c.deps }

@@ -2,6 +2,7 @@ package chain
 
 import (
 	"fmt"
+	"hash/fnv"
 	"math"
 	"slices"
 	"strings"
@@ -58,6 +59,10 @@ func New(doc []byte, known []filter.Factory, deps *filter.Deps) (*Chain, error) 
 		companion:   Companion{Wait: 20 * time.Second},
 	}}
 	own.ClaimHeader = c.claim
+	c.redirects.mutex = own.Mutex()
+	hash := fnv.New64a()
+	_, _ = hash.Write(doc) // never fails
+	c.id = hash.Sum64()
 	if err := checkText(doc); err != nil {
 		return nil, err
 	}

@@ -24,7 +24,7 @@ func (s *Stream) ResponseHeaders(end bool) Action {
 	x.Response.Served = s.host.Served()
 	kind, _ := x.Response.Headers.Get("content-type")
 	x.Response.EventStream = isEventStream(kind)
-	for i := len(s.c.slots) - 1; i >= 0; i-- {
+	for i := s.started - 1; i >= 0; i-- {
 		if r := s.run(i, hookResponseHeaders, nil).Refusal(); r != nil {
 			return s.refuse(r)
 		}
@@ -141,6 +141,10 @@ func (s *Stream) Done() {
 		Complete: s.complete && s.state != refused && s.state != answered, Refused: s.state == refused, Answered: s.state == answered,
 		Status: s.status, At: s.c.deps.Now(),
 	}
+	redirected := s.keepRedirected(end.At)
+	if redirected {
+		end.Complete, end.Status = true, 307 // or another such status: the replica has answered
+	}
 	if s.reads {
 		s.response.End()
 		s.x.Usage = s.response.Usage()
@@ -152,7 +156,7 @@ func (s *Stream) Done() {
 	for i := s.started - 1; i >= 0; i-- {
 		s.finish(i, end)
 	}
-	if !s.bypassed {
+	if !s.bypassed && !redirected {
 		s.c.metrics.record(s, end)
 	}
 	// A Stream that waits to be used again keeps no body and no headers: neither its own nor by an edit.

@@ -83,8 +83,10 @@ func (s *Stream) RequestHeaders(end bool) Action {
 	x := &s.x
 	x.Method, _ = x.RequestHeaders.Get(":method")
 	x.Path, _ = x.RequestHeaders.Get(":path")
-	s.dropControlHeaders()
-	if s.c.passes(x.Path) {
+	if s.recall() {
+		return s.release()
+	}
+	if s.dropControlHeaders() || s.c.passes(x.Path) {
 		return s.bypass()
 	}
 	if r := s.recognise(); r != nil {
@@ -317,6 +319,9 @@ func (s *Stream) release() Action {
 	if len(e.Request)+len(e.Body) == 0 {
 		return Continue
 	}
+	if !s.bypassed {
+		s.host.Mark(s.c.id)
+	}
 	err := s.host.ApplyRequest(e.Request, e.Body)
 	if s.timing.edited = len(e.Body) > 0; s.timing.edited {
 		s.timing.edit = s.since(start)
@@ -344,14 +349,21 @@ func (s *Stream) bypass() Action {
 }
 
 // dropControlHeaders removes what a client may not say. Envoy has done so
-// before; this is for bootstraps that forgot it.
-func (s *Stream) dropControlHeaders() {
-	if s.c.trustControl {
-		return
-	}
+// before; this is for bootstraps that forgot it. It reports whether the headers
+// are from this document, which stands before in Envoy's filter chain, too.
+func (s *Stream) dropControlHeaders() (own bool) {
+	first := true
 	for _, name := range s.c.control {
-		if _, ok := s.x.RequestHeaders.Get(name); ok {
-			s.x.RemoveRequestHeader(name)
+		if _, ok := s.x.RequestHeaders.Get(name); !ok {
+			continue
 		}
+		if first && s.host.Marked(s.c.id) {
+			return true
+		}
+		if first = false; s.c.trustControl {
+			return false
+		}
+		s.x.RemoveRequestHeader(name)
 	}
+	return false
 }

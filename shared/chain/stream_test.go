@@ -32,11 +32,14 @@ type host struct {
 	applyError        error
 	served            string
 	subset            *string // addresses with commas between
+	marked            bool
+	redirected        bool
 
 	log     []string
 	reply   *chain.LocalReply
 	calls   []*filter.Call
 	resumed int
+	marks   int
 	why     string
 }
 
@@ -47,6 +50,10 @@ func (h *host) Subset(dst []string) ([]string, bool) {
 	}
 	return chain.AppendAddresses(dst, *h.subset), true
 }
+
+func (h *host) Mark(uint64)        { h.marks++ }
+func (h *host) Marked(uint64) bool { return h.marked }
+func (h *host) Redirected() bool   { return h.redirected }
 
 func (h *host) RequestHeaders() filter.Headers  { return h.request }
 func (h *host) ResponseHeaders() filter.Headers { return h.response }

@@ -256,6 +256,15 @@ func (s *nativeStream) Subset(dst []string) ([]string, bool) {
 	return append(dst, hint.Replicas...), true
 }
 
+// Mark implements chain.Host. No chain of this host stands before another.
+func (s *nativeStream) Mark(uint64) {}
+
+// Marked implements chain.Host.
+func (s *nativeStream) Marked(uint64) bool { return false }
+
+// Redirected implements chain.Host. The emulated router follows no redirect.
+func (s *nativeStream) Redirected() bool { return false }
+
 // Served implements chain.Host.
 func (s *nativeStream) Served() string {
 	if s.x.upstream == nil {

@@ -235,5 +235,14 @@ func (x *exchange) Subset(dst []string) ([]string, bool) { return dst, false }
 // Served implements chain.Host.
 func (x *exchange) Served() string { return x.served }
 
+// Mark implements chain.Host.
+func (x *exchange) Mark(uint64) {}
+
+// Marked implements chain.Host.
+func (x *exchange) Marked(uint64) bool { return false }
+
+// Redirected implements chain.Host.
+func (x *exchange) Redirected() bool { return false }
+
 // Explain implements chain.Host.
 func (x *exchange) Explain(why []byte) { x.why = why }

@@ -85,11 +85,8 @@ func TestDocumentAsMessage(t *testing.T) {
 			message proto.Message
 			refused string // what the wasm plugin says; the module reads it
 		}{
-			"Struct":            {tree, "give it as a StringValue"},
-			"BytesValue":        {wrapperspb.Bytes([]byte("filters: [bbr: {}]")), ""},
-			"CRLF":              {wrapperspb.String("filters:\r\n  - bbr: {}\r\n"), ""},
-			"a byte order mark": {wrapperspb.String("\ufefffilters: [bbr: {}]"), ""},
-			"JSON with one":     {wrapperspb.String("\ufeff{\"filters\":[{\"bbr\":{}}]}"), ""},
+			"Struct":     {tree, "give it as a StringValue"},
+			"BytesValue": {wrapperspb.Bytes([]byte("filters: [bbr: {}]")), ""},
 		} {
 			t.Run(abi+", "+name, func(t *testing.T) {
 				b, err := stack.LoadBootstrap("../envoy/static/" + abi + ".yaml")

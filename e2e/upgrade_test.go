@@ -41,6 +41,7 @@ func TestUpgrade(t *testing.T) {
 					require.Equal(t, http.StatusUpgradeRequired, resp.StatusCode)
 					require.Equal(t, "upgrade_not_supported", resp.Header.Get("x-inlet-reason"))
 					require.Contains(t, body, `"code":"upgrade_not_supported"`)
+					require.Equal(t, "HTTP/1.1", resp.Header.Get("upgrade"))
 				})
 			}
 			t.Run("HTTP 2", func(t *testing.T) { require.Equal(t, "426", extendedConnect(t, address, "/v1/responses")) })

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/inlet-proxy/inlet/e2e/envoybin"
@@ -75,6 +76,36 @@ func TestMistakesAreAllTold(t *testing.T) {
 	}
 }
 
+// TestDocumentAsMessage: a document that is given as a Struct is read, or it is said how to give it; as text in bytes it is read.
+func TestDocumentAsMessage(t *testing.T) {
+	tree, err := structpb.NewStruct(map[string]any{"filters": []any{map[string]any{"bbr": map[string]any{}}}, "limits": map[string]any{"depth": 100}})
+	require.NoError(t, err)
+	for _, abi := range abis {
+		for name, c := range map[string]struct {
+			message proto.Message
+			refused string // what the wasm plugin says; the module reads it
+		}{
+			"Struct":     {tree, "give it as a StringValue"},
+			"BytesValue": {wrapperspb.Bytes([]byte("filters: [bbr: {}]")), ""},
+		} {
+			t.Run(abi+", "+name, func(t *testing.T) {
+				b, err := stack.LoadBootstrap("../envoy/static/" + abi + ".yaml")
+				require.NoError(t, err)
+				as, err := anypb.New(c.message)
+				require.NoError(t, err)
+				setConfiguration(b, func(a *anypb.Any) { a.TypeUrl, a.Value = as.GetTypeUrl(), as.GetValue() })
+				log, err := validate(t, b)
+				if abi == stack.Wasm && c.refused != "" {
+					require.Error(t, err)
+					require.Contains(t, log, c.refused)
+					return
+				}
+				require.NoError(t, err, log)
+			})
+		}
+	}
+}
+
 // validate runs envoy --mode validate at the root of the repository and
 // returns what it says.
 func validate(t *testing.T, b *bootstrapv3.Bootstrap) (log string, err error) {
@@ -95,9 +126,13 @@ func validate(t *testing.T, b *bootstrapv3.Bootstrap) (log string, err error) {
 
 // setDocument puts a chain document into the Inlet filter.
 func setDocument(b *bootstrapv3.Bootstrap, document string) {
-	set := func(a *anypb.Any) {
+	setConfiguration(b, func(a *anypb.Any) {
 		editAny(a, func(v *wrapperspb.StringValue) { v.Value = document })
-	}
+	})
+}
+
+// setConfiguration changes what the Inlet filter is configured with.
+func setConfiguration(b *bootstrapv3.Bootstrap, set func(*anypb.Any)) {
 	editManager(b, func(m *hcmv3.HttpConnectionManager) {
 		filter := inletFilter(m).GetTypedConfig()
 		if filter.MessageIs(&wasmv3.Wasm{}) {

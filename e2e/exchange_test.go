@@ -68,6 +68,11 @@ func writeRequest(w io.Writer, r *hosttest.Request) error {
 	for name, value := range r.Headers {
 		fmt.Fprintf(&head, "%s: %s\r\n", name, value)
 	}
+	for name, values := range r.Repeated {
+		for _, value := range values {
+			fmt.Fprintf(&head, "%s: %s\r\n", name, value)
+		}
+	}
 	switch {
 	case chunked:
 		head.WriteString("transfer-encoding: chunked\r\n")
@@ -99,7 +104,11 @@ func writeRequest(w io.Writer, r *hosttest.Request) error {
 
 // receive reads the answer until its end or that of the connection.
 func (x *exchange) receive() {
-	resp, err := http.ReadResponse(bufio.NewReader(x.conn), &http.Request{Method: x.step.Request.Method})
+	reader := bufio.NewReader(x.conn)
+	resp, err := http.ReadResponse(reader, &http.Request{Method: x.step.Request.Method})
+	if err == nil && resp.StatusCode == http.StatusContinue {
+		resp, err = http.ReadResponse(reader, &http.Request{Method: x.step.Request.Method})
+	}
 	if err != nil {
 		return
 	}

@@ -41,6 +41,13 @@ func (p pairs) Get(name string) (string, bool) {
 	return "", false
 }
 
+func (p pairs) At(name string, n int) (string, bool) {
+	if n > 0 {
+		return "", false // no header stands twice here
+	}
+	return p.Get(name)
+}
+
 func (e *envoy) RequestHeaders() filter.Headers  { return e.request }
 func (e *envoy) ResponseHeaders() filter.Headers { return e.response }
 func (e *envoy) ApplyRequest([]filter.HeaderEdit, []filter.BodyEdit) error {
@@ -52,6 +59,9 @@ func (e *envoy) Reply(r *chain.LocalReply)            { e.refused = r }
 func (e *envoy) Call(*filter.Call) error              { panic("nobody calls") }
 func (e *envoy) ResumeRequest()                       {}
 func (e *envoy) Subset(dst []string) ([]string, bool) { return dst, false }
+func (e *envoy) Mark(uint64)                          {}
+func (e *envoy) Marked(uint64) bool                   { return false }
+func (e *envoy) Redirected() bool                     { return false }
 func (e *envoy) Served() string                       { return "" }
 func (e *envoy) Explain([]byte)                       {}
 

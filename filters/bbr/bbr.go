@@ -109,7 +109,7 @@ func (f *Filter) withoutModel(x *filter.Exchange) filter.Verdict {
 func (f *Filter) unknown(x *filter.Exchange, l *lesson) filter.Verdict {
 	name := x.Request.Model
 	if f.refuseUnknown {
-		return refuseUnknown(name)
+		return refuseUnknown(asked(x, name))
 	}
 	x.Route = filter.Route{Model: name, Target: name, Base: l.parents[name]}
 	f.setModel(x, name)
@@ -240,6 +240,18 @@ func mix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
+}
+
+// asked returns what the client called the model. Where a gateway before this one has
+// put another name into the body, that is not for the client to see. A client that
+// writes these headers itself is told what it wrote.
+func asked(x *filter.Exchange, name string) string {
+	if rewritten, _ := x.RequestHeaders.Get(RewriteHeader); rewritten == name {
+		if public, _ := x.RequestHeaders.Get("x-gateway-model-name"); fitsHeader(public) {
+			return public
+		}
+	}
+	return name
 }
 
 func refuseUnknown(name string) filter.Verdict {

@@ -42,6 +42,8 @@ type headers map[string]string
 
 func (h headers) Get(name string) (string, bool) { v, ok := h[name]; return v, ok }
 
+func (h headers) At(name string, n int) (string, bool) { v, ok := h[name]; return v, ok && n == 0 }
+
 // route runs body through f and returns what came of it.
 func route(t testing.TB, f *Filter, body string) (*filter.Exchange, filter.Verdict) {
 	var scan llm.RequestScanner
@@ -50,7 +52,7 @@ func route(t testing.TB, f *Filter, body string) (*filter.Exchange, filter.Verdi
 	require.NoError(t, scan.End())
 	x := &filter.Exchange{}
 	x.Reset(1)
-	x.API, x.Request = llm.Chat, scan.Request()
+	x.API, x.Request, x.RequestHeaders = llm.Chat, scan.Request(), headers{}
 	return x, f.OnRequest(x)
 }
 

@@ -37,6 +37,8 @@ type headers map[string]string
 
 func (h headers) Get(name string) (string, bool) { v, ok := h[name]; return v, ok }
 
+func (h headers) At(name string, n int) (string, bool) { v, ok := h[name]; return v, ok && n == 0 }
+
 // rig is a picker with a snapshot and a clock that a test can change.
 type rig struct {
 	f        *Filter

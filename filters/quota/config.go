@@ -3,6 +3,8 @@ package quota
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
+	"strings"
 
 	"github.com/inlet-proxy/inlet/shared/conf"
 	"github.com/inlet-proxy/inlet/shared/filter"
@@ -22,10 +24,10 @@ var Factory = filter.Factory{
 type digest [sha256.Size]byte
 
 func newFilter(o *conf.Object, _ *filter.Deps) filter.Filter {
-	f := &Filter{header: "x-api-key", tenants: map[digest]string{}}
+	f := &Filter{tenants: map[digest]string{}}
 	o.Required("keys")
 	o.Object("keys", func(o *conf.Object) {
-		o.String("header", &f.header, conf.HeaderName)
+		f.readPlaces(o)
 		o.Required("list")
 		n := 0
 		o.List("list", func(v *conf.Value) {
@@ -37,6 +39,43 @@ func newFilter(o *conf.Object, _ *filter.Deps) filter.Filter {
 		}
 	})
 	return f
+}
+
+// carriers are the headers in which clients of model APIs send keys (OpenAI's
+// and Anthropic's, Azure's, Google's) or proxies do. None of them brings a key of
+// ours to a replica, whether it counts there or not.
+var carriers = []string{"x-api-key", "authorization", "api-key", "x-goog-api-key", "apikey", "proxy-authorization"}
+
+// readPlaces reads where a key may stand. "header" is the older spelling, for one place.
+func (f *Filter) readPlaces(o *conf.Object) {
+	f.places = []string{"x-api-key", "authorization"}
+	var header string
+	switch alone := o.String("header", &header, conf.HeaderName); {
+	case o.Strings("from", &f.places, conf.HeaderName):
+		if alone {
+			o.Errorf("header", "is the older spelling of \"from\", which is given too")
+		}
+		if len(f.places) == 0 {
+			o.Errorf("from", "needs at least one header")
+		}
+	case alone:
+		f.places = []string{header}
+	}
+	f.hides = slices.Clone(carriers)
+	said := make([]string, len(f.places))
+	for i, place := range f.places {
+		if slices.Contains(f.places[:i], place) {
+			o.Errorf("from", "%q is listed twice", place)
+		}
+		if !slices.Contains(f.hides, place) {
+			f.hides = append(f.hides, place)
+		}
+		said[i] = place + ": KEY"
+		if hasScheme(place) {
+			said[i] = place + ": Bearer KEY"
+		}
+	}
+	f.where = strings.Join(said, " or ")
 }
 
 func (f *Filter) addKey(o *conf.Object) {

@@ -13,30 +13,136 @@ import (
 // Filter checks API keys. Writes x.Tenant.
 type Filter struct {
 	filter.Base
-	header  string
+	places  []string          // headers in which a key counts
+	hides   []string          // headers that never bring a key to the replica; places are among them
+	where   string            // the places, for people
 	tenants map[digest]string // name by key
 }
 
+// maxKeys bounds how many keys of one request are looked up. A client has one,
+// and may say it in each place; who has none must not make us hash for long.
+const maxKeys = 16
+
+// caller is who the keys of a request belong to.
+type caller struct {
+	name     string // "" if no key is known
+	keys     int    // that stand where keys belong, known or not
+	disagree bool   // two keys belong to different callers
+}
+
 // OnRequestHeaders refuses callers without a known key before a byte of body
-// is buffered, and keeps the key from the replica.
+// is buffered, and keeps the key from the replica, wherever the client put it.
 func (f *Filter) OnRequestHeaders(x *filter.Exchange) filter.Verdict {
-	key, ok := x.RequestHeaders.Get(f.header)
-	if f.header == "authorization" {
-		key, ok = cutBearer(key)
+	who := f.identify(x.RequestHeaders)
+	switch {
+	case who.disagree:
+		return refuse("conflicting_api_keys", "You sent API keys of two different callers. Send one, as "+f.where+".")
+	case who.keys == 0:
+		return refuse("missing_api_key", "You did not provide an API key. Send it as "+f.where+".")
+	case who.name == "":
+		return refuse("invalid_api_key", "The API key you provided is not valid. It is read from "+f.where+".")
 	}
-	if !ok || key == "" {
-		return refuse("missing_api_key", "You did not provide an API key. Send it in the "+f.header+" header.")
+	for _, header := range f.hides {
+		if f.holdsKey(x.RequestHeaders, header) {
+			x.RemoveRequestHeader(header)
+		}
 	}
-	// Looking up the digest leaks nothing useful by its timing: an attacker
-	// cannot steer the digest of a guess.
-	name, ok := f.tenants[sha256.Sum256([]byte(key))]
-	if !ok {
-		return refuse("invalid_api_key", "The API key you provided is not valid.")
-	}
-	x.RemoveRequestHeader(f.header)
-	x.Tenant = filter.Tenant{Name: name}
-	x.Explain("quota", name)
+	x.Tenant = filter.Tenant{Name: who.name}
+	x.Explain("quota", who.name)
 	return filter.Next
+}
+
+// identify looks in every place. What is no key of ours may be the credential of
+// the service behind, so that it neither helps nor harms beside a key that is one.
+func (f *Filter) identify(h filter.Headers) (who caller) {
+	for _, header := range f.places {
+		for n := 0; ; n++ {
+			value, ok := h.At(header, n)
+			if !ok {
+				break
+			}
+			if f.take(&who, header, value) || strings.IndexByte(value, ',') < 0 {
+				continue
+			}
+			// Proxies join what stands on two lines.
+			for part := range strings.SplitSeq(value, ",") {
+				f.take(&who, header, part)
+			}
+		}
+	}
+	return who
+}
+
+// take reads one value of a place and reports whether it is a key.
+func (f *Filter) take(who *caller, header, value string) bool {
+	key := strings.TrimSpace(value)
+	if hasScheme(header) {
+		key, _ = cutBearer(key)
+	}
+	if key == "" || who.keys == maxKeys {
+		return false
+	}
+	who.keys++
+	name, ok := f.lookup(key)
+	if !ok {
+		return false
+	}
+	who.disagree = who.disagree || who.name != "" && who.name != name
+	who.name = name
+	return true
+}
+
+// lookup returns whose key it is. Looking up the digest leaks nothing useful by
+// its timing: an attacker cannot steer the digest of a guess.
+func (f *Filter) lookup(key string) (name string, ok bool) {
+	name, ok = f.tenants[sha256.Sum256([]byte(key))]
+	return name, ok
+}
+
+// holdsKey reports whether a known key stands in a header in whatever form: bare,
+// behind a scheme, or beside others.
+func (f *Filter) holdsKey(h filter.Headers, header string) bool {
+	for n := 0; ; n++ {
+		value, ok := h.At(header, n)
+		if !ok {
+			return false
+		}
+		if f.mentionsKey(value) {
+			return true
+		}
+	}
+}
+
+func (f *Filter) mentionsKey(value string) bool {
+	if f.isKey(value) {
+		return true
+	}
+	for part := range strings.SplitSeq(value, ",") {
+		if f.isKey(part) {
+			return true
+		}
+		for word := range strings.FieldsSeq(part) {
+			if f.isKey(word) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// isKey reports whether s is a key, by itself or as a bearer token.
+func (f *Filter) isKey(s string) bool {
+	s = strings.TrimSpace(s)
+	_, ok := f.lookup(s)
+	if token, isToken := cutBearer(s); isToken && !ok {
+		_, ok = f.lookup(token)
+	}
+	return ok
+}
+
+// hasScheme reports whether a header begins with the name of a scheme (RFC 9110, 11.4).
+func hasScheme(header string) bool {
+	return header == "authorization" || header == "proxy-authorization"
 }
 
 // cutBearer takes the token out of an Authorization header (RFC 6750, 2.1).

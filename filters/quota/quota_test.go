@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -12,8 +13,10 @@ import (
 	"github.com/inlet-proxy/inlet/shared/filter"
 )
 
-func newQuota(t testing.TB, header string, keys ...string) *Filter {
-	doc := fmt.Sprintf("keys:\n  header: %s\n  list:\n", header)
+// newQuota makes a filter from where keys stand, such as "header: x-api-key"; "" is the default. Key one belongs to app-0
+// and so on.
+func newQuota(t testing.TB, places string, keys ...string) *Filter {
+	doc := "keys:\n  " + places + "\n  list:\n"
 	for i, key := range keys {
 		sum := sha256.Sum256([]byte(key))
 		doc += fmt.Sprintf("    - {name: app-%d, sha256: %s}\n", i, hex.EncodeToString(sum[:]))
@@ -23,11 +26,39 @@ func newQuota(t testing.TB, header string, keys ...string) *Filter {
 	return f.(*Filter)
 }
 
-type headers map[string]string
+// headers are lines "name: value".
+type headers []string
 
-func (h headers) Get(name string) (string, bool) { v, ok := h[name]; return v, ok }
+func (h headers) Get(name string) (string, bool) { return h.At(name, 0) }
 
-func TestKeys(t *testing.T) {
+func (h headers) At(name string, n int) (string, bool) {
+	for _, line := range h {
+		if key, value, _ := strings.Cut(line, ": "); key == name {
+			if n == 0 {
+				return value, true
+			}
+			n--
+		}
+	}
+	return "", false
+}
+
+// ask sends headers and returns the verdict, and the headers that are removed.
+func ask(f *Filter, h headers) (x *filter.Exchange, v filter.Verdict, removed []string) {
+	x = &filter.Exchange{}
+	x.Reset(1)
+	x.RequestHeaders = h
+	v = f.OnRequestHeaders(x)
+	for _, e := range x.Effects().Request {
+		if !e.Remove {
+			panic("quota sets no header")
+		}
+		removed = append(removed, e.Name)
+	}
+	return x, v, removed
+}
+
+func TestOnePlace(t *testing.T) {
 	for _, c := range []struct {
 		name, header, value string
 		code, tenant        string
@@ -37,38 +68,154 @@ func TestKeys(t *testing.T) {
 		{"wrong", "x-api-key", "three", "invalid_api_key", ""},
 		{"empty", "x-api-key", "", "missing_api_key", ""},
 		{"missing", "x-api-key", "-", "missing_api_key", ""},
+		{"with a scheme", "x-api-key", "Bearer one", "invalid_api_key", ""},
 		{"bearer", "authorization", "Bearer one", "", "app-0"},
 		{"bearer in capitals", "authorization", "BEARER  two ", "", "app-1"},
+		{"bearer of nothing", "authorization", "Bearer ", "missing_api_key", ""},
 		{"basic", "authorization", "Basic one", "missing_api_key", ""},
 		{"no scheme", "authorization", "one", "missing_api_key", ""},
+		{"Azure's", "api-key", "one", "", "app-0"},
+		{"Google's", "x-goog-api-key", "two", "", "app-1"},
+		{"one's own", "x-my-key", "two", "", "app-1"},
+		{"for proxies", "proxy-authorization", "Bearer two", "", "app-1"},
+	} {
+		for _, places := range []string{"header: " + c.header, "from: [" + c.header + "]"} {
+			t.Run(c.name+", "+places, func(t *testing.T) {
+				f := newQuota(t, places, "one", "two")
+				h := headers{c.header + ": " + c.value}
+				if c.value == "-" {
+					h = nil
+				}
+				x, v, removed := ask(f, h)
+				require.Equal(t, c.tenant, x.Tenant.Name)
+				if c.code != "" {
+					require.Equal(t, 401, v.Refusal().Status)
+					require.Equal(t, c.code, v.Refusal().Code)
+					require.NotContains(t, v.Refusal().Message, "three", "an answer never repeats a key")
+					require.Contains(t, v.Refusal().Message, c.header, "it names the place")
+					return
+				}
+				require.Equal(t, filter.Next, v)
+				require.Equal(t, []string{c.header}, removed)
+			})
+		}
+	}
+}
+
+func TestSeveralPlaces(t *testing.T) {
+	const foreign = "Bearer sk-of-the-provider"
+	for _, c := range []struct {
+		name    string
+		places  string
+		headers headers
+		code    string
+		tenant  string
+		removed []string
+	}{
+		{name: "OpenAI's client", headers: headers{"authorization: Bearer one"}, tenant: "app-0", removed: []string{"authorization"}},
+		{name: "Anthropic's client", headers: headers{"x-api-key: one"}, tenant: "app-0", removed: []string{"x-api-key"}},
+		{
+			name: "the same in both", headers: headers{"x-api-key: one", "authorization: Bearer one"},
+			tenant: "app-0", removed: []string{"x-api-key", "authorization"},
+		},
+		{name: "a foreign credential beside", headers: headers{"x-api-key: one", "authorization: " + foreign}, tenant: "app-0", removed: []string{"x-api-key"}},
+		{name: "the other way round", headers: headers{"x-api-key: foreign", "authorization: Bearer two"}, tenant: "app-1", removed: []string{"authorization"}},
+		{name: "no scheme beside", headers: headers{"x-api-key: one", "authorization: two"}, tenant: "app-0", removed: []string{"x-api-key", "authorization"}},
+		{name: "a scheme where none belongs", headers: headers{"x-api-key: Bearer one", "authorization: Bearer one"}, tenant: "app-0", removed: []string{"x-api-key", "authorization"}},
+		{name: "a scheme twice", headers: headers{"x-api-key: one", "authorization: Bearer Bearer one"}, tenant: "app-0", removed: []string{"x-api-key", "authorization"}},
+		{name: "another scheme", headers: headers{"x-api-key: one", "authorization: Token one"}, tenant: "app-0", removed: []string{"x-api-key", "authorization"}},
+		{
+			name: "in headers that do not count", headers: headers{"x-api-key: one", "api-key: one", "x-goog-api-key: two", "apikey: one", "proxy-authorization: Basic one"},
+			tenant: "app-0", removed: []string{"x-api-key", "api-key", "x-goog-api-key", "apikey", "proxy-authorization"},
+		},
+		{name: "only in a header that does not count", headers: headers{"api-key: one"}, code: "missing_api_key"},
+		{name: "two lines, both keys", headers: headers{"x-api-key: one", "x-api-key: one"}, tenant: "app-0", removed: []string{"x-api-key"}},
+		{name: "two lines, the second a key", headers: headers{"x-api-key: nothing", "x-api-key: one"}, tenant: "app-0", removed: []string{"x-api-key"}},
+		{name: "two lines of another header", headers: headers{"x-api-key: one", "authorization: " + foreign, "authorization: Bearer one"}, tenant: "app-0", removed: []string{"x-api-key", "authorization"}},
+		{name: "joined lines", headers: headers{"authorization: Bearer one,Bearer one"}, tenant: "app-0", removed: []string{"authorization"}},
+		{name: "joined lines, the second a key", headers: headers{"x-api-key: nothing, one"}, tenant: "app-0", removed: []string{"x-api-key"}},
+		{name: "joined lines elsewhere", headers: headers{"x-api-key: one", "authorization: " + foreign + ", Bearer two"}, tenant: "app-0", code: "conflicting_api_keys"},
+		{name: "two callers", headers: headers{"x-api-key: one", "authorization: Bearer two"}, code: "conflicting_api_keys"},
+		{name: "two callers on two lines", headers: headers{"x-api-key: one", "x-api-key: two"}, code: "conflicting_api_keys"},
+		{name: "two callers, joined", headers: headers{"x-api-key: one, two"}, code: "conflicting_api_keys"},
+		{name: "both wrong", headers: headers{"x-api-key: nothing", "authorization: " + foreign}, code: "invalid_api_key"},
+		{name: "one wrong, one empty", headers: headers{"x-api-key: nothing", "authorization: Bearer "}, code: "invalid_api_key"},
+		{name: "nothing", code: "missing_api_key"},
+		{
+			name: "the one place that counts", places: "header: x-api-key", headers: headers{"x-api-key: one", "authorization: Bearer one"},
+			tenant: "app-0", removed: []string{"x-api-key", "authorization"},
+		},
+		{name: "another caller's where it does not count", places: "header: x-api-key", headers: headers{"x-api-key: one", "authorization: Bearer two"}, tenant: "app-0", removed: []string{"x-api-key", "authorization"}},
+		{name: "not in the one place", places: "header: x-api-key", headers: headers{"authorization: Bearer one"}, code: "missing_api_key"},
+		{name: "a key with a comma", headers: headers{"x-api-key: a,b c"}, tenant: "app-2", removed: []string{"x-api-key"}},
+		{name: "a key with a comma as a token", headers: headers{"authorization: Bearer a,b c"}, tenant: "app-2", removed: []string{"authorization"}},
+		{name: "three places", places: "from: [api-key, x-mine, authorization]", headers: headers{"x-mine: two", "x-api-key: two"}, tenant: "app-1", removed: []string{"x-api-key", "x-mine"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f := newQuota(t, c.header, "one", "two")
-			h := headers{c.header: c.value}
-			if c.value == "-" {
-				delete(h, c.header)
-			}
-			x := &filter.Exchange{RequestHeaders: h}
-			x.Reset(1)
-			x.RequestHeaders = h
-			v := f.OnRequestHeaders(x)
-			require.Equal(t, c.tenant, x.Tenant.Name)
+			f := newQuota(t, c.places, "one", "two", "a,b c")
+			x, v, removed := ask(f, c.headers)
 			if c.code != "" {
 				require.Equal(t, 401, v.Refusal().Status)
 				require.Equal(t, c.code, v.Refusal().Code)
-				require.NotContains(t, v.Refusal().Message, "three", "an answer never repeats a key")
+				for _, place := range f.places {
+					require.Contains(t, v.Refusal().Message, place)
+				}
+				require.Empty(t, x.Tenant)
 				return
 			}
 			require.Equal(t, filter.Next, v)
-			require.Equal(t, []filter.HeaderEdit{{Name: c.header, Remove: true}}, x.Effects().Request)
+			require.Equal(t, c.tenant, x.Tenant.Name)
+			require.ElementsMatch(t, c.removed, removed)
 		})
 	}
 }
 
+// Two keys of one caller, as while one replaces the other, are no conflict.
+func TestTwoKeysOfOneCaller(t *testing.T) {
+	f := newQuota(t, "", "one")
+	f.tenants[sha256.Sum256([]byte("new"))] = "app-0"
+	x, v, removed := ask(f, headers{"x-api-key: one", "authorization: Bearer new"})
+	require.Equal(t, filter.Next, v)
+	require.Equal(t, "app-0", x.Tenant.Name)
+	require.ElementsMatch(t, []string{"x-api-key", "authorization"}, removed)
+}
+
+// Who has no key cannot make the filter hash for long.
+func TestManyKeys(t *testing.T) {
+	f := newQuota(t, "", "one")
+	_, v, _ := ask(f, headers{"x-api-key: " + strings.Repeat("x,", maxKeys) + "one"})
+	require.Equal(t, "invalid_api_key", v.Refusal().Code)
+	_, v, _ = ask(f, headers{"x-api-key: " + strings.Repeat(" ,", 1000) + "one"})
+	require.Equal(t, filter.Next, v, "what is empty is no key")
+}
+
+// No header of those that a client may send keys in ever has one behind the filter.
+func FuzzNoKeyGoesOn(f *testing.F) {
+	f.Add("one", "Bearer two", "x")
+	f.Add("Bearer one, two", "one", "Basic one")
+	f.Add("a", "b", "one")
+	f.Fuzz(func(t *testing.T, a, b, c string) {
+		q := newQuota(t, "", "one", "two")
+		h := headers{"x-api-key: " + a, "authorization: " + b, "api-key: " + c}
+		_, v, removed := ask(q, h)
+		if v != filter.Next {
+			return
+		}
+		for _, line := range h {
+			name, value, _ := strings.Cut(line, ": ")
+			for word := range strings.FieldsFuncSeq(value, func(r rune) bool { return r == ',' || r == ' ' }) {
+				if word == "one" || word == "two" {
+					require.Contains(t, removed, name, "%q", value)
+				}
+			}
+		}
+	})
+}
+
 func BenchmarkOnRequestHeaders(b *testing.B) {
-	f := newQuota(b, "x-api-key", "one", "two")
+	f := newQuota(b, "", "one", "two")
 	x := &filter.Exchange{}
-	h := headers{"x-api-key": "two"}
+	var h filter.Headers = headers{"x-api-key: two"}
 	b.ReportAllocs()
 	for b.Loop() {
 		x.Reset(1)
@@ -77,4 +224,17 @@ func BenchmarkOnRequestHeaders(b *testing.B) {
 			b.Fatal("refused")
 		}
 	}
+}
+
+func TestAllocatesNothing(t *testing.T) {
+	f := newQuota(t, "", "one", "two")
+	x := &filter.Exchange{}
+	var h filter.Headers = headers{"x-api-key: two", "authorization: Bearer foreign, Bearer two"}
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		x.Reset(1)
+		x.RequestHeaders = h
+		if f.OnRequestHeaders(x) != filter.Next {
+			t.Fatal("refused")
+		}
+	}))
 }

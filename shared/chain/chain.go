@@ -4,11 +4,7 @@
 package chain
 
 import (
-	"slices"
-	"strings"
-
 	"github.com/inlet-proxy/inlet/shared/filter"
-	"github.com/inlet-proxy/inlet/shared/llm"
 )
 
 // Chain is a configured list of filters. It is immutable and may be used from
@@ -29,6 +25,9 @@ type Chain struct {
 	early bool
 	// control are ControlHeaders and what filters claimed.
 	control []string
+	// id tells documents apart.
+	id        uint64
+	redirects redirects
 	settings
 	metrics metrics
 }
@@ -94,25 +93,8 @@ func (c *Chain) finish() {
 // Companion says where snapshots come from.
 func (c *Chain) Companion() Companion { return c.companion }
 
+// ID tells the chain's document apart from others.
+func (c *Chain) ID() uint64 { return c.id }
+
 // Deps returns what the filters were made with.
 func (c *Chain) Deps() *filter.Deps { return c.deps }
-
-// passes reports whether a path goes by without any filter, by configuration.
-// An entry matches the path itself and everything below it.
-func (c *Chain) passes(path string) bool {
-	return slices.ContainsFunc(c.passThrough, func(p string) bool {
-		rest, ok := strings.CutPrefix(path, strings.TrimSuffix(p, "/"))
-		return ok && (rest == "" || rest[0] == '/' || rest[0] == '?')
-	})
-}
-
-// recognise returns the API that method and path call, or llm.Unknown.
-func (c *Chain) recognise(method, path string) llm.API {
-	api := llm.Match(path, c.pathPrefix)
-	switch {
-	case api == llm.Models && method != "GET" && method != "HEAD",
-		api != llm.Models && method != "POST":
-		return llm.Unknown
-	}
-	return api
-}

@@ -2,6 +2,7 @@ package chain
 
 import (
 	"fmt"
+	"hash/fnv"
 	"math"
 	"slices"
 	"strings"
@@ -38,6 +39,7 @@ type settings struct {
 	prefixLimit  int64
 	jsonLimits   jsonscan.Limits
 	pathPrefix   []string
+	paths        []llm.Operation // besides the standard ones, and before them
 	countTokens  bool
 	trustControl bool
 	passThrough  []string
@@ -57,6 +59,13 @@ func New(doc []byte, known []filter.Factory, deps *filter.Deps) (*Chain, error) 
 		companion:   Companion{Wait: 20 * time.Second},
 	}}
 	own.ClaimHeader = c.claim
+	c.redirects.mutex = own.Mutex()
+	hash := fnv.New64a()
+	_, _ = hash.Write(doc) // never fails
+	c.id = hash.Sum64()
+	if err := checkText(doc); err != nil {
+		return nil, err
+	}
 	err := conf.Decode(doc, func(o *conf.Object) {
 		c.readFilters(o, known)
 		c.readSettings(o)
@@ -90,6 +99,7 @@ func (c *Chain) readSettings(o *conf.Object) {
 		o.Int("items", &l.Items, 1, math.MaxInt32)
 	})
 	o.Strings("pathPrefix", &c.pathPrefix, conf.PathPrefix)
+	o.List("paths", func(v *conf.Value) { v.Object(c.readPath) })
 	control := "remove"
 	o.Bool("countTokens", &c.countTokens)
 	o.Enum("controlHeaders", &control, "remove", "trust")
@@ -100,6 +110,28 @@ func (c *Chain) readSettings(o *conf.Object) {
 		o.Duration("wait", &c.companion.Wait, 100*time.Millisecond, 5*time.Minute)
 		o.Required("cluster")
 	})
+}
+
+// readPath reads a path that a server has besides the standard ones, and which of them is asked in the same form.
+func (c *Chain) readPath(o *conf.Object) {
+	var op llm.Operation
+	var api string
+	o.String("path", &op.Path, conf.PathPrefix, justPath)
+	o.Enum("api", &api, llm.Names()...)
+	o.Required("path", "api")
+	if slices.ContainsFunc(c.paths, func(other llm.Operation) bool { return other.Path == op.Path }) {
+		o.Errorf("path", "%q is listed twice", op.Path)
+	}
+	op.API = llm.Named(api)
+	c.paths = append(c.paths, op)
+}
+
+// justPath refuses what never is in a path that a request is compared with.
+func justPath(s string) string {
+	if strings.ContainsAny(s, "?#*{}") {
+		return "is not a plain path, which is compared to the letter"
+	}
+	return ""
 }
 
 func (c *Chain) readFilters(o *conf.Object, known []filter.Factory) {

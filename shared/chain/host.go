@@ -36,6 +36,17 @@ type Host interface {
 	// ip:port, or one string of them with commas between. Anything else that stands
 	// there is a hint that nobody fits.
 	Subset(dst []string) (addresses []string, given bool)
+	// Mark says that the chain of a document (see Marked) has decided about the
+	// request. Called before ApplyRequest.
+	Mark(document uint64)
+	// Marked reports whether a chain of the same document, which stands before this
+	// one in Envoy's filter chain, has said so of this request.
+	Marked(document uint64) bool
+	// Redirected reports, at the end of an exchange without an answer, whether it
+	// ended because Envoy follows a redirect of the replica. The same request then
+	// comes again at once.
+	Redirected() bool
+
 	// Served returns the ip:port of the replica that answers, "" if unknown.
 	// Asked at the response headers.
 	Served() string
@@ -49,6 +60,10 @@ const (
 	SubsetNamespace = "envoy.lb.subset_hint"
 	SubsetKey       = "x-gateway-destination-endpoint-subset"
 )
+
+// RedirectDetails are the response code details of a stream that Envoy made anew
+// to follow a redirect.
+const RedirectDetails = "internal_redirect"
 
 // AppendAddresses appends the addresses of a string with commas between them.
 func AppendAddresses(dst []string, list string) []string {

@@ -32,8 +32,11 @@ func (s *Stream) refuse(r *filter.Refusal) Action {
 	s.host.Explain(s.x.Why())
 	s.c.metrics.refusals.Record(1, filter.Values{reason})
 	headers := [][2]string{{"content-type", "application/json"}, {ReasonHeader, reason}}
-	if r.Code == codeEncoding {
+	switch r.Code {
+	case codeEncoding:
 		headers = append(headers, [2]string{"accept-encoding", coding.Accepted}) // RFC 9110, section 15.5.16
+	case codeUpgrade:
+		headers = append(headers, [2]string{"upgrade", "HTTP/1.1"}, [2]string{"connection", "upgrade"}) // RFC 9110, section 15.5.22
 	}
 	if after := retryAfter(r); after > 0 {
 		headers = append(headers, [2]string{"retry-after", strconv.Itoa(after)}, [2]string{DroppedHeader, reason})
@@ -133,8 +136,18 @@ func refuseTooLarge(limit int64) *filter.Refusal {
 }
 
 func refuseUnknownPath(method string) *filter.Refusal {
-	r := badRequest("unknown_path", "", "There is no such operation here: check the path, and that its method is right ("+method+").")
+	r := badRequest("unknown_path", "", "The path is unknown: there is no such operation here, or it is not asked with the method "+method+".")
 	r.Status = 404
+	return r
+}
+
+// codeUpgrade is what a client that asks for WebSocket is told. Clients that know
+// HTTP too (OpenAI's agents) go on with it at once.
+const codeUpgrade = "upgrade_not_supported"
+
+func refuseUpgrade() *filter.Refusal {
+	r := badRequest(codeUpgrade, "", "This gateway does not go on by WebSocket or another protocol: send an ordinary HTTP request, without Upgrade.")
+	r.Status = 426
 	return r
 }
 

@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/inlet-proxy/inlet/shared/filter"
-	"github.com/inlet-proxy/inlet/shared/llm"
 )
 
 // ResponseHeaders runs the response hooks in reverse order. end: there is no body.
@@ -14,6 +13,9 @@ func (s *Stream) ResponseHeaders(end bool) Action {
 	if s.state != released || s.bypassed {
 		// Envoy may refuse a request itself while the chain still reads it.
 		s.readStatus()
+		if s.unknown && s.nowhere() {
+			return s.refuse(refuseUnknownPath(s.x.Method))
+		}
 		return Continue
 	}
 	s.readStatus()
@@ -22,7 +24,7 @@ func (s *Stream) ResponseHeaders(end bool) Action {
 	x.Response.Served = s.host.Served()
 	kind, _ := x.Response.Headers.Get("content-type")
 	x.Response.EventStream = isEventStream(kind)
-	for i := len(s.c.slots) - 1; i >= 0; i-- {
+	for i := s.started - 1; i >= 0; i-- {
 		if r := s.run(i, hookResponseHeaders, nil).Refusal(); r != nil {
 			return s.refuse(r)
 		}
@@ -40,6 +42,12 @@ func (s *Stream) ResponseHeaders(end bool) Action {
 	return Continue
 }
 
+// nowhere reports whether Envoy itself says that it has no route for a request that
+// went by unseen: of models and pools there was no talk.
+func (s *Stream) nowhere() bool {
+	return s.state == released && s.status == 404 && s.host.Served() == ""
+}
+
 func (s *Stream) readStatus() {
 	if v, ok := s.host.ResponseHeaders().Get(":status"); ok {
 		s.status, _ = strconv.Atoi(v)
@@ -54,7 +62,7 @@ func (s *Stream) wantsAnswer() bool {
 
 // countsTokens reports whether the answer has a usage that is wanted.
 func (s *Stream) countsTokens() bool {
-	return s.c.needs.Has(filter.NeedUsage) && !s.bypassed && s.x.API != llm.Models
+	return s.c.needs.Has(filter.NeedUsage) && !s.bypassed && s.x.API.HasUsage()
 }
 
 // startReading decides whether the answer's body is scanned.
@@ -133,6 +141,10 @@ func (s *Stream) Done() {
 		Complete: s.complete && s.state != refused && s.state != answered, Refused: s.state == refused, Answered: s.state == answered,
 		Status: s.status, At: s.c.deps.Now(),
 	}
+	redirected := s.keepRedirected(end.At)
+	if redirected {
+		end.Complete, end.Status = true, 307 // or another such status: the replica has answered
+	}
 	if s.reads {
 		s.response.End()
 		s.x.Usage = s.response.Usage()
@@ -144,7 +156,7 @@ func (s *Stream) Done() {
 	for i := s.started - 1; i >= 0; i-- {
 		s.finish(i, end)
 	}
-	if !s.bypassed {
+	if !s.bypassed && !redirected {
 		s.c.metrics.record(s, end)
 	}
 	// A Stream that waits to be used again keeps no body and no headers: neither its own nor by an edit.

@@ -39,6 +39,7 @@ type Stream struct {
 	early     bool  // the request may go on before that
 	status    int   // status that the client gets
 	bypassed  bool  // no filter sees this exchange
+	unknown   bool  // ... since its path is none that is known
 	reads     bool  // the answer's body is scanned
 	restores  bool  // ... and the model's name in it restored
 	complete  bool  // the answer's end was seen
@@ -72,7 +73,7 @@ func (s *Stream) Begin(h Host) {
 	s.x.Start = s.c.deps.Now()
 	s.x.RequestHeaders = h.RequestHeaders()
 	s.state, s.at, s.started, s.bodyBytes, s.status = reading, 0, 0, 0, 0
-	s.bypassed, s.reads, s.restores, s.complete = false, false, false, false
+	s.bypassed, s.unknown, s.reads, s.restores, s.complete = false, false, false, false, false
 	s.timing = timing{}
 	s.scanning, s.early = false, false
 }
@@ -82,14 +83,17 @@ func (s *Stream) RequestHeaders(end bool) Action {
 	x := &s.x
 	x.Method, _ = x.RequestHeaders.Get(":method")
 	x.Path, _ = x.RequestHeaders.Get(":path")
-	s.dropControlHeaders()
-	if s.c.passes(x.Path) {
+	if s.recall() {
+		return s.release()
+	}
+	if s.dropControlHeaders() || s.c.passes(x.Path) {
 		return s.bypass()
 	}
-	if x.API = s.c.recognise(x.Method, x.Path); x.API == llm.Unknown {
-		if s.c.strict {
-			return s.refuse(refuseUnknownPath(x.Method))
-		}
+	if r := s.recognise(); r != nil {
+		return s.refuse(r)
+	}
+	if x.API == llm.Unknown {
+		s.unknown = true
 		return s.bypass()
 	}
 	if r := s.prepareBody(); r != nil {
@@ -108,6 +112,30 @@ func (s *Stream) RequestHeaders(end bool) Action {
 		return s.RequestEnd()
 	}
 	return Hold
+}
+
+// recognise finds out which API is called, llm.Unknown if none is and that does no harm.
+func (s *Stream) recognise() *filter.Refusal {
+	x := &s.x
+	api, path := s.c.match(x.Path)
+	if upgrades(x.RequestHeaders) && (api != llm.Unknown || llm.MatchAmong(realtime, path, s.c.pathPrefix) != llm.Unknown) {
+		x.API = api
+		return refuseUpgrade()
+	}
+	if !takes(api, x.Method) {
+		api = llm.Unknown
+	}
+	if x.API = api; api == llm.Unknown {
+		if s.c.strict {
+			return refuseUnknownPath(x.Method)
+		}
+		return nil
+	}
+	if path != x.Path {
+		x.Path = path
+		x.SetRequestHeader(":path", path)
+	}
+	return nil
 }
 
 // RequestBody takes the next bytes of the body, each byte once. end: these are
@@ -291,6 +319,9 @@ func (s *Stream) release() Action {
 	if len(e.Request)+len(e.Body) == 0 {
 		return Continue
 	}
+	if !s.bypassed {
+		s.host.Mark(s.c.id)
+	}
 	err := s.host.ApplyRequest(e.Request, e.Body)
 	if s.timing.edited = len(e.Body) > 0; s.timing.edited {
 		s.timing.edit = s.since(start)
@@ -318,14 +349,21 @@ func (s *Stream) bypass() Action {
 }
 
 // dropControlHeaders removes what a client may not say. Envoy has done so
-// before; this is for bootstraps that forgot it.
-func (s *Stream) dropControlHeaders() {
-	if s.c.trustControl {
-		return
-	}
+// before; this is for bootstraps that forgot it. It reports whether the headers
+// are from this document, which stands before in Envoy's filter chain, too.
+func (s *Stream) dropControlHeaders() (own bool) {
+	first := true
 	for _, name := range s.c.control {
-		if _, ok := s.x.RequestHeaders.Get(name); ok {
-			s.x.RemoveRequestHeader(name)
+		if _, ok := s.x.RequestHeaders.Get(name); !ok {
+			continue
 		}
+		if first && s.host.Marked(s.c.id) {
+			return true
+		}
+		if first = false; s.c.trustControl {
+			return false
+		}
+		s.x.RemoveRequestHeader(name)
 	}
+	return false
 }

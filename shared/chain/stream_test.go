@@ -23,6 +23,8 @@ type headers map[string]string
 
 func (h headers) Get(name string) (string, bool) { v, ok := h[name]; return v, ok }
 
+func (h headers) At(name string, n int) (string, bool) { v, ok := h[name]; return v, ok && n == 0 }
+
 // host records what the chain asks of Envoy.
 type host struct {
 	request, response headers
@@ -30,11 +32,14 @@ type host struct {
 	applyError        error
 	served            string
 	subset            *string // addresses with commas between
+	marked            bool
+	redirected        bool
 
 	log     []string
 	reply   *chain.LocalReply
 	calls   []*filter.Call
 	resumed int
+	marks   int
 	why     string
 }
 
@@ -45,6 +50,10 @@ func (h *host) Subset(dst []string) ([]string, bool) {
 	}
 	return chain.AppendAddresses(dst, *h.subset), true
 }
+
+func (h *host) Mark(uint64)        { h.marks++ }
+func (h *host) Marked(uint64) bool { return h.marked }
+func (h *host) Redirected() bool   { return h.redirected }
 
 func (h *host) RequestHeaders() filter.Headers  { return h.request }
 func (h *host) ResponseHeaders() filter.Headers { return h.response }

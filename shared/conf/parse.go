@@ -45,6 +45,7 @@ func parse(doc []byte) (*yaml.Node, *Error) {
 // parseAny takes the document for JSON if it is JSON, else for YAML. YAML is not quite the superset of JSON that it is
 // meant to be: the parser refuses surrogate pairs (how most languages escape an emoji) and some characters.
 func parseAny(doc []byte) (*yaml.Node, *Error) {
+	doc = bytes.TrimPrefix(doc, []byte("\xef\xbb\xbf")) // a byte order mark, as some editors on Windows write it
 	if !bytes.HasPrefix(bytes.TrimLeft(doc, " \t\r\n"), []byte("{")) {
 		return parseYAML(doc)
 	}

@@ -11,6 +11,9 @@ import (
 type Headers interface {
 	// Get returns the first value of a header and whether it is there.
 	Get(name string) (string, bool)
+	// At returns the value of a header that stands several times, counted from 0,
+	// and whether it stands there that often.
+	At(name string, n int) (string, bool)
 }
 
 // Exchange is one request and its answer. Every group of fields has one

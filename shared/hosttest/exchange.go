@@ -331,6 +331,11 @@ func (x *exchange) send() {
 	for _, name := range sortedKeys(r.Headers) {
 		headers.Add(name, r.Headers[name])
 	}
+	for _, name := range sortedKeys(r.Repeated) {
+		for _, value := range r.Repeated[name] {
+			headers.Add(name, value)
+		}
+	}
 	bodiless := len(pieces) == 0 && !r.Chunked && r.Trailers == nil
 	x.onHeaders(&x.request, headers, bodiless)
 	if r.Cancel == CancelAfterHeaders {

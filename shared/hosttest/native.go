@@ -180,6 +180,8 @@ type liveHeaders struct{ of *Headers }
 
 func (h liveHeaders) Get(name string) (string, bool) { return h.of.Get(name) }
 
+func (h liveHeaders) At(name string, n int) (string, bool) { return h.of.At(name, n) }
+
 // ApplyRequest implements chain.Host.
 func (s *nativeStream) ApplyRequest(headers []filter.HeaderEdit, body []filter.BodyEdit) error {
 	h := &s.x.request
@@ -253,6 +255,15 @@ func (s *nativeStream) Subset(dst []string) ([]string, bool) {
 	}
 	return append(dst, hint.Replicas...), true
 }
+
+// Mark implements chain.Host. No chain of this host stands before another.
+func (s *nativeStream) Mark(uint64) {}
+
+// Marked implements chain.Host.
+func (s *nativeStream) Marked(uint64) bool { return false }
+
+// Redirected implements chain.Host. The emulated router follows no redirect.
+func (s *nativeStream) Redirected() bool { return false }
 
 // Served implements chain.Host.
 func (s *nativeStream) Served() string {

@@ -58,11 +58,18 @@ type Call struct {
 type Headers [][2]string
 
 // Get returns the first value of a header and whether it is there.
-func (h Headers) Get(name string) (string, bool) {
+func (h Headers) Get(name string) (string, bool) { return h.At(name, 0) }
+
+// At returns the nth value of a header, from 0, and whether it is there.
+func (h Headers) At(name string, n int) (string, bool) {
 	for _, kv := range h {
-		if kv[0] == name {
+		if kv[0] != name {
+			continue
+		}
+		if n == 0 {
 			return kv[1], true
 		}
+		n--
 	}
 	return "", false
 }

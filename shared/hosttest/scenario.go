@@ -157,6 +157,9 @@ type Request struct {
 	Method  string            `yaml:"method"` // POST if absent
 	Path    string            `yaml:"path"`   // /v1/chat/completions if absent
 	Headers map[string]string `yaml:"headers"`
+	// Repeated are headers that stand several times, each value on a line of
+	// its own.
+	Repeated map[string][]string `yaml:"repeated"`
 	// Body is sent as it is. $repeat in it stands for BodyRepeat.
 	Body       string  `yaml:"body"`
 	BodyRepeat *Repeat `yaml:"bodyRepeat"`

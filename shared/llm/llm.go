@@ -7,6 +7,7 @@
 package llm
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -32,16 +33,35 @@ const (
 	Score              // vLLM: how similar texts are
 	Pooling            // vLLM: hidden states
 	Classify           // vLLM: classes of texts
+	Tokenize           // what a prompt consists of, or how much: nothing is computed for it
+	Detokenize         // vLLM: the text of tokens
+	Generate           // vLLM: tokens for tokens
+	Videos             // OpenAI videos: a form
+	Moderations        // OpenAI moderations
+	Other              // any JSON or form that names its model: all text in it is taken for prompt
 )
 
-// operations are the paths by which servers offer an API (vLLM 0.11, SGLang 0.5, OpenAI, Anthropic).
-var operations = []struct {
-	path string
-	api  API
-}{
+// Operation is a path by which a server offers an API.
+type Operation struct {
+	Path string
+	API  API
+}
+
+// operations are the standard paths (vLLM 0.32, SGLang 0.5, OpenAI, Anthropic) of all that names a model and is not
+// about a server's inside.
+var operations = []Operation{
 	{"/v1/chat/completions", Chat},
+	{"/v1/chat/completions/batch", Other}, // several conversations
+	{"/v1/chat/completions/render", Tokenize},
+	{"/v1/chat/completions/derender", Tokenize},
+	{"/v1/chat/completions/input_tokens", Tokenize},
 	{"/v1/completions", Completions},
+	{"/v1/completions/render", Tokenize},
+	{"/v1/completions/derender", Tokenize},
 	{"/v1/responses", Responses},
+	{"/v1/responses/compact", Responses},
+	{"/v1/responses/input_tokens", Tokenize},
+	{"/v1/responses/render", Tokenize},
 	{"/v1/embeddings", Embeddings},
 	{"/v1/images/generations", Images},
 	{"/v1/images/edits", ImageEdits},
@@ -51,6 +71,7 @@ var operations = []struct {
 	{"/v1/audio/translations", Transcriptions},
 	{"/v1/messages", Messages},
 	{"/v1/messages/count_tokens", CountTokens},
+	{"/v1/messages/render", Tokenize},
 	{"/v1/models", Models},
 	{"/v1/rerank", Rerank},
 	{"/v2/rerank", Rerank},
@@ -59,12 +80,44 @@ var operations = []struct {
 	{"/score", Score},
 	{"/pooling", Pooling},
 	{"/classify", Classify},
+	{"/v1/classify", Classify},
+	{"/tokenize", Tokenize},
+	{"/v1/tokenize", Tokenize},
+	{"/detokenize", Detokenize},
+	{"/v1/detokenize", Detokenize},
+	{"/inference/v1/generate", Generate},
+	{"/v1/videos", Videos},
+	{"/v1/moderations", Moderations},
+	{"/v1/decisions", Other},
+	{"/v1/systemone", Other},
+	{"/generative_scoring", Other},
+	{"/v2/embed", Other},
+	{"/cohere/v2/chat", Other},
+	{"/cohere/v2/chat/render", Tokenize},
 }
 
 var names = [...]string{
 	Unknown: "unknown", Chat: "chat", Completions: "completions", Responses: "responses", Embeddings: "embeddings", Images: "images",
 	Audio: "audio", Messages: "messages", Models: "models", ImageEdits: "image_edits", Transcriptions: "transcriptions",
 	CountTokens: "count_tokens", Rerank: "rerank", Score: "score", Pooling: "pooling", Classify: "classify",
+	Tokenize: "tokenize", Detokenize: "detokenize", Generate: "generate", Videos: "videos", Moderations: "moderations", Other: "other",
+}
+
+// Named returns the API of a name as String gives it, of those that are asked with a body; Unknown if there is none.
+func Named(name string) API {
+	for _, candidate := range Names() {
+		if candidate == name {
+			return API(slices.Index(names[:], name))
+		}
+	}
+	return Unknown
+}
+
+// Names are the names of the APIs that are asked with a body.
+func Names() []string {
+	return slices.DeleteFunc(slices.Clone(names[:]), func(name string) bool {
+		return name == names[Unknown] || name == names[Models]
+	})
 }
 
 // String returns a short lower-case name for logs and metrics.
@@ -76,7 +129,19 @@ func (a API) String() string {
 }
 
 // TakesForm reports whether requests to the API may be multipart/form-data.
-func (a API) TakesForm() bool { return a == Transcriptions || a == ImageEdits }
+func (a API) TakesForm() bool {
+	return a == Transcriptions || a == ImageEdits || a == Videos || a == Other
+}
+
+// HasUsage reports whether answers of the API tell how many tokens were used. Where they do not, nothing was: tokens were only
+// counted, or named; or the service does not bill by them.
+func (a API) HasUsage() bool {
+	switch a {
+	case Unknown, Models, CountTokens, Tokenize, Detokenize, Videos, Moderations:
+		return false
+	}
+	return true
+}
 
 // AnswersOtherwise reports whether answers of the API may be something other than JSON or events: sound, or a text by itself.
 // Those name no model.
@@ -87,15 +152,24 @@ func (a API) AnswersOtherwise() bool { return a == Audio || a == Transcriptions 
 // Envoy normalises it. An unknown prefix is no match, since what a replica serves there need not be the API that the end of
 // the path promises.
 func Match(path string, prefixes []string) API {
-	path, _, _ = strings.Cut(path, "?")
-	for i := range operations {
-		before, ok := strings.CutSuffix(path, operations[i].path)
-		if ok && (before == "" || allowed(before, prefixes)) {
-			return operations[i].api
-		}
+	if api := MatchAmong(operations, path, prefixes); api != Unknown {
+		return api
 	}
+	path, _, _ = strings.Cut(path, "?")
 	if before, id, _ := strings.Cut(path, modelPath); id != "" && (before == "" || allowed(before, prefixes)) {
 		return Models
+	}
+	return Unknown
+}
+
+// MatchAmong is Match with these operations in the place of the standard ones.
+func MatchAmong(among []Operation, path string, prefixes []string) API {
+	path, _, _ = strings.Cut(path, "?")
+	for i := range among {
+		before, ok := strings.CutSuffix(path, among[i].Path)
+		if ok && (before == "" || allowed(before, prefixes)) {
+			return among[i].API
+		}
 	}
 	return Unknown
 }

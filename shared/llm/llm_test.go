@@ -54,6 +54,20 @@ func TestMatch(t *testing.T) {
 		"/classify":                             Classify,
 		"/classify?x":                           Classify,
 		"/v1/messages/batches":                  Unknown,
+		"/tokenize":                             Tokenize,
+		"/v1/tokenize?x":                        Tokenize,
+		"/detokenize":                           Detokenize,
+		"/v1/responses/compact":                 Responses,
+		"/v1/responses/input_tokens":            Tokenize,
+		"/v1/chat/completions/render":           Tokenize,
+		"/v1/chat/completions/batch":            Other,
+		"/inference/v1/generate":                Generate,
+		"/v1/videos":                            Videos,
+		"/v1/videos/video_1":                    Unknown,
+		"/v1/moderations":                       Moderations,
+		"/cohere/v2/chat":                       Other,
+		"/v2/chat":                              Unknown,
+		"/v1/realtime":                          Unknown,
 		"/x?/v1/chat/completions":               Unknown,
 	} {
 		require.Equal(t, want, Match(path, nil), path)
@@ -106,6 +120,45 @@ func TestAPIString(t *testing.T) {
 		seen[names[api]] = true
 		require.Less(t, api, len(members))
 	}
+}
+
+func TestNamed(t *testing.T) {
+	require.NotContains(t, Names(), "unknown")
+	require.NotContains(t, Names(), "models")
+	for _, name := range Names() {
+		require.Equal(t, name, Named(name).String())
+	}
+	require.Len(t, Names(), len(names)-2)
+	for _, none := range []string{"", "unknown", "models", "Chat"} {
+		require.Equal(t, Unknown, Named(none), none)
+	}
+}
+
+func TestMatchAmong(t *testing.T) {
+	own := []Operation{{"/my/chat", Chat}, {"/score", Messages}}
+	for path, want := range map[string]API{
+		"/my/chat":             Chat,
+		"/my/chat?x=/score":    Chat,
+		"/team/score":          Messages,
+		"/score":               Messages,
+		"/other/score":         Unknown,
+		"/my/chat/":            Unknown,
+		"/v1/chat/completions": Unknown,
+		"/v1/models/a":         Unknown,
+	} {
+		require.Equal(t, want, MatchAmong(own, path, []string{"/team/"}), path)
+	}
+}
+
+// Whose answers tell of no tokens is not asked for them, and all others are.
+func TestHasUsage(t *testing.T) {
+	var without []string
+	for api := range names {
+		if !API(api).HasUsage() {
+			without = append(without, names[api])
+		}
+	}
+	require.Equal(t, []string{"unknown", "models", "count_tokens", "tokenize", "detokenize", "videos", "moderations"}, without)
 }
 
 func TestInterner(t *testing.T) {

@@ -263,7 +263,7 @@ const (
 	memberData1               // Score
 	memberData2               // Score
 	memberStreamIncludeUsage  // Transcriptions: what stream_options.include_usage is elsewhere
-	memberTokens              // "prompt_token_ids", "input_ids": numbers in place of text
+	memberTokens              // "prompt_token_ids", "input_ids", "token_ids": numbers in place of text
 	memberEmbeds              // "prompt_embeds", "input_embeds": vectors in place of text
 	memberTemplate            // "chat_template"
 	memberTemplateArgs        // "chat_template_kwargs": what the chat template may show to the model
@@ -331,6 +331,13 @@ var members = [...]memberSet{
 	Score:          set(memberModel, memberQueries, memberDocuments, memberItems, memberText1, memberText2, memberData1, memberData2) | texts,
 	Pooling:        set(memberModel, memberInput, memberMessages) | texts,
 	Classify:       set(memberModel, memberInput, memberMessages) | texts,
+	Tokenize: set(memberModel, memberMessages, memberPrompt, memberSuffix, memberInput, memberInstructions, memberSystem) |
+		texts,
+	Detokenize:  set(memberModel), // no model reads these tokens
+	Generate:    set(memberModel, memberStream, memberStreamOptions) | texts,
+	Videos:      set(memberModel, memberPrompt) | texts,
+	Moderations: set(memberModel, memberInput) | texts,
+	Other:       set(memberModel, memberStream, memberStreamOptions, memberMaxTokens) | texts,
 }
 
 // prompts are the members that hold prompt text.
@@ -383,7 +390,7 @@ func (s memberSet) lookup(name []byte) member {
 		m = memberData2
 	case "stream_include_usage":
 		m = memberStreamIncludeUsage
-	case "prompt_token_ids", "input_ids":
+	case "prompt_token_ids", "input_ids", "token_ids":
 		m = memberTokens
 	case "prompt_embeds", "input_embeds":
 		m = memberEmbeds

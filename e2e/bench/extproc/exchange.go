@@ -176,14 +176,22 @@ var _ chain.Host = (*exchange)(nil)
 type headers []*corev3.HeaderValue
 
 // Get implements filter.Headers.
-func (h headers) Get(name string) (string, bool) {
+func (h headers) Get(name string) (string, bool) { return h.At(name, 0) }
+
+// At implements filter.Headers.
+func (h headers) At(name string, n int) (string, bool) {
 	for _, v := range h {
-		if v.GetKey() == name {
-			if len(v.GetRawValue()) > 0 {
-				return string(v.GetRawValue()), true
-			}
-			return v.GetValue(), true
+		if v.GetKey() != name {
+			continue
 		}
+		if n > 0 {
+			n--
+			continue
+		}
+		if len(v.GetRawValue()) > 0 {
+			return string(v.GetRawValue()), true
+		}
+		return v.GetValue(), true
 	}
 	return "", false
 }
@@ -226,6 +234,15 @@ func (x *exchange) Subset(dst []string) ([]string, bool) { return dst, false }
 
 // Served implements chain.Host.
 func (x *exchange) Served() string { return x.served }
+
+// Mark implements chain.Host.
+func (x *exchange) Mark(uint64) {}
+
+// Marked implements chain.Host.
+func (x *exchange) Marked(uint64) bool { return false }
+
+// Redirected implements chain.Host.
+func (x *exchange) Redirected() bool { return false }
 
 // Explain implements chain.Host.
 func (x *exchange) Explain(why []byte) { x.why = why }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
@@ -24,6 +25,7 @@ type config struct {
 	streams sync.Pool     // of *stream
 	source  *source       // nil if the document names no companion
 	poller  *poller
+	same    *atomic.Int64 // configurations with the same document, this one among them
 	log     func(filter.Level, string)
 }
 
@@ -59,6 +61,8 @@ func newConfig(handle shared.HttpFilterConfigHandle, document []byte, known []fi
 		others.join(c.source)
 		c.poller = c.source.join(handle, from, deps)
 	}
+	c.same = p.keep(fmt.Sprintf("document %x", c.chain.ID()), func() any { return new(atomic.Int64) }).(*atomic.Int64)
+	c.same.Add(1)
 	c.log(filter.Info, "chain: "+c.chain.String())
 	return c, nil
 }
@@ -104,6 +108,7 @@ func (c *config) OnDestroy() {
 			c.panicked(p)
 		}
 	}()
+	c.same.Add(-1)
 	if c.poller != nil {
 		c.poller.leave()
 	}

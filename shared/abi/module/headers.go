@@ -26,14 +26,21 @@ func (h *headers) reset(source shared.HeaderMap) {
 }
 
 // Get returns the first value of a header.
-func (h *headers) Get(name string) (string, bool) {
+func (h *headers) Get(name string) (string, bool) { return h.At(name, 0) }
+
+// At returns the nth value of a header, from 0.
+func (h *headers) At(name string, n int) (string, bool) {
 	if !h.loaded {
 		h.load()
 	}
 	for i := range h.fields {
-		if h.fields[i].name == name {
+		if h.fields[i].name != name {
+			continue
+		}
+		if n == 0 {
 			return h.fields[i].value, true
 		}
+		n--
 	}
 	return "", false
 }

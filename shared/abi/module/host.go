@@ -1,6 +1,7 @@
 package module
 
 import (
+	"encoding/binary"
 	"slices"
 
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
@@ -16,6 +17,7 @@ const (
 	whyNamespace = "inlet"
 	whyKey       = "why"
 	whyState     = "wasm.inlet.why"
+	passedState  = "inlet.passed"
 )
 
 var _ chain.Host = (*stream)(nil)
@@ -81,6 +83,30 @@ func (s *stream) Subset(dst []string) (addresses []string, given bool) {
 		}
 	}
 	return dst, true
+}
+
+// Mark puts the document's number into the filter state of the stream, which
+// no client can write; only if the document is in use twice, so that there may be
+// somebody who reads it.
+func (s *stream) Mark(document uint64) {
+	if s.config.same.Load() > 1 {
+		s.handle.SetFilterState(passedState, binary.LittleEndian.AppendUint64(s.number[:0], document))
+	}
+}
+
+// Marked looks for the number of a chain before this one.
+func (s *stream) Marked(document uint64) bool {
+	mark, ok := s.handle.GetFilterState(passedState)
+	return ok && mark.Len == 8 && binary.LittleEndian.Uint64(mark.ToUnsafeBytes()) == document
+}
+
+// Redirected goes by what Envoy notes when it makes the stream anew.
+func (s *stream) Redirected() bool {
+	if s.gone {
+		return false
+	}
+	details, ok := s.handle.GetAttributeString(shared.AttributeIDResponseCodeDetails)
+	return ok && string(details.ToUnsafeBytes()) == chain.RedirectDetails
 }
 
 // Served is the address of the host that the router chose last.

@@ -19,8 +19,9 @@ type stream struct {
 	request, response headers
 	body              requestBody
 	why               []byte
-	reply             []byte // memory for answers of calls
-	answer            []byte // memory for a piece of an answer that changes
+	reply             []byte  // memory for answers of calls
+	answer            []byte  // memory for a piece of an answer that changes
+	number            [8]byte // memory for Mark
 
 	begun  bool // the request's headers came
 	broken bool // a panic ended it

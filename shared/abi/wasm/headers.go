@@ -41,12 +41,19 @@ type headers struct {
 }
 
 // Get returns the first value of a header and whether it is there.
-func (h *headers) Get(name string) (string, bool) {
+func (h *headers) Get(name string) (string, bool) { return h.At(name, 0) }
+
+// At returns the nth value of a header, from 0, and whether it is there.
+func (h *headers) At(name string, n int) (string, bool) {
 	h.fetch()
 	for i := range h.list {
-		if h.list[i][0] == name {
+		if h.list[i][0] != name {
+			continue
+		}
+		if n == 0 {
 			return h.list[i][1], true
 		}
+		n--
 	}
 	return "", false
 }

@@ -152,6 +152,8 @@ func (x *exchange) ResumeRequest() {
 const (
 	subsetHint      = "metadata\x00filter_metadata\x00" + chain.SubsetNamespace + "\x00" + chain.SubsetKey
 	upstreamAddress = "upstream\x00address"
+	codeDetails     = "response\x00code_details"
+	whyProperty     = "inlet.why"
 )
 
 // Subset implements chain.Host.
@@ -192,6 +194,27 @@ func appendAddresses(dst []string, value []byte) []string {
 	return dst
 }
 
+// Mark implements chain.Host. A filter that stands behind this one in the filter
+// chain sees the request next of all in this VM, which both have if their plugins
+// have the same vm_id and code.
+func (x *exchange) Mark(document uint64) { x.plugin.vm.passed = document }
+
+// Marked implements chain.Host. That it is the same request, and not another that
+// came next, is told by its filter state, which no client can write.
+func (x *exchange) Marked(document uint64) bool {
+	if x.plugin.vm.passed != document {
+		return false
+	}
+	_, err := property(whyProperty, &x.plugin.piece)
+	return err == nil
+}
+
+// Redirected implements chain.Host.
+func (x *exchange) Redirected() bool {
+	details, err := property(codeDetails, &x.plugin.piece)
+	return err == nil && string(details) == chain.RedirectDetails
+}
+
 // Served implements chain.Host.
 func (x *exchange) Served() string {
 	address, err := property(upstreamAddress, &x.plugin.piece)
@@ -207,7 +230,7 @@ func (x *exchange) Explain(why []byte) {
 	if len(why) == 0 {
 		return
 	}
-	if err := setProperty("inlet.why", why); err != nil {
+	if err := setProperty(whyProperty, why); err != nil {
 		proxywasm.LogDebug("no reason for the access log: " + err.Error())
 	}
 }

@@ -47,6 +47,7 @@ type vm struct {
 	known  []filter.Factory
 	warned bool // of requests that ended while their body was waited for
 	kept   map[string]any
+	passed uint64 // document of the chain that let a request go on last
 }
 
 // keep implements filter.Deps.Keep. What is kept outlives the plugin's

@@ -1,0 +1,194 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/inlet-proxy/inlet/e2e/stack"
+)
+
+// againChain renames the model, asks for a key and screens prompts.
+const againChain = `filters:
+  - bbr: {models: [{name: llama, targets: [{model: llama-3-8b, pool: one}]}]}
+  - quota: {keys: {list: [{name: demo, sha256: 2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683}]}}
+  - guardrail: {providers: [{name: local, local: {patterns: ['(?i)launch code']}}], policies: [{on: request, use: [local], action: block}]}
+`
+
+// redirector is a replica that sends the first requests elsewhere.
+type redirector struct {
+	mu    sync.Mutex
+	times int             // how many are redirected
+	seen  []*http.Request // with the model for a body
+}
+
+func (r *redirector) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	var body struct {
+		Model string `json:"model"`
+	}
+	text, _ := io.ReadAll(req.Body)
+	_ = json.Unmarshal(text, &body)
+	req.Body = io.NopCloser(strings.NewReader(body.Model))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.seen = append(r.seen, req)
+	if r.times > 0 {
+		r.times--
+		w.Header().Set("location", "http://"+req.Host+"/elsewhere"+req.URL.Path)
+		w.WriteHeader(http.StatusTemporaryRedirect)
+		return
+	}
+	w.Header().Set("content-type", "application/json")
+	_, _ = io.WriteString(w, `{"model":"llama-3-8b","usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}`)
+}
+
+// reset makes ready for another case.
+func (r *redirector) reset(times int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.times, r.seen = times, nil
+}
+
+func (r *redirector) requests() []*http.Request {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.seen
+}
+
+// TestRequestComesAgain: what Inlet has decided once passes it a second time as it is, in Envoy's internal redirect and where it stands in the chain
+// twice: its own name for a model is no client's, and no client gets to see it.
+func TestRequestComesAgain(t *testing.T) {
+	for _, abi := range abis {
+		t.Run(abi, func(t *testing.T) {
+			r := &redirector{}
+			server := httptest.NewServer(r)
+			t.Cleanup(server.Close)
+			pool := &edits{abi: abi, pools: map[string][]string{"one": {server.Listener.Addr().String()}}}
+			s := stack.ForTest(t, stack.Options{
+				ABI: abi, NoCompanion: true, Pools: []stack.Pool{{Name: "one"}}, Chain: againChain, Updatable: true,
+				Edit: func(b *bootstrapv3.Bootstrap) { pool.apply(b); followRedirects(b) },
+			})
+			t.Run("a redirect", func(t *testing.T) { testRedirect(t, s, r) })
+			require.NoError(t, s.Update(t.Context(), func(o *stack.Options) {
+				o.Edit = func(b *bootstrapv3.Bootstrap) { pool.apply(b); twice(b) }
+			}))
+			client.CloseIdleConnections()
+			t.Run("twice in the chain", func(t *testing.T) { testTwice(t, s, r) })
+			require.NoError(t, s.Update(t.Context(), func(o *stack.Options) {
+				o.Edit = func(b *bootstrapv3.Bootstrap) { pool.apply(b); twice(b); trustAll(b) }
+			}))
+			client.CloseIdleConnections()
+			t.Run("twice, and nobody removes headers", func(t *testing.T) { testTwice(t, s, r) })
+			require.Empty(t, s.EnvoyErrors())
+		})
+	}
+}
+
+// served is what a client gets, and a replica sees, of a request that came through.
+func served(t *testing.T, r *redirector, a *answer, requests int) {
+	t.Helper()
+	require.True(t, a.ok(), "%+v\n%s", a, a.body)
+	require.JSONEq(t, `{"model":"llama","usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}`, string(a.body))
+	all := r.requests()
+	require.Len(t, all, requests)
+	for _, q := range all {
+		model, err := io.ReadAll(q.Body)
+		require.NoError(t, err)
+		require.Equal(t, "llama-3-8b", string(model))
+		require.Equal(t, "llama", q.Header.Get("x-gateway-model-name"))
+		require.Empty(t, q.Header.Get("x-api-key"))
+	}
+}
+
+func testRedirect(t *testing.T, s *stack.Stack, r *redirector) {
+	before, err := s.Metrics(t.Context())
+	require.NoError(t, err)
+	for _, times := range []int{1, 2} {
+		r.reset(times)
+		a := post(t.Context(), s, chatPath, smallChat, "x-api-key", "key")
+		served(t, r, &a, times+1)
+	}
+	require.Equal(t, "/elsewhere/elsewhere"+chatPath, r.requests()[2].URL.Path)
+	eventually(t, "each request is counted once", func() (bool, error) {
+		m, err := s.Metrics(t.Context())
+		return requestsOf(m)-requestsOf(before) == 2, err
+	})
+	testNoWayAround(t, s, r, 0)
+	testNoWayAround(t, s, r, 1)
+}
+
+func testTwice(t *testing.T, s *stack.Stack, r *redirector) {
+	r.reset(0)
+	a := post(t.Context(), s, chatPath, smallChat, "x-api-key", "key")
+	served(t, r, &a, 1)
+	testNoWayAround(t, s, r, 0)
+}
+
+// testNoWayAround: a client cannot say that its request came before.
+func testNoWayAround(t *testing.T, s *stack.Stack, r *redirector, redirects int) {
+	t.Helper()
+	r.reset(redirects)
+	// The one before it did come, and had the same number.
+	const id = "00000000-0000-4000-8000-000000000001"
+	a := post(t.Context(), s, chatPath, smallChat, "x-api-key", "key", "x-request-id", id)
+	served(t, r, &a, redirects+1)
+	forgery := []string{
+		"x-request-id", id, "x-envoy-original-url", "http://gateway.test" + chatPath,
+		"x-gateway-model-name", "llama", "x-gateway-model-name-rewrite", "llama-3-8b", "x-gateway-inference-pool", "one",
+	}
+	bare := strings.Replace(smallChat, `"llama"`, `"llama-3-8b"`, 1)
+	a = post(t.Context(), s, chatPath, bare, forgery...)
+	require.Equal(t, http.StatusUnauthorized, a.status, "%s", a.body)
+	a = post(t.Context(), s, chatPath, bare, append(forgery, "x-api-key", "key")...)
+	require.Equal(t, http.StatusNotFound, a.status, "%s", a.body)
+	a = post(t.Context(), s, chatPath, strings.Replace(smallChat, "hello", "the launch code", 1), append(forgery, "x-api-key", "key")...)
+	require.Equal(t, http.StatusBadRequest, a.status, "%s", a.body)
+	require.Len(t, r.requests(), redirects+1, "none of them came to the replica")
+}
+
+// requestsOf counts the requests that were answered or refused.
+func requestsOf(m stack.Metrics) (n float64) {
+	for _, sample := range m {
+		if sample.Name == "inlet_request_total" {
+			n += sample.Value
+		}
+	}
+	return n
+}
+
+// twice puts the Inlet filter into the chain a second time.
+func twice(b *bootstrapv3.Bootstrap) {
+	editManager(b, func(m *hcmv3.HttpConnectionManager) {
+		m.HttpFilters = slices.Insert(m.GetHttpFilters(), 0, proto.CloneOf(inletFilter(m)))
+		m.GetHttpFilters()[0].Name = "inlet-before"
+	})
+	b.GetStaticResources().GetListeners()[0].Name = "twice"
+}
+
+// trustAll leaves clients their control headers.
+func trustAll(b *bootstrapv3.Bootstrap) {
+	editManager(b, func(m *hcmv3.HttpConnectionManager) { m.EarlyHeaderMutationExtensions = nil })
+	b.GetStaticResources().GetListeners()[0].Name = "trusting"
+}
+
+// followRedirects makes Envoy follow a replica's 307 by itself.
+func followRedirects(b *bootstrapv3.Bootstrap) {
+	editManager(b, func(m *hcmv3.HttpConnectionManager) {
+		m.GetRouteConfig().GetVirtualHosts()[0].GetRoutes()[0].GetRoute().InternalRedirectPolicy = &routev3.InternalRedirectPolicy{
+			MaxInternalRedirects:  wrapperspb.UInt32(2),
+			RedirectResponseCodes: []uint32{307},
+		}
+	})
+}

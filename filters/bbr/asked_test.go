@@ -1,0 +1,32 @@
+package bbr
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/llm"
+)
+
+// TestInternalNamesAreNotTold: a gateway behind another one that has renamed the model speaks of what the client asked for.
+func TestInternalNamesAreNotTold(t *testing.T) {
+	f := newBBR(t, models)
+	for name, c := range map[string]struct {
+		headers headers
+		want    string
+	}{
+		"renamed":                 {headers{"x-gateway-model-name": "public", RewriteHeader: "internal"}, "`public`"},
+		"not renamed":             {headers{"x-gateway-model-name": "public"}, "`internal`"},
+		"another was renamed":     {headers{"x-gateway-model-name": "public", RewriteHeader: "other"}, "`internal`"},
+		"no name fits an answer":  {headers{"x-gateway-model-name": "a\nb", RewriteHeader: "internal"}, "`internal`"},
+		"the client asked for it": {nil, "`internal`"},
+	} {
+		x := &filter.Exchange{}
+		x.Reset(1)
+		x.RequestHeaders = c.headers
+		x.Request = &llm.Request{HasModel: true, ModelIsString: true, Model: "internal"}
+		v := f.OnRequest(x)
+		require.Contains(t, v.Refusal().Message, c.want, name)
+	}
+}

@@ -95,15 +95,17 @@ func validate(t *testing.T, b *bootstrapv3.Bootstrap) (log string, err error) {
 
 // setDocument puts a chain document into the Inlet filter.
 func setDocument(b *bootstrapv3.Bootstrap, document string) {
+	editManager(b, func(m *hcmv3.HttpConnectionManager) { setManagerDocument(m, document) })
+}
+
+func setManagerDocument(m *hcmv3.HttpConnectionManager, document string) {
 	set := func(a *anypb.Any) {
 		editAny(a, func(v *wrapperspb.StringValue) { v.Value = document })
 	}
-	editManager(b, func(m *hcmv3.HttpConnectionManager) {
-		filter := inletFilter(m).GetTypedConfig()
-		if filter.MessageIs(&wasmv3.Wasm{}) {
-			editAny(filter, func(w *wasmv3.Wasm) { set(w.GetConfig().GetConfiguration()) })
-		} else {
-			editAny(filter, func(f *modulev3.DynamicModuleFilter) { set(f.GetFilterConfig()) })
-		}
-	})
+	filter := inletFilter(m).GetTypedConfig()
+	if filter.MessageIs(&wasmv3.Wasm{}) {
+		editAny(filter, func(w *wasmv3.Wasm) { set(w.GetConfig().GetConfiguration()) })
+	} else {
+		editAny(filter, func(f *modulev3.DynamicModuleFilter) { set(f.GetFilterConfig()) })
+	}
 }

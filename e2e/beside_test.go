@@ -20,6 +20,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/compression/gzip/compressor/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/buffer/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/compressor/v3"
@@ -296,8 +297,16 @@ func TestBesideOtherFilters(t *testing.T) {
 			for _, e := range all {
 				listeners = append(listeners, e, e.otherSide())
 			}
+			rewrite := pathRewrite(t)
 			s := stack.ForTest(t, stack.Options{ABI: abi, Pools: quickPools(), Edit: func(b *bootstrapv3.Bootstrap) {
 				addCluster(b, "authz", authorizer)
+				addListener(b, "prefix", func(_ *listenerv3.Listener, m *hcmv3.HttpConnectionManager) {
+					setManagerDocument(m, prefixedChain)
+					routes := m.GetRouteConfig().GetVirtualHosts()[0].GetRoutes()
+					for _, r := range routes[:len(routes)-1] {
+						proto.Merge(r.GetRoute(), rewrite)
+					}
+				})
 				for _, e := range listeners {
 					addListener(b, e.name, func(_ *listenerv3.Listener, m *hcmv3.HttpConnectionManager) { e.apply(m) })
 				}
@@ -312,6 +321,11 @@ func TestBesideOtherFilters(t *testing.T) {
 					check(t, asker{t, url})
 				})
 			}
+			t.Run("prefix and aliases", func(t *testing.T) {
+				url, err := s.ListenerURL(t.Context(), "prefix")
+				require.NoError(t, err)
+				testPrefix(t, asker{t, url})
+			})
 			for _, e := range listeners {
 				t.Run(e.name+", errors", func(t *testing.T) {
 					url, err := s.ListenerURL(t.Context(), e.name)
@@ -322,6 +336,39 @@ func TestBesideOtherFilters(t *testing.T) {
 			require.Empty(t, s.EnvoyErrors())
 		})
 	}
+}
+
+// prefixedChain has a path prefix, and a model that is listed under three names.
+const prefixedChain = `
+filters:
+  - bbr: {models: [{name: llama, aliases: [meta/llama, best, "gpt-4*"], targets: [{pool: llama}]}]}
+  - picker: {}
+companion: {cluster: inlet-companion}
+pathPrefix: [/team-a]
+`
+
+// pathRewrite is the page's rewrite of paths behind a prefix.
+func pathRewrite(t *testing.T) *routev3.RouteAction {
+	t.Helper()
+	text, err := os.ReadFile(besidePage)
+	require.NoError(t, err)
+	m := regexp.MustCompile("(?ms)^```yaml\n(regex_rewrite:.*?)^```$").FindSubmatch(text)
+	require.NotNil(t, m)
+	action := &routev3.RouteAction{}
+	require.NoError(t, stack.UnmarshalYAML(m[1], action))
+	return action
+}
+
+func testPrefix(t *testing.T, k asker) {
+	for _, path := range []string{chatPath, "/team-a" + chatPath, "/team-a/v1/messages"} {
+		served(t, "llama", k.send("POST", path, smallChat))
+	}
+	inlets(t, k.send("POST", "/team-a/v1/messages", nobody), 404, "model_not_found")
+	refusedAs(t, k.send("POST", "/team-b"+chatPath, smallChat), 404, "invalid_request_error", "no_pool")
+	refusedAs(t, k.send("POST", "/team-b/v1/messages", smallChat), 404, "not_found_error", "anthropic")
+	var list struct{ Data []struct{ ID string } }
+	require.NoError(t, json.Unmarshal(k.send("GET", "/team-a/v1/models", "").body, &list))
+	require.Len(t, list.Data, 3)
 }
 
 func testErrorsBeside(t *testing.T, s *stack.Stack, k asker) {

@@ -97,7 +97,7 @@ func TestRequestComesAgain(t *testing.T) {
 }
 
 // served is what a client gets, and a replica sees, of a request that came through.
-func served(t *testing.T, r *redirector, a *answer, requests int) {
+func servedTwice(t *testing.T, r *redirector, a *answer, requests int) {
 	t.Helper()
 	require.True(t, a.ok(), "%+v\n%s", a, a.body)
 	require.JSONEq(t, `{"model":"llama","usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}`, string(a.body))
@@ -118,7 +118,7 @@ func testRedirect(t *testing.T, s *stack.Stack, r *redirector) {
 	for _, times := range []int{1, 2} {
 		r.reset(times)
 		a := post(t.Context(), s, chatPath, smallChat, "x-api-key", "key")
-		served(t, r, &a, times+1)
+		servedTwice(t, r, &a, times+1)
 	}
 	require.Equal(t, "/elsewhere/elsewhere"+chatPath, r.requests()[2].URL.Path)
 	eventually(t, "each request is counted once", func() (bool, error) {
@@ -132,7 +132,7 @@ func testRedirect(t *testing.T, s *stack.Stack, r *redirector) {
 func testTwice(t *testing.T, s *stack.Stack, r *redirector) {
 	r.reset(0)
 	a := post(t.Context(), s, chatPath, smallChat, "x-api-key", "key")
-	served(t, r, &a, 1)
+	servedTwice(t, r, &a, 1)
 	testNoWayAround(t, s, r, 0)
 }
 
@@ -143,7 +143,7 @@ func testNoWayAround(t *testing.T, s *stack.Stack, r *redirector, redirects int)
 	// The one before it did come, and had the same number.
 	const id = "00000000-0000-4000-8000-000000000001"
 	a := post(t.Context(), s, chatPath, smallChat, "x-api-key", "key", "x-request-id", id)
-	served(t, r, &a, redirects+1)
+	servedTwice(t, r, &a, redirects+1)
 	forgery := []string{
 		"x-request-id", id, "x-envoy-original-url", "http://gateway.test" + chatPath,
 		"x-gateway-model-name", "llama", "x-gateway-model-name-rewrite", "llama-3-8b", "x-gateway-inference-pool", "one",

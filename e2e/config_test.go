@@ -126,19 +126,25 @@ func validate(t *testing.T, b *bootstrapv3.Bootstrap) (log string, err error) {
 
 // setDocument puts a chain document into the Inlet filter.
 func setDocument(b *bootstrapv3.Bootstrap, document string) {
-	setConfiguration(b, func(a *anypb.Any) {
+	editManager(b, func(m *hcmv3.HttpConnectionManager) { setManagerDocument(m, document) })
+}
+
+func setManagerDocument(m *hcmv3.HttpConnectionManager, document string) {
+	setManagerConfiguration(m, func(a *anypb.Any) {
 		editAny(a, func(v *wrapperspb.StringValue) { v.Value = document })
 	})
 }
 
 // setConfiguration changes what the Inlet filter is configured with.
 func setConfiguration(b *bootstrapv3.Bootstrap, set func(*anypb.Any)) {
-	editManager(b, func(m *hcmv3.HttpConnectionManager) {
-		filter := inletFilter(m).GetTypedConfig()
-		if filter.MessageIs(&wasmv3.Wasm{}) {
-			editAny(filter, func(w *wasmv3.Wasm) { set(w.GetConfig().GetConfiguration()) })
-		} else {
-			editAny(filter, func(f *modulev3.DynamicModuleFilter) { set(f.GetFilterConfig()) })
-		}
-	})
+	editManager(b, func(m *hcmv3.HttpConnectionManager) { setManagerConfiguration(m, set) })
+}
+
+func setManagerConfiguration(m *hcmv3.HttpConnectionManager, set func(*anypb.Any)) {
+	filter := inletFilter(m).GetTypedConfig()
+	if filter.MessageIs(&wasmv3.Wasm{}) {
+		editAny(filter, func(w *wasmv3.Wasm) { set(w.GetConfig().GetConfiguration()) })
+	} else {
+		editAny(filter, func(f *modulev3.DynamicModuleFilter) { set(f.GetFilterConfig()) })
+	}
 }

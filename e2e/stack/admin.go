@@ -63,6 +63,12 @@ func (s *Stack) listenerAddress(ctx context.Context, name string) (string, error
 	return "", fmt.Errorf("envoy has no such listener yet: %s", body)
 }
 
+// ListenerURL is the base URL of a listener that Options.Edit added.
+func (s *Stack) ListenerURL(ctx context.Context, name string) (string, error) {
+	address, err := s.listenerAddress(ctx, name)
+	return "http://" + address, err
+}
+
 // Hosts returns the figures of each host of a cluster, by address: rq_active,
 // rq_total, cx_connect_fail and so on.
 func (s *Stack) Hosts(ctx context.Context, cluster string) (map[string]map[string]int, error) {

@@ -1,18 +1,23 @@
 package stack
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	// The types that the bootstraps use by name only.
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	modulev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/dynamic_modules/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	wasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
@@ -35,23 +40,40 @@ const companionCluster = "inlet-companion"
 
 // LoadBootstrap reads a bootstrap in YAML, strictly: a field that Envoy's API does not have is an error.
 func LoadBootstrap(file string) (*bootstrapv3.Bootstrap, error) {
+	return loadBootstrap(file, nil)
+}
+
+// loadBootstrap also uncomments recipes: the lines that begin with #name.
+func loadBootstrap(file string, recipes []string) (*bootstrapv3.Bootstrap, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
-	var tree any
-	if err := yaml.Unmarshal(text, &tree); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
-	}
-	asJSON, err := json.Marshal(tree)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+	for _, r := range recipes {
+		comment := []byte("#" + r + " ")
+		if !bytes.Contains(text, comment) {
+			return nil, fmt.Errorf("%s: no recipe %q", file, r)
+		}
+		text = bytes.ReplaceAll(text, comment, nil)
 	}
 	b := &bootstrapv3.Bootstrap{}
-	if err := protojson.Unmarshal(asJSON, b); err != nil {
+	if err := UnmarshalYAML(text, b); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return b, nil
+}
+
+// UnmarshalYAML reads a message of Envoy's API in YAML, strictly.
+func UnmarshalYAML(text []byte, into proto.Message) error {
+	var tree any
+	if err := yaml.Unmarshal(text, &tree); err != nil {
+		return err
+	}
+	asJSON, err := json.Marshal(tree)
+	if err != nil {
+		return err
+	}
+	return protojson.Unmarshal(asJSON, into)
 }
 
 // writeBootstrap writes the shipped bootstrap with this stack's ports, pools
@@ -79,7 +101,7 @@ func (s *Stack) bootstrap() (*bootstrapv3.Bootstrap, error) {
 	if shipped == None {
 		shipped = Wasm
 	}
-	b, err := LoadBootstrap(filepath.Join(s.Root, "envoy", "static", shipped+".yaml"))
+	b, err := loadBootstrap(filepath.Join(s.Root, "envoy", "static", shipped+".yaml"), s.o.Recipes)
 	if err != nil {
 		return nil, err
 	}
@@ -157,12 +179,16 @@ func (s *Stack) setManager(m *hcmv3.HttpConnectionManager) error {
 	return s.setInlet(m)
 }
 
-// setInlet sets the file and the document of the Inlet filter, the first of the filters.
+// setInlet sets the file and the document of the Inlet filter.
 func (s *Stack) setInlet(m *hcmv3.HttpConnectionManager) error {
-	filter := m.GetHttpFilters()[0].GetTypedConfig()
+	i := slices.IndexFunc(m.GetHttpFilters(), func(f *hcmv3.HttpFilter) bool { return f.GetName() == "inlet" })
+	if i < 0 {
+		return errors.New("the shipped bootstrap has no filter called inlet")
+	}
+	filter := m.GetHttpFilters()[i].GetTypedConfig()
 	switch s.o.ABI {
 	case None:
-		m.HttpFilters = m.HttpFilters[1:]
+		m.HttpFilters = slices.Delete(m.GetHttpFilters(), i, i+1)
 		return nil
 	case Wasm:
 		return edit(filter, func(w *wasmv3.Wasm) error {

@@ -63,6 +63,8 @@ type Options struct {
 	// Updatable has Envoy watch files for its listener and clusters, so that Update can change them.
 	// A document that Envoy refuses does then not end it: it waits for a better one.
 	Updatable bool
+	// Recipes are uncommented in the shipped bootstrap: the lines that begin with #name, such as those of "cors".
+	Recipes []string
 	// Edit changes Envoy's configuration last of all.
 	Edit func(*bootstrapv3.Bootstrap)
 	// Progress gets one line for each slow step. Nil is silent.

@@ -26,7 +26,7 @@ func Decode(doc []byte, f func(*Object)) error {
 	if wrong != nil {
 		return Errors{*wrong}
 	}
-	d := &decoder{}
+	d := &decoder{first: map[string]*yaml.Node{}}
 	(&Value{d: d, node: root}).Object(f)
 	if len(d.errs) == 0 {
 		return nil
@@ -35,8 +35,12 @@ func Decode(doc []byte, f func(*Object)) error {
 }
 
 // decoder collects the mistakes.
-type decoder struct{ errs Errors }
+type decoder struct {
+	errs  Errors
+	first map[string]*yaml.Node // of reportRepeated, used again
+}
 
-func (d *decoder) errorf(path string, at *yaml.Node, format string, args ...any) {
-	d.errs = append(d.errs, Error{Path: path, Line: at.Line, Column: at.Column, Message: fmt.Sprintf(format, args...)})
+// errorf reports a mistake at a node of a value.
+func (d *decoder) errorf(of *Value, at *yaml.Node, format string, args ...any) {
+	d.errs = append(d.errs, Error{Path: of.Path(), Line: at.Line, Column: at.Column, Message: fmt.Sprintf(format, args...)})
 }

@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,39 +16,52 @@ import (
 type Object struct {
 	self    *Value
 	members []member
-	asked   []string // every key that the decoding function mentioned: an unknown one may be a slip of them
+	asked   []string  // every key that the decoding function mentioned: an unknown one may be a slip of them
+	few     [8]string // memory for asked
 }
 
 type member struct {
 	name  *yaml.Node
-	value *Value
+	value Value
 	known bool
 }
 
 // newObject takes stock of the members and reports those that are none.
 func newObject(self *Value) *Object {
-	o := &Object{self: self}
-	first := map[string]*yaml.Node{}
-	for i := 0; i+1 < len(self.node.Content); i += 2 {
-		name, value := self.node.Content[i], self.node.Content[i+1]
-		if !isName(self, name) {
-			continue
+	content := self.node.Content
+	o := &Object{self: self, members: make([]member, 0, len(content)/2)}
+	o.asked = o.few[:0]
+	for i := 0; i+1 < len(content); i += 2 {
+		if name := content[i]; isName(self, name) {
+			o.members = append(o.members, member{
+				name: name, value: Value{d: self.d, node: content[i+1], in: self, name: name.Value, index: -1},
+			})
 		}
-		if other := first[name.Value]; other != nil {
-			self.d.errorf(self.path, name, "duplicate key %s (first at %d:%d)", quote(name.Value), other.Line, other.Column)
-			continue
-		}
-		first[name.Value] = name
-		path := join(self.path, name.Value)
-		o.members = append(o.members, member{name: name, value: &Value{d: self.d, node: value, path: path}})
 	}
+	o.reportRepeated()
 	return o
+}
+
+// reportRepeated reports members whose name has stood before, and takes them out.
+func (o *Object) reportRepeated() {
+	first := o.self.d.first
+	clear(first)
+	o.members = slices.DeleteFunc(o.members, func(m member) bool {
+		other := first[m.name.Value]
+		if other == nil {
+			first[m.name.Value] = m.name
+			return false
+		}
+		o.self.d.errorf(o.self, m.name, "duplicate key %s (first at %d:%d)", quote(m.name.Value), other.Line, other.Column)
+		return true
+	})
 }
 
 // isName reports whether the key n of an object is a name, and what it is if it is none. Any plain word is a name, also
 // on, true and 1.
 func isName(object *Value, n *yaml.Node) bool {
-	key := &Value{d: object.d, node: n, path: object.path}
+	key := *object // whose path a wrong key has
+	key.node = n
 	switch {
 	case !key.usable():
 	case n.Kind != yaml.ScalarNode:
@@ -73,7 +87,7 @@ func join(path, name string) string {
 }
 
 // Path returns where the object stands, such as "filters[1].quota"; "" is the root.
-func (o *Object) Path() string { return o.self.path }
+func (o *Object) Path() string { return o.self.Path() }
 
 // Has reports whether the key is present. It does not make it known: only reading the value does.
 func (o *Object) Has(key string) bool { return o.find(key) != nil }
@@ -91,7 +105,7 @@ func (o *Object) Required(keys ...string) {
 func (o *Object) Errorf(key, format string, args ...any) {
 	at := o.self
 	if m := o.find(key); key != "" && m != nil {
-		at, m.known = m.value, true
+		at, m.known = &m.value, true
 	}
 	at.Errorf(format, args...)
 }
@@ -151,7 +165,7 @@ func (o *Object) Each(f func(name string, v *Value)) {
 	for i := range o.members {
 		m := &o.members[i]
 		m.known = true
-		f(m.name.Value, m.value)
+		f(m.name.Value, &m.value)
 	}
 }
 
@@ -162,7 +176,7 @@ func (o *Object) read(key string, f func(*Value)) bool {
 		return false
 	}
 	m.known = true
-	f(m.value)
+	f(&m.value)
 	return true
 }
 
@@ -181,7 +195,7 @@ func (o *Object) find(key string) *member {
 func (o *Object) reportUnknown() {
 	for _, m := range o.members {
 		if !m.known {
-			o.self.d.errorf(o.self.path, m.name, "unknown key %s%s", quote(m.name.Value), Suggest(m.name.Value, o.asked))
+			o.self.d.errorf(o.self, m.name, "unknown key %s%s", quote(m.name.Value), Suggest(m.name.Value, o.asked))
 		}
 	}
 }

@@ -18,15 +18,27 @@ import (
 type Value struct {
 	d    *decoder
 	node *yaml.Node
-	path string
+
+	in    *Value // the list or object that it is in; nil for the root
+	name  string // of a member
+	index int    // of an item; -1 for a member
 }
 
-// Path returns where the value stands, such as "filters[1].quota.keys".
-func (v *Value) Path() string { return v.path }
+// Path returns where the value stands, such as "filters[1].quota.keys". It is put together when somebody asks: a document
+// without mistakes needs none of its paths.
+func (v *Value) Path() string {
+	switch {
+	case v.in == nil:
+		return ""
+	case v.index >= 0:
+		return v.in.Path() + "[" + strconv.Itoa(v.index) + "]"
+	}
+	return join(v.in.Path(), v.name)
+}
 
 // Errorf reports a mistake at the value.
 func (v *Value) Errorf(format string, args ...any) {
-	v.d.errorf(v.path, v.node, format, args...)
+	v.d.errorf(v, v.node, format, args...)
 }
 
 // Keys returns the member names in document order if the value is an object, else nil.
@@ -58,7 +70,7 @@ func (v *Value) List(f func(*Value)) bool {
 		return false
 	}
 	for i, item := range v.node.Content {
-		f(&Value{d: v.d, node: item, path: fmt.Sprintf("%s[%d]", v.path, i)})
+		f(&Value{d: v.d, node: item, in: v, index: i})
 	}
 	return true
 }
@@ -218,7 +230,7 @@ func kindOf(n *yaml.Node) kind {
 	case "true", "false":
 		return boolean
 	}
-	if jsonNumber.MatchString(n.Value) {
+	if c := n.Value[0]; (c == '-' || '0' <= c && c <= '9') && jsonNumber.MatchString(n.Value) {
 		return number
 	}
 	return text

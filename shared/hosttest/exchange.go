@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
+
+	"github.com/inlet-proxy/inlet/shared/llm"
 )
 
 // stream is Inlet's filter for one exchange: the callbacks by which Envoy
@@ -177,18 +180,32 @@ func (x *exchange) fail(err error) {
 	}
 }
 
+const noReplica = "No replica can take this request now."
+
+// refuse is a refusal of Envoy itself, in the words of the shipped local_reply_config.
+func (x *exchange) refuse(status int, code, message string) {
+	api := llm.Chat
+	if path, _ := x.request.headers.Get(":path"); strings.Contains(path, "/v1/messages") {
+		api = llm.Messages
+	}
+	headers := Headers{{"content-type", "application/json"}}
+	if status == 503 {
+		headers.Add("retry-after", "1")
+	}
+	x.reply(status, headers, llm.Refusal{Status: status, Code: code, Message: message}.AppendJSON(nil, api))
+}
+
 // route is the router: it chooses the pool by one header and the replica by
 // another, as the shipped routes and override_host do.
 func (x *exchange) route(end bool) {
 	pool, _ := x.request.headers.Get("x-gateway-inference-pool")
 	replicas, ok := x.g.pools[pool]
 	if !ok {
-		x.reply(404, Headers{{"content-type", "application/json"}},
-			[]byte(`{"error":{"message":"No pool serves this request.","type":"invalid_request_error","param":null,"code":"no_pool"}}`))
+		x.refuse(404, "no_pool", "No pool serves this request.")
 		return
 	}
 	if len(replicas) == 0 {
-		x.reply(503, nil, []byte("no healthy upstream"))
+		x.refuse(503, "unavailable", noReplica)
 		return
 	}
 	picked, _ := x.request.headers.Get("x-gateway-destination-endpoint")
@@ -225,7 +242,7 @@ func (x *exchange) answer() {
 	}
 	u := x.step.Upstream
 	if u.Reset == ResetBeforeHeaders {
-		x.reply(503, nil, []byte("upstream connect error or disconnect/reset before headers. reset reason: connection termination"))
+		x.refuse(503, "unavailable", noReplica)
 		return
 	}
 	x.answered = true

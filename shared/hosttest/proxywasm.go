@@ -100,7 +100,7 @@ func counted(name string, f any) any {
 
 // count counts a call of the host within a callback of an exchange.
 func (v *vm) count(name string) {
-	if v.current == 0 || v.current == rootContext {
+	if v.current == 0 || v.current == v.root {
 		return
 	}
 	if v.g.asked == nil {
@@ -426,8 +426,12 @@ func hostHTTPCall(ctx context.Context, cluster, clusterSize, headers, headersSiz
 	c.Path, _ = list.Get(":path")
 	c.Headers = slices.DeleteFunc(list, func(kv [2]string) bool { return strings.HasPrefix(kv[0], ":") })
 	v.lastCall++
-	token := v.lastCall
-	err := v.g.call(c, time.Duration(millis)*time.Millisecond, func(r *reply) { v.onReply(token, r) })
+	token, root := v.lastCall, v.root
+	err := v.g.call(c, time.Duration(millis)*time.Millisecond, func(r *reply) {
+		if v.root == root { // nobody hears what a configuration asked that is gone
+			v.onReply(token, r)
+		}
+	})
 	if err != nil {
 		v.g.logf("callout: %v", err)
 		return badArgument
@@ -441,7 +445,7 @@ func hostHTTPCall(ctx context.Context, cluster, clusterSize, headers, headersSiz
 func (v *vm) onReply(token uint32, r *reply) {
 	v.guest.w.enter(func() {
 		v.answer = r
-		v.call(rootContext, "proxy_on_http_call_response", rootContext, uint64(token), uint64(len(r.headers)), uint64(len(r.body)), 0)
+		v.call(v.root, "proxy_on_http_call_response", uint64(v.root), uint64(token), uint64(len(r.headers)), uint64(len(r.body)), 0)
 		v.answer = nil
 	})
 }
@@ -453,7 +457,7 @@ func hostSetTick(ctx context.Context, millis uint32) status {
 
 func hostSetContext(ctx context.Context, id uint32) status {
 	v := vmOf(ctx)
-	if id != rootContext && v.streams[id] == nil {
+	if id != v.root && v.streams[id] == nil {
 		return badArgument
 	}
 	v.effective = id

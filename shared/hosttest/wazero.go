@@ -126,7 +126,7 @@ func (p *wasmGuest) boot() error {
 	p.boots++
 	var seed [32]byte
 	seed[0], seed[1] = byte(p.w.id), byte(p.boots)
-	v := &vm{guest: p, g: p.g, streams: map[uint32]*wasmStream{}, lastContext: rootContext, stderr: &logWriter{g: p.g}}
+	v := &vm{guest: p, g: p.g, streams: map[uint32]*wasmStream{}, stderr: &logWriter{g: p.g}}
 	v.ctx = context.WithValue(p.host.ctx, vmKey{}, v)
 	clock := p.g.clock
 	config := wazero.NewModuleConfig().WithName("").
@@ -149,16 +149,39 @@ func (p *wasmGuest) boot() error {
 		return fmt.Errorf("start the VM: %w", err)
 	}
 	p.vm = v
-	v.call(rootContext, "proxy_on_context_create", rootContext, 0)
-	started := v.call(rootContext, "proxy_on_vm_start", rootContext, 0)
+	return v.configure(true)
+}
+
+// update gives the plugin another document, as Envoy does with one whose code and vm_id stay: a new context in the same VM, and
+// then the end of the old one.
+func (p *wasmGuest) update(config []byte) error {
+	v, old := p.vm, p.vm.root
+	p.config = config
+	if err := v.configure(false); err != nil {
+		return err
+	}
+	v.call(old, "proxy_on_done", uint64(old))
+	v.call(old, "proxy_on_delete", uint64(old))
+	return nil
+}
+
+// configure makes a context for the plugin's configuration, in a VM that is new or runs already.
+func (v *vm) configure(fresh bool) error {
+	v.lastContext++
+	v.root = v.lastContext
+	v.call(v.root, "proxy_on_context_create", uint64(v.root), 0)
+	started := uint64(1)
+	if fresh {
+		started = v.call(v.root, "proxy_on_vm_start", uint64(v.root), 0)
+	}
 	if started == 1 {
-		started = v.call(rootContext, "proxy_on_configure", rootContext, uint64(len(p.config)))
+		started = v.call(v.root, "proxy_on_configure", uint64(v.root), uint64(len(v.guest.config)))
 	}
 	switch {
 	case v.dead:
-		return errors.New("the VM died at start: " + p.g.trap)
+		return errors.New("the VM died at start: " + v.g.trap)
 	case started != 1:
-		return &RejectedError{strings.Join(p.g.log, "\n")}
+		return &RejectedError{strings.Join(v.g.log, "\n")}
 	}
 	return nil
 }
@@ -173,7 +196,7 @@ func (p *wasmGuest) newStream(x *exchange) (stream, error) {
 	v.lastContext++
 	s := &wasmStream{vm: v, x: x, id: v.lastContext}
 	v.streams[s.id] = s
-	v.call(s.id, "proxy_on_context_create", uint64(s.id), rootContext)
+	v.call(s.id, "proxy_on_context_create", uint64(s.id), uint64(v.root))
 	return s, nil
 }
 
@@ -182,8 +205,8 @@ func (p *wasmGuest) close() error {
 	if v == nil {
 		return nil
 	}
-	v.call(rootContext, "proxy_on_done", rootContext)
-	v.call(rootContext, "proxy_on_delete", rootContext)
+	v.call(v.root, "proxy_on_done", uint64(v.root))
+	v.call(v.root, "proxy_on_delete", uint64(v.root))
 	dead := v.dead
 	v.dead = true // no tick from now on
 	if err := v.module.Close(v.ctx); err != nil || dead {
@@ -191,9 +214,6 @@ func (p *wasmGuest) close() error {
 	}
 	return nil
 }
-
-// rootContext is the id of the plugin's context; those of exchanges follow.
-const rootContext = 1
 
 // vm is one wasm VM with one plugin in it.
 type vm struct {
@@ -205,6 +225,7 @@ type vm struct {
 	looks  int64 // at the monotonic clock
 
 	streams     map[uint32]*wasmStream
+	root        uint32 // context of the plugin's configuration
 	lastContext uint32
 	current     uint32 // context whose callback runs
 	effective   uint32 // context that the plugin set instead; 0 none
@@ -258,7 +279,7 @@ func (v *vm) onTick() {
 	if v.dead || v.tick == 0 {
 		return
 	}
-	v.guest.w.enter(func() { v.call(rootContext, "proxy_on_tick", rootContext) })
+	v.guest.w.enter(func() { v.call(v.root, "proxy_on_tick", uint64(v.root)) })
 	v.g.clock.after(v.tick, v.onTick)
 }
 

@@ -133,16 +133,6 @@ func (a API) TakesForm() bool {
 	return a == Transcriptions || a == ImageEdits || a == Videos || a == Other
 }
 
-// HasUsage reports whether answers of the API tell how many tokens were used. Where they do not, nothing was: tokens were only
-// counted, or named; or the service does not bill by them.
-func (a API) HasUsage() bool {
-	switch a {
-	case Unknown, Models, CountTokens, Tokenize, Detokenize, Videos, Moderations:
-		return false
-	}
-	return true
-}
-
 // AnswersOtherwise reports whether answers of the API may be something other than JSON or events: sound, or a text by itself.
 // Those name no model.
 func (a API) AnswersOtherwise() bool { return a == Audio || a == Transcriptions }

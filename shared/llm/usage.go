@@ -13,7 +13,8 @@ type Usage struct {
 type metering uint8
 
 const (
-	noTokens     metering = iota // none: it takes none, or is not paid by them
+	noTokens     metering = iota // none: tokens were only counted, or named; or the service does not bill by them
+	anyTokens                    // what the server likes to tell, which may be nothing
 	promptTokens                 // those of the prompt: the answer is no text
 	allTokens                    // those of the prompt and of the answer
 )
@@ -31,6 +32,9 @@ var meterings = [...]metering{
 	Score:          promptTokens,
 	Pooling:        promptTokens,
 	Classify:       promptTokens,
+	Audio:          anyTokens,
+	Generate:       anyTokens,
+	Other:          anyTokens,
 }
 
 func (a API) metering() metering {
@@ -40,9 +44,11 @@ func (a API) metering() metering {
 	return meterings[a]
 }
 
-// TellsUsage reports whether something is missing in an answer of the API that does not tell its tokens. The answers of
-// others (speech, token counts, lists) may tell some all the same.
-func (a API) TellsUsage() bool { return a.metering() != noTokens }
+// HasUsage reports whether an answer of the API may tell how many tokens were used.
+func (a API) HasUsage() bool { return a.metering() != noTokens }
+
+// TellsUsage reports whether something is missing in an answer of the API that does not tell its tokens.
+func (a API) TellsUsage() bool { return a.metering() >= promptTokens }
 
 // counts are the tokens that one event tells, or several of them one after the other.
 type counts struct {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 
@@ -30,6 +31,8 @@ const (
 	maxPiece = 64 << 10
 	// maxHeaders bounds the memory that is kept for a header map.
 	maxHeaders = 16 << 10
+	// gcPercent is how much garbage may gather; see Serve.
+	gcPercent = 25
 )
 
 // Serve makes the module a plugin whose configuration may name the known
@@ -38,7 +41,7 @@ func Serve(known ...filter.Factory) {
 	// The heap is mostly the picker's index, which costs the collector nothing: to
 	// let as much again fill up with garbage would only double the memory of each
 	// worker.
-	debug.SetGCPercent(25)
+	debug.SetGCPercent(gcPercent)
 	proxywasm.SetVMContext(&vm{known: known})
 }
 
@@ -94,7 +97,7 @@ func (p *plugin) OnPluginStart(size int) types.OnPluginStartStatus {
 	p.ledger = kv.NewLedger(sharedData{}, worker, p.clock.now, workerLease)
 	deps := p.deps(worker)
 	p.notes = feed.NewNotes(deps.Mutex())
-	p.chain, err = chain.New(doc, p.vm.known, deps)
+	p.chain, err = p.load(doc, deps)
 	if err != nil {
 		logMistakes(err)
 		return types.OnPluginStartStatusFailed
@@ -110,6 +113,17 @@ func (p *plugin) OnPluginStart(size int) types.OnPluginStartStatus {
 	}
 	announce(p.chain, doc)
 	return types.OnPluginStartStatusOK
+}
+
+// load makes the chain while requests of this worker wait. Collecting meanwhile would go over the tree of the document
+// time and again, which takes longer than reading it. One collection afterwards gives back what that left behind, so that the
+// next document finds its memory there: a VM's memory never shrinks.
+func (p *plugin) load(doc []byte, deps *filter.Deps) (*chain.Chain, error) {
+	debug.SetGCPercent(-1)
+	c, err := chain.New(doc, p.vm.known, deps)
+	debug.SetGCPercent(gcPercent)
+	runtime.GC()
+	return c, err
 }
 
 func (p *plugin) deps(worker string) *filter.Deps {

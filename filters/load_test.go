@@ -1,0 +1,68 @@
+package filters_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/inlet-proxy/inlet/filters"
+	"github.com/inlet-proxy/inlet/shared/chain"
+	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/kv/mem"
+)
+
+// noMetrics takes metrics and drops them.
+type noMetrics struct{}
+
+func (noMetrics) Counter(string, ...string) filter.Metric   { return noMetrics{} }
+func (noMetrics) Gauge(string, ...string) filter.Metric     { return noMetrics{} }
+func (noMetrics) Histogram(string, ...string) filter.Metric { return noMetrics{} }
+func (noMetrics) Record(int64, filter.Values)               {}
+
+// manyModels is a document with n models of two targets each.
+func manyModels(n int) []byte {
+	var b strings.Builder
+	b.WriteString("filters:\n  - bbr:\n      models:\n")
+	for i := range n {
+		fmt.Fprintf(&b, "        - {name: team-%d-model-%d, targets: [{model: served-%d, pool: one, weight: 90}, {model: next-%d, pool: one, weight: 10}]}\n",
+			i%50, i, i, i)
+	}
+	b.WriteString("  - picker: {}\n")
+	return []byte(b.String())
+}
+
+func load(tb testing.TB, document []byte) *chain.Chain {
+	tb.Helper()
+	c, err := chain.New(document, filters.All, &filter.Deps{
+		Now: time.Now, Rand: rand.Uint64,
+		Store: mem.NewStore(), Counters: mem.NewCounters(),
+		Snapshot: func() *endpoint.Snapshot { return nil },
+		Metrics:  noMetrics{}, Log: func(filter.Level, string) {},
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return c
+}
+
+// BenchmarkLoad is what each worker of the wasm build does at an update, while its requests wait.
+func BenchmarkLoad(b *testing.B) {
+	document := manyModels(2000)
+	b.ReportAllocs()
+	for b.Loop() {
+		load(b, document)
+	}
+}
+
+// TestLoadAllocates holds what reading a large document allocates: in wasm it is what the VM's memory grows by, and never
+// shrinks again.
+func TestLoadAllocates(t *testing.T) {
+	document := manyModels(2000)
+	allocs := testing.AllocsPerRun(2, func() { load(t, document) })
+	if perModel := allocs / 2000; perModel > 115 {
+		t.Errorf("%.0f allocations a model", perModel)
+	}
+}

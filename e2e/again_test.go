@@ -96,7 +96,7 @@ func TestRequestComesAgain(t *testing.T) {
 	}
 }
 
-// served is what a client gets, and a replica sees, of a request that came through.
+// servedTwice checks what a client gets, and a replica sees, of a request that came through.
 func servedTwice(t *testing.T, r *redirector, a *answer, requests int) {
 	t.Helper()
 	require.True(t, a.ok(), "%+v\n%s", a, a.body)

@@ -20,8 +20,8 @@ filters:
 companion: {cluster: inlet-companion}
 `
 
-// countPatience is how long counters may lag behind the end of an answer.
-const countPatience = 20 * time.Second
+// patience is how long counters and gauges may lag behind the end of an answer.
+const patience = 20 * time.Second
 
 // gateway is an Envoy with Inlet before the servers.
 type gateway struct {
@@ -100,25 +100,36 @@ func (g *gateway) counts(ctx context.Context) (counts, error) {
 func sum(m stack.Metrics, name string) int { return int(math.Round(m.Sum(name))) }
 
 // since is what was counted after before, once n requests have been counted everywhere.
-func (g *gateway) since(ctx context.Context, before counts, n int) (counts, error) {
-	ctx, cancel := context.WithTimeout(ctx, countPatience)
+func (g *gateway) since(ctx context.Context, before counts, n int) (d counts, err error) {
+	counted := false
+	err = eventually(ctx, func() (bool, error) {
+		now, err := g.counts(ctx)
+		d = now.minus(before)
+		// In the scrape before this one: a scrape may see a request whose tokens were counted behind its back.
+		done := counted
+		counted = d.inletRequests >= n && d.serverRequests >= n
+		return done, err
+	})
+	if err != nil {
+		err = fmt.Errorf("%d requests were answered; Inlet has counted %d and vLLM %d: %w", n, d.inletRequests, d.serverRequests, err)
+	}
+	return d, err
+}
+
+// eventually polls ok until it is true, it fails, or the patience is over.
+func eventually(ctx context.Context, ok func() (bool, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
-	for counted := false; ; {
-		now, err := g.counts(ctx)
-		if err != nil {
-			return counts{}, err
+	for {
+		if done, err := ok(); done || err != nil {
+			return err
 		}
-		d := now.minus(before)
-		if counted { // in the scrape before this one: its tokens have been counted since
-			return d, nil
-		}
-		counted = d.inletRequests >= n && d.serverRequests >= n
 		select {
 		case <-poll.C:
 		case <-ctx.Done():
-			return counts{}, fmt.Errorf("%d requests were answered; Inlet has counted %d and vLLM %d", n, d.inletRequests, d.serverRequests)
+			return ctx.Err()
 		}
 	}
 }

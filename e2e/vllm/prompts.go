@@ -14,7 +14,7 @@ import (
 // The size of the conversations. A token is a byte, and the longest prompt must leave room for the answer.
 const (
 	turns        = 10
-	turnText     = 330
+	turnText     = 720
 	answerTokens = 16
 )
 

@@ -21,7 +21,7 @@ const (
 	// servedModel is the model's name at vLLM. Clients ask for publicModel.
 	servedModel = "tiny"
 	// contextLength is the longest prompt and answer that the model takes, in tokens: it is made with so many positions.
-	contextLength = 4096
+	contextLength = 8192
 	// startPatience is how long a vLLM may take to start. On two cores with two of them it is up to five minutes.
 	startPatience = 15 * time.Minute
 )
@@ -43,7 +43,7 @@ func makeModel(ctx context.Context, py *python, root, dir string) (string, error
 	model := filepath.Join(dir, "model", servedModel)
 	script := filepath.Join(root, "cmd", "modelsim", "sim", "testdata", "vllm", "model.py")
 	log := filepath.Join(dir, "model.log")
-	p, err := process.Start(ctx, process.Command{Name: "model.py", Path: py.path, Args: []string{script, model}, Env: append(py.env(), offline...), Log: log})
+	p, err := process.Start(ctx, process.Command{Name: "model.py", Path: py.path, Args: []string{script, model, fmt.Sprint(contextLength)}, Env: append(py.env(), offline...), Log: log})
 	if err != nil {
 		return "", err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/inlet-proxy/inlet/e2e/stack"
@@ -30,16 +31,8 @@ type endpoint struct {
 	} `json:"cache"`
 }
 
-// companion compares what the companion tells the proxies about each server with what the server says. Nothing is under way meanwhile.
+// companion compares what the companion tells the proxies about each server with what the server says, once nothing is under way any more.
 func (c *checks) companion(ctx context.Context) error {
-	page, err := fetch(ctx, c.Companion.URL()+"/v1/snapshot.json")
-	if err != nil {
-		return err
-	}
-	var told snapshot
-	if err := json.Unmarshal(page, &told); err != nil {
-		return fmt.Errorf("%w in %s", err, page)
-	}
 	for _, s := range c.servers {
 		m, err := s.metrics(ctx)
 		if err != nil {
@@ -49,11 +42,36 @@ func (c *checks) companion(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
-		e := told.endpoint(s.address)
-		c.say(e.Ready && e.Gauges != nil && e.Gauges.Waiting == 0 && e.Gauges.Running == 0 && len(e.Models) == 1 && e.Models[0] == servedModel && e.Cache.BlockTokens*e.Cache.Blocks == size,
-			"%s: vLLM has a cache of %d tokens; the companion tells %s", s.name, size, mustJSON(e))
+		var e endpoint
+		err = eventually(ctx, func() (bool, error) {
+			told, err := c.snapshot(ctx)
+			e = told.endpoint(s.address)
+			return e.idle(), err
+		})
+		if err != nil && ctx.Err() != nil {
+			return err
+		}
+		c.say(err == nil && slices.Equal(e.Models, []string{servedModel}) && e.Cache.BlockTokens*e.Cache.Blocks == size,
+			"%s has a cache of %d tokens and nothing to do; the companion tells %s", s.name, size, mustJSON(e))
 	}
 	return nil
+}
+
+// snapshot asks the companion.
+func (c *checks) snapshot(ctx context.Context) (*snapshot, error) {
+	told := &snapshot{}
+	page, err := fetch(ctx, c.Companion.URL()+"/v1/snapshot.json")
+	if err != nil {
+		return told, err
+	}
+	if err := json.Unmarshal(page, told); err != nil {
+		return told, fmt.Errorf("%w in %s", err, page)
+	}
+	return told, nil
+}
+
+func (e *endpoint) idle() bool {
+	return e.Ready && e.Gauges != nil && e.Gauges.Waiting == 0 && e.Gauges.Running == 0
 }
 
 // endpoint is what is told of an address; nothing, if it is not there.

@@ -9,15 +9,13 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"sync"
 
 	"github.com/inlet-proxy/inlet/e2e/clients"
 )
 
-// client is an official client in a process of its own, which sends one request after the other.
+// client is an official client in a process of its own, which sends one request after the other. It is for one goroutine at a time.
 type client struct {
 	name    string
-	mu      sync.Mutex
 	cmd     *exec.Cmd
 	stdin   io.WriteCloser
 	answers *bufio.Reader
@@ -125,8 +123,6 @@ func (c *client) close() {
 
 // play sends a request and returns what came of it. What the client raises is an error.
 func (c *client) play(a ask) (*answer, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	line, err := json.Marshal(a)
 	if err != nil {
 		return nil, err

@@ -90,7 +90,7 @@ func (v *conversation) turn(base, model string, n int) error {
 	v.prompt += "\nuser\n" + question + "\nassistant\n"
 	body := request(v.api, model, v.prompt, asksUsage(v.api, v.stream)...)
 	if v.api != "completions" {
-		body[1].value = v.messages
+		body[1].value = v.messages // in place of one message
 	}
 	got, err := v.client.play(ask{base, v.api, v.stream, body})
 	if err != nil {

@@ -31,6 +31,9 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx)
+	if err != nil && ctx.Err() != nil {
+		err = errors.New("interrupted") // and all else follows from that
+	}
 	stop()
 	if err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, "e2e-vllm:", err)
@@ -145,9 +148,6 @@ func check(ctx context.Context, build string, servers []*server, p players, out 
 	c := &checks{gateway: g, players: p, name: build, seed: fmt.Sprintf("%s %x ", build, rand.Uint64()), out: out}
 	for _, part := range []func(context.Context) error{c.tokens, c.growing, c.alternating, c.sharedInstructions, c.companion} {
 		if err := part(ctx); err != nil {
-			if ctx.Err() != nil {
-				return 0, errors.New("interrupted")
-			}
 			return 0, fmt.Errorf("%w\n%s", err, g.Logs())
 		}
 	}

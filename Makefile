@@ -50,6 +50,10 @@ e2e: ## tests in a real Envoy, both builds, and the demo in both
 	$(MAKE) --no-print-directory demo ABI=wasm
 	$(MAKE) --no-print-directory demo ABI=module
 
+.PHONY: e2e-vllm
+e2e-vllm: ## two real vLLMs behind it, on the CPU, asked by the official clients; fetches 2 GB and takes minutes; ABI=wasm|module for one build
+	@go build -o dist/e2e-vllm ./e2e/vllm && exec dist/e2e-vllm $(if $(ABI),-abi '$(ABI)')
+
 .PHONY: bench
 bench: ## benchmarks without Envoy, into bench/out/
 	go run ./e2e/bench/gobench $(UNIT)

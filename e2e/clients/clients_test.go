@@ -80,10 +80,24 @@ func TestClients(t *testing.T) {
 				t.Run("OpenAI, Python", func(t *testing.T) { check(t, s, in.Python, "openai_client.py", kind, openAI) })
 				t.Run("OpenAI, Node", func(t *testing.T) { check(t, s, in.Node, "openai_client.cjs", kind, openAI) })
 				t.Run("Anthropic, Python", func(t *testing.T) { check(t, s, in.Python, "anthropic_client.py", kind, anthropic) })
+				noneAborted(t, s)
 				require.Empty(t, s.EnvoyErrors())
 			})
 		}
 	}
+}
+
+// noneAborted: whoever has read an answer to its last event has it, although OpenAI's clients close the connection there.
+func noneAborted(t *testing.T, s *stack.Stack) {
+	t.Helper()
+	var m stack.Metrics
+	require.Eventually(t, func() bool {
+		var err error
+		m, err = s.Metrics(t.Context())
+		return err == nil && m.Sum("inlet_in_flight_requests") == 0
+	}, 20*time.Second, 10*time.Millisecond)
+	require.Zero(t, m.Sum("inlet_request_total", "outcome", "aborted"))
+	require.Positive(t, m.Sum("inlet_request_total", "outcome", "ok"))
 }
 
 // echoing are the pools of the shipped document, with replicas that answer at

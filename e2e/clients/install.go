@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,10 +32,10 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/envoybin"
 )
 
-// pins are the exact versions of everything that is installed, with hashes.
+// clientPins are the exact versions of the clients and of all that they need, with hashes.
 //
 //go:embed requirements.txt node.txt package.json package-lock.json
-var pins embed.FS
+var clientPins embed.FS
 
 // The oldest versions that the clients run on.
 const (
@@ -42,10 +43,12 @@ const (
 	minNode   = 22
 )
 
-// Installer puts the clients into the cache folder, once for each set of versions.
+// Installer puts packages into the cache folder, once for each set of versions.
 type Installer struct {
 	// CacheDir is where they are kept. Empty means clients in envoybin.CacheDir.
 	CacheDir string
+	// Pins are the files that say what is installed, with versions and hashes. Nil means those of the clients.
+	Pins fs.ReadFileFS
 	// Progress gets one line for each slow step. Nil is silent.
 	Progress io.Writer
 }
@@ -65,12 +68,12 @@ func (r *Runtime) Command(ctx context.Context, script string, args ...string) *e
 
 // Python installs the Python clients.
 func (in *Installer) Python(ctx context.Context) (*Runtime, error) {
-	python, version, err := findPython(ctx)
+	python, version, err := FindPython(ctx)
 	if err != nil {
 		return nil, err
 	}
-	dir, err := in.install("python", version, []string{"requirements.txt"}, "the Python clients", func(dir string) error {
-		return pip(ctx, python, filepath.Join(dir, "requirements.txt"), filepath.Join(dir, "lib"))
+	dir, err := in.Install("python", version, []string{"requirements.txt"}, "the Python clients", func(dir string) error {
+		return Pip(ctx, python, filepath.Join(dir, "requirements.txt"), filepath.Join(dir, "lib"))
 	})
 	if err != nil {
 		return nil, err
@@ -85,8 +88,8 @@ func (in *Installer) Node(ctx context.Context) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := in.install("node", "", []string{"package.json", "package-lock.json"}, "the Node clients", func(dir string) error {
-		return quietly(ctx, dir, append(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")...)
+	dir, err := in.Install("node", "", []string{"package.json", "package-lock.json"}, "the Node clients", func(dir string) error {
+		return Quietly(ctx, dir, append(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")...)
 	})
 	if err != nil {
 		return nil, err
@@ -100,12 +103,12 @@ func (in *Installer) findNode(ctx context.Context) (node string, npm []string, e
 	if node, npm := ownNode(ctx); node != "" {
 		return node, []string{npm}, nil
 	}
-	python, _, err := findPython(ctx)
+	python, _, err := FindPython(ctx)
 	if err != nil {
 		return "", nil, fmt.Errorf("no Node.js %d or newer with npm in PATH, and it cannot be fetched: %w", minNode, err)
 	}
-	dir, err := in.install("nodejs", "", []string{"node.txt"}, fmt.Sprintf("Node.js (PATH has none of version %d or newer)", minNode), func(dir string) error {
-		if err := pip(ctx, python, filepath.Join(dir, "node.txt"), filepath.Join(dir, "lib")); err != nil {
+	dir, err := in.Install("nodejs", "", []string{"node.txt"}, fmt.Sprintf("Node.js (PATH has none of version %d or newer)", minNode), func(dir string) error {
+		if err := Pip(ctx, python, filepath.Join(dir, "node.txt"), filepath.Join(dir, "lib")); err != nil {
 			return fmt.Errorf("%w\nor install Node.js %d or newer with npm", err, minNode)
 		}
 		return nil
@@ -135,8 +138,8 @@ func ownNode(ctx context.Context) (node, npm string) {
 	return node, npm
 }
 
-// findPython returns a Python that is new enough, and its version without the last part.
-func findPython(ctx context.Context) (path, version string, err error) {
+// FindPython returns a Python that is new enough, and its version without the last part.
+func FindPython(ctx context.Context) (path, version string, err error) {
 	var found []string
 	for _, name := range []string{"python3", "python"} {
 		out, err := exec.CommandContext(ctx, name, "-c", "import sys; print(sys.executable); print('%d.%d' % sys.version_info[:2])").Output()
@@ -156,20 +159,20 @@ func findPython(ctx context.Context) (path, version string, err error) {
 	return "", "", fmt.Errorf("the Python clients need Python 3.%d or newer (%s): put one into PATH as python3", minPython, strings.Join(found, ", "))
 }
 
-// pip installs the packages of a requirements file, with pip or uv.
-func pip(ctx context.Context, python, requirements, target string) error {
+// Pip installs the packages of a requirements file, with pip or uv.
+func Pip(ctx context.Context, python, requirements, target string) error {
 	args := []string{"--quiet", "--require-hashes", "--only-binary=:all:", "--no-deps", "--target", target, "-r", requirements}
 	if exec.CommandContext(ctx, python, "-m", "pip", "--version").Run() == nil {
-		return quietly(ctx, "", append([]string{python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"}, args...)...)
+		return Quietly(ctx, "", append([]string{python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"}, args...)...)
 	}
 	if uv, err := exec.LookPath("uv"); err == nil {
-		return quietly(ctx, "", append([]string{uv, "pip", "install", "--python", python}, args...)...)
+		return Quietly(ctx, "", append([]string{uv, "pip", "install", "--python", python}, args...)...)
 	}
 	return fmt.Errorf("%s has no pip and there is no uv: install one of them", python)
 }
 
-// quietly runs a command whose output matters only when it fails.
-func quietly(ctx context.Context, dir string, command ...string) error {
+// Quietly runs a command whose output matters only when it fails.
+func Quietly(ctx context.Context, dir string, command ...string) error {
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -178,15 +181,19 @@ func quietly(ctx context.Context, dir string, command ...string) error {
 	return nil
 }
 
-// install returns the folder that belongs to the pinned files, filling it by
+// Install returns the folder that belongs to the pinned files, filling it by
 // fill if there is none yet. Several processes may do it at once: each works in a
 // folder of its own, and the first rename wins.
-func (in *Installer) install(name, version string, files []string, what string, fill func(dir string) error) (string, error) {
+func (in *Installer) Install(name, version string, files []string, what string, fill func(dir string) error) (string, error) {
 	cache := in.CacheDir
 	if cache == "" {
 		cache = filepath.Join(envoybin.CacheDir(), "clients")
 	}
-	key, err := keyOf(version, files)
+	pins := in.Pins
+	if pins == nil {
+		pins = clientPins
+	}
+	key, err := keyOf(pins, version, files)
 	if err != nil {
 		return "", err
 	}
@@ -227,7 +234,7 @@ func (in *Installer) install(name, version string, files []string, what string, 
 }
 
 // keyOf is a name for what the files pin on this platform.
-func keyOf(version string, files []string) (string, error) {
+func keyOf(pins fs.ReadFileFS, version string, files []string) (string, error) {
 	h := sha256.New()
 	_, _ = fmt.Fprintln(h, runtime.GOOS, runtime.GOARCH, version)
 	for _, file := range files {

@@ -18,7 +18,7 @@ func TestManyInstallAtOnceAndOneStays(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			dir, err := in.install("some", "1", []string{"node.txt"}, "something", fill)
+			dir, err := in.Install("some", "1", []string{"node.txt"}, "something", fill)
 			if _, missing := os.Stat(filepath.Join(dir, "filled")); err != nil || missing != nil {
 				t.Error(err, missing)
 			}
@@ -29,16 +29,16 @@ func TestManyInstallAtOnceAndOneStays(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, left, 1, "temporary folders are removed")
 
-	_, err = in.install("some", "1", []string{"node.txt"}, "something", func(string) error { return errors.New("filled again") })
+	_, err = in.Install("some", "1", []string{"node.txt"}, "something", func(string) error { return errors.New("filled again") })
 	require.NoError(t, err, "what is there is not installed again")
-	other, err := in.install("some", "2", []string{"node.txt"}, "something", fill)
+	other, err := in.Install("some", "2", []string{"node.txt"}, "something", fill)
 	require.NoError(t, err)
 	require.NotEqual(t, filepath.Join(in.CacheDir, left[0].Name()), other, "another version has another folder")
 }
 
 func TestWhatFailedIsNotKept(t *testing.T) {
 	in := &Installer{CacheDir: t.TempDir()}
-	_, err := in.install("some", "1", []string{"node.txt"}, "something", func(string) error { return errors.New("no route to the index") })
+	_, err := in.Install("some", "1", []string{"node.txt"}, "something", func(string) error { return errors.New("no route to the index") })
 	require.EqualError(t, err, "could not install something:\nno route to the index")
 	left, err := os.ReadDir(in.CacheDir)
 	require.NoError(t, err)
@@ -89,7 +89,7 @@ func TestErrorsHaveTheFix(t *testing.T) {
 func TestCacheThatCannotBeWritten(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "a-file")
 	require.NoError(t, os.WriteFile(file, nil, 0o644))
-	_, err := (&Installer{CacheDir: filepath.Join(file, "clients")}).install("some", "", []string{"node.txt"}, "something", nil)
+	_, err := (&Installer{CacheDir: filepath.Join(file, "clients")}).Install("some", "", []string{"node.txt"}, "something", nil)
 	require.ErrorContains(t, err, "set INLET_CACHE to a folder that can be written")
 }
 
@@ -108,7 +108,7 @@ func TestOldNodeIsNotTaken(t *testing.T) {
 // TestPins: every package has an exact version and a hash, and no address to fetch it from.
 func TestPins(t *testing.T) {
 	for _, name := range []string{"requirements.txt", "node.txt"} {
-		text, err := pins.ReadFile(name)
+		text, err := clientPins.ReadFile(name)
 		require.NoError(t, err)
 		require.NotContains(t, string(text), "://")
 		packages := 0
@@ -123,7 +123,7 @@ func TestPins(t *testing.T) {
 		require.NotZero(t, packages)
 		require.GreaterOrEqual(t, strings.Count(string(text), "--hash=sha256:"), packages)
 	}
-	lock, err := pins.ReadFile("package-lock.json")
+	lock, err := clientPins.ReadFile("package-lock.json")
 	require.NoError(t, err)
 	require.Contains(t, string(lock), `"integrity": "sha512-`)
 	require.NotContains(t, string(lock), `"resolved"`)

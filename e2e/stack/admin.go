@@ -129,8 +129,13 @@ func (s *Stack) Metrics(ctx context.Context) (Metrics, error) {
 	if err != nil {
 		return nil, err
 	}
+	return ParseMetrics(string(body))
+}
+
+// ParseMetrics reads a page in Prometheus' text format.
+func ParseMetrics(page string) (Metrics, error) {
 	var samples Metrics
-	for line := range strings.Lines(string(body)) {
+	for line := range strings.Lines(page) {
 		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
@@ -170,7 +175,7 @@ var (
 	sampleLabel = regexp.MustCompile(`([a-zA-Z_][a-zA-Z0-9_]*)=("(?:[^"\\]|\\.)*")`)
 )
 
-// parseSample reads one line of Prometheus' text format as Envoy writes it: without a timestamp.
+// parseSample reads one line of Prometheus' text format as Envoy and vLLM write it: without a timestamp.
 func parseSample(line string) (Sample, error) {
 	m := sampleLine.FindStringSubmatch(line)
 	if m == nil {

@@ -137,6 +137,9 @@ func (s *Stream) Done() {
 	if s.state == done {
 		return
 	}
+	if s.reads && s.response.Ended() {
+		s.complete = true // OpenAI's clients close the connection here, often before Envoy has seen the end of the stream
+	}
 	end := filter.End{
 		Complete: s.complete && s.state != refused && s.state != answered, Refused: s.state == refused, Answered: s.state == answered,
 		Status: s.status, At: s.c.deps.Now(),

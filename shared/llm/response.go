@@ -19,6 +19,7 @@ type ResponseScanner struct {
 	events sse.Scanner
 	n      int // events with data
 	broken error
+	ended  bool // the last event of the stream has been read
 
 	fed    int64 // bytes of the answer
 	doc    int64 // bytes of the document: the answer, or the data of the event under way
@@ -36,7 +37,7 @@ const withKept = 64 << 10
 func (r *ResponseScanner) Reset(api API, stream bool, model string) {
 	r.stream = stream
 	r.n = 0
-	r.broken = nil
+	r.broken, r.ended = nil, false
 	r.fed = 0
 	r.model = r.model[:0]
 	if model != "" {
@@ -53,7 +54,7 @@ func (r *ResponseScanner) Reset(api API, stream bool, model string) {
 // begin makes ready for a document. What those before it said stays.
 func (r *ResponseScanner) begin() {
 	r.doc, r.marker = 0, 0
-	r.reader.next = nowhere
+	r.reader.next, r.reader.last = nowhere, false
 	r.json.ResetLenient(&r.reader)
 }
 
@@ -133,6 +134,10 @@ func (r *ResponseScanner) Untold() bool {
 // Events returns the number of events with data so far, the closing "[DONE]" not counted.
 func (r *ResponseScanner) Events() int { return r.n }
 
+// Ended reports whether the last event of a stream has been read: a client that leaves then has all of the answer, whether or not the
+// connection's end has come.
+func (r *ResponseScanner) Ended() bool { return r.ended }
+
 // Broken returns the first thing that was wrong with the answer, or nil.
 func (r *ResponseScanner) Broken() error { return r.broken }
 
@@ -174,6 +179,7 @@ func (r *ResponseScanner) noMarker() {
 
 func (e *eventReader) End(whole bool) {
 	r := (*ResponseScanner)(e)
+	r.ended = r.ended || whole && (r.marker == len(doneMarker) || r.reader.last)
 	if r.marker != len(doneMarker) {
 		r.noMarker()
 		if !whole {
@@ -201,6 +207,7 @@ const (
 	inDetails          // "prompt_tokens_details", "input_tokens_details"
 	inWritten          // "cache_creation": what was written to the cache, by lifetime
 	atModel            // "model"
+	atType             // "type" of an event
 	atPrompt           // "prompt_tokens", "input_tokens"
 	atCompletion       // "completion_tokens", "output_tokens"
 	atTotal            // "total_tokens"
@@ -222,6 +229,9 @@ type responseReader struct {
 
 	event counts // of the answer, or of the event under way
 	all   counts // of the events before
+
+	kind kind
+	last bool // nothing comes after the event under way
 
 	base  int64  // offset in the answer of the document's first byte, if what is being read stood there in one piece with it
 	names []Span // of the model, in the answer, quotes included: those of which a piece was fed last, as far as they were fed
@@ -280,6 +290,11 @@ func (r *responseReader) answerMember(name []byte, outermost bool) place {
 	case "model":
 		if r.restores {
 			return atModel
+		}
+	case "type":
+		if outermost {
+			r.kind.n = 0
+			return atType
 		}
 	case "usage":
 		return inUsage
@@ -343,11 +358,18 @@ func anthropicMember(name []byte) place {
 	return nowhere
 }
 
-func (r *responseReader) Text([]byte) {}
+func (r *responseReader) Text(piece []byte) {
+	if r.next == atType {
+		r.kind.add(piece)
+	}
+}
 
 func (r *responseReader) TextEnd() {
-	if r.next == atModel {
+	switch r.next {
+	case atModel:
 		r.name(r.json.Offset())
+	case atType:
+		r.last = r.kind.isLast(r.api)
 	}
 	r.next = nowhere
 }

@@ -1,9 +1,13 @@
-"""Writes a model that needs no download: a random llama with two layers and a tokenizer in which each byte is a token."""
+"""Writes a model that needs no download: a random llama with two layers and a tokenizer in which each byte is a token.
+
+usage: model.py FOLDER [POSITIONS]
+"""
 import json, pathlib, sys
 from tokenizers import Tokenizer, models, pre_tokenizers, decoders
 from transformers import PreTrainedTokenizerFast, LlamaConfig
 
 out = pathlib.Path(sys.argv[1])
+positions = int(sys.argv[2]) if len(sys.argv) > 2 else 4096
 alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
 vocab = {c: i for i, c in enumerate(alphabet)}
 vocab["<s>"], vocab["</s>"] = 256, 257
@@ -14,7 +18,7 @@ fast = PreTrainedTokenizerFast(tokenizer_object=tok, bos_token="<s>", eos_token=
 fast.chat_template = ("{% for m in messages %}\n{{ m.role }}\n{{ m.content }}{% endfor %}")
 fast.save_pretrained(out)
 LlamaConfig(architectures=["LlamaForCausalLM"], hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
-            num_key_value_heads=2, head_dim=32, vocab_size=258, max_position_embeddings=4096, bos_token_id=256, eos_token_id=257,
+            num_key_value_heads=2, head_dim=32, vocab_size=258, max_position_embeddings=positions, bos_token_id=256, eos_token_id=257,
             torch_dtype="float32").save_pretrained(out)
 # A random LoRA adapter
 import torch

@@ -8,11 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 )
 
 // draw draws the mutants of a group: places first, so that one which can be changed in several ways is not likelier,
 // then one of the ways. What is drawn in one group does not depend on the others.
-func draw(root string, g group, seed uint64, count int) ([]*mutant, error) {
+func draw(root string, g group, at string, seed uint64, count int) ([]*mutant, error) {
 	var places [][]*mutant
 	for _, pkg := range g.packages {
 		files, err := sources(root, pkg)
@@ -28,6 +30,7 @@ func draw(root string, g group, seed uint64, count int) ([]*mutant, error) {
 			if err != nil {
 				return nil, err
 			}
+			found = slices.DeleteFunc(found, func(m *mutant) bool { return !strings.Contains(m.File+" "+m.Func, at) })
 			places = append(places, byPlace(found)...)
 		}
 	}

@@ -3,6 +3,7 @@
 //
 //	make mutate                                  # 50 changes in each group of packages, drawn by seed 1
 //	make mutate SEED=7 COUNT=20 PACKAGES=llm,kv  # another draw, smaller, in two groups
+//	make mutate PACKAGES=kv AT=lease.go COUNT=999  # every place of one file
 //
 // A change (a mutant) is an operator that is another one, a condition that is negated, a statement, an early return or
 // an else branch that is gone, or a constant that is one off. It is drawn at random from all places of the group's
@@ -49,6 +50,7 @@ func run(args []string, out, progress io.Writer) error {
 	seed := flags.Uint64("seed", 1, "seed of the draw")
 	count := flags.Int("count", 50, "mutants to draw in each group")
 	names := flags.String("packages", "", "groups to change, separated by commas; all if empty")
+	at := flags.String("at", "", "change only where this is part of \"file function\", such as \"kv/lease.go\" or \"Scanner.value\"")
 	parallel := flags.Int("parallel", 2, "mutants to test at one time")
 	least := flags.Float64("min", 92, "share of killed mutants, in percent, that each group must reach")
 	list := flags.Bool("list", false, "print the draw, and test nothing")
@@ -82,7 +84,7 @@ func run(args []string, out, progress io.Writer) error {
 
 	report := report{seed: *seed, least: *least}
 	for _, g := range chosen {
-		drawn, err := draw(dir, g, *seed, *count)
+		drawn, err := draw(dir, g, *at, *seed, *count)
 		if err != nil {
 			return err
 		}

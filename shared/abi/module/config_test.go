@@ -93,6 +93,10 @@ func TestThreads(t *testing.T) {
 		{"cut off", []string{"envoy", "--concurrency"}, nil, 8, 8},
 		{"not a number", []string{"envoy", "--concurrency", "x"}, nil, 8, 8},
 		{"overridden", []string{"envoy", "--concurrency", "2"}, map[string]string{"INLET_GOMAXPROCS": "16"}, 8, 16},
+		{"overridden with the least", []string{"envoy", "--concurrency", "2"}, map[string]string{"INLET_GOMAXPROCS": "1"}, 8, 1},
+		{"overridden with none", []string{"envoy", "--concurrency", "2"}, map[string]string{"INLET_GOMAXPROCS": "0"}, 8, 3},
+		{"one worker", []string{"envoy", "-c", "x", "--concurrency", "1"}, nil, 8, 2},
+		{"no worker", []string{"envoy", "--concurrency", "0"}, nil, 8, 8},
 		{"overridden with nonsense", []string{"envoy", "--concurrency", "2"}, map[string]string{"INLET_GOMAXPROCS": "-1"}, 8, 3},
 		{"GOMAXPROCS", []string{"envoy", "--concurrency", "2"}, map[string]string{"GOMAXPROCS": "8"}, 8, 8},
 	} {

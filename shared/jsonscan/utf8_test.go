@@ -1,7 +1,9 @@
 package jsonscan
 
 import (
+	"fmt"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 )
@@ -39,5 +41,40 @@ func TestEveryLeadByte(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Well-formed text without escapes is reported in one piece, whatever it is written in: the fast path leaves none of it to the slow one.
+func TestWellFormedTextIsOnePiece(t *testing.T) {
+	var all []rune
+	for _, edge := range []rune{0x80, 0x800, 0xd7ff, 0xe000, 0x10000, 0x10ffff} {
+		for r := edge - 0x1100; r <= edge+0x1100; r++ {
+			if utf8.ValidRune(r) && r > '\\' {
+				all = append(all, r)
+			}
+		}
+	}
+	for plane := rune(0); plane <= 0x100000; plane += 0x1000 {
+		if utf8.ValidRune(plane + 0xfff) {
+			all = append(all, plane+0xfff)
+		}
+	}
+	for _, text := range []string{string(all), "a" + string(all) + "b"} {
+		s := new(Scanner)
+		p := &pieces{recorder: recorder{t: t, s: s}}
+		s.Reset(p, Limits{})
+		require.NoError(t, s.Feed([]byte(`["`+text+`"]`)))
+		require.NoError(t, s.End())
+		require.Equal(t, []string{fmt.Sprint(text, " ", 2+len(text))}, p.got)
+	}
+	// A sequence that ends where the chunk ends is whole.
+	for _, r := range []rune{'é', '€', '😀'} {
+		s := new(Scanner)
+		p := &pieces{recorder: recorder{t: t, s: s}}
+		s.Reset(p, Limits{})
+		text := "ab" + string(r)
+		require.NoError(t, s.Feed([]byte(`["`+text)))
+		require.NoError(t, s.Feed([]byte(`"]`)))
+		require.Equal(t, []string{fmt.Sprint(text, " ", 2+len(text))}, p.got)
 	}
 }

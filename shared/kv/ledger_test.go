@@ -127,6 +127,22 @@ func TestCallsOfATick(t *testing.T) {
 	tickAll(t, b)
 	require.Equal(t, 1, store.gets, "a renewal makes no one read the record")
 
+	store.reset()
+	c.advance(lease/2 - 1)
+	tickAll(t, a)
+	require.Zero(t, store.sets, "one renewal for half a lease")
+	c.advance(1)
+	tickAll(t, a)
+	require.Equal(t, 1, store.sets)
+	x.Add(1)
+	tickAll(t, a)
+	store.reset()
+	c.advance(lease/2 - 1)
+	tickAll(t, a)
+	require.Zero(t, store.sets, "a publication renews, too")
+	x.Add(-1)
+	tickAll(t, a, b)
+
 	for i := range 100 {
 		a.Open(replica(i)).Add(-1)
 	}

@@ -35,6 +35,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -46,6 +47,7 @@ func main() {
 
 func run(args []string, out, progress io.Writer) error {
 	flags := flag.NewFlagSet("mutate", flag.ContinueOnError)
+	flags.SetOutput(progress)
 	root := flags.String("root", ".", "the module's directory")
 	seed := flags.Uint64("seed", 1, "seed of the draw")
 	count := flags.Int("count", 50, "mutants to draw in each group")
@@ -77,7 +79,10 @@ func run(args []string, out, progress io.Writer) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(scratch) }()
-	t := &tester{root: dir, scratch: scratch, progress: progress, parallel: *parallel, known: known, interrupted: make(chan struct{})}
+	t := &tester{
+		root: dir, scratch: scratch, progress: progress, parallel: *parallel, known: known,
+		patience: time.Minute, interrupted: make(chan struct{}),
+	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
 	go func() { <-stop; close(t.interrupted) }()

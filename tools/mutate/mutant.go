@@ -161,6 +161,11 @@ func (f *finder) visit(n ast.Node) bool {
 		if n.Op == token.NOT {
 			f.replace("condition", n.OpPos, n.OpPos+1, "")
 		}
+	case *ast.CommClause: // what it waits for is no statement to leave out
+		for _, s := range n.Body {
+			ast.Inspect(s, f.visit)
+		}
+		return false
 	case *ast.IfStmt:
 		f.branch(n)
 	case *ast.ForStmt:

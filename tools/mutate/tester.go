@@ -20,6 +20,7 @@ type tester struct {
 	progress      io.Writer
 	parallel      int
 	known         equivalents
+	patience      time.Duration // how long tests may take at least, and compiling besides
 	interrupted   chan struct{}
 
 	mu   sync.Mutex
@@ -80,7 +81,7 @@ func (t *tester) baseline(args []string) error {
 		return nil
 	}
 	began := time.Now()
-	got, out, err := t.goTest(args, "", 10*time.Minute)
+	got, out, err := t.goTest(args, "", 10*t.patience)
 	if err != nil {
 		return err
 	}
@@ -103,7 +104,7 @@ func (t *tester) judge(g group, m *mutant, worker int) error {
 	}
 	for _, args := range g.runs(m.Package) {
 		// A test that takes far longer than ever waits for what will not come. Generous: the machine may be busy.
-		limit := time.Minute + 4*t.took[strings.Join(args, " ")]
+		limit := t.patience + 4*t.took[strings.Join(args, " ")]
 		got, _, err := t.goTest(args, overlay, limit)
 		if err != nil {
 			return fmt.Errorf("%s:%d: %w", m.File, m.Line, err)
@@ -152,7 +153,7 @@ func (t *tester) goTest(args []string, overlay string, limit time.Duration) (ver
 	var err error
 	select {
 	case err = <-ended:
-	case <-time.After(limit + 2*time.Minute): // go test did not stop it, or could not: compiling takes time, too
+	case <-time.After(2*limit + t.patience): // go test did not stop it, or could not: compiling takes time, too
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		<-ended
 		return killed, out.String(), nil

@@ -59,7 +59,7 @@ func TestWellFormedTextIsOnePiece(t *testing.T) {
 			all = append(all, plane+0xfff)
 		}
 	}
-	for _, text := range []string{string(all), "a" + string(all) + "b"} {
+	for _, text := range []string{"plain", string(all), "a" + string(all) + "b"} {
 		s := new(Scanner)
 		p := &pieces{recorder: recorder{t: t, s: s}}
 		s.Reset(p, Limits{})

@@ -442,6 +442,8 @@ func TestAnswerNobodyReads(t *testing.T) {
 		s.end()
 		require.Equal(t, filter.End{Complete: how != "cut", Status: 200, At: end.At}, end, how)
 		require.Equal(t, how != "headers", first > 0, how)
+		require.Empty(t, s.metadata, "nobody said why")
+		require.Empty(t, s.state)
 	}
 }
 
@@ -554,6 +556,7 @@ func TestArena(t *testing.T) {
 	a.copy(viewString("b"))
 	a.reset()
 	require.Equal(t, arenaBlock, cap(a.block))
+	require.Empty(t, a.block, "it begins anew")
 }
 
 // All workers use one configuration at once.

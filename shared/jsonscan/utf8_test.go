@@ -2,6 +2,7 @@ package jsonscan
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"unicode/utf8"
 
@@ -59,7 +60,11 @@ func TestWellFormedTextIsOnePiece(t *testing.T) {
 			all = append(all, plane+0xfff)
 		}
 	}
-	for _, text := range []string{"plain", string(all), "a" + string(all) + "b"} {
+	texts := []string{string(all), "a" + string(all) + "b"}
+	for n := 1; n < 100; n++ { // the words and blocks in which ASCII is read
+		texts = append(texts, strings.Repeat("a", n))
+	}
+	for _, text := range texts {
 		s := new(Scanner)
 		p := &pieces{recorder: recorder{t: t, s: s}}
 		s.Reset(p, Limits{})

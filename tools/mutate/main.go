@@ -21,7 +21,7 @@
 // The survivors are printed with file, line and difference. There are three answers to one: a test, if the behaviour matters; simpler
 // code, if it does not; an entry in equivalent.txt with the reason, if no test could tell. An entry is the block that was printed
 // for the survivor, below a line `# reason`. It is found by file, function and text, not by line, and does not count. An entry whose
-// text the file no longer has is reported, and has to go.
+// text the file no longer has is told at the start, and has to go.
 //
 // The exit code is 1 if a group's share is below -min.
 package main
@@ -72,7 +72,7 @@ func run(args []string, out, progress io.Writer) error {
 		return err
 	}
 	if err := known.check(dir); err != nil {
-		return err
+		fmt.Fprintln(progress, err)
 	}
 	scratch, err := os.MkdirTemp("", "mutate")
 	if err != nil {
@@ -81,7 +81,7 @@ func run(args []string, out, progress io.Writer) error {
 	defer func() { _ = os.RemoveAll(scratch) }()
 	t := &tester{
 		root: dir, scratch: scratch, progress: progress, parallel: *parallel, known: known,
-		patience: time.Minute, interrupted: make(chan struct{}),
+		patience: 30 * time.Second, interrupted: make(chan struct{}),
 	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)

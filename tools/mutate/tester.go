@@ -81,7 +81,7 @@ func (t *tester) baseline(args []string) error {
 		return nil
 	}
 	began := time.Now()
-	got, out, err := t.goTest(args, "", 10*t.patience)
+	got, out, err := t.goTest(args, "", 20*t.patience)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 
@@ -64,4 +65,34 @@ func TestALeaseIsRenewedAtHalf(t *testing.T) {
 		require.True(t, held)
 		require.Equal(t, step.sets, store.sets)
 	}
+}
+
+// What is free is free by any clock, one that has just begun, too.
+func TestAFreeLeaseByAnyClock(t *testing.T) {
+	for _, now := range []time.Time{time.Unix(0, 0), time.Unix(0, 1), time.Unix(1, 0), time.Unix(1_000_000, 0)} {
+		store, c := mem.NewStore(), &clock{now}
+		a, b := kv.NewLease(store, "job", "a", c.now, time.Hour), kv.NewLease(store, "job", "b", c.now, time.Hour)
+		require.NoError(t, store.Set("job", []byte("nonsense"), 0))
+		for _, l := range []*kv.Lease{a, b} {
+			held, err := l.Hold()
+			require.NoError(t, err)
+			require.True(t, held, now)
+			require.NoError(t, l.Release())
+		}
+	}
+}
+
+// Names may lie in memory that is somebody else's afterwards.
+func TestCountersOwnTheirNames(t *testing.T) {
+	store, c := mem.NewStore(), newClock()
+	a, b := kv.NewLedger(store, "a", c.now, lease), kv.NewLedger(store, "b", c.now, lease)
+	name := []byte("replica")
+	a.Open(unsafe.String(&name[0], len(name))).Add(1)
+	copy(name, "another")
+	tickAll(t, a)
+	b.Open("replica")
+	tickAll(t, b)
+	require.EqualValues(t, 1, value(b, "replica"))
+	require.EqualValues(t, 1, value(a, "replica"))
+	require.Zero(t, value(a, "another"))
 }

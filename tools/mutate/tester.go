@@ -148,11 +148,14 @@ func (t *tester) goTest(args []string, overlay string, limit time.Duration) (ver
 	if err := cmd.Start(); err != nil {
 		return untested, "", err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
 	var err error
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		err = cmd.Wait()
+	}()
 	select {
-	case err = <-ended:
+	case <-ended:
 	case <-time.After(2*limit + t.patience): // go test did not stop it, or could not: compiling takes time, too
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		<-ended

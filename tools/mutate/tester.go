@@ -135,7 +135,7 @@ const memory = 8 << 20
 
 // goTest runs tests, with an overlay if there is one. They are killed when they neither pass nor fail within the limit.
 func (t *tester) goTest(args []string, overlay string, limit time.Duration) (verdict, string, error) {
-	full := []string{"-c", fmt.Sprintf(`ulimit -v %d && exec "$@"`, memory), "sh", "go", "test", "-vet=off", "-failfast", "-count=1", "-timeout=" + limit.String()}
+	full := []string{"-c", fmt.Sprintf(`ulimit -v %d && exec "$@"`, memory), "sh", "go", "test", "-vet=off", "-ldflags=-s -w", "-failfast", "-count=1", "-timeout=" + limit.String()}
 	if overlay != "" {
 		full = append(full, "-overlay="+overlay)
 	}

@@ -239,3 +239,24 @@ func BenchmarkLearn(b *testing.B) {
 		f.learner.lesson()
 	}
 }
+
+// What a name is made for in one pool says nothing of the same name in another.
+func TestBasesAreOfTheTargetsPool(t *testing.T) {
+	s := &endpoint.Snapshot{Pools: []endpoint.Pool{
+		replicasOf("one", having("gemma-7b", "lora-1")),
+		replicasOf("two", having("mistral", "lora-1", "lora-2")),
+		replicasOf("them", having("mistral", "lora-3")),
+	}}
+	f := learning(t, `models:
+  - {name: here, targets: [{model: lora-1, pool: one}]}
+  - {name: there, targets: [{model: lora-1, pool: two}]}
+  - {name: nowhere, targets: [{model: lora-2, pool: one}]}
+  - {name: theirs, targets: [{model: lora-3, pool: them}]}
+pools: [{name: them, external: true}]
+`, &s)
+	for asked, base := range map[string]string{"here": "gemma-7b", "there": "mistral", "nowhere": "", "theirs": ""} {
+		x, v := route(t, f, `{"model":"`+asked+`"}`)
+		require.Equal(t, filter.Next, v, asked)
+		require.Equal(t, base, x.Route.Base, asked)
+	}
+}

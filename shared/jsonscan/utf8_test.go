@@ -83,3 +83,18 @@ func TestWellFormedTextIsOnePiece(t *testing.T) {
 		require.Equal(t, []string{fmt.Sprint(text, " ", 2+len(text))}, p.got)
 	}
 }
+
+// Behind an escape, text is decoded many bytes at a time. What stops that is no escape, even where a letter follows that could be one.
+func TestStopsBehindAnEscape(t *testing.T) {
+	tail := strings.Repeat("a", 64) + `"]`
+	for _, stop := range []string{"\x00", "\x01", "\n", "\x1f", "\x80", "\xc3", "\xe4", "\xf0", "\xff", `"`, `\`, "é"} {
+		for _, next := range []byte(`"\/bfnrtu0,]`) {
+			doc := []byte(`["\n` + stop + string(next) + "0041" + tail)
+			differential(t, doc, doc)
+			want, wantErr := scan(t, Limits{}, nil, singles(doc)...)
+			got, err := scan(t, Limits{}, nil, doc)
+			require.Equal(t, wantErr, err, "%q", doc)
+			require.Equal(t, want, got, "%q", doc)
+		}
+	}
+}

@@ -14,7 +14,7 @@ import (
 // take the quote behind it for its own.
 func TestEveryLeadByte(t *testing.T) {
 	second := []byte{'"', '\\', 'a', 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xff}
-	third := []byte{'"', 'a', 0x7f, 0x80, 0xbf, 0xc0}
+	third := []byte{'"', 'a', 0x7f, 0x80, 0xbd, 0xbf, 0xc0} // with 0xbd, U+FFFD is well-formed
 	fourth := []byte{'"', 0x80, 0xbf, 0xc0}
 	frames := [][2]string{{`["`, `"]`}, {`{"`, `":1}`}}
 	check := func(sequence ...byte) {

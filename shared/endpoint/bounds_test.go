@@ -35,3 +35,16 @@ func TestNoNotesTakeNoBytes(t *testing.T) {
 	none, some := AppendRelayed(nil, nil, 5, nil), AppendRelayed(nil, nil, 5, AppendNote(nil, 7, []uint64{1}))
 	require.Len(t, some, len(none)+sectionHeader+noteHeader+8)
 }
+
+func TestTheLongestTell(t *testing.T) {
+	full := &Tell{InFlight: make([]Told, MaxTold)}
+	for i := range full.InFlight {
+		full.InFlight[i] = Told{Replica: uint64(i), InFlight: InFlight{Requests: 1}}
+	}
+	got, err := DecodeTell(AppendTell(nil, full))
+	require.NoError(t, err)
+	require.Equal(t, full.InFlight, got.InFlight)
+	full.InFlight = append(full.InFlight, Told{Replica: 1 << 40, InFlight: InFlight{Requests: 1}})
+	_, err = DecodeTell(AppendTell(nil, full))
+	require.ErrorContains(t, err, "too many replicas")
+}

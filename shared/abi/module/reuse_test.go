@@ -95,7 +95,9 @@ func TestAStreamIsUsedAgain(t *testing.T) {
 		exchanges[name](s, func(a ...any) { seen = append(seen, fmt.Sprint(a...)) })
 		s.end()
 		// Times are the clock's, and some are measured by lot.
-		maps.DeleteFunc(s.metrics, func(name string, _ int64) bool { return strings.Contains(name, "_us{") || strings.Contains(name, "_ms{") })
+		maps.DeleteFunc(s.metrics, func(name string, _ int64) bool {
+			return strings.Contains(name, "_us{") || strings.Contains(name, "_ms{")
+		})
 		out := append(seen, fmt.Sprint(s.did, s.reply, s.metadata, s.state, s.buffered.String(), s.request.list, s.response.list, s.metrics))
 		return strings.Join(out, "\n"), used
 	}

@@ -133,3 +133,34 @@ func TestAClockThatHasJustBegun(t *testing.T) {
 		require.EqualValues(t, 8, value(b, "x"))
 	}
 }
+
+// Who never counted leaves no trace, and none by leaving.
+func TestCloseOfWhoNeverCounted(t *testing.T) {
+	store, c := &spy{Store: mem.NewStore()}, newClock()
+	a := kv.NewLedger(store, "a", c.now, lease)
+	a.Open("x")
+	tickAll(t, a)
+	require.NoError(t, a.Close())
+	require.Zero(t, store.sets)
+}
+
+// Two workers that find no directory make one, with both of them in it.
+func TestTwoBeginTheDirectory(t *testing.T) {
+	store, c := &spy{Store: mem.NewStore()}, newClock()
+	a, b := kv.NewLedger(store, "a", c.now, lease), kv.NewLedger(store, "b", c.now, lease)
+	a.Open("x").Add(1)
+	b.Open("x").Add(2)
+	store.between = func(op, key string) {
+		if op == "set" && key == "inlet.ledger.1" {
+			store.between = nil
+			tickAll(t, b)
+		}
+	}
+	tickAll(t, a)
+	require.Nil(t, store.between)
+	directory, _, err := store.Get("inlet.ledger.1")
+	require.NoError(t, err)
+	require.Contains(t, string(directory), "\x01a")
+	require.Contains(t, string(directory), "\x01b")
+	require.EqualValues(t, 3, value(a, "x"))
+}

@@ -114,3 +114,21 @@ func TestSmallBodiesKeepTheirMemory(t *testing.T) {
 		require.Equal(t, kept, s.Kept() >= len(text), size)
 	}
 }
+
+func TestAChainNeedsAFilter(t *testing.T) {
+	deps := newRig(t, "").chain.Deps()
+	known := []filter.Factory{{Name: "a", New: func(*conf.Object, *filter.Deps) filter.Filter { return silent{} }}}
+	for document, want := range map[string]string{
+		"filters: []":        "needs at least one filter",
+		"filters: [a: {}]":   "",
+		"countTokens: false": "filters",
+	} {
+		_, err := chain.New([]byte(document), known, deps)
+		if want == "" {
+			require.NoError(t, err, document)
+			continue
+		}
+		require.ErrorContains(t, err, want, document)
+		require.Equal(t, want == "needs at least one filter", strings.Contains(err.Error(), "needs at least one filter"), document)
+	}
+}

@@ -39,6 +39,7 @@ test: build unit race e2e ## all tests: unit, compiled wasm, race, real Envoy
 .PHONY: unit
 unit: ## tests without Envoy, the compiled wasm under wazero among them
 	go test $(UNIT)
+	go -C tools test ./mutate
 
 .PHONY: race
 race: ## the same under the race detector
@@ -78,6 +79,10 @@ bench-companion: ## what the companion takes for 1,000 replicas, and how soon pr
 matrix: ## large bodies through every supported Envoy, byte for byte; fetches those Envoys
 	go run ./e2e/matrix
 
+.PHONY: mutate
+mutate: ## change the code in one place after the other, and print what share the unit tests notice; SEED=1 COUNT=50 PACKAGES=llm,kv AT=<file> PARALLEL=2
+	@go -C tools build -o ../dist/mutate ./mutate && exec dist/mutate -seed '$(or $(SEED),1)' -count '$(or $(COUNT),50)' -packages '$(PACKAGES)' -at '$(AT)' -parallel '$(or $(PARALLEL),2)'
+
 .PHONY: fmt
 fmt: ## format the code
 	go tool -modfile=tools/go.mod golangci-lint fmt ./...
@@ -85,6 +90,7 @@ fmt: ## format the code
 .PHONY: lint
 lint: ## lint and check the format
 	go tool -modfile=tools/go.mod golangci-lint run --allow-parallel-runners ./...
+	cd tools && go tool golangci-lint run --allow-parallel-runners ./mutate
 
 .PHONY: check
 check: ## what CI asks for before the tests: wasm and no-cgo builds, dependency rules, documentation, lint and format

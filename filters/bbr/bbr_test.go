@@ -152,6 +152,7 @@ func TestUnknownModelsCanPass(t *testing.T) {
 	require.Equal(t, filter.Next, v)
 	require.Equal(t, "nobody", x.Route.Model)
 	require.Empty(t, x.Route.Pool)
+	require.Equal(t, "bbr=nobody", string(x.Why()))
 }
 
 // Within three standard deviations of 90/10 over 10,000 requests.

@@ -88,7 +88,7 @@ func (f *Filter) learn(of []listed) *lesson {
 			if _, known := l.parents[a.Name]; !known && fitsHeader(a.Parent) {
 				l.parents[a.Name] = a.Parent
 			}
-			if a.Parent != "" && fitsHeader(a.Parent) {
+			if fitsHeader(a.Parent) {
 				l.parents[a.Parent+":"+a.Name] = a.Parent
 			}
 		}

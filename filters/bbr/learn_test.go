@@ -76,9 +76,13 @@ func TestLearnedAdapters(t *testing.T) {
 		"sql":         {Model: "sql", Target: "sql", Base: "llama", Pool: "llama"},   // as configured
 		"llama":       {Model: "llama", Target: "llama", Pool: "llama"},
 	} {
-		x, v := route(t, f, `{"model":"`+asked+`"}`)
-		require.Equal(t, filter.Next, v, asked)
-		require.Equal(t, want, x.Route, asked)
+		var x *filter.Exchange
+		for range 100 { // a target that is drawn by lot must be right each time
+			var v filter.Verdict
+			x, v = route(t, f, `{"model":"`+asked+`"}`)
+			require.Equal(t, filter.Next, v, asked)
+			require.Equal(t, want, x.Route, asked)
+		}
 		require.Equal(t, want.Target != asked, len(x.Effects().Body) == 1, asked)
 		var base string
 		for _, h := range x.Effects().Request {
@@ -233,5 +237,26 @@ func BenchmarkLearn(b *testing.B) {
 	for n := 0; b.Loop(); n++ {
 		s = snapshots[n%2]
 		f.learner.lesson()
+	}
+}
+
+// What a name is made for in one pool says nothing of the same name in another.
+func TestBasesAreOfTheTargetsPool(t *testing.T) {
+	s := &endpoint.Snapshot{Pools: []endpoint.Pool{
+		replicasOf("one", having("gemma-7b", "lora-1")),
+		replicasOf("two", having("mistral", "lora-1", "lora-2")),
+		replicasOf("them", having("mistral", "lora-3")),
+	}}
+	f := learning(t, `models:
+  - {name: here, targets: [{model: lora-1, pool: one}]}
+  - {name: there, targets: [{model: lora-1, pool: two}]}
+  - {name: nowhere, targets: [{model: lora-2, pool: one}]}
+  - {name: theirs, targets: [{model: lora-3, pool: them}]}
+pools: [{name: them, external: true}]
+`, &s)
+	for asked, base := range map[string]string{"here": "gemma-7b", "there": "mistral", "nowhere": "", "theirs": ""} {
+		x, v := route(t, f, `{"model":"`+asked+`"}`)
+		require.Equal(t, filter.Next, v, asked)
+		require.Equal(t, base, x.Route.Base, asked)
 	}
 }

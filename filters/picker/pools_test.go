@@ -231,15 +231,50 @@ func TestRetryAfterIsMeasured(t *testing.T) {
 		r := newRig(t, "{shed: true, room: {inFlight: 1}, health: {failures: 1000}}")
 		r.serve(ready(1)...)
 		for i := range 20 {
-			x := request(uint64(i), 1)
-			r.send(t, x)
-			r.now = r.now.Add(took)
-			r.answer(x, 200)
-			r.snapshot.Received = r.now
+			r.takes(t, uint64(i), took)
 		}
-		r.send(t, request(1, 1))
-		require.InDelta(t, want, r.f.OnRequest(request(2, 1)).Refusal().RetryAfter, float64(time.Millisecond))
+		require.InDelta(t, want, r.retryAfter(t), float64(time.Millisecond))
 	}
+
+	// It is a mean, of which the latest requests are a part each.
+	r := newRig(t, "{shed: true, room: {inFlight: 1}}")
+	r.serve(ready(1)...)
+	r.takes(t, 1, 16*time.Second)
+	require.Equal(t, 16*time.Second, r.retryAfter(t))
+	r.takes(t, 2, 0)
+	require.Equal(t, 15*time.Second, r.retryAfter(t))
+	r.takes(t, 3, 31*time.Second)
+	require.Equal(t, 16*time.Second, r.retryAfter(t))
+	for i := range 200 {
+		r.takes(t, uint64(i), 4*time.Second)
+	}
+	require.InDelta(t, 4*time.Second, r.retryAfter(t), float64(time.Millisecond))
+}
+
+// takes has a request served in a time.
+func (r *rig) takes(t *testing.T, seed uint64, d time.Duration) {
+	x := request(seed, 1)
+	r.send(t, x)
+	r.now = r.now.Add(d)
+	r.answer(x, 200)
+	r.snapshot.Received = r.now
+}
+
+// retryAfter is what a request is told that comes while one other takes all the room.
+func (r *rig) retryAfter(t *testing.T) time.Duration {
+	x := request(1, 1)
+	r.send(t, x)
+	defer r.f.fleet.pools["p"].keep()()
+	v := r.f.OnRequest(request(2, 1))
+	require.NotNil(t, v.Refusal())
+	r.answer(x, 200)
+	return v.Refusal().RetryAfter
+}
+
+// keep returns what takes back what is learnt meanwhile.
+func (p *poolState) keep() func() {
+	was := *p
+	return func() { *p = was }
 }
 
 // Replicas that come and go leave nothing behind for ever.

@@ -297,9 +297,7 @@ func (s *Stream) release() Action {
 	}
 	e := x.Effects()
 	start := s.clock()
-	if len(e.Body) > 0 {
-		slices.SortFunc(e.Body, func(a, b filter.BodyEdit) int { return int(a.Span.Start - b.Span.Start) })
-	}
+	slices.SortFunc(e.Body, func(a, b filter.BodyEdit) int { return int(a.Span.Start - b.Span.Start) })
 	if s.encoded.is() && !s.bypassed {
 		s.sendDecoded()
 	}

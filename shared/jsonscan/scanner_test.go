@@ -300,10 +300,16 @@ func TestLimits(t *testing.T) {
 }
 
 func TestLimitsDefaultsAndCeilings(t *testing.T) {
-	require.Equal(t, DefaultLimits, Limits{}.capped())
-	require.Equal(t, DefaultLimits, DefaultLimits.capped(), "the defaults fit the buffers")
-	most := Limits{1 << 30, 1 << 30, 1 << 30, 1 << 30, 1 << 30, 1 << 30}.capped()
-	require.Equal(t, Limits{MaxDepth, MaxKeyBytes, 1 << 30, MaxScalarBytes, 1 << 30, 1 << 30}, most)
+	want := Limits{Depth: 128, KeyBytes: 1024, StringBytes: 256 << 20, ScalarBytes: 256, Members: 1 << 16, Items: 1 << 20}
+	require.Equal(t, want, DefaultLimits)
+	require.Equal(t, want, Limits{}.capped())
+	require.Equal(t, want, Limits{-1, -1, -1, -1, -1, -1}.capped())
+	require.Equal(t, want, want.capped(), "the defaults fit the buffers")
+	require.Equal(t, Limits{1, 1, 1, 1, 1, 1}, Limits{1, 1, 1, 1, 1, 1}.capped())
+	const unbounded = 1<<31 - 1
+	most := Limits{1 << 40, 1 << 40, 1 << 40, 1 << 40, 1 << 40, 1 << 40}.capped()
+	require.Equal(t, Limits{256, 1024, unbounded, 1024, unbounded, unbounded}, most)
+	require.Equal(t, most, most.capped())
 
 	nested := func(n int) []byte {
 		return []byte(strings.Repeat(`[{"a":`, n/2) + "1" + strings.Repeat("}]", n/2))

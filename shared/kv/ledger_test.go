@@ -127,6 +127,22 @@ func TestCallsOfATick(t *testing.T) {
 	tickAll(t, b)
 	require.Equal(t, 1, store.gets, "a renewal makes no one read the record")
 
+	store.reset()
+	c.advance(lease/2 - 1)
+	tickAll(t, a)
+	require.Zero(t, store.sets, "one renewal for half a lease")
+	c.advance(1)
+	tickAll(t, a)
+	require.Equal(t, 1, store.sets)
+	x.Add(1)
+	tickAll(t, a)
+	store.reset()
+	c.advance(lease/2 - 1)
+	tickAll(t, a)
+	require.Zero(t, store.sets, "a publication renews, too")
+	x.Add(-1)
+	tickAll(t, a, b)
+
 	for i := range 100 {
 		a.Open(replica(i)).Add(-1)
 	}
@@ -221,11 +237,14 @@ func TestAWorkerThatWasAwayDoesNotJudgeTheOthers(t *testing.T) {
 	a.Open("x").Add(1)
 	b.Open("x").Add(2)
 	tickAll(t, a, b, a)
-	c.advance(time.Hour) // the process was stopped, or the clock set
-	tickAll(t, a)
-	require.EqualValues(t, 3, value(a, "x"))
-	tickAll(t, b)
-	require.EqualValues(t, 3, value(b, "x"))
+	for _, away := range []time.Duration{time.Hour, lease, lease - 1} { // the process was stopped, or the clock set
+		c.advance(away)
+		tickAll(t, a)
+		require.EqualValues(t, 3, value(a, "x"), away)
+		tickAll(t, b)
+		require.EqualValues(t, 3, value(b, "x"), away)
+		tickAll(t, a)
+	}
 }
 
 func TestASuccessorReplacesTheDeadWorkersCounts(t *testing.T) {
@@ -501,8 +520,9 @@ func TestLease(t *testing.T) {
 
 func TestLeaseErrors(t *testing.T) {
 	l := kv.NewLease(broken{}, "job", "a", newClock().now, time.Second)
-	_, err := l.Hold()
+	held, err := l.Hold()
 	require.ErrorIs(t, err, errHost)
+	require.False(t, held)
 	require.ErrorIs(t, l.Release(), errHost)
 }
 

@@ -91,13 +91,12 @@ func (s *Scanner) Feed(chunk []byte) {
 	s.base += int64(len(chunk))
 }
 
-// End reports the event that the stream's end has cut, if there is one.
+// End reports the event that the stream's end has cut, if there is one. Nothing but Reset follows.
 func (s *Scanner) End() {
 	if s.state == inName && s.matched == len(dataField) {
 		s.beginData()
 	}
 	if s.hasData {
-		s.hasData = false
 		s.handler.End(false)
 	}
 }

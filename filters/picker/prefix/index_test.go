@@ -218,7 +218,23 @@ func TestOnePromptDoesNotDriveOutOthers(t *testing.T) {
 	}
 	require.Equal(t, 10, matched(x, first, mine))
 	require.Equal(t, mostHolders, x.Len()-10)
-	require.Equal(t, 1, matched(x, holders[99], everybodys))
+	known := func() (known []int) {
+		for i, r := range holders {
+			if matched(x, r, everybodys) > 0 {
+				known = append(known, i)
+			}
+		}
+		return known
+	}
+	latest := make([]int, mostHolders)
+	for i := range latest {
+		latest[i] = 100 - mostHolders + i
+	}
+	require.Equal(t, latest, known(), "the oldest holder gives way")
+
+	x.Insert(holders[latest[0]], everybodys) // used again: now it is the latest
+	x.Insert(holders[0], everybodys)
+	require.Equal(t, append([]int{0, latest[0]}, latest[2:]...), known())
 }
 
 func TestARestartedReplicaHoldsNothing(t *testing.T) {

@@ -96,17 +96,27 @@ func (c *counting) Set(key string, v []byte, cas uint32) error {
 	return c.Store.Set(key, v, cas)
 }
 
-// Silence costs one look at the head.
+// Silence costs one look at the head, also for who has told something before.
 func TestRingIsQuiet(t *testing.T) {
 	store := &counting{Store: mem.NewStore()}
 	a, b := NewRing(store, "a"), NewRing(store, "b")
 	a.Tell(1, []uint64{10})
 	exchange(t, a, learnt{})
 	exchange(t, b, learnt{})
-	store.gets, store.sets = 0, 0
+	for name, r := range map[string]*Ring{"the teller": a, "the reader": b} {
+		store.gets, store.sets = 0, 0
+		exchange(t, r, learnt{})
+		require.Equal(t, 1, store.gets, name)
+		require.Zero(t, store.sets, name)
+	}
+	_, cas, err := store.Store.Get(ringHeadKey)
+	require.NoError(t, err)
+	require.Equal(t, cas, a.seen)
+	b.Tell(2, []uint64{20})
 	exchange(t, b, learnt{})
-	require.Equal(t, 1, store.gets)
-	require.Zero(t, store.sets)
+	got := learnt{}
+	exchange(t, a, got)
+	require.Equal(t, learnt{2: {20}}, got)
 }
 
 // However much is told and by however many, the others learn all of it as long
@@ -244,6 +254,40 @@ func TestALateWriter(t *testing.T) {
 			require.Empty(t, got[1])
 		}
 	}
+}
+
+// Of two late writers, one was written over: the other is still read when it has written.
+func TestALostBatchDoesNotStopTheOthers(t *testing.T) {
+	store := &failing{Store: mem.NewStore()}
+	b, c := NewRing(store, "b"), NewRing(store, "c")
+	got := learnt{}
+	told := 0
+	upTo := func(head int) {
+		for ; told < head; told++ {
+			b.Tell(2, []uint64{uint64(told)})
+			exchange(t, b, learnt{})
+			exchange(t, c, got)
+		}
+	}
+	fail := func(slot int) {
+		upTo(slot)
+		late := NewRing(store, fmt.Sprint("late", slot))
+		store.set, store.of = errors.New("slow"), fmt.Sprint(ringSlotsKeys, slot)
+		late.Tell(1, []uint64{uint64(100 + slot)})
+		require.Error(t, late.Exchange(learnt{}.learn, ignore))
+		store.set = nil
+		told++
+	}
+	fail(0)
+	fail(3)
+	fail(5)
+	upTo(ringSlots + 1)
+	for _, slot := range []int{5, 3} {
+		require.NoError(t, store.Set(fmt.Sprint(ringSlotsKeys, slot), batchOf(uint64(slot), 99, 1, uint64(100+slot)), 0))
+		exchange(t, c, got)
+	}
+	require.Equal(t, []uint64{105, 103}, got[1])
+	require.Len(t, got[2], ringSlots+1-3)
 }
 
 // batchOf is a batch with one note of one block.

@@ -1,6 +1,9 @@
 package module
 
 import (
+	"os"
+	"runtime"
+	"strconv"
 	"testing"
 
 	sdk "github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go"
@@ -11,9 +14,19 @@ import (
 	"github.com/inlet-proxy/inlet/shared/filter"
 )
 
-func init() { Serve((&policy{}).factory()) } // once in a process
+// threadsOfServe is GOMAXPROCS before Serve, and as Serve has set it.
+var threadsOfServe [2]int
+
+func init() { // once in a process
+	before := runtime.GOMAXPROCS(0)
+	os.Setenv(threadsVariable, strconv.Itoa(before+1))
+	Serve((&policy{}).factory())
+	threadsOfServe = [2]int{before, runtime.GOMAXPROCS(before)}
+	os.Unsetenv(threadsVariable)
+}
 
 func TestServe(t *testing.T) {
+	require.Equal(t, threadsOfServe[0]+1, threadsOfServe[1])
 	factory, err := sdk.NewHttpFilterFactory(&envoyConfig{}, FilterName, []byte(policyOnly))
 	require.NoError(t, err)
 	require.NotNil(t, factory)
@@ -93,6 +106,10 @@ func TestThreads(t *testing.T) {
 		{"cut off", []string{"envoy", "--concurrency"}, nil, 8, 8},
 		{"not a number", []string{"envoy", "--concurrency", "x"}, nil, 8, 8},
 		{"overridden", []string{"envoy", "--concurrency", "2"}, map[string]string{"INLET_GOMAXPROCS": "16"}, 8, 16},
+		{"overridden with the least", []string{"envoy", "--concurrency", "2"}, map[string]string{"INLET_GOMAXPROCS": "1"}, 8, 1},
+		{"overridden with none", []string{"envoy", "--concurrency", "2"}, map[string]string{"INLET_GOMAXPROCS": "0"}, 8, 3},
+		{"one worker", []string{"envoy", "-c", "x", "--concurrency", "1"}, nil, 8, 2},
+		{"no worker", []string{"envoy", "--concurrency", "0"}, nil, 8, 8},
 		{"overridden with nonsense", []string{"envoy", "--concurrency", "2"}, map[string]string{"INLET_GOMAXPROCS": "-1"}, 8, 3},
 		{"GOMAXPROCS", []string{"envoy", "--concurrency", "2"}, map[string]string{"GOMAXPROCS": "8"}, 8, 8},
 	} {

@@ -277,3 +277,17 @@ func TestFeedRelays(t *testing.T) {
 		require.Empty(t, old.tells)
 	})
 }
+
+// A configuration may go before its first turn on the main thread, or twice, and leaves quietly.
+func TestFeedThatNeverBegan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, e := configure(t, newProcess(), withCompanion)
+		c.OnDestroy()
+		c.OnDestroy()
+		e.loop()
+		time.Sleep(time.Minute)
+		require.True(t, e.idle())
+		require.Empty(t, e.polls)
+		require.Zero(t, logged(e, "panic"))
+	})
+}

@@ -87,6 +87,27 @@ func TestRequestBehindABuffer(t *testing.T) {
 	require.Equal(t, renamed, s.buffered.String())
 }
 
+// ... in whatever chunks: what was seen may end within one, or fill several.
+func TestRequestBehindABufferOfManyChunks(t *testing.T) {
+	c, e := load(t, policyOnly, renames())
+	for seen := range len(chat) {
+		for size := 1; size <= len(chat); size += 1 + size/2 {
+			s := open(t, c, e)
+			s.filter.OnRequestHeaders(s.request, false)
+			s.whole = true
+			s.buffered = newBuffer(chat[:seen])
+			require.Equal(t, shared.BodyStatusStopAndBuffer, s.filter.OnRequestBody(s.buffered, false))
+			s.buffered = newBuffer()
+			for from := 0; from < len(chat); from += size {
+				s.buffered.Append([]byte(chat[from:min(from+size, len(chat))]))
+			}
+			require.Equal(t, shared.BodyStatusContinue, s.filter.OnRequestBody(s.buffered, true), "%d, then in chunks of %d", seen, size)
+			require.Equal(t, renamed, s.buffered.String())
+			s.end()
+		}
+	}
+}
+
 // What was released is neither read nor held.
 func TestBodyNobodyReads(t *testing.T) {
 	c, e := load(t, policyOnly, &policy{})
@@ -384,7 +405,7 @@ func TestAnswerIsRead(t *testing.T) {
 		},
 		done: func(x *filter.Exchange, e filter.End) { end, usage = e, x.Usage },
 	}
-	for _, trailers := range []bool{true, false} {
+	for _, how := range []string{"trailers", "last bytes", "cut"} {
 		c, e := load(t, policyOnly, p)
 		s := open(t, c, e)
 		s.filter.OnRequestHeaders(s.request, true)
@@ -392,13 +413,37 @@ func TestAnswerIsRead(t *testing.T) {
 		require.Equal(t, "10.0.0.1:80", response.Served)
 		require.Equal(t, "10.0.0.1:80", s.response.value("x-served"))
 		s.filter.OnResponseBody(newBuffer(`{"usage":{"prompt_tok`, `ens":3,"completion_`), false)
-		s.filter.OnResponseBody(newBuffer(`tokens":4,"total_tokens":7}}`), !trailers)
-		if trailers {
+		s.filter.OnResponseBody(newBuffer(`tokens":4,"total_tokens":7}}`), how == "last bytes")
+		if how == "trailers" {
 			s.filter.OnResponseTrailers(nil)
 		}
 		s.end()
-		require.Equal(t, filter.End{Complete: true, Status: 200, At: end.At}, end)
+		require.Equal(t, filter.End{Complete: how != "cut", Status: 200, At: end.At}, end, how)
 		require.Equal(t, llm.Usage{Known: true, Prompt: 3, Completion: 4, Total: 7}, usage)
+	}
+}
+
+// An answer that nobody reads is complete, or cut, all the same.
+func TestAnswerNobodyReads(t *testing.T) {
+	var end filter.End
+	var first time.Duration
+	c, e := load(t, policyOnly, &policy{done: func(x *filter.Exchange, its filter.End) { end, first = its, x.Response.FirstByte }})
+	for _, how := range []string{"headers", "trailers", "last bytes", "cut"} {
+		s := open(t, c, e)
+		s.filter.OnRequestHeaders(s.request, true)
+		s.respond(how == "headers", [2]string{":status", "200"}, [2]string{"content-type", "text/plain"})
+		if how != "headers" {
+			s.filter.OnResponseBody(newBuffer("hel"), false)
+			s.filter.OnResponseBody(newBuffer("lo"), how == "last bytes")
+		}
+		if how == "trailers" {
+			s.filter.OnResponseTrailers(nil)
+		}
+		s.end()
+		require.Equal(t, filter.End{Complete: how != "cut", Status: 200, At: end.At}, end, how)
+		require.Equal(t, how != "headers", first > 0, how)
+		require.Empty(t, s.metadata, "nobody said why")
+		require.Empty(t, s.state)
 	}
 }
 
@@ -511,6 +556,7 @@ func TestArena(t *testing.T) {
 	a.copy(viewString("b"))
 	a.reset()
 	require.Equal(t, arenaBlock, cap(a.block))
+	require.Empty(t, a.block, "it begins anew")
 }
 
 // All workers use one configuration at once.

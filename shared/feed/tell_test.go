@@ -1,0 +1,22 @@
+package feed
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A tell that cannot even be sent is one that was not taken: it is said once, and made again.
+func TestATellThatCannotBeMadeIsMadeAgain(t *testing.T) {
+	w := follow(t)
+	w.flight(1, 0)
+	w.refuse = errors.New("no such cluster")
+	w.pass(Round)
+	require.Empty(t, w.tells)
+	require.Len(t, w.logs, 1)
+	require.Contains(t, w.logs[0], "no such cluster")
+	w.refuse = nil
+	w.pass(2 * firstPause)
+	require.Equal(t, flying(1, 0), w.told(t).InFlight)
+}

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// tester runs the tests with mutants in place.
+type tester struct {
+	root, scratch string
+	progress      io.Writer
+	parallel      int
+	known         equivalents
+	patience      time.Duration // how long tests may take at least, and compiling besides
+	interrupted   chan struct{}
+
+	mu   sync.Mutex
+	took map[string]time.Duration // by run: what the tests take as the code stands
+}
+
+var errInterrupted = errors.New("interrupted")
+
+// test gives each mutant its verdict. First it runs all tests on the code as it stands: they must pass.
+func (t *tester) test(g group, drawn []*mutant) error {
+	if t.took == nil {
+		t.took = map[string]time.Duration{}
+	}
+	for _, pkg := range g.packages {
+		for _, args := range g.runs(pkg) {
+			if err := t.baseline(args); err != nil {
+				return err
+			}
+		}
+	}
+	jobs := make(chan int)
+	failed := make(chan error, len(drawn))
+	var workers sync.WaitGroup
+	done := 0
+	for w := range t.parallel {
+		workers.Go(func() {
+			for i := range jobs {
+				m := drawn[i]
+				if err := t.judge(g, m, w); err != nil {
+					failed <- err
+					continue
+				}
+				t.mu.Lock()
+				done++
+				fmt.Fprintf(t.progress, "%s %d/%d %s: %s:%d %s\n", g.name, done, len(drawn), words[m.verdict], m.File, m.Line, m.Kind)
+				t.mu.Unlock()
+			}
+		})
+	}
+	for i := range drawn {
+		if len(failed) > 0 {
+			break
+		}
+		jobs <- i
+	}
+	close(jobs)
+	workers.Wait()
+	close(failed)
+	return <-failed
+}
+
+var words = map[verdict]string{killed: "killed", survived: "SURVIVED", uncompiled: "does not compile", equivalent: "equivalent"}
+
+// baseline runs tests on the code as it stands, once, and remembers what they take.
+func (t *tester) baseline(args []string) error {
+	name := strings.Join(args, " ")
+	if _, ok := t.took[name]; ok {
+		return nil
+	}
+	began := time.Now()
+	got, out, err := t.goTest(args, "", 20*t.patience)
+	if err != nil {
+		return err
+	}
+	if got != survived {
+		return fmt.Errorf("the tests of %s fail as the code stands:\n%s", name, out)
+	}
+	t.took[name] = time.Since(began)
+	return nil
+}
+
+// judge runs the tests with the mutant in place until one fails.
+func (t *tester) judge(g group, m *mutant, worker int) error {
+	if t.known.has(m) {
+		m.verdict = equivalent
+		return nil
+	}
+	overlay, err := t.overlay(m, worker)
+	if err != nil {
+		return err
+	}
+	for _, args := range g.runs(m.Package) {
+		// A test that takes far longer than ever waits for what will not come. Generous: the machine may be busy.
+		limit := t.patience + 4*t.took[strings.Join(args, " ")]
+		got, _, err := t.goTest(args, overlay, limit)
+		if err != nil {
+			return fmt.Errorf("%s:%d: %w", m.File, m.Line, err)
+		}
+		if m.verdict = got; got != survived {
+			return nil
+		}
+	}
+	return nil
+}
+
+// overlay writes the changed file, and the file that tells the go command of it.
+func (t *tester) overlay(m *mutant, worker int) (string, error) {
+	changed := filepath.Join(t.scratch, fmt.Sprintf("mutant%d.go", worker))
+	if err := os.WriteFile(changed, m.text(), 0o600); err != nil {
+		return "", err
+	}
+	replace, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(t.root, m.File): changed}})
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(t.scratch, fmt.Sprintf("overlay%d.json", worker))
+	return path, os.WriteFile(path, replace, 0o600)
+}
+
+// memory bounds a process, in KiB of address space: a loop that allocates must not take the machine with it.
+const memory = 8 << 20
+
+// goTest runs tests, with an overlay if there is one. They are killed when they neither pass nor fail within the limit.
+func (t *tester) goTest(args []string, overlay string, limit time.Duration) (verdict, string, error) {
+	full := []string{"-c", fmt.Sprintf(`ulimit -v %d && exec "$@"`, memory), "sh", "go", "test", "-vet=off", "-ldflags=-s -w", "-failfast", "-count=1", "-timeout=" + limit.String()}
+	if overlay != "" {
+		full = append(full, "-overlay="+overlay)
+	}
+	cmd := exec.Command("sh", append(full, args...)...)
+	cmd.Dir = t.root
+	out := &tail{}
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.WaitDelay = 10 * time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return untested, "", err
+	}
+	var err error
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		err = cmd.Wait()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(2*limit + t.patience): // go test did not stop it, or could not: compiling takes time, too
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		<-ended
+		return killed, out.String(), nil
+	case <-t.interrupted:
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		<-ended
+		return untested, "", errInterrupted
+	}
+	return judgeOutput(err, out.String())
+}
+
+// judgeOutput reads the end of a go test run.
+func judgeOutput(err error, out string) (verdict, string, error) {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return survived, out, nil
+	case !errors.As(err, &exit):
+		return untested, "", err
+	case strings.Contains(out, "[build failed]") || strings.Contains(out, "[setup failed]"):
+		return uncompiled, out, nil
+	case strings.Contains(out, "FAIL"):
+		return killed, out, nil
+	}
+	return untested, "", fmt.Errorf("go test: %w\n%s", err, out)
+}
+
+// tail keeps the end of what is written to it: an endless loop may print without end.
+type tail struct {
+	mu   sync.Mutex
+	kept []byte
+}
+
+const tailBytes = 64 << 10
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.kept = append(t.kept, p...)
+	if len(t.kept) > 2*tailBytes {
+		t.kept = append(t.kept[:0], t.kept[len(t.kept)-tailBytes:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.kept)
+}

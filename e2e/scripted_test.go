@@ -66,6 +66,11 @@ func play(w http.ResponseWriter, req *http.Request, step *hosttest.Step) {
 		h.Set("content-length", strconv.Itoa(len(u.Payload())))
 	}
 	w.WriteHeader(u.Status)
+	if step.Request.Cancel == hosttest.CancelAfterResponseHeaders {
+		_ = http.NewResponseController(w).Flush()
+		<-req.Context().Done() // the client leaves before there is more
+		panic(http.ErrAbortHandler)
+	}
 	for i, piece := range u.Pieces() {
 		_, _ = w.Write(piece) // an error means that the gateway has gone
 		_ = http.NewResponseController(w).Flush()

@@ -38,6 +38,7 @@ type exchange struct {
 	pool     string
 	answered bool // the replica has begun to answer
 	closed   bool
+	details  string // response code details, as Envoy has them
 	why      string
 
 	unreadable bool // the chunk of the request that is under way
@@ -183,20 +184,36 @@ func (x *exchange) route(end bool) {
 	pool, _ := x.request.headers.Get("x-gateway-inference-pool")
 	replicas, ok := x.g.pools[pool]
 	if !ok {
+		x.details = "direct_response"
 		x.reply(404, Headers{{"content-type", "application/json"}},
 			[]byte(`{"error":{"message":"No pool serves this request.","type":"invalid_request_error","param":null,"code":"no_pool"}}`))
 		return
 	}
 	if len(replicas) == 0 {
+		x.details = "no_healthy_upstream"
 		x.reply(503, nil, []byte("no healthy upstream"))
 		return
 	}
 	picked, _ := x.request.headers.Get("x-gateway-destination-endpoint")
 	x.pool, x.upstream = pool, x.g.balance(pool, picked)
 	x.arrived.Headers = x.request.headers.Clone()
+	if x.step.Upstream != nil && x.step.Upstream.Reset == ResetOverflow {
+		x.details = "upstream_reset_before_response_started{overflow}"
+		x.reply(503, Headers{{"x-envoy-overloaded", "true"}},
+			[]byte("upstream connect error or disconnect/reset before headers. reset reason: overflow"))
+		return
+	}
 	if end {
 		x.atReplica()
 	}
+}
+
+// attempts counts how often the request went to a replica.
+func (x *exchange) attempts() int {
+	if x.upstream == nil {
+		return 0
+	}
+	return 1
 }
 
 func (x *exchange) toReplica(b []byte, end bool) {
@@ -213,9 +230,19 @@ func (x *exchange) atReplica() {
 		x.fail(fmt.Errorf("the replica got content-length %s and %d bytes", v, len(x.arrived.Body)))
 	}
 	x.got.Pool, x.got.Replica, x.got.Arrived = x.pool, x.upstream.name, &x.arrived
-	if x.step.Hold == "" && x.step.Request.Cancel != CancelAfterBody {
+	switch {
+	case x.step.Hold != "":
+	case x.step.Request.Cancel != CancelAfterBody:
 		x.g.clock.after(x.step.Upstream.Delay, x.answer)
+	case x.step.Request.Patience > 0:
+		x.g.clock.after(x.step.Request.Patience, x.leave)
 	}
+}
+
+// leave is the client's going away.
+func (x *exchange) leave() {
+	x.details = "downstream_remote_disconnect"
+	x.close()
 }
 
 // answer plays what the replica says.
@@ -225,10 +252,11 @@ func (x *exchange) answer() {
 	}
 	u := x.step.Upstream
 	if u.Reset == ResetBeforeHeaders {
+		x.details = "upstream_reset_before_response_started{connection_termination}"
 		x.reply(503, nil, []byte("upstream connect error or disconnect/reset before headers. reset reason: connection termination"))
 		return
 	}
-	x.answered = true
+	x.answered, x.details = true, "via_upstream"
 	pieces := u.Pieces()
 	headers := Headers{{":status", strconv.Itoa(u.Status)}}
 	for _, name := range sortedKeys(u.Headers) {
@@ -237,6 +265,11 @@ func (x *exchange) answer() {
 	if u.Events == nil && u.Trailers == nil && u.Reset == "" {
 		headers.Set("content-length", strconv.Itoa(len(u.Payload())))
 	}
+	if x.step.Request != nil && x.step.Request.Cancel == CancelAfterResponseHeaders {
+		x.onHeaders(&x.response, headers, false)
+		x.g.clock.after(x.step.Request.Patience, x.leave)
+		return
+	}
 	x.onHeaders(&x.response, headers, len(pieces) == 0 && u.Trailers == nil)
 	for i, piece := range pieces {
 		x.onData(&x.response, piece, i == len(pieces)-1 && u.Trailers == nil)
@@ -244,6 +277,7 @@ func (x *exchange) answer() {
 			x.close()
 		}
 		if i == 0 && u.Reset == ResetDuringBody {
+			x.details = "upstream_reset_after_response_started{connection_termination}"
 			x.close()
 		}
 	}
@@ -257,6 +291,9 @@ func (x *exchange) answer() {
 func (x *exchange) reply(status int, headers Headers, body []byte) {
 	if x.closed {
 		return
+	}
+	if x.details == "" {
+		x.details = "inlet"
 	}
 	if x.response.passed {
 		x.close()

@@ -259,7 +259,10 @@ func (r *Request) complete() error {
 		}
 		r.Headers["content-encoding"] = r.Encode
 	}
-	return oneOf("cancel", r.Cancel, CancelAfterHeaders, CancelDuringCall, CancelAfterBody, CancelDuringResponse)
+	if r.Patience > 0 && r.Cancel != CancelAfterBody && r.Cancel != CancelAfterResponseHeaders {
+		return errors.New("patience goes with cancel afterBody or afterResponseHeaders")
+	}
+	return oneOf("cancel", r.Cancel, CancelAfterHeaders, CancelDuringCall, CancelAfterBody, CancelDuringResponse, CancelAfterResponseHeaders)
 }
 
 func (u *Upstream) complete() error {
@@ -280,7 +283,7 @@ func (u *Upstream) complete() error {
 	if u.Reset == ResetDuringBody && len(u.Pieces()) == 0 {
 		return errors.New("upstream: there is no body to reset during")
 	}
-	return oneOf("upstream.reset", u.Reset, ResetBeforeHeaders, ResetDuringBody)
+	return oneOf("upstream.reset", u.Reset, ResetBeforeHeaders, ResetDuringBody, ResetOverflow)
 }
 
 // empty reports whether nothing is expected.

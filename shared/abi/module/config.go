@@ -27,6 +27,7 @@ type config struct {
 	poller  *poller
 	same    *atomic.Int64 // configurations with the same document, this one among them
 	log     func(filter.Level, string)
+	told    atomic.Int32 // whether Envoy tells how exchanges went: see stream.tells
 }
 
 // newConfig reads a document and makes its chain. It does no I/O: what needs

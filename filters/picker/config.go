@@ -67,6 +67,7 @@ func defaultSettings(d *filter.Deps) settings {
 		room: room{queue: 5, kv: 0.8, inFlight: 100},
 		health: healthSettings{
 			failures: 3, eject: 5 * time.Second, maxEject: 5 * time.Minute, share: 0.5,
+			silence: 3 * time.Second,
 		},
 	}
 	if d.Worker != "" {
@@ -121,6 +122,7 @@ func (f *Filter) read(o *conf.Object) {
 		o.Duration("eject", &h.eject, 100*time.Millisecond, time.Hour)
 		o.Duration("maxEject", &h.maxEject, 100*time.Millisecond, 24*time.Hour)
 		o.Float("share", &h.share, 0, 1)
+		o.Duration("silence", &h.silence, 100*time.Millisecond, time.Hour)
 		if h.maxEject < h.eject {
 			o.Errorf("maxEject", "is shorter than eject")
 		}

@@ -21,6 +21,7 @@ import (
 type fleet struct {
 	counters kv.Counters
 	ejected  kv.Counter // replicas that are ejected now, in all workers
+	full     kv.Counter // replicas that workers hold back from now
 
 	mu       filter.Mutex
 	members  map[string]*member // by address
@@ -32,6 +33,7 @@ type fleet struct {
 	reported int          // entries of index, as the metric has them
 	ring     *prefix.Ring // nil where all threads use this fleet
 	pools    map[string]*poolState
+	held     []*member // that this worker holds back from
 	renewals renewals
 	unused   []*scratch // as many as there were threads that chose at once, so no more than workers
 
@@ -46,6 +48,7 @@ type member struct {
 	load    kv.Counter // requests in flight from this Envoy
 	tokens  kv.Counter // tokens of theirs that it has to compute
 	ejected kv.Counter // workers that do not send to it
+	full    kv.Counter // workers that hold back, because it said that it has no room
 
 	// By the lock of the fleet:
 
@@ -57,6 +60,8 @@ type member struct {
 type poolState struct {
 	turn    uint64        // of round robin
 	service time.Duration // mean time from pick to end of a request, weighted towards the latest; 0: unknown
+	first   firstBytes
+	stray   time.Time // when Envoy last sent a request elsewhere than it was told
 }
 
 // view is a snapshot with the members that its endpoints are. It is not changed
@@ -85,6 +90,7 @@ func newFleet(d *filter.Deps) *fleet {
 	f := &fleet{
 		counters: d.Counters,
 		ejected:  d.Counters.Open("#ejected"),
+		full:     d.Counters.Open("#full"),
 		mu:       d.Mutex(),
 		members:  make(map[string]*member),
 		byID:     make(map[uint64]*member),
@@ -211,6 +217,7 @@ func (f *fleet) recovered(m *member) {
 	if m.health.ejected {
 		f.readmit(m)
 	}
+	f.release(m)
 	m.health = health{}
 }
 
@@ -257,6 +264,7 @@ func (f *fleet) member(address string) *member {
 		load:    f.counters.Open(address),
 		tokens:  f.counters.Open(endpoint.TokensCounter(address)),
 		ejected: f.counters.Open(address + "#ejected"),
+		full:    f.counters.Open(address + "#full"),
 	}
 	f.members[address], f.byID[m.id] = m, m
 	return m
@@ -308,6 +316,7 @@ func (f *fleet) forget(m *member) {
 	if m.health.ejected {
 		f.readmit(m)
 	}
+	f.release(m)
 }
 
 // insertBatch is how many blocks of a prompt are inserted while the lock is held
@@ -316,13 +325,6 @@ const insertBatch = 64
 
 // learn notes that a replica has, or will have in a moment, a prompt's blocks.
 func (f *fleet) learn(m *member, chain []uint64) {
-	f.insertAll(m, chain)
-	if f.ring != nil {
-		f.ring.Tell(m.id, chain)
-	}
-}
-
-func (f *fleet) insertAll(m *member, chain []uint64) {
 	for end := len(chain); end > 0; end -= insertBatch {
 		f.mu.Lock()
 		f.insert(m, chain[max(0, end-insertBatch):end])
@@ -337,11 +339,11 @@ func (f *fleet) insert(m *member, chain []uint64) {
 	}
 }
 
-// unlearn takes back what learn noted, from block first on.
-func (f *fleet) unlearn(m *member, chain []uint64, first int) {
+// forgetAll notes that a replica does not have blocks of a prompt after all.
+func (f *fleet) forgetAll(m *member, blocks []uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.index.Forget(m.slot, chain[min(first, len(chain)):])
+	f.index.Forget(m.slot, blocks)
 }
 
 // exchange tells the other workers which prompts went where, and learns the same
@@ -370,9 +372,11 @@ func (f *fleet) hear(notes []byte) error {
 // learnNotes learns what others tell.
 func (f *fleet) learnNotes(notes []byte) {
 	for n, rest, ok := endpoint.CutNote(notes); ok; n, rest, ok = endpoint.CutNote(rest) {
+		f.heard = n.AppendChain(f.heard[:0])
 		if m := f.findID(n.Replica); m != nil {
-			f.heard = n.AppendChain(f.heard[:0])
-			f.insertAll(m, f.heard)
+			f.learn(m, f.heard)
+		} else if m := f.findID(endpoint.Unlearnt(n.Replica)); m != nil {
+			f.forgetAll(m, f.heard)
 		}
 	}
 }
@@ -401,6 +405,21 @@ func (f *fleet) state(pool string) *poolState {
 		f.pools[pool] = p
 	}
 	return p
+}
+
+// stray notes that Envoy sent a request of a pool elsewhere than it was told.
+func (f *fleet) stray(pool string, now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.state(pool).stray = now
+}
+
+// strays reports whether that happened lately.
+func (f *fleet) strays(pool string, now time.Time) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	last := f.state(pool).stray
+	return !last.IsZero() && now.Sub(last) < time.Minute
 }
 
 // took notes how long a request of a pool took.

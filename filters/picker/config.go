@@ -80,6 +80,9 @@ func newFilter(o *conf.Object, d *filter.Deps) filter.Filter {
 	f := &Filter{settings: defaultSettings(d), profile: profiles[0], deps: d, metrics: newMetrics(d.Metrics)}
 	f.read(o)
 	f.fleet = d.Kept("picker", func() any { return newFleet(d) }).(*fleet)
+	if d.Watch != nil {
+		d.Watch(f.see)
+	}
 	if f.profile.usesPrefixes() {
 		f.fleet.remember(f.memory)
 		if d.Peers != nil {

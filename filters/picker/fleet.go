@@ -53,6 +53,7 @@ type member struct {
 	// By the lock of the fleet:
 
 	health health
+	life   life
 	absent bool // was in no view when the fleet was swept last
 }
 
@@ -77,6 +78,8 @@ type seat struct {
 	ready  bool
 	since  time.Time // when it became ready; zero: it always was
 	cache  endpoint.Cache
+
+	started int64 // its process, as endpoint.Endpoint has it
 }
 
 // keptViews is for how many snapshots at a time there may be requests: those of
@@ -157,8 +160,9 @@ func (f *fleet) view(s *endpoint.Snapshot, now time.Time) *view {
 	}
 	v := &view{snapshot: s, seats: make([][]seat, len(s.Pools))}
 	for i := range s.Pools {
-		v.seats[i] = f.seats(&s.Pools[i], before, now)
+		v.seats[i] = f.seats(&s.Pools[i], before, s.Received)
 	}
+	f.missing(v)
 	if before != nil {
 		f.renewals.note(before.snapshot, s)
 	}
@@ -171,7 +175,7 @@ func (f *fleet) view(s *endpoint.Snapshot, now time.Time) *view {
 
 // seats needs the lock. Endpoints are mostly those of the view before, in the
 // same order: then nothing is looked up.
-func (f *fleet) seats(p *endpoint.Pool, before *view, now time.Time) []seat {
+func (f *fleet) seats(p *endpoint.Pool, before *view, received time.Time) []seat {
 	_, old := before.find(p.Name)
 	if slices.EqualFunc(old, p.Endpoints, seat.isOf) {
 		return old // but for its gauges nothing is new, as in most snapshots
@@ -185,15 +189,16 @@ func (f *fleet) seats(p *endpoint.Pool, before *view, now time.Time) []seat {
 		} else {
 			was = find(old, e.Address)
 		}
-		seats[i] = seat{member: was.member, ready: e.Ready, since: was.since, cache: e.Cache}
+		seats[i] = seat{member: was.member, ready: e.Ready, since: was.since, cache: e.Cache, started: e.Started}
 		if was.member == nil {
 			seats[i].member = f.member(e.Address)
 		}
 		if e.Cache != was.cache {
 			f.index.Resize(seats[i].member.slot, blocksOf(e.Cache))
 		}
+		f.live(seats[i].member, e, received)
 		if e.Ready && !was.ready && before != nil {
-			seats[i].since = now
+			seats[i].since = received
 			f.recovered(seats[i].member)
 		}
 	}
@@ -202,7 +207,7 @@ func (f *fleet) seats(p *endpoint.Pool, before *view, now time.Time) []seat {
 
 // isOf reports whether it is the seat of an endpoint, as it is now.
 func (s seat) isOf(e endpoint.Endpoint) bool {
-	return s.ready == e.Ready && s.cache == e.Cache && s.member.address == e.Address
+	return s.ready == e.Ready && s.cache == e.Cache && s.started == e.Started && s.member.address == e.Address
 }
 
 // blocksOf returns how many blocks of a prompt a cache has room for, 0 if it does
@@ -374,7 +379,9 @@ func (f *fleet) learnNotes(notes []byte) {
 	for n, rest, ok := endpoint.CutNote(notes); ok; n, rest, ok = endpoint.CutNote(rest) {
 		f.heard = n.AppendChain(f.heard[:0])
 		if m := f.findID(n.Replica); m != nil {
-			f.learn(m, f.heard)
+			if f.believes(m) {
+				f.learn(m, f.heard)
+			}
 		} else if m := f.findID(endpoint.Unlearnt(n.Replica)); m != nil {
 			f.forgetAll(m, f.heard)
 		}

@@ -54,13 +54,19 @@ func (f *Filter) Fields() []string {
 	return nil
 }
 
-// OnTick tells the other workers what this one has learnt, and hears of them.
-func (f *Filter) OnTick() {
+// see looks at the newest snapshot. Not only when a request comes: how long a replica has
+// been ready, and whether it was away meanwhile, must not hang on traffic.
+func (f *Filter) see() {
 	if snapshot := f.deps.Snapshot(); snapshot != nil {
-		// Before the first request, so that it finds what the others count and tell.
 		f.fleet.see(snapshot, nil, nil, f.deps.Now())
 	}
+}
+
+// OnTick tells the other workers what this one has learnt, and hears of them.
+func (f *Filter) OnTick() {
+	f.see()
 	f.fleet.holdsBack(f.deps.Now()) // the others wait for this worker
+	f.fleet.emptyEjected()
 	if f.fleet.ring == nil || f.fleet.memory == 0 {
 		return
 	}
@@ -266,9 +272,7 @@ func (f *Filter) explain(x *filter.Exchange, s *state, i int) {
 
 // hear implements what filter.Peers asks of who learns.
 func (f *Filter) hear(notes []byte) {
-	if snapshot := f.deps.Snapshot(); snapshot != nil {
-		f.fleet.see(snapshot, nil, nil, f.deps.Now()) // which replicas there are
-	}
+	f.see() // which replicas there are
 	if err := f.fleet.hear(notes); err != nil {
 		f.deps.Log(filter.Debug, "picker: "+err.Error())
 	}

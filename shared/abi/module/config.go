@@ -41,6 +41,7 @@ func newConfig(handle shared.HttpFilterConfigHandle, document []byte, known []fi
 		Store:    p.store,
 		Counters: p.counters,
 		Snapshot: c.snapshot,
+		Watch:    others.watch,
 		Metrics:  c.metrics,
 		Keep:     p.keep,
 		NewMutex: func() filter.Mutex { return new(sync.Mutex) },

@@ -142,7 +142,7 @@ func (s *Stream) Done() {
 	}
 	end := filter.End{
 		Complete: s.complete && s.state != refused && s.state != answered, Refused: s.state == refused, Answered: s.state == answered,
-		Partial: s.scanning, Broken: s.brokeOff(), Status: s.status, At: s.c.deps.Now(),
+		Partial: s.state == released && s.scanning, Broken: s.brokeOff(), Status: s.status, At: s.c.deps.Now(),
 	}
 	redirected := s.keepRedirected(end.At)
 	if redirected {

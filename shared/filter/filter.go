@@ -249,7 +249,7 @@ type End struct {
 	Refused bool
 	// Answered: Inlet answered the request itself, no replica saw it.
 	Answered bool
-	// Partial: the end of the request's body had not come.
+	// Partial: the replica did not get the end of the request's body.
 	Partial bool
 	// Broken: the replica broke off an answer that it had begun.
 	Broken bool

@@ -197,7 +197,7 @@ func (x *exchange) route(end bool) {
 	picked, _ := x.request.headers.Get("x-gateway-destination-endpoint")
 	x.pool, x.upstream = pool, x.g.balance(pool, picked)
 	x.arrived.Headers = x.request.headers.Clone()
-	if x.step.Upstream != nil && x.step.Upstream.Reset == ResetOverflow {
+	if x.upstream.active++; x.g.overflows(pool) {
 		x.details = "upstream_reset_before_response_started{overflow}"
 		x.reply(503, Headers{{"x-envoy-overloaded", "true"}},
 			[]byte("upstream connect error or disconnect/reset before headers. reset reason: overflow"))
@@ -354,6 +354,9 @@ func (x *exchange) close() {
 		return
 	}
 	x.closed = true
+	if x.upstream != nil {
+		x.upstream.active--
+	}
 	x.worker.enter(x.stream.done)
 }
 

@@ -39,7 +39,8 @@ type gateway struct {
 	company  companion
 	subset   *Subset // with addresses for names
 
-	unfollowed bool // the clusters do not read the ranked list
+	unfollowed  bool // the clusters do not read the ranked list
+	maxRequests int  // of a cluster at once; 0: any number
 
 	services map[string]*service
 
@@ -55,6 +56,7 @@ type gateway struct {
 type replica struct {
 	name, address string
 	unknown       bool // the companion tells it, and the cluster does not have it
+	active        int  // requests that are under way there, or were to be
 }
 
 // worker is one thread of the proxy.
@@ -74,14 +76,14 @@ func start(s *Scenario, boot func(g *gateway, w *worker) (guest, error)) (Gatewa
 	for i, pool := range sortedKeys(s.Pools) {
 		g.pools[pool] = []*replica{}
 		for j, r := range s.Pools[pool] {
-			g.pools[pool] = append(g.pools[pool], &replica{r.Name, fmt.Sprintf("10.0.%d.%d:8000", i, j+1), r.Unknown})
+			g.pools[pool] = append(g.pools[pool], &replica{name: r.Name, address: fmt.Sprintf("10.0.%d.%d:8000", i, j+1), unknown: r.Unknown})
 		}
 	}
 	for cluster, answers := range s.Services {
 		g.services[cluster] = &service{answers: answers}
 	}
 	g.subset = s.Subset.With(g.addresses())
-	g.unfollowed = s.Unfollowed
+	g.unfollowed, g.maxRequests = s.Unfollowed, s.MaxRequests
 	g.company.start(g, s.Pools)
 	for i := range s.Workers {
 		w := &worker{id: i}
@@ -260,6 +262,15 @@ func (g *gateway) balance(pool, picked string) *replica {
 			return r
 		}
 	}
+}
+
+// overflows reports whether more requests are under way in a pool than its cluster allows.
+func (g *gateway) overflows(pool string) bool {
+	active := 0
+	for _, r := range g.pools[pool] {
+		active += r.active
+	}
+	return g.maxRequests > 0 && active > g.maxRequests
 }
 
 // logf keeps a line of the gateway's log.

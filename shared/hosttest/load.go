@@ -283,7 +283,7 @@ func (u *Upstream) complete() error {
 	if u.Reset == ResetDuringBody && len(u.Pieces()) == 0 {
 		return errors.New("upstream: there is no body to reset during")
 	}
-	return oneOf("upstream.reset", u.Reset, ResetBeforeHeaders, ResetDuringBody, ResetOverflow)
+	return oneOf("upstream.reset", u.Reset, ResetBeforeHeaders, ResetDuringBody)
 }
 
 // empty reports whether nothing is expected.

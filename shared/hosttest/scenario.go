@@ -33,6 +33,9 @@ type Scenario struct {
 	Subset *Subset `yaml:"subset"`
 	// Unfollowed: the clusters do not read the ranked list that Inlet names.
 	Unfollowed bool `yaml:"unfollowed"`
+	// MaxRequests is how many requests a cluster lets be under way at once, any number
+	// if 0. Of more Envoy says itself that they are too many.
+	MaxRequests int `yaml:"maxRequests"`
 	// Services are the answers to callouts by cluster, in order; the last one
 	// repeats. A cluster that is not listed does not exist.
 	Services map[string][]Answer `yaml:"services"`
@@ -224,7 +227,6 @@ type Upstream struct {
 const (
 	ResetBeforeHeaders = "beforeHeaders"
 	ResetDuringBody    = "duringBody"
-	ResetOverflow      = "overflow" // it was never asked: the cluster's limit is reached
 )
 
 // Expect is what must have happened. What is absent is not looked at; a step

@@ -23,7 +23,7 @@ func (f *Filter) OnResponseHeaders(x *filter.Exchange) filter.Verdict {
 		x.SetResponseHeader(f.explainWith, s.why)
 	}
 	f.follow(x, s)
-	if x.Response.Status < 400 {
+	if x.Response.Status < 400 && x.Response.Served != "" {
 		return filter.Next // its first byte is what counts
 	}
 	s.waits = false

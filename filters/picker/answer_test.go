@@ -64,6 +64,20 @@ func TestEnvoysOwnAnswersAreNobodysFailure(t *testing.T) {
 	}
 }
 
+// An answer that needed no replica (of a cache, a redirect) computed nothing and says nothing.
+func TestAnAnswerWithoutAReplica(t *testing.T) {
+	r := newRig(t, "{health: {failures: 1}}")
+	r.serve(ready(1)...)
+	x := request(1, 10)
+	at := r.send(t, x)
+	x.Response = filter.Response{Status: 200}
+	r.f.OnResponseHeaders(x)
+	r.f.OnFirstByte(x)
+	r.f.OnDone(x, filter.End{Complete: true, Status: 200, At: r.now})
+	require.Zero(t, r.known(at, request(1, 10)))
+	require.Zero(t, r.f.fleet.find(at).health.answered)
+}
+
 // Those by which Envoy says that a replica failed are its failures, whatever the status
 // and its metrics.
 func TestWhatEnvoyTellsOfAFailure(t *testing.T) {

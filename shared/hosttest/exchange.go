@@ -262,10 +262,11 @@ func (x *exchange) answer() {
 	for _, name := range sortedKeys(u.Headers) {
 		headers.Add(name, u.Headers[name])
 	}
-	if u.Events == nil && u.Trailers == nil && u.Reset == "" {
+	endless := x.step.Request != nil && x.step.Request.Cancel == CancelAfterResponseHeaders
+	if u.Events == nil && u.Trailers == nil && u.Reset == "" && !endless {
 		headers.Set("content-length", strconv.Itoa(len(u.Payload())))
 	}
-	if x.step.Request != nil && x.step.Request.Cancel == CancelAfterResponseHeaders {
+	if endless {
 		x.onHeaders(&x.response, headers, false)
 		x.g.clock.after(x.step.Request.Patience, x.leave)
 		return

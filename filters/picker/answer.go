@@ -85,19 +85,22 @@ func (f *Filter) OnFirstByte(x *filter.Exchange) {
 		s.charged.tokens.Add(tokensOfRequest - s.tokensC)
 		s.tokensC = tokensOfRequest
 	}
-	f.answered(s)
+	if s.waits {
+		now := x.Start.Add(x.Response.FirstByte) // a look at the clock costs wasm a call
+		if x.Response.FirstByte == 0 {
+			now = f.deps.Now()
+		}
+		f.answered(s, now)
+	}
 }
 
 // answered notes that a replica has begun its answer.
-func (f *Filter) answered(s *state) {
-	if !s.waits {
-		return
-	}
+func (f *Filter) answered(s *state, now time.Time) {
 	s.waits = false
 	if s.charged == s.trying {
 		s.trying = nil
 	}
-	f.fleet.answered(s.charged, s.pool, s.start, f.deps.Now())
+	f.fleet.answered(s.charged, s.pool, s.start, now)
 }
 
 // unanswered is for an exchange that ended before the first byte of its answer.
@@ -230,7 +233,7 @@ func (f *Filter) OnDone(x *filter.Exchange, end filter.End) {
 	switch {
 	case !s.waits:
 	case end.Complete && end.Status < 400:
-		f.answered(s) // without a body
+		f.answered(s, end.At) // without a body
 	default:
 		f.unanswered(x, s, end)
 	}

@@ -48,7 +48,7 @@ func (b *firstBytes) notBy(m *member) time.Time {
 func (f *fleet) answered(m *member, pool string, sent, now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.state(pool).first.note(m, now.Sub(sent), now)
+	f.state(pool).first.note(m, max(0, now.Sub(sent)), now)
 	m.health.answered = now
 	f.sound(m)
 }

@@ -17,8 +17,11 @@ func (s *Stream) readOrigin() {
 	r := &s.x.Response
 	r.Served = s.host.Served()
 	r.Origin, r.Attempts, r.Cluster = filter.OfReplica, 0, ""
-	if s.status >= 400 {
+	switch {
+	case s.status >= 400:
 		r.Origin = s.originOfError()
+	case s.status == 0 && s.host.Details() == "internal_redirect":
+		r.Origin = filter.OfProxy // the replica has answered, and Envoy asks anew
 	}
 	if target := s.x.Target.Address; target != "" && r.Served != "" && target != r.Served {
 		r.Attempts, r.Cluster = s.host.Attempts(), s.host.Cluster()

@@ -128,3 +128,21 @@ func TestBrokenAnswers(t *testing.T) {
 		require.Equal(t, want, end.Broken, details)
 	}
 }
+
+// Who ends without an answer waited for a replica in vain, unless Envoy follows its redirect.
+func TestOriginWithoutAnAnswer(t *testing.T) {
+	for details, want := range map[string]filter.Origin{
+		"downstream_remote_disconnect": filter.OfReplica,
+		"":                             filter.OfReplica,
+		"internal_redirect":            filter.OfProxy,
+	} {
+		r, h := newRig(t, ""), post()
+		h.served, h.details = "10.0.0.1:80", details
+		var got filter.Response
+		r.a.done = func(x *filter.Exchange, _ filter.End) { got = x.Response }
+		s, _ := r.send(h, body)
+		s.Done()
+		require.Equal(t, want, got.Origin, details)
+		require.Equal(t, "10.0.0.1:80", got.Served)
+	}
+}

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/inlet-proxy/inlet/e2e/stack"
 	"github.com/inlet-proxy/inlet/shared/chain"
@@ -31,6 +32,9 @@ type edits struct {
 	pools    map[string][]string // addresses of the replicas
 	services map[string]string   // addresses by cluster, the companion's too
 	subset   *hosttest.Subset    // with addresses; nil: no hint
+
+	unfollowed  bool // the clusters do not read the ranked list
+	maxRequests int  // of a cluster at once; 0: as shipped
 }
 
 func (e *edits) apply(b *bootstrapv3.Bootstrap) {
@@ -39,6 +43,7 @@ func (e *edits) apply(b *bootstrapv3.Bootstrap) {
 		if addresses, ok := e.pools[c.GetName()]; ok {
 			setEndpoints(c, addresses...)
 			allowTrailers(c)
+			e.limit(c)
 		}
 		if c.GetName() == hosttest.CompanionCluster {
 			companion = c
@@ -70,6 +75,16 @@ func (e *edits) apply(b *bootstrapv3.Bootstrap) {
 	}
 	mergeOnScrape(b)
 	nameProbeLabels(b)
+}
+
+// limit gives a cluster what a scenario says of clusters.
+func (e *edits) limit(c *clusterv3.Cluster) {
+	if e.unfollowed {
+		c.LoadBalancingPolicy = nil
+	}
+	if e.maxRequests > 0 {
+		c.GetCircuitBreakers().GetThresholds()[0].MaxRequests = wrapperspb.UInt32(uint32(e.maxRequests))
+	}
 }
 
 // sayingSubset is a filter that says the subset hint for every request, as a

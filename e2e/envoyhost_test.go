@@ -113,6 +113,7 @@ func (g *gateway) start(ctx context.Context, s *hosttest.Scenario, trusted bool)
 	edits := &edits{
 		abi: g.host.abi, name: fmt.Sprintf("gateway-%d", g.host.played), trusted: trusted,
 		pools: map[string][]string{}, services: map[string]string{},
+		unfollowed: s.Unfollowed, maxRequests: s.MaxRequests,
 	}
 	if err := g.serve(s, edits); err != nil {
 		return err
@@ -147,7 +148,9 @@ func (g *gateway) serve(s *hosttest.Scenario, e *edits) error {
 				return err
 			}
 			g.addresses[r.Name] = address
-			e.pools[pool] = append(e.pools[pool], address)
+			if !r.Unknown {
+				e.pools[pool] = append(e.pools[pool], address)
+			}
 		}
 	}
 	for cluster, answers := range s.Services {

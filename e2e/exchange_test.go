@@ -113,6 +113,10 @@ func (x *exchange) receive() {
 		return
 	}
 	x.note(func(o *hosttest.Outcome) { o.Status, o.Headers = resp.StatusCode, headersOf(resp.Header) })
+	if r := x.step.Request; r.Cancel == hosttest.CancelAfterResponseHeaders {
+		_ = pass(context.Background(), r.Patience)
+		return
+	}
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := resp.Body.Read(buffer)
@@ -169,6 +173,9 @@ func (x *exchange) wait(ctx context.Context, step *hosttest.Step) error {
 	}
 	select {
 	case <-until:
+		if step.Request != nil && step.Request.Cancel == hosttest.CancelAfterBody {
+			return pass(ctx, step.Request.Patience)
+		}
 		return nil
 	case <-x.over:
 		if isClosed(until) {

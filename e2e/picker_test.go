@@ -29,7 +29,7 @@ filters:
       profile: sticky
       endpoints: 3
       room: {inFlight: 40}
-      health: {failures: 2, eject: 300ms, maxEject: 1s}
+      health: {failures: 2, eject: 300ms, maxEject: 1s, silence: 1h} # bursts are left unanswered on purpose
       slowStart: 0s
 companion: {cluster: inlet-companion}
 `

@@ -62,10 +62,16 @@ func play(w http.ResponseWriter, req *http.Request, step *hosttest.Step) {
 	h := w.Header()
 	h["Content-Type"] = nil // no guess
 	setHeaders(h, u.Headers)
-	if u.Events == nil && u.Trailers == nil && u.Reset == "" {
+	endless := step.Request.Cancel == hosttest.CancelAfterResponseHeaders
+	if u.Events == nil && u.Trailers == nil && u.Reset == "" && !endless {
 		h.Set("content-length", strconv.Itoa(len(u.Payload())))
 	}
 	w.WriteHeader(u.Status)
+	if endless {
+		_ = http.NewResponseController(w).Flush()
+		<-req.Context().Done() // the client leaves before there is more
+		panic(http.ErrAbortHandler)
+	}
 	for i, piece := range u.Pieces() {
 		_, _ = w.Write(piece) // an error means that the gateway has gone
 		_ = http.NewResponseController(w).Flush()

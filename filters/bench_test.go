@@ -63,6 +63,9 @@ func (e *envoy) Mark(uint64)                          {}
 func (e *envoy) Marked(uint64) bool                   { return false }
 func (e *envoy) Redirected() bool                     { return false }
 func (e *envoy) Served() string                       { return "" }
+func (e *envoy) Details() string                      { return "" }
+func (e *envoy) Attempts() int                        { return 1 }
+func (e *envoy) Cluster() string                      { return "" }
 func (e *envoy) Explain([]byte)                       {}
 
 // BenchmarkChain is the whole chain on one request, body in chunks of 16 KiB

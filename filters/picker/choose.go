@@ -39,6 +39,7 @@ type state struct {
 	header  []byte
 	why     string
 	start   time.Time
+	waits   bool    // for the first byte of the answer, or an error
 	hit     int     // blocks of chain that the first replica holds
 	charged *member // counts the request as in flight; nil if none does
 	tokensC int64   // and so many tokens of it
@@ -70,6 +71,7 @@ type candidate struct {
 	room   bool
 	lacks  bool // it lists its models, and the request's is not among them, but among another's
 	try    bool
+	full   bool    // somebody holds back from it: see full.go
 	warm   float64 // from 0 for a replica that has just become ready to 1
 }
 
@@ -152,7 +154,7 @@ func (s *state) gather(f *Filter, pool *endpoint.Pool, seats []seat, subset *fil
 	s.empty()
 	s.reserve(len(pool.Endpoints))
 	s.pool = pool.Name
-	ejecting := f.fleet.ejected.Value() > 0
+	ejecting, holding := f.fleet.ejected.Value() > 0, f.fleet.holdsBack(now)
 	n := len(pool.Endpoints)
 	if subset.Given {
 		n = len(s.within(pool, subset.Addresses))
@@ -166,6 +168,7 @@ func (s *state) gather(f *Filter, pool *endpoint.Pool, seats []seat, subset *fil
 			continue
 		}
 		c := candidate{member: seats[i].member, index: i, warm: 1}
+		c.full = holding && c.member.full.Value() > 0
 		if ejecting && c.member.ejected.Value() > 0 {
 			s.out = append(s.out, c)
 			continue
@@ -230,16 +233,17 @@ func (c *candidate) fit() int {
 func (s *state) within(pool *endpoint.Pool, addresses []string) []int {
 	s.subset = s.subset[:0]
 	for _, address := range addresses {
-		i, ok := slices.BinarySearchFunc(pool.Endpoints, address, func(e endpoint.Endpoint, address string) int {
-			return strings.Compare(e.Address, address)
-		})
-		if ok {
+		if i, ok := slices.BinarySearchFunc(pool.Endpoints, address, compareAddress); ok {
 			s.subset = append(s.subset, i)
 		}
 	}
 	slices.Sort(s.subset)
 	s.subset = slices.Compact(s.subset)
 	return s.subset
+}
+
+func compareAddress(e endpoint.Endpoint, address string) int {
+	return strings.Compare(e.Address, address)
 }
 
 // readModels finds out who serves the model, and whether it is a LoRA adapter.
@@ -296,7 +300,7 @@ func (s *state) add(f *Filter, e *endpoint.Endpoint, c *candidate) {
 		r.Hit = float64(blocks) / float64(len(s.chain))
 	}
 	r.Trust = e.Gauges.Trust(s.sinceReceived, f.stale)
-	c.room = f.room.has(r)
+	c.room = !c.full && f.room.has(r)
 	s.candidates[n-1] = *c
 	s.ranks[n-1] = rank{}
 }
@@ -356,8 +360,11 @@ func (s *state) rank(f *Filter, pool *endpoint.Pool, now time.Time) {
 	seed := f.deps.Rand()
 	for i := range s.ranks {
 		k := &s.ranks[i]
-		if s.candidates[i].lacks {
+		switch c := &s.candidates[i]; {
+		case c.lacks:
 			k.class = min(k.class, classLacks)
+		case c.full:
+			k.class = min(k.class, classFull)
 		}
 		if last := len(s.keys) - 1; last+1 == f.endpoints && k.below(&s.keys[last]) {
 			continue // as most are

@@ -67,6 +67,7 @@ func defaultSettings(d *filter.Deps) settings {
 		room: room{queue: 5, kv: 0.8, inFlight: 100},
 		health: healthSettings{
 			failures: 3, eject: 5 * time.Second, maxEject: 5 * time.Minute, share: 0.5,
+			silence: 3 * time.Second,
 		},
 	}
 	if d.Worker != "" {
@@ -79,6 +80,9 @@ func newFilter(o *conf.Object, d *filter.Deps) filter.Filter {
 	f := &Filter{settings: defaultSettings(d), profile: profiles[0], deps: d, metrics: newMetrics(d.Metrics)}
 	f.read(o)
 	f.fleet = d.Kept("picker", func() any { return newFleet(d) }).(*fleet)
+	if d.Watch != nil {
+		d.Watch(f.see)
+	}
 	if f.profile.usesPrefixes() {
 		f.fleet.remember(f.memory)
 		if d.Peers != nil {
@@ -121,6 +125,7 @@ func (f *Filter) read(o *conf.Object) {
 		o.Duration("eject", &h.eject, 100*time.Millisecond, time.Hour)
 		o.Duration("maxEject", &h.maxEject, 100*time.Millisecond, 24*time.Hour)
 		o.Float("share", &h.share, 0, 1)
+		o.Duration("silence", &h.silence, 100*time.Millisecond, time.Hour)
 		if h.maxEject < h.eject {
 			o.Errorf("maxEject", "is shorter than eject")
 		}

@@ -21,6 +21,7 @@ import (
 type fleet struct {
 	counters kv.Counters
 	ejected  kv.Counter // replicas that are ejected now, in all workers
+	full     kv.Counter // replicas that workers hold back from now
 
 	mu       filter.Mutex
 	members  map[string]*member // by address
@@ -32,6 +33,7 @@ type fleet struct {
 	reported int          // entries of index, as the metric has them
 	ring     *prefix.Ring // nil where all threads use this fleet
 	pools    map[string]*poolState
+	held     []*member // that this worker holds back from
 	renewals renewals
 	unused   []*scratch // as many as there were threads that chose at once, so no more than workers
 
@@ -46,10 +48,12 @@ type member struct {
 	load    kv.Counter // requests in flight from this Envoy
 	tokens  kv.Counter // tokens of theirs that it has to compute
 	ejected kv.Counter // workers that do not send to it
+	full    kv.Counter // workers that hold back, because it said that it has no room
 
 	// By the lock of the fleet:
 
 	health health
+	life   life
 	absent bool // was in no view when the fleet was swept last
 }
 
@@ -57,6 +61,8 @@ type member struct {
 type poolState struct {
 	turn    uint64        // of round robin
 	service time.Duration // mean time from pick to end of a request, weighted towards the latest; 0: unknown
+	first   firstBytes
+	stray   time.Time // when Envoy last sent a request elsewhere than it was told
 }
 
 // view is a snapshot with the members that its endpoints are. It is not changed
@@ -72,6 +78,8 @@ type seat struct {
 	ready  bool
 	since  time.Time // when it became ready; zero: it always was
 	cache  endpoint.Cache
+
+	started int64 // its process, as endpoint.Endpoint has it
 }
 
 // keptViews is for how many snapshots at a time there may be requests: those of
@@ -85,6 +93,7 @@ func newFleet(d *filter.Deps) *fleet {
 	f := &fleet{
 		counters: d.Counters,
 		ejected:  d.Counters.Open("#ejected"),
+		full:     d.Counters.Open("#full"),
 		mu:       d.Mutex(),
 		members:  make(map[string]*member),
 		byID:     make(map[uint64]*member),
@@ -151,8 +160,9 @@ func (f *fleet) view(s *endpoint.Snapshot, now time.Time) *view {
 	}
 	v := &view{snapshot: s, seats: make([][]seat, len(s.Pools))}
 	for i := range s.Pools {
-		v.seats[i] = f.seats(&s.Pools[i], before, now)
+		v.seats[i] = f.seats(&s.Pools[i], before, s.Received)
 	}
+	f.missing(v)
 	if before != nil {
 		f.renewals.note(before.snapshot, s)
 	}
@@ -165,7 +175,7 @@ func (f *fleet) view(s *endpoint.Snapshot, now time.Time) *view {
 
 // seats needs the lock. Endpoints are mostly those of the view before, in the
 // same order: then nothing is looked up.
-func (f *fleet) seats(p *endpoint.Pool, before *view, now time.Time) []seat {
+func (f *fleet) seats(p *endpoint.Pool, before *view, received time.Time) []seat {
 	_, old := before.find(p.Name)
 	if slices.EqualFunc(old, p.Endpoints, seat.isOf) {
 		return old // but for its gauges nothing is new, as in most snapshots
@@ -179,15 +189,16 @@ func (f *fleet) seats(p *endpoint.Pool, before *view, now time.Time) []seat {
 		} else {
 			was = find(old, e.Address)
 		}
-		seats[i] = seat{member: was.member, ready: e.Ready, since: was.since, cache: e.Cache}
+		seats[i] = seat{member: was.member, ready: e.Ready, since: was.since, cache: e.Cache, started: e.Started}
 		if was.member == nil {
 			seats[i].member = f.member(e.Address)
 		}
 		if e.Cache != was.cache {
 			f.index.Resize(seats[i].member.slot, blocksOf(e.Cache))
 		}
+		f.live(seats[i].member, e, received)
 		if e.Ready && !was.ready && before != nil {
-			seats[i].since = now
+			seats[i].since = received
 			f.recovered(seats[i].member)
 		}
 	}
@@ -196,7 +207,7 @@ func (f *fleet) seats(p *endpoint.Pool, before *view, now time.Time) []seat {
 
 // isOf reports whether it is the seat of an endpoint, as it is now.
 func (s seat) isOf(e endpoint.Endpoint) bool {
-	return s.ready == e.Ready && s.cache == e.Cache && s.member.address == e.Address
+	return s.ready == e.Ready && s.cache == e.Cache && s.started == e.Started && s.member.address == e.Address
 }
 
 // blocksOf returns how many blocks of a prompt a cache has room for, 0 if it does
@@ -211,6 +222,7 @@ func (f *fleet) recovered(m *member) {
 	if m.health.ejected {
 		f.readmit(m)
 	}
+	f.release(m)
 	m.health = health{}
 }
 
@@ -257,6 +269,7 @@ func (f *fleet) member(address string) *member {
 		load:    f.counters.Open(address),
 		tokens:  f.counters.Open(endpoint.TokensCounter(address)),
 		ejected: f.counters.Open(address + "#ejected"),
+		full:    f.counters.Open(address + "#full"),
 	}
 	f.members[address], f.byID[m.id] = m, m
 	return m
@@ -308,6 +321,7 @@ func (f *fleet) forget(m *member) {
 	if m.health.ejected {
 		f.readmit(m)
 	}
+	f.release(m)
 }
 
 // insertBatch is how many blocks of a prompt are inserted while the lock is held
@@ -316,13 +330,6 @@ const insertBatch = 64
 
 // learn notes that a replica has, or will have in a moment, a prompt's blocks.
 func (f *fleet) learn(m *member, chain []uint64) {
-	f.insertAll(m, chain)
-	if f.ring != nil {
-		f.ring.Tell(m.id, chain)
-	}
-}
-
-func (f *fleet) insertAll(m *member, chain []uint64) {
 	for end := len(chain); end > 0; end -= insertBatch {
 		f.mu.Lock()
 		f.insert(m, chain[max(0, end-insertBatch):end])
@@ -337,11 +344,11 @@ func (f *fleet) insert(m *member, chain []uint64) {
 	}
 }
 
-// unlearn takes back what learn noted, from block first on.
-func (f *fleet) unlearn(m *member, chain []uint64, first int) {
+// forgetAll notes that a replica does not have blocks of a prompt after all.
+func (f *fleet) forgetAll(m *member, blocks []uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.index.Forget(m.slot, chain[min(first, len(chain)):])
+	f.index.Forget(m.slot, blocks)
 }
 
 // exchange tells the other workers which prompts went where, and learns the same
@@ -370,9 +377,13 @@ func (f *fleet) hear(notes []byte) error {
 // learnNotes learns what others tell.
 func (f *fleet) learnNotes(notes []byte) {
 	for n, rest, ok := endpoint.CutNote(notes); ok; n, rest, ok = endpoint.CutNote(rest) {
+		f.heard = n.AppendChain(f.heard[:0])
 		if m := f.findID(n.Replica); m != nil {
-			f.heard = n.AppendChain(f.heard[:0])
-			f.insertAll(m, f.heard)
+			if f.believes(m) {
+				f.learn(m, f.heard)
+			}
+		} else if m := f.findID(endpoint.Unlearnt(n.Replica)); m != nil {
+			f.forgetAll(m, f.heard)
 		}
 	}
 }
@@ -401,6 +412,21 @@ func (f *fleet) state(pool string) *poolState {
 		f.pools[pool] = p
 	}
 	return p
+}
+
+// stray notes that Envoy sent a request of a pool elsewhere than it was told.
+func (f *fleet) stray(pool string, now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.state(pool).stray = now
+}
+
+// strays reports whether that happened lately.
+func (f *fleet) strays(pool string, now time.Time) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	last := f.state(pool).stray
+	return !last.IsZero() && now.Sub(last) < time.Minute
 }
 
 // took notes how long a request of a pool took.

@@ -18,6 +18,7 @@ type healthSettings struct {
 	eject    time.Duration // first time out; it doubles …
 	maxEject time.Duration // … up to this
 	share    float64       // of the ready replicas of a pool that may be out, at most
+	silence  time.Duration // without a byte of an answer that is no failure yet, however soon others answer
 }
 
 // health is what this worker has seen of one replica.
@@ -27,6 +28,11 @@ type health struct {
 	until    time.Time // when it is to be tried
 	trying   bool      // a request is on its way
 	times    int       // how often it was ejected lately
+
+	full     time.Time // until when this worker holds back from it; zero: it does not
+	answered time.Time // the latest first byte of an answer
+	silent   int       // requests in a row that ended without one after a long time
+	since    time.Time // when the first of these was sent
 }
 
 // failed notes a failure, and reports whether the replica is ejected for it.
@@ -71,7 +77,12 @@ func timeOut(s *healthSettings, times int) time.Duration {
 func (f *fleet) succeeded(m *member) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	m.health.failures, m.health.trying = 0, false
+	f.sound(m)
+}
+
+// sound needs the lock.
+func (f *fleet) sound(m *member) {
+	m.health.failures, m.health.silent, m.health.trying = 0, 0, false
 	if m.health.ejected {
 		f.readmit(m)
 	}
@@ -104,6 +115,6 @@ func (f *fleet) tried(m *member) {
 	m.health.trying = false
 }
 
-// isFailure reports whether a status says that the replica, or the way to it, is
-// at fault. Envoy's own answers are among them.
-func isFailure(status int) bool { return status == 500 || 502 <= status && status <= 504 }
+// isFailure reports whether a status says that the replica is at fault, whatever else
+// is known. 503 may also say that it is full.
+func isFailure(status int) bool { return status == 500 || status == 502 || status == 504 }

@@ -1,6 +1,7 @@
 package picker
 
 import (
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -30,7 +31,7 @@ func TestEjection(t *testing.T) {
 	sick := "10.0.0.002:80"
 	status := func(address string) int {
 		if address == sick {
-			return 503
+			return 500
 		}
 		return 200
 	}
@@ -63,7 +64,7 @@ func TestFailuresMustBeInARow(t *testing.T) {
 	r := newRig(t, "{health: {failures: 2}}")
 	r.serve(ready(2)...)
 	n := map[string]int{}
-	require.Len(t, r.run(t, 100, func(at string) int { n[at]++; return []int{503, 200, 502, 429, 504, 404, 501}[n[at]%7] }), 2)
+	require.Len(t, r.run(t, 100, func(at string) int { n[at]++; return []int{500, 200, 502, 429, 504, 404, 503}[n[at]%7] }), 2)
 	require.Zero(t, r.samples["inlet_ejection_total/p,5xx"])
 }
 
@@ -78,6 +79,7 @@ func TestRetriesAreFailures(t *testing.T) {
 		s := stateOf(x)
 		for _, m := range s.sent {
 			if !dead[m.address] {
+				x.Response.Attempts = slices.Index(s.sent, m) + 1
 				r.answerFrom(x, m.address, 200)
 				break
 			}

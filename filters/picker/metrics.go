@@ -5,6 +5,7 @@ import "github.com/inlet-proxy/inlet/shared/filter"
 // metrics are what the picker counts.
 type metrics struct {
 	picks, inFlight, ejections         filter.Metric
+	unfollowed                         filter.Metric
 	promptTokens, hitTokens, indexSize filter.Metric
 }
 
@@ -13,6 +14,7 @@ func newMetrics(m filter.Metrics) metrics {
 		picks:        m.Counter("inlet_pick_total", "pool", "outcome"),
 		inFlight:     m.Gauge("inlet_in_flight_requests", "pool"),
 		ejections:    m.Counter("inlet_ejection_total", "pool", "reason"),
+		unfollowed:   m.Counter("inlet_unfollowed_total", "pool", "reason"),
 		promptTokens: m.Counter("inlet_prefix_indexer_prompt_tokens_total", "pool"),
 		hitTokens:    m.Counter("inlet_prefix_indexer_hit_tokens_total", "pool"),
 		indexSize:    m.Gauge("inlet_prefix_indexer_size", "pool"),
@@ -27,11 +29,19 @@ const (
 	outcomeEmpty   = "no_endpoints" // the pool has no ready replica
 	outcomeBlind   = "no_snapshot"  // nothing is known about the pool
 	outcomeRetried = "retried"      // a lower one of the list served
-	outcomeMissed  = "missed"       // a replica outside of the list served
+	outcomeMissed  = "missed"       // another one served at the first attempt, or one outside of the list
 )
 
 // Reasons of an ejection, as label values of inlet_ejection_total.
 const (
 	reasonStatus = "5xx"     // it answered so
 	reasonUnused = "connect" // Envoy went on to the next of the list
+	reasonSilent = "silent"  // its requests end without a byte of an answer, while others answer
+)
+
+// Where a request went that Envoy sent elsewhere at the first attempt, as label values of
+// inlet_unfollowed_total.
+const (
+	reasonPassedOver = "passed_over" // to a lower one of the list
+	reasonUnlisted   = "unlisted"    // to none of the list
 )

@@ -54,12 +54,19 @@ func (f *Filter) Fields() []string {
 	return nil
 }
 
-// OnTick tells the other workers what this one has learnt, and hears of them.
-func (f *Filter) OnTick() {
+// see looks at the newest snapshot. Not only when a request comes: how long a replica has
+// been ready, and whether it was away meanwhile, must not hang on traffic.
+func (f *Filter) see() {
 	if snapshot := f.deps.Snapshot(); snapshot != nil {
-		// Before the first request, so that it finds what the others count and tell.
 		f.fleet.see(snapshot, nil, nil, f.deps.Now())
 	}
+}
+
+// OnTick tells the other workers what this one has learnt, and hears of them.
+func (f *Filter) OnTick() {
+	f.see()
+	f.fleet.holdsBack(f.deps.Now()) // the others wait for this worker
+	f.fleet.emptyEjected()
 	if f.fleet.ring == nil || f.fleet.memory == 0 {
 		return
 	}
@@ -213,7 +220,7 @@ func (f *Filter) send(x *filter.Exchange, s *state, now time.Time) {
 		f.fleet.tried(s.trying)
 		s.trying = nil
 	}
-	s.start = now
+	s.start, s.waits = now, true
 	s.hit = int(math.Round(r.Hit * float64(len(s.chain))))
 	s.charge(m, int64(float64(s.tokens)*(1-r.Hit))+tokensOfRequest)
 	f.metrics.inFlight.Record(1, filter.Values{s.pool})
@@ -263,103 +270,11 @@ func (f *Filter) explain(x *filter.Exchange, s *state, i int) {
 	}
 }
 
-// OnResponseHeaders moves the charge to the replica that really serves: Envoy
-// may have retried on a lower one of the list, or gone its own way. What was
-// noted about prompts and health follows.
-func (f *Filter) OnResponseHeaders(x *filter.Exchange) filter.Verdict {
-	s := stateOf(x)
-	if s.charged == nil {
-		return filter.Next
-	}
-	if f.explainWith != "" {
-		x.SetResponseHeader(f.explainWith, s.why)
-	}
-	served := x.Response.Served
-	if served == "" {
-		return filter.Next // Envoy itself has answered
-	}
-	m := s.charged
-	if served != m.address {
-		m = f.fleet.find(served)
-		f.moved(x, s, m)
-	}
-	if m == s.trying {
-		s.trying = nil
-	}
-	if isFailure(x.Response.Status) {
-		f.failed(m, s.pool, reasonStatus)
-	} else {
-		f.fleet.succeeded(m)
-	}
-	if x.Response.Status >= 400 {
-		f.fleet.unlearn(m, s.chain, s.hit) // it has computed nothing
-	}
-	return filter.Next
-}
-
-// OnFirstByte implements filter.FirstByter: the prompt has been computed.
-func (f *Filter) OnFirstByte(x *filter.Exchange) {
-	if s := stateOf(x); s.charged != nil && s.tokensC > tokensOfRequest {
-		s.charged.tokens.Add(tokensOfRequest - s.tokensC)
-		s.tokensC = tokensOfRequest
-	}
-}
-
-// moved is for a request that another replica serves than was picked.
-func (f *Filter) moved(x *filter.Exchange, s *state, to *member) {
-	outcome := outcomeMissed
-	for n, m := range s.sent {
-		if m != to {
-			continue
-		}
-		outcome = outcomeRetried
-		for _, before := range s.sent[:n] {
-			f.failed(before, s.pool, reasonUnused)
-		}
-	}
-	f.metrics.picks.Record(1, filter.Values{s.pool, outcome})
-	if outcome == outcomeMissed {
-		f.warnOfMiss(s.pool, to.address, x.Target.Address)
-	}
-	f.fleet.unlearn(s.charged, s.chain, s.hit)
-	tokens := s.tokensC
-	s.release()
-	s.charge(to, tokens)
-	s.hit = 0
-	if len(s.chain) > 0 {
-		f.learn(to, s)
-	}
-}
-
-// learn notes where a prompt is computed. Where all threads share the fleet, the
-// other proxies are told here, else when the workers tell each other.
-func (f *Filter) learn(m *member, s *state) {
-	f.fleet.learn(m, s.chain)
-	if f.fleet.ring != nil || f.deps.Peers == nil {
-		return
-	}
-	for end := len(s.chain); end > 0; end -= endpoint.MaxNote {
-		s.note = endpoint.AppendNote(s.note[:0], m.id, s.chain[max(0, end-endpoint.MaxNote):end])
-		f.deps.Peers.Tell(s.note)
-	}
-}
-
 // hear implements what filter.Peers asks of who learns.
 func (f *Filter) hear(notes []byte) {
-	if snapshot := f.deps.Snapshot(); snapshot != nil {
-		f.fleet.see(snapshot, nil, nil, f.deps.Now()) // which replicas there are
-	}
+	f.see() // which replicas there are
 	if err := f.fleet.hear(notes); err != nil {
 		f.deps.Log(filter.Debug, "picker: "+err.Error())
-	}
-}
-
-// warnOfMiss says that Envoy did not find the picked replica in the cluster. The
-// metric counts every time.
-func (f *Filter) warnOfMiss(pool, served, picked string) {
-	if f.mayWarn("picker.missed/" + pool) {
-		f.deps.Log(filter.Warn, "pool "+pool+": "+served+" served a request that was sent to "+picked+
-			"; do the cluster that serves this pool and the companion know the same replicas?")
 	}
 }
 
@@ -377,31 +292,6 @@ func (f *Filter) mayWarn(key string) bool {
 		cas = kv.Create
 	}
 	return f.deps.Store.Set(key, binary.LittleEndian.AppendUint64(nil, uint64(now.UnixNano())), cas) == nil
-}
-
-// failed notes a failure of a replica.
-func (f *Filter) failed(m *member, pool, reason string) {
-	if f.fleet.failed(m, &f.health, f.deps.Now()) {
-		f.metrics.ejections.Record(1, filter.Values{pool, reason})
-		f.deps.Log(filter.Warn, "pool "+pool+": "+m.address+" fails ("+reason+") and gets nothing for a while")
-	}
-}
-
-// OnDone takes the request out of the account.
-func (f *Filter) OnDone(x *filter.Exchange, end filter.End) {
-	s := stateOf(x)
-	if s.trying != nil {
-		f.fleet.tried(s.trying)
-		s.trying = nil
-	}
-	if s.charged == nil {
-		return
-	}
-	s.release()
-	f.metrics.inFlight.Record(-1, filter.Values{s.pool})
-	if end.Complete && end.Status < 400 {
-		f.fleet.took(s.pool, end.At.Sub(s.start))
-	}
 }
 
 // charge counts the request as in flight on m, with the tokens that m has to

@@ -300,13 +300,15 @@ func TestInFlightReturnsToZero(t *testing.T) {
 			default:
 				i := rapid.IntRange(0, len(open)-1).Draw(t, "which")
 				open[i].Response.Served = rapid.SampledFrom(append(addresses, "")).Draw(t, "served")
-				open[i].Response.Status = rapid.SampledFrom([]int{200, 404, 503}).Draw(t, "status")
+				open[i].Response.Status = rapid.SampledFrom([]int{200, 404, 429, 500, 503}).Draw(t, "status")
+				open[i].Response.Attempts = rapid.IntRange(0, 3).Draw(t, "attempts")
+				open[i].Response.Origin = filter.Origin(rapid.IntRange(0, 2).Draw(t, "origin"))
 				r.f.OnResponseHeaders(open[i])
 				if rapid.Bool().Draw(t, "first byte") {
 					r.f.OnFirstByte(open[i])
 				}
 				if rapid.Bool().Draw(t, "ends") {
-					r.f.OnDone(open[i], filter.End{})
+					r.f.OnDone(open[i], filter.End{Broken: rapid.Bool().Draw(t, "broken"), At: r.now})
 					open = append(open[:i], open[i+1:]...)
 				}
 			}
@@ -333,9 +335,12 @@ func TestInFlightReturnsToZero(t *testing.T) {
 				out++
 			}
 			require.Equal(t, m.health.ejected, m.ejected.Value() == 1)
+			require.Equal(t, m.health.full.IsZero(), m.full.Value() == 0)
 			require.False(t, m.health.trying)
 		}
 		require.EqualValues(t, out, r.f.fleet.ejected.Value())
+		require.EqualValues(t, len(r.f.fleet.held), r.f.fleet.full.Value())
+		require.False(t, r.f.fleet.holdsBack(r.now.Add(time.Hour)))
 	})
 }
 

@@ -85,7 +85,7 @@ func TestPrioritiesAndEjection(t *testing.T) {
 	eps[1].Priority, eps[2].Priority = 1, 1
 	r.serve(eps...)
 	x := request(1, 5)
-	require.Equal(t, eps[0].Address, r.serveOne(t, x, 503))
+	require.Equal(t, eps[0].Address, r.serveOne(t, x, 500))
 	x = request(1, 5)
 	require.NotEqual(t, eps[0].Address, r.serveOne(t, x, 200))
 	require.NotContains(t, ranked(x), "0")

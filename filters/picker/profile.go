@@ -55,7 +55,8 @@ const (
 	classRoom   = 1 // has room, or nobody asks
 	classNoRoom = 0
 	classBackup = -1 // of a later priority
-	classLacks  = -2 // does not list the model, which others do
+	classFull   = -2 // has said so: somebody holds back from it
+	classLacks  = -3 // does not list the model, which others do
 )
 
 func (k rank) before(o rank) bool {

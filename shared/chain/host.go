@@ -49,7 +49,18 @@ type Host interface {
 
 	// Served returns the ip:port of the replica that answers, "" if unknown.
 	// Asked at the response headers.
+	// Served returns the ip:port of the replica that Envoy turned to last, "" if
+	// unknown. Asked at the response headers.
 	Served() string
+	// Details returns Envoy's response code details, "" if it does not tell them.
+	// Asked at the response headers and at the end.
+	Details() string
+	// Attempts returns how often Envoy has sent the request to a replica, 0 if it does
+	// not tell. Asked at the response headers.
+	Attempts() int
+	// Cluster returns the name of the cluster that the request went to, "" if Envoy
+	// does not tell.
+	Cluster() string
 	// Explain shows the one-line reason to the access log.
 	Explain(why []byte)
 }

@@ -21,7 +21,7 @@ func (s *Stream) ResponseHeaders(end bool) Action {
 	s.readStatus()
 	x := &s.x
 	x.Response.Headers = s.host.ResponseHeaders()
-	x.Response.Served = s.host.Served()
+	s.readOrigin()
 	kind, _ := x.Response.Headers.Get("content-type")
 	x.Response.EventStream = isEventStream(kind)
 	for i := s.started - 1; i >= 0; i-- {
@@ -116,7 +116,7 @@ func (s *Stream) WantsResponseBody() bool { return s.reads }
 // the first n are to be replaced by with, which may be empty and is valid until
 // the next call, and then all go on. n is 0 if they go on as they came.
 func (s *Stream) ResponseBody(chunk []byte, end bool) (n int, with []byte) {
-	if s.state == released && s.x.Response.FirstByte == 0 {
+	if s.state == released && s.x.Response.FirstByte == 0 && s.x.Response.Origin == filter.OfReplica {
 		s.x.Response.FirstByte = max(1, s.c.deps.Now().Sub(s.x.Start))
 		s.firstByte()
 	}
@@ -140,9 +140,12 @@ func (s *Stream) Done() {
 	if s.reads && s.response.Ended() {
 		s.complete = true // OpenAI's clients close the connection here, often before Envoy has seen the end of the stream
 	}
+	if s.state == released && !s.bypassed && s.status == 0 {
+		s.readOrigin() // nobody has answered: who was asked?
+	}
 	end := filter.End{
 		Complete: s.complete && s.state != refused && s.state != answered, Refused: s.state == refused, Answered: s.state == answered,
-		Status: s.status, At: s.c.deps.Now(),
+		Partial: s.state == released && s.scanning, Broken: s.brokeOff(), Status: s.status, At: s.c.deps.Now(),
 	}
 	redirected := s.keepRedirected(end.At)
 	if redirected {

@@ -31,6 +31,9 @@ type host struct {
 	callError         error
 	applyError        error
 	served            string
+	details           string
+	attempts          int
+	asked, told       int     // how often
 	subset            *string // addresses with commas between
 	marked            bool
 	redirected        bool
@@ -84,6 +87,9 @@ func (h *host) Reply(r *chain.LocalReply) { h.reply = r }
 func (h *host) Call(c *filter.Call) error { h.calls = append(h.calls, c); return h.callError }
 func (h *host) ResumeRequest()            { h.resumed++ }
 func (h *host) Served() string            { return h.served }
+func (h *host) Details() string           { h.told++; return h.details }
+func (h *host) Attempts() int             { h.asked++; return h.attempts }
+func (h *host) Cluster() string           { return "c" }
 func (h *host) Explain(why []byte)        { h.why = string(why) }
 
 // scripted is a filter whose hooks are functions; it notes each call.

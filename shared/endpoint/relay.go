@@ -81,6 +81,11 @@ const (
 // MaxNote is the most blocks of one note. A longer prompt is several notes, its end first.
 const MaxNote = 4000
 
+// Unlearnt returns the id by which a note says the opposite: the replica does not have
+// these blocks after all. Who does not know that takes it for a replica that is not
+// there. Twice gives the id itself.
+func Unlearnt(replica uint64) uint64 { return ^replica }
+
 // AppendNote appends a note: a replica has a prompt's blocks, at most MaxNote of them.
 func AppendNote(dst []byte, replica uint64, chain []uint64) []byte {
 	dst = binary.LittleEndian.AppendUint64(dst, replica)

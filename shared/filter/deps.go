@@ -25,6 +25,9 @@ type Deps struct {
 	// client's own is removed like every control header. Only while a filter is
 	// being made.
 	ClaimHeader func(name string)
+	// Watch sets what is called each time that there is a new Snapshot, by one thread
+	// at a time. Nil where OnTick comes soon enough.
+	Watch func(see func())
 	// Metrics defines metrics; only while a filter is being made.
 	Metrics Metrics
 	// Keep returns what is kept in memory under a name, made by create the first

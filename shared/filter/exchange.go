@@ -93,14 +93,32 @@ type Target struct {
 	Pool    string // pool that it belongs to, which may be one of Route.Fallback; "" if nothing was decided
 }
 
-// Response holds the facts of the answer's headers.
+// Response holds the facts of the answer's headers; if there was no answer, in OnDone
+// those of Envoy's attempt.
 type Response struct {
 	Status      int
 	Headers     Headers
 	EventStream bool          // text/event-stream
-	Served      string        // ip:port of the replica that answered; "" if unknown
-	FirstByte   time.Duration // from Start to the first body byte; 0 before it
+	Served      string        // ip:port of the replica that Envoy turned to last; "" if unknown
+	FirstByte   time.Duration // from Start to the first body byte of the replica's; 0 before it
+	Origin      Origin        // whose answer it is
+	// Asked only where another replica served than x.Target names.
+	Attempts int    // how often Envoy has sent the request; 0 if unknown
+	Cluster  string // Envoy's cluster that served; "" if unknown
 }
+
+// Origin is whose answer it is, and so what it says about the replica.
+type Origin uint8
+
+const (
+	// OfReplica: the replica's, or nobody can tell.
+	OfReplica Origin = iota
+	// OfFailure: Envoy's, because the replica could not be reached, broke off or took
+	// too long.
+	OfFailure
+	// OfProxy: Envoy's or another filter's. It says nothing about a replica.
+	OfProxy
+)
 
 // SetRequestHeader sets a header towards the replica and for route matching.
 func (x *Exchange) SetRequestHeader(name, value string) {

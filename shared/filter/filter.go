@@ -249,6 +249,10 @@ type End struct {
 	Refused bool
 	// Answered: Inlet answered the request itself, no replica saw it.
 	Answered bool
+	// Partial: the replica did not get the end of the request's body.
+	Partial bool
+	// Broken: the replica broke off an answer that it had begun.
+	Broken bool
 	// Status of the answer that the client got; 0 if it got none.
 	Status int
 	// At is when it ended.

@@ -41,6 +41,7 @@ type exchange struct {
 	pool     string
 	answered bool // the replica has begun to answer
 	closed   bool
+	details  string // response code details, as Envoy has them
 	why      string
 
 	unreadable bool // the chunk of the request that is under way
@@ -201,19 +202,35 @@ func (x *exchange) route(end bool) {
 	pool, _ := x.request.headers.Get("x-gateway-inference-pool")
 	replicas, ok := x.g.pools[pool]
 	if !ok {
+		x.details = "cluster_not_found"
 		x.refuse(404, "no_pool", "No pool serves this request.")
 		return
 	}
 	if len(replicas) == 0 {
+		x.details = "no_healthy_upstream"
 		x.refuse(503, "unavailable", noReplica)
 		return
 	}
 	picked, _ := x.request.headers.Get("x-gateway-destination-endpoint")
 	x.pool, x.upstream = pool, x.g.balance(pool, picked)
 	x.arrived.Headers = x.request.headers.Clone()
+	if x.upstream.active++; x.g.overflows(pool) {
+		x.details = "upstream_reset_before_response_started{overflow}"
+		x.reply(503, Headers{{"x-envoy-overloaded", "true"}},
+			[]byte("upstream connect error or disconnect/reset before headers. reset reason: overflow"))
+		return
+	}
 	if end {
 		x.atReplica()
 	}
+}
+
+// attempts counts how often the request went to a replica.
+func (x *exchange) attempts() int {
+	if x.upstream == nil {
+		return 0
+	}
+	return 1
 }
 
 func (x *exchange) toReplica(b []byte, end bool) {
@@ -230,9 +247,19 @@ func (x *exchange) atReplica() {
 		x.fail(fmt.Errorf("the replica got content-length %s and %d bytes", v, len(x.arrived.Body)))
 	}
 	x.got.Pool, x.got.Replica, x.got.Arrived = x.pool, x.upstream.name, &x.arrived
-	if x.step.Hold == "" && x.step.Request.Cancel != CancelAfterBody {
+	switch {
+	case x.step.Hold != "":
+	case x.step.Request.Cancel != CancelAfterBody:
 		x.g.clock.after(x.step.Upstream.Delay, x.answer)
+	case x.step.Request.Patience > 0:
+		x.g.clock.after(x.step.Request.Patience, x.leave)
 	}
+}
+
+// leave is the client's going away.
+func (x *exchange) leave() {
+	x.details = "downstream_remote_disconnect"
+	x.close()
 }
 
 // answer plays what the replica says.
@@ -242,17 +269,24 @@ func (x *exchange) answer() {
 	}
 	u := x.step.Upstream
 	if u.Reset == ResetBeforeHeaders {
+		x.details = "upstream_reset_before_response_started{connection_termination}"
 		x.refuse(503, "unavailable", noReplica)
 		return
 	}
-	x.answered = true
+	x.answered, x.details = true, "via_upstream"
 	pieces := u.Pieces()
 	headers := Headers{{":status", strconv.Itoa(u.Status)}}
 	for _, name := range sortedKeys(u.Headers) {
 		headers.Add(name, u.Headers[name])
 	}
-	if u.Events == nil && u.Trailers == nil && u.Reset == "" {
+	endless := x.step.Request != nil && x.step.Request.Cancel == CancelAfterResponseHeaders
+	if u.Events == nil && u.Trailers == nil && u.Reset == "" && !endless {
 		headers.Set("content-length", strconv.Itoa(len(u.Payload())))
+	}
+	if endless {
+		x.onHeaders(&x.response, headers, false)
+		x.g.clock.after(x.step.Request.Patience, x.leave)
+		return
 	}
 	x.onHeaders(&x.response, headers, len(pieces) == 0 && u.Trailers == nil)
 	for i, piece := range pieces {
@@ -261,6 +295,7 @@ func (x *exchange) answer() {
 			x.close()
 		}
 		if i == 0 && u.Reset == ResetDuringBody {
+			x.details = "upstream_reset_after_response_started{connection_termination}"
 			x.close()
 		}
 	}
@@ -274,6 +309,9 @@ func (x *exchange) answer() {
 func (x *exchange) reply(status int, headers Headers, body []byte) {
 	if x.closed {
 		return
+	}
+	if x.details == "" {
+		x.details = "inlet"
 	}
 	if x.response.passed {
 		x.close()
@@ -334,6 +372,9 @@ func (x *exchange) close() {
 		return
 	}
 	x.closed = true
+	if x.upstream != nil {
+		x.upstream.active--
+	}
 	x.worker.enter(x.stream.done)
 }
 

@@ -38,6 +38,10 @@ type gateway struct {
 	rotation map[string]int // next replica of the fallback, by pool
 	company  companion
 	subset   *Subset // with addresses for names
+
+	unfollowed  bool // the clusters do not read the ranked list
+	maxRequests int  // of a cluster at once; 0: any number
+
 	services map[string]*service
 
 	held  map[string]*exchange
@@ -49,7 +53,11 @@ type gateway struct {
 }
 
 // replica is a model server of the emulated cluster.
-type replica struct{ name, address string }
+type replica struct {
+	name, address string
+	unknown       bool // the companion tells it, and the cluster does not have it
+	active        int  // requests that are under way there, or were to be
+}
 
 // worker is one thread of the proxy.
 type worker struct {
@@ -68,13 +76,14 @@ func start(s *Scenario, boot func(g *gateway, w *worker) (guest, error)) (Gatewa
 	for i, pool := range sortedKeys(s.Pools) {
 		g.pools[pool] = []*replica{}
 		for j, r := range s.Pools[pool] {
-			g.pools[pool] = append(g.pools[pool], &replica{r.Name, fmt.Sprintf("10.0.%d.%d:8000", i, j+1)})
+			g.pools[pool] = append(g.pools[pool], &replica{name: r.Name, address: fmt.Sprintf("10.0.%d.%d:8000", i, j+1), unknown: r.Unknown})
 		}
 	}
 	for cluster, answers := range s.Services {
 		g.services[cluster] = &service{answers: answers}
 	}
 	g.subset = s.Subset.With(g.addresses())
+	g.unfollowed, g.maxRequests = s.Unfollowed, s.MaxRequests
 	g.company.start(g, s.Pools)
 	for i := range s.Workers {
 		w := &worker{id: i}
@@ -203,7 +212,7 @@ func (x *exchange) leaves(point string) bool {
 	case CancelDuringCall:
 		return x.g.open > 0
 	case CancelAfterBody:
-		return x.got.Arrived != nil
+		return x.got.Arrived != nil && x.step.Request.Patience == 0
 	}
 	return false
 }
@@ -236,16 +245,32 @@ func (g *gateway) Close() error {
 // balance chooses a replica of the pool as override_host does: the first of
 // the picked addresses that the pool has, else the fallback's.
 func (g *gateway) balance(pool, picked string) *replica {
+	if g.unfollowed {
+		picked = ""
+	}
 	for _, address := range strings.Split(picked, ",") {
 		for _, r := range g.pools[pool] {
-			if r.address == strings.TrimSpace(address) {
+			if r.address == strings.TrimSpace(address) && !r.unknown {
 				return r
 			}
 		}
 	}
-	r := g.pools[pool][g.rotation[pool]%len(g.pools[pool])]
-	g.rotation[pool]++
-	return r
+	for {
+		r := g.pools[pool][g.rotation[pool]%len(g.pools[pool])]
+		g.rotation[pool]++
+		if !r.unknown {
+			return r
+		}
+	}
+}
+
+// overflows reports whether more requests are under way in a pool than its cluster allows.
+func (g *gateway) overflows(pool string) bool {
+	active := 0
+	for _, r := range g.pools[pool] {
+		active += r.active
+	}
+	return g.maxRequests > 0 && active > g.maxRequests
 }
 
 // logf keeps a line of the gateway's log.

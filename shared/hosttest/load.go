@@ -259,7 +259,10 @@ func (r *Request) complete() error {
 		}
 		r.Headers["content-encoding"] = r.Encode
 	}
-	return oneOf("cancel", r.Cancel, CancelAfterHeaders, CancelDuringCall, CancelAfterBody, CancelDuringResponse)
+	if r.Patience > 0 && r.Cancel != CancelAfterBody && r.Cancel != CancelAfterResponseHeaders {
+		return errors.New("patience goes with cancel afterBody or afterResponseHeaders")
+	}
+	return oneOf("cancel", r.Cancel, CancelAfterHeaders, CancelDuringCall, CancelAfterBody, CancelDuringResponse, CancelAfterResponseHeaders)
 }
 
 func (u *Upstream) complete() error {

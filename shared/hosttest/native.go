@@ -273,6 +273,15 @@ func (s *nativeStream) Served() string {
 	return s.x.upstream.address
 }
 
+// Details implements chain.Host.
+func (s *nativeStream) Details() string { return s.x.details }
+
+// Attempts implements chain.Host.
+func (s *nativeStream) Attempts() int { return s.x.attempts() }
+
+// Cluster implements chain.Host.
+func (s *nativeStream) Cluster() string { return s.x.pool }
+
 // Explain implements chain.Host.
 func (s *nativeStream) Explain(why []byte) { s.x.why = string(why) }
 

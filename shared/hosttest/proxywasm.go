@@ -530,12 +530,28 @@ func hostGetMetric(ctx context.Context, id, out uint32) status {
 func hostGetProperty(ctx context.Context, path, pathSize, out, sizeOut uint32) status {
 	v := vmOf(ctx)
 	s := v.stream()
-	switch {
-	case s == nil:
-	case v.text(path, pathSize) == "upstream\x00address" && s.x.upstream != nil:
-		return v.give([]byte(s.x.upstream.address), out, sizeOut)
-	case v.text(path, pathSize) == subsetProperty && v.g.subset != nil:
-		return v.give(v.g.subset.marshal(), out, sizeOut)
+	if s == nil {
+		return notFound
+	}
+	switch x := s.x; v.text(path, pathSize) {
+	case "upstream\x00address":
+		if x.upstream != nil {
+			return v.give([]byte(x.upstream.address), out, sizeOut)
+		}
+	case "upstream\x00request_attempt_count":
+		return v.give(binary.LittleEndian.AppendUint64(nil, uint64(x.attempts())), out, sizeOut)
+	case "response\x00code_details":
+		if x.details != "" {
+			return v.give([]byte(x.details), out, sizeOut)
+		}
+	case "xds\x00cluster_name":
+		if x.pool != "" {
+			return v.give([]byte(x.pool), out, sizeOut)
+		}
+	case subsetProperty:
+		if v.g.subset != nil {
+			return v.give(v.g.subset.marshal(), out, sizeOut)
+		}
 	}
 	return notFound
 }

@@ -31,6 +31,11 @@ type Scenario struct {
 	Pools map[string][]Replica `yaml:"pools"`
 	// Subset is the subset hint of every request, none if absent.
 	Subset *Subset `yaml:"subset"`
+	// Unfollowed: the clusters do not read the ranked list that Inlet names.
+	Unfollowed bool `yaml:"unfollowed"`
+	// MaxRequests is how many requests a cluster lets be under way at once, any number
+	// if 0. Of more Envoy says itself that they are too many.
+	MaxRequests int `yaml:"maxRequests"`
 	// Services are the answers to callouts by cluster, in order; the last one
 	// repeats. A cluster that is not listed does not exist.
 	Services map[string][]Answer `yaml:"services"`
@@ -65,6 +70,8 @@ type Replica struct {
 	Models   []string          `yaml:"models"`   // that it lists; it is not asked if there are neither these nor adapters
 	Adapters map[string]string `yaml:"adapters"` // LoRA adapters that it lists, and for which model each is made
 	LoRA     *LoRA             `yaml:"lora"`     // the adapters at work, as its metrics say; nothing if absent
+
+	Unknown bool `yaml:"unknown"` // the companion tells it, and the cluster does not have it yet
 
 	Priority uint16 `yaml:"priority"` // its rank by its source; 0 is first
 	Started  int64  `yaml:"started"`  // when its process started, in seconds since 1970; not told if absent
@@ -178,8 +185,11 @@ type Request struct {
 	// Cancel is the point at which the client goes away: afterHeaders;
 	// duringCall, while a callout is under way; afterBody, when the replica has
 	// the whole request and has not answered; duringResponse, after the
-	// answer's first chunk.
+	// answer's first chunk; afterResponseHeaders, of which no chunk follows.
 	Cancel string `yaml:"cancel"`
+	// Patience is how long the client waits at that point, if it is afterBody or
+	// afterResponseHeaders.
+	Patience time.Duration `yaml:"patience"`
 }
 
 // Repeat is a text many times over.
@@ -194,6 +204,8 @@ const (
 	CancelDuringCall     = "duringCall"
 	CancelAfterBody      = "afterBody"
 	CancelDuringResponse = "duringResponse"
+
+	CancelAfterResponseHeaders = "afterResponseHeaders"
 )
 
 // Upstream is what the replica answers when it has the whole request.

@@ -16,6 +16,7 @@ type board struct {
 	left    uint64 // the same of a proxy that is forgotten
 	proxies map[string]*proxy
 	notes   *notes
+	lives   lives
 
 	// The replicas, as the snapshot lists them. One that is in two pools has two positions and one slot.
 	slots     map[uint64]int      // by endpoint.ReplicaID
@@ -90,7 +91,7 @@ const (
 )
 
 func newBoard(memory int64, rate int) *board {
-	return &board{proxies: make(map[string]*proxy), notes: newNotes(memory), rate: float64(rate)}
+	return &board{proxies: make(map[string]*proxy), notes: newNotes(memory), lives: make(lives), rate: float64(rate)}
 }
 
 // list takes over the list of replicas. What is in flight on those that are gone is forgotten, what on new ones, is told within a renewal.

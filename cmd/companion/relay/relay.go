@@ -144,10 +144,13 @@ func (r *Relay) Publish(pools []endpoint.Pool) {
 		r.bumped = s.Taken
 	}
 	s.Version = version
+	before := r.current
 	r.current, r.aged = s, nil
 	if r.history.listed == version && grown {
 		r.board.list(s)
+		r.board.miss(s.Taken)
 	}
+	r.board.see(before, s)
 	news := r.board.expire(s.Taken, r.opts.MaxWait+r.opts.Lease)
 	select {
 	case <-r.told:

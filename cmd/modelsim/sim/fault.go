@@ -20,6 +20,9 @@ type Fault struct {
 	NoUsage            bool          // no-usage: leave usage out, also where it was asked for
 	NoCached           bool          // no-cached: no tokens of the cache in the usage, as vLLM without --enable-prompt-tokens-details
 	Hang               bool          // hang: take a slot and never answer
+	Silent             bool          // silent: take the request and never answer, with nothing of it in the metrics
+	SilentAfterHeaders bool          // silent-after-headers: the same, but the headers of a stream come at once
+	QueueFull          int           // queue-full=3: so many requests get 503 in SGLang's words, then all is well
 	Metrics            string        // metrics=off (503) or metrics=hang; whole replica only
 	Health             string        // health=off (503) or health=hang; whole replica only
 }
@@ -29,6 +32,7 @@ var noFault = Fault{ResetAfter: -1}
 // ParseFault reads a comma separated list of
 //
 //	status=<400..599> delay=<duration> reset-before-headers reset-after=<events> cut-body no-usage no-cached hang
+//	silent silent-after-headers queue-full=<requests>
 //	metrics=<off|hang> health=<off|hang>
 //
 // An unknown word is an error: a test that asks for a fault must not pass because of a typing mistake.
@@ -50,6 +54,14 @@ func ParseFault(spec string) (Fault, error) {
 		case "reset-after":
 			if f.ResetAfter, err = strconv.Atoi(value); err == nil && f.ResetAfter < 0 {
 				err = fmt.Errorf("must not be negative")
+			}
+		case "silent":
+			f.Silent, err = true, noValue(hasValue)
+		case "silent-after-headers":
+			f.SilentAfterHeaders, err = true, noValue(hasValue)
+		case "queue-full":
+			if f.QueueFull, err = strconv.Atoi(value); err == nil && f.QueueFull < 1 {
+				err = fmt.Errorf("must be at least 1")
 			}
 		case "metrics":
 			f.Metrics, err = value, offOrHang(value)
@@ -101,6 +113,9 @@ func (f Fault) String() string {
 	add(f.Status > 0, "status="+strconv.Itoa(f.Status))
 	add(f.ResetBeforeHeaders, "reset-before-headers")
 	add(f.Hang, "hang")
+	add(f.Silent, "silent")
+	add(f.SilentAfterHeaders, "silent-after-headers")
+	add(f.QueueFull > 0, "queue-full="+strconv.Itoa(f.QueueFull))
 	add(f.ResetAfter >= 0, "reset-after="+strconv.Itoa(f.ResetAfter))
 	add(f.CutBody, "cut-body")
 	add(f.NoUsage, "no-usage")
@@ -126,5 +141,10 @@ func (f Fault) with(request Fault) Fault {
 	f.NoUsage = f.NoUsage || request.NoUsage
 	f.NoCached = f.NoCached || request.NoCached
 	f.Hang = f.Hang || request.Hang
+	f.Silent = f.Silent || request.Silent
+	f.SilentAfterHeaders = f.SilentAfterHeaders || request.SilentAfterHeaders
+	if request.QueueFull > 0 {
+		f.QueueFull = request.QueueFull
+	}
 	return f
 }

@@ -25,6 +25,9 @@ func TestParseFault(t *testing.T) {
 		"reset-after=0":                      "reset-after=0",
 		" cut-body , no-usage, no-cached":    "cut-body,no-usage,no-cached",
 		"hang,delay=1s":                      "delay=1s,hang",
+		"silent":                             "silent",
+		"silent-after-headers,delay=1s":      "delay=1s,silent-after-headers",
+		"queue-full=3":                       "queue-full=3",
 		"metrics=off,health=hang,status=500": "status=500,metrics=off,health=hang",
 	} {
 		f, err := sim.ParseFault(spec)
@@ -43,6 +46,9 @@ func TestParseFault(t *testing.T) {
 		"delay=-1s":      `fault "delay=-1s": must not be negative`,
 		"reset-after=-1": `fault "reset-after=-1": must not be negative`,
 		"hang=1":         `fault "hang=1": takes no value`,
+		"silent=1":       `fault "silent=1": takes no value`,
+		"queue-full":     `fault "queue-full": strconv.Atoi: parsing "": invalid syntax`,
+		"queue-full=0":   `fault "queue-full=0": must be at least 1`,
 		"hang,":          `fault "": unknown fault`,
 		"metrics=slow":   `fault "metrics=slow": must be off or hang`,
 	} {
@@ -171,4 +177,47 @@ func TestStreamIsFlushed(t *testing.T) {
 	line, err := bufio.NewReader(res.Body).ReadString('\n')
 	require.NoError(t, err)
 	require.Equal(t, "The", gjson.Get(strings.TrimPrefix(line, "data: "), "choices.0.text").String())
+}
+
+// TestSilence: nothing comes, or nothing after the headers, and the metrics say that nothing is going on.
+func TestSilence(t *testing.T) {
+	server := start(t, sim.Config{})
+	impatient := http.Client{Timeout: 50 * time.Millisecond}
+	for fault, headers := range map[string]bool{"silent": false, "silent-after-headers": true} {
+		post(t, server.URL()+"/admin/fault", fault)
+		res, err := impatient.Post(server.URL()+"/v1/completions", "application/json", strings.NewReader(`{"prompt":"x"}`))
+		if !headers {
+			require.Error(t, err)
+		} else {
+			require.NoError(t, err)
+			require.Equal(t, http.StatusOK, res.StatusCode)
+			require.Equal(t, "text/event-stream", res.Header.Get("Content-Type"))
+			got, err := io.ReadAll(res.Body)
+			require.Error(t, err)
+			require.Empty(t, got)
+			res.Body.Close()
+		}
+		_, metrics, err := call(t, http.MethodGet, server.URL()+"/metrics", "", "")
+		require.NoError(t, err)
+		require.Regexp(t, `vllm:num_requests_running\{[^}]*\} 0`, metrics)
+	}
+}
+
+// TestQueueFull: so many requests are refused, then all is well.
+func TestQueueFull(t *testing.T) {
+	server := start(t, sim.Config{})
+	status := func(fault string) int {
+		res, answer, err := call(t, http.MethodPost, server.URL()+"/v1/completions", `{"prompt":"x"}`, fault)
+		require.NoError(t, err)
+		if res.StatusCode != http.StatusOK {
+			require.Equal(t, "The request queue is full.", gjson.Get(answer, "error.message").String())
+		}
+		return res.StatusCode
+	}
+	require.Equal(t, 503, status("queue-full=1"))
+	require.Equal(t, 503, status("queue-full=1"), "by header always")
+	for range 2 {
+		post(t, server.URL()+"/admin/fault", "queue-full=3")
+		require.Equal(t, []int{503, 503, 503, 200}, []int{status(""), status(""), status(""), status("")})
+	}
 }

@@ -33,6 +33,7 @@ type Server struct {
 	log     *slog.Logger
 	model   *replica
 	fault   atomic.Pointer[Fault] // of the whole replica
+	refused atomic.Int64          // requests that it has refused for QueueFull
 	pool    sync.Pool             // of *exchange
 	replica []string              // value of x-modelsim-replica
 	created int64                 // Unix seconds
@@ -99,6 +100,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 
 // SetFault puts the whole replica under a fault, in place of the one before.
 func (s *Server) SetFault(f Fault) {
+	s.refused.Store(0)
 	s.fault.Store(&f)
 	s.log.Info("fault set", "replica", s.cfg.Name, "fault", f.String())
 }
@@ -342,6 +344,7 @@ func (s *Server) admin(x *exchange) {
 // faults finds the faults that this request meets and acts on those before the answer. False: it is answered.
 func (s *Server) faults(x *exchange) bool {
 	x.fault = *s.fault.Load()
+	full := false
 	if specs := x.r.Header[FaultHeader]; len(specs) > 0 {
 		f, err := ParseFault(strings.Join(specs, ","))
 		if err == nil && f.Metrics+f.Health != "" {
@@ -352,6 +355,7 @@ func (s *Server) faults(x *exchange) bool {
 			return false
 		}
 		x.fault = x.fault.with(f)
+		full = f.QueueFull > 0
 	}
 	if x.fault.Delay > 0 && sleepUntil(x.r.Context(), time.Now().Add(x.fault.Delay)) != nil {
 		x.abort()
@@ -362,6 +366,19 @@ func (s *Server) faults(x *exchange) bool {
 	if status := x.fault.Status; status > 0 {
 		x.fail(statusError(status, "This is a fault on demand."))
 		return false
+	}
+	if n := int64(x.fault.QueueFull); full || n > 0 && s.refused.Add(1) <= n {
+		x.fail(statusError(http.StatusServiceUnavailable, "The request queue is full."))
+		return false
+	}
+	switch {
+	case x.fault.Silent:
+		x.hang()
+	case x.fault.SilentAfterHeaders:
+		x.w.Header()["Content-Type"] = []string{"text/event-stream"}
+		x.w.WriteHeader(http.StatusOK)
+		x.flush()
+		x.hang()
 	}
 	return true
 }

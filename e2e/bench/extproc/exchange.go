@@ -244,5 +244,14 @@ func (x *exchange) Marked(uint64) bool { return false }
 // Redirected implements chain.Host.
 func (x *exchange) Redirected() bool { return false }
 
+// Details implements chain.Host: an external processor is not told.
+func (x *exchange) Details() string { return "" }
+
+// Attempts implements chain.Host.
+func (x *exchange) Attempts() int { return 0 }
+
+// Cluster implements chain.Host.
+func (x *exchange) Cluster() string { return "" }
+
 // Explain implements chain.Host.
 func (x *exchange) Explain(why []byte) { x.why = why }

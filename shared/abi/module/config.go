@@ -27,6 +27,7 @@ type config struct {
 	poller  *poller
 	same    *atomic.Int64 // configurations with the same document, this one among them
 	log     func(filter.Level, string)
+	told    atomic.Int32 // whether Envoy tells how exchanges went: see stream.tells
 }
 
 // newConfig reads a document and makes its chain. It does no I/O: what needs
@@ -40,6 +41,7 @@ func newConfig(handle shared.HttpFilterConfigHandle, document []byte, known []fi
 		Store:    p.store,
 		Counters: p.counters,
 		Snapshot: c.snapshot,
+		Watch:    others.watch,
 		Metrics:  c.metrics,
 		Keep:     p.keep,
 		NewMutex: func() filter.Mutex { return new(sync.Mutex) },

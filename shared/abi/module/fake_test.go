@@ -100,9 +100,11 @@ func (m *headerMap) GetAll() (all [][2]shared.UnsafeEnvoyBuffer) {
 	return all
 }
 
-func (m *headerMap) Get(string) []shared.UnsafeEnvoyBuffer  { panic("not used") }
-func (m *headerMap) GetOne(string) shared.UnsafeEnvoyBuffer { panic("not used") }
-func (m *headerMap) Add(string, string)                     { panic("not used") }
+func (m *headerMap) Get(string) []shared.UnsafeEnvoyBuffer { panic("not used") }
+func (m *headerMap) GetOne(name string) shared.UnsafeEnvoyBuffer {
+	return viewString(m.value(name))
+}
+func (m *headerMap) Add(string, string) { panic("not used") }
 func (m *headerMap) Set(name, value string) {
 	m.Remove(name)
 	m.list = append(m.list, [2]string{name, value})
@@ -268,6 +270,12 @@ type envoyStream struct {
 		body    string
 		timeout uint64
 	}
+	// What Envoy tells of the answer; without details, of which there always are some, it
+	// is one that tells nothing.
+	details  string
+	attempts int
+	asked    int // how often it was asked for attributes
+
 	// inline: a local reply ends the stream before it returns.
 	inline bool
 	ended  bool
@@ -322,10 +330,24 @@ func (e *envoyStream) SetFilterState(key string, value []byte) {
 }
 
 func (e *envoyStream) GetAttributeString(id shared.AttributeID) (shared.UnsafeEnvoyBuffer, bool) {
-	if id != shared.AttributeIDUpstreamAddress {
-		return shared.UnsafeEnvoyBuffer{}, false
+	e.asked++
+	switch {
+	case id == shared.AttributeIDUpstreamAddress:
+		return viewString("10.0.0.1:80"), true
+	case id == shared.AttributeIDResponseCodeDetails && e.details != "":
+		return viewString(e.details), true
+	case id == shared.AttributeIDXdsClusterName && e.details != "":
+		return viewString("blue"), true
 	}
-	return viewString("10.0.0.1:80"), true
+	return shared.UnsafeEnvoyBuffer{}, false
+}
+
+func (e *envoyStream) GetAttributeNumber(id shared.AttributeID) (float64, bool) {
+	e.asked++
+	if id != shared.AttributeIDUpstreamRequestAttemptCount || e.details == "" {
+		return 0, false
+	}
+	return float64(e.attempts), true
 }
 
 func (e *envoyStream) SendLocalResponse(status uint32, headers [][2]string, body []byte, detail string) {

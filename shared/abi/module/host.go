@@ -3,6 +3,7 @@ package module
 import (
 	"encoding/binary"
 	"slices"
+	"strconv"
 
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
 
@@ -110,13 +111,75 @@ func (s *stream) Redirected() bool {
 }
 
 // Served is the address of the host that the router chose last.
-func (s *stream) Served() string {
-	address, ok := s.handle.GetAttributeString(shared.AttributeIDUpstreamAddress)
+func (s *stream) Served() string { return s.text(shared.AttributeIDUpstreamAddress) }
+
+// Details are Envoy's response code details.
+func (s *stream) Details() string {
+	if !s.tells() {
+		return ""
+	}
+	return s.text(shared.AttributeIDResponseCodeDetails)
+}
+
+// Cluster is the name of the cluster, which Envoy tells modules from 1.40 on.
+func (s *stream) Cluster() string {
+	if !s.tells() {
+		return ""
+	}
+	return s.text(shared.AttributeIDXdsClusterName)
+}
+
+func (s *stream) text(id shared.AttributeID) string {
+	if s.gone {
+		return ""
+	}
+	value, ok := s.handle.GetAttributeString(id)
 	if !ok {
 		return ""
 	}
-	return s.arena.copy(address)
+	return s.arena.copy(value)
 }
+
+// attemptsHeader is how the router shows the attempts in the request, if the virtual host
+// has include_request_attempt_count.
+const attemptsHeader = "x-envoy-attempt-count"
+
+// Attempts counts the attempts. Envoy 1.38 shows them in the request alone.
+func (s *stream) Attempts() int {
+	if s.tells() {
+		n, _ := s.handle.GetAttributeNumber(shared.AttributeIDUpstreamRequestAttemptCount)
+		return int(n)
+	}
+	n, err := strconv.Atoi(string(s.handle.RequestHeaders().GetOne(attemptsHeader).ToUnsafeBytes()))
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// tells reports whether this Envoy tells modules how an exchange went, which all from
+// 1.39 on do. 1.38 would log an error for every question: it is asked once.
+func (s *stream) tells() bool {
+	if s.gone {
+		return false
+	}
+	told := &s.config.told
+	if told.Load() == unasked {
+		known := int32(silent)
+		if _, ok := s.handle.GetAttributeNumber(shared.AttributeIDUpstreamRequestAttemptCount); ok {
+			known = telling
+		}
+		told.Store(known)
+	}
+	return told.Load() == telling
+}
+
+// What is known of an Envoy, as tells has it.
+const (
+	unasked = iota
+	silent
+	telling
+)
 
 // Explain keeps the reason until the exchange is over: filter state can be
 // written only once.

@@ -24,6 +24,7 @@ type source struct {
 	proxy  string // how the companion tells this Envoy from others
 	notes  *feed.Notes
 	latest atomic.Pointer[endpoint.Snapshot]
+	see    atomic.Pointer[func()] // looks at each new one, of the newest configuration; nil: nobody does
 
 	mu      sync.Mutex
 	pollers []*poller // oldest first
@@ -65,9 +66,13 @@ func (s *source) isNewest(p *poller) bool {
 // apply takes a snapshot over, unless it is an older one of the same companion.
 func (s *source) apply(snapshot *endpoint.Snapshot) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if feed.Supersedes(snapshot, s.latest.Load()) {
+	newer := feed.Supersedes(snapshot, s.latest.Load())
+	if newer {
 		s.latest.Store(snapshot)
+	}
+	s.mu.Unlock()
+	if see := s.see.Load(); newer && see != nil {
+		(*see)()
 	}
 }
 
@@ -76,7 +81,11 @@ func (s *source) apply(snapshot *endpoint.Snapshot) {
 type peers struct {
 	source *source // nil if there is none
 	learn  func([]byte)
+	see    func()
 }
+
+// watch implements filter.Deps.Watch.
+func (p *peers) watch(see func()) { p.see = see }
 
 func (p *peers) Tell(notes []byte) {
 	if p.source != nil {
@@ -91,5 +100,8 @@ func (p *peers) join(s *source) {
 	p.source = s
 	if p.learn != nil {
 		s.notes.Hear(p.learn)
+	}
+	if p.see != nil {
+		s.see.Store(&p.see)
 	}
 }

@@ -150,10 +150,12 @@ func (x *exchange) ResumeRequest() {
 
 // Properties by their paths, of which zero bytes separate the parts.
 const (
-	subsetHint      = "metadata\x00filter_metadata\x00" + chain.SubsetNamespace + "\x00" + chain.SubsetKey
-	upstreamAddress = "upstream\x00address"
-	codeDetails     = "response\x00code_details"
-	whyProperty     = "inlet.why"
+	subsetHint       = "metadata\x00filter_metadata\x00" + chain.SubsetNamespace + "\x00" + chain.SubsetKey
+	upstreamAddress  = "upstream\x00address"
+	upstreamAttempts = "upstream\x00request_attempt_count"
+	responseDetails  = "response\x00code_details"
+	clusterName      = "xds\x00cluster_name"
+	whyProperty      = "inlet.why"
 )
 
 // Subset implements chain.Host.
@@ -211,17 +213,35 @@ func (x *exchange) Marked(document uint64) bool {
 
 // Redirected implements chain.Host.
 func (x *exchange) Redirected() bool {
-	details, err := property(codeDetails, &x.plugin.piece)
+	details, err := property(responseDetails, &x.plugin.piece)
 	return err == nil && string(details) == chain.RedirectDetails
 }
 
 // Served implements chain.Host.
-func (x *exchange) Served() string {
-	address, err := property(upstreamAddress, &x.plugin.piece)
+func (x *exchange) Served() string { return x.text(upstreamAddress) }
+
+// Details implements chain.Host.
+func (x *exchange) Details() string { return x.text(responseDetails) }
+
+// Cluster implements chain.Host.
+func (x *exchange) Cluster() string { return x.text(clusterName) }
+
+// text returns a property that is a string, "" if it is not there.
+func (x *exchange) text(path string) string {
+	value, err := property(path, &x.plugin.piece)
 	if err != nil {
-		return "" // Envoy itself answered
+		return ""
 	}
-	return string(address)
+	return string(value)
+}
+
+// Attempts implements chain.Host. The host writes a number as 8 bytes, little-endian.
+func (x *exchange) Attempts() int {
+	value, err := property(upstreamAttempts, &x.plugin.piece)
+	if err != nil || len(value) != 8 {
+		return 0
+	}
+	return int(binary.LittleEndian.Uint64(value))
 }
 
 // Explain implements chain.Host. The access log shows the reason as

@@ -1,0 +1,147 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/e2e/stack"
+)
+
+// evidenceChain ejects for good, so that whoever is picked again was not ejected.
+const evidenceChain = `
+filters:
+  - bbr: {models: [{name: llama, targets: [{model: llama-3-8b, pool: llama}]}]}
+  - picker: {explainHeader: x-inlet-why, health: {failures: 2, eject: 1h, maxEject: 1h, silence: 300ms}, slowStart: 2s}
+companion: {cluster: inlet-companion}
+`
+
+// TestEvidence: what is taken for the failure of a replica, and what is not.
+func TestEvidence(t *testing.T) {
+	for _, abi := range abis {
+		t.Run(abi, func(t *testing.T) {
+			s := stack.ForTest(t, stack.Options{
+				ABI: abi, Workers: 1, Chain: evidenceChain,
+				Pools: []stack.Pool{{Name: "llama", Replicas: 4, Args: []string{"--model", "llama-3-8b", "--speed", "0"}}},
+			})
+			waitForPicks(t, s)
+			p := &picks{t: t, s: s}
+			t.Run("a full queue is no failure", p.testFullQueue)
+			t.Run("a new replica warms up without traffic", p.testIdleStart)
+			t.Run("what is started anew has nothing", p.testStartedAnew)
+			t.Run("silence is a failure", func(t *testing.T) { p.testSilence(t, s.Replicas[0], "silent") })
+			t.Run("silence after headers is a failure", func(t *testing.T) { p.testSilence(t, s.Replicas[1], "silent-after-headers") })
+		})
+	}
+}
+
+func (p *picks) ejections(t *testing.T) float64 {
+	m, err := p.s.Metrics(t.Context())
+	require.NoError(t, err)
+	return m.Sum("inlet_ejection_total", "pool", "llama")
+}
+
+// ask has a new prompt answered and returns who did.
+func (p *picks) ask(t *testing.T, n int) answer {
+	return post(t.Context(), p.s, chatPath, chat("llama", longText(n)))
+}
+
+// testFullQueue: three 503, then the replica is as good as any.
+func (p *picks) testFullQueue(t *testing.T) {
+	full := p.s.Replicas[0]
+	p.setFault(t, "queue-full=3", full)
+	refused, n := 0, 0
+	eventually(t, "it has refused three", func() (bool, error) {
+		n++
+		a := p.ask(t, n)
+		if a.status == 503 {
+			require.Contains(t, string(a.body), "The request queue is full.")
+			refused++
+		}
+		return refused == 3, a.err
+	})
+	eventually(t, "it answers again", func() (bool, error) {
+		n++
+		a := p.ask(t, n)
+		require.Equal(t, 200, a.status)
+		return a.header.Get("x-modelsim-replica") == full.Name, a.err
+	})
+	require.Zero(t, p.ejections(t))
+}
+
+// testIdleStart: slow start is over when nobody asked for anything meanwhile.
+func (p *picks) testIdleStart(t *testing.T) {
+	var all []string
+	for _, r := range p.s.Replicas {
+		all = append(all, r.Address())
+	}
+	late := p.s.Replicas[3]
+	require.NoError(t, p.s.SetEndpoints("llama", all[:3]...))
+	eventually(t, "the companion has dropped it", func() (bool, error) {
+		_, err := p.isReady(late, true)
+		return err != nil, nil
+	})
+	require.NoError(t, pass(t.Context(), ticks))
+	require.NoError(t, p.s.SetEndpoints("llama", all...))
+	eventually(t, "it is ready", func() (bool, error) { ready, _ := p.isReady(late, true); return ready, nil })
+	require.NoError(t, pass(t.Context(), 3*time.Second)) // slow start, in which nobody asks
+	hits := map[string]int{}
+	for i := range 60 {
+		hits[p.ask(t, 1000+i).header.Get("x-modelsim-replica")]++
+	}
+	require.GreaterOrEqual(t, hits[late.Name], 5, "%v", hits)
+}
+
+// testStartedAnew: another process at the same address has computed nothing.
+func (p *picks) testStartedAnew(t *testing.T) {
+	ctx := context.WithoutCancel(t.Context())
+	a := p.ask(t, 2000)
+	home := p.replica(a.header.Get("x-modelsim-replica"))
+	a = p.ask(t, 2000)
+	require.Equal(t, home.Name, a.header.Get("x-modelsim-replica"))
+	require.NotContains(t, a.header.Get("x-inlet-why"), " hit=0/")
+	home.Kill()
+	eventually(t, "the companion knows", func() (bool, error) { return p.isReady(home, false) })
+	require.NoError(t, pass(t.Context(), 3*time.Second)) // what a server takes to start, and no request
+	require.NoError(t, home.Start(ctx))
+	eventually(t, "it is ready", func() (bool, error) { return p.isReady(home, true) })
+	require.NoError(t, pass(t.Context(), ticks))
+	a = p.ask(t, 2000)
+	require.Equal(t, 200, a.status)
+	require.Contains(t, a.header.Get("x-inlet-why"), " hit=0/")
+	require.Zero(t, p.ejections(t))
+}
+
+// testSilence: a replica that answers nothing, while its metrics are well, is ejected, and
+// no prompt stays there.
+func (p *picks) testSilence(t *testing.T, sick *stack.Replica, fault string) {
+	p.setFault(t, fault, sick)
+	before := p.ejections(t)
+	n := 3000
+	var lost []int
+	eventually(t, "it is ejected", func() (bool, error) {
+		n++
+		ctx, leave := context.WithTimeout(t.Context(), 600*time.Millisecond)
+		defer leave()
+		a := post(ctx, p.s, chatPath, chat("llama", longText(n)))
+		if a.err != nil {
+			lost = append(lost, n)
+		}
+		return p.ejections(t) > before, nil
+	})
+	require.GreaterOrEqual(t, len(lost), 2)
+	m, err := p.s.Metrics(t.Context())
+	require.NoError(t, err)
+	require.Positive(t, m.Sum("inlet_ejection_total", "pool", "llama", "reason", "silent"))
+	for _, n := range lost {
+		a := p.ask(t, n)
+		require.Equal(t, 200, a.status)
+		require.NotEqual(t, sick.Name, a.header.Get("x-modelsim-replica"))
+		why := a.header.Get("x-inlet-why")
+		require.True(t, strings.Contains(why, " hit=0/"), "%s", fmt.Sprint(n, why))
+	}
+}

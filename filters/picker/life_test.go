@@ -1,0 +1,156 @@
+package picker
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/shared/endpoint"
+)
+
+// change serves two replicas, the first of them as a step has it, after a time.
+type change struct {
+	after   time.Duration
+	absent  bool
+	unready bool
+	started int64
+}
+
+func (r *rig) change(c change) {
+	r.now = r.now.Add(c.after)
+	eps := ready(2)
+	eps[0].Ready, eps[0].Started = !c.unready, c.started
+	if c.absent {
+		eps = eps[1:]
+	}
+	r.serve(eps...)
+	r.f.see()
+}
+
+// A replica that comes back after it was away has what it had only if it is the same
+// process.
+func TestWhatIsLeftAfterAnAbsence(t *testing.T) {
+	s := time.Second
+	for name, c := range map[string]struct {
+		steps []change
+		known int // of the prompt
+	}{
+		"nothing happens":             {[]change{{after: s}, {after: 10 * s}}, 10},
+		"down for 5 s":                {[]change{{after: s, unready: true}, {after: 5 * s}}, 0},
+		"down, told time and again":   {[]change{{after: s, unready: true}, {after: s, unready: true}, {after: s, unready: true}, {after: s}}, 0},
+		"a scrape is missed":          {[]change{{after: s, unready: true}, {after: s / 2}}, 10},
+		"delisted and relisted":       {[]change{{after: s, absent: true}, {after: s}}, 0},
+		"delisted for a moment":       {[]change{{after: s, absent: true}, {}}, 0},
+		"down, then delisted":         {[]change{{after: s, unready: true}, {absent: true}, {after: s / 2}}, 0},
+		"relisted before it is ready": {[]change{{absent: true}, {unready: true}, {after: s / 2}}, 0},
+
+		"the same process, down":      {[]change{{started: 7}, {after: s, unready: true, started: 7}, {after: 60 * s, started: 7}}, 10},
+		"the same, unknown meanwhile": {[]change{{started: 7}, {after: s, unready: true}, {after: 60 * s, started: 7}}, 10},
+		"the same, delisted":          {[]change{{started: 7}, {after: s, absent: true}, {after: 60 * s, started: 7}}, 10},
+		"another, seen to be down":    {[]change{{started: 7}, {after: s, unready: true}, {after: s / 2, started: 8}}, 0},
+		"another, not seen":           {[]change{{started: 7}, {after: s / 2, started: 8}}, 0},
+		"another, told while down":    {[]change{{started: 7}, {unready: true, started: 8}, {after: s / 2, started: 8}}, 0},
+		"told for the first time":     {[]change{{after: s, started: 8}}, 10},
+		"told no more":                {[]change{{started: 7}, {after: s}}, 10},
+		"told no more, and down":      {[]change{{started: 7}, {unready: true}, {after: 5 * s}}, 0},
+	} {
+		r := newRig(t, "{}")
+		r.serve(ready(2)...)
+		r.f.see()
+		r.f.fleet.learn(r.f.fleet.find("10.0.0.000:80"), chainOf(r))
+		r.f.fleet.learn(r.f.fleet.find("10.0.0.001:80"), chainOf(r))
+		for _, step := range c.steps {
+			r.change(step)
+		}
+		require.Equal(t, c.known, r.known("10.0.0.000:80", request(1, 10)), name)
+		require.Equal(t, 10, r.known("10.0.0.001:80", request(1, 10)), name)
+	}
+}
+
+// chainOf is the chain of request(1, 10).
+func chainOf(r *rig) []uint64 {
+	s := &state{scratch: &scratch{}}
+	s.read(r.f, request(1, 10))
+	return s.chain
+}
+
+// A snapshot of another companion, which does not know a replica yet, says nothing of it.
+func TestAnotherCompanionIsNoAbsence(t *testing.T) {
+	r := newRig(t, "{}")
+	r.serve(ready(2)...)
+	r.f.see()
+	r.f.fleet.learn(r.f.fleet.find("10.0.0.000:80"), chainOf(r))
+	r.serve(ready(2)[1:]...)
+	r.snapshot.Source = 2
+	r.f.see()
+	r.serve(ready(2)...)
+	r.f.see()
+	require.Equal(t, 10, r.known("10.0.0.000:80", request(1, 10)))
+}
+
+// What others tell of a replica that is away, or ejected, or has just come back, is of the
+// process before.
+func TestHearsayOfTheOneBefore(t *testing.T) {
+	r := newRig(t, "{health: {failures: 1, eject: 5s}}")
+	at := "10.0.0.000:80"
+	note := func() int {
+		r.f.hear(endpoint.AppendNote(nil, endpoint.ReplicaID(at), chainOf(r)))
+		return r.known(at, request(1, 10))
+	}
+	r.change(change{started: 7})
+	r.change(change{after: time.Second, unready: true})
+	require.Zero(t, note())
+	r.change(change{after: time.Minute, started: 8})
+	require.Zero(t, note(), "it came with the snapshot")
+	r.change(change{after: hearsayAfter, started: 8})
+	require.Equal(t, 10, note())
+	r.f.failed(r.f.fleet.find(at), "p", reasonStatus)
+	require.Zero(t, note())
+	r.f.fleet.succeeded(r.f.fleet.find(at))
+	require.Equal(t, 10, note())
+}
+
+// What one worker ejects, the others know nothing of any more.
+func TestAnEjectionEmptiesTheIndexOfAllWorkers(t *testing.T) {
+	w := newWorkers(t, 3, "{health: {failures: 1, eject: 1s}}")
+	w.serve(ready(2))
+	w.tick(t)
+	at := w.rigs[0].serveOne(t, request(1, 10), 200)
+	w.tick(t)
+	require.Equal(t, 10, w.rigs[1].known(at, request(1, 10)))
+	w.rigs[0].f.failed(w.rigs[0].f.fleet.find(at), "p", reasonStatus)
+	w.tick(t)
+	for i, r := range w.rigs {
+		require.Zero(t, r.known(at, request(1, 10)), i)
+	}
+	w.rigs[0].f.fleet.succeeded(w.rigs[0].f.fleet.find(at))
+	w.tick(t)
+	w.rigs[1].f.fleet.learn(w.rigs[1].f.fleet.find(at), chainOf(w.rigs[1]))
+	w.tick(t)
+	require.Equal(t, 10, w.rigs[1].known(at, request(1, 10)), "it is emptied once")
+}
+
+// Slow start counts from when a replica became ready, also if nobody asked for anything.
+func TestSlowStartNeedsNoTraffic(t *testing.T) {
+	r := newRig(t, "{slowStart: 10s}")
+	r.serve(ready(2)[1:]...)
+	r.f.see()
+	r.serve(ready(2)...)
+	r.f.see()
+	for range 26 { // 13 s, told twice a second
+		r.now = r.now.Add(time.Second / 2)
+		r.serve(ready(2)...)
+		r.f.see()
+	}
+	hits := r.run(t, 40, func(string) int { return 200 })
+	require.InDelta(t, 20, hits["10.0.0.000:80"], 10)
+
+	// ... and from the snapshot that says so, however late a request comes.
+	r = newRig(t, "{slowStart: 10s}")
+	r.serve(ready(2)[1:]...)
+	r.f.see()
+	r.serve(ready(2)...)
+	r.now = r.now.Add(13 * time.Second)
+	require.Positive(t, r.run(t, 40, func(string) int { return 200 })["10.0.0.000:80"])
+}

@@ -128,7 +128,7 @@ func TestEnvoysOwnRefusals(t *testing.T) {
 
 // dropCluster takes a cluster away, as a mistake in a control plane does.
 func dropCluster(b *bootstrapv3.Bootstrap, name string) {
-	var kept = b.GetStaticResources().GetClusters()[:0]
+	kept := b.GetStaticResources().GetClusters()[:0]
 	for _, c := range b.GetStaticResources().GetClusters() {
 		if c.GetName() != name {
 			kept = append(kept, c)

@@ -22,7 +22,8 @@ func TestFactsOfAnAnswer(t *testing.T) {
 	}{
 		"told": {
 			"upstream_reset_before_response_started{overflow}", 2, "",
-			filter.Response{Origin: filter.OfProxy, Attempts: 2, Cluster: "blue"}, 13,
+			filter.Response{Origin: filter.OfProxy, Attempts: 2, Cluster: "blue"},
+			13,
 		},
 		"told, a replica's":    {"via_upstream", 1, "9", filter.Response{Attempts: 1, Cluster: "blue"}, 13},
 		"1.38":                 {"", 0, "3", filter.Response{Origin: filter.OfFailure, Attempts: 3}, 4},

@@ -119,9 +119,11 @@ func TestAChainNeedsAFilter(t *testing.T) {
 	deps := newRig(t, "").chain.Deps()
 	known := []filter.Factory{{Name: "a", New: func(*conf.Object, *filter.Deps) filter.Filter { return silent{} }}}
 	for document, want := range map[string]string{
-		"filters: []":        "needs at least one filter",
-		"filters: [a: {}]":   "",
-		"countTokens: false": "filters",
+		"filters: []":                                "needs at least one filter",
+		"filters: [a: {}]":                           "",
+		"countTokens: false":                         "filters",
+		"filters: [a: {}]\ncompanion: {wait: 1s}":    "cluster",
+		"filters: [a: {}]\ncompanion: {cluster: ''}": "cluster",
 	} {
 		_, err := chain.New([]byte(document), known, deps)
 		if want == "" {

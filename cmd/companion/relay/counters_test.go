@@ -3,6 +3,8 @@ package relay_test
 import (
 	"net/http"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -79,4 +81,58 @@ func TestCounters(t *testing.T) {
 	require.Equal(t, 3, b.Remembered)
 	require.Equal(t, 2, b.Proxies)
 	require.Positive(t, b.Bytes)
+}
+
+// An answer has 256 KiB of notes at most: the rest comes with the next ones.
+func TestNotesOfAnAnswer(t *testing.T) {
+	r := relay.New(relay.Options{})
+	r.Publish(newFleet(1).now())
+	var told []byte
+	for i := range uint64(700) {
+		n := note(i, make([]uint64, 100)...)
+		n[len(n)-1] = 1
+		told = append(told, n...)
+	}
+	tell(t, r, "b", nil, told)
+	a := listener{id: "a"}
+	one := len(note(1, make([]uint64, 100)...))
+	var heard []byte
+	for range 2 {
+		notes := a.poll(t, r)
+		require.LessOrEqual(t, len(notes), 256<<10)
+		require.Greater(t, len(notes), 256<<10-one)
+		heard = append(heard, notes...)
+	}
+	heard = append(heard, a.poll(t, r)...)
+	require.Equal(t, told, heard)
+	require.Equal(t, http.StatusNotModified, get(r, a.path(0)).Code)
+}
+
+// Gauges that will be overdue within half a heartbeat go along with those that are: else each replica would make versions of its own.
+func TestWhatIsSoonOverdueGoesAlong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const beat = time.Second
+		f := newFleet(3)
+		r := relay.New(relay.Options{Heartbeat: beat})
+		r.Publish(f.now())
+		change := func(i int, after time.Duration) {
+			time.Sleep(after)
+			f.scrape(0, i).Gauges.Waiting++
+			r.Publish(f.now())
+		}
+		change(1, 300*time.Millisecond)
+		change(2, 500*time.Millisecond) // at 0.8
+		renew := func(after time.Duration) uint64 {
+			time.Sleep(after)
+			for i := range 3 {
+				f.scrape(0, i)
+			}
+			r.Publish(f.now())
+			return r.Snapshot().Version
+		}
+		require.EqualValues(t, 3, r.Snapshot().Version)
+		require.EqualValues(t, 4, renew(200*time.Millisecond), "the first one is overdue, and the second one goes along")
+		require.EqualValues(t, 4, renew(500*time.Millisecond))
+		require.EqualValues(t, 5, renew(300*time.Millisecond), "the third one did not, and is overdue")
+	})
 }

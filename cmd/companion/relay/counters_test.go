@@ -1,6 +1,7 @@
 package relay_test
 
 import (
+	"context"
 	"net/http"
 	"testing"
 	"testing/synctest"
@@ -134,5 +135,24 @@ func TestWhatIsSoonOverdueGoesAlong(t *testing.T) {
 		require.EqualValues(t, 4, renew(200*time.Millisecond), "the first one is overdue, and the second one goes along")
 		require.EqualValues(t, 4, renew(500*time.Millisecond))
 		require.EqualValues(t, 5, renew(300*time.Millisecond), "the third one did not, and is overdue")
+	})
+}
+
+// Notes alone are news, too: whoever waits hears them at once.
+func TestNotesWakeWhoWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, f := relay.New(relay.Options{Heartbeat: time.Hour}), newFleet(1)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		go r.Run(ctx, nil, func(time.Time) []endpoint.Pool { return f.pools })
+		synctest.Wait()
+		a := listener{id: "a"}
+		a.poll(t, r)
+		answer := waitFor(r, a.path(20*time.Second))
+		time.Sleep(time.Second)
+		began := time.Now()
+		tell(t, r, "b", nil, note(7, 1, 2))
+		require.Equal(t, note(7, 1, 2), a.take(t, <-answer))
+		require.Less(t, time.Since(began), time.Second)
 	})
 }

@@ -2,6 +2,7 @@ package scrape
 
 import (
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,17 +15,18 @@ import (
 // A page that is no good for one engine may be for one that is tried after it.
 func TestDetectionGoesOnBehindAnUnreadablePage(t *testing.T) {
 	for name, c := range map[string]struct {
-		pages map[string]answer
-		want  int // requests that wait
+		pages  map[string]answer
+		engine string
+		want   int // requests that wait
 	}{
 		"a line that the first cannot read": {
-			map[string]answer{"a:1/metrics": {status: 200, body: "vllm:num_requests_waiting many\n" + recording(t, "sglang.txt").body}}, 2826,
+			map[string]answer{"a:1/metrics": {status: 200, body: "vllm:num_requests_waiting many\n" + recording(t, "sglang.txt").body}}, "sglang", 2826,
 		},
 		"another page alone": {
-			map[string]answer{"a:1/metrics": {status: 404}, "a:1/prometheus/metrics": recording(t, "trtllm-serve.txt")}, 1,
+			map[string]answer{"a:1/metrics": {status: 404}, "a:1/prometheus/metrics": recording(t, "trtllm-serve.txt")}, "trtllm-serve", 1,
 		},
 		"the usual page, after one that is not there": {
-			map[string]answer{"a:1/metrics": recording(t, "triton.txt"), "a:1/prometheus/metrics": {status: 404}}, 14,
+			map[string]answer{"a:1/metrics": recording(t, "triton.txt"), "a:1/prometheus/metrics": {status: 404}}, "triton", 14,
 		},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -32,7 +34,12 @@ func TestDetectionGoesOnBehindAnUnreadablePage(t *testing.T) {
 			for url, a := range c.pages {
 				f.set(url, a)
 			}
-			s := startPlans(t, f.dial, map[string]Plan{"p": {Engine: Auto}})
+			var log strings.Builder
+			s, err := New(map[string]Plan{"p": {Engine: Auto}}, Options{
+				Interval: interval, Timeout: timeout, Dial: f.dial, Log: slog.New(slog.NewTextHandler(&log, nil)),
+			})
+			require.NoError(t, err)
+			defer s.Close()
 			s.SetTargets("p", targets("a:1"))
 			<-s.Tried()
 			require.True(t, only(t, s).Gauges.Known, name)
@@ -41,6 +48,9 @@ func TestDetectionGoesOnBehindAnUnreadablePage(t *testing.T) {
 			f.count("a:1/prometheus/metrics")
 			time.Sleep(10 * interval)
 			require.InDelta(t, 10, f.count("a:1/metrics")+f.count("a:1/prometheus/metrics"), 2, "the engine is known")
+			s.Close()
+			require.Equal(t, 1, strings.Count(log.String(), "engine found"))
+			require.Contains(t, log.String(), "endpoint=a:1 engine="+c.engine)
 		})
 	}
 }

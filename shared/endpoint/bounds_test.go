@@ -48,3 +48,23 @@ func TestTheLongestTell(t *testing.T) {
 	_, err = DecodeTell(AppendTell(nil, full))
 	require.ErrorContains(t, err, "too many replicas")
 }
+
+// The smallest pools and endpoints are as small as the bounds of counts say.
+func TestTheSmallestSnapshot(t *testing.T) {
+	s := &Snapshot{Source: 1, Version: 1}
+	for name := 'a'; name <= 'z'; name++ {
+		s.Pools = append(s.Pools, Pool{Name: string(name), Endpoints: []Endpoint{}})
+	}
+	for address := '0'; address <= 'z'; address++ {
+		s.Pools[25].Endpoints = append(s.Pools[25].Endpoints, Endpoint{Address: string(address)})
+	}
+	for _, pools := range [][]Pool{s.Pools[:25], s.Pools[25:], s.Pools} {
+		got, err := Decode(Append(nil, &Snapshot{Source: 1, Version: 1, Pools: pools}))
+		require.NoError(t, err)
+		require.Len(t, got.Pools, len(pools))
+		for i := range pools {
+			require.Equal(t, pools[i].Name, got.Pools[i].Name)
+			require.Len(t, got.Pools[i].Endpoints, len(pools[i].Endpoints))
+		}
+	}
+}

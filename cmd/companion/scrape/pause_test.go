@@ -111,3 +111,27 @@ func TestUnchangedAdaptersAreNoChange(t *testing.T) {
 		require.Equal(t, []string{"a"}, only(t, s).LoRA.Running)
 	})
 }
+
+// A scrape that is given up because the companion ends, or the replica left, is no failure.
+func TestAScrapeThatIsGivenUpIsNotCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet()
+		f.set("a:1/metrics", answer{status: 200, after: time.Hour})
+		f.set("b:1/metrics", answer{status: 200, after: time.Hour})
+		s, err := New(map[string]Plan{"llama": {Engine: "vllm"}}, Options{Interval: interval, Timeout: time.Minute, Dial: f.dial})
+		require.NoError(t, err)
+		s.SetTargets("llama", targets("a:1", "b:1"))
+		time.Sleep(interval)
+		s.SetTargets("llama", targets("a:1"))
+		<-s.Changed()
+		synctest.Wait()
+		select {
+		case <-s.Changed():
+			t.Fatal("nothing changed since")
+		default:
+		}
+		s.Close()
+		require.Equal(t, Stats{}, s.Stats()["llama"])
+		require.Zero(t, f.count("a:1/health")+f.count("b:1/health"))
+	})
+}

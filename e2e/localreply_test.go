@@ -119,7 +119,7 @@ func TestEnvoysOwnRefusals(t *testing.T) {
 			t.Run("no path at all", func(t *testing.T) {
 				k := at("")
 				k.t = t
-				refusedAs(t, k.send("GET", "/", ""), 404, "invalid_request_error", "no_pool")
+				inlets(t, k.send("GET", "/", ""), 404, "unknown_path")
 				require.Empty(t, k.send("HEAD", "/nothing", "").body)
 			})
 		})

@@ -75,7 +75,7 @@ func (c *ledgerCounter) Value() int64 { return c.own + c.others }
 type peer struct {
 	worker string
 	key    string // of its record
-	seq    uint64 // of the record that shares holds
+	seq    uint64 // of the record that was read last, 0 if it is to be read again
 	entry  entry  // as last read from the directory
 	moved  time.Time
 	shares []share
@@ -296,7 +296,7 @@ func (l *Ledger) refresh(now time.Time) error {
 		if err := l.readPeers(value, now); err != nil {
 			return err
 		}
-		l.seen, l.reread = cas, false
+		l.seen = cas
 	}
 	return l.expire(now)
 }
@@ -309,7 +309,11 @@ func (l *Ledger) readPeers(directory []byte, now time.Time) error {
 	}
 	for _, p := range l.peers {
 		p.gone = true
+		if l.reread {
+			p.seq = 0
+		}
 	}
+	l.reread = false
 	l.listed = false
 	for _, e := range l.entries {
 		if e.worker == l.worker {
@@ -325,7 +329,7 @@ func (l *Ledger) readPeers(directory []byte, now time.Time) error {
 	for _, p := range l.peers {
 		if p.gone {
 			p.clear()
-		} else if !p.expired && (p.seq != p.entry.seq || l.reread) {
+		} else if !p.expired && p.seq != p.entry.seq {
 			err = errors.Join(err, l.readRecord(p)) // one bad record does not hide the others
 		}
 	}
@@ -404,22 +408,31 @@ func (l *Ledger) readRecord(p *peer) error {
 		return fmt.Errorf("read the record of worker %s: %w", p.worker, err)
 	}
 	p.clear()
-	p.seq = p.entry.seq // read, whatever comes of it: a bad record is not read again until it is another one
-	if err != nil || isTombstone(value) {
-		return nil
+	bad := err == nil && !isTombstone(value) && !l.take(p, value)
+	if bad {
+		p.clear() // not the half of it
 	}
-	if recordSeq(value) == 0 {
-		return errMalformed
+	p.seq = p.entry.seq // read, whatever came of it: a bad record is not read again until it is another one, or Open asks for it
+	if bad {
+		return fmt.Errorf("record of worker %s: %w", p.worker, errMalformed)
+	}
+	return nil
+}
+
+// take takes over what the peer's record counts. It reports whether the record is well-formed.
+func (l *Ledger) take(p *peer, record []byte) bool {
+	if recordSeq(record) == 0 {
+		return false
 	}
 	// The record may already be a later one than the entry says: then it is read once more when the entry says so, to the same effect.
-	for b := value[recordHeader:]; len(b) > 0; {
+	for b := record[recordHeader:]; len(b) > 0; {
 		name, rest, ok := cutString(b)
 		if !ok {
-			return errMalformed
+			return false
 		}
 		count, n := binary.Varint(rest)
 		if n <= 0 {
-			return errMalformed
+			return false
 		}
 		b = rest[n:]
 		// Counters that this worker has not open are of no use here. Open has them read again when they become so.
@@ -428,7 +441,7 @@ func (l *Ledger) readRecord(p *peer) error {
 			p.shares = append(p.shares, share{c, count})
 		}
 	}
-	return nil
+	return true
 }
 
 // The forms in the store:

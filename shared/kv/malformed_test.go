@@ -92,6 +92,58 @@ func TestMalformedRecords(t *testing.T) {
 	require.Len(t, binary.AppendUvarint(nil, 1<<63), 10, "the longest that ends")
 }
 
+// A record that cannot be read is read, and told of, once: until it is another one, or a further counter is opened. Nothing of it counts,
+// not even what stands before the fault, and its worker dies like any other.
+func TestAMalformedRecordIsReadOnce(t *testing.T) {
+	store, c := &spy{Store: mem.NewStore()}, newClock()
+	reads := 0
+	store.between = func(op, key string) {
+		if op == "get" && key == "inlet.ledger.1/b" {
+			reads++
+		}
+	}
+	ticked := func(l *kv.Ledger) (int, error) {
+		reads = 0
+		err := l.Tick()
+		return reads, err
+	}
+	a, b := kv.NewLedger(store, "a", c.now, lease), kv.NewLedger(store, "b", c.now, lease)
+	b.Open("x").Add(2)
+	tickAll(t, b)
+	fault := "\x01" + strings.Repeat("\x07", 8) + named("x") + "\x08" + named("y")
+	require.NoError(t, store.Set("inlet.ledger.1/b", []byte(fault), 0))
+	for _, opened := range []string{"x", "z"} {
+		a.Open(opened)
+		n, err := ticked(a)
+		require.ErrorContains(t, err, "record of worker b: kv: malformed ledger")
+		require.Equal(t, 1, n)
+		require.Zero(t, value(a, "x"))
+		for range 2 {
+			n, err = ticked(a)
+			require.NoError(t, err)
+			require.Zero(t, n)
+			require.Zero(t, value(a, "x"))
+		}
+	}
+	b.Open("x").Add(1)
+	tickAll(t, b)
+	n, err := ticked(a)
+	require.NoError(t, err)
+	require.Equal(t, 1, n, "another record")
+	require.EqualValues(t, 3, value(a, "x"))
+
+	require.NoError(t, store.Set("inlet.ledger.1/b", []byte(fault), 0))
+	a.Open("w")
+	require.Error(t, a.Tick())
+	for range 4 {
+		c.advance(tick)
+		tickAll(t, a)
+	}
+	directory, _, err := store.Get("inlet.ledger.1")
+	require.NoError(t, err)
+	require.NotContains(t, string(directory), "b", "buried")
+}
+
 // unsure is a store that fails for one kind of call.
 type unsure struct {
 	kv.Store

@@ -1,0 +1,49 @@
+package scrape
+
+import (
+	"log/slog"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The log has each turn of a replica once, however many scrapes it lasts.
+func TestEachTurnIsLoggedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		f := newFleet()
+		s, err := New(map[string]Plan{"llama": {Engine: "vllm"}}, Options{
+			Interval: interval, Timeout: timeout, Dial: f.dial, Log: slog.New(slog.NewTextHandler(&log, nil)),
+		})
+		require.NoError(t, err)
+		told := regexp.MustCompile(`(?m)level=(\w+) msg="([^"]*)"(.*)$`)
+		during := func(metrics, health answer, want ...string) {
+			t.Helper()
+			log.Reset()
+			f.set("a:1/metrics", metrics)
+			f.set("a:1/health", health)
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+			var got []string
+			for _, m := range told.FindAllStringSubmatch(log.String(), -1) {
+				got = append(got, strings.Join(m[1:], ""))
+			}
+			require.Equal(t, want, got)
+		}
+		good, bad, cut := answer{status: 200, body: exposition("1", "2", "0.5")}, answer{status: 500}, answer{cut: true}
+		f.set("a:1/metrics", good)
+		s.SetTargets("llama", targets("a:1"))
+		const name = " pool=llama endpoint=a:1 "
+		during(good, good, "INFOreadiness changed"+name+"ready=true asleep=false")
+		during(good, good)
+		during(bad, good, "WARNscrape failed"+name+`reason="GET /metrics: status 500"`)
+		during(good, good, "INFOscrape works again"+strings.TrimRight(name, " "))
+		during(cut, cut, "WARNscrape failed"+name+`reason="the connection is gone: EOF"`, "INFOreadiness changed"+name+"ready=false asleep=false")
+		during(good, good, "INFOscrape works again"+strings.TrimRight(name, " "), "INFOreadiness changed"+name+"ready=true asleep=false")
+		s.Close()
+	})
+}

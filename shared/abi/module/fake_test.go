@@ -329,6 +329,11 @@ func (e *envoyStream) SetFilterState(key string, value []byte) {
 	e.state[key] = string(value)
 }
 
+func (e *envoyStream) GetFilterState(key string) (shared.UnsafeEnvoyBuffer, bool) {
+	value, ok := e.state[key]
+	return viewString(value), ok
+}
+
 func (e *envoyStream) GetAttributeString(id shared.AttributeID) (shared.UnsafeEnvoyBuffer, bool) {
 	e.asked++
 	switch {

@@ -323,6 +323,9 @@ func TestReadLoRA(t *testing.T) {
 		"twice and blank": {name + `{max_lora="many",running_lora_adapters="a, a,,",waiting_lora_adapters=""} 5`, &endpoint.LoRA{Running: []string{"a"}}},
 		"at work, too":    {name + `{max_lora="2",running_lora_adapters="b,a",waiting_lora_adapters="a,c,b"} 5`, &endpoint.LoRA{Max: 2, Running: []string{"a", "b"}, Waiting: []string{"c"}}},
 		"escapes":         {name + `{max_lora="1",running_lora_adapters="q\"\\,\n"} 5`, &endpoint.LoRA{Max: 1, Running: []string{`q"\`}}},
+		"the largest":     {name + `{max_lora="2147483647",running_lora_adapters="a"} 5`, &endpoint.LoRA{Max: 1<<31 - 1, Running: []string{"a"}}},
+		"over it":         {name + `{max_lora="2147483648",running_lora_adapters="a"} 5`, &endpoint.LoRA{Running: []string{"a"}}},
+		"not decimal":     {name + `{max_lora="1a",running_lora_adapters="a"} 5`, &endpoint.LoRA{Running: []string{"a"}}},
 		"no time":         {name + `{max_lora="1",running_lora_adapters="a"} NaN`, nil},
 	} {
 		t.Run(about, func(t *testing.T) {

@@ -47,3 +47,25 @@ func TestEachTurnIsLoggedOnce(t *testing.T) {
 		s.Close()
 	})
 }
+
+// Slowness that lasts is told again and again, however many replicas are slow, but at most once in a while.
+func TestSlownessThatLasts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		f := newFleet()
+		s, err := New(map[string]Plan{"llama": {Engine: "vllm"}}, Options{
+			Interval: interval, Timeout: timeout, Stale: time.Second, Dial: f.dial, Log: slog.New(slog.NewTextHandler(&log, nil)),
+		})
+		require.NoError(t, err)
+		for _, a := range []string{"a:1", "b:1"} {
+			f.set(a+"/metrics", answer{status: 200, body: exposition("1", "2", "0.5"), after: 800 * time.Millisecond})
+		}
+		s.SetTargets("llama", targets("a:1", "b:1"))
+		time.Sleep(lateEvery)
+		require.Equal(t, 1, strings.Count(log.String(), "raise stale"))
+		time.Sleep(2 * lateEvery)
+		synctest.Wait()
+		require.Equal(t, 3, strings.Count(log.String(), "raise stale"))
+		s.Close()
+	})
+}

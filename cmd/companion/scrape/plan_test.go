@@ -229,11 +229,21 @@ func TestReadModels(t *testing.T) {
 		`{"data":null}`:        "list of models: it has no data",
 		`{"data":[{"id":""}]}`: `list of models: "" is no name`,
 		`{"data":[{"id":1}]}`:  "list of models: json: cannot unmarshal number into Go struct field .data.id of type string",
-		`{"data":[` + strings.Repeat(`{"id":"a"},`, 1000) + `{"id":"a"}]}`: "list of models: 1001, over 1000",
-		`{"data":[{"id":"` + strings.Repeat("n", 513) + `"}]}`:             `list of models: "` + strings.Repeat("n", 40) + `" is no name`,
+		`{"data":[` + strings.Repeat(`{"id":"a"},`, 1000) + `{"id":"a"}]}`:  "list of models: 1001, over 1000",
+		`{"data":[{"id":"` + strings.Repeat("n", 513) + `"}]}`:              `list of models: "` + strings.Repeat("n", 40) + `" is no name`,
+		`{"data":[{"id":"a","parent":"` + strings.Repeat("n", 513) + `"}]}`: `list of models: "a" is no name`,
 	} {
 		_, err := readModels([]byte(text))
 		require.EqualError(t, err, want)
+	}
+	for _, text := range []string{
+		`{"data":[` + strings.Repeat(`{"id":"a"},`, 999) + `{"id":"a"}]}`,
+		`{"data":[{"id":"` + strings.Repeat("n", 512) + `"}]}`,
+		`{"data":[{"id":"a","parent":"` + strings.Repeat("n", 512) + `"}]}`,
+	} {
+		got, err := readModels([]byte(text))
+		require.NoError(t, err, "at the bound")
+		require.Equal(t, 1, len(got.Names)+len(got.Adapters))
 	}
 }
 

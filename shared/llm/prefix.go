@@ -113,10 +113,6 @@ func (p *prefixer) reset(limit int) {
 // begin begins a top-level member, and reports whether anything in it counts.
 func (p *prefixer) begin(m member, name []byte) bool {
 	p.endShape()
-	p.mute, p.whole = 0, false
-	if int(m) >= len(turnsUp) {
-		return false
-	}
 	if at := turnsUp[m]; at != noStretch {
 		p.shapes, p.whole = &p.stretches[at], true
 		p.sum.Reset()

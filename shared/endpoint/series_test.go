@@ -33,6 +33,42 @@ func TestSeries(t *testing.T) {
 	})
 }
 
+// Whatever facts change from one snapshot to the next, alone or with others, what is read is what was sent.
+func TestSeriesOfChangingFacts(t *testing.T) {
+	models := []*endpoint.Models{nil, {}, {Names: []string{"a"}}, {Names: []string{"b"}}, {Names: []string{"a"}, Adapters: []endpoint.Adapter{{Name: "x", Parent: "a"}}}}
+	loras := []*endpoint.LoRA{nil, {Max: 1}, {Max: 2}, {Max: 1, Running: []string{"a"}}, {Max: 1, Waiting: []string{"a"}}}
+	rapid.Check(t, func(t *rapid.T) {
+		var series endpoint.Series
+		n := 3
+		s := replicas(n)
+		for range rapid.IntRange(2, 6).Draw(t, "reads") {
+			i := rapid.IntRange(0, n-1).Draw(t, "replica")
+			e := &s.Pools[0].Endpoints[i]
+			switch rapid.IntRange(0, 4).Draw(t, "what changes") {
+			case 0:
+				e.Models = rapid.SampledFrom(models).Draw(t, "models")
+			case 1:
+				e.LoRA = rapid.SampledFrom(loras).Draw(t, "lora")
+			case 2:
+				e.Models, e.LoRA = rapid.SampledFrom(models).Draw(t, "models"), rapid.SampledFrom(loras).Draw(t, "lora")
+			case 3:
+				e.Gauges.Waiting++
+			case 4:
+				n = rapid.IntRange(1, 3).Draw(t, "replicas")
+				facts := s.Pools[0].Endpoints
+				s = replicas(n)
+				copy(s.Pools[0].Endpoints, facts)
+			}
+			wire := endpoint.Append(nil, s)
+			want, err := endpoint.Decode(wire)
+			require.NoError(t, err)
+			got, err := series.Read(wire)
+			require.NoError(t, err)
+			require.Equal(t, want, got)
+		}
+	})
+}
+
 // A series is of whole snapshots.
 func TestSeriesRefusesDeltas(t *testing.T) {
 	s := replicas(3)

@@ -334,12 +334,9 @@ func (s *Scanner) hexDigit(c byte, i int) bool {
 		if !s.lone(i) {
 			return true
 		}
-	case half == surrogateLow:
-		r = utf8.RuneError
-		if !s.lenient {
-			s.fail(Surrogate, s.escape)
-			return true
-		}
+	case half == surrogateLow && !s.lenient: // else it is encoded as U+FFFD, since it is no character
+		s.fail(Surrogate, s.escape)
+		return true
 	}
 	if s.high == 0 && half == surrogateHigh {
 		s.high = unit

@@ -334,8 +334,9 @@ func (s *Scanner) hexDigit(c byte, i int) bool {
 		if !s.lone(i) {
 			return true
 		}
-	case half == surrogateLow && !s.lenient: // else it is encoded as U+FFFD, since it is no character
-		s.fail(Surrogate, s.escape)
+	case half == surrogateLow:
+		s.pending = whole
+		s.replace(Surrogate, s.escape, i+1)
 		return true
 	}
 	if s.high == 0 && half == surrogateHigh {

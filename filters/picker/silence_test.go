@@ -185,3 +185,38 @@ func TestATryThatIsSilent(t *testing.T) {
 	r.now = r.now.Add(time.Second)
 	require.Equal(t, sick, r.send(t, request(0, 0)))
 }
+
+// Silence counts against a replica only if another one answered since the first of the silent requests in a row was sent: o is an answer
+// of another, s a silence.
+func TestSilenceIsComparedWithOthers(t *testing.T) {
+	for course, ejected := range map[string]bool{
+		"oss": false, "osss": false, "ossss": false, "osoos": false,
+		"ososs": true, "oossos": true, "ossos": true, "osssos": true,
+	} {
+		r := newRig(t, "{slowStart: 0s, health: {failures: 3}}")
+		r.serve(ready(2)...)
+		const sick = "10.0.0.001:80"
+		send := func(toSick bool) *filter.Exchange {
+			for range 100 {
+				r.now = r.now.Add(time.Second)
+				r.snapshot.Received = r.now
+				x := request(0, 0)
+				if at := r.send(t, x); (at == sick) == toSick {
+					return x
+				}
+				r.f.OnDone(x, filter.End{Refused: true})
+			}
+			t.Fatal("never chosen")
+			return nil
+		}
+		for i, what := range course {
+			require.Zero(t, r.ejections(), "%s at %d", course, i)
+			if what == 'o' {
+				r.begin(send(false), 50*time.Millisecond)
+			} else {
+				r.leave(send(true), 4*time.Second, 0, filter.End{})
+			}
+		}
+		require.Equal(t, ejected, r.ejections() == 1, course)
+	}
+}

@@ -22,7 +22,7 @@ func TestDefaults(t *testing.T) {
 	require.Equal(t, "x-session-token", s.session)
 	require.Empty(t, s.explainWith)
 	require.Equal(t, []any{5, 0.8, 100}, []any{s.room.queue, s.room.kv, s.room.inFlight})
-	require.Equal(t, []any{3, 5 * time.Second, 5 * time.Minute, 0.5}, []any{s.health.failures, s.health.eject, s.health.maxEject, s.health.share})
+	require.Equal(t, []any{3, 5 * time.Second, 5 * time.Minute, 0.5, 3 * time.Second}, []any{s.health.failures, s.health.eject, s.health.maxEject, s.health.share, s.health.silence})
 	require.Empty(t, s.objectives)
 
 	r.deps.Worker = "w"

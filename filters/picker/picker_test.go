@@ -397,6 +397,17 @@ func TestExplain(t *testing.T) {
 	require.EqualValues(t, 20, r.samples["inlet_prefix_indexer_size/p"])
 }
 
+// What was looked for among prefixes is said of any prompt that has a full block, and of no other.
+func TestExplainOfShortPrompts(t *testing.T) {
+	r := newRig(t, "{explainHeader: x-why}")
+	r.serve(ready(1)...)
+	for blocks, want := range []string{"", " hit=0/1", " hit=1/2", " hit=2/3"} {
+		x := request(1, blocks)
+		r.serveOne(t, x, 200)
+		require.Equal(t, "picker=sticky candidates=1"+want+" in-flight=0 tokens=0", string(x.Why()))
+	}
+}
+
 func BenchmarkPick(b *testing.B) {
 	for _, p := range profiles {
 		for _, n := range []int{8, 100, 1000, 2000} {

@@ -30,7 +30,7 @@ func parseEquivalent(text string) (equivalents, error) {
 			if why, ok := strings.CutPrefix(line, "#"); ok {
 				reason = append(reason, strings.TrimSpace(why))
 			} else {
-				block = append(block, line)
+				block = append(block, strings.TrimSpace(line))
 			}
 		}
 		if len(block) == 0 {

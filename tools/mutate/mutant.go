@@ -50,7 +50,7 @@ func (m *mutant) block() string {
 		to = m.end + n
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s\n", m.File, m.Func)
+	fmt.Fprintln(&b, strings.TrimSpace(m.File+" "+m.Func))
 	lines := func(sign, text string) {
 		for line := range strings.SplitSeq(text, "\n") {
 			if line = strings.TrimSpace(line); line != "" {

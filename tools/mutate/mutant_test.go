@@ -120,8 +120,8 @@ func TestBlock(t *testing.T) {
 		got = append(got, m.block())
 	}
 	want := []string{
-		"p/p.go \n- var a = 1\n+ var a = 2\n",
-		"p/p.go \n- var a = 1\n+ var a = 0\n",
+		"p/p.go\n- var a = 1\n+ var a = 2\n",
+		"p/p.go\n- var a = 1\n+ var a = 0\n",
 		"p/p.go f\n- if a == 2 {\n+ if false && (a == 2) {\n",
 		"p/p.go f\n- if a == 2 {\n+ if a != 2 {\n",
 		"p/p.go f\n- if a == 2 {\n+ if a == 3 {\n",

@@ -305,3 +305,15 @@ func TestTail(t *testing.T) {
 		t.Errorf("%d bytes are kept", len(text))
 	}
 }
+
+func TestTheSlowestPackage(t *testing.T) {
+	for out, want := range map[string]time.Duration{
+		"": 0,
+		"ok  \texample.org/a\t0.271s\n?   \texample.org/b\t[no test files]\nok  \texample.org/c\t12.050s\nok  \texample.org/d\t1.100s [no tests to run]\n": 12050 * time.Millisecond,
+		"FAIL\texample.org/a\t3.271s\n": 0,
+	} {
+		if got := slowest(out); got != want {
+			t.Errorf("%v, want %v, of %q", got, want, out)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,7 +25,13 @@ type tester struct {
 	interrupted   chan struct{}
 
 	mu   sync.Mutex
-	took map[string]time.Duration // by run: what the tests take as the code stands
+	took map[string]taken // by run: what it takes as the code stands
+}
+
+// taken is what a run takes.
+type taken struct {
+	whole time.Duration // compiling included
+	tests time.Duration // of the slowest package
 }
 
 var errInterrupted = errors.New("interrupted")
@@ -32,7 +39,7 @@ var errInterrupted = errors.New("interrupted")
 // test gives each mutant its verdict. First it runs all tests on the code as it stands: they must pass.
 func (t *tester) test(g group, drawn []*mutant) error {
 	if t.took == nil {
-		t.took = map[string]time.Duration{}
+		t.took = map[string]taken{}
 	}
 	for _, pkg := range g.packages {
 		for _, args := range g.runs(pkg) {
@@ -81,14 +88,14 @@ func (t *tester) baseline(args []string) error {
 		return nil
 	}
 	began := time.Now()
-	got, out, err := t.goTest(args, "", 20*t.patience)
+	got, out, err := t.goTest(args, "", 20*t.patience, 40*t.patience)
 	if err != nil {
 		return err
 	}
 	if got != survived {
 		return fmt.Errorf("the tests of %s fail as the code stands:\n%s", name, out)
 	}
-	t.took[name] = time.Since(began)
+	t.took[name] = taken{whole: time.Since(began), tests: slowest(out)}
 	return nil
 }
 
@@ -104,8 +111,8 @@ func (t *tester) judge(g group, m *mutant, worker int) error {
 	}
 	for _, args := range g.runs(m.Package) {
 		// A test that takes far longer than ever waits for what will not come. Generous: the machine may be busy.
-		limit := t.patience + 4*t.took[strings.Join(args, " ")]
-		got, _, err := t.goTest(args, overlay, limit)
+		took := t.took[strings.Join(args, " ")]
+		got, _, err := t.goTest(args, overlay, t.patience+4*took.tests, 3*t.patience+8*took.whole)
 		if err != nil {
 			return fmt.Errorf("%s:%d: %w", m.File, m.Line, err)
 		}
@@ -133,8 +140,9 @@ func (t *tester) overlay(m *mutant, worker int) (string, error) {
 // memory bounds a process, in KiB of address space: a loop that allocates must not take the machine with it.
 const memory = 8 << 20
 
-// goTest runs tests, with an overlay if there is one. They are killed when they neither pass nor fail within the limit.
-func (t *tester) goTest(args []string, overlay string, limit time.Duration) (verdict, string, error) {
+// goTest runs tests, with an overlay if there is one. They fail if those of one package take longer than the limit; and if all of it,
+// compiling included, takes longer than the other one, since go test did not stop them, or could not, they are killed.
+func (t *tester) goTest(args []string, overlay string, limit, all time.Duration) (verdict, string, error) {
 	full := []string{"-c", fmt.Sprintf(`ulimit -v %d && exec "$@"`, memory), "sh", "go", "test", "-vet=off", "-ldflags=-s -w", "-failfast", "-count=1", "-timeout=" + limit.String()}
 	if overlay != "" {
 		full = append(full, "-overlay="+overlay)
@@ -156,7 +164,7 @@ func (t *tester) goTest(args []string, overlay string, limit time.Duration) (ver
 	}()
 	select {
 	case <-ended:
-	case <-time.After(2*limit + t.patience): // go test did not stop it, or could not: compiling takes time, too
+	case <-time.After(all):
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		<-ended
 		return killed, out.String(), nil
@@ -166,6 +174,18 @@ func (t *tester) goTest(args []string, overlay string, limit time.Duration) (ver
 		return untested, "", errInterrupted
 	}
 	return judgeOutput(err, out.String())
+}
+
+var passed = regexp.MustCompile(`(?m)^ok\s+\S+\s+([0-9.]+s)`)
+
+// slowest reads how long the tests of the slowest package took.
+func slowest(out string) (d time.Duration) {
+	for _, m := range passed.FindAllStringSubmatch(out, -1) {
+		if took, err := time.ParseDuration(m[1]); err == nil {
+			d = max(d, took)
+		}
+	}
+	return d
 }
 
 // judgeOutput reads the end of a go test run.

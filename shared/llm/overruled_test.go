@@ -12,9 +12,9 @@ import (
 // A member with a value that says nothing is as none, and if it stands behind one that says something, it takes that back: the last one
 // counts, and the member is told to stand twice.
 func TestWhatIsOverruled(t *testing.T) {
-	f := func(api API, member, good string, want facts) {
+	f := func(api API, member, good string, want facts, voids ...string) {
 		t.Helper()
-		for _, void := range []string{`null`, `{}`, `[]`, `[5]`, `[true]`, `{"a":5}`, `[{"include_usage":true}]`} {
+		for _, void := range append(voids, `null`, `{}`, `[]`, `[5]`, `[true]`, `{"a":5}`, `[{"include_usage":true}]`) {
 			got, err := readWhole(api, `{"`+member+`":`+void+`}`)
 			require.NoError(t, err)
 			require.Equal(t, facts{HasModel: member == "model"}, got, void)
@@ -36,7 +36,7 @@ func TestWhatIsOverruled(t *testing.T) {
 		f(api, "stream", `true`, facts{Stream: true})
 		f(api, "max_tokens", `5`, facts{MaxTokens: 5})
 	}
-	f(Chat, "stream_options", `{"include_usage":true}`, facts{IncludeUsage: true})
+	f(Chat, "stream_options", `{"include_usage":true}`, facts{IncludeUsage: true}, `true`, `1`, `"true"`, `{"include_usage":[true]}`, `{"include_usage":{"a":true}}`, `{"a":{"include_usage":true}}`)
 	f(Chat, "max_completion_tokens", `7`, facts{MaxTokens: 7})
 	f(Responses, "max_output_tokens", `9`, facts{MaxTokens: 9})
 }

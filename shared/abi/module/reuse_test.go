@@ -94,6 +94,8 @@ func TestAStreamIsUsedAgain(t *testing.T) {
 		used := s.filter.(*stream)
 		exchanges[name](s, func(a ...any) { seen = append(seen, fmt.Sprint(a...)) })
 		s.end()
+		require.Nil(t, used.handle, "%s: the memory was given back", name)
+		require.Zero(t, used.depth, name)
 		// Times are the clock's, and some are measured by lot.
 		maps.DeleteFunc(s.metrics, func(name string, _ int64) bool {
 			return strings.Contains(name, "_us{") || strings.Contains(name, "_ms{")

@@ -164,3 +164,21 @@ func TestTwoBeginTheDirectory(t *testing.T) {
 	require.Contains(t, string(directory), "\x01b")
 	require.EqualValues(t, 3, value(a, "x"))
 }
+
+// A worker whose entry others dropped although it lives, since their clocks run faster, enters again as soon as it sees that: nothing has
+// to be counted for it.
+func TestAWorkerThatWasBuriedAlive(t *testing.T) {
+	store, slow, fast := mem.NewStore(), newClock(), newClock()
+	a, b := kv.NewLedger(store, "a", slow.now, lease), kv.NewLedger(store, "b", fast.now, lease)
+	a.Open("x").Add(1)
+	b.Open("x")
+	tickAll(t, a, b)
+	require.EqualValues(t, 1, value(b, "x"))
+	for range 4 {
+		fast.advance(tick)
+		tickAll(t, b)
+	}
+	require.Zero(t, value(b, "x"), "it is taken for dead")
+	tickAll(t, a, a, b)
+	require.EqualValues(t, 1, value(b, "x"))
+}

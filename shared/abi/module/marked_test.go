@@ -56,7 +56,8 @@ func TestADocumentTwice(t *testing.T) {
 			s.filter = second.Create(s)
 			s.buffered = newBuffer()
 			s.filter.OnRequestHeaders(s.request, false)
-			s.data(true, chat)
+			require.Equal(t, shared.BodyStatusContinue, s.data(true, chat))
+			require.NotContains(t, strings.Join(s.did, " "), "reply")
 			require.Equal(t, c.own, s.request.value(control) != "")
 		})
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // recorder writes tokens down, the pieces of a string joined, with their offsets: two scans are the same if and only if
-// their records are equal.
+// their records are equal. It insists that nothing is reported after an error.
 type recorder struct {
 	t      testing.TB
 	s      *Scanner
@@ -25,6 +25,7 @@ type recorder struct {
 }
 
 func (r *recorder) add(format string, args ...any) {
+	require.Nil(r.t, r.s.err)
 	r.tokens = append(r.tokens, fmt.Sprintf("%d-%d@%d ", r.s.Start(), r.s.Offset(), r.s.Depth())+fmt.Sprintf(format, args...))
 }
 
@@ -43,6 +44,7 @@ func (r *recorder) Key(name []byte) {
 }
 
 func (r *recorder) Text(piece []byte) {
+	require.Nil(r.t, r.s.err)
 	require.NotEmpty(r.t, piece)
 	require.True(r.t, utf8.Valid(piece), "piece %q", piece)
 	r.text = append(r.text, piece...)

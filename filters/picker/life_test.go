@@ -154,3 +154,28 @@ func TestSlowStartNeedsNoTraffic(t *testing.T) {
 	r.now = r.now.Add(13 * time.Second)
 	require.Positive(t, r.run(t, 40, func(string) int { return 200 })["10.0.0.000:80"])
 }
+
+// A list in another order, or a shorter one, is of the same replicas: none of them starts anew.
+func TestTheOrderOfTheListIsNoMatter(t *testing.T) {
+	for name, order := range map[string][]int{
+		"turned": {2, 1, 0}, "the first is gone": {1, 2}, "one in the middle is gone": {0, 2}, "one more comes": {3, 0, 1, 2},
+	} {
+		r := newRig(t, "{slowStart: 10s}")
+		r.serve(ready(3)...)
+		r.f.see()
+		r.now = r.now.Add(time.Minute)
+		all := ready(4)
+		var list []endpoint.Endpoint
+		for _, i := range order {
+			list = append(list, all[i])
+		}
+		r.serve(list...)
+		r.f.see()
+		_, seats := r.f.fleet.views[0].find(r.snapshot.Pools[0].Name)
+		require.Len(t, seats, len(order))
+		for i, seat := range seats {
+			require.Equal(t, list[i].Address, seat.member.address)
+			require.Equal(t, order[i] == 3, seat.since.Equal(r.snapshot.Received), "%s: replica %d starts slowly", name, order[i])
+		}
+	}
+}

@@ -16,7 +16,9 @@ func TestFactsThatSayTheSame(t *testing.T) {
 		func() *endpoint.Models { return &endpoint.Models{Names: []string{"a"}} },
 		func() *endpoint.Models { return &endpoint.Models{Names: []string{"a", "b"}} },
 		func() *endpoint.Models { return &endpoint.Models{Adapters: []endpoint.Adapter{{Name: "a"}}} },
-		func() *endpoint.Models { return &endpoint.Models{Adapters: []endpoint.Adapter{{Name: "a", Parent: "b"}}} },
+		func() *endpoint.Models {
+			return &endpoint.Models{Adapters: []endpoint.Adapter{{Name: "a", Parent: "b"}}}
+		},
 		func() *endpoint.Models {
 			return &endpoint.Models{Names: []string{"a"}, Adapters: []endpoint.Adapter{{Name: "a", Parent: "b"}}}
 		},

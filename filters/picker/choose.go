@@ -173,7 +173,7 @@ func (s *state) gather(f *Filter, pool *endpoint.Pool, seats []seat, subset *fil
 			s.out = append(s.out, c)
 			continue
 		}
-		if since := seats[i].since; f.slowStart > 0 && !since.IsZero() {
+		if since := seats[i].since; !since.IsZero() {
 			c.warm = warm(now.Sub(since), f.slowStart)
 		}
 		s.add(f, e, &c)

@@ -179,3 +179,21 @@ func TestTheOrderOfTheListIsNoMatter(t *testing.T) {
 		}
 	}
 }
+
+// Without slow start one that has just come gets its share at once, and not more.
+func TestWithoutSlowStart(t *testing.T) {
+	for _, after := range []time.Duration{0, time.Second} {
+		r := newRig(t, "{slowStart: 0s}")
+		r.serve(ready(2)[1:]...)
+		r.f.see()
+		r.serve(ready(2)...)
+		r.f.see()
+		r.now = r.now.Add(after)
+		r.snapshot.Received = r.now
+		hits := map[string]int{}
+		for range 40 { // all in flight
+			hits[r.send(t, request(0, 0))]++
+		}
+		require.Equal(t, map[string]int{"10.0.0.000:80": 20, "10.0.0.001:80": 20}, hits)
+	}
+}

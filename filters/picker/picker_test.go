@@ -384,6 +384,18 @@ func TestSessionProfile(t *testing.T) {
 		"without a session the load decides")
 }
 
+// Each worker begins elsewhere, lest those of one Envoy all begin with the same replica.
+func TestRoundRobinBeginsAnywhere(t *testing.T) {
+	first := map[string]bool{}
+	for worker := range uint64(4) {
+		r := newRig(t, "profile: round-robin")
+		r.f.deps.Rand = func() uint64 { return worker << 1 }
+		r.serve(ready(4)...)
+		first[r.send(t, request(0, 0))] = true
+	}
+	require.Len(t, first, 4)
+}
+
 func TestExplain(t *testing.T) {
 	r := newRig(t, "{explainHeader: x-why}")
 	r.serve(ready(1)...)

@@ -2,6 +2,7 @@ package jsonscan
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -95,6 +96,30 @@ func TestStopsBehindAnEscape(t *testing.T) {
 			got, err := scan(t, Limits{}, nil, doc)
 			require.Equal(t, wantErr, err, "%q", doc)
 			require.Equal(t, want, got, "%q", doc)
+		}
+	}
+}
+
+// Each of the four digits of an escape has to be one, in a string that ends soon and in one that goes on.
+func TestDigitsOfEscapes(t *testing.T) {
+	for _, behind := range []string{"", strings.Repeat("b", 100)} {
+		for place := range 4 {
+			for c := range 256 {
+				digits := []byte("0041")
+				digits[place] = byte(c)
+				doc := []byte(`["a\u` + string(digits) + behind + `"]`)
+				tokens, err := scan(t, Limits{}, nil, doc)
+				unit, bad := strconv.ParseUint(string(digits), 16, 16)
+				switch {
+				case bad != nil:
+					require.Equal(t, &Error{Syntax, int64(5 + place)}, err, "%q", doc)
+				case unit&0xf800 == 0xd800:
+					require.Equal(t, Surrogate, err.(*Error).Code, "%q", doc)
+				default:
+					require.NoError(t, err, "%q", doc)
+					require.Equal(t, []string{"[", "text a" + string(rune(unit)) + behind, "]"}, bare(tokens), "%q", doc)
+				}
+			}
 		}
 	}
 }

@@ -350,3 +350,26 @@ func TestRingAmongThreads(t *testing.T) {
 		}
 	}
 }
+
+// What other proxies told is passed on as far as it can be read, and the rest is let go.
+func TestRingPassesWhatCanBeRead(t *testing.T) {
+	note := endpoint.AppendNote(nil, 7, []uint64{1, 2})
+	for name, c := range map[string]struct {
+		notes []byte
+		want  learnt
+	}{
+		"nothing":            {nil, learnt{}},
+		"no note":            {[]byte("x"), learnt{}},
+		"a note cut off":     {note[:len(note)-1], learnt{}},
+		"a note and no note": {append(slices.Clone(note), 'x'), learnt{7: {1, 2}}},
+		"one of no blocks":   {endpoint.AppendNote(nil, 7, nil), learnt{}},
+	} {
+		store := mem.NewStore()
+		a, b := NewRing(store, "a"), NewRing(store, "b")
+		got := learnt{}
+		exchange(t, b, got)
+		require.NoError(t, a.Pass(c.notes), name)
+		exchange(t, b, got)
+		require.Equal(t, c.want, got, name)
+	}
+}

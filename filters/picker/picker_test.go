@@ -49,6 +49,19 @@ type rig struct {
 	deps     *filter.Deps
 }
 
+// strictMutex is a lock for one thread: locked twice it would wait forever, and panics.
+type strictMutex struct{ locked bool }
+
+func (m *strictMutex) Lock()   { m.turn(true) }
+func (m *strictMutex) Unlock() { m.turn(false) }
+
+func (m *strictMutex) turn(locked bool) {
+	if m.locked == locked {
+		panic("locked or unlocked twice")
+	}
+	m.locked = locked
+}
+
 func newRig(t require.TestingT, doc string) *rig {
 	rng := rand.New(rand.NewPCG(3, 4))
 	r := &rig{samples: samples{}, now: time.Unix(100, 0)}
@@ -60,6 +73,7 @@ func newRig(t require.TestingT, doc string) *rig {
 		Snapshot: func() *endpoint.Snapshot { return r.snapshot },
 		Metrics:  r.samples,
 		Log:      func(_ filter.Level, m string) { r.logs = append(r.logs, m) },
+		NewMutex: func() filter.Mutex { return new(strictMutex) },
 	}
 	r.f = r.filter(t, doc)
 	return r

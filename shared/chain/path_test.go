@@ -89,9 +89,13 @@ func TestRedirected(t *testing.T) {
 		}
 		h := post("x-request-id", "1")
 		h.redirected = redirected
+		var end filter.End
+		r.a.done = func(_ *filter.Exchange, e filter.End) { end = e }
 		s, act := r.send(h, body)
 		require.Equal(t, chain.Continue, act)
 		s.Done()
+		require.Equal(t, redirected, end.Complete, "the replica has answered")
+		require.Equal(t, redirected, end.Status == 307)
 		r.trace = nil
 	}
 	again := []string{":path", "/elsewhere", "x-request-id", "1", "x-envoy-original-url", "http://x/", "x-gateway-model-name", "m"}

@@ -45,6 +45,9 @@ func TestDocumentAsMessage(t *testing.T) {
 		"a message in an Any": wire(wrapped),
 		"Value":               wire(structpb.NewStructValue(document)),
 		"a string in a StringValue that is wrapped twice": wire(wrapperspb.String(strings.Repeat("filters: [w: {}] # ", 20) + "\x01")),
+		"a FloatValue":  wire(wrapperspb.Float(1.5)),
+		"a DoubleValue": wire(wrapperspb.Double(1.5)),
+		"an Int64Value": wire(wrapperspb.Int64(1 << 40)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := made(t, doc)

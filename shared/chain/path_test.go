@@ -1,6 +1,7 @@
 package chain_test
 
 import (
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -138,6 +139,32 @@ func TestRedirected(t *testing.T) {
 		r.send(h, "")
 		require.Equal(t, []string{"-x-gateway-model-name"}, h.log)
 	})
+}
+
+// TestRedirectsAreBounded: of many requests that do not come again the latest are known.
+func TestRedirectsAreBounded(t *testing.T) {
+	const kept = 16
+	r := newRig(t, "")
+	r.a.request = func(x *filter.Exchange) filter.Verdict {
+		x.SetRequestHeader("x-gateway-model-name", "m")
+		return filter.Next
+	}
+	for i := range 3 * kept {
+		h := post("x-request-id", strconv.Itoa(i))
+		h.redirected = true
+		s, _ := r.send(h, body)
+		s.Done()
+	}
+	known := 0
+	for i := range 3 * kept {
+		h := post(":path", "/elsewhere", "x-request-id", strconv.Itoa(i), "x-envoy-original-url", "http://x/", "x-gateway-model-name", "m")
+		r.send(h, "")
+		if own := len(h.log) == 0; own {
+			known++
+			require.GreaterOrEqual(t, i, 2*kept)
+		}
+	}
+	require.Equal(t, kept, known)
 }
 
 // TestTwiceInTheChain: what the same document has let go before goes by.

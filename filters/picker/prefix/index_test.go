@@ -323,6 +323,23 @@ func TestTooManyReplicas(t *testing.T) {
 	require.Equal(t, Replica(7), x.Add(0))
 }
 
+// What a replica is told to have a second time takes no second entry, wherever in its bucket the first one stands.
+func TestWhatIsKnownTakesNoSecondEntry(t *testing.T) {
+	x := New(1 << 20)
+	chain := newPrompts(9).fresh(50)
+	var rs []Replica
+	for i := range 4 {
+		rs = append(rs, x.Add(0))
+		x.Insert(rs[i], chain)
+		require.Equal(t, (i+1)*len(chain), x.Len())
+	}
+	for _, r := range rs {
+		x.Insert(r, chain)
+		require.Equal(t, len(rs)*len(chain), x.Len())
+		require.Equal(t, len(chain), matched(x, r, chain))
+	}
+}
+
 // The hash 0 stands for an empty entry and is not lost for that.
 func TestZeroHash(t *testing.T) {
 	x := New(MinBytes)

@@ -197,3 +197,21 @@ func TestWithoutSlowStart(t *testing.T) {
 		require.Equal(t, map[string]int{"10.0.0.000:80": 20, "10.0.0.001:80": 20}, hits)
 	}
 }
+
+// Whatever the profile goes by, one that has just come gets less than its share.
+func TestSlowStartInEachProfile(t *testing.T) {
+	for _, profile := range []string{"sticky", "weighted"} {
+		r := newRig(t, "{slowStart: 10s, profile: "+profile+"}")
+		r.serve(ready(2)[1:]...)
+		r.f.see()
+		r.serve(ready(2)...)
+		r.f.see()
+		r.now = r.now.Add(2 * time.Second)
+		r.snapshot.Received = r.now
+		hits := map[string]int{}
+		for range 40 { // all in flight
+			hits[r.send(t, request(0, 0))]++
+		}
+		require.Less(t, hits["10.0.0.000:80"], 15, profile)
+	}
+}

@@ -373,3 +373,38 @@ func TestRingPassesWhatCanBeRead(t *testing.T) {
 		require.Equal(t, c.want, got, name)
 	}
 }
+
+// unreadable is a store that cannot be read at one key.
+type unreadable struct {
+	kv.Store
+	at string
+}
+
+func (u *unreadable) Get(key string) ([]byte, uint32, error) {
+	if key == u.at {
+		return nil, 0, errors.New("broken")
+	}
+	return u.Store.Get(key)
+}
+
+// What cannot be read is told, and read with the next exchange.
+func TestRingReadsWhatItCouldNotRead(t *testing.T) {
+	for slot := range 3 {
+		store := mem.NewStore()
+		failing := &unreadable{Store: store}
+		a, b := NewRing(store, "a"), NewRing(failing, "b")
+		for i := range uint64(3) {
+			a.Tell(1, []uint64{i})
+			exchange(t, a, learnt{})
+		}
+		got := learnt{}
+		failing.at = ringSlotsKeys + fmt.Sprint(slot)
+		for range 2 {
+			require.Error(t, b.Exchange(got.learn, ignore))
+			require.Len(t, got[1], slot, "those before it")
+		}
+		failing.at = ""
+		exchange(t, b, got)
+		require.Equal(t, learnt{1: {0, 1, 2}}, got)
+	}
+}

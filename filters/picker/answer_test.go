@@ -299,3 +299,24 @@ func TestWorkersHoldBackForEachOther(t *testing.T) {
 	hits := w.rigs[1].run(t, 20, func(string) int { return 200 })
 	require.Positive(t, hits[full], "%v", slices.Sorted(maps.Keys(hits)))
 }
+
+// A 503 of a replica whose metrics nobody has any more is a failure, since nothing says that the replica is well.
+func TestUnavailableAndOutOfSight(t *testing.T) {
+	for name, c := range map[string]struct {
+		now  *endpoint.Snapshot
+		want int64
+	}{
+		"its pool is gone":    {&endpoint.Snapshot{Version: 9}, 1},
+		"there is no pool":    {&endpoint.Snapshot{Version: 9, Pools: []endpoint.Pool{{Name: "another"}}}, 1},
+		"the replica is gone": {&endpoint.Snapshot{Version: 9, Pools: []endpoint.Pool{{Name: "p"}}}, 1},
+	} {
+		r := newRig(t, "{health: {failures: 1}}")
+		r.serve(ready(3)...)
+		x := request(1, 10)
+		at := r.send(t, x)
+		c.now.Received = r.now
+		r.snapshot = c.now
+		r.reply(x, filter.Response{Served: at, Status: 503, Origin: filter.OfReplica, Headers: headers{}})
+		require.Equal(t, c.want, r.ejections(), name)
+	}
+}

@@ -69,7 +69,8 @@ func TestDocumentAsText(t *testing.T) {
 		"a byte order mark":         "\ufefffilters: [w: {}]\n",
 		"JSON":                      `{"filters":[{"w":{}}]}`,
 		"JSON with a mark and CRLF": "\ufeff{\r\n\"filters\":[{\"w\":{}}]\r\n}",
-		"JSON that escapes an emoji, with a mark": "\ufeff" + `{"filters":[{"w":{}}],"passThrough":["/\ud83d\ude42"]}`,
+		"JSON that escapes an emoji, with a mark":          "\ufeff" + `{"filters":[{"w":{}}],"passThrough":["/\ud83d\ude42"]}`,
+		"what has the form of a message but for its bytes": "\n " + "filters: [w: {}] # " + strings.Repeat("x", 13),
 	} {
 		require.NoError(t, made(t, []byte(doc)), name)
 	}
@@ -79,6 +80,9 @@ func TestDocumentAsText(t *testing.T) {
 		"a mark alone":      {"\ufeff", "the document is empty"},
 		"a stray character": {"filters: [w: {}] # \x1b[0m", "control characters are not allowed"},
 		"a list":            {"- w: {}", "want an object"},
+		"half a message":    {"\x10\x01\n", "control characters are not allowed"},
+		"less than it says": {"\x10\x01\n\x05abc", "control characters are not allowed"},
+		"an endless length": {"\x10\x01\n\u007f\u007f", "control characters are not allowed"},
 	} {
 		err := made(t, []byte(c.doc))
 		require.ErrorContains(t, err, c.want, name)

@@ -184,3 +184,39 @@ func TestTwiceInTheChain(t *testing.T) {
 	r.send(h, body)
 	require.NotEmpty(t, r.trace, "without a header of Inlet's it is a client's")
 }
+
+// TestWhoIsMarked: a request about which the filters decided is marked for a chain behind, one that goes by is not, whatever was taken off it.
+func TestWhoIsMarked(t *testing.T) {
+	r := newRig(t, "")
+	r.a.request = func(x *filter.Exchange) filter.Verdict {
+		x.SetRequestHeader("x-gateway-model-name", "m")
+		return filter.Next
+	}
+	h := post()
+	r.send(h, body)
+	require.Equal(t, 1, h.marks)
+	h = post(":path", "/elsewhere", "x-gateway-model-name", "m")
+	r.send(h, "")
+	require.Equal(t, []string{"-x-gateway-model-name"}, h.log)
+	require.Zero(t, h.marks)
+}
+
+// TestABodyAtTheBound: the largest body that is allowed is, in one piece and in many.
+func TestABodyAtTheBound(t *testing.T) {
+	for _, over := range []int{0, 1} {
+		for _, size := range []int{1, 7, len(body)} {
+			r := newRig(t, "limits: {body: "+strconv.Itoa(len(body)-over)+"}")
+			h := post()
+			s := r.chain.NewStream()
+			s.Begin(h)
+			act := s.RequestHeaders(false)
+			for rest := body; rest != "" && act != chain.Replied; {
+				n := min(size, len(rest))
+				act = s.RequestBody([]byte(rest[:n]), n == len(rest))
+				rest = rest[n:]
+			}
+			require.Equal(t, over > 0, act == chain.Replied, "%d over, pieces of %d", over, size)
+			s.Done()
+		}
+	}
+}

@@ -48,6 +48,13 @@ func (p pairs) At(name string, n int) (string, bool) {
 	return p.Get(name)
 }
 
+func (p pairs) Line(n int) (name, value string, ok bool) {
+	if n >= len(p) {
+		return "", "", false
+	}
+	return p[n][0], p[n][1], true
+}
+
 func (e *envoy) RequestHeaders() filter.Headers  { return e.request }
 func (e *envoy) ResponseHeaders() filter.Headers { return e.response }
 func (e *envoy) ApplyRequest([]filter.HeaderEdit, []filter.BodyEdit) error {

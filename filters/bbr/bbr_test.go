@@ -1,8 +1,10 @@
 package bbr
 
 import (
+	"maps"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -43,6 +45,14 @@ type headers map[string]string
 func (h headers) Get(name string) (string, bool) { v, ok := h[name]; return v, ok }
 
 func (h headers) At(name string, n int) (string, bool) { v, ok := h[name]; return v, ok && n == 0 }
+
+func (h headers) Line(n int) (name, value string, ok bool) {
+	if n >= len(h) {
+		return "", "", false
+	}
+	name = slices.Sorted(maps.Keys(h))[n]
+	return name, h[name], true
+}
 
 // route runs body through f and returns what came of it.
 func route(t testing.TB, f *Filter, body string) (*filter.Exchange, filter.Verdict) {

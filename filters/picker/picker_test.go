@@ -2,7 +2,9 @@ package picker
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -38,6 +40,14 @@ type headers map[string]string
 func (h headers) Get(name string) (string, bool) { v, ok := h[name]; return v, ok }
 
 func (h headers) At(name string, n int) (string, bool) { v, ok := h[name]; return v, ok && n == 0 }
+
+func (h headers) Line(n int) (name, value string, ok bool) {
+	if n >= len(h) {
+		return "", "", false
+	}
+	name = slices.Sorted(maps.Keys(h))[n]
+	return name, h[name], true
+}
 
 // rig is a picker with a snapshot and a clock that a test can change.
 type rig struct {

@@ -43,7 +43,7 @@ func newFilter(o *conf.Object, _ *filter.Deps) filter.Filter {
 
 // carriers are the headers in which clients of model APIs send keys (OpenAI's
 // and Anthropic's, Azure's, Google's) or proxies do. None of them brings a key of
-// ours to a replica, whether it counts there or not.
+// ours to a replica, be it the caller's or another's.
 var carriers = []string{"x-api-key", "authorization", "api-key", "x-goog-api-key", "apikey", "proxy-authorization"}
 
 // readPlaces reads where a key may stand. "header" is the older spelling, for one place.

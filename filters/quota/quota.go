@@ -4,6 +4,7 @@ package quota
 
 import (
 	"crypto/sha256"
+	"slices"
 	"strings"
 
 	"github.com/inlet-proxy/inlet/shared/filter"
@@ -14,7 +15,7 @@ import (
 type Filter struct {
 	filter.Base
 	places  []string          // headers in which a key counts
-	hides   []string          // headers that never bring a key to the replica; places are among them
+	hides   []string          // headers that never bring anybody's key to the replica; places are among them
 	where   string            // the places, for people
 	tenants map[digest]string // name by key
 }
@@ -28,6 +29,8 @@ type caller struct {
 	name     string // "" if no key is known
 	keys     int    // that stand where keys belong, known or not
 	disagree bool   // two keys belong to different callers
+	known    [maxKeys]string
+	distinct int // of known: the caller's keys, each once
 }
 
 // OnRequestHeaders refuses callers without a known key before a byte of body
@@ -42,11 +45,7 @@ func (f *Filter) OnRequestHeaders(x *filter.Exchange) filter.Verdict {
 	case who.name == "":
 		return refuse("invalid_api_key", "The API key you provided is not valid. It is read from "+f.where+".")
 	}
-	for _, header := range f.hides {
-		if f.holdsKey(x.RequestHeaders, header) {
-			x.RemoveRequestHeader(header)
-		}
-	}
+	f.hide(x, who.known[:who.distinct])
 	x.Tenant = filter.Tenant{Name: who.name}
 	x.Explain("quota", who.name)
 	return filter.Next
@@ -89,6 +88,10 @@ func (f *Filter) take(who *caller, header, value string) bool {
 	}
 	who.disagree = who.disagree || who.name != "" && who.name != name
 	who.name = name
+	if !slices.Contains(who.known[:who.distinct], key) {
+		who.known[who.distinct] = key
+		who.distinct++
+	}
 	return true
 }
 
@@ -97,47 +100,6 @@ func (f *Filter) take(who *caller, header, value string) bool {
 func (f *Filter) lookup(key string) (name string, ok bool) {
 	name, ok = f.tenants[sha256.Sum256([]byte(key))]
 	return name, ok
-}
-
-// holdsKey reports whether a known key stands in a header in whatever form: bare,
-// behind a scheme, or beside others.
-func (f *Filter) holdsKey(h filter.Headers, header string) bool {
-	for n := 0; ; n++ {
-		value, ok := h.At(header, n)
-		if !ok {
-			return false
-		}
-		if f.mentionsKey(value) {
-			return true
-		}
-	}
-}
-
-func (f *Filter) mentionsKey(value string) bool {
-	if f.isKey(value) {
-		return true
-	}
-	for part := range strings.SplitSeq(value, ",") {
-		if f.isKey(part) {
-			return true
-		}
-		for word := range strings.FieldsSeq(part) {
-			if f.isKey(word) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// isKey reports whether s is a key, by itself or as a bearer token.
-func (f *Filter) isKey(s string) bool {
-	s = strings.TrimSpace(s)
-	_, ok := f.lookup(s)
-	if token, isToken := cutBearer(s); isToken && !ok {
-		_, ok = f.lookup(token)
-	}
-	return ok
 }
 
 // hasScheme reports whether a header begins with the name of a scheme (RFC 9110, 11.4).

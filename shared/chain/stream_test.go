@@ -3,6 +3,7 @@ package chain_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -24,6 +25,14 @@ type headers map[string]string
 func (h headers) Get(name string) (string, bool) { v, ok := h[name]; return v, ok }
 
 func (h headers) At(name string, n int) (string, bool) { v, ok := h[name]; return v, ok && n == 0 }
+
+func (h headers) Line(n int) (name, value string, ok bool) {
+	if n >= len(h) {
+		return "", "", false
+	}
+	name = slices.Sorted(maps.Keys(h))[n]
+	return name, h[name], true
+}
 
 // host records what the chain asks of Envoy.
 type host struct {

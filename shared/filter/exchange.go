@@ -14,6 +14,9 @@ type Headers interface {
 	// At returns the value of a header that stands several times, counted from 0,
 	// and whether it stands there that often.
 	At(name string, n int) (string, bool)
+	// Line returns the nth line of the whole map, pseudo headers too, counted from
+	// 0, and whether there are that many.
+	Line(n int) (name, value string, ok bool)
 }
 
 // Exchange is one request and its answer. Every group of fields has one

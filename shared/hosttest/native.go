@@ -182,6 +182,8 @@ func (h liveHeaders) Get(name string) (string, bool) { return h.of.Get(name) }
 
 func (h liveHeaders) At(name string, n int) (string, bool) { return h.of.At(name, n) }
 
+func (h liveHeaders) Line(n int) (name, value string, ok bool) { return h.of.Line(n) }
+
 // ApplyRequest implements chain.Host.
 func (s *nativeStream) ApplyRequest(headers []filter.HeaderEdit, body []filter.BodyEdit) error {
 	h := &s.x.request

@@ -74,6 +74,14 @@ func (h Headers) At(name string, n int) (string, bool) {
 	return "", false
 }
 
+// Line returns the nth line, from 0, and whether it is there.
+func (h Headers) Line(n int) (name, value string, ok bool) {
+	if n >= len(h) {
+		return "", "", false
+	}
+	return h[n][0], h[n][1], true
+}
+
 // Set makes value the only one of the header.
 func (h *Headers) Set(name, value string) {
 	for i, kv := range *h {

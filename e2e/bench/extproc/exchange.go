@@ -188,12 +188,24 @@ func (h headers) At(name string, n int) (string, bool) {
 			n--
 			continue
 		}
-		if len(v.GetRawValue()) > 0 {
-			return string(v.GetRawValue()), true
-		}
-		return v.GetValue(), true
+		return valueOf(v), true
 	}
 	return "", false
+}
+
+// Line implements filter.Headers.
+func (h headers) Line(n int) (name, value string, ok bool) {
+	if n >= len(h) {
+		return "", "", false
+	}
+	return h[n].GetKey(), valueOf(h[n]), true
+}
+
+func valueOf(v *corev3.HeaderValue) string {
+	if raw := v.GetRawValue(); len(raw) > 0 {
+		return string(raw)
+	}
+	return v.GetValue()
 }
 
 // RequestHeaders implements chain.Host.

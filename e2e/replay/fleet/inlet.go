@@ -85,6 +85,8 @@ func (none) Get(string) (string, bool) { return "", false }
 
 func (none) At(string, int) (string, bool) { return "", false }
 
+func (none) Line(int) (name, value string, ok bool) { return "", "", false }
+
 // filter is the picker of a worker, by its number among those of all proxies.
 func (n *inlet) filter(worker int) filter.Filter {
 	return n.proxies[worker/n.workers].workers[worker%n.workers].filter

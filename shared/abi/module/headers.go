@@ -30,9 +30,7 @@ func (h *headers) Get(name string) (string, bool) { return h.At(name, 0) }
 
 // At returns the nth value of a header, from 0.
 func (h *headers) At(name string, n int) (string, bool) {
-	if !h.loaded {
-		h.load()
-	}
+	h.load()
 	for i := range h.fields {
 		if h.fields[i].name != name {
 			continue
@@ -45,7 +43,19 @@ func (h *headers) At(name string, n int) (string, bool) {
 	return "", false
 }
 
+// Line returns the nth line, from 0.
+func (h *headers) Line(n int) (name, value string, ok bool) {
+	h.load()
+	if n >= len(h.fields) {
+		return "", "", false
+	}
+	return h.fields[n].name, h.fields[n].value, true
+}
+
 func (h *headers) load() {
+	if h.loaded {
+		return
+	}
 	h.loaded = true
 	for _, f := range h.source.GetAll() {
 		h.fields = append(h.fields, field{h.arena.copy(f[0]), h.arena.copy(f[1])})

@@ -58,6 +58,15 @@ func (h *headers) At(name string, n int) (string, bool) {
 	return "", false
 }
 
+// Line returns the nth line, from 0, and whether it is there.
+func (h *headers) Line(n int) (name, value string, ok bool) {
+	h.fetch()
+	if n >= len(h.list) {
+		return "", "", false
+	}
+	return h.list[n][0], h.list[n][1], true
+}
+
 func (h *headers) fetch() {
 	if h.fetched {
 		return

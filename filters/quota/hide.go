@@ -1,0 +1,188 @@
+package quota
+
+import (
+	"encoding/base64"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/inlet-proxy/inlet/shared/filter"
+)
+
+// hide keeps keys from the replica: those of the caller, wherever they stand in
+// the headers or the query, and those of others where clients send keys.
+func (f *Filter) hide(x *filter.Exchange, keys []string) {
+	for n := 0; ; n++ {
+		name, value, ok := x.RequestHeaders.Line(n)
+		if !ok {
+			break
+		}
+		switch {
+		case slices.Contains(f.hides, name):
+			ok = f.mentionsKey(value) || mentionsAny(value, keys)
+		case belongsToMessage(name):
+			continue
+		default:
+			ok = mentionsAny(value, keys)
+		}
+		if ok {
+			x.RemoveRequestHeader(name)
+		}
+	}
+	if path, ok := withoutKeys(x.Path, keys); ok {
+		x.Path = path
+		x.SetRequestHeader(":path", path)
+	}
+}
+
+// belongsToMessage reports whether a header is part of the message itself. Without
+// it nobody could read the request.
+func belongsToMessage(name string) bool {
+	return strings.HasPrefix(name, ":") || strings.HasPrefix(name, "content-") || name == "host" || name == "transfer-encoding"
+}
+
+// withoutKeys takes the parameters that have a key out of the query of a path.
+// ok: there was one.
+func withoutKeys(path string, keys []string) (plain string, ok bool) {
+	before, query, _ := strings.Cut(path, "?")
+	if !mentionsAny(query, keys) {
+		return path, false
+	}
+	params := slices.DeleteFunc(strings.Split(query, "&"), func(param string) bool { return mentionsAny(param, keys) })
+	if len(params) == 0 {
+		return before, true
+	}
+	return before + "?" + strings.Join(params, "&"), true
+}
+
+func mentionsAny(text string, keys []string) bool {
+	for _, key := range keys {
+		if mentions(text, key) || inBasic(text, key) {
+			return true
+		}
+	}
+	return false
+}
+
+// inBasic reports whether a key is the user or the password of Basic credentials
+// (RFC 7617), by themselves or beside others.
+func inBasic(text, key string) bool {
+	const scheme = "basic "
+	for part := range strings.SplitSeq(text, ",") {
+		part = strings.TrimSpace(part)
+		if len(part) < len(scheme) || !strings.EqualFold(part[:len(scheme)], scheme) {
+			continue
+		}
+		encoded := strings.TrimRight(strings.TrimSpace(part[len(scheme):]), "=")
+		for _, encoding := range [...]*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+			if plain, err := encoding.DecodeString(encoded); err == nil && mentions(string(plain), key) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// longKey is the length from which a key is found within a longer word, too. A
+// shorter one may be part of a word by chance.
+const longKey = 8
+
+// mentions reports whether a key stands in a text, as it is or with percent-escapes.
+// A short one has to be a word by itself.
+func mentions(text, key string) bool {
+	for rest := text; ; {
+		at := strings.Index(rest, key)
+		if at < 0 {
+			break
+		}
+		start := len(text) - len(rest) + at
+		if len(key) >= longKey || isWord(text, start, start+len(key)) {
+			return true
+		}
+		rest = text[start+1:]
+	}
+	return strings.IndexByte(text, '%') >= 0 && mentionsEscaped(text, key)
+}
+
+func isWord(text string, start, end int) bool {
+	return (start == 0 || !inWord(text[start-1])) && (end == len(text) || !inWord(text[end]))
+}
+
+func inWord(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_'
+}
+
+// mentionsEscaped is mentions for a text with escapes.
+func mentionsEscaped(text, key string) bool {
+	before := byte(' ')
+	for at := 0; at < len(text); {
+		c, n := unescape(text[at:])
+		if end, ok := cutEscaped(text[at:], key); ok {
+			after := byte(' ')
+			if rest := text[at+end:]; rest != "" {
+				after, _ = unescape(rest)
+			}
+			if len(key) >= longKey || !inWord(before) && !inWord(after) {
+				return true
+			}
+		}
+		before, at = c, at+n
+	}
+	return false
+}
+
+// cutEscaped reports whether a text begins with a key, and where that ends.
+func cutEscaped(text, key string) (end int, ok bool) {
+	for i := range len(key) {
+		if end == len(text) {
+			return 0, false
+		}
+		c, n := unescape(text[end:])
+		if c != key[i] {
+			return 0, false
+		}
+		end += n
+	}
+	return end, true
+}
+
+// unescape returns the first byte of a text, and how many bytes it takes there.
+func unescape(text string) (c byte, n int) {
+	if text[0] != '%' || len(text) < 3 {
+		return text[0], 1
+	}
+	v, err := strconv.ParseUint(text[1:3], 16, 8)
+	if err != nil {
+		return text[0], 1
+	}
+	return byte(v), 3
+}
+
+// mentionsKey reports whether anybody's key stands in a value in whatever form: bare,
+// behind a scheme, or beside others.
+func (f *Filter) mentionsKey(value string) bool {
+	if f.isKey(value) {
+		return true
+	}
+	for part := range strings.SplitSeq(value, ",") {
+		if f.isKey(part) {
+			return true
+		}
+		for word := range strings.FieldsSeq(part) {
+			if f.isKey(word) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// isKey reports whether s is a key, by itself or as a bearer token.
+func (f *Filter) isKey(s string) bool {
+	s = strings.TrimSpace(s)
+	_, ok := f.lookup(s)
+	if token, isToken := cutBearer(s); isToken && !ok {
+		_, ok = f.lookup(token)
+	}
+	return ok
+}

@@ -57,44 +57,19 @@ func (r *formReader) PartEnd() {
 	if r.field != noField {
 		r.keepField(r.content)
 	}
-	switch r.member {
-	case memberModel:
+	switch {
+	case r.member == memberModel:
 		r.facts.ModelIsString = true
 		r.facts.Model = r.models.string(r.content)
 		r.facts.ModelSpan = Span{r.form.Start(), r.form.Offset()}
-	case memberStream:
-		r.facts.Stream = truth(r.content)
-	case memberStreamIncludeUsage:
-		r.facts.IncludeUsage = truth(r.content)
-	case memberMaxCompletionTokens:
-		r.setMaxTokens(r.maxTokens, count(r.content))
-	default:
-		if !prompts.has(r.member) {
-			return
-		}
+	case settings.has(r.member):
+		r.setting.add(r.content)
+		r.set(r.setting.take(), true)
+	case prompts.has(r.member):
 		r.prompt.key = keyText
 		if len(r.content) > 0 {
 			r.addText(r.content)
 			r.text = false
 		}
 	}
-}
-
-// truth reads a boolean as Python servers do (pydantic's bool).
-func truth(text []byte) bool {
-	switch string(lower(text)) {
-	case "true", "1", "yes", "on", "t", "y":
-		return true
-	}
-	return false
-}
-
-// lower makes short ASCII words lower case, in place.
-func lower(text []byte) []byte {
-	for i, c := range text {
-		if 'A' <= c && c <= 'Z' {
-			text[i] = c + 'a' - 'A'
-		}
-	}
-	return text
 }

@@ -8,8 +8,8 @@ import (
 
 // settings are the members that say how to answer. Model servers read them by pydantic, which takes text and numbers for
 // booleans, and text and booleans for numbers: vLLM 0.32 streams for "yes" and stops after ten tokens for "1_0". They are
-// read here as there.
-var settings = set(memberStream, memberStreamOptions, memberMaxTokens, memberMaxCompletionTokens, memberMaxOutputTokens)
+// read here as there, in JSON and in forms, where all is text.
+var settings = set(memberStream, memberStreamOptions, memberStreamIncludeUsage, memberMaxTokens, memberMaxCompletionTokens, memberMaxOutputTokens)
 
 // maxSetting is the size up to which the text of a setting is read. What is longer is none.
 const maxSetting = 32
@@ -32,7 +32,7 @@ func (t *settingText) take() []byte {
 	return t.b[:n]
 }
 
-// set takes the value of a setting: a string, or a number or literal.
+// set takes the value of a setting: text, or a number or literal.
 func (r *requestReader) set(value []byte, text bool) {
 	switch r.member {
 	case memberStream:
@@ -42,6 +42,8 @@ func (r *requestReader) set(value []byte, text bool) {
 			r.facts.IncludeUsage = isTrue(value, text)
 		}
 		r.usageNext = false
+	case memberStreamIncludeUsage:
+		r.facts.IncludeUsage = isTrue(value, text)
 	case memberMaxTokens, memberMaxOutputTokens:
 		r.setMaxTokens(countOf(value, text), r.maxCompletionTokens)
 	case memberMaxCompletionTokens:
@@ -66,6 +68,25 @@ func isTrue(value []byte, text bool) bool {
 	return err == nil && f == 1
 }
 
+// truth reads a boolean as Python servers do (pydantic's bool).
+func truth(text []byte) bool {
+	switch string(lower(text)) {
+	case "true", "1", "yes", "on", "t", "y":
+		return true
+	}
+	return false
+}
+
+// lower makes short ASCII words lower case, in place.
+func lower(text []byte) []byte {
+	for i, c := range text {
+		if 'A' <= c && c <= 'Z' {
+			text[i] = c + 'a' - 'A'
+		}
+	}
+	return text
+}
+
 // countOf reads a number of tokens.
 func countOf(value []byte, text bool) int {
 	switch {
@@ -82,7 +103,7 @@ func countOf(value []byte, text bool) int {
 func countText(text []byte) int {
 	digits := bytes.TrimPrefix(bytes.TrimSpace(text), []byte("+"))
 	if whole, zeros, ok := bytes.Cut(digits, []byte(".")); ok {
-		if len(bytes.Trim(zeros, "0")) > 0 {
+		if len(zeros) == 0 || len(bytes.Trim(zeros, "0")) > 0 {
 			return 0
 		}
 		digits = whole

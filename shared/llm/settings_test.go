@@ -16,10 +16,26 @@ func TestCountText(t *testing.T) {
 		"100": 100, "007": 7, "+5": 5, "-0": 0, " 100 ": 100, "\t5\n": 5, "1_000": 1000, "0_1": 1, "100.0": 100, "100.00": 100, "1_0.0": 10,
 		"99999999999999999999": 1<<31 - 1,
 		// Refused there.
-		"": 0, "-5": 0, "++1": 0, "1e3": 0, "1.0e0": 0, "10.5": 0, ".0": 0, "_1": 0, "1_": 0, "1__0": 0, "1.0_0": 0, "1 0": 0, "0x10": 0, "\u0663": 0,
+		"": 0, "-5": 0, "++1": 0, "1e3": 0, "1.0e0": 0, "10.5": 0, "10.": 0, ".0": 0, ".": 0, "_1": 0, "1_": 0, "1__0": 0, "1.0_0": 0, "1 0": 0, "0x10": 0, "\u0663": 0,
 	} {
 		require.Equal(t, want, countText([]byte(text)), "%q", text)
 	}
+}
+
+// TestSettingsOfForms: a form's settings are read as text in JSON is.
+func TestSettingsOfForms(t *testing.T) {
+	for text, want := range map[string]int{
+		"12": 12, " 12 ": 12, "1_2": 12, "+12": 12, "12.0": 12, "1e3": 0, "12.": 0, "12.5": 0, "-1": 0, "true": 0, "": 0,
+		strings.Repeat(" ", maxSetting-1) + "7": 7, strings.Repeat(" ", maxSetting) + "7": 0, strings.Repeat("1", 10_000): 0,
+	} {
+		q, err := readForm(t, Transcriptions, Want{}, form(t, "max_completion_tokens", text, "stream", "On", "stream_include_usage", "y"))
+		require.NoError(t, err)
+		require.Equal(t, want, q.MaxTokens, "%q", text)
+		require.True(t, q.Stream && q.IncludeUsage)
+	}
+	q, err := readForm(t, Other, Want{}, form(t, "max_tokens", "12"))
+	require.NoError(t, err)
+	require.Equal(t, 12, q.MaxTokens)
 }
 
 // TestSettingsInPieces: a setting may come in any pieces, and one that broke off leaves nothing behind.

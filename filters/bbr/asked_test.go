@@ -17,6 +17,9 @@ func TestInternalNamesAreNotTold(t *testing.T) {
 		want    string
 	}{
 		"renamed":                 {headers{"x-gateway-model-name": "public", RewriteHeader: "internal"}, "`public`"},
+		"in the other spelling":   {headers{"x-llm-d-model-name": "public", "x-llm-d-model-name-rewrite": "internal"}, "`public`"},
+		"in both, one of another": {headers{"x-gateway-model-name": "no", RewriteHeader: "other", "x-llm-d-model-name": "public", "x-llm-d-model-name-rewrite": "internal"}, "`public`"},
+		"in two spellings mixed":  {headers{"x-gateway-model-name": "public", "x-llm-d-model-name-rewrite": "internal"}, "`internal`"},
 		"not renamed":             {headers{"x-gateway-model-name": "public"}, "`internal`"},
 		"another was renamed":     {headers{"x-gateway-model-name": "public", RewriteHeader: "other"}, "`internal`"},
 		"no name fits an answer":  {headers{"x-gateway-model-name": "a\nb", RewriteHeader: "internal"}, "`internal`"},

@@ -246,12 +246,22 @@ func mix(x uint64) uint64 {
 // put another name into the body, that is not for the client to see. A client that
 // writes these headers itself is told what it wrote.
 func asked(x *filter.Exchange, name string) string {
-	if rewritten, _ := x.RequestHeaders.Get(RewriteHeader); rewritten == name {
-		if public, _ := x.RequestHeaders.Get("x-gateway-model-name"); fitsHeader(public) {
+	for _, h := range &renamings {
+		if rewritten, _ := x.RequestHeaders.Get(h.to); rewritten != name {
+			continue
+		}
+		if public, _ := x.RequestHeaders.Get(h.from); fitsHeader(public) {
 			return public
 		}
 	}
 	return name
+}
+
+// renamings are the headers in which gateways say how they have renamed a model, in
+// the spellings of the endpoint picker protocol.
+var renamings = [...]struct{ from, to string }{
+	{"x-gateway-model-name", RewriteHeader},
+	{"x-llm-d-model-name", "x-llm-d-model-name-rewrite"},
 }
 
 func refuseUnknown(name string) filter.Verdict {

@@ -21,7 +21,7 @@ const (
 	DroppedHeader = "x-llm-d-request-dropped-reason"
 )
 
-// refuse answers the client in the form of the API that it called.
+// refuse answers the client in the form of the path that it asked.
 func (s *Stream) refuse(r *filter.Refusal) Action {
 	reason := r.Reason
 	if reason == "" {
@@ -44,7 +44,7 @@ func (s *Stream) refuse(r *filter.Refusal) Action {
 	s.host.Reply(&LocalReply{
 		Status:  r.Status,
 		Headers: headers,
-		Body:    r.AppendJSON(nil, s.x.API),
+		Body:    r.AppendJSON(nil, llm.FormOf(s.x.Path, s.c.paths)),
 		Detail:  "inlet_" + reason,
 	})
 	return Replied

@@ -185,15 +185,15 @@ const noReplica = "No replica can take this request now."
 
 // refuse is a refusal of Envoy itself, in the words of the shipped local_reply_config.
 func (x *exchange) refuse(status int, code, message string) {
-	api := llm.Chat
+	form := llm.OpenAIForm
 	if path, _ := x.request.headers.Get(":path"); strings.Contains(path, "/v1/messages") {
-		api = llm.Messages
+		form = llm.AnthropicForm
 	}
 	headers := Headers{{"content-type", "application/json"}}
 	if status == 503 {
 		headers.Add("retry-after", "1")
 	}
-	x.reply(status, headers, llm.Refusal{Status: status, Code: code, Message: message}.AppendJSON(nil, api))
+	x.reply(status, headers, llm.Refusal{Status: status, Code: code, Message: message}.AppendJSON(nil, form))
 }
 
 // route is the router: it chooses the pool by one header and the replica by

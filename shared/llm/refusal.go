@@ -1,6 +1,9 @@
 package llm
 
-import "unicode/utf8"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
 // Refusal is an answer that the gateway gives in the server's place.
 type Refusal struct {
@@ -11,16 +14,56 @@ type Refusal struct {
 	Message string // for people
 }
 
-// AppendJSON appends the body of the refusal as the client of api expects it, so that its SDK raises the right exception:
+// Form is the form in which a client expects errors.
+type Form uint8
+
+// The forms that there are.
+const (
+	OpenAIForm Form = iota
+	AnthropicForm
+)
+
+// Form returns the form in which clients of the API expect errors.
+func (a API) Form() Form {
+	if a == Messages || a == CountTokens {
+		return AnthropicForm
+	}
+	return OpenAIForm
+}
+
+// FormOf returns the form in which the client of a :path expects errors. It does not depend on whether the operation is
+// known: Anthropic's clients read one form only, also of what they should not have asked. among are further operations.
+func FormOf(path string, among []Operation) Form {
+	path, _, _ = strings.Cut(path, "?")
+	if under(path, messagesPath) {
+		return AnthropicForm
+	}
+	for i := range among {
+		if among[i].API.Form() == AnthropicForm && under(path, among[i].Path) {
+			return AnthropicForm
+		}
+	}
+	return OpenAIForm
+}
+
+// messagesPath is where Anthropic's API is, and below.
+const messagesPath = "/v1/messages"
+
+// under reports whether a path is an operation's or below it, behind any prefix.
+func under(path, operation string) bool {
+	return strings.Contains(path+"/", strings.TrimSuffix(operation, "/")+"/")
+}
+
+// AppendJSON appends the body of the refusal as the client expects it, so that its SDK raises the right exception:
 // OpenAI's error object (https://platform.openai.com/docs/guides/error-codes),
 //
 //	{"error":{"message":"...","type":"...","param":null,"code":"..."}}
 //
-// or, for Messages and CountTokens, Anthropic's (https://docs.anthropic.com/en/api/errors), whose types follow from the status alone:
+// or Anthropic's (https://docs.anthropic.com/en/api/errors), whose types follow from the status alone:
 //
 //	{"type":"error","error":{"type":"...","message":"..."}}
-func (r Refusal) AppendJSON(dst []byte, api API) []byte {
-	if api == Messages || api == CountTokens {
+func (r Refusal) AppendJSON(dst []byte, form Form) []byte {
+	if form == AnthropicForm {
 		dst = append(dst, `{"type":"error","error":{"type":`...)
 		dst = AppendString(dst, anthropicType(r.Status))
 		dst = append(dst, `,"message":`...)

@@ -49,7 +49,7 @@ func sorry(handle shared.HttpFilterHandle) {
 	}
 	handle.SendLocalResponse(uint32(r.Status),
 		[][2]string{{"content-type", "application/json"}, {chain.ReasonHeader, r.Code}},
-		r.AppendJSON(nil, llm.Unknown), "inlet_"+r.Code)
+		r.AppendJSON(nil, llm.OpenAIForm), "inlet_"+r.Code)
 }
 
 // refuser stands for a filter that could not be made. Without it Envoy would let

@@ -41,7 +41,7 @@ func onlyInlets(t *testing.T, a *answer) {
 	}
 }
 
-// testForged: what a client says about pools and replicas is not heard.
+// testForged: what a client says about pools and replicas is ignored.
 func testForged(t *testing.T, s *stack.Stack) {
 	wanted := forged(s.PoolReplicas("gemma")[0].Address())
 	for range 20 {

@@ -44,6 +44,16 @@ func TestUpgrade(t *testing.T) {
 					require.Equal(t, "HTTP/1.1", resp.Header.Get("upgrade"))
 				})
 			}
+			for path, want := range map[string]string{
+				"/v1/responses": `{"error":{"code":null,"message":"This gateway does not support protocol upgrades.","param":null,"type":"permission_error"}}`,
+				"/v1/messages":  `{"error":{"message":"This gateway does not support protocol upgrades.","type":"permission_error"},"type":"error"}`,
+			} {
+				t.Run("to what Envoy does not know, "+path, func(t *testing.T) {
+					resp, body := speak(t, address, "GET "+path+" HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: foo\r\n\r\n")
+					require.Equal(t, http.StatusForbidden, resp.StatusCode)
+					require.JSONEq(t, want, body)
+				})
+			}
 			t.Run("HTTP 2", func(t *testing.T) { require.Equal(t, "426", extendedConnect(t, address, "/v1/responses")) })
 			t.Run("CONNECT", func(t *testing.T) {
 				resp, _ := speak(t, address, "CONNECT x:443 HTTP/1.1\r\nhost: x:443\r\n\r\n")

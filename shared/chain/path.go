@@ -54,8 +54,8 @@ func takes(api llm.API, method string) bool {
 // realtime is the path of an API that there is by WebSocket only.
 var realtime = []llm.Operation{{Path: "/v1/realtime", API: llm.Other}}
 
-// upgrades reports whether the client wants to go on by another protocol, such as
-// WebSocket. Such a request has no end, so that its body can never be read. Offering
+// upgrades reports whether the client asks for another protocol, such as WebSocket.
+// Such a request has no end, so that its body can never be read. Offering
 // HTTP/2 (h2c) changes nothing as long as nobody accepts.
 func upgrades(h filter.Headers) bool {
 	protocol, _ := h.Get("upgrade")

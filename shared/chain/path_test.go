@@ -10,7 +10,7 @@ import (
 	"github.com/inlet-proxy/inlet/shared/filter"
 )
 
-// TestUpgrade: only what would go on by another protocol is refused, by its headers.
+// TestUpgrade: only what would switch to another protocol is refused, by its headers.
 func TestUpgrade(t *testing.T) {
 	r := newRig(t, "passThrough: [/own]")
 	for name, c := range map[string]struct {

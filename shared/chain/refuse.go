@@ -136,7 +136,7 @@ func refuseTooLarge(limit int64) *filter.Refusal {
 }
 
 func refuseUnknownPath(method string) *filter.Refusal {
-	r := badRequest("unknown_path", "", "The path is unknown: there is no such operation here, or it is not asked with the method "+method+".")
+	r := badRequest("unknown_path", "", "Unknown path, or the path does not accept "+method+".")
 	r.Status = 404
 	return r
 }
@@ -146,7 +146,7 @@ func refuseUnknownPath(method string) *filter.Refusal {
 const codeUpgrade = "upgrade_not_supported"
 
 func refuseUpgrade() *filter.Refusal {
-	r := badRequest(codeUpgrade, "", "This gateway does not go on by WebSocket or another protocol: send an ordinary HTTP request, without Upgrade.")
+	r := badRequest(codeUpgrade, "", "This gateway does not support WebSocket or other protocol upgrades. Send an ordinary HTTP request, without Upgrade.")
 	r.Status = 426
 	return r
 }

@@ -43,7 +43,7 @@ func (s *Stream) ResponseHeaders(end bool) Action {
 }
 
 // nowhere reports whether Envoy itself says that it has no route for a request that
-// went by unseen: of models and pools there was no talk.
+// no filter saw: nobody read its model or chose a pool.
 func (s *Stream) nowhere() bool {
 	return s.state == released && s.status == 404 && s.host.Served() == ""
 }

@@ -39,7 +39,7 @@ type Stream struct {
 	early     bool  // the request may go on before that
 	status    int   // status that the client gets
 	bypassed  bool  // no filter sees this exchange
-	unknown   bool  // ... since its path is none that is known
+	unknown   bool  // ... because its path is unknown
 	reads     bool  // the answer's body is scanned
 	restores  bool  // ... and the model's name in it restored
 	complete  bool  // the answer's end was seen

@@ -97,7 +97,12 @@ func TestRequestComesAgain(t *testing.T) {
 			client.CloseIdleConnections()
 			t.Run("a redirect that is refused before", func(t *testing.T) { testRefusedRedirect(t, s, r) })
 			require.NoError(t, s.Update(t.Context(), func(o *stack.Options) {
-				o.Edit = func(b *bootstrapv3.Bootstrap) { pool.apply(b); twice(b); followRedirects(b) }
+				o.Edit = func(b *bootstrapv3.Bootstrap) {
+					pool.apply(b)
+					twice(b)
+					followRedirects(b)
+					b.GetStaticResources().GetListeners()[0].Name = "twice-following"
+				}
 			}))
 			client.CloseIdleConnections()
 			t.Run("a redirect, twice in the chain", func(t *testing.T) { testTwiceRedirected(t, s, r) })

@@ -11,10 +11,15 @@ import (
 	"testing"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	rbacconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/inlet-proxy/inlet/e2e/stack"
@@ -82,6 +87,26 @@ func TestRequestComesAgain(t *testing.T) {
 			})
 			t.Run("a redirect", func(t *testing.T) { testRedirect(t, s, r) })
 			require.NoError(t, s.Update(t.Context(), func(o *stack.Options) {
+				o.Edit = func(b *bootstrapv3.Bootstrap) {
+					pool.apply(b)
+					followRedirects(b)
+					trustAll(b)
+					refuseElsewhere(b)
+				}
+			}))
+			client.CloseIdleConnections()
+			t.Run("a redirect that is refused before", func(t *testing.T) { testRefusedRedirect(t, s, r) })
+			require.NoError(t, s.Update(t.Context(), func(o *stack.Options) {
+				o.Edit = func(b *bootstrapv3.Bootstrap) {
+					pool.apply(b)
+					twice(b)
+					followRedirects(b)
+					b.GetStaticResources().GetListeners()[0].Name = "twice-following"
+				}
+			}))
+			client.CloseIdleConnections()
+			t.Run("a redirect, twice in the chain", func(t *testing.T) { testTwiceRedirected(t, s, r) })
+			require.NoError(t, s.Update(t.Context(), func(o *stack.Options) {
 				o.Edit = func(b *bootstrapv3.Bootstrap) { pool.apply(b); twice(b) }
 			}))
 			client.CloseIdleConnections()
@@ -126,6 +151,43 @@ func testRedirect(t *testing.T, s *stack.Stack, r *redirector) {
 		return requestsOf(m)-requestsOf(before) == 2, err
 	})
 	testNoWayAround(t, s, r, 0)
+	testNoWayAround(t, s, r, 1)
+}
+
+// testRefusedRedirect: a filter before Inlet refuses the redirected request, so that nobody fetches what Inlet knows of it. No request that
+// follows is taken for it, though Envoy holds the client for internal and leaves it all its headers.
+func testRefusedRedirect(t *testing.T, s *stack.Stack, r *redirector) {
+	const id = "00000000-0000-4000-8000-000000000002"
+	control := []string{"x-gateway-model-name", "llama", "x-gateway-model-name-rewrite", "llama-3-8b", "x-gateway-inference-pool", "one"}
+	old := s.URL() + chatPath
+	bare := strings.Replace(smallChat, `"llama"`, `"llama-3-8b"`, 1)
+	for name, c := range map[string]struct {
+		path    string
+		headers []string
+		status  int
+	}{
+		"any old URL":           {chatPath, []string{"x-envoy-original-url", "http://x/", "x-gateway-inference-pool", "one"}, http.StatusUnauthorized},
+		"the old URL":           {chatPath, append([]string{"x-envoy-original-url", old}, control...), http.StatusUnauthorized},
+		"the old URL, no names": {chatPath, []string{"x-envoy-original-url", old}, http.StatusUnauthorized},
+		"all that it had":       {"/elsewhere" + chatPath, append([]string{"x-envoy-original-url", old, "x-allowed", "1"}, control...), http.StatusNotFound},
+	} {
+		r.reset(1)
+		a := post(t.Context(), s, chatPath, smallChat, "x-api-key", "key", "x-request-id", id)
+		require.Equal(t, http.StatusForbidden, a.status, "%s\n%s", name, a.body)
+		require.Len(t, r.requests(), 1)
+		require.Equal(t, id, r.requests()[0].Header.Get("x-request-id"), "the client is internal")
+		client.CloseIdleConnections()
+		a = post(t.Context(), s, c.path, bare, append(c.headers, "x-request-id", id)...)
+		require.Equal(t, c.status, a.status, "%s\n%s", name, a.body)
+		require.NotEmpty(t, a.header.Get("x-inlet-reason"), name)
+		require.Len(t, r.requests(), 1, name)
+	}
+}
+
+func testTwiceRedirected(t *testing.T, s *stack.Stack, r *redirector) {
+	r.reset(1)
+	a := post(t.Context(), s, chatPath, smallChat, "x-api-key", "key")
+	servedTwice(t, r, &a, 2)
 	testNoWayAround(t, s, r, 1)
 }
 
@@ -191,4 +253,33 @@ func followRedirects(b *bootstrapv3.Bootstrap) {
 			RedirectResponseCodes: []uint32{307},
 		}
 	})
+}
+
+// refuseElsewhere refuses what is redirected, unless a header stands in it, and holds clients of this machine for internal.
+func refuseElsewhere(b *bootstrapv3.Bootstrap) {
+	prefix := &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "/elsewhere"}}
+	allowed := &routev3.HeaderMatcher{Name: "x-allowed", HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}}
+	both := &rbacconfigv3.Permission_Set{Rules: []*rbacconfigv3.Permission{
+		{Rule: &rbacconfigv3.Permission_UrlPath{UrlPath: &matcherv3.PathMatcher{Rule: &matcherv3.PathMatcher_Path{Path: prefix}}}},
+		{Rule: &rbacconfigv3.Permission_NotRule{NotRule: &rbacconfigv3.Permission{Rule: &rbacconfigv3.Permission_Header{Header: allowed}}}},
+	}}
+	config, err := anypb.New(&rbacv3.RBAC{Rules: &rbacconfigv3.RBAC{
+		Action: rbacconfigv3.RBAC_DENY,
+		Policies: map[string]*rbacconfigv3.Policy{"elsewhere": {
+			Permissions: []*rbacconfigv3.Permission{{Rule: &rbacconfigv3.Permission_AndRules{AndRules: both}}},
+			Principals:  []*rbacconfigv3.Principal{{Identifier: &rbacconfigv3.Principal_Any{Any: true}}},
+		}},
+	}})
+	if err != nil {
+		panic(err)
+	}
+	editManager(b, func(m *hcmv3.HttpConnectionManager) {
+		m.InternalAddressConfig = &hcmv3.HttpConnectionManager_InternalAddressConfig{
+			CidrRanges: []*corev3.CidrRange{{AddressPrefix: "127.0.0.0", PrefixLen: wrapperspb.UInt32(8)}},
+		}
+		m.HttpFilters = slices.Insert(m.GetHttpFilters(), 0, &hcmv3.HttpFilter{
+			Name: "envoy.filters.http.rbac", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: config},
+		})
+	})
+	b.GetStaticResources().GetListeners()[0].Name = "refusing"
 }

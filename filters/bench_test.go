@@ -68,7 +68,8 @@ func (e *envoy) ResumeRequest()                       {}
 func (e *envoy) Subset(dst []string) ([]string, bool) { return dst, false }
 func (e *envoy) Mark(uint64)                          {}
 func (e *envoy) Marked(uint64) bool                   { return false }
-func (e *envoy) Redirected() bool                     { return false }
+func (e *envoy) RequestNow() filter.Headers           { return nil }
+func (e *envoy) Stamp() (uint64, bool)                { return 0, false }
 func (e *envoy) Served() string                       { return "" }
 func (e *envoy) Details() string                      { return "" }
 func (e *envoy) Attempts() int                        { return 1 }

@@ -1,5 +1,7 @@
 package chain
 
+import "github.com/inlet-proxy/inlet/shared/filter"
+
 // Kept returns how many bytes of bodies the stream has memory for.
 func (s *Stream) Kept() int {
 	n := cap(s.encoded.encoded) + cap(s.encoded.decoded)
@@ -9,3 +11,6 @@ func (s *Stream) Kept() int {
 	}
 	return n
 }
+
+// Exchange is what the filters see.
+func (s *Stream) Exchange() *filter.Exchange { return &s.x }

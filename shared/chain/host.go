@@ -42,13 +42,15 @@ type Host interface {
 	// Marked reports whether a chain of the same document, which stands before this
 	// one in Envoy's filter chain, has said so of this request.
 	Marked(document uint64) bool
-	// Redirected reports, at the end of an exchange without an answer, whether it
-	// ended because Envoy follows a redirect of the replica. The same request then
-	// comes again at once.
-	Redirected() bool
+	// RequestNow are the request's headers as they stand at the end of the exchange,
+	// when Envoy has put the URL of a redirect that it follows into them. Nil if
+	// they cannot be read any more.
+	RequestNow() filter.Headers
+	// Stamp is a number that Envoy gives to what it has got from a client, that a request
+	// keeps when its redirect is followed, and that no client can choose. False if
+	// Envoy does not tell it.
+	Stamp() (uint64, bool)
 
-	// Served returns the ip:port of the replica that answers, "" if unknown.
-	// Asked at the response headers.
 	// Served returns the ip:port of the replica that Envoy turned to last, "" if
 	// unknown. Asked at the response headers.
 	Served() string
@@ -73,7 +75,7 @@ const (
 )
 
 // RedirectDetails are the response code details of a stream that Envoy made anew
-// to follow a redirect.
+// to follow a redirect. The same request then comes again at once.
 const RedirectDetails = "internal_redirect"
 
 // AppendAddresses appends the addresses of a string with commas between them.

@@ -20,7 +20,7 @@ func (s *Stream) readOrigin() {
 	switch {
 	case s.status >= 400:
 		r.Origin = s.originOfError()
-	case s.status == 0 && s.host.Details() == "internal_redirect":
+	case s.status == 0 && s.host.Details() == RedirectDetails:
 		r.Origin = filter.OfProxy // the replica has answered, and Envoy asks anew
 	}
 	if target := s.x.Target.Address; target != "" && r.Served != "" && target != r.Served {

@@ -147,8 +147,9 @@ func (s *Stream) Done() {
 		Complete: s.complete && s.state != refused && s.state != answered, Refused: s.state == refused, Answered: s.state == answered,
 		Partial: s.state == released && s.scanning, Broken: s.brokeOff(), Status: s.status, At: s.c.deps.Now(),
 	}
-	redirected := s.keepRedirected(end.At)
+	redirected := s.redirected()
 	if redirected {
+		s.keepRedirected(end.At)
 		end.Complete, end.Status = true, 307 // or another such status: the replica has answered
 	}
 	if s.reads {

@@ -45,7 +45,7 @@ type host struct {
 	asked, told       int     // how often
 	subset            *string // addresses with commas between
 	marked            bool
-	redirected        bool
+	stamp             uint64 // 0: none is told
 
 	log     []string
 	reply   *chain.LocalReply
@@ -65,7 +65,10 @@ func (h *host) Subset(dst []string) ([]string, bool) {
 
 func (h *host) Mark(uint64)        { h.marks++ }
 func (h *host) Marked(uint64) bool { return h.marked }
-func (h *host) Redirected() bool   { return h.redirected }
+
+// RequestNow are the headers as Envoy has them; tests change them in h.request.
+func (h *host) RequestNow() filter.Headers { return h.request }
+func (h *host) Stamp() (uint64, bool)      { return h.stamp, h.stamp != 0 }
 
 func (h *host) RequestHeaders() filter.Headers  { return h.request }
 func (h *host) ResponseHeaders() filter.Headers { return h.response }

@@ -264,8 +264,11 @@ func (s *nativeStream) Mark(uint64) {}
 // Marked implements chain.Host.
 func (s *nativeStream) Marked(uint64) bool { return false }
 
-// Redirected implements chain.Host. The emulated router follows no redirect.
-func (s *nativeStream) Redirected() bool { return false }
+// RequestNow implements chain.Host. The emulated router follows no redirect.
+func (s *nativeStream) RequestNow() filter.Headers { return nil }
+
+// Stamp implements chain.Host.
+func (s *nativeStream) Stamp() (uint64, bool) { return 0, false }
 
 // Served implements chain.Host.
 func (s *nativeStream) Served() string {

@@ -253,8 +253,11 @@ func (x *exchange) Mark(uint64) {}
 // Marked implements chain.Host.
 func (x *exchange) Marked(uint64) bool { return false }
 
-// Redirected implements chain.Host.
-func (x *exchange) Redirected() bool { return false }
+// RequestNow implements chain.Host: an external processor sees them once.
+func (x *exchange) RequestNow() filter.Headers { return nil }
+
+// Stamp implements chain.Host.
+func (x *exchange) Stamp() (uint64, bool) { return 0, false }
 
 // Details implements chain.Host: an external processor is not told.
 func (x *exchange) Details() string { return "" }

@@ -53,6 +53,42 @@ func TestFactsOfAnAnswer(t *testing.T) {
 	}
 }
 
+// An Envoy that tells nothing is not asked again when clients leave before an answer, and one that follows a
+// redirect tells what the request has become and whose connection it is.
+func TestFactsWithoutAnAnswer(t *testing.T) {
+	for name, c := range map[string]struct {
+		details string
+		asked   int // by three exchanges
+		passes  bool
+	}{
+		"1.38":       {"", 4, false}, // the address each time, and one question in all
+		"left":       {"downstream_remote_disconnect", 10, false},
+		"redirected": {"internal_redirect", 13, true},
+	} {
+		config, e := load(t, policyOnly, &policy{request: func(*filter.Exchange) filter.Verdict { return filter.Next }})
+		asked := 0
+		for range 3 {
+			s := open(t, config, e)
+			s.details = c.details
+			s.request.Set("x-request-id", "1")
+			s.filter.OnRequestHeaders(s.request, true)
+			s.request.Set("x-envoy-original-url", "http://gateway.test/")
+			s.request.Set(":path", "/elsewhere")
+			s.end()
+			asked += s.asked
+		}
+		require.Equal(t, c.asked, asked, name)
+		s := open(t, config, e)
+		s.details = c.details
+		s.request.Set("x-request-id", "1")
+		s.request.Set("x-envoy-original-url", "http://gateway.test/")
+		s.request.Set(":path", "/elsewhere")
+		s.filter.OnRequestHeaders(s.request, true)
+		s.end()
+		require.Equal(t, c.passes, s.metadata["inlet/why"] == "redirect=followed", name)
+	}
+}
+
 // A filter sees each snapshot when it comes, without a request.
 func TestSnapshotsAreWatched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

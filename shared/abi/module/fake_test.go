@@ -349,10 +349,14 @@ func (e *envoyStream) GetAttributeString(id shared.AttributeID) (shared.UnsafeEn
 
 func (e *envoyStream) GetAttributeNumber(id shared.AttributeID) (float64, bool) {
 	e.asked++
-	if id != shared.AttributeIDUpstreamRequestAttemptCount || e.details == "" {
-		return 0, false
+	switch {
+	case e.details == "":
+	case id == shared.AttributeIDUpstreamRequestAttemptCount:
+		return float64(e.attempts), true
+	case id == shared.AttributeIDConnectionId:
+		return 7, true
 	}
-	return float64(e.attempts), true
+	return 0, false
 }
 
 func (e *envoyStream) SendLocalResponse(status uint32, headers [][2]string, body []byte, detail string) {

@@ -101,13 +101,24 @@ func (s *stream) Marked(document uint64) bool {
 	return ok && mark.Len == 8 && binary.LittleEndian.Uint64(mark.ToUnsafeBytes()) == document
 }
 
-// Redirected goes by what Envoy notes when it makes the stream anew.
-func (s *stream) Redirected() bool {
+// RequestNow reads the headers anew: what the exchange has of them stays valid.
+func (s *stream) RequestNow() filter.Headers {
 	if s.gone {
-		return false
+		return nil
 	}
-	details, ok := s.handle.GetAttributeString(shared.AttributeIDResponseCodeDetails)
-	return ok && string(details.ToUnsafeBytes()) == chain.RedirectDetails
+	now := &headers{arena: new(arena)}
+	now.reset(s.handle.RequestHeaders())
+	return now
+}
+
+// Stamp is the number of the client's connection: the time of the request is not told
+// to modules.
+func (s *stream) Stamp() (uint64, bool) {
+	if !s.tells() {
+		return 0, false
+	}
+	id, ok := s.handle.GetAttributeNumber(shared.AttributeIDConnectionId)
+	return uint64(id), ok
 }
 
 // Served is the address of the host that the router chose last.

@@ -151,6 +151,7 @@ func (x *exchange) ResumeRequest() {
 // Properties by their paths, of which zero bytes separate the parts.
 const (
 	subsetHint       = "metadata\x00filter_metadata\x00" + chain.SubsetNamespace + "\x00" + chain.SubsetKey
+	requestTime      = "request\x00time"
 	upstreamAddress  = "upstream\x00address"
 	upstreamAttempts = "upstream\x00request_attempt_count"
 	responseDetails  = "response\x00code_details"
@@ -211,10 +212,17 @@ func (x *exchange) Marked(document uint64) bool {
 	return err == nil
 }
 
-// Redirected implements chain.Host.
-func (x *exchange) Redirected() bool {
-	details, err := property(responseDetails, &x.plugin.piece)
-	return err == nil && string(details) == chain.RedirectDetails
+// RequestNow implements chain.Host. What the exchange has of the headers stays valid.
+func (x *exchange) RequestNow() filter.Headers { return &headers{of: &requestMap} }
+
+// Stamp implements chain.Host. It is the time at which Envoy began to read the request,
+// in nanoseconds: 8 bytes, little-endian.
+func (x *exchange) Stamp() (uint64, bool) {
+	value, err := property(requestTime, &x.plugin.piece)
+	if err != nil || len(value) != 8 {
+		return 0, false
+	}
+	return binary.LittleEndian.Uint64(value), true
 }
 
 // Served implements chain.Host.

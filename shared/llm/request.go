@@ -337,6 +337,8 @@ var members = [...]memberSet{
 	Generate:    set(memberModel, memberStream, memberStreamOptions) | texts,
 	Videos:      set(memberModel, memberPrompt) | texts,
 	Moderations: set(memberModel, memberInput) | texts,
+	CohereChat:  set(memberModel, memberStream, memberMaxTokens) | texts,
+	CohereEmbed: set(memberModel) | texts,
 	Other:       set(memberModel, memberStream, memberStreamOptions, memberMaxTokens) | texts,
 }
 

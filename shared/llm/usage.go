@@ -27,7 +27,9 @@ var meterings = [...]metering{
 	Images:         allTokens,
 	ImageEdits:     allTokens,
 	Transcriptions: allTokens,
+	CohereChat:     allTokens,
 	Embeddings:     promptTokens,
+	CohereEmbed:    promptTokens,
 	Rerank:         promptTokens,
 	Score:          promptTokens,
 	Pooling:        promptTokens,
@@ -136,6 +138,7 @@ func (c *counts) usage(api API) Usage {
 		c.derive(api)
 	}
 	u := Usage{Prompt: c.n[atPrompt], Completion: c.n[atCompletion], Cached: c.n[atCached]}
+	u.Prompt += c.n[atImages]
 	if api == Messages {
 		u.Prompt += u.Cached + c.n[atCacheWrite]
 	}

@@ -161,6 +161,23 @@ var usages = []struct {
 	{"rerank, Cohere's tokens", Rerank, []string{`{"results":[],"meta":{"api_version":{"version":"2"},"billed_units":{"search_units":1},"tokens":{"input_tokens":62,"output_tokens":0}}}`}, Usage{true, 62, 0, 62, 0}, false},
 	{"rerank, Cohere's units of tokens", Rerank, []string{`{"meta":{"billed_units":{"input_tokens":62}}}`}, Usage{true, 62, 0, 62, 0}, false},
 	{"rerank, Cohere's searches", Rerank, []string{`{"meta":{"billed_units":{"search_units":1}}}`}, Usage{}, false},
+	{"Cohere's embeddings", CohereEmbed, []string{`{"id":"x","embeddings":{"float":[[0.1]]},"meta":{"api_version":{"version":"2"},"billed_units":{"input_tokens":5}}}`}, Usage{true, 5, 0, 5, 0}, false},
+	{"Cohere's embeddings of text and images", CohereEmbed, []string{`{"meta":{"billed_units":{"image_tokens":40,"input_tokens":5}}}`}, Usage{true, 45, 0, 45, 0}, false},
+	{"Cohere's embeddings of images", CohereEmbed, []string{`{"meta":{"billed_units":{"image_tokens":40}}}`}, Usage{true, 40, 0, 40, 0}, false},
+	{"Cohere's embeddings, paid by image", CohereEmbed, []string{`{"meta":{"billed_units":{"images":2}}}`}, Usage{}, false},
+	{"Cohere's embeddings, nothing told", CohereEmbed, []string{`{"embeddings":{},"meta":{"api_version":{"version":"2"}}}`}, Usage{}, true},
+	{"Cohere's chat", CohereChat, []string{
+		`{"message":{"role":"assistant","usage":{"input_tokens":9}},"usage":{"billed_units":{"input_tokens":71,"output_tokens":7},"tokens":{"input_tokens":71,"output_tokens":7},"cached_tokens":64}}`,
+	}, Usage{true, 71, 7, 78, 64}, false},
+	{"Cohere's chat, not all of it billed", CohereChat, []string{`{"usage":{"tokens":{"input_tokens":71.0,"output_tokens":7.0},"billed_units":{"input_tokens":5,"output_tokens":7}}}`}, Usage{true, 71, 7, 78, 0}, false},
+	{"Cohere's chat, in a stream", CohereChat, []string{
+		`{"type":"message-start","delta":{"message":{"role":"assistant"}}}`, `{"type":"content-delta","delta":{"message":{"content":{"text":"hi"}}}}`,
+		`{"type":"message-end","delta":{"finish_reason":"COMPLETE","usage":{"billed_units":{"input_tokens":5,"output_tokens":7},"tokens":{"input_tokens":71,"output_tokens":7},"cached_tokens":64}}}`,
+	}, Usage{true, 71, 7, 78, 64}, false},
+	{"Cohere's chat, the answer not told", CohereChat, []string{`{"usage":{"billed_units":{"input_tokens":71}}}`}, Usage{false, 71, 0, 71, 0}, true},
+	{"Cohere's chat, nothing told", CohereChat, []string{`{"type":"message-end","delta":{"finish_reason":"ERROR"}}`}, Usage{}, true},
+	{"another path in Cohere's form", Other, []string{`{"meta":{"tokens":{"input_tokens":71,"output_tokens":7}}}`}, Usage{true, 71, 7, 78, 0}, false},
+	{"a chat's cached tokens beside the others", Chat, []string{`{"usage":{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"cached_tokens":8}}`}, Usage{true, 12, 5, 17, 8}, false},
 	{"meta of something else", Embeddings, []string{`{"meta":{"tokens":{"input_tokens":62}}}`}, Usage{}, true},
 	{"rerank, a list", Rerank, []string{`[{"score":0.5,"meta_info":{"prompt_tokens":7}}]`}, Usage{}, true},
 

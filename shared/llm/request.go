@@ -269,6 +269,7 @@ const (
 	memberTemplateArgs        // "chat_template_kwargs": what the chat template may show to the model
 	memberTools               // "tools", "functions"
 	memberShape               // what else a chat template may show to the model, or makes something else of the prompt: documents, how much to think
+	memberEffort              // "reasoning", "output_config", "thinking": how much to think, which alone counts, and more
 	memberEarlier             // "previous_response_id": a conversation that the server has
 	memberText                // any other that is not known to be a setting: schemas and what is new
 )
@@ -310,7 +311,7 @@ func set(ms ...member) (s memberSet) {
 func (s memberSet) has(m member) bool { return s>>m&1 == 1 }
 
 // texts are the members that are read of every API whose requests are understood.
-const texts memberSet = 1<<memberTokens | 1<<memberEmbeds | 1<<memberTemplate | 1<<memberTemplateArgs | 1<<memberTools | 1<<memberShape |
+const texts memberSet = 1<<memberTokens | 1<<memberEmbeds | 1<<memberTemplate | 1<<memberTemplateArgs | 1<<memberTools | 1<<memberShape | 1<<memberEffort |
 	1<<memberText
 
 // members that are read, by API. Others are skipped.
@@ -402,7 +403,9 @@ func (s memberSet) lookup(name []byte) member {
 		m = memberTemplateArgs
 	case "tools", "functions":
 		m = memberTools
-	case "reasoning_effort", "reasoning", "output_config", "add_special_tokens", "mm_processor_kwargs", "media_io_kwargs":
+	case "reasoning", "output_config", "thinking":
+		m = memberEffort
+	case "reasoning_effort", "add_special_tokens", "mm_processor_kwargs", "media_io_kwargs":
 		m = memberShape
 	case "previous_response_id":
 		m = memberEarlier
@@ -505,9 +508,9 @@ func (r *requestReader) Open(array bool) {
 	}
 }
 
-func (r *requestReader) Close(bool) {
+func (r *requestReader) Close(array bool) {
 	if r.inPrompt() {
-		r.promptClose()
+		r.promptClose(array)
 		if r.hashing {
 			r.prefixMark(endOf, r.json.Depth()+1)
 		}
@@ -589,7 +592,7 @@ func (r *requestReader) enter(name []byte) {
 // shown reports whether a member is read although it is not part of the prefix.
 func (r *requestReader) shown() bool {
 	switch r.member {
-	case memberTools, memberShape, memberText:
+	case memberTools, memberShape, memberEffort, memberText:
 		return r.want.Prompt
 	case memberEarlier:
 		return false

@@ -203,6 +203,7 @@ const (
 	inAnswer           // the answer, or an event's data
 	inWrapper          // "response" of events of Responses, "message" of the first event of Messages, "delta" of Cohere's events: an answer within
 	inMeta             // "meta", in Cohere's form
+	inGroq             // "x_groq"
 	inUsage            // "usage"; "tokens" and "billed_units" in it or in "meta", in Cohere's form
 	inDetails          // "prompt_tokens_details", "input_tokens_details"
 	inWritten          // "cache_creation": what was written to the cache, by lifetime
@@ -215,7 +216,7 @@ const (
 	atImages           // "image_tokens", which Cohere tells beside those of the text
 	atCacheWrite       // "cache_creation_input_tokens"
 	atWritten          // a member of "cache_creation"
-	atOther            // what is paid by something other than tokens: "seconds", "search_units", "images"
+	atOther            // what is paid by something other than tokens: "seconds", "duration", "search_units", "images"
 	places
 )
 
@@ -255,6 +256,9 @@ func (r *responseReader) Open(array bool) {
 		r.json.Skip()
 		return
 	}
+	if p == inWritten {
+		r.event.written = 0
+	}
 	r.at[depth-1] = p
 }
 
@@ -269,6 +273,10 @@ func (r *responseReader) Key(name []byte) {
 		r.next = r.answerMember(name, false)
 	case inMeta:
 		if string(name) == "tokens" || string(name) == "billed_units" {
+			r.next = inUsage
+		}
+	case inGroq:
+		if string(name) == "usage" {
 			r.next = inUsage
 		}
 	case inUsage:
@@ -310,6 +318,14 @@ func (r *responseReader) answerMember(name []byte, outermost bool) place {
 	case "delta":
 		if outermost && r.api.likeCohere() {
 			return inWrapper
+		}
+	case "x_groq":
+		if outermost && r.api.metering() == allTokens {
+			return inGroq
+		}
+	case "duration":
+		if outermost && r.api == Transcriptions {
+			return atOther
 		}
 	case "meta":
 		if r.api.likeCohere() {
@@ -389,6 +405,8 @@ func (r *responseReader) TextEnd() {
 		r.name(r.json.Offset())
 	case atType:
 		r.last = r.kind.isLast(r.api)
+	case atOther:
+		r.event.add(atOther, 0) // some write a duration as a string
 	}
 	r.next = nowhere
 }

@@ -186,6 +186,8 @@ func TestPrefixLeavesBillingOut(t *testing.T) {
 		block(" "+header) + "," + block(prompt),
 		block("x") + "," + block(prompt),
 		`{"type":"text","title":"` + header + `"},` + block(prompt),
+		`{"type":"x","content":[` + block(header) + `]},` + block(prompt),
+		`[` + block(header) + `],` + block(prompt),
 	} {
 		require.Zero(t, common(want, system("["+other+"]")), other)
 	}
@@ -427,4 +429,28 @@ func TestPrefixOfToolsAllocatesNothing(t *testing.T) {
 	}
 	scan()
 	require.Zero(t, testing.AllocsPerRun(20, scan))
+}
+
+// What decides the prefix is refused when it stands twice, as any member that is read.
+func TestRepeatedMembersOfThePrefix(t *testing.T) {
+	repeated := func(want Want, members ...string) string {
+		r := new(RequestScanner)
+		r.Reset(Chat, want, jsonscan.Limits{})
+		require.NoError(t, r.Feed(bodyOf(members...)))
+		require.NoError(t, r.End())
+		return r.Request().Repeated
+	}
+	for _, want := range []Want{{PrefixBlocks: 8}, {Prompt: true}} {
+		for _, name := range named {
+			if name == "previous_response_id" {
+				continue // of another API
+			}
+			member := quoted(name) + `:null`
+			require.Equal(t, name, repeated(want, member, `"messages":[]`, member))
+			require.Empty(t, repeated(want, member, `"messages":[]`))
+		}
+		require.Empty(t, repeated(want, `"tools":[]`, `"functions":[]`, `"reasoning":null`, `"reasoning_effort":null`))
+		require.Equal(t, "tools", repeated(want, `"tools":[]`, `"t\u006fols":[]`, `"functions":[]`, `"functions":[]`))
+	}
+	require.Empty(t, repeated(Want{}, `"tools":[]`, `"tools":[]`), "nobody reads them")
 }

@@ -69,7 +69,7 @@ type Request struct {
 
 	// Prefix has a hash for each full block of what the model reads, in the order in which it reads it, whatever the order of the
 	// members: tools, system prompt, conversation. It has all prompt text, tokens that are sent as numbers, the JSON of tools, and
-	// images and files by their hash. What a chat template is given besides counts from the first block on. Equal hashes at
+	// images and files by their hash, and who speaks. What a chat template is given besides counts from the first block on. Equal hashes at
 	// one place stand for equal prompts up to there. Neither the model nor anything else that tells caches apart is in it.
 	// Only with Want.PrefixBlocks; valid until the next Reset.
 	Prefix []uint64
@@ -450,7 +450,8 @@ type requestReader struct {
 	name      []byte // ... and its name, cut at maxName
 	field     int    // ... and its index in want.Fields, or noField
 	seen      memberSet
-	usageNext bool // the value that follows is include_usage
+	seenNamed uint32 // of named, by index
+	usageNext bool   // the value that follows is include_usage
 	setting   settingText
 
 	model  []byte
@@ -561,13 +562,14 @@ func (r *requestReader) enter(name []byte) {
 	}
 	r.prompt.begin(r.member)
 	if r.member >= memberTokens {
+		r.seeNamed(name)
 		switch r.member {
 		case memberEmbeds:
 			r.prompt.key = keyEmbeds
 		case memberTemplate:
 			r.prompt.key = keyTemplate
 		}
-		return // these have many names, and all that they say is counted
+		return
 	}
 	if r.seen.has(r.member) && r.facts.Repeated == "" {
 		r.facts.Repeated = memberNames[r.member]
@@ -586,6 +588,26 @@ func (r *requestReader) enter(name []byte) {
 		r.setMaxTokens(0, r.maxCompletionTokens)
 	case memberMaxCompletionTokens:
 		r.setMaxTokens(r.maxTokens, 0)
+	}
+}
+
+// named are the members of which several share one constant, by name. What else is text may repeat: all that it says is counted.
+var named = [...]string{
+	"tools", "functions", "chat_template", "chat_template_kwargs", "documents", "prompt", "previous_response_id",
+	"prompt_token_ids", "input_ids", "token_ids", "prompt_embeds", "input_embeds",
+	"reasoning_effort", "reasoning", "output_config", "thinking", "add_special_tokens", "mm_processor_kwargs", "media_io_kwargs",
+}
+
+// seeNamed takes note of one of them.
+func (r *requestReader) seeNamed(name []byte) {
+	for i, known := range named {
+		if string(name) != known {
+			continue
+		}
+		if r.seenNamed>>i&1 == 1 && r.facts.Repeated == "" {
+			r.facts.Repeated = known
+		}
+		r.seenNamed |= 1 << i
 	}
 }
 

@@ -22,6 +22,8 @@ func (k *kind) isLast(api API) bool {
 	switch string(k.text[:k.n]) {
 	case "message_stop":
 		return api == Messages
+	case "message-end":
+		return api == CohereChat
 	case "response.completed", "response.incomplete", "response.failed":
 		return api == Responses
 	}

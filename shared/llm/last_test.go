@@ -23,6 +23,8 @@ func TestEnded(t *testing.T) {
 		{"responses, the type comes first", Responses, `data: {"type":"response.completed","response":{"usage":{"input_tokens":1,"output_tokens":2}}}` + "\n\n", true},
 		{"responses, cut by their limit", Responses, `data: {"type":"response.incomplete","response":{}}` + "\n\n", true},
 		{"responses that failed", Responses, `data: {"type":"response.failed","response":{}}` + "\n\n", true},
+		{"Cohere's chat", CohereChat, `data: {"type":"message-end","delta":{"finish_reason":"COMPLETE"}}` + "\n\n", true},
+		{"Cohere's end of a part", CohereChat, `data: {"type":"content-end","index":0}` + "\n\n", false},
 		{"responses that end with the marker", Responses, "data: {\"type\":\"x\"}\n\ndata: [DONE]\n\n", true},
 
 		{"the usage", Chat, "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1}}\n\n", false},

@@ -38,6 +38,8 @@ const (
 	Generate           // vLLM: tokens for tokens
 	Videos             // OpenAI videos: a form
 	Moderations        // OpenAI moderations
+	CohereChat         // Cohere's chat, as vLLM has it
+	CohereEmbed        // Cohere's embeddings, as vLLM has them
 	Other              // any JSON or form that names its model: all text in it is taken for prompt
 )
 
@@ -91,8 +93,8 @@ var operations = []Operation{
 	{"/v1/decisions", Other},
 	{"/v1/systemone", Other},
 	{"/generative_scoring", Other},
-	{"/v2/embed", Other},
-	{"/cohere/v2/chat", Other},
+	{"/v2/embed", CohereEmbed},
+	{"/cohere/v2/chat", CohereChat},
 	{"/cohere/v2/chat/render", Tokenize},
 }
 
@@ -100,7 +102,8 @@ var names = [...]string{
 	Unknown: "unknown", Chat: "chat", Completions: "completions", Responses: "responses", Embeddings: "embeddings", Images: "images",
 	Audio: "audio", Messages: "messages", Models: "models", ImageEdits: "image_edits", Transcriptions: "transcriptions",
 	CountTokens: "count_tokens", Rerank: "rerank", Score: "score", Pooling: "pooling", Classify: "classify",
-	Tokenize: "tokenize", Detokenize: "detokenize", Generate: "generate", Videos: "videos", Moderations: "moderations", Other: "other",
+	Tokenize: "tokenize", Detokenize: "detokenize", Generate: "generate", Videos: "videos", Moderations: "moderations", CohereChat: "cohere_chat",
+	CohereEmbed: "cohere_embed", Other: "other",
 }
 
 // Named returns the API of a name as String gives it, of those that are asked with a body; Unknown if there is none.
@@ -131,6 +134,11 @@ func (a API) String() string {
 // TakesForm reports whether requests to the API may be multipart/form-data.
 func (a API) TakesForm() bool {
 	return a == Transcriptions || a == ImageEdits || a == Videos || a == Other
+}
+
+// likeCohere reports whether answers of the API may tell their tokens in Cohere's form.
+func (a API) likeCohere() bool {
+	return a == Rerank || a == CohereChat || a == CohereEmbed || a == Other
 }
 
 // AnswersOtherwise reports whether answers of the API may be something other than JSON or events: sound, or a text by itself.

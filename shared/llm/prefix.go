@@ -30,6 +30,7 @@ const (
 	endOfKey
 	beginOf // an object or an array, where its structure is part of the prompt
 	endOf
+	endOfTurn
 )
 
 // billing is how the text of a block begins that Claude Code puts before its system prompt. It has another hash each turn; vLLM does
@@ -50,7 +51,7 @@ const (
 	stretches
 )
 
-// stretchOf is the stretch that a member's text is in.
+// stretchOf says of which stretch a member's text is a part.
 var stretchOf = [...]uint8{
 	memberTools:        stretchTools,
 	memberSystem:       stretchSystem,
@@ -63,11 +64,13 @@ var stretchOf = [...]uint8{
 	memberText:         noStretch,
 }
 
-// turnsUp is the stretch before which a member makes itself felt that is not part of the prompt, or in a place that the template decides.
-var turnsUp = [...]uint8{
+// comesBefore says before which stretch a member counts that is not itself text of the prompt, but changes what a chat template makes of
+// it from there on.
+var comesBefore = [...]uint8{
 	memberTemplate:     stretchTools,
 	memberTemplateArgs: stretchTools,
 	memberShape:        stretchTools,
+	memberEffort:       stretchTools,
 	memberEarlier:      stretchTalk,
 	memberText:         noStretch,
 }
@@ -75,7 +78,7 @@ var turnsUp = [...]uint8{
 // stretch is a part of a prompt. It holds at most one block of it.
 type stretch struct {
 	hashes []uint64 // of its full blocks, each by itself
-	before uint64   // sum of the hashes of what turns up before it; the order of these does not matter
+	before uint64   // sum of the hashes of what counts before it, in any order
 	block  [PrefixBlockBytes]byte
 	n      int // bytes in block
 }
@@ -87,7 +90,7 @@ type prefixer struct {
 	limit     int // blocks
 
 	at     *stretch // of the member that is being read
-	shapes *stretch // nil, or the stretch before which this member turns up: all of it is one value, in sum
+	shapes *stretch // nil, or the stretch before which this member counts: all of it is one value, in sum
 	filled bool     // ... and it has a value
 	whole  bool     // the member's JSON is in the prompt, names and structure included
 	mute   int      // depth of the object of which a member is being left out; 0 for none
@@ -98,6 +101,9 @@ type prefixer struct {
 	media   int  // so many bytes of an image or a file
 	sum     xxhash.Digest
 	one     [1]byte
+
+	fromBlock, fromByte int    // where in its stretch the message begins that is being read
+	held                uint64 // hash of the billing texts in it, which count if it turns out not to be a system message
 }
 
 func (p *prefixer) reset(limit int) {
@@ -113,7 +119,7 @@ func (p *prefixer) reset(limit int) {
 // begin begins a top-level member, and reports whether anything in it counts.
 func (p *prefixer) begin(m member, name []byte) bool {
 	p.endShape()
-	if at := turnsUp[m]; at != noStretch {
+	if at := comesBefore[m]; at != noStretch {
 		p.shapes, p.whole = &p.stretches[at], true
 		p.sum.Reset()
 		_, _ = p.sum.Write(name) // never fails
@@ -126,7 +132,7 @@ func (p *prefixer) begin(m member, name []byte) bool {
 	return at != noStretch
 }
 
-// endShape ends a member that turns up before a stretch. An empty one is as none.
+// endShape ends a member that counts before a stretch. An empty one is as none.
 func (p *prefixer) endShape() {
 	if p.shapes != nil && p.filled {
 		p.shapes.before += p.sum.Sum64()
@@ -143,6 +149,7 @@ func (p *prefixer) write(b []byte) {
 // writeBlock adds a piece of the text of a block that is left out if it is a billing block.
 func (p *prefixer) writeBlock(b []byte) {
 	if p.dropped {
+		_, _ = p.sum.Write(b) // never fails
 		return
 	}
 	if !p.text {
@@ -151,6 +158,8 @@ func (p *prefixer) writeBlock(b []byte) {
 			n++
 			if p.matched++; p.matched == len(billing) {
 				p.dropped = true
+				p.sum.Reset()
+				_, _ = p.sum.Write(b[n:]) // never fails
 				return
 			}
 		}
@@ -167,10 +176,40 @@ func (p *prefixer) writeBlock(b []byte) {
 
 // release adds what was held back, unless it is to be left out.
 func (p *prefixer) release() {
-	if !p.dropped {
+	if p.dropped {
+		p.held = chained(p.held, p.sum.Sum64())
+	} else {
 		p.write(billing[:p.matched])
 	}
 	p.matched, p.dropped = 0, false
+}
+
+// beginTurn begins a message.
+func (p *prefixer) beginTurn() {
+	p.fromBlock, p.fromByte, p.held = len(p.at.hashes), p.at.n, 0
+}
+
+// endTurn ends a message, whose role may be told behind its content. The role counts from the block on in which the message begins, so
+// that it makes no difference where in the message it stands.
+func (p *prefixer) endTurn(role []byte) {
+	s := p.at
+	if p.held != 0 { // its place has passed; this tells it apart from the first block on
+		s.before += chained(p.held, uint64(p.fromBlock)*PrefixBlockBytes+uint64(p.fromByte))
+	}
+	if p.fromBlock < len(s.hashes) {
+		s.hashes[p.fromBlock] = chained(s.hashes[p.fromBlock], xxhash.Sum64(role))
+		return
+	}
+	p.append(role)
+	p.mark(endOfTurn)
+}
+
+// endSystemTurn ends a system message that servers leave out if it is empty without its billing texts.
+func (p *prefixer) endSystemTurn(role []byte) {
+	p.held = 0
+	if p.fromBlock != len(p.at.hashes) || p.fromByte != p.at.n {
+		p.endTurn(role)
+	}
 }
 
 // append adds bytes. Blocks that lie in b are hashed there.
@@ -313,13 +352,33 @@ func (r *requestReader) inJSON() bool {
 	return r.counts() && (r.prefix.whole || r.prompt.free != 0 && r.json.Depth() > r.prompt.free)
 }
 
-// isBlock reports whether the text that is being read is that of a block of a system prompt, in the API that has such.
+// isBlock reports whether the text that is being read is left out if it is a billing text, in the API that has such: a block of the system
+// prompt, or the text or a block of what is a system message, or of which it has not been said yet what it is.
 func (r *requestReader) isBlock() bool {
-	if r.facts.API != Messages || r.prompt.key != keyPart {
+	if r.facts.API != Messages {
 		return false
 	}
-	depth := r.json.Depth()
-	return r.member == memberSystem && depth == messageDepth || r.prompt.system && depth == messageDepth+2
+	p, depth := &r.prompt, r.json.Depth()
+	switch {
+	case r.member == memberSystem:
+		return p.key == keyPart && depth == messageDepth
+	case r.member != memberMessages || p.role.known && !p.role.is(system):
+		return false
+	}
+	return p.key == keyPart && depth == messageDepth+2 || p.key == keyParts && depth == messageDepth
+}
+
+// prefixTurn takes the begin or the end of an object that may be a message.
+func (r *requestReader) prefixTurn(begins bool) {
+	switch role := &r.prompt.role; {
+	case r.member != memberMessages && r.member != memberInput:
+	case begins:
+		r.prefix.beginTurn()
+	case r.facts.API == Messages && role.is(system):
+		r.prefix.endSystemTurn(role.text())
+	default:
+		r.prefix.endTurn(role.text())
+	}
 }
 
 // prefixKey takes the name of a member. Servers take marks for a provider's own cache out, which move on with each turn.
@@ -329,6 +388,12 @@ func (r *requestReader) prefixKey(name []byte) {
 		p.mute = 0
 	}
 	if p.mute != 0 {
+		return
+	}
+	if r.member == memberEffort && depth == effortDepth {
+		if string(name) != "effort" {
+			p.mute = depth
+		}
 		return
 	}
 	isPart := r.prompt.free == 0 || p.whole && p.shapes == nil && depth == messageDepth

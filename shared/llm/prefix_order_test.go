@@ -186,6 +186,8 @@ func TestPrefixLeavesBillingOut(t *testing.T) {
 		block(" "+header) + "," + block(prompt),
 		block("x") + "," + block(prompt),
 		`{"type":"text","title":"` + header + `"},` + block(prompt),
+		`{"type":"x","content":[` + block(header) + `]},` + block(prompt),
+		`[` + block(header) + `],` + block(prompt),
 	} {
 		require.Zero(t, common(want, system("["+other+"]")), other)
 	}
@@ -200,6 +202,36 @@ func TestPrefixLeavesBillingOut(t *testing.T) {
 	}
 	require.Equal(t, inline("system", "1"), inline("system", "2"), "a system message among the others is treated as the system prompt")
 	require.Zero(t, common(inline("user", "1"), inline("user", "2")))
+
+	// A system message is treated so in whatever order it is written, also as one string, and one of which nothing is left has no turn.
+	among := func(format, n string) []uint64 {
+		return prefix(`"messages":[` + fmt.Sprintf(format, header+n) + `{"role":"user","content":"` + prompt + `"}]`)
+	}
+	bare := among("%.0s", "")
+	for _, system := range []string{
+		`{"role":"system","content":"%s"},`,
+		`{"content":"%s","role":"system"},`,
+		`{"role":"system","content":[{"type":"text","text":"%s"}]},`,
+		`{"content":[{"text":"%s","type":"text"}],"role":"system"},`,
+		`{"content":[{"text":"%[1]s","type":"text"},{"text":"%[1]s"}],"role":"system"},`,
+		`{"role":"system","content":""},{"role":"system","content":"%s"},`,
+	} {
+		require.Equal(t, bare, among(system, "1"), system)
+		require.Equal(t, bare, among(system, "2"), system)
+	}
+	for _, said := range []string{
+		`{"role":"user","content":"%s"},`,
+		`{"content":"%s","role":"user"},`,
+		`{"content":"%s"},`,
+		`{"content":[{"text":"%s","type":"text"},{"type":"text","text":` + quoted(prompt) + `}],"role":"assistant"},`,
+		`{"role":"user","content":[{"type":"text","text":"x"},{"type":"text","text":"%s"}]},`,
+		`{"content":[{"type":"tool_result","content":[{"type":"text","text":"%s"}]}],"role":"system"},`,
+		`{"content":[{"type":"tool_result","content":"%s"}],"role":"user"},`,
+	} {
+		require.Equal(t, among(said, "1"), among(said, "1"), said)
+		require.Zero(t, common(among(said, "1"), among(said, "2")), said)
+		require.Zero(t, common(bare, among(said, "2")), said)
+	}
 
 	chatted := func(n string) []uint64 {
 		return prefixOf(t, Chat, 2048, bodyOf(`"messages":[{"role":"system","content":[`+block(header+n)+","+block(prompt)+`]}]`))
@@ -252,6 +284,9 @@ func TestPrefixAndFurtherMembers(t *testing.T) {
 			`"temperature":0.7`, `"max_tokens":5`, `"user":"u"`, `"metadata":{"user_id":"u"}`, `"prompt_cache_key":"k"`, `"cache_salt":"s"`, `"extra_key":"e"`,
 			`"lora_path":"l"`, `"seed":1`, `"stream":true`, `"stop":["a"]`, `"tool_choice":"none"`, `"parallel_tool_calls":false`, `"safety_identifier":"x"`,
 			`"response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{}}}`, `"tools":[]`, `"tools":null`, `"documents":null`,
+			`"reasoning":{"summary":"auto"}`, `"reasoning":{"effort":null,"summary":{"effort":"low"}}`, `"reasoning":null`, `"reasoning":{}`,
+			`"output_config":{"format":{"type":"json_schema","schema":{"effort":"low","type":"disabled"}}}`, `"thinking":null`,
+			`"thinking":{"type":"enabled","budget_tokens":1024}`, `"thinking":{"budget_tokens":2048,"type":"enabled"}`, `"thinking":{"type":"adaptive"}`,
 			`"chat_template_kwargs":{}`, `"chat_template_kwargs":null`, `"reasoning_effort":null`, `"chat_template":null`, `"unheard_of":"x"`,
 		} {
 			require.Equal(t, base, prefixOf(t, api, 2048, bodyOf(conversation, member)), "%v %s", api, member)
@@ -261,7 +296,7 @@ func TestPrefixAndFurtherMembers(t *testing.T) {
 			`"chat_template_kwargs":{"enable_thinking":false}`, `"chat_template_kwargs":{"enable_thinking":true}`, `"chat_template_kwargs":{"thinking":true}`,
 			`"chat_template_kwargs":{"a":{"b":1}}`, `"chat_template_kwargs":{"a":{},"b":1}`,
 			`"chat_template":"{{ messages }}"`, `"chat_template_kwargs":{"chat_template":"{{ messages }}"}`, `"reasoning_effort":"high"`, `"reasoning_effort":"low"`,
-			`"reasoning":{"effort":"high"}`, `"documents":[{"title":"a","text":"b"}]`, `"documents":[{"title":"ab"}]`, `"mm_processor_kwargs":{"max_pixels":1}`, `"add_special_tokens":true`, `"output_config":{"effort":"low"}`,
+			`"reasoning":{"effort":"high"}`, `"reasoning":{"effort":"low"}`, `"thinking":{"type":"disabled"}`, `"documents":[{"title":"a","text":"b"}]`, `"documents":[{"title":"ab"}]`, `"mm_processor_kwargs":{"max_pixels":1}`, `"add_special_tokens":true`, `"output_config":{"effort":"low"}`,
 		} {
 			if api == Completions && strings.Contains(member, "documents") {
 				continue
@@ -271,6 +306,52 @@ func TestPrefixAndFurtherMembers(t *testing.T) {
 			seen[first] = member
 		}
 	}
+}
+
+// What else is said of how much to think makes no difference to that.
+func TestPrefixHasOnlyTheEffort(t *testing.T) {
+	messages := `"messages":[{"role":"user","content":` + quoted(words("q", 1000)) + `}]`
+	for _, same := range [][]string{
+		{`"reasoning":{"effort":"low"}`, `"reasoning":{"summary":"auto","effort":"low"}`, `"reasoning":{"effort":"low","summary":{"a":["b"]},"x":1}`},
+		{`"output_config":{"effort":"low"}`, `"output_config":{"format":{"type":"json_schema","schema":{"a":[1]}},"effort":"low"}`, `"output_config":{"effort":"low","format":null}`},
+		{`"thinking":{"type":"disabled"}`, `"thinking":{"display":"omitted","type":"disabled"}`, `"thinking":{"type":"disabled","x":{"type":"enabled"}}`},
+	} {
+		want := prefixOf(t, Messages, 2048, bodyOf(messages, same[0]))
+		for _, member := range same[1:] {
+			require.Equal(t, want, prefixOf(t, Messages, 2048, byteByByte(bodyOf(messages, member))...), member)
+			require.Equal(t, want, prefixOf(t, Messages, 2048, bodyOf(member, messages)), member)
+		}
+	}
+}
+
+// Who speaks is part of the prompt, from the beginning of the message on, wherever in the message it stands.
+func TestPrefixHasTheRoles(t *testing.T) {
+	for api, member := range map[API]string{Chat: "messages", Messages: "messages", Responses: "input"} {
+		for _, size := range []int{0, 5, PrefixBlockBytes - 2, PrefixBlockBytes - 1, PrefixBlockBytes, 1000} {
+			text, rest := quoted(words("t", size)), `,{"role":"user","content":`+quoted(words("q", 1000))+`}]`
+			seen := map[uint64]string{}
+			for _, role := range []string{`"user"`, `"assistant"`, `"system"`, `"developer"`, `"tool"`, `"ipython"`, `null`} {
+				if size == 0 && role == `"system"` {
+					continue // Messages: no turn
+				}
+				first := prefixOf(t, api, 2048, bodyOf(quoted(member)+`:[{"role":`+role+`,"content":`+text+`}`+rest))
+				require.NotContains(t, seen, first[0], "%v: %s is as %s, %d bytes", api, role, seen[first[0]], size)
+				seen[first[0]] = role
+				if role == `"ipython"` {
+					continue // a word that is not known is text, in its place
+				}
+				last := prefixOf(t, api, 2048, byteByByte(bodyOf(quoted(member)+`:[{"content":`+text+`,"role":`+role+`}`+rest))...)
+				require.Equal(t, first, last, "%v: %s, %d bytes", api, role, size)
+			}
+		}
+	}
+	item := func(item string) []uint64 {
+		return prefixOf(t, Responses, 2048, bodyOf(`"input":[`+item+`,{"role":"user","content":`+quoted(words("q", 1000))+`}]`))
+	}
+	require.Equal(t, item(`{"role":"user","content":"x"}`), item(`{"type":"message","role":"user","content":"x"}`))
+	require.Equal(t, item(`{"role":"user","content":"x"}`), item(`{"content":"x","role":"user","type":"message"}`))
+	require.Zero(t, common(item(`{"role":"user","content":"x"}`), item(`{"type":"function_call_output","output":"x"}`)))
+	require.Zero(t, common(item(`{"type":"reasoning","content":"x"}`), item(`{"type":"function_call_output","output":"x"}`)))
 }
 
 // A conversation that the server has comes behind the instructions.
@@ -348,4 +429,28 @@ func TestPrefixOfToolsAllocatesNothing(t *testing.T) {
 	}
 	scan()
 	require.Zero(t, testing.AllocsPerRun(20, scan))
+}
+
+// What decides the prefix is refused when it stands twice, as any member that is read.
+func TestRepeatedMembersOfThePrefix(t *testing.T) {
+	repeated := func(want Want, members ...string) string {
+		r := new(RequestScanner)
+		r.Reset(Chat, want, jsonscan.Limits{})
+		require.NoError(t, r.Feed(bodyOf(members...)))
+		require.NoError(t, r.End())
+		return r.Request().Repeated
+	}
+	for _, want := range []Want{{PrefixBlocks: 8}, {Prompt: true}} {
+		for _, name := range named {
+			if name == "previous_response_id" {
+				continue // of another API
+			}
+			member := quoted(name) + `:null`
+			require.Equal(t, name, repeated(want, member, `"messages":[]`, member))
+			require.Empty(t, repeated(want, member, `"messages":[]`))
+		}
+		require.Empty(t, repeated(want, `"tools":[]`, `"functions":[]`, `"reasoning":null`, `"reasoning_effort":null`))
+		require.Equal(t, "tools", repeated(want, `"tools":[]`, `"t\u006fols":[]`, `"functions":[]`, `"functions":[]`))
+	}
+	require.Empty(t, repeated(Want{}, `"tools":[]`, `"tools":[]`), "nobody reads them")
 }

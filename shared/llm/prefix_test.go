@@ -55,8 +55,8 @@ func words(seed string, n int) string {
 }
 
 func TestPrefixCountsFullBlocks(t *testing.T) {
-	for bytes, blocks := range map[int]int{0: 0, 1: 0, 254: 0, 255: 1, 256: 1, 511: 2, 25_599: 100, 1 << 20: 2048} {
-		// One byte more ends the string.
+	for bytes, blocks := range map[int]int{0: 0, 1: 0, 249: 0, 250: 1, 255: 1, 256: 1, 510: 1, 511: 2, 25_599: 100, 1 << 20: 2048} {
+		// One byte more ends the string, and five are the role where the message ends in the block in which it began.
 		require.Len(t, prefixOf(t, Chat, DefaultPrefixBlocks, chat(words("a", bytes))), blocks, bytes)
 	}
 	require.Len(t, prefixOf(t, Chat, 3, chat(words("a", 10_000))), 3)
@@ -155,8 +155,12 @@ func TestPrefixProperty(t *testing.T) {
 		for range rapid.IntRange(0, 4).Draw(t, "messages") {
 			s := strings.ToValidUTF8(piece.Draw(t, "text"), "?")
 			contents = append(contents, s)
+			began := len(all) / PrefixBlockBytes
 			if s != "" {
 				all += s + "\xff"
+			}
+			if len(all)/PrefixBlockBytes == began {
+				all += "user\xf9"
 			}
 		}
 		body := chat(contents...)

@@ -31,13 +31,34 @@ type promptReader struct {
 	base64 bool     // ... of the type base64
 	data   dataSpan // ... and its data
 
-	system bool // the message that is being read is a system message, as far as has been said
+	role turnRole // of the message that is being read, as far as has been said
 
 	parts     int // depth of the array of parts that is being read; 0 for none
 	partTexts int // texts in it
 	partsFrom int // where they begin in Joined
 
 	from int // where in Prompt the string of arguments begins
+}
+
+// turnRole says who speaks in a message; of an item that nobody says, such as the output of a function, its type stands for that.
+type turnRole struct {
+	word  [maxWord]byte
+	n     int
+	known bool // it is a role
+}
+
+// system is the role of a system message.
+const system = "system"
+
+func (t *turnRole) text() []byte { return t.word[:t.n] }
+
+func (t *turnRole) is(role string) bool { return t.known && string(t.text()) == role }
+
+// take takes a role, or the type of an item.
+func (t *turnRole) take(word []byte, isRole bool) {
+	if isRole || !t.known {
+		t.n, t.known = copy(t.word[:], word), isRole
+	}
 }
 
 // dataSpan is the data of a source, read as text until its type says otherwise.
@@ -53,6 +74,7 @@ const (
 	maxWord = 24 // bytes of the longest word of the protocol
 
 	messageDepth = 3 // of a message's members, and of those of a block of a system prompt or of a tool
+	effortDepth  = 2 // of the members of what says how much to think
 )
 
 // promptKey is what a member's name says about its value, if that is a string.
@@ -118,9 +140,9 @@ func protocolWord(word []byte) bool {
 
 // begin prepares for the value of a top-level member. In one that is not a conversation all strings are text.
 func (p *promptReader) begin(m member) {
-	p.key, p.free, p.object, p.media, p.parts, p.system = keyText, 0, 0, 0, 0, false
+	p.key, p.free, p.object, p.media, p.parts, p.role = keyText, 0, 0, 0, 0, turnRole{}
 	p.data = dataSpan{}
-	if m == memberText || m == memberTemplateArgs || m == memberTools || m == memberShape {
+	if m == memberText || m == memberTemplateArgs || m == memberTools || m == memberShape || m == memberEffort {
 		p.free = 1
 	}
 }
@@ -189,14 +211,20 @@ func (r *requestReader) promptOpen(array bool) {
 			p.object = depth
 		}
 		if depth == messageDepth {
-			p.system = false
+			p.role.n, p.role.known = 0, false
+			if r.hashing {
+				r.prefixTurn(true)
+			}
 		}
 	}
 }
 
 // promptClose takes the end of a container within a prompt.
-func (r *requestReader) promptClose() {
+func (r *requestReader) promptClose(array bool) {
 	p, depth := &r.prompt, r.json.Depth()+1
+	if r.hashing && !array && depth == messageDepth {
+		r.prefixTurn(false)
+	}
 	if depth == p.media {
 		if p.data.complete && p.base64 {
 			r.dropData()
@@ -269,10 +297,12 @@ func (r *requestReader) promptTextEnd() {
 		if p.key == keyType && r.json.Depth() == p.media {
 			p.base64 = string(word) == "base64"
 		}
-		if p.key == keyRole && r.json.Depth() == messageDepth {
-			p.system = string(word) == "system"
+		if r.json.Depth() == messageDepth {
+			p.role.take(word, p.key == keyRole)
 		}
 		switch {
+		case r.hashing && r.member == memberEffort && p.key == keyType && r.json.Depth() == effortDepth && string(word) == "disabled":
+			r.prefix.append(word) // as an effort of its own; what else a type says of thinking is no part of the prompt
 		case !protocolWord(word):
 			r.notAWord()
 		case r.inJSON():
@@ -318,10 +348,16 @@ func (r *requestReader) promptScalar(raw []byte) {
 		if r.hashing {
 			r.prefix.writeToken(raw)
 		}
-	case r.inJSON() && (raw[0] != 'n' || r.json.Depth() > 1): // a member that is null is none
+	case r.inJSON() && (raw[0] != 'n' || !r.isMember()): // a member that is null is none
 		r.prefix.writeToken(raw)
 	}
 	p.key = keyText
+}
+
+// isMember reports whether the value that is being read is that of a top-level member, or the effort within one.
+func (r *requestReader) isMember() bool {
+	depth := r.json.Depth()
+	return depth == 1 || depth == effortDepth && r.member == memberEffort
 }
 
 // addText adds a piece of text to the prompt, and to the joined parts if it belongs to one.

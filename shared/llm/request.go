@@ -69,7 +69,7 @@ type Request struct {
 
 	// Prefix has a hash for each full block of what the model reads, in the order in which it reads it, whatever the order of the
 	// members: tools, system prompt, conversation. It has all prompt text, tokens that are sent as numbers, the JSON of tools, and
-	// images and files by their hash. What a chat template is given besides counts from the first block on. Equal hashes at
+	// images and files by their hash, and who speaks. What a chat template is given besides counts from the first block on. Equal hashes at
 	// one place stand for equal prompts up to there. Neither the model nor anything else that tells caches apart is in it.
 	// Only with Want.PrefixBlocks; valid until the next Reset.
 	Prefix []uint64
@@ -269,6 +269,7 @@ const (
 	memberTemplateArgs        // "chat_template_kwargs": what the chat template may show to the model
 	memberTools               // "tools", "functions"
 	memberShape               // what else a chat template may show to the model, or makes something else of the prompt: documents, how much to think
+	memberEffort              // "reasoning", "output_config", "thinking": how much to think, which alone counts, and more
 	memberEarlier             // "previous_response_id": a conversation that the server has
 	memberText                // any other that is not known to be a setting: schemas and what is new
 )
@@ -310,7 +311,7 @@ func set(ms ...member) (s memberSet) {
 func (s memberSet) has(m member) bool { return s>>m&1 == 1 }
 
 // texts are the members that are read of every API whose requests are understood.
-const texts memberSet = 1<<memberTokens | 1<<memberEmbeds | 1<<memberTemplate | 1<<memberTemplateArgs | 1<<memberTools | 1<<memberShape |
+const texts memberSet = 1<<memberTokens | 1<<memberEmbeds | 1<<memberTemplate | 1<<memberTemplateArgs | 1<<memberTools | 1<<memberShape | 1<<memberEffort |
 	1<<memberText
 
 // members that are read, by API. Others are skipped.
@@ -337,6 +338,8 @@ var members = [...]memberSet{
 	Generate:    set(memberModel, memberStream, memberStreamOptions) | texts,
 	Videos:      set(memberModel, memberPrompt) | texts,
 	Moderations: set(memberModel, memberInput) | texts,
+	CohereChat:  set(memberModel, memberStream, memberMaxTokens) | texts,
+	CohereEmbed: set(memberModel) | texts,
 	Other:       set(memberModel, memberStream, memberStreamOptions, memberMaxTokens) | texts,
 }
 
@@ -400,7 +403,9 @@ func (s memberSet) lookup(name []byte) member {
 		m = memberTemplateArgs
 	case "tools", "functions":
 		m = memberTools
-	case "reasoning_effort", "reasoning", "output_config", "add_special_tokens", "mm_processor_kwargs", "media_io_kwargs":
+	case "reasoning", "output_config", "thinking":
+		m = memberEffort
+	case "reasoning_effort", "add_special_tokens", "mm_processor_kwargs", "media_io_kwargs":
 		m = memberShape
 	case "previous_response_id":
 		m = memberEarlier
@@ -445,7 +450,8 @@ type requestReader struct {
 	name      []byte // ... and its name, cut at maxName
 	field     int    // ... and its index in want.Fields, or noField
 	seen      memberSet
-	usageNext bool // the value that follows is include_usage
+	seenNamed uint32 // of named, by index
+	usageNext bool   // the value that follows is include_usage
 	setting   settingText
 
 	model  []byte
@@ -503,9 +509,9 @@ func (r *requestReader) Open(array bool) {
 	}
 }
 
-func (r *requestReader) Close(bool) {
+func (r *requestReader) Close(array bool) {
 	if r.inPrompt() {
-		r.promptClose()
+		r.promptClose(array)
 		if r.hashing {
 			r.prefixMark(endOf, r.json.Depth()+1)
 		}
@@ -556,13 +562,14 @@ func (r *requestReader) enter(name []byte) {
 	}
 	r.prompt.begin(r.member)
 	if r.member >= memberTokens {
+		r.seeNamed(name)
 		switch r.member {
 		case memberEmbeds:
 			r.prompt.key = keyEmbeds
 		case memberTemplate:
 			r.prompt.key = keyTemplate
 		}
-		return // these have many names, and all that they say is counted
+		return
 	}
 	if r.seen.has(r.member) && r.facts.Repeated == "" {
 		r.facts.Repeated = memberNames[r.member]
@@ -584,10 +591,30 @@ func (r *requestReader) enter(name []byte) {
 	}
 }
 
+// named are the members of which several share one constant, by name. What else is text may repeat: all that it says is counted.
+var named = [...]string{
+	"tools", "functions", "chat_template", "chat_template_kwargs", "documents", "prompt", "previous_response_id",
+	"prompt_token_ids", "input_ids", "token_ids", "prompt_embeds", "input_embeds",
+	"reasoning_effort", "reasoning", "output_config", "thinking", "add_special_tokens", "mm_processor_kwargs", "media_io_kwargs",
+}
+
+// seeNamed takes note of one of them.
+func (r *requestReader) seeNamed(name []byte) {
+	for i, known := range named {
+		if string(name) != known {
+			continue
+		}
+		if r.seenNamed>>i&1 == 1 && r.facts.Repeated == "" {
+			r.facts.Repeated = known
+		}
+		r.seenNamed |= 1 << i
+	}
+}
+
 // shown reports whether a member is read although it is not part of the prefix.
 func (r *requestReader) shown() bool {
 	switch r.member {
-	case memberTools, memberShape, memberText:
+	case memberTools, memberShape, memberEffort, memberText:
 		return r.want.Prompt
 	case memberEarlier:
 		return false

@@ -201,9 +201,10 @@ type place uint8
 const (
 	nowhere      place = iota
 	inAnswer           // the answer, or an event's data
-	inWrapper          // "response" of events of Responses, "message" of the first event of Messages: an answer within
-	inMeta             // "meta" of Rerank, in Cohere's form
-	inUsage            // "usage"; "tokens" and "billed_units" of Cohere's meta
+	inWrapper          // "response" of events of Responses, "message" of the first event of Messages, "delta" of Cohere's events: an answer within
+	inMeta             // "meta", in Cohere's form
+	inGroq             // "x_groq"
+	inUsage            // "usage"; "tokens" and "billed_units" in it or in "meta", in Cohere's form
 	inDetails          // "prompt_tokens_details", "input_tokens_details"
 	inWritten          // "cache_creation": what was written to the cache, by lifetime
 	atModel            // "model"
@@ -212,9 +213,10 @@ const (
 	atCompletion       // "completion_tokens", "output_tokens"
 	atTotal            // "total_tokens"
 	atCached           // "cached_tokens", "cache_read_input_tokens"
+	atImages           // "image_tokens", which Cohere tells beside those of the text
 	atCacheWrite       // "cache_creation_input_tokens"
 	atWritten          // a member of "cache_creation"
-	atOther            // what is paid by something other than tokens: "seconds", "search_units"
+	atOther            // what is paid by something other than tokens: "seconds", "duration", "search_units", "images"
 	places
 )
 
@@ -254,6 +256,9 @@ func (r *responseReader) Open(array bool) {
 		r.json.Skip()
 		return
 	}
+	if p == inWritten {
+		r.event.written = 0
+	}
 	r.at[depth-1] = p
 }
 
@@ -268,6 +273,10 @@ func (r *responseReader) Key(name []byte) {
 		r.next = r.answerMember(name, false)
 	case inMeta:
 		if string(name) == "tokens" || string(name) == "billed_units" {
+			r.next = inUsage
+		}
+	case inGroq:
+		if string(name) == "usage" {
 			r.next = inUsage
 		}
 	case inUsage:
@@ -306,8 +315,20 @@ func (r *responseReader) answerMember(name []byte, outermost bool) place {
 		if outermost && r.api == Messages {
 			return inWrapper
 		}
+	case "delta":
+		if outermost && r.api.likeCohere() {
+			return inWrapper
+		}
+	case "x_groq":
+		if outermost && r.api.metering() == allTokens {
+			return inGroq
+		}
+	case "duration":
+		if outermost && r.api == Transcriptions {
+			return atOther
+		}
 	case "meta":
-		if r.api == Rerank {
+		if r.api.likeCohere() {
 			return inMeta
 		}
 	}
@@ -328,14 +349,28 @@ func usageMember(name []byte, api API) place {
 		return atTotal
 	case "prompt_tokens_details", "input_tokens_details":
 		return inDetails
+	case "cached_tokens":
+		return atCached
 	case "seconds":
 		if api == Transcriptions {
 			return atOther
 		}
-	case "search_units":
-		if api == Rerank {
-			return atOther
-		}
+	}
+	if api.likeCohere() {
+		return cohereMember(name)
+	}
+	return nowhere
+}
+
+// cohereMember does so for what only Cohere's form has.
+func cohereMember(name []byte) place {
+	switch string(name) {
+	case "tokens", "billed_units":
+		return inUsage
+	case "image_tokens":
+		return atImages
+	case "search_units", "images":
+		return atOther
 	}
 	return nowhere
 }
@@ -370,6 +405,8 @@ func (r *responseReader) TextEnd() {
 		r.name(r.json.Offset())
 	case atType:
 		r.last = r.kind.isLast(r.api)
+	case atOther:
+		r.event.add(atOther, 0) // some write a duration as a string
 	}
 	r.next = nowhere
 }

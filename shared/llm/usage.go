@@ -27,7 +27,9 @@ var meterings = [...]metering{
 	Images:         allTokens,
 	ImageEdits:     allTokens,
 	Transcriptions: allTokens,
+	CohereChat:     allTokens,
 	Embeddings:     promptTokens,
+	CohereEmbed:    promptTokens,
 	Rerank:         promptTokens,
 	Score:          promptTokens,
 	Pooling:        promptTokens,
@@ -52,8 +54,10 @@ func (a API) TellsUsage() bool { return a.metering() >= promptTokens }
 
 // counts are the tokens that one event tells, or several of them one after the other.
 type counts struct {
-	told uint32 // the places of which there was a number, by bit
-	n    [places]int
+	told    uint32 // the places of which there was a number, by bit
+	n       [places]int
+	written int  // of the "cache_creation" that is being read, so far
+	rest    bool // Anthropic's: the input of the events so far is what was not cached, not the whole prompt
 }
 
 func (c *counts) has(p place) bool { return c.told>>p&1 == 1 }
@@ -62,8 +66,8 @@ func (c *counts) has(p place) bool { return c.told>>p&1 == 1 }
 func (c *counts) add(p place, n int) {
 	c.told |= 1 << p
 	if p == atWritten {
-		c.n[p] += n // one for each lifetime
-		return
+		c.written += n // one for each lifetime
+		n = c.written
 	}
 	c.n[p] = max(c.n[p], n)
 }
@@ -99,18 +103,31 @@ func (c *counts) takeInput(e *counts) {
 	switch {
 	case input+cached == 0:
 		// It does not know.
-	case !e.has(atPrompt) && before == 0 && cached <= c.n[atPrompt]:
-		// Of a prompt that was told as a whole this much was cached.
-		e.n[atPrompt] = c.n[atPrompt] - cached
-		c.n[atPrompt] = 0
 	case !e.has(atPrompt):
+		whole, known := c.n[atPrompt]+before, e.cachedAfter(c)
+		if c.rest = c.rest || known > whole; !c.rest {
+			// Of a prompt that was told as a whole this much was cached.
+			e.n[atPrompt], c.n[atPrompt] = whole-known, 0
+		}
 	case e.told&(1<<atCached|1<<atCacheWrite|1<<atWritten) != 0:
-		c.n[atPrompt], c.n[atCached], c.n[atCacheWrite] = 0, 0, 0
+		c.n[atPrompt], c.n[atCached], c.n[atCacheWrite], c.rest = 0, 0, 0, cached > 0
 	case input >= c.n[atPrompt]+before:
 		// The whole prompt, or at least not less than all that was told before.
 		e.n[atPrompt] = input - before
 		c.n[atPrompt] = 0
 	}
+}
+
+// cachedAfter is how much of the prompt has been cached by what a later event, e, tells after those before.
+func (e *counts) cachedAfter(before *counts) (n int) {
+	for _, p := range [...]place{atCached, atCacheWrite} {
+		if e.n[p] > 0 {
+			n += e.n[p]
+		} else {
+			n += before.n[p]
+		}
+	}
+	return n
 }
 
 // derive fills in from the total what is missing. A 0 is taken for missing where the total says more.
@@ -122,7 +139,7 @@ func (c *counts) derive(api API) {
 		if *prompt == 0 {
 			*prompt = max(0, total-*completion)
 		}
-	case *prompt > 0 && *completion == 0 && total >= *prompt:
+	case *prompt > 0 && *completion == 0 && total > *prompt:
 		*completion = total - *prompt
 		c.told |= 1 << atCompletion
 	case *prompt == 0 && *completion > 0:
@@ -136,6 +153,7 @@ func (c *counts) usage(api API) Usage {
 		c.derive(api)
 	}
 	u := Usage{Prompt: c.n[atPrompt], Completion: c.n[atCompletion], Cached: c.n[atCached]}
+	u.Prompt += c.n[atImages]
 	if api == Messages {
 		u.Prompt += u.Cached + c.n[atCacheWrite]
 	}

@@ -91,6 +91,35 @@ var usages = []struct {
 	{"the cache at the end, without the input", Messages, []string{
 		`{"message":{"usage":{"input_tokens":8849,"output_tokens":1}}}`, `{"usage":{"cache_read_input_tokens":8831,"output_tokens":15}}`,
 	}, Usage{true, 8849, 15, 8864, 8831}, false},
+	{"the cache grows, without the input", Messages, []string{
+		`{"message":{"usage":{"input_tokens":8849,"output_tokens":1}}}`, `{"usage":{"cache_read_input_tokens":8000,"output_tokens":1}}`,
+		`{"usage":{"cache_read_input_tokens":8831,"output_tokens":9}}`,
+	}, Usage{true, 8849, 9, 8858, 8831}, false},
+	{"the cache one member an event, without the input", Messages, []string{
+		`{"message":{"usage":{"input_tokens":8849,"output_tokens":1}}}`, `{"usage":{"cache_creation_input_tokens":100,"output_tokens":1}}`,
+		`{"usage":{"cache_read_input_tokens":8000,"output_tokens":9}}`,
+	}, Usage{true, 8849, 9, 8858, 8000}, false},
+	{"the cache by lifetime, and then what was read", Messages, []string{
+		`{"message":{"usage":{"input_tokens":8849,"output_tokens":1}}}`, `{"usage":{"cache_creation":{"ephemeral_5m_input_tokens":60,"ephemeral_1h_input_tokens":40}}}`,
+		`{"usage":{"cache_read_input_tokens":8000}}`, `{"usage":{"cache_read_input_tokens":8000,"output_tokens":9}}`,
+	}, Usage{true, 8849, 9, 8858, 8000}, false},
+	{"the cache again at the end, without the input", Messages, []string{
+		`{"message":{"usage":{"input_tokens":18,"cache_read_input_tokens":8831,"output_tokens":1}}}`, `{"usage":{"cache_read_input_tokens":8831,"output_tokens":9}}`,
+	}, Usage{true, 8849, 9, 8858, 8831}, false},
+	{"less in the cache at the end, without the input", Messages, []string{
+		`{"message":{"usage":{"input_tokens":8849,"output_tokens":1}}}`, `{"usage":{"cache_read_input_tokens":8831}}`, `{"usage":{"cache_read_input_tokens":8000,"output_tokens":9}}`,
+	}, Usage{true, 8849, 9, 8858, 8000}, false},
+	{"written twice in one event", Messages, []string{
+		`{"message":{"usage":{"input_tokens":10,"cache_creation":{"ephemeral_5m_input_tokens":60,"ephemeral_1h_input_tokens":40},"output_tokens":1}},` +
+			`"usage":{"input_tokens":10,"cache_creation":{"ephemeral_5m_input_tokens":60,"ephemeral_1h_input_tokens":40},"output_tokens":1}}`,
+	}, Usage{true, 110, 1, 111, 0}, false},
+	{"written twice in one event, the second time less", Messages, []string{
+		`{"message":{"usage":{"input_tokens":10,"cache_creation":{"ephemeral_5m_input_tokens":60,"ephemeral_1h_input_tokens":40},"output_tokens":1}},` +
+			`"usage":{"input_tokens":10,"cache_creation":{"ephemeral_5m_input_tokens":0},"output_tokens":1}}`,
+	}, Usage{true, 110, 1, 111, 0}, false},
+	{"more of the cache at the end, beside the rest", Messages, []string{
+		`{"message":{"usage":{"input_tokens":18,"cache_read_input_tokens":8831,"output_tokens":1}}}`, `{"usage":{"cache_creation_input_tokens":10,"output_tokens":9}}`,
+	}, Usage{true, 8859, 9, 8868, 8831}, false},
 	{"the cache at the end, beside the rest", Messages, []string{
 		`{"message":{"usage":{"input_tokens":18,"output_tokens":1}}}`, `{"usage":{"cache_read_input_tokens":8831,"output_tokens":15}}`,
 	}, Usage{true, 8849, 15, 8864, 8831}, false},
@@ -129,6 +158,19 @@ var usages = []struct {
 	{"prompt and total", Chat, []string{`{"usage":{"prompt_tokens":12,"total_tokens":20}}`}, Usage{true, 12, 8, 20, 0}, false},
 	{"completion and total", Chat, []string{`{"usage":{"completion_tokens":8,"total_tokens":20}}`}, Usage{true, 12, 8, 20, 0}, false},
 	{"no answer", Chat, []string{`{"usage":{"prompt_tokens":12,"completion_tokens":0,"total_tokens":12}}`}, Usage{true, 12, 0, 12, 0}, false},
+	{"an answer of null", Chat, []string{`{"usage":{"prompt_tokens":12,"completion_tokens":null,"total_tokens":12}}`}, Usage{false, 12, 0, 12, 0}, true},
+	{"an answer not told, and a total of the prompt", Responses, []string{`{"usage":{"input_tokens":12,"total_tokens":12}}`}, Usage{false, 12, 0, 12, 0}, true},
+	{"an answer of null and a larger total", Chat, []string{`{"usage":{"prompt_tokens":12,"completion_tokens":null,"total_tokens":20}}`}, Usage{true, 12, 8, 20, 0}, false},
+	{"a total of the prompt, the answer in another event", Chat, []string{
+		`{"usage":{"prompt_tokens":12,"total_tokens":12}}`, `{"usage":{"completion_tokens":0}}`,
+	}, Usage{true, 12, 0, 12, 0}, false},
+	{"Groq", Chat, []string{
+		`{"choices":[],"x_groq":{"id":"req_1"}}`, `{"choices":[{"delta":{}}],"x_groq":{"id":"req_1","usage":{"queue_time":0.03,"prompt_tokens":18,"completion_tokens":556,"total_tokens":574,"prompt_tokens_details":{"cached_tokens":16}}}}`,
+	}, Usage{true, 18, 556, 574, 16}, false},
+	{"Groq, beside the usage", Chat, []string{
+		`{"x_groq":{"usage":{"prompt_tokens":18,"completion_tokens":556,"total_tokens":574}},"usage":{"prompt_tokens":18,"completion_tokens":556,"total_tokens":574}}`,
+	}, Usage{true, 18, 556, 574, 0}, false},
+	{"Groq, too deep", Chat, []string{`{"x_groq":{"x_groq":{"usage":{"prompt_tokens":18,"completion_tokens":556}}}}`}, Usage{}, true},
 	{"more in all than in parts", Chat, []string{`{"usage":{"prompt_tokens":12,"completion_tokens":5,"total_tokens":40}}`}, Usage{true, 12, 5, 40, 0}, false},
 	{"two names, one of them 0", Chat, []string{
 		`{"usage":{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"input_tokens":0,"output_tokens":0,"cache_read_input_tokens":3}}`,
@@ -161,6 +203,23 @@ var usages = []struct {
 	{"rerank, Cohere's tokens", Rerank, []string{`{"results":[],"meta":{"api_version":{"version":"2"},"billed_units":{"search_units":1},"tokens":{"input_tokens":62,"output_tokens":0}}}`}, Usage{true, 62, 0, 62, 0}, false},
 	{"rerank, Cohere's units of tokens", Rerank, []string{`{"meta":{"billed_units":{"input_tokens":62}}}`}, Usage{true, 62, 0, 62, 0}, false},
 	{"rerank, Cohere's searches", Rerank, []string{`{"meta":{"billed_units":{"search_units":1}}}`}, Usage{}, false},
+	{"Cohere's embeddings", CohereEmbed, []string{`{"id":"x","embeddings":{"float":[[0.1]]},"meta":{"api_version":{"version":"2"},"billed_units":{"input_tokens":5}}}`}, Usage{true, 5, 0, 5, 0}, false},
+	{"Cohere's embeddings of text and images", CohereEmbed, []string{`{"meta":{"billed_units":{"image_tokens":40,"input_tokens":5}}}`}, Usage{true, 45, 0, 45, 0}, false},
+	{"Cohere's embeddings of images", CohereEmbed, []string{`{"meta":{"billed_units":{"image_tokens":40}}}`}, Usage{true, 40, 0, 40, 0}, false},
+	{"Cohere's embeddings, paid by image", CohereEmbed, []string{`{"meta":{"billed_units":{"images":2}}}`}, Usage{}, false},
+	{"Cohere's embeddings, nothing told", CohereEmbed, []string{`{"embeddings":{},"meta":{"api_version":{"version":"2"}}}`}, Usage{}, true},
+	{"Cohere's chat", CohereChat, []string{
+		`{"message":{"role":"assistant","usage":{"input_tokens":9}},"usage":{"billed_units":{"input_tokens":71,"output_tokens":7},"tokens":{"input_tokens":71,"output_tokens":7},"cached_tokens":64}}`,
+	}, Usage{true, 71, 7, 78, 64}, false},
+	{"Cohere's chat, not all of it billed", CohereChat, []string{`{"usage":{"tokens":{"input_tokens":71.0,"output_tokens":7.0},"billed_units":{"input_tokens":5,"output_tokens":7}}}`}, Usage{true, 71, 7, 78, 0}, false},
+	{"Cohere's chat, in a stream", CohereChat, []string{
+		`{"type":"message-start","delta":{"message":{"role":"assistant"}}}`, `{"type":"content-delta","delta":{"message":{"content":{"text":"hi"}}}}`,
+		`{"type":"message-end","delta":{"finish_reason":"COMPLETE","usage":{"billed_units":{"input_tokens":5,"output_tokens":7},"tokens":{"input_tokens":71,"output_tokens":7},"cached_tokens":64}}}`,
+	}, Usage{true, 71, 7, 78, 64}, false},
+	{"Cohere's chat, the answer not told", CohereChat, []string{`{"usage":{"billed_units":{"input_tokens":71}}}`}, Usage{false, 71, 0, 71, 0}, true},
+	{"Cohere's chat, nothing told", CohereChat, []string{`{"type":"message-end","delta":{"finish_reason":"ERROR"}}`}, Usage{}, true},
+	{"another path in Cohere's form", Other, []string{`{"meta":{"tokens":{"input_tokens":71,"output_tokens":7}}}`}, Usage{true, 71, 7, 78, 0}, false},
+	{"a chat's cached tokens beside the others", Chat, []string{`{"usage":{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"cached_tokens":8}}`}, Usage{true, 12, 5, 17, 8}, false},
 	{"meta of something else", Embeddings, []string{`{"meta":{"tokens":{"input_tokens":62}}}`}, Usage{}, true},
 	{"rerank, a list", Rerank, []string{`[{"score":0.5,"meta_info":{"prompt_tokens":7}}]`}, Usage{}, true},
 
@@ -168,6 +227,11 @@ var usages = []struct {
 	{"transcription by tokens", Transcriptions, []string{`{"text":"x","usage":{"type":"tokens","input_tokens":14,"output_tokens":45,"total_tokens":59}}`}, Usage{true, 14, 45, 59, 0}, false},
 	{"transcription by duration", Transcriptions, []string{`{"text":"x","usage":{"type":"duration","seconds":3}}`}, Usage{}, false},
 	{"transcription by duration, in parts", Transcriptions, []string{`{"usage":{"seconds":3.5,"type":"duration"}}`}, Usage{}, false},
+	{"transcription, verbose", Transcriptions, []string{`{"task":"transcribe","language":"en","duration":3.2,"text":"x","segments":[{"duration":1}]}`}, Usage{}, false},
+	{"transcription, verbose, as a string", Transcriptions, []string{`{"duration":"3.2","language":"en","text":"x","segments":[],"words":null}`}, Usage{}, false},
+	{"transcription, a duration within", Transcriptions, []string{`{"text":"x","segments":[{"duration":1}],"x":{"duration":2}}`}, Usage{}, true},
+	{"transcription, no duration", Transcriptions, []string{`{"text":"x","duration":null}`}, Usage{}, true},
+	{"a chat with a duration", Chat, []string{`{"duration":3.2}`}, Usage{}, true},
 	{"transcription, in a stream", Transcriptions, []string{`{"choices":[],"usage":null}`, `{"choices":[],"usage":{"type":"duration","seconds":0}}`}, Usage{}, false},
 	{"transcription, nothing told", Transcriptions, []string{`{"text":"x"}`}, Usage{}, true},
 	{"a chat of seconds", Chat, []string{`{"usage":{"seconds":3}}`}, Usage{}, true},
@@ -211,6 +275,28 @@ func object(t *rapid.T, members map[string]int, names ...string) string {
 		}
 	}
 	return "{" + strings.Join(b, ",") + "}"
+}
+
+// Of a prompt that was told as a whole, any part may be said to be cached, in any number of events.
+func TestCacheToldBitByBit(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		prompt := rapid.IntRange(1, 100).Draw(rt, "prompt")
+		read := rapid.IntRange(0, prompt).Draw(rt, "read")
+		written := rapid.IntRange(0, prompt-read).Draw(rt, "written")
+		events := []string{fmt.Sprintf(`{"message":{"usage":{"input_tokens":%d,"output_tokens":1}}}`, prompt)}
+		names := []string{"cache_read_input_tokens", "cache_creation_input_tokens"}
+		for range rapid.IntRange(0, 4).Draw(rt, "events") {
+			early := map[string]int{names[0]: rapid.IntRange(-1, read).Draw(rt, "early read"), names[1]: rapid.IntRange(-1, written).Draw(rt, "early written")}
+			events = append(events, `{"usage":`+object(rt, early, names...)+`}`)
+		}
+		final := map[string]int{names[0]: read, names[1]: written}
+		for _, name := range rapid.Permutation(names).Draw(rt, "last") {
+			events = append(events, fmt.Sprintf(`{"usage":{%q:%d,"output_tokens":7}}`, name, final[name]))
+		}
+		got, untold := tokens(Messages, true, []byte(eventsOf(events...)))
+		require.False(rt, untold)
+		require.Equal(rt, Usage{true, prompt, 7, prompt + 7, read}, got, events)
+	})
 }
 
 // However the counts of a stream grow until the last event tells the final ones, and however it is cut, it took the same as

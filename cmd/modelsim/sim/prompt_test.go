@@ -62,6 +62,21 @@ func TestBillingBlock(t *testing.T) {
 	require.Equal(t, cached, asked("["+block(long)+","+block("x-anthropic-billing-header")+"]"))
 	require.NotEqual(t, cached, asked(`"x-anthropic-billing-header: cch=3;`+long+`"`))
 	require.NotEqual(t, cached, asked("["+block(" x-anthropic-billing-header: cch=3;")+","+block(long)+"]"))
+
+	const header = "x-anthropic-billing-header: cch=4;"
+	among := func(message string) string {
+		return cachedOf(t, url, `"max_tokens":1`, `"system":"`+long+`"`, `"messages":[`+message+`{"role":"user","content":"Why?"}]`)
+	}
+	for _, left := range []string{
+		"", `{"role":"system","content":"` + header + `"},`, `{"content":"` + header + `","role":"system"},`,
+		`{"role":"system","content":[` + block(header) + `]},`, `{"content":[` + block(header) + `],"role":"system"},`, `{"role":"system","content":""},`,
+	} {
+		require.Equal(t, cached, among(left), "a system message of which nothing is left has no turn: %s", left)
+	}
+	require.NotEqual(t, cached, among(`{"role":"user","content":"`+header+`"},`))
+	nothing := asked(`[]`)
+	require.Equal(t, nothing, asked("["+block(header)+"]"))
+	require.Equal(t, nothing, asked(`""`))
 }
 
 // SGLang keeps prompts apart by what a client says, and knows an adapter by another name.

@@ -204,9 +204,19 @@ func (q *request) lead(tools, system gjson.Result) {
 	if tools.Exists() {
 		q.prompt = append(q.prompt, tools.Raw...)
 	}
-	if system.Exists() {
-		q.prompt = append(q.prompt, "\nsystem\n"...)
+	if !system.Exists() {
+		return
+	}
+	before := len(q.prompt)
+	q.prompt = append(q.prompt, "\nsystem\n"...)
+	start := len(q.prompt)
+	if system.Type == gjson.String { // shown as it is
+		q.prompt = append(q.prompt, system.Str...)
+	} else {
 		q.appendContent(system, q.blocks)
+	}
+	if len(q.prompt) == start {
+		q.prompt = q.prompt[:before]
 	}
 }
 
@@ -235,11 +245,18 @@ func (q *request) readMessages(tools, system, messages gjson.Result) error {
 			}
 			return true
 		})
+		before := len(q.prompt)
 		q.prompt = append(q.prompt, '\n')
 		q.prompt = append(q.prompt, role.Str...)
 		q.prompt = append(q.prompt, '\n')
-		lastStart = len(q.prompt)
-		q.appendContent(content, q.blocks && role.Str == "system")
+		start := len(q.prompt)
+		system := q.blocks && role.Str == "system"
+		q.appendContent(content, system)
+		if system && len(q.prompt) == start {
+			q.prompt = q.prompt[:before] // one of which nothing is left has no turn
+			return true
+		}
+		lastStart = start
 		q.prompt = append(q.prompt, toolCalls.Raw...)
 		return true
 	})
@@ -250,18 +267,21 @@ func (q *request) readMessages(tools, system, messages gjson.Result) error {
 // billing is how the text of a block begins that Claude Code puts before its system prompt. vLLM leaves the block out.
 const billing = "x-anthropic-billing-header"
 
-// appendContent adds a message's content: a string, or parts, of a system prompt those that are shown. What is not text (an image) adds
+// appendContent adds a message's content: a string, or parts; of a system prompt what is shown. What is not text (an image) adds
 // a digest of itself, so that equal images are equal prefixes.
 func (q *request) appendContent(content gjson.Result, system bool) {
+	appendText := func(text string) {
+		if !system || !strings.HasPrefix(text, billing) {
+			q.prompt = append(q.prompt, text...)
+		}
+	}
 	if content.Type == gjson.String {
-		q.prompt = append(q.prompt, content.Str...)
+		appendText(content.Str)
 		return
 	}
 	content.ForEach(func(_, part gjson.Result) bool {
 		if text := part.Get("text"); text.Type == gjson.String {
-			if !system || !strings.HasPrefix(text.Str, billing) {
-				q.prompt = append(q.prompt, text.Str...)
-			}
+			appendText(text.Str)
 			return true
 		}
 		digest := sha256.Sum256([]byte(part.Raw))

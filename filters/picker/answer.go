@@ -101,6 +101,7 @@ func (f *Filter) answered(s *state, now time.Time) {
 		s.trying = nil
 	}
 	f.fleet.answered(s.charged, s.pool, s.start, now)
+	f.fleet.computed(s.charged, s.chain)
 }
 
 // unanswered is for an exchange that ended before the first byte of its answer.
@@ -162,11 +163,14 @@ func (f *Filter) learn(m *member, s *state) {
 	f.tell(s, m.id, s.chain)
 }
 
-// unlearn takes back what learn noted, but for what the replica had before.
+// unlearn takes back what learn noted, but for what the replica had before, or has answered
+// others with.
 func (f *Filter) unlearn(m *member, s *state) {
 	rest := s.chain[min(s.hit, len(s.chain)):]
 	if len(rest) > 0 {
-		f.fleet.forgetAll(m, rest)
+		rest = rest[f.fleet.forgetAll(m, rest):]
+	}
+	if len(rest) > 0 {
 		f.tell(s, endpoint.Unlearnt(m.id), rest)
 	}
 }

@@ -344,11 +344,21 @@ func (f *fleet) insert(m *member, chain []uint64) {
 	}
 }
 
-// forgetAll notes that a replica does not have blocks of a prompt after all.
-func (f *fleet) forgetAll(m *member, blocks []uint64) {
+// forgetAll notes that a replica does not have blocks of a prompt after all. It returns how
+// many of the first it has in any case: it has answered with them.
+func (f *fleet) forgetAll(m *member, blocks []uint64) (kept int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.index.Forget(m.slot, blocks)
+	return f.index.Forget(m.slot, blocks)
+}
+
+// computed notes that a replica has begun an answer to a prompt.
+func (f *fleet) computed(m *member, chain []uint64) {
+	for end, known := len(chain), false; end > 0 && !known; end -= insertBatch {
+		f.mu.Lock()
+		known = f.index.Answered(m.slot, chain[max(0, end-insertBatch):end])
+		f.mu.Unlock()
+	}
 }
 
 // exchange tells the other workers which prompts went where, and learns the same

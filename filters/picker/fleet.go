@@ -393,7 +393,9 @@ func (f *fleet) learnNotes(notes []byte) {
 				f.learn(m, f.heard)
 			}
 		} else if m := f.findID(endpoint.Unlearnt(n.Replica)); m != nil {
-			f.forgetAll(m, f.heard)
+			if kept := f.forgetAll(m, f.heard); kept > 0 && f.ring != nil {
+				f.ring.Tell(m.id, f.heard[:kept]) // the others forget it: they do not know who was answered here
+			}
 		}
 	}
 }

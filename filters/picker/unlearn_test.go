@@ -72,3 +72,22 @@ func TestAnEjectionEndsWhatWasAnswered(t *testing.T) {
 	r.leave(b, time.Second, 0, filter.End{})
 	require.Zero(t, r.known(at, request(1, 20)))
 }
+
+// ... nor in other workers, who do not know who was answered elsewhere.
+func TestWhatAnotherWorkerWasAnsweredStays(t *testing.T) {
+	w := newWorkers(t, 3, "{slowStart: 0s}")
+	w.serve(ready(1))
+	w.tick(t)
+	x, y := request(1, 30), request(1, 20)
+	w.rigs[0].send(t, x)
+	at := w.rigs[1].send(t, y)
+	w.rigs[1].begin(y, 50*time.Millisecond)
+	w.tick(t)
+	w.rigs[0].leave(x, time.Second, 0, filter.End{})
+	for range 4 {
+		w.tick(t)
+	}
+	for i, r := range w.rigs {
+		require.Equal(t, 20, r.known(at, request(1, 30)), "worker %d", i)
+	}
+}

@@ -34,6 +34,7 @@ type fleet struct {
 	ring     *prefix.Ring // nil where all threads use this fleet
 	pools    map[string]*poolState
 	held     []*member // that this worker holds back from
+	ejecting bool      // some worker had a replica ejected at the last tick
 	renewals renewals
 	unused   []*scratch // as many as there were threads that chose at once, so no more than workers
 

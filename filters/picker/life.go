@@ -84,11 +84,13 @@ func (f *fleet) believes(m *member) bool {
 // emptyEjected forgets the prompts of replicas that other workers have ejected, as these
 // have.
 func (f *fleet) emptyEjected() {
-	if f.ejected.Value() <= 0 {
-		return
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	before := f.ejecting
+	f.ejecting = f.ejected.Value() > 0
+	if !f.ejecting && !before {
+		return
+	}
 	for _, m := range f.members {
 		out := m.ejected.Value() > 0
 		if out && !m.life.out {

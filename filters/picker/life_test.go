@@ -154,3 +154,23 @@ func TestSlowStartNeedsNoTraffic(t *testing.T) {
 	r.now = r.now.Add(13 * time.Second)
 	require.Positive(t, r.run(t, 40, func(string) int { return 200 })["10.0.0.000:80"])
 }
+
+// ... each time, whether or not somebody sent it something in between.
+func TestEachEjectionEmptiesTheIndexOfAllWorkers(t *testing.T) {
+	w := newWorkers(t, 2, "{health: {failures: 1, eject: 1s}}")
+	w.serve(ready(2))
+	w.tick(t)
+	at := w.rigs[0].serveOne(t, request(1, 10), 200)
+	for round := range 3 {
+		w.tick(t)
+		other := w.rigs[1].f.fleet
+		other.learn(other.find(at), chainOf(w.rigs[1]))
+		w.rigs[0].f.failed(w.rigs[0].f.fleet.find(at), "p", reasonStatus)
+		w.tick(t)
+		w.tick(t)
+		require.Zero(t, w.rigs[1].known(at, request(1, 10)), round)
+		w.rigs[0].f.fleet.succeeded(w.rigs[0].f.fleet.find(at))
+		w.tick(t)
+		w.tick(t)
+	}
+}

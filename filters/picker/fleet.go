@@ -161,7 +161,7 @@ func (f *fleet) view(s *endpoint.Snapshot, now time.Time) *view {
 	}
 	v := &view{snapshot: s, seats: make([][]seat, len(s.Pools))}
 	for i := range s.Pools {
-		v.seats[i] = f.seats(&s.Pools[i], before, s.Received)
+		v.seats[i] = f.seats(s, &s.Pools[i], before)
 	}
 	f.missing(v)
 	if before != nil {
@@ -176,7 +176,7 @@ func (f *fleet) view(s *endpoint.Snapshot, now time.Time) *view {
 
 // seats needs the lock. Endpoints are mostly those of the view before, in the
 // same order: then nothing is looked up.
-func (f *fleet) seats(p *endpoint.Pool, before *view, received time.Time) []seat {
+func (f *fleet) seats(s *endpoint.Snapshot, p *endpoint.Pool, before *view) []seat {
 	_, old := before.find(p.Name)
 	if slices.EqualFunc(old, p.Endpoints, seat.isOf) {
 		return old // but for its gauges nothing is new, as in most snapshots
@@ -197,9 +197,9 @@ func (f *fleet) seats(p *endpoint.Pool, before *view, received time.Time) []seat
 		if e.Cache != was.cache {
 			f.index.Resize(seats[i].member.slot, blocksOf(e.Cache))
 		}
-		f.live(seats[i].member, e, received)
+		f.live(seats[i].member, s)
 		if e.Ready && !was.ready && before != nil {
-			seats[i].since = received
+			seats[i].since = s.Received
 			f.recovered(seats[i].member)
 		}
 	}

@@ -6,6 +6,7 @@ package endpoint
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/inlet-proxy/inlet/shared/kv"
@@ -105,6 +106,20 @@ func (s *Snapshot) Pool(name string) *Pool {
 		}
 	}
 	return nil
+}
+
+// Process says of the replica at an address whether any pool has it ready, and the latest start that any tells. Pools are scraped apart, and
+// have it drain apart, but it is one process.
+func (s *Snapshot) Process(address string) (ready bool, started int64) {
+	for i := range s.Pools {
+		endpoints := s.Pools[i].Endpoints
+		j, ok := slices.BinarySearchFunc(endpoints, address, func(e Endpoint, a string) int { return strings.Compare(e.Address, a) })
+		if ok {
+			ready = ready || endpoints[j].Ready
+			started = max(started, endpoints[j].Started)
+		}
+	}
+	return ready, started
 }
 
 // Attach sets the Load of every endpoint that has none to the counters of its address: a replica that is in two pools has them in both.

@@ -89,12 +89,12 @@ func (s *Scraper) attempt(ctx context.Context, p *poller) (gauges, alive bool) {
 		if reading.LoRA.Equal(before.LoRA) {
 			reading.LoRA = before.LoRA
 		}
-		reading.Started = steadyStart(before.Started, reading.Started)
+		reading.Started = steadyStart(before.Started, reading.Started, p.reason != "" || !wasReady)
 		switch {
 		case reading.Asleep && !before.Asleep: // its cache is emptied
-			p.began = max(now.Unix(), p.began+1)
+			p.anew(now.Unix())
 		case reading.Started != before.Started:
-			p.began = reading.Started
+			p.anew(reading.Started)
 		}
 		p.reading, p.scraped = reading, began // the replica wrote them after that
 	case errors.Is(scrapeErr, ErrMissing):
@@ -107,11 +107,19 @@ func (s *Scraper) attempt(ctx context.Context, p *poller) (gauges, alive bool) {
 	return scrapeErr == nil, alive
 }
 
+// anew notes that what the replica had is gone. The time that is told is later than the one before, whatever clocks say: an earlier one is no
+// sign of another process to who hears it (endpoint.Life). Callers hold s.mu.
+func (p *poller) anew(at int64) {
+	if p.began != 0 {
+		at = max(at, p.began+endpoint.StartJitter+1)
+	}
+	p.began = at
+}
+
 // steadyStart returns the start of a process. Some clients compute it anew each time from a clock that is set: a second or two makes no
-// other process. What was known stays known.
-func steadyStart(before, now int64) int64 {
-	const jitter = 2
-	if now == 0 || before-jitter <= now && now <= before+jitter {
+// other process, and what was known stays known. An earlier start is that of another process at the same port, unless the replica was away.
+func steadyStart(before, now int64, away bool) int64 {
+	if now == 0 || now <= before+endpoint.StartJitter && (!away || now >= before-endpoint.StartJitter) {
 		return before
 	}
 	return now

@@ -47,8 +47,6 @@ type Host interface {
 	// comes again at once.
 	Redirected() bool
 
-	// Served returns the ip:port of the replica that answers, "" if unknown.
-	// Asked at the response headers.
 	// Served returns the ip:port of the replica that Envoy turned to last, "" if
 	// unknown. Asked at the response headers.
 	Served() string

@@ -1,7 +1,12 @@
 package scrape
 
 import (
+	"context"
 	"fmt"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -233,4 +238,58 @@ func TestTwoCompanionsTellOneStart(t *testing.T) {
 			time.Sleep(interval)
 		}
 	})
+}
+
+// A server that tells no start is down between two attempts that are far apart. That its port refuses is seen, and who was away for long
+// is another process.
+func TestARefusedConnection(t *testing.T) {
+	sglang := answer{status: 200, body: "sglang:num_queue_reqs 0\nsglang:num_running_reqs 0\nsglang:token_usage 0\n"}
+	for name, c := range map[string]struct {
+		refuses func(address string) bool
+		another bool
+	}{
+		"its port":            {func(string) bool { return true }, true},
+		"that of its metrics": {func(address string) bool { return address == "a:8080" }, false},
+		"none":                {func(string) bool { return false }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFleet()
+				f.set("a:8080/metrics", sglang)
+				f.set("a:1/health", answer{status: 200})
+				var down atomic.Bool
+				dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+					if down.Load() && c.refuses(address) {
+						return nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+					}
+					return f.dial(ctx, network, address)
+				}
+				s, err := New(map[string]Plan{"llama": {Engine: "sglang", Port: 8080}}, Options{Interval: 2 * time.Second, Timeout: time.Second, Dial: dial})
+				require.NoError(t, err)
+				t.Cleanup(s.Close)
+				s.SetTargets("llama", targets("a:1"))
+				<-s.Tried()
+				var l endpoint.Life
+				another := 0
+				look := func(d time.Duration) {
+					for range d / (100 * time.Millisecond) {
+						time.Sleep(100 * time.Millisecond)
+						e := only(t, s)
+						if l.See(e.Ready, e.Started, time.Now()) {
+							another++
+						}
+					}
+				}
+				look(10 * time.Second)
+				down.Store(true)
+				f.set("a:8080/metrics", answer{cut: true})
+				look(5 * time.Second)
+				down.Store(false)
+				f.set("a:8080/metrics", sglang)
+				look(10 * time.Second)
+				require.True(t, only(t, s).Ready)
+				require.Equal(t, c.another, another == 1, another)
+			})
+		})
+	}
 }

@@ -37,14 +37,16 @@ type Pool struct {
 type Endpoint struct {
 	Address string // ip:port, an IPv6 address in brackets: as Envoy's override_host compares it
 	Ready   bool   // the companion reached it lately, and its source does not say it is unhealthy or draining
-	Gauges  Gauges
-	Cache   Cache    // the size of its KV cache
-	Peers   InFlight // from the other proxies, when the snapshot was received
-	Load    *Load    // from this Envoy, now; attached by the proxy, not on the wire
 
 	// Priority is the rank that its source of replicas gives it: those of the lowest number come first, the others stand in when there is
-	// none of them. 0 where the source has no ranks.
+	// none of them. 0 where the source has no ranks. It stands beside Ready because each pick reads both of each replica.
 	Priority uint16
+
+	Gauges Gauges
+	Cache  Cache    // the size of its KV cache
+	Peers  InFlight // from the other proxies, when the snapshot was received
+	Load   *Load    // from this Envoy, now; attached by the proxy, not on the wire
+
 	// Started is when the server's process started, or when that was put to sleep last, in seconds since 1970; 0: it does not say. Another
 	// time means that what it had in its cache is gone.
 	Started int64

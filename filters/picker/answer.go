@@ -63,16 +63,30 @@ func (f *Filter) judge(x *filter.Exchange, s *state, m *member) {
 
 // isFresh reports whether the metrics of a replica are answering.
 func (f *Filter) isFresh(pool, address string, now time.Time) bool {
+	return f.gauges(pool, address, now) != nil
+}
+
+// isAtWork reports whether they say that it has something to compute.
+func (f *Filter) isAtWork(pool, address string, now time.Time) bool {
+	g := f.gauges(pool, address, now)
+	return g != nil && g.Running+g.Waiting > 0
+}
+
+// gauges returns the gauges of a replica, nil if there is little to believe of them.
+func (f *Filter) gauges(pool, address string, now time.Time) *endpoint.Gauges {
 	snapshot := f.deps.Snapshot()
 	if snapshot == nil {
-		return false
+		return nil
 	}
 	p := snapshot.Pool(pool)
 	if p == nil {
-		return false
+		return nil
 	}
 	i, ok := slices.BinarySearchFunc(p.Endpoints, address, compareAddress)
-	return ok && p.Endpoints[i].Gauges.Trust(now.Sub(snapshot.Received), f.stale) >= believed
+	if !ok || p.Endpoints[i].Gauges.Trust(now.Sub(snapshot.Received), f.stale) < believed {
+		return nil
+	}
+	return &p.Endpoints[i].Gauges
 }
 
 // OnFirstByte implements filter.FirstByter: the prompt has been computed.
@@ -101,6 +115,7 @@ func (f *Filter) answered(s *state, now time.Time) {
 		s.trying = nil
 	}
 	f.fleet.answered(s.charged, s.pool, s.start, now)
+	f.fleet.computed(s.charged, s.chain)
 }
 
 // unanswered is for an exchange that ended before the first byte of its answer.
@@ -112,7 +127,7 @@ func (f *Filter) unanswered(x *filter.Exchange, s *state, end filter.End) {
 	failed := false
 	if asked {
 		long := false
-		if long, failed = f.fleet.silent(m, s, end.At, &f.health); long || end.Broken {
+		if long, failed = f.fleet.silent(m, s, end.At, &f.health, f.isAtWork(s.pool, m.address, end.At)); long || end.Broken {
 			s.hit, failed = 0, failed || end.Broken // perhaps nobody ever got an answer to what it holds of this
 		}
 	}
@@ -162,11 +177,14 @@ func (f *Filter) learn(m *member, s *state) {
 	f.tell(s, m.id, s.chain)
 }
 
-// unlearn takes back what learn noted, but for what the replica had before.
+// unlearn takes back what learn noted, but for what the replica had before, or has answered
+// others with.
 func (f *Filter) unlearn(m *member, s *state) {
 	rest := s.chain[min(s.hit, len(s.chain)):]
 	if len(rest) > 0 {
-		f.fleet.forgetAll(m, rest)
+		rest = rest[f.fleet.forgetAll(m, rest):]
+	}
+	if len(rest) > 0 {
 		f.tell(s, endpoint.Unlearnt(m.id), rest)
 	}
 }

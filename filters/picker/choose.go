@@ -159,6 +159,7 @@ func (s *state) gather(f *Filter, pool *endpoint.Pool, seats []seat, subset *fil
 	if subset.Given {
 		n = len(s.within(pool, subset.Addresses))
 	}
+	several := ejecting // priorities: some may come back below
 	for i := range n {
 		if subset.Given {
 			i = s.subset[i]
@@ -177,22 +178,21 @@ func (s *state) gather(f *Filter, pool *endpoint.Pool, seats []seat, subset *fil
 			c.warm = warm(now.Sub(since), f.slowStart)
 		}
 		s.add(f, e, &c)
+		several = several || e.Priority != s.replicas[0].Priority
 	}
 	if ejecting {
 		s.limitEjections(f, pool)
 	}
 	s.readModels()
-	s.preferFirst()
+	if several {
+		s.preferFirst()
+	}
 }
 
 // preferFirst leaves of the candidates those of one priority, the lowest that has
 // room for the request; if none has, the lowest. The others stand in for them.
 func (s *state) preferFirst() {
-	first, several := s.firstPriority()
-	if !several {
-		return
-	}
-	n := 0
+	first, n := s.firstPriority(), 0
 	for i := range s.replicas {
 		if s.replicas[i].Priority != first {
 			s.backups = append(s.backups, s.candidates[i])
@@ -204,18 +204,16 @@ func (s *state) preferFirst() {
 	s.replicas, s.candidates, s.ranks, s.total = s.replicas[:n], s.candidates[:n], s.ranks[:n], s.total[:n]
 }
 
-// firstPriority returns the priority of the candidates that serve, and whether
-// there are others.
-func (s *state) firstPriority() (first uint16, several bool) {
+// firstPriority returns the priority of the candidates that serve.
+func (s *state) firstPriority() (first uint16) {
 	best := -1
 	for i := range s.replicas {
 		priority, fit := s.replicas[i].Priority, s.candidates[i].fit()
-		several = several || priority != s.replicas[0].Priority
 		if fit > best || fit == best && priority < first {
 			best, first = fit, priority
 		}
 	}
-	return first, several
+	return first
 }
 
 // fit is how well a replica can take a request: not at all if it lacks the model.

@@ -34,6 +34,7 @@ type fleet struct {
 	ring     *prefix.Ring // nil where all threads use this fleet
 	pools    map[string]*poolState
 	held     []*member // that this worker holds back from
+	ejecting bool      // some worker had a replica ejected at the last tick
 	renewals renewals
 	unused   []*scratch // as many as there were threads that chose at once, so no more than workers
 
@@ -160,7 +161,7 @@ func (f *fleet) view(s *endpoint.Snapshot, now time.Time) *view {
 	}
 	v := &view{snapshot: s, seats: make([][]seat, len(s.Pools))}
 	for i := range s.Pools {
-		v.seats[i] = f.seats(&s.Pools[i], before, s.Received)
+		v.seats[i] = f.seats(s, &s.Pools[i], before)
 	}
 	f.missing(v)
 	if before != nil {
@@ -175,7 +176,7 @@ func (f *fleet) view(s *endpoint.Snapshot, now time.Time) *view {
 
 // seats needs the lock. Endpoints are mostly those of the view before, in the
 // same order: then nothing is looked up.
-func (f *fleet) seats(p *endpoint.Pool, before *view, received time.Time) []seat {
+func (f *fleet) seats(s *endpoint.Snapshot, p *endpoint.Pool, before *view) []seat {
 	_, old := before.find(p.Name)
 	if slices.EqualFunc(old, p.Endpoints, seat.isOf) {
 		return old // but for its gauges nothing is new, as in most snapshots
@@ -196,9 +197,9 @@ func (f *fleet) seats(p *endpoint.Pool, before *view, received time.Time) []seat
 		if e.Cache != was.cache {
 			f.index.Resize(seats[i].member.slot, blocksOf(e.Cache))
 		}
-		f.live(seats[i].member, e, received)
+		f.live(seats[i].member, s)
 		if e.Ready && !was.ready && before != nil {
-			seats[i].since = received
+			seats[i].since = s.Received
 			f.recovered(seats[i].member)
 		}
 	}
@@ -344,11 +345,21 @@ func (f *fleet) insert(m *member, chain []uint64) {
 	}
 }
 
-// forgetAll notes that a replica does not have blocks of a prompt after all.
-func (f *fleet) forgetAll(m *member, blocks []uint64) {
+// forgetAll notes that a replica does not have blocks of a prompt after all. It returns how
+// many of the first it has in any case: it has answered with them.
+func (f *fleet) forgetAll(m *member, blocks []uint64) (kept int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.index.Forget(m.slot, blocks)
+	return f.index.Forget(m.slot, blocks)
+}
+
+// computed notes that a replica has begun an answer to a prompt.
+func (f *fleet) computed(m *member, chain []uint64) {
+	for end, known := len(chain), false; end > 0 && !known; end -= insertBatch {
+		f.mu.Lock()
+		known = f.index.Answered(m.slot, chain[max(0, end-insertBatch):end])
+		f.mu.Unlock()
+	}
 }
 
 // exchange tells the other workers which prompts went where, and learns the same
@@ -383,7 +394,9 @@ func (f *fleet) learnNotes(notes []byte) {
 				f.learn(m, f.heard)
 			}
 		} else if m := f.findID(endpoint.Unlearnt(n.Replica)); m != nil {
-			f.forgetAll(m, f.heard)
+			if kept := f.forgetAll(m, f.heard); kept > 0 && f.ring != nil {
+				f.ring.Tell(m.id, f.heard[:kept]) // the others forget it: they do not know who was answered here
+			}
 		}
 	}
 }

@@ -10,8 +10,7 @@ import (
 // workers and proxies tell of a replica while it is away, or with the snapshot that says
 // it is back, is of the process before.
 
-// hearsayAfter is how long after another process was seen it is not believed what others
-// tell.
+// hearsayAfter is how long after another process was seen what others tell is ignored.
 const hearsayAfter = time.Second
 
 // life is what is known of a member's process, by the lock of the fleet.
@@ -22,10 +21,11 @@ type life struct {
 }
 
 // live takes in what a snapshot says of a replica; it needs the lock.
-func (f *fleet) live(m *member, e *endpoint.Endpoint, received time.Time) {
-	if m.life.See(e, received) {
+func (f *fleet) live(m *member, s *endpoint.Snapshot) {
+	ready, started := s.Process(m.address)
+	if m.life.See(ready, started, s.Received) {
 		f.index.Empty(m.slot)
-		m.life.back = received
+		m.life.back = s.Received
 	}
 }
 
@@ -84,11 +84,13 @@ func (f *fleet) believes(m *member) bool {
 // emptyEjected forgets the prompts of replicas that other workers have ejected, as these
 // have.
 func (f *fleet) emptyEjected() {
-	if f.ejected.Value() <= 0 {
-		return
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	before := f.ejecting
+	f.ejecting = f.ejected.Value() > 0
+	if !f.ejecting && !before {
+		return
+	}
 	for _, m := range f.members {
 		out := m.ejected.Value() > 0
 		if out && !m.life.out {

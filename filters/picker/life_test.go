@@ -48,9 +48,9 @@ func TestWhatIsLeftAfterAnAbsence(t *testing.T) {
 		"the same process, down":      {[]change{{started: 7}, {after: s, unready: true, started: 7}, {after: 60 * s, started: 7}}, 10},
 		"the same, unknown meanwhile": {[]change{{started: 7}, {after: s, unready: true}, {after: 60 * s, started: 7}}, 10},
 		"the same, delisted":          {[]change{{started: 7}, {after: s, absent: true}, {after: 60 * s, started: 7}}, 10},
-		"another, seen to be down":    {[]change{{started: 7}, {after: s, unready: true}, {after: s / 2, started: 8}}, 0},
-		"another, not seen":           {[]change{{started: 7}, {after: s / 2, started: 8}}, 0},
-		"another, told while down":    {[]change{{started: 7}, {unready: true, started: 8}, {after: s / 2, started: 8}}, 0},
+		"another, seen to be down":    {[]change{{started: 7}, {after: s, unready: true}, {after: s / 2, started: 18}}, 0},
+		"another, not seen":           {[]change{{started: 7}, {after: s / 2, started: 18}}, 0},
+		"another, told while down":    {[]change{{started: 7}, {unready: true, started: 18}, {after: s / 2, started: 18}}, 0},
 		"told for the first time":     {[]change{{after: s, started: 8}}, 10},
 		"told no more":                {[]change{{started: 7}, {after: s}}, 10},
 		"told no more, and down":      {[]change{{started: 7}, {unready: true}, {after: 5 * s}}, 0},
@@ -101,9 +101,9 @@ func TestHearsayOfTheOneBefore(t *testing.T) {
 	r.change(change{started: 7})
 	r.change(change{after: time.Second, unready: true})
 	require.Zero(t, note())
-	r.change(change{after: time.Minute, started: 8})
+	r.change(change{after: time.Minute, started: 18})
 	require.Zero(t, note(), "it came with the snapshot")
-	r.change(change{after: hearsayAfter, started: 8})
+	r.change(change{after: hearsayAfter, started: 18})
 	require.Equal(t, 10, note())
 	r.f.failed(r.f.fleet.find(at), "p", reasonStatus)
 	require.Zero(t, note())
@@ -213,5 +213,78 @@ func TestSlowStartInEachProfile(t *testing.T) {
 			hits[r.send(t, request(0, 0))]++
 		}
 		require.Less(t, hits["10.0.0.000:80"], 15, profile)
+	}
+}
+
+// ... each time, whether or not somebody sent it something in between.
+func TestEachEjectionEmptiesTheIndexOfAllWorkers(t *testing.T) {
+	w := newWorkers(t, 2, "{health: {failures: 1, eject: 1s}}")
+	w.serve(ready(2))
+	w.tick(t)
+	at := w.rigs[0].serveOne(t, request(1, 10), 200)
+	for round := range 3 {
+		w.tick(t)
+		other := w.rigs[1].f.fleet
+		other.learn(other.find(at), chainOf(w.rigs[1]))
+		w.rigs[0].f.failed(w.rigs[0].f.fleet.find(at), "p", reasonStatus)
+		w.tick(t)
+		w.tick(t)
+		require.Zero(t, w.rigs[1].known(at, request(1, 10)), round)
+		w.rigs[0].f.fleet.succeeded(w.rigs[0].f.fleet.find(at))
+		w.tick(t)
+		w.tick(t)
+	}
+}
+
+// A replica in two pools is scraped by two plans, or drains in one of them: that is no other
+// process, whatever becomes of others in these pools.
+func TestOneReplicaInTwoPools(t *testing.T) {
+	for name, c := range map[string]struct{ a, b endpoint.Endpoint }{
+		"two starts":        {endpoint.Endpoint{Ready: true, Started: 7}, endpoint.Endpoint{Ready: true, Started: 18}},
+		"one tells":         {endpoint.Endpoint{Ready: true, Started: 7}, endpoint.Endpoint{Ready: true}},
+		"drains in one":     {endpoint.Endpoint{Ready: true}, endpoint.Endpoint{Ready: false}},
+		"drains in another": {endpoint.Endpoint{Ready: false}, endpoint.Endpoint{Ready: true}},
+	} {
+		r := newRig(t, "{}")
+		at := "10.0.0.000:80"
+		serve := func(c struct{ a, b endpoint.Endpoint }, other bool) {
+			r.now = r.now.Add(5 * time.Second)
+			p, q := ready(2), ready(2)
+			p[0].Ready, p[0].Started = c.a.Ready, c.a.Started
+			q[0].Ready, q[0].Started = c.b.Ready, c.b.Started
+			p[1].Ready, q[1].Ready = other, other
+			r.servePools(endpoint.Pool{Name: "p", Endpoints: p}, endpoint.Pool{Name: "q", Endpoints: q})
+			r.f.see()
+		}
+		serve(c, true)
+		r.f.fleet.learn(r.f.fleet.find(at), chainOf(r))
+		for i := range 4 {
+			serve(c, i%2 == 0)
+		}
+		require.Equal(t, 10, r.known(at, request(1, 10)), name)
+
+		c.a.Started, c.b.Started = 1000, 1000
+		serve(c, true)
+		c.a.Started = 2000
+		serve(c, true)
+		require.Zero(t, r.known(at, request(1, 10)), "%s: one pool has seen it first", name)
+	}
+}
+
+// A companion that is started anew, or another one, tells a start that another was told of, or
+// does not know of a sleep.
+func TestStartsThatOtherCompanionsTell(t *testing.T) {
+	for _, other := range []int64{1001, 999, 5000} {
+		r := newRig(t, "{}")
+		r.change(change{started: 1000})
+		r.change(change{after: time.Minute, unready: true, started: max(1000, other)})
+		r.change(change{after: time.Minute, started: max(1000, other)})
+		at := "10.0.0.000:80"
+		r.f.fleet.learn(r.f.fleet.find(at), chainOf(r))
+		for i := range 4 {
+			r.change(change{after: time.Second, started: []int64{1000, other}[i%2]})
+			r.snapshot.Source = uint64(i % 2)
+		}
+		require.Equal(t, 10, r.known(at, request(1, 10)), other)
 	}
 }

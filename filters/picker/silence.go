@@ -13,9 +13,17 @@ import "time"
 //
 // The first of them makes this worker hold back for a while, so that the client's next
 // try goes elsewhere.
+//
+// A replica whose metrics say that it is at work may be computing a very long prompt, or
+// an answer that is not streamed, and clients that give up meanwhile say little. An engine
+// that hangs says the same, so it is only a matter of time: workFactor.
 
 // silenceFactor is how many times the mean time to the first byte is long.
 const silenceFactor = 4
+
+// workFactor is how many times health.silence a replica that is at work may give nobody a
+// first byte.
+const workFactor = 20
 
 // firstBytes is what is known of the first bytes of a pool, by the lock of the fleet.
 type firstBytes struct {
@@ -55,7 +63,7 @@ func (f *fleet) answered(m *member, pool string, sent, now time.Time) {
 
 // silent notes a request that ended without a first byte. It reports whether that was in
 // vain after a long time, and whether it is a failure.
-func (f *fleet) silent(m *member, s *state, now time.Time, bounds *healthSettings) (long, failed bool) {
+func (f *fleet) silent(m *member, s *state, now time.Time, bounds *healthSettings, atWork bool) (long, failed bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	h, first := &m.health, &f.state(s.pool).first
@@ -67,6 +75,9 @@ func (f *fleet) silent(m *member, s *state, now time.Time, bounds *healthSetting
 	}
 	if h.ejected {
 		return true, h.trying && m == s.trying
+	}
+	if atWork && now.Sub(h.since) < workFactor*bounds.silence {
+		return false, false
 	}
 	others := first.notBy(m)
 	if others.IsZero() {

@@ -73,7 +73,7 @@ func originOf(details string, status int) filter.Origin {
 		return filter.OfReplica
 	case "response_timeout", "upstream_per_try_timeout", "upstream_per_try_idle_timeout", "upstream_max_stream_duration_reached":
 		return filter.OfFailure // it had the request, and that time
-	case "stream_idle_timeout":
+	case "stream_idle_timeout", "max_duration_timeout":
 		if status == 504 { // 408 while the client still sends
 			return filter.OfFailure
 		}

@@ -39,6 +39,9 @@ func TestOrigin(t *testing.T) {
 		{"504", "upstream_per_try_idle_timeout", nil, "10.0.0.1:80", filter.OfFailure},
 		{"504", "stream_idle_timeout", nil, "10.0.0.1:80", filter.OfFailure},
 		{"408", "stream_idle_timeout", nil, "10.0.0.1:80", filter.OfProxy}, // the client's silence
+		{"504", "max_duration_timeout", nil, "10.0.0.1:80", filter.OfFailure},
+		{"408", "max_duration_timeout", nil, "10.0.0.1:80", filter.OfProxy},
+		{"408", "request_overall_timeout", nil, "10.0.0.1:80", filter.OfProxy},
 		{"504", "upstream_max_stream_duration_reached", nil, "10.0.0.1:80", filter.OfFailure},
 		{"503", "no_healthy_upstream", nil, "", filter.OfProxy},
 		{"503", "no_healthy_upstream", nil, "10.0.0.1:80", filter.OfProxy},

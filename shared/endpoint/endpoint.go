@@ -6,6 +6,7 @@ package endpoint
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/inlet-proxy/inlet/shared/kv"
@@ -36,14 +37,16 @@ type Pool struct {
 type Endpoint struct {
 	Address string // ip:port, an IPv6 address in brackets: as Envoy's override_host compares it
 	Ready   bool   // the companion reached it lately, and its source does not say it is unhealthy or draining
-	Gauges  Gauges
-	Cache   Cache    // the size of its KV cache
-	Peers   InFlight // from the other proxies, when the snapshot was received
-	Load    *Load    // from this Envoy, now; attached by the proxy, not on the wire
 
 	// Priority is the rank that its source of replicas gives it: those of the lowest number come first, the others stand in when there is
-	// none of them. 0 where the source has no ranks.
+	// none of them. 0 where the source has no ranks. It stands beside Ready because each pick reads both of each replica.
 	Priority uint16
+
+	Gauges Gauges
+	Cache  Cache    // the size of its KV cache
+	Peers  InFlight // from the other proxies, when the snapshot was received
+	Load   *Load    // from this Envoy, now; attached by the proxy, not on the wire
+
 	// Started is when the server's process started, or when that was put to sleep last, in seconds since 1970; 0: it does not say. Another
 	// time means that what it had in its cache is gone.
 	Started int64
@@ -105,6 +108,20 @@ func (s *Snapshot) Pool(name string) *Pool {
 		}
 	}
 	return nil
+}
+
+// Process says of the replica at an address whether any pool has it ready, and the latest start that any tells. Pools are scraped apart, and
+// have it drain apart, but it is one process.
+func (s *Snapshot) Process(address string) (ready bool, started int64) {
+	for i := range s.Pools {
+		endpoints := s.Pools[i].Endpoints
+		j, ok := slices.BinarySearchFunc(endpoints, address, func(e Endpoint, a string) int { return strings.Compare(e.Address, a) })
+		if ok {
+			ready = ready || endpoints[j].Ready
+			started = max(started, endpoints[j].Started)
+		}
+	}
+	return ready, started
 }
 
 // Attach sets the Load of every endpoint that has none to the counters of its address: a replica that is in two pools has them in both.

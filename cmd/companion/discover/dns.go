@@ -85,7 +85,7 @@ func (n Name) follow(ctx context.Context, r Resolver, log *slog.Logger, loaded f
 			text = err.Error()
 		}
 		if err != nil && text != reason { // said once, not at every look
-			log.Error("look-up failed, of that what was known stays", "reason", err)
+			log.Error("look-up failed; the last good list stays", "reason", err)
 			failed(n.Pool, err)
 		}
 		reason = text
@@ -124,6 +124,17 @@ func (k *known[T]) hear(list []T, err error) bool {
 		}
 	}
 	return k.is
+}
+
+// hearAddresses is hear for a host. One that had IPv4 addresses and is answered IPv6 ones has lost the others, which is believed as late as that it
+// has lost all.
+func hearAddresses(k *known[netip.Addr], list []netip.Addr, err error) {
+	if err == nil && len(list) > 0 && len(k.list) > 0 && k.list[0].Unmap().Is4() && !list[0].Unmap().Is4() {
+		if k.missed++; k.missed < gone {
+			return
+		}
+	}
+	k.hear(list, err)
 }
 
 // notFound reports whether a server said that there is no such name, or nothing of the kind under it. All else is no answer.
@@ -179,12 +190,14 @@ func (n Name) lookup(ctx context.Context, r Resolver, before *memory) (found []E
 	if !before.records.hear(records, heard) {
 		return nil, false, err
 	}
-	hosts := targetsOf(before.records.list)
+	records, portless := n.withPort(before.records.list)
+	err = errors.Join(err, portless)
+	hosts := targetsOf(records)
 	if missed := n.lookupHosts(ctx, r, hosts, before); missed != nil {
 		err = errors.Join(err, fmt.Errorf("target of %s: %w", n.SRV, missed))
 	}
-	holds = true
-	for _, record := range before.records.list {
+	holds = portless == nil
+	for _, record := range records {
 		if k := before.hosts[targetOf(record)]; k != nil {
 			holds = holds && k.is
 			found = append(found, endpointsAt(k.list, int(record.Port), record.Priority)...)
@@ -192,6 +205,18 @@ func (n Name) lookup(ctx context.Context, r Resolver, before *memory) (found []E
 	}
 	found = merge(found)
 	return found, holds || len(found) > 0, err
+}
+
+// withPort returns the records that have a port, and says which do not: nobody answers at port 0. A target of a single dot needs none.
+func (n Name) withPort(records []*net.SRV) (usable []*net.SRV, portless error) {
+	for _, record := range records {
+		if host := targetOf(record); record.Port == 0 && host != "" {
+			portless = errors.Join(portless, fmt.Errorf("target of %s: %s has port 0", n.SRV, host))
+			continue
+		}
+		usable = append(usable, record)
+	}
+	return usable, portless
 }
 
 // targetsOf are the hosts of records, each once. A target of a single dot says that the service is decidedly not available (RFC 2782).
@@ -226,7 +251,7 @@ func (n Name) lookupHosts(ctx context.Context, r Resolver, hosts []string, befor
 		if now[host] = before.hosts[host]; now[host] == nil {
 			now[host] = new(known[netip.Addr])
 		}
-		now[host].hear(addresses[i], errs[i])
+		hearAddresses(now[host], addresses[i], errs[i])
 	}
 	before.hosts = now
 	return errors.Join(errs...)

@@ -23,19 +23,19 @@ func (b *board) see(before, s *endpoint.Snapshot) {
 			if j < len(old) && old[j].Address == e.Address && old[j].Ready == e.Ready && old[j].Started == e.Started {
 				continue
 			}
-			b.live(e, s.Taken)
+			b.live(e.Address, s)
 		}
 	}
 }
 
-func (b *board) live(e *endpoint.Endpoint, now time.Time) {
-	id := endpoint.ReplicaID(e.Address)
+func (b *board) live(address string, s *endpoint.Snapshot) {
+	id := endpoint.ReplicaID(address)
 	l := b.lives[id]
 	if l == nil {
 		l = new(endpoint.Life)
 		b.lives[id] = l
 	}
-	if l.See(e, now) {
+	if ready, started := s.Process(address); l.See(ready, started, s.Taken) {
 		b.notes.forget(id)
 	}
 }

@@ -46,8 +46,11 @@ func TestNotesOfAnotherProcessAreForgotten(t *testing.T) {
 		"the same":              {[]step{{time.Second, false, false, 7}}, 3},
 		"the same, down":        {[]step{{time.Second, false, true, 7}, {time.Minute, false, false, 7}}, 3},
 		"the same, delisted":    {[]step{{time.Second, true, false, 0}, {time.Minute, false, false, 7}}, 3},
-		"another":               {[]step{{time.Second, false, false, 8}}, 1},
-		"another, delisted":     {[]step{{time.Second, true, false, 0}, {time.Second, false, false, 8}}, 1},
+		"anchored elsewhere":    {[]step{{time.Second, false, false, 8}, {time.Second, false, false, 6}}, 3},
+		"an earlier one":        {[]step{{time.Second, false, false, 1}}, 3},
+		"earlier, after a fall": {[]step{{time.Second, false, true, 7}, {time.Second, false, false, 1}}, 1},
+		"another":               {[]step{{time.Second, false, false, 18}}, 1},
+		"another, delisted":     {[]step{{time.Second, true, false, 0}, {time.Second, false, false, 18}}, 1},
 		"unknown, down":         {[]step{{time.Second, false, true, 0}, {time.Minute, false, false, 0}}, 1},
 		"unknown, for a moment": {[]step{{time.Second, false, true, 0}, {time.Second, false, false, 0}}, 3},
 	} {
@@ -68,6 +71,18 @@ func TestNotesOfAnotherProcessAreForgotten(t *testing.T) {
 		}
 		require.Equal(t, c.left, sent, name)
 	}
+}
+
+// A replica in two pools of which each tells something else is one.
+func TestNotesOfAReplicaInTwoPools(t *testing.T) {
+	r, now := lived(t)
+	for i := range 4 {
+		*now = now.Add(5 * time.Second)
+		both := append(pools(endpoint.Endpoint{Address: "10.0.0.1:80", Ready: true, Started: 7}), endpoint.Pool{Name: "q", Endpoints: []endpoint.Endpoint{
+			{Address: "10.0.0.1:80", Ready: i%2 == 0}}})
+		r.Publish(both)
+	}
+	require.Len(t, r.board.notes.ends, 3)
 }
 
 // Addresses that come and go, as those of pods do, take no more and more memory.

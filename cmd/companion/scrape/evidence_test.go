@@ -1,12 +1,19 @@
 package scrape
 
 import (
+	"context"
 	"fmt"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/shared/endpoint"
 )
 
 // Metrics of something else, or of a server that is still loading, are no evidence: its health is asked.
@@ -157,4 +164,132 @@ func TestProcessStart(t *testing.T) {
 		time.Sleep(2 * longestPause)
 		require.EqualValues(t, 1_790_000_200, only(t, s).Started, "what was known stays known")
 	})
+}
+
+func startedAt(seconds float64, more string) answer {
+	return answer{status: 200, body: exposition("0", "0", "0") + fmt.Sprintf("process_start_time_seconds %.2f\n", seconds) + more}
+}
+
+// Several processes answer at one port, each of which tells its own start: that is no restart with each scrape.
+func TestSeveralProcessesAtOnePort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet()
+		f.set("a:1/metrics", startedAt(1000, ""))
+		s := start(t, f)
+		s.SetTargets("llama", targets("a:1"))
+		<-s.Tried()
+		seen := map[int64]bool{}
+		for i := range 40 {
+			f.set("a:1/metrics", startedAt(float64(1000+500*(i%2)), ""))
+			time.Sleep(2 * interval)
+			seen[only(t, s).Started] = true
+		}
+		require.LessOrEqual(t, len(seen), 2, "%v", seen)
+		require.EqualValues(t, 1500, only(t, s).Started)
+	})
+}
+
+// A process whose clock is behind that of the one before, and one that had slept by a clock that is ahead: what is told is later all the same.
+func TestAnEarlierStartAfterAFailure(t *testing.T) {
+	for _, asleep := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFleet()
+			f.set("a:1/metrics", startedAt(1000, ""))
+			s := start(t, f)
+			s.SetTargets("llama", targets("a:1"))
+			<-s.Tried()
+			if asleep {
+				f.set("a:1/metrics", startedAt(1000, "vllm:engine_sleep_state{sleep_state=\"awake\"} 0\n"))
+				time.Sleep(2 * interval)
+			}
+			before := only(t, s).Started
+			f.set("a:1/metrics", answer{status: 500})
+			f.set("a:1/health", answer{status: 200})
+			time.Sleep(2 * interval)
+			f.set("a:1/metrics", startedAt(500, ""))
+			time.Sleep(2 * longestPause)
+			require.Greater(t, only(t, s).Started, before+endpoint.StartJitter)
+		})
+	}
+}
+
+// What two companions tell of one process is one start to who hears both, also if one of them never saw it sleep.
+func TestTwoCompanionsTellOneStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet()
+		f.set("a:1/metrics", startedAt(1000.9, ""))
+		one := start(t, f)
+		one.SetTargets("llama", targets("a:1"))
+		<-one.Tried()
+		f.set("a:1/metrics", startedAt(1000.9, "vllm:engine_sleep_state{sleep_state=\"awake\"} 0\n"))
+		time.Sleep(3 * interval)
+		f.set("a:1/metrics", startedAt(1001.1, ""))
+		time.Sleep(3 * interval)
+		two := start(t, f)
+		two.SetTargets("llama", targets("a:1"))
+		<-two.Tried()
+		var l endpoint.Life
+		for range 10 {
+			for _, s := range []*Scraper{one, two} {
+				e := only(t, s)
+				require.True(t, e.Ready)
+				require.False(t, l.See(e.Ready, e.Started, time.Now()))
+			}
+			time.Sleep(interval)
+		}
+	})
+}
+
+// A server that tells no start is down between two attempts that are far apart. That its port refuses is seen, and who was away for long
+// is another process.
+func TestARefusedConnection(t *testing.T) {
+	sglang := answer{status: 200, body: "sglang:num_queue_reqs 0\nsglang:num_running_reqs 0\nsglang:token_usage 0\n"}
+	for name, c := range map[string]struct {
+		refuses func(address string) bool
+		another bool
+	}{
+		"its port":            {func(string) bool { return true }, true},
+		"that of its metrics": {func(address string) bool { return address == "a:8080" }, false},
+		"none":                {func(string) bool { return false }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFleet()
+				f.set("a:8080/metrics", sglang)
+				f.set("a:1/health", answer{status: 200})
+				var down atomic.Bool
+				dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+					if down.Load() && c.refuses(address) {
+						return nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+					}
+					return f.dial(ctx, network, address)
+				}
+				s, err := New(map[string]Plan{"llama": {Engine: "sglang", Port: 8080}}, Options{Interval: 2 * time.Second, Timeout: time.Second, Dial: dial})
+				require.NoError(t, err)
+				t.Cleanup(s.Close)
+				s.SetTargets("llama", targets("a:1"))
+				<-s.Tried()
+				var l endpoint.Life
+				another := 0
+				look := func(d time.Duration) {
+					for range d / (100 * time.Millisecond) {
+						time.Sleep(100 * time.Millisecond)
+						e := only(t, s)
+						if l.See(e.Ready, e.Started, time.Now()) {
+							another++
+						}
+					}
+				}
+				look(10 * time.Second)
+				down.Store(true)
+				f.set("a:8080/metrics", answer{cut: true})
+				look(5 * time.Second)
+				down.Store(false)
+				f.set("a:8080/metrics", sglang)
+				look(10 * time.Second)
+				require.True(t, only(t, s).Ready)
+				require.Equal(t, c.another, another == 1, another)
+			})
+		})
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/inlet-proxy/inlet/shared/endpoint"
@@ -62,8 +63,9 @@ func (s *Scraper) attempt(ctx context.Context, p *poller) (gauges, alive bool) {
 	reading, scrapeErr := s.scrape(p)
 	ended := time.Now()
 	alive = scrapeErr == nil
+	refused := false
 	if !alive && ctx.Err() == nil {
-		alive = s.vouched(p, scrapeErr)
+		alive, refused = s.vouched(p, scrapeErr)
 	}
 	if ctx.Err() != nil {
 		return false, false
@@ -80,7 +82,7 @@ func (s *Scraper) attempt(ctx context.Context, p *poller) (gauges, alive bool) {
 	switch {
 	case alive:
 		p.answered, p.lastGood = true, now
-	case p.answered && now.Sub(p.lastGood) > unreadyAfter*s.opts.Interval:
+	case refused, now.Sub(p.lastGood) > unreadyAfter*s.opts.Interval:
 		p.answered = false
 	}
 	switch {
@@ -89,12 +91,12 @@ func (s *Scraper) attempt(ctx context.Context, p *poller) (gauges, alive bool) {
 		if reading.LoRA.Equal(before.LoRA) {
 			reading.LoRA = before.LoRA
 		}
-		reading.Started = steadyStart(before.Started, reading.Started)
+		reading.Started = steadyStart(before.Started, reading.Started, p.reason != "" || !wasReady)
 		switch {
 		case reading.Asleep && !before.Asleep: // its cache is emptied
-			p.began = max(now.Unix(), p.began+1)
+			p.anew(now.Unix())
 		case reading.Started != before.Started:
-			p.began = reading.Started
+			p.anew(reading.Started)
 		}
 		p.reading, p.scraped = reading, began // the replica wrote them after that
 	case errors.Is(scrapeErr, ErrMissing):
@@ -107,11 +109,19 @@ func (s *Scraper) attempt(ctx context.Context, p *poller) (gauges, alive bool) {
 	return scrapeErr == nil, alive
 }
 
+// anew notes that what the replica had is gone. The time that is told is later than the one before, whatever clocks say: an earlier one is no
+// sign of another process to who hears it (endpoint.Life). Callers hold s.mu.
+func (p *poller) anew(at int64) {
+	if p.began != 0 {
+		at = max(at, p.began+endpoint.StartJitter+1)
+	}
+	p.began = at
+}
+
 // steadyStart returns the start of a process. Some clients compute it anew each time from a clock that is set: a second or two makes no
-// other process. What was known stays known.
-func steadyStart(before, now int64) int64 {
-	const jitter = 2
-	if now == 0 || before-jitter <= now && now <= before+jitter {
+// other process, and what was known stays known. An earlier start is that of another process at the same port, unless the replica was away.
+func steadyStart(before, now int64, away bool) int64 {
+	if now == 0 || now <= before+endpoint.StartJitter && (!away || now >= before-endpoint.StartJitter) {
 		return before
 	}
 	return now
@@ -282,18 +292,19 @@ func (p *poller) metricsAddress() string {
 	return net.JoinHostPort(host, strconv.Itoa(p.plan.Port))
 }
 
-// vouched asks for the health of a replica whose scrape failed, and reports whether it is fit for requests.
-func (s *Scraper) vouched(p *poller, scrapeErr error) bool {
+// vouched asks for the health of a replica whose scrape failed. It reports whether the replica is fit for requests, and whether nobody listens at
+// its port: that is no slow answer but a process that is gone, and one that is back before the next attempts may be another.
+func (s *Scraper) vouched(p *poller, scrapeErr error) (fit, refused bool) {
 	err := p.own.get(cmp.Or(p.plan.Health, p.kind.Health, defaultHealth), s.deadline(), &bounded{limit: maxAside, err: errAside})
 	var status *statusError
 	switch {
 	case err == nil:
-		return true
+		return true, false
 	case !errors.Is(scrapeErr, ErrMissing):
-		return false
+		return false, errors.Is(err, syscall.ECONNREFUSED)
 	case errors.As(err, &status): // metrics came, if not all: that speaks for it where nothing speaks against it
-		return status.saysNothing()
+		return status.saysNothing(), false
 	}
 	// Some of its gauges came, so there is a model server. Metrics of something else are no evidence of one that does not answer.
-	return !errors.As(scrapeErr, new(foreignError))
+	return !errors.As(scrapeErr, new(foreignError)), false
 }

@@ -53,7 +53,11 @@ type Index struct {
 // at which the block was used last.
 type mark uint64
 
-func (m mark) replica() Replica { return Replica(m >> 48) }
+// answered is the bit of a mark that says that the replica has begun an answer to a prompt with the block. Numbers of replicas leave it
+// free: see maxReplicas.
+const answered mark = 1 << 63
+
+func (m mark) replica() Replica { return Replica(m &^ answered >> 48) }
 func (m mark) epoch() uint16    { return uint16(m >> 32) }
 func (m mark) time() uint32     { return uint32(m) }
 
@@ -288,10 +292,15 @@ func (h *holders) add(x *Index, at int) {
 // touch notes that a block that is known was used again. Others that were used since before it was are now older than it: the replica's
 // time moves on if that is likely to be many, which it is for blocks that were not used for long.
 func (x *Index) touch(at int, r Replica, owner *replica) {
+	was := x.marks[at]
+	if !x.live(was) {
+		was = 0
+	}
 	if age := owner.time - x.marks[at].time(); age > owner.capacity/2 || age >= owner.since {
 		owner.advance()
 	}
 	x.stamp(at, r, owner)
+	x.marks[at] |= was & answered
 }
 
 func (x *Index) stamp(at int, r Replica, owner *replica) {
@@ -322,20 +331,49 @@ func (x *Index) victim(home int) int {
 	return best
 }
 
-// Forget takes back that a replica holds these blocks.
-func (x *Index) Forget(r Replica, chain []uint64) {
-	if x.blocks == nil {
-		return
+// Answered notes that a replica has begun an answer to a prompt with these blocks, so it has computed them. It reports whether it came to
+// one that was noted before: then those in front of it were too.
+func (x *Index) Answered(r Replica, chain []uint64) (known bool) {
+	for i := len(chain) - 1; i >= 0; i-- {
+		at := x.find(r, nonzero(chain[i]))
+		if at < 0 {
+			continue
+		}
+		if x.marks[at]&answered != 0 && x.live(x.marks[at]) {
+			return true
+		}
+		x.marks[at] |= answered
 	}
-	for _, block := range chain {
-		block = nonzero(block)
-		first := x.bucket(block)
-		for i := first; i < first+ways; i++ {
-			if x.blocks[i] == block && x.marks[i].replica() == r {
-				x.clear(i)
-			}
+	return false
+}
+
+// Forget takes back that a replica holds these blocks, but for those that it has begun an answer with. It returns how many of them, from the
+// first, are not taken back.
+func (x *Index) Forget(r Replica, chain []uint64) (kept int) {
+	for i, block := range chain {
+		switch at := x.find(r, nonzero(block)); {
+		case at < 0:
+		case x.marks[at]&answered != 0 && x.live(x.marks[at]):
+			kept = i + 1
+		default:
+			x.clear(at)
 		}
 	}
+	return kept
+}
+
+// find returns where a block of a replica stands, -1 if it is not known.
+func (x *Index) find(r Replica, block uint64) int {
+	if x.blocks == nil {
+		return -1
+	}
+	first := x.bucket(block)
+	for i := first; i < first+ways; i++ {
+		if x.blocks[i] == block && x.marks[i].replica() == r {
+			return i
+		}
+	}
+	return -1
 }
 
 // Matches says how much of one prompt each replica holds. The zero value is empty; one that is used again allocates nothing.

@@ -283,6 +283,31 @@ func TestForget(t *testing.T) {
 	require.Equal(t, 35, x.Len())
 }
 
+// What a replica has begun an answer with is not taken back, until it is emptied.
+func TestForgetKeepsWhatWasAnswered(t *testing.T) {
+	x := New(1 << 16)
+	p := newPrompts(5)
+	a, b := x.Add(0), x.Add(0)
+	chain := p.fresh(20)
+	require.Zero(t, x.Forget(a, chain), "before there is anything")
+	x.Insert(a, chain)
+	x.Insert(b, chain)
+	require.False(t, x.Answered(a, chain[:10]))
+	require.True(t, x.Answered(a, chain[:12]), "10 were noted before")
+	require.Equal(t, 12, x.Forget(a, chain))
+	require.Equal(t, 12, matched(x, a, chain))
+	x.Insert(a, chain)
+	require.Equal(t, 12, x.Forget(a, chain), "used again, it is what it was")
+	require.Zero(t, x.Forget(b, chain))
+	require.Zero(t, matched(x, b, chain))
+
+	x.Empty(a)
+	x.Insert(a, chain)
+	require.Equal(t, 20, matched(x, a, chain))
+	require.Zero(t, x.Forget(a, chain), "emptied, it has to answer anew")
+	require.Zero(t, matched(x, a, chain))
+}
+
 // Numbers are used again only when nothing of their last owner is left.
 func TestReplicasComeAndGo(t *testing.T) {
 	x := New(1 << 16)

@@ -118,11 +118,11 @@ func (c *counts) takeInput(e *counts) {
 	}
 }
 
-// cachedAfter is how much of the prompt has been cached by what a later event, e, tells after those before.
-func (e *counts) cachedAfter(before *counts) (n int) {
+// cachedAfter is how much of the prompt has been cached by what an event tells after those before it.
+func (c *counts) cachedAfter(before *counts) (n int) {
 	for _, p := range [...]place{atCached, atCacheWrite} {
-		if e.n[p] > 0 {
-			n += e.n[p]
+		if c.n[p] > 0 {
+			n += c.n[p]
 		} else {
 			n += before.n[p]
 		}

@@ -79,7 +79,8 @@ func TestNotesOfAReplicaInTwoPools(t *testing.T) {
 	for i := range 4 {
 		*now = now.Add(5 * time.Second)
 		both := append(pools(endpoint.Endpoint{Address: "10.0.0.1:80", Ready: true, Started: 7}), endpoint.Pool{Name: "q", Endpoints: []endpoint.Endpoint{
-			{Address: "10.0.0.1:80", Ready: i%2 == 0}}})
+			{Address: "10.0.0.1:80", Ready: i%2 == 0},
+		}})
 		r.Publish(both)
 	}
 	require.Len(t, r.board.notes.ends, 3)

@@ -77,7 +77,7 @@ func TestLearnedAdapters(t *testing.T) {
 		"llama":       {Model: "llama", Target: "llama", Pool: "llama"},
 	} {
 		var x *filter.Exchange
-		for range 100 { // a target that is drawn by lot must be right each time
+		for range 100 { // a target that is drawn at random must be right each time
 			var v filter.Verdict
 			x, v = route(t, f, `{"model":"`+asked+`"}`)
 			require.Equal(t, filter.Next, v, asked)

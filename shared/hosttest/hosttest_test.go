@@ -69,7 +69,7 @@ steps:
 	g, err := wazeroHost(t, "../../cmd/bundle-wasm").Start(s)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, g.Close()) }()
-	// Of some requests, drawn by lot, the time is measured, and the first make
+	// Of some requests, drawn at random, the time is measured, and the first make
 	// series of metrics: so the least of several.
 	asked := func(step int) map[string]int {
 		least := map[string]int{}

@@ -96,7 +96,7 @@ func TestAStreamIsUsedAgain(t *testing.T) {
 		s.end()
 		require.Nil(t, used.handle, "%s: the memory was given back", name)
 		require.Zero(t, used.depth, name)
-		// Times are the clock's, and some are measured by lot.
+		// Times are the clock's, and some are measured at random.
 		maps.DeleteFunc(s.metrics, func(name string, _ int64) bool {
 			return strings.Contains(name, "_us{") || strings.Contains(name, "_ms{")
 		})

@@ -118,13 +118,14 @@ func TestSmallBodiesKeepTheirMemory(t *testing.T) {
 func TestAChainNeedsAFilter(t *testing.T) {
 	deps := newRig(t, "").chain.Deps()
 	known := []filter.Factory{{Name: "a", New: func(*conf.Object, *filter.Deps) filter.Filter { return silent{} }}}
-	for document, want := range map[string]string{
-		"filters: []":                                "needs at least one filter",
-		"filters: [a: {}]":                           "",
-		"countTokens: false":                         "filters",
-		"filters: [a: {}]\ncompanion: {wait: 1s}":    "cluster",
-		"filters: [a: {}]\ncompanion: {cluster: ''}": "cluster",
+	for _, c := range [][2]string{
+		{"filters: []", "needs at least one filter"},
+		{"filters: [a: {}]", ""},
+		{"countTokens: false", "filters"},
+		{"filters: [a: {}]\ncompanion: {wait: 1s}", "cluster"},
+		{"filters: [a: {}]\ncompanion: {cluster: ''}", "cluster"},
 	} {
+		document, want := c[0], c[1]
 		_, err := chain.New([]byte(document), known, deps)
 		if want == "" {
 			require.NoError(t, err, document)

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,10 +12,34 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// lockedLog is a log that a test reads while replicas are scraped.
+type lockedLog struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lockedLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lockedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func (l *lockedLog) Reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text.Reset()
+}
+
 // The log has each turn of a replica once, however many scrapes it lasts.
 func TestEachTurnIsLoggedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log strings.Builder
+		var log lockedLog
 		f := newFleet()
 		s, err := New(map[string]Plan{"llama": {Engine: "vllm"}}, Options{
 			Interval: interval, Timeout: timeout, Dial: f.dial, Log: slog.New(slog.NewTextHandler(&log, nil)),
@@ -51,7 +76,7 @@ func TestEachTurnIsLoggedOnce(t *testing.T) {
 // Slowness that lasts is told again and again, however many replicas are slow, but at most once in a while.
 func TestSlownessThatLasts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log strings.Builder
+		var log lockedLog
 		f := newFleet()
 		s, err := New(map[string]Plan{"llama": {Engine: "vllm"}}, Options{
 			Interval: interval, Timeout: timeout, Stale: time.Second, Dial: f.dial, Log: slog.New(slog.NewTextHandler(&log, nil)),
@@ -62,6 +87,7 @@ func TestSlownessThatLasts(t *testing.T) {
 		}
 		s.SetTargets("llama", targets("a:1", "b:1"))
 		time.Sleep(lateEvery)
+		synctest.Wait()
 		require.Equal(t, 1, strings.Count(log.String(), "raise stale"))
 		time.Sleep(2 * lateEvery)
 		synctest.Wait()

@@ -6,11 +6,11 @@ FILTERS := $(notdir $(patsubst %/wasm,%,$(wildcard filters/*/wasm)))
 # All packages but those that drive a real Envoy.
 UNIT = $$(go list ./... | grep -v '/e2e')
 # What runs inside Envoy as wasm, and must stay free of threads, sockets and clocks.
-CORE := ./filters/... ./shared/filter/... ./shared/chain/... ./shared/llm/... ./shared/jsonscan/... ./shared/sse/... ./shared/conf/... ./shared/kv/... ./shared/endpoint/... ./shared/feed/...
+CORE := ./filters/... ./shared/contract/... ./shared/reading/... ./shared/state/... ./internal/chain/... ./internal/coding/... ./internal/feed/...
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 	@printf '\nVariables of run and demo: ABI=wasm|module  PORT=8080  CONFIG=<document>  WORKERS=2  ENVOY=<path>\n'
 
 .PHONY: doctor
@@ -39,6 +39,7 @@ test: build unit race e2e ## all tests: unit, compiled wasm, race, real Envoy
 .PHONY: unit
 unit: ## tests without Envoy, the compiled wasm under wazero among them
 	go test $(UNIT)
+	go -C bench test ./...
 	go -C tools test ./mutate
 
 .PHONY: race
@@ -57,23 +58,23 @@ e2e-vllm: ## two real vLLMs behind it, on the CPU, asked by the official clients
 
 .PHONY: bench
 bench: ## benchmarks without Envoy, into bench/out/
-	go run ./e2e/bench/gobench $(UNIT)
+	@go -C bench build -o ../dist/gobench ./gobench && dist/gobench $(ARGS) $(UNIT)
 
 .PHONY: bench-envoy
 bench-envoy: ## what Inlet adds to a request in a real Envoy, into bench/out/
-	go run ./e2e/bench
+	@go -C bench build -o ../dist/bench . && dist/bench $(ARGS)
 
 .PHONY: bench-peers
 bench-peers: ## the same beside the Gateway API Inference Extension, built from its module, into bench/out/
-	go run ./e2e/bench -peers
+	@go -C bench build -o ../dist/bench . && dist/bench -peers $(ARGS)
 
 .PHONY: bench-routing
 bench-routing: ## routing compared on traces, in virtual time, and held to real processes, into bench/out/; TRACE=<file> BLOCKS=10000 QUICK=1 FULL=1 SENSITIVITY=1
-	go run ./e2e/replay -check $(if $(TRACE),-trace '$(TRACE)') $(if $(BLOCKS),-blocks $(BLOCKS)) $(if $(QUICK),-quick) $(if $(FULL),-full) $(if $(SENSITIVITY),-sensitivity)
+	@go -C bench build -o ../dist/replay ./replay && dist/replay -check $(if $(TRACE),-trace '$(TRACE)') $(if $(BLOCKS),-blocks $(BLOCKS)) $(if $(QUICK),-quick) $(if $(FULL),-full) $(if $(SENSITIVITY),-sensitivity) $(ARGS)
 
 .PHONY: bench-companion
 bench-companion: ## what the companion takes for 1,000 replicas, and how soon proxies hear of a change, into bench/out/
-	go run ./e2e/bench/companion
+	@go -C bench build -o ../dist/bench-companion ./companion && dist/bench-companion $(ARGS)
 
 .PHONY: matrix
 matrix: ## large bodies through every supported Envoy, byte for byte; fetches those Envoys
@@ -86,16 +87,18 @@ mutate: ## change the code in one place after the other, and print what share th
 .PHONY: fmt
 fmt: ## format the code
 	go tool -modfile=tools/go.mod golangci-lint fmt ./...
+	cd bench && go tool -modfile=../tools/go.mod golangci-lint fmt ./...
 
 .PHONY: lint
 lint: ## lint and check the format
 	go tool -modfile=tools/go.mod golangci-lint run --allow-parallel-runners ./...
+	cd bench && go tool -modfile=../tools/go.mod golangci-lint run --allow-parallel-runners ./...
 	cd tools && go tool golangci-lint run --allow-parallel-runners ./mutate
 
 .PHONY: check
 check: ## what CI asks for before the tests: wasm and no-cgo builds, dependency rules, documentation, lint and format
 	GOOS=wasip1 GOARCH=wasm go build $(CORE)
-	CGO_ENABLED=0 go build $$(go list -f '{{if .GoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v -e /cmd/bundle-module -e /abi/module/export -e /e2e/bench/empty-module -e hosttest/bundle-module)
+	CGO_ENABLED=0 go build $$(go list -f '{{if .GoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v -e /cmd/bundle-module -e /adapters/module/export -e scenarios/bundle-module)
 	go test -run . ./shared ./docs
 	$(MAKE) --no-print-directory lint
 

@@ -15,10 +15,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/inlet-proxy/inlet/filters"
-	"github.com/inlet-proxy/inlet/shared/chain"
-	"github.com/inlet-proxy/inlet/shared/endpoint"
-	"github.com/inlet-proxy/inlet/shared/filter"
-	"github.com/inlet-proxy/inlet/shared/kv/mem"
+	"github.com/inlet-proxy/inlet/internal/chain"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
+	"github.com/inlet-proxy/inlet/shared/state/kv/mem"
 )
 
 const root = ".."
@@ -105,7 +105,7 @@ func TestHelpListsEveryTarget(t *testing.T) {
 
 // TestFilesInCommands holds the paths of the shell blocks to the tree, and to what `make build` makes.
 func TestFilesInCommands(t *testing.T) {
-	path := regexp.MustCompile(`(?:envoy|cmd|e2e|shared|filters|tools)/[a-z0-9_./-]+`)
+	path := regexp.MustCompile(`(?:envoy|cmd|e2e|shared|internal|filters|tools)/[a-z0-9_./-]+`)
 	for page, text := range pages(t) {
 		for _, b := range blocks(text, "sh") {
 			for _, p := range path.FindAllString(b, -1) {

@@ -20,7 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/inlet-proxy/inlet/e2e/stack"
-	"github.com/inlet-proxy/inlet/shared/chain"
+	"github.com/inlet-proxy/inlet/internal/chain"
 	"github.com/inlet-proxy/inlet/shared/hosttest"
 )
 

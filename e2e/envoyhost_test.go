@@ -14,10 +14,10 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/inlet-proxy/inlet/cmd/companion/relay"
 	"github.com/inlet-proxy/inlet/e2e/stack"
-	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/internal/companion/relay"
 	"github.com/inlet-proxy/inlet/shared/hosttest"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
 // patience is how long anything may take before it counts as hanging.
@@ -265,8 +265,8 @@ func buildPlugins(ctx context.Context) error {
 		return err
 	}
 	probedWasm, probedModule := stack.WasmPlugin, stack.NativeModule
-	probedWasm.File, probedWasm.Package = "probe.wasm", "./shared/hosttest/bundle-wasm"
-	probedModule.File, probedModule.Package = "libprobe.so", "./shared/hosttest/bundle-module"
+	probedWasm.File, probedWasm.Package = "probe.wasm", "./internal/scenarios/bundle-wasm"
+	probedModule.File, probedModule.Package = "libprobe.so", "./internal/scenarios/bundle-module"
 	plugins[stack.Wasm] = plugin{stack.WasmPlugin.Path(root), probedWasm.Path(root)}
 	plugins[stack.Module] = plugin{stack.NativeModule.Path(root), probedModule.Path(root)}
 	var progress io.Writer = os.Stderr

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/inlet-proxy/inlet/e2e/stack"
-	"github.com/inlet-proxy/inlet/shared/chain"
+	"github.com/inlet-proxy/inlet/internal/chain"
 )
 
 // forged are control headers as a client might send them to get to another

@@ -48,7 +48,7 @@ func TestScenariosLeftOut(t *testing.T) {
 
 func loadScenarios(t *testing.T) []*hosttest.Scenario {
 	t.Helper()
-	patterns := []string{"../shared/hosttest/scenarios/*.yaml"}
+	patterns := []string{"../internal/scenarios/testdata/*.yaml"}
 	// A filter need not have scenarios of its own, and Load refuses a pattern without a file.
 	own, err := filepath.Glob("../filters/*/testdata/scenarios/*.yaml")
 	require.NoError(t, err)

@@ -6,7 +6,7 @@ import (
 	"github.com/inlet-proxy/inlet/filters/guardrail"
 	"github.com/inlet-proxy/inlet/filters/picker"
 	"github.com/inlet-proxy/inlet/filters/quota"
-	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
 // All is every filter, in the order in which a chain usually has them. A new

@@ -11,10 +11,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/inlet-proxy/inlet/filters"
-	"github.com/inlet-proxy/inlet/shared/chain"
-	"github.com/inlet-proxy/inlet/shared/endpoint"
-	"github.com/inlet-proxy/inlet/shared/filter"
-	"github.com/inlet-proxy/inlet/shared/kv/mem"
+	"github.com/inlet-proxy/inlet/internal/chain"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
+	"github.com/inlet-proxy/inlet/shared/state/kv/mem"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected error texts")

@@ -8,10 +8,10 @@ import (
 	"time"
 
 	"github.com/inlet-proxy/inlet/filters"
-	"github.com/inlet-proxy/inlet/shared/chain"
-	"github.com/inlet-proxy/inlet/shared/endpoint"
-	"github.com/inlet-proxy/inlet/shared/filter"
-	"github.com/inlet-proxy/inlet/shared/kv/mem"
+	"github.com/inlet-proxy/inlet/internal/chain"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
+	"github.com/inlet-proxy/inlet/shared/state/kv/mem"
 )
 
 // noMetrics takes metrics and drops them.

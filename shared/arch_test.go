@@ -28,7 +28,10 @@ type pkg struct {
 	Dir        string
 	GoFiles    []string
 	Imports    []string
-	Deps       []string // of the imports, too
+	// TestImports and XTestImports are those of its tests.
+	TestImports  []string
+	XTestImports []string
+	Deps         []string // of the imports, too
 }
 
 // name is the import path below the module's.
@@ -49,7 +52,7 @@ func inlet(paths []string) []string {
 // narrowest of the targets.
 func packages(t *testing.T) []pkg {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-e", "-json=ImportPath,Dir,GoFiles,Imports,Deps", "./...")
+	cmd := exec.Command("go", "list", "-e", "-json=ImportPath,Dir,GoFiles,Imports,TestImports,XTestImports,Deps", "./...")
 	cmd.Dir = ".."
 	cmd.Env = append(cmd.Environ(), "GOOS=wasip1", "GOARCH=wasm")
 	out, err := cmd.Output()
@@ -73,18 +76,18 @@ var layers = []struct {
 	part string
 	may  []string
 }{
-	{"shared/jsonscan", nil},
-	{"shared/sse", nil},
-	{"shared/formscan", nil},
-	{"shared/coding", nil},
-	{"shared/kv", []string{"shared/kv"}},
-	{"shared/conf", []string{"shared/jsonscan"}},
-	{"shared/endpoint", []string{"shared/kv"}},
-	{"shared/llm", []string{"shared/formscan", "shared/jsonscan", "shared/sse"}},
-	{"shared/filter", []string{"shared/conf", "shared/endpoint", "shared/kv", "shared/llm"}},
-	{"shared/feed", []string{"shared/endpoint", "shared/filter"}},
-	{"shared/chain", []string{
-		"shared/coding", "shared/conf", "shared/endpoint", "shared/filter", "shared/formscan", "shared/jsonscan", "shared/kv", "shared/llm", "shared/sse",
+	{"shared/reading/jsonscan", nil},
+	{"shared/reading/sse", nil},
+	{"shared/reading/formscan", nil},
+	{"internal/coding", nil},
+	{"shared/state/kv", []string{"shared/state/kv"}},
+	{"shared/contract/conf", []string{"shared/reading/jsonscan"}},
+	{"shared/state/endpoint", []string{"shared/state/kv"}},
+	{"shared/reading/llm", []string{"shared/reading/formscan", "shared/reading/jsonscan", "shared/reading/sse"}},
+	{"shared/contract/filter", []string{"shared/contract/conf", "shared/state/endpoint", "shared/state/kv", "shared/reading/llm"}},
+	{"internal/feed", []string{"shared/state/endpoint", "shared/contract/filter"}},
+	{"internal/chain", []string{
+		"internal/coding", "shared/contract/conf", "shared/state/endpoint", "shared/contract/filter", "shared/reading/formscan", "shared/reading/jsonscan", "shared/state/kv", "shared/reading/llm", "shared/reading/sse",
 	}},
 }
 
@@ -108,6 +111,19 @@ func TestLayers(t *testing.T) {
 	}
 }
 
+// TestHouseIsOneWay holds what stands below to not knowing what stands above it, tests too.
+func TestHouseIsOneWay(t *testing.T) {
+	above := regexp.MustCompile(`^(filters|cmd|e2e|internal/(scenarios|companion|modelsim))(/.*)?$`)
+	for _, p := range packages(t) {
+		if !under(p.name(), "shared") && !under(p.name(), "internal/chain") && !under(p.name(), "internal/feed") && !under(p.name(), "internal/coding") {
+			continue
+		}
+		for _, dep := range inlet(slices.Concat(p.Imports, p.TestImports, p.XTestImports)) {
+			require.False(t, above.MatchString(dep), "%s imports %s", p.name(), dep)
+		}
+	}
+}
+
 // isFilter says whether a package is a filter's policy: not the list of all filters, and not a main.
 func isFilter(name string) bool {
 	return under(name, "filters") && name != "filters" && path.Base(name) != "wasm"
@@ -123,7 +139,7 @@ func TestFiltersKnowNeitherEachOtherNorTheirHost(t *testing.T) {
 		}
 		seen++
 		for _, dep := range inlet(p.Imports) {
-			require.False(t, under(dep, "shared/chain") || under(dep, "shared/abi") || under(dep, "shared/hosttest") || under(dep, "cmd"),
+			require.False(t, under(dep, "internal/chain") || under(dep, "shared/adapters") || under(dep, "shared/hosttest") || under(dep, "cmd"),
 				"%s imports %s", p.name(), dep)
 			if isFilter(dep) {
 				require.Equal(t, filterOf(p.name()), filterOf(dep), "%s imports %s", p.name(), dep)
@@ -135,10 +151,10 @@ func TestFiltersKnowNeitherEachOtherNorTheirHost(t *testing.T) {
 
 // core says whether a package must run in a VM without threads, sockets and clock.
 func core(name string) bool {
-	if isFilter(name) || name == "shared/chain" || name == "shared/kv" {
+	if isFilter(name) || name == "internal/chain" || name == "shared/state/kv" {
 		return true
 	}
-	for _, part := range []string{"shared/filter", "shared/llm", "shared/jsonscan", "shared/formscan", "shared/coding", "shared/sse", "shared/conf", "shared/endpoint", "shared/feed"} {
+	for _, part := range []string{"shared/contract/filter", "shared/reading/llm", "shared/reading/jsonscan", "shared/reading/formscan", "internal/coding", "shared/reading/sse", "shared/contract/conf", "shared/state/endpoint", "internal/feed"} {
 		if under(name, part) {
 			return true
 		}
@@ -206,13 +222,13 @@ func TestSDKsStayInTheAdapters(t *testing.T) {
 	adapters := 0
 	for _, p := range packages(t) {
 		uses := slices.ContainsFunc(p.Imports, sdk.MatchString)
-		if under(p.name(), "shared/abi") {
+		if under(p.name(), "shared/adapters") {
 			if uses {
 				adapters++
 			}
 			continue
 		}
-		if under(p.name(), "shared/hosttest") || under(p.name(), "e2e") {
+		if under(p.name(), "shared/hosttest") || under(p.name(), "internal/scenarios") || under(p.name(), "e2e") {
 			continue
 		}
 		require.False(t, uses, "%s imports an SDK", p.name())

@@ -3,8 +3,8 @@ package main
 
 import (
 	"github.com/inlet-proxy/inlet/filters"
-	"github.com/inlet-proxy/inlet/shared/abi/module"
-	_ "github.com/inlet-proxy/inlet/shared/abi/module/export"
+	"github.com/inlet-proxy/inlet/shared/adapters/module"
+	_ "github.com/inlet-proxy/inlet/shared/adapters/module/export"
 )
 
 func init() { module.Serve(filters.All...) } // Envoy loads a library: main never runs

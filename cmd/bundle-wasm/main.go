@@ -5,7 +5,7 @@ package main
 
 import (
 	"github.com/inlet-proxy/inlet/filters"
-	"github.com/inlet-proxy/inlet/shared/abi/wasm"
+	"github.com/inlet-proxy/inlet/shared/adapters/wasm"
 )
 
 func init() { wasm.Serve(filters.All...) }

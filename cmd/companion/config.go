@@ -12,10 +12,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/inlet-proxy/inlet/cmd/companion/discover"
-	"github.com/inlet-proxy/inlet/cmd/companion/scrape"
-	"github.com/inlet-proxy/inlet/shared/conf"
-	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/internal/companion/discover"
+	"github.com/inlet-proxy/inlet/internal/companion/scrape"
+	"github.com/inlet-proxy/inlet/shared/contract/conf"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
 // Config is the configuration file; README.md describes it.

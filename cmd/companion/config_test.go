@@ -10,8 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/inlet-proxy/inlet/cmd/companion/discover"
-	"github.com/inlet-proxy/inlet/cmd/companion/scrape"
+	"github.com/inlet-proxy/inlet/internal/companion/discover"
+	"github.com/inlet-proxy/inlet/internal/companion/scrape"
 )
 
 var update = flag.Bool("update", false, "write the .err files anew")

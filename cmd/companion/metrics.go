@@ -10,9 +10,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/inlet-proxy/inlet/cmd/companion/relay"
-	"github.com/inlet-proxy/inlet/cmd/companion/scrape"
-	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/internal/companion/relay"
+	"github.com/inlet-proxy/inlet/internal/companion/scrape"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
 // metrics collects what /metrics serves, from the parts that know it. The names inference_pool_* are those of the Gateway API Inference

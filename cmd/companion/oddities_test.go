@@ -8,8 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/inlet-proxy/inlet/cmd/modelsim/sim"
-	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/internal/modelsim/sim"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
 // simulated starts a simulated replica.

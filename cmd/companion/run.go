@@ -13,10 +13,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/inlet-proxy/inlet/cmd/companion/relay"
-	"github.com/inlet-proxy/inlet/cmd/companion/scrape"
-	"github.com/inlet-proxy/inlet/cmd/companion/xds"
-	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/internal/companion/relay"
+	"github.com/inlet-proxy/inlet/internal/companion/scrape"
+	"github.com/inlet-proxy/inlet/internal/companion/xds"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
 // lastCalls is how long open calls have to end at a shutdown. Long polls are answered at its begin.

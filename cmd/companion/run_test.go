@@ -24,7 +24,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
 // replica stands for a model server: it is a fake that has vLLM's metric names and a health check, and nothing else.

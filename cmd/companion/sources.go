@@ -7,9 +7,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/inlet-proxy/inlet/cmd/companion/discover"
-	"github.com/inlet-proxy/inlet/cmd/companion/scrape"
-	"github.com/inlet-proxy/inlet/cmd/companion/xds"
+	"github.com/inlet-proxy/inlet/internal/companion/discover"
+	"github.com/inlet-proxy/inlet/internal/companion/scrape"
+	"github.com/inlet-proxy/inlet/internal/companion/xds"
 )
 
 // sources brings the lists of endpoints to those who want them.

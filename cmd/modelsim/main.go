@@ -13,8 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/inlet-proxy/inlet/cmd/modelsim/engine"
-	"github.com/inlet-proxy/inlet/cmd/modelsim/sim"
+	"github.com/inlet-proxy/inlet/internal/modelsim/engine"
+	"github.com/inlet-proxy/inlet/internal/modelsim/sim"
 )
 
 func main() {

@@ -20,7 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"github.com/inlet-proxy/inlet/shared/chain"
+	"github.com/inlet-proxy/inlet/internal/chain"
 )
 
 func static(t *testing.T, name string) string {

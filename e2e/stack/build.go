@@ -16,7 +16,8 @@ import (
 // commands; a test compares the two.
 type Target struct {
 	File    string   // in dist/
-	Package string   // main package
+	Module  string   // folder of its go.mod under the root; "" is the root
+	Package string   // main package, under that folder
 	Flags   []string // of go build
 	Env     []string
 }
@@ -63,7 +64,7 @@ func Build(ctx context.Context, root string, progress io.Writer, targets ...Targ
 		args := append([]string{"build"}, t.Flags...)
 		args = append(args, "-o", t.Path(root), t.Package)
 		cmd := exec.CommandContext(ctx, "go", args...)
-		cmd.Dir = root
+		cmd.Dir = filepath.Join(root, t.Module)
 		cmd.Env = append(os.Environ(), t.Env...)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("building dist/%s: %w\n%s", t.File, err, out)

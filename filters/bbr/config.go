@@ -6,9 +6,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/inlet-proxy/inlet/shared/conf"
-	"github.com/inlet-proxy/inlet/shared/filter"
-	"github.com/inlet-proxy/inlet/shared/llm"
+	"github.com/inlet-proxy/inlet/shared/contract/conf"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/reading/llm"
 )
 
 // Factory makes the filter "bbr".

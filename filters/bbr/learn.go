@@ -4,8 +4,8 @@ import (
 	"cmp"
 	"slices"
 
-	"github.com/inlet-proxy/inlet/shared/endpoint"
-	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
 // learner reads what the replicas list as their models: which LoRA adapters

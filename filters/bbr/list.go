@@ -1,8 +1,8 @@
 package bbr
 
 import (
-	"github.com/inlet-proxy/inlet/shared/filter"
-	"github.com/inlet-proxy/inlet/shared/llm"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/reading/llm"
 )
 
 // card is a name in the answer to GET /v1/models.

@@ -3,8 +3,8 @@ package guardrail
 import (
 	"regexp"
 
-	"github.com/inlet-proxy/inlet/shared/conf"
-	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/contract/conf"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
 // Factory makes the filter "guardrail".

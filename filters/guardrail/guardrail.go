@@ -3,8 +3,8 @@
 package guardrail
 
 import (
-	"github.com/inlet-proxy/inlet/shared/filter"
-	"github.com/inlet-proxy/inlet/shared/llm"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/reading/llm"
 )
 
 // Filter screens the prompt's text.

@@ -4,8 +4,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/inlet-proxy/inlet/shared/endpoint"
-	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
 // What an answer, or its absence, says about replicas. An answer that Envoy or

@@ -9,8 +9,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/inlet-proxy/inlet/shared/endpoint"
-	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
 // reply ends a request with what the chain says of its answer.

@@ -10,9 +10,9 @@ import (
 
 	"github.com/inlet-proxy/inlet/filters/picker/prefix"
 	"github.com/inlet-proxy/inlet/filters/picker/scorer"
-	"github.com/inlet-proxy/inlet/shared/endpoint"
-	"github.com/inlet-proxy/inlet/shared/filter"
-	"github.com/inlet-proxy/inlet/shared/llm"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/reading/llm"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
 // state is what the picker keeps for one request. Its slices are used again by

@@ -4,9 +4,9 @@ import (
 	"time"
 
 	"github.com/inlet-proxy/inlet/filters/picker/prefix"
-	"github.com/inlet-proxy/inlet/shared/conf"
-	"github.com/inlet-proxy/inlet/shared/endpoint"
-	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/contract/conf"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
 // Factory makes the filter "picker".

@@ -6,10 +6,10 @@ import (
 	"time"
 
 	"github.com/inlet-proxy/inlet/filters/picker/prefix"
-	"github.com/inlet-proxy/inlet/shared/endpoint"
-	"github.com/inlet-proxy/inlet/shared/filter"
-	"github.com/inlet-proxy/inlet/shared/kv"
-	"github.com/inlet-proxy/inlet/shared/llm"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/reading/llm"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
+	"github.com/inlet-proxy/inlet/shared/state/kv"
 )
 
 // fleet is what this proxy knows of replicas from one request to the next. In a

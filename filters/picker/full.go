@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
 // A replica that says itself that it takes nothing more now, while its metrics answer,

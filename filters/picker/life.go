@@ -3,7 +3,7 @@ package picker
 import (
 	"time"
 
-	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
 // What a replica has computed is gone with its process: see endpoint.Life. What other

@@ -1,6 +1,6 @@
 package picker
 
-import "github.com/inlet-proxy/inlet/shared/filter"
+import "github.com/inlet-proxy/inlet/shared/contract/filter"
 
 // metrics are what the picker counts.
 type metrics struct {

@@ -3,8 +3,8 @@ package picker
 import (
 	"time"
 
-	"github.com/inlet-proxy/inlet/shared/endpoint"
-	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
 // renewals watches how long it takes until gauges are told anew. If that is longer

@@ -3,8 +3,8 @@ package picker
 import (
 	"math"
 
-	"github.com/inlet-proxy/inlet/shared/conf"
-	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/contract/conf"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
 // objectiveHeaders say what a request is for: the name of an InferenceObjective of

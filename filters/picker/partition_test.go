@@ -7,10 +7,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/inlet-proxy/inlet/shared/endpoint"
-	"github.com/inlet-proxy/inlet/shared/filter"
-	"github.com/inlet-proxy/inlet/shared/jsonscan"
-	"github.com/inlet-proxy/inlet/shared/llm"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/reading/jsonscan"
+	"github.com/inlet-proxy/inlet/shared/reading/llm"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
 // asked is a request for a model whose body has further members, and always the same prompt.

@@ -7,8 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/inlet-proxy/inlet/shared/endpoint"
-	"github.com/inlet-proxy/inlet/shared/kv/mem"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
+	"github.com/inlet-proxy/inlet/shared/state/kv/mem"
 )
 
 // relayed is filter.Peers as a test has it: what was told waits, and is heard when the test says so.

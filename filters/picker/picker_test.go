@@ -12,11 +12,11 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/inlet-proxy/inlet/shared/conf"
-	"github.com/inlet-proxy/inlet/shared/endpoint"
-	"github.com/inlet-proxy/inlet/shared/filter"
-	"github.com/inlet-proxy/inlet/shared/kv/mem"
-	"github.com/inlet-proxy/inlet/shared/llm"
+	"github.com/inlet-proxy/inlet/shared/contract/conf"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/reading/llm"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
+	"github.com/inlet-proxy/inlet/shared/state/kv/mem"
 )
 
 // samples keeps the sum of each series.

@@ -8,8 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/inlet-proxy/inlet/shared/endpoint"
-	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
 // pools are two, the second one for when the first is full.

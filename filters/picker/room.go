@@ -4,8 +4,8 @@ import (
 	"time"
 
 	"github.com/inlet-proxy/inlet/filters/picker/scorer"
-	"github.com/inlet-proxy/inlet/shared/filter"
-	"github.com/inlet-proxy/inlet/shared/llm"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/reading/llm"
 )
 
 // room says when a replica has no room for another request.

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/inlet-proxy/inlet/shared/conf"
-	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/contract/conf"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
 // Factory makes the filter "quota".

@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/inlet-proxy/inlet/shared/filter"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
 // hide keeps keys from the replica: those of the caller, wherever they stand in

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/inlet-proxy/inlet/shared/filter"
-	"github.com/inlet-proxy/inlet/shared/llm"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/reading/llm"
 )
 
 // Filter checks API keys. Writes x.Tenant.

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
 // service answers callouts from a script.

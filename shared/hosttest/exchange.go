@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/inlet-proxy/inlet/shared/llm"
+	"github.com/inlet-proxy/inlet/shared/reading/llm"
 )
 
 // stream is Inlet's filter for one exchange: the callbacks by which Envoy

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/inlet-proxy/inlet/shared/kv"
-	"github.com/inlet-proxy/inlet/shared/kv/mem"
+	"github.com/inlet-proxy/inlet/shared/state/kv"
+	"github.com/inlet-proxy/inlet/shared/state/kv/mem"
 )
 
 const (

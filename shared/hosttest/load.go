@@ -12,7 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/inlet-proxy/inlet/shared/chain"
+	"github.com/inlet-proxy/inlet/internal/chain"
 )
 
 // Load reads the scenarios of the files that match the patterns (see

@@ -9,10 +9,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/inlet-proxy/inlet/shared/chain"
-	"github.com/inlet-proxy/inlet/shared/endpoint"
-	"github.com/inlet-proxy/inlet/shared/filter"
-	"github.com/inlet-proxy/inlet/shared/kv"
+	"github.com/inlet-proxy/inlet/internal/chain"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
+	"github.com/inlet-proxy/inlet/shared/state/kv"
 )
 
 // nativeTick is how often a worker of the native host publishes its counts and

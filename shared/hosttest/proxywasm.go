@@ -13,8 +13,8 @@ import (
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 
-	"github.com/inlet-proxy/inlet/shared/chain"
-	"github.com/inlet-proxy/inlet/shared/kv"
+	"github.com/inlet-proxy/inlet/internal/chain"
+	"github.com/inlet-proxy/inlet/shared/state/kv"
 )
 
 // status is the result of a host function (proxy-wasm ABI 0.2.1).

@@ -17,7 +17,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
 // Scenario is one gateway with its replicas and services, and the requests

@@ -13,18 +13,18 @@ type group struct {
 	also     [][]string // arguments of further `go test` runs: packages that use these
 }
 
-var scenarios = []string{"-run=^TestNative$", "./shared/hosttest"}
+var scenarios = []string{"-run=^TestNative$", "./internal/scenarios"}
 
 var groups = []group{
 	{"bbr", []string{"./filters/bbr"}, [][]string{{"./filters"}, scenarios}},
-	{"llm", []string{"./shared/llm"}, [][]string{{"./shared/chain", "./filters/bbr"}, scenarios}},
-	{"module", []string{"./shared/abi/module"}, nil},
-	{"endpoint", []string{"./shared/endpoint", "./shared/feed"}, [][]string{{"./shared/abi/wasm", "./filters/picker", "./cmd/companion/relay"}}},
-	{"relay", []string{"./cmd/companion/relay"}, [][]string{{"./cmd/companion"}}},
-	{"scanners", []string{"./shared/sse", "./shared/jsonscan"}, [][]string{{"./shared/llm"}}},
-	{"chain", []string{"./shared/chain"}, [][]string{{"./filters", "./shared/abi/wasm"}, scenarios}},
-	{"kv", []string{"./shared/kv", "./shared/kv/mem"}, [][]string{{"./shared/abi/wasm", "./filters/picker"}}},
-	{"scrape", []string{"./cmd/companion/scrape"}, [][]string{{"./cmd/companion"}}},
+	{"llm", []string{"./shared/reading/llm"}, [][]string{{"./internal/chain", "./filters/bbr"}, scenarios}},
+	{"module", []string{"./shared/adapters/module"}, nil},
+	{"endpoint", []string{"./shared/state/endpoint", "./internal/feed"}, [][]string{{"./shared/adapters/wasm", "./filters/picker", "./internal/companion/relay"}}},
+	{"relay", []string{"./internal/companion/relay"}, [][]string{{"./cmd/companion"}}},
+	{"scanners", []string{"./shared/reading/sse", "./shared/reading/jsonscan"}, [][]string{{"./shared/reading/llm"}}},
+	{"chain", []string{"./internal/chain"}, [][]string{{"./filters", "./shared/adapters/wasm"}, scenarios}},
+	{"kv", []string{"./shared/state/kv", "./shared/state/kv/mem"}, [][]string{{"./shared/adapters/wasm", "./filters/picker"}}},
+	{"scrape", []string{"./internal/companion/scrape"}, [][]string{{"./cmd/companion"}}},
 	{"picker", []string{"./filters/picker", "./filters/picker/prefix", "./filters/picker/scorer"}, [][]string{{"./filters"}, scenarios}},
 }
 

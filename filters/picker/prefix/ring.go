@@ -8,8 +8,8 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
-	"github.com/inlet-proxy/inlet/shared/endpoint"
-	"github.com/inlet-proxy/inlet/shared/kv"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
+	"github.com/inlet-proxy/inlet/shared/state/kv"
 )
 
 // Bounds of what the ring takes of the store: 2 MiB.

@@ -11,9 +11,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/inlet-proxy/inlet/shared/endpoint"
-	"github.com/inlet-proxy/inlet/shared/kv"
-	"github.com/inlet-proxy/inlet/shared/kv/mem"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
+	"github.com/inlet-proxy/inlet/shared/state/kv"
+	"github.com/inlet-proxy/inlet/shared/state/kv/mem"
 )
 
 // learnt is what a worker was told, by replica.

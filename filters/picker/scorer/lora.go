@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
 // LoRA prefers replicas that have the request's adapter at work, then those that

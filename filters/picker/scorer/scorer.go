@@ -5,7 +5,7 @@ package scorer
 import (
 	"math"
 
-	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
 // Input is what one decision looks at besides the replicas themselves.

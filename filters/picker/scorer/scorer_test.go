@@ -9,7 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/inlet-proxy/inlet/filters/picker/scorer"
-	"github.com/inlet-proxy/inlet/shared/endpoint"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
 func drawReplicas(t *rapid.T) []scorer.Replica {

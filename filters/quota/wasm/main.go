@@ -4,7 +4,7 @@ package main
 
 import (
 	"github.com/inlet-proxy/inlet/filters/quota"
-	"github.com/inlet-proxy/inlet/shared/abi/wasm"
+	"github.com/inlet-proxy/inlet/shared/adapters/wasm"
 )
 
 func init() { wasm.Serve(quota.Factory) }

@@ -1,0 +1,100 @@
+// Package chain runs filters in order inside one Envoy filter: one copy of the
+// body, one scan, one shared state. It knows no Envoy and no SDK; an adapter
+// feeds a [Stream] with an exchange's callbacks and offers it a [Host].
+package chain
+
+import (
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+)
+
+// Chain is a configured list of filters. It is immutable and may be used from
+// many threads; a Stream may not.
+type Chain struct {
+	deps  *filter.Deps
+	slots []slot
+	needs filter.Needs
+	// firstByters are the slots whose filters are filter.FirstByters.
+	firstByters []int
+	// fields are the members of the body that filters read by name.
+	fields []string
+	// strict: paths that are not recognised are refused, because with a key
+	// check or a guard in the chain an unread request would go around it.
+	strict bool
+	// early: requests go on as soon as the model and the fields have been read,
+	// since no filter needs the rest of the body.
+	early bool
+	// control are ControlHeaders and what filters claimed.
+	control []string
+	// id tells documents apart.
+	id        uint64
+	redirects redirects
+	settings
+	metrics metrics
+}
+
+type slot struct {
+	name     string
+	factory  *filter.Factory
+	filter   filter.Filter
+	failOpen bool
+}
+
+func (s *slot) mode() filter.FailureMode {
+	if s.failOpen {
+		return filter.FailOpen
+	}
+	return filter.FailClosed
+}
+
+// ControlHeaders are the headers by which gateways tell each other what was
+// decided, in both spellings of the field. A client's own are removed by Envoy
+// before routes are matched (envoy/static has the same list, held by a test),
+// and once more by the chain unless "controlHeaders: trust" is set. The chain
+// does the same for headers of the operator's own choice that a filter claims
+// (filter.Deps.ClaimHeader).
+var ControlHeaders = []string{
+	"x-gateway-model-name",
+	"x-gateway-model-name-rewrite",
+	"x-gateway-base-model-name",
+	"x-gateway-inference-pool",
+	"x-gateway-destination-endpoint",
+	"x-gateway-destination-endpoint-subset",
+	"x-gateway-destination-endpoint-served",
+	"x-llm-d-model-name",
+	"x-llm-d-model-name-rewrite",
+	"x-llm-d-base-model-name",
+	"x-llm-d-inference-pool",
+	"x-llm-d-destination-endpoint",
+	"x-llm-d-destination-endpoint-subset",
+	"x-llm-d-destination-endpoint-served",
+}
+
+// finish computes what follows from the filters.
+func (c *Chain) finish() {
+	for i := range c.slots {
+		c.needs |= c.slots[i].filter.Needs()
+		if _, ok := c.slots[i].filter.(filter.FirstByter); ok {
+			c.firstByters = append(c.firstByters, i)
+		}
+		if c.slots[i].factory.Strict {
+			c.strict = true
+		}
+	}
+	if c.countTokens {
+		c.needs |= filter.NeedUsage
+	}
+	if c.needs&(filter.NeedPrompt|filter.NeedPrefix) != 0 {
+		c.needs |= filter.NeedRequest
+	}
+	c.early = c.needs.Has(filter.NeedModel) && !c.needs.Has(filter.NeedRequest)
+	c.metrics = newMetrics(c.deps.Metrics)
+}
+
+// Companion says where snapshots come from.
+func (c *Chain) Companion() Companion { return c.companion }
+
+// ID tells the chain's document apart from others.
+func (c *Chain) ID() uint64 { return c.id }
+
+// Deps returns what the filters were made with.
+func (c *Chain) Deps() *filter.Deps { return c.deps }

@@ -1,0 +1,242 @@
+package chain
+
+import (
+	"fmt"
+	"hash/fnv"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/inlet-proxy/inlet/shared/contract/conf"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/reading/jsonscan"
+	"github.com/inlet-proxy/inlet/shared/reading/llm"
+)
+
+// Defaults and bounds of the document's chain-wide settings.
+const (
+	DefaultBodyLimit = 16 << 20
+	// DefaultPromptLimit bounds the time that screening a prompt may take away
+	// from the other requests of a worker; see guardrail.
+	DefaultPromptLimit = 128 << 10
+	maxBodyLimit       = 1 << 30
+	maxPromptLimit     = 64 << 20
+)
+
+// Companion says where snapshots come from.
+type Companion struct {
+	// Cluster is the Envoy cluster of the companion; "" when there is none.
+	Cluster string
+	// Wait is how long one long poll may stay open.
+	Wait time.Duration
+}
+
+// settings are the chain-wide part of the document.
+type settings struct {
+	bodyLimit    int64
+	promptLimit  int64
+	prefixLimit  int64
+	jsonLimits   jsonscan.Limits
+	pathPrefix   []string
+	paths        []llm.Operation // besides the standard ones, and before them
+	countTokens  bool
+	trustControl bool
+	passThrough  []string
+	companion    Companion
+}
+
+// New reads the configuration document (YAML or JSON, strict) and makes the
+// chain. The error is a conf.Errors with every mistake at once. New does no I/O.
+func New(doc []byte, known []filter.Factory, deps *filter.Deps) (*Chain, error) {
+	own := *deps
+	c := &Chain{deps: &own, control: slices.Clone(ControlHeaders), settings: settings{
+		bodyLimit:   DefaultBodyLimit,
+		promptLimit: DefaultPromptLimit,
+		prefixLimit: llm.DefaultPrefixBlocks * llm.PrefixBlockBytes,
+		jsonLimits:  jsonscan.DefaultLimits,
+		countTokens: true,
+		companion:   Companion{Wait: 20 * time.Second},
+	}}
+	own.ClaimHeader = c.claim
+	c.redirects.mutex = own.Mutex()
+	hash := fnv.New64a()
+	_, _ = hash.Write(doc) // never fails
+	c.id = hash.Sum64()
+	if err := checkText(doc); err != nil {
+		return nil, err
+	}
+	err := conf.Decode(doc, func(o *conf.Object) {
+		c.readFilters(o, known)
+		c.readSettings(o)
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.finish()
+	return c, nil
+}
+
+// claim implements filter.Deps.ClaimHeader.
+func (c *Chain) claim(name string) {
+	if !slices.Contains(c.control, name) {
+		c.control = append(c.control, name)
+	}
+}
+
+func (c *Chain) readSettings(o *conf.Object) {
+	o.Object("limits", func(o *conf.Object) {
+		o.Size("body", &c.bodyLimit, 1, maxBodyLimit)
+		o.Size("prompt", &c.promptLimit, 1, maxPromptLimit)
+		o.Size("prefix", &c.prefixLimit, llm.PrefixBlockBytes, maxPromptLimit)
+		l := &c.jsonLimits
+		o.Int("depth", &l.Depth, 1, jsonscan.MaxDepth)
+		o.Int("keyLength", &l.KeyBytes, 1, jsonscan.MaxKeyBytes)
+		length := int64(l.StringBytes)
+		o.Size("stringLength", &length, 1, maxBodyLimit)
+		l.StringBytes = int(length)
+		o.Int("members", &l.Members, 1, math.MaxInt32)
+		o.Int("items", &l.Items, 1, math.MaxInt32)
+	})
+	o.Strings("pathPrefix", &c.pathPrefix, conf.PathPrefix)
+	o.List("paths", func(v *conf.Value) { v.Object(c.readPath) })
+	control := "remove"
+	o.Bool("countTokens", &c.countTokens)
+	o.Enum("controlHeaders", &control, "remove", "trust")
+	c.trustControl = control == "trust"
+	o.Strings("passThrough", &c.passThrough, conf.PathPrefix)
+	o.Object("companion", func(o *conf.Object) {
+		o.String("cluster", &c.companion.Cluster, conf.NotEmpty)
+		o.Duration("wait", &c.companion.Wait, 100*time.Millisecond, 5*time.Minute)
+		o.Required("cluster")
+	})
+}
+
+// readPath reads a path that a server has besides the standard ones, and which of them is asked in the same form.
+func (c *Chain) readPath(o *conf.Object) {
+	var op llm.Operation
+	var api string
+	o.String("path", &op.Path, conf.PathPrefix, justPath)
+	o.Enum("api", &api, llm.Names()...)
+	o.Required("path", "api")
+	if slices.ContainsFunc(c.paths, func(other llm.Operation) bool { return other.Path == op.Path }) {
+		o.Errorf("path", "%q is listed twice", op.Path)
+	}
+	op.API = llm.Named(api)
+	c.paths = append(c.paths, op)
+}
+
+// justPath refuses what never is in a path that a request is compared with.
+func justPath(s string) string {
+	if strings.ContainsAny(s, "?#*{}") {
+		return "is not a plain path, which is compared to the letter"
+	}
+	return ""
+}
+
+func (c *Chain) readFilters(o *conf.Object, known []filter.Factory) {
+	o.Required("filters")
+	n := 0
+	o.List("filters", func(v *conf.Value) {
+		n++
+		names := v.Keys()
+		if len(names) != 1 {
+			v.Errorf("one filter an item, like %q; found %d keys", "- bbr: {…}", len(names))
+			return
+		}
+		i := indexOf(known, names[0])
+		if i < 0 {
+			v.Errorf("unknown filter %q%s", names[0], conf.Suggest(names[0], namesOf(known)))
+			return
+		}
+		v.Object(func(o *conf.Object) {
+			o.Object(names[0], func(o *conf.Object) { c.add(o, &known[i]) })
+		})
+	})
+	if o.Has("filters") && n == 0 {
+		o.Errorf("filters", "needs at least one filter")
+	}
+	c.checkOrder(o)
+	c.collectFields(o)
+}
+
+// collectFields asks the filters which members of the body they read by name.
+func (c *Chain) collectFields(o *conf.Object) {
+	named := 0
+	for i := range c.slots {
+		reader, ok := c.slots[i].filter.(filter.FieldReader)
+		if !ok {
+			continue
+		}
+		for _, name := range reader.Fields() {
+			if slices.Contains(c.fields, name) {
+				continue
+			}
+			c.fields = append(c.fields, name)
+			if !slices.Contains(llm.Partitions[:], name) {
+				named++
+			}
+		}
+	}
+	if named > llm.MaxFields {
+		o.Errorf("filters", "read %d members of the body by name; at most %d can be", named, llm.MaxFields)
+	}
+}
+
+// add makes one filter of the chain from its configuration object.
+func (c *Chain) add(o *conf.Object, f *filter.Factory) {
+	for _, s := range c.slots {
+		if s.name == f.Name {
+			o.Errorf("", "filter %q stands in the chain twice", f.Name)
+			return
+		}
+	}
+	mode := string(f.FailureMode)
+	o.Enum("failureMode", &mode, string(filter.FailOpen), string(filter.FailClosed))
+	c.slots = append(c.slots, slot{
+		name:     f.Name,
+		factory:  f,
+		failOpen: mode == string(filter.FailOpen),
+		filter:   f.New(o, c.deps),
+	})
+}
+
+// checkOrder refuses a chain in which a filter reads a fact that a later one writes.
+func (c *Chain) checkOrder(o *conf.Object) {
+	for i, reader := range c.slots {
+		for _, writer := range c.slots[i+1:] {
+			if reader.factory.Reads&writer.factory.Writes != 0 {
+				o.Errorf("filters", "%q must stand before %q, which uses what it decides", writer.name, reader.name)
+			}
+		}
+	}
+}
+
+func indexOf(known []filter.Factory, name string) int {
+	for i := range known {
+		if known[i].Name == name {
+			return i
+		}
+	}
+	return -1
+}
+
+func namesOf(known []filter.Factory) []string {
+	names := make([]string, len(known))
+	for i := range known {
+		names[i] = known[i].Name
+	}
+	return names
+}
+
+// String names the filters in order, for the log line at start.
+func (c *Chain) String() string {
+	var b strings.Builder
+	for i, s := range c.slots {
+		if i > 0 {
+			b.WriteString(" → ")
+		}
+		fmt.Fprintf(&b, "%s(%s)", s.name, s.mode())
+	}
+	return b.String()
+}

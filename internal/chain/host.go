@@ -1,0 +1,109 @@
+package chain
+
+import (
+	"strings"
+
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+)
+
+// Host is one HTTP exchange as an adapter offers it to the chain. All calls
+// come from within the callbacks of that exchange.
+type Host interface {
+	// RequestHeaders and ResponseHeaders read the header maps. Pseudo headers
+	// (":method", ":path", ":status") are there too.
+	RequestHeaders() filter.Headers
+	ResponseHeaders() filter.Headers
+
+	// ApplyRequest applies header and body edits before the request goes on,
+	// and has the route chosen anew. Body edits do not overlap, are sorted and
+	// lie within the body that was fed to the stream; a content-length edit is
+	// among the header edits already.
+	ApplyRequest(headers []filter.HeaderEdit, body []filter.BodyEdit) error
+	// ApplyResponse applies header edits before the answer goes on.
+	ApplyResponse(headers []filter.HeaderEdit)
+
+	// Reply answers the client instead of the replica.
+	Reply(r *LocalReply)
+
+	// Call starts a call; its answer must come as Stream.Reply unless an error
+	// is returned here.
+	Call(c *filter.Call) error
+	// ResumeRequest lets a request go on that was held for a call.
+	ResumeRequest()
+
+	// Subset appends the addresses of the subset hint to dst, and reports whether
+	// there is one: the dynamic metadata SubsetKey in SubsetNamespace, a list of
+	// ip:port, or one string of them with commas between. Anything else that stands
+	// there is a hint that nobody fits.
+	Subset(dst []string) (addresses []string, given bool)
+	// Mark says that the chain of a document (see Marked) has decided about the
+	// request. Called before ApplyRequest.
+	Mark(document uint64)
+	// Marked reports whether a chain of the same document, which stands before this
+	// one in Envoy's filter chain, has said so of this request.
+	Marked(document uint64) bool
+	// RequestNow are the request's headers as they stand at the end of the exchange,
+	// when Envoy has put the URL of a redirect that it follows into them. Nil if
+	// they cannot be read any more.
+	RequestNow() filter.Headers
+	// Stamp is a number that Envoy gives to what it has got from a client, that a request
+	// keeps when its redirect is followed, and that no client can choose. False if
+	// Envoy does not tell it.
+	Stamp() (uint64, bool)
+
+	// Served returns the ip:port of the replica that Envoy turned to last, "" if
+	// unknown. Asked at the response headers.
+	Served() string
+	// Details returns Envoy's response code details, "" if it does not tell them.
+	// Asked at the response headers and at the end.
+	Details() string
+	// Attempts returns how often Envoy has sent the request to a replica, 0 if it does
+	// not tell. Asked at the response headers.
+	Attempts() int
+	// Cluster returns the name of the cluster that the request went to, "" if Envoy
+	// does not tell.
+	Cluster() string
+	// Explain shows the one-line reason to the access log.
+	Explain(why []byte)
+}
+
+// Where the subset hint stands in the dynamic metadata, by the endpoint picker
+// protocol.
+const (
+	SubsetNamespace = "envoy.lb.subset_hint"
+	SubsetKey       = "x-gateway-destination-endpoint-subset"
+)
+
+// RedirectDetails are the response code details of a stream that Envoy made anew
+// to follow a redirect. The same request then comes again at once.
+const RedirectDetails = "internal_redirect"
+
+// AppendAddresses appends the addresses of a string with commas between them.
+func AppendAddresses(dst []string, list string) []string {
+	for address := range strings.SplitSeq(list, ",") {
+		if address = strings.TrimSpace(address); address != "" {
+			dst = append(dst, address)
+		}
+	}
+	return dst
+}
+
+// LocalReply is an answer that Inlet gives itself.
+type LocalReply struct {
+	Status  int
+	Headers [][2]string
+	Body    []byte
+	Detail  string // short reason for Envoy's %RESPONSE_CODE_DETAILS%
+}
+
+// Action is what the adapter does after a callback.
+type Action uint8
+
+const (
+	// Continue lets what was held and what comes go on.
+	Continue Action = iota
+	// Hold keeps headers and body: more is needed, or a call is under way.
+	Hold
+	// Replied: a local reply was sent; nothing of the request goes on.
+	Replied
+)

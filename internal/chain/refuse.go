@@ -1,0 +1,164 @@
+package chain
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/inlet-proxy/inlet/internal/coding"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/reading/formscan"
+	"github.com/inlet-proxy/inlet/shared/reading/jsonscan"
+	"github.com/inlet-proxy/inlet/shared/reading/llm"
+)
+
+// ReasonHeader carries the machine-readable reason of every refusal.
+// DroppedHeader has the same where the request may be sent again (429 and 503),
+// under the name that clients of the llm-d router know.
+const (
+	ReasonHeader  = "x-inlet-reason"
+	DroppedHeader = "x-llm-d-request-dropped-reason"
+)
+
+// refuse answers the client in the form of the path that it asked.
+func (s *Stream) refuse(r *filter.Refusal) Action {
+	reason := r.Reason
+	if reason == "" {
+		reason = r.Code
+	}
+	s.state, s.status, s.scanning = refused, r.Status, false
+	s.x.Explain("refused", reason)
+	s.host.Explain(s.x.Why())
+	s.c.metrics.refusals.Record(1, filter.Values{reason})
+	headers := [][2]string{{"content-type", "application/json"}, {ReasonHeader, reason}}
+	switch r.Code {
+	case codeEncoding:
+		headers = append(headers, [2]string{"accept-encoding", coding.Accepted}) // RFC 9110, section 15.5.16
+	case codeUpgrade:
+		headers = append(headers, [2]string{"upgrade", "HTTP/1.1"}, [2]string{"connection", "upgrade"}) // RFC 9110, section 15.5.22
+	}
+	if after := retryAfter(r); after > 0 {
+		headers = append(headers, [2]string{"retry-after", strconv.Itoa(after)}, [2]string{DroppedHeader, reason})
+	}
+	s.host.Reply(&LocalReply{
+		Status:  r.Status,
+		Headers: headers,
+		Body:    r.AppendJSON(nil, llm.FormOf(s.x.Path, s.c.paths)),
+		Detail:  "inlet_" + reason,
+	})
+	return Replied
+}
+
+// answer gives the client what a filter says, in place of a replica.
+func (s *Stream) answer(a *filter.Answer) {
+	s.state, s.status, s.scanning = answered, a.Status, false
+	s.host.Explain(s.x.Why())
+	s.host.Reply(&LocalReply{Status: a.Status, Headers: a.Headers, Body: a.Body, Detail: "inlet_answered"})
+}
+
+// retryAfter returns whole seconds, at least one for 429 and 503: clients of
+// this field do not retry without it.
+func retryAfter(r *filter.Refusal) int {
+	n := int((r.RetryAfter + time.Second - 1) / time.Second)
+	if n == 0 && (r.Status == 429 || r.Status == 503) {
+		return 1
+	}
+	return n
+}
+
+func badRequest(code, param, message string) *filter.Refusal {
+	return &filter.Refusal{Refusal: llm.Refusal{
+		Status: 400, Type: "invalid_request_error", Code: code, Param: param, Message: message,
+	}}
+}
+
+// refuseBody says what is wrong with a body, and where.
+func (s *Stream) refuseBody(err error) *filter.Refusal {
+	where := s.request.Within()
+	what := err.Error()
+	if where != "" {
+		what += fmt.Sprintf(", in %q", where)
+	}
+	var form *formscan.Error
+	if errors.As(err, &form) {
+		return badRequest("invalid_multipart", where, "The body is not accepted: "+what+".")
+	}
+	var json *jsonscan.Error
+	if errors.As(err, &json) {
+		if limit := limitOf(json.Code); limit != "" && where != "model" { // whose length has a bound of its own
+			return badRequest("limit_exceeded", where, "The body exceeds limits."+limit+" of this gateway: "+what+".")
+		}
+	}
+	return badRequest("invalid_json", where, "The body is not accepted: "+what+".")
+}
+
+// limitOf returns the name of the limit that a body of this fault exceeds, as the document has it.
+func limitOf(c jsonscan.Code) string {
+	switch c {
+	case jsonscan.Depth:
+		return "depth"
+	case jsonscan.KeyTooLong:
+		return "keyLength"
+	case jsonscan.StringTooLong:
+		return "stringLength"
+	case jsonscan.TooManyMembers:
+		return "members"
+	case jsonscan.TooManyItems:
+		return "items"
+	}
+	return ""
+}
+
+func refuseRepeated(key string) *filter.Refusal {
+	return badRequest("duplicate_key", key, fmt.Sprintf("The key %q stands in the body twice.", key))
+}
+
+const codeEncoding = "unsupported_content_encoding"
+
+func refuseEncoding(encoding string) *filter.Refusal {
+	r := badRequest(codeEncoding, "",
+		fmt.Sprintf("A body with content-encoding %q is not accepted; use one of %s, or none.", encoding, coding.Accepted))
+	r.Status = 415
+	return r
+}
+
+func refuseMediaType() *filter.Refusal {
+	r := badRequest("unsupported_media_type", "", "Send this request as multipart/form-data or as application/json.")
+	r.Status = 415
+	return r
+}
+
+func refuseTooLarge(limit int64) *filter.Refusal {
+	r := badRequest("request_too_large", "", fmt.Sprintf("The body is larger than %d bytes.", limit))
+	r.Status = 413
+	return r
+}
+
+func refuseUnknownPath(method string) *filter.Refusal {
+	r := badRequest("unknown_path", "", "Unknown path, or the path does not accept "+method+".")
+	r.Status = 404
+	return r
+}
+
+// codeUpgrade is what a client that asks for WebSocket is told. Clients that know
+// HTTP too (OpenAI's agents) go on with it at once.
+const codeUpgrade = "upgrade_not_supported"
+
+func refuseUpgrade() *filter.Refusal {
+	r := badRequest(codeUpgrade, "", "This gateway does not support WebSocket or other protocol upgrades. Send an ordinary HTTP request, without Upgrade.")
+	r.Status = 426
+	return r
+}
+
+func refuseInternal() *filter.Refusal {
+	return &filter.Refusal{Refusal: llm.Refusal{
+		Status: 500, Type: "server_error", Code: "internal_error", Message: "The gateway could not handle the request.",
+	}}
+}
+
+func refuseUnable(name, why string) *filter.Refusal {
+	return &filter.Refusal{Refusal: llm.Refusal{
+		Status: 503, Type: "server_error", Code: "unavailable", Message: "The gateway cannot decide about the request now (" + name + ": " + why + ").",
+	}, Reason: why}
+}

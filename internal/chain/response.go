@@ -1,0 +1,172 @@
+package chain
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+)
+
+// ResponseHeaders runs the response hooks in reverse order. end: there is no body.
+func (s *Stream) ResponseHeaders(end bool) Action {
+	defer func() { s.complete = s.complete || end }()
+	if s.state != released || s.bypassed {
+		// Envoy may refuse a request itself while the chain still reads it.
+		s.readStatus()
+		if s.unknown && s.nowhere() {
+			return s.refuse(refuseUnknownPath(s.x.Method))
+		}
+		return Continue
+	}
+	s.readStatus()
+	x := &s.x
+	x.Response.Headers = s.host.ResponseHeaders()
+	s.readOrigin()
+	kind, _ := x.Response.Headers.Get("content-type")
+	x.Response.EventStream = isEventStream(kind)
+	for i := s.started - 1; i >= 0; i-- {
+		if r := s.run(i, hookResponseHeaders, nil).Refusal(); r != nil {
+			return s.refuse(r)
+		}
+	}
+	if !end {
+		s.startReading(kind)
+	}
+	if s.restores {
+		// The answer gets longer or shorter by what is not known before its end.
+		x.RemoveResponseHeader("content-length")
+	}
+	if e := x.Effects(); len(e.Response) > 0 {
+		s.host.ApplyResponse(e.Response)
+	}
+	return Continue
+}
+
+// nowhere reports whether Envoy itself says that it has no route for a request that
+// no filter saw: nobody read its model or chose a pool.
+func (s *Stream) nowhere() bool {
+	return s.state == released && s.status == 404 && s.host.Served() == ""
+}
+
+func (s *Stream) readStatus() {
+	if v, ok := s.host.ResponseHeaders().Get(":status"); ok {
+		s.status, _ = strconv.Atoi(v)
+	}
+	s.x.Response.Status = s.status
+}
+
+// wantsAnswer reports whether anybody is interested in what the answer says.
+func (s *Stream) wantsAnswer() bool {
+	return s.countsTokens() || s.x.Effects().Model != ""
+}
+
+// countsTokens reports whether the answer has a usage that is wanted.
+func (s *Stream) countsTokens() bool {
+	return s.c.needs.Has(filter.NeedUsage) && !s.bypassed && s.x.API.HasUsage()
+}
+
+// startReading decides whether the answer's body is scanned.
+func (s *Stream) startReading(contentType string) {
+	if !s.wantsAnswer() || s.status >= 300 {
+		return
+	}
+	x := &s.x
+	name := x.Effects().Model
+	if why := s.unreadable(contentType); why != "" {
+		// Its usage is counted as unknown, never as free.
+		if name != "" && !(why == mediaTypeReason && x.API.AnswersOtherwise()) {
+			s.c.metrics.unrestored.Record(1, filter.Values{x.Route.Model, poolOf(x), why})
+		}
+		return
+	}
+	s.reads, s.restores = true, name != ""
+	s.response.Reset(x.API, x.Response.EventStream, name)
+}
+
+const mediaTypeReason = "media_type"
+
+// unreadable says why the answer's body cannot be read, "" if it can.
+func (s *Stream) unreadable(contentType string) string {
+	if !s.x.Response.EventStream && !isJSON(contentType) {
+		return mediaTypeReason
+	}
+	coding, _ := s.x.Response.Headers.Get("content-encoding")
+	if coding = strings.TrimSpace(coding); coding != "" && !strings.EqualFold(coding, "identity") {
+		return "encoded"
+	}
+	return ""
+}
+
+// lacksUsage reports whether the answer ought to have told its tokens and did not.
+func (s *Stream) lacksUsage() bool {
+	switch {
+	case s.status >= 300:
+		return false // nobody has computed anything
+	case s.reads:
+		return s.response.Untold()
+	}
+	return s.x.API.TellsUsage()
+}
+
+// WantsResponseBody reports whether ResponseBody needs the bytes. When it does
+// not, the adapter passes nil.
+func (s *Stream) WantsResponseBody() bool { return s.reads }
+
+// ResponseBody takes the next bytes of the answer. None of them are ever held:
+// the first n are to be replaced by with, which may be empty and is valid until
+// the next call, and then all go on. n is 0 if they go on as they came.
+func (s *Stream) ResponseBody(chunk []byte, end bool) (n int, with []byte) {
+	if s.state == released && s.x.Response.FirstByte == 0 && s.x.Response.Origin == filter.OfReplica {
+		s.x.Response.FirstByte = max(1, s.c.deps.Now().Sub(s.x.Start))
+		s.firstByte()
+	}
+	if s.reads {
+		n, with = s.response.Feed(chunk)
+	}
+	if end {
+		s.ResponseEnd()
+	}
+	return n, with
+}
+
+// ResponseEnd says that the answer is complete; for answers with trailers.
+func (s *Stream) ResponseEnd() { s.complete = true }
+
+// Done ends the exchange, whatever became of it. A second call does nothing.
+func (s *Stream) Done() {
+	if s.state == done {
+		return
+	}
+	if s.reads && s.response.Ended() {
+		s.complete = true // OpenAI's clients close the connection here, often before Envoy has seen the end of the stream
+	}
+	if s.state == released && !s.bypassed && s.status == 0 {
+		s.readOrigin() // nobody has answered: who was asked?
+	}
+	end := filter.End{
+		Complete: s.complete && s.state != refused && s.state != answered, Refused: s.state == refused, Answered: s.state == answered,
+		Partial: s.state == released && s.scanning, Broken: s.brokeOff(), Status: s.status, At: s.c.deps.Now(),
+	}
+	redirected := s.redirected()
+	if redirected {
+		s.keepRedirected(end.At)
+		end.Complete, end.Status = true, 307 // or another such status: the replica has answered
+	}
+	if s.reads {
+		s.response.End()
+		s.x.Usage = s.response.Usage()
+	}
+	if s.restores && s.complete && s.response.Broken() != nil {
+		s.c.metrics.unrestored.Record(1, filter.Values{s.x.Route.Model, poolOf(&s.x), "malformed"})
+	}
+	s.state = done
+	for i := s.started - 1; i >= 0; i-- {
+		s.finish(i, end)
+	}
+	if !s.bypassed && !redirected {
+		s.c.metrics.record(s, end)
+	}
+	// A Stream that waits to be used again keeps no body and no headers: neither its own nor by an edit.
+	s.encoded.reset()
+	s.x.Reset(len(s.c.slots))
+}

@@ -1,0 +1,145 @@
+package chain
+
+import (
+	"fmt"
+	"runtime"
+
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+)
+
+type hook uint8
+
+const (
+	hookRequestHeaders hook = iota
+	hookRequest
+	hookReply
+	hookResponseHeaders
+)
+
+// run calls one hook of one filter. A panic is the failure of that filter: its
+// effects of this hook are undone and its failure mode decides.
+func (s *Stream) run(i int, h hook, r *filter.Reply) (v filter.Verdict) {
+	s.x.Enter(i)
+	s.started = max(s.started, i+1)
+	defer s.recovered(i, s.x.Mark(), &v)
+	f := s.c.slots[i].filter
+	switch h {
+	case hookRequestHeaders:
+		v = f.OnRequestHeaders(&s.x)
+	case hookRequest:
+		v = f.OnRequest(&s.x)
+	case hookReply:
+		v = f.OnReply(&s.x, r)
+	case hookResponseHeaders:
+		v = f.OnResponseHeaders(&s.x)
+	}
+	if why := v.Failure(); why != "" {
+		return s.unable(i, why)
+	}
+	return v
+}
+
+// Tick lets the filters do what they do from time to time, see [filter.Ticker].
+func (c *Chain) Tick() {
+	for i := range c.slots {
+		if t, ok := c.slots[i].filter.(filter.Ticker); ok {
+			c.tick(c.slots[i].name, t)
+		}
+	}
+}
+
+func (c *Chain) tick(name string, t filter.Ticker) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.deps.Log(filter.Error, fmt.Sprintf("filter %s %s in its tick", name, describe(p)))
+		}
+	}()
+	t.OnTick()
+}
+
+// firstByte calls OnFirstByte of the filters that have it and of which a hook ran.
+func (s *Stream) firstByte() {
+	for _, i := range s.c.firstByters {
+		if i < s.started {
+			s.callFirstByte(i)
+		}
+	}
+}
+
+func (s *Stream) callFirstByte(i int) {
+	s.x.Enter(i)
+	var ignored filter.Verdict
+	defer s.recovered(i, s.x.Mark(), &ignored)
+	s.c.slots[i].filter.(filter.FirstByter).OnFirstByte(&s.x)
+}
+
+// finish calls OnDone, after which there is nothing left to decide.
+func (s *Stream) finish(i int, end filter.End) {
+	s.x.Enter(i)
+	var ignored filter.Verdict
+	defer s.recovered(i, s.x.Mark(), &ignored)
+	s.c.slots[i].filter.OnDone(&s.x, end)
+}
+
+// recovered is deferred directly, since only then recover works.
+func (s *Stream) recovered(i int, before filter.Mark, v *filter.Verdict) {
+	if p := recover(); p != nil {
+		s.x.Undo(before)
+		*v = s.failed(i, describe(p))
+	}
+}
+
+// failed counts a defect of filter i and returns the verdict of its failure
+// mode. It is logged, since somebody has to mend it.
+func (s *Stream) failed(i int, what string) filter.Verdict {
+	slot := &s.c.slots[i]
+	s.c.deps.Log(filter.Error, fmt.Sprintf("filter %s %s (%s)", slot.name, what, slot.mode()))
+	return s.failure(i, "failed", refuseInternal())
+}
+
+// unable is for a filter that says itself that it cannot do its work. It is
+// counted and explained but not logged: it may hold for every request.
+func (s *Stream) unable(i int, why string) filter.Verdict {
+	return s.failure(i, why, refuseUnable(s.c.slots[i].name, why))
+}
+
+func (s *Stream) failure(i int, why string, r *filter.Refusal) filter.Verdict {
+	slot := &s.c.slots[i]
+	s.c.metrics.failures.Record(1, filter.Values{slot.name, string(slot.mode())})
+	s.x.Explain(slot.name, why)
+	if slot.failOpen && !s.goesAround(slot) {
+		return filter.Next
+	}
+	return filter.Deny(*r)
+}
+
+// goesAround reports whether a request that goes on without slot's filter would go
+// around the subset hint, since nobody else has it keep to it.
+func (s *Stream) goesAround(slot *slot) bool {
+	return s.x.Subset.Given && s.state != released && slot.filter.Needs().Has(filter.NeedSubset)
+}
+
+// describe tells of a panic and where it came from. A value that is not a
+// runtime error may carry a piece of a prompt, so only its type is told.
+func describe(p any) string {
+	what := fmt.Sprintf("panicked with a %T", p)
+	if err, ok := p.(runtime.Error); ok {
+		what = "panicked: " + err.Error()
+	}
+	// 0 Callers, 1 describe, 2 recovered, 3 the runtime's panic, then the culprit.
+	var pcs [8]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs[:])])
+	for {
+		frame, more := frames.Next()
+		if frame.Function != "" && !isRuntime(frame.Function) {
+			return fmt.Sprintf("%s at %s:%d", what, frame.Function, frame.Line)
+		}
+		if !more {
+			return what
+		}
+	}
+}
+
+func isRuntime(function string) bool {
+	return len(function) > 8 && function[:8] == "runtime."
+}

@@ -1,0 +1,430 @@
+package scrape
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
+)
+
+// piped is a connection on which the given pieces come, whatever is asked, and then its end.
+func piped(pieces ...string) dialFunc {
+	return func(context.Context, string, string) (net.Conn, error) {
+		near, far := net.Pipe()
+		go func() {
+			defer far.Close()
+			if _, err := http.ReadRequest(bufio.NewReader(far)); err != nil {
+				return
+			}
+			for _, p := range pieces {
+				if _, err := io.WriteString(far, p); err != nil {
+					return
+				}
+			}
+		}()
+		return near, nil
+	}
+}
+
+func newLink(ctx context.Context, dial dialFunc) *link {
+	return &link{ctx: ctx, dial: dial, access: &Access{}, address: "a:1"}
+}
+
+// ask gets one answer that comes in the given pieces.
+func ask(t require.TestingT, pieces ...string) (body string, kept bool, err error) {
+	l := newLink(context.Background(), piped(pieces...))
+	defer l.close()
+	var b strings.Builder
+	err = l.get("/metrics", time.Now().Add(time.Minute), &b)
+	require.Nil(t, l.large, "the piece was given back")
+	return b.String(), l.conn != nil, err
+}
+
+func zipped(text string) string {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	_, _ = io.WriteString(z, text)
+	z.Close()
+	return b.String()
+}
+
+func TestAnswers(t *testing.T) {
+	packed := zipped(strings.Repeat("hello ", 1000))
+	for name, c := range map[string]struct {
+		answer string
+		body   string
+		kept   bool
+		err    string
+	}{
+		"length":               {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "hello", true, ""},
+		"no reason, bare feed": {"HTTP/1.1 200\ncontent-length:5\n\nhello", "hello", true, ""},
+		"empty":                {"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "", true, ""},
+		"to the end":           {"HTTP/1.1 200 OK\r\n\r\nhello", "hello", false, ""},
+		"HTTP/1.0":             {"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", "hello", false, ""},
+		"close":                {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: x, Close\r\n\r\nhello", "hello", false, ""},
+		"chunked":              {"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n3\r\nhel\r\n2;a=b\r\nlo\r\n0\r\n\r\n", "hello", true, ""},
+		"a long chunk line":    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;" + strings.Repeat("a", 252) + "\r\nhello\r\n0\r\n\r\n", "hello", true, ""},
+		"trailer":              {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nA\r\nhellohello\r\n0\r\nx: y\r\n\r\n", "hellohello", true, ""},
+		"chunked and length":   {"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", "hello", false, ""},
+		"more than said":       {"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhello", "hell", false, ""},
+		"informational":        {"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "hello", true, ""},
+		"packed":               {"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n" + fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(packed), packed), strings.Repeat("hello ", 1000), true, ""},
+		"redirect":             {"HTTP/1.1 302 Found\r\nLocation: /other\r\nContent-Length: 5\r\n\r\nhello", "", true, "GET /metrics: status 302"},
+		"error to the end":     {"HTTP/1.1 503 Busy\r\n\r\nhello", "", false, "GET /metrics: status 503"},
+		"long error":           {"HTTP/1.1 500 Oops\r\nContent-Length: 1000000\r\n\r\n" + strings.Repeat("x", 1000000), "", false, "GET /metrics: status 500"},
+		"nothing to say":       {"HTTP/1.1 204 No Content\r\n\r\n", "", true, "GET /metrics: status 204"},
+
+		"nothing":               {"", "", false, "the connection is gone: EOF"},
+		"half a header":         {"HTTP/1.1 200 OK\r\nContent-", "", false, "unexpected EOF"},
+		"half a body":           {"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello", "hello", false, "unexpected EOF"},
+		"half a chunk":          {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nhello", "hello", false, "unexpected EOF"},
+		"no last chunk":         {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", "hello", false, "unexpected EOF"},
+		"a wrong chunk":         {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nhello\r\n", "", false, "the chunks of the answer are malformed"},
+		"no end of a chunk":     {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhello\r\n0\r\n\r\n", "hell", false, "the chunks of the answer are malformed"},
+		"a negative chunk":      {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n\r\n", "", false, "the chunks of the answer are malformed"},
+		"an endless size":       {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + strings.Repeat("0", 100000), "", false, "the chunks of the answer are malformed"},
+		"a chunk line too long": {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;" + strings.Repeat("a", 253) + "\r\nhello\r\n0\r\n\r\n", "", false, "the chunks of the answer are malformed"},
+		"an endless trailer":    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + strings.Repeat("a: b\r\n", 100000), "", false, "the chunks of the answer are malformed"},
+		"an endless header":     {"HTTP/1.1 200 OK\r\n" + strings.Repeat("a: b\r\n", 100000), "", false, "a header over 64 KiB"},
+		"two lengths":           {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello", "", false, `Content-Length: "6"`},
+		"a negative length":     {"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello", "", false, `Content-Length: "-5"`},
+		"another coding":        {"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\n\r\nhello", "", false, `Content-Encoding: "br"`},
+		"another transfer":      {"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\nhello", "", false, `Transfer-Encoding: "gzip, chunked"`},
+		"packed, but it isn't":  {"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello", "", false, "unexpected EOF"},
+		"no field":              {"HTTP/1.1 200 OK\r\nhello\r\n\r\n", "", false, `"hello" is no header field`},
+		"another protocol":      {"SSH-2.0-OpenSSH_9.2p1 Debian\r\n\r\n", "", false, `"SSH-2.0-OpenSSH_9.2p1 Debian" is no answer in HTTP/1`},
+		"no number":             {"HTTP/1.1 2x0 OK\r\n\r\n", "", false, `"HTTP/1.1 2x0 OK" is no answer in HTTP/1`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, pieces := range [][]string{{c.answer}, strings.Split(c.answer, "")} {
+				if len(pieces) > 10000 || name == "more than said" && len(pieces) > 1 { // what is more may come later
+					continue
+				}
+				body, kept, err := ask(t, pieces...)
+				require.Equal(t, c.body, body)
+				require.Equal(t, c.kept, kept, "the connection can be used again")
+				if c.err == "" {
+					require.NoError(t, err)
+				} else {
+					require.EqualError(t, err, c.err)
+				}
+			}
+		})
+	}
+}
+
+// However an answer is framed, packed and cut, its body is what was sent.
+func TestAnswersOfAnyShape(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := strings.Repeat(rapid.StringN(1, 50, -1).Draw(t, "text"), rapid.SampledFrom([]int{0, 1, 3, 3000}).Draw(t, "times"))
+		sent, head := text, "HTTP/1.1 200 OK\r\n"
+		if rapid.Bool().Draw(t, "packed") {
+			sent, head = zipped(text), head+"Content-Encoding: gzip\r\n"
+		}
+		switch rapid.IntRange(0, 2).Draw(t, "framing") {
+		case 0:
+			sent = fmt.Sprintf("%sContent-Length: %d\r\n\r\n%s", head, len(sent), sent)
+		case 1:
+			sent = head + "\r\n" + sent
+		case 2:
+			var b strings.Builder
+			for rest := sent; rest != ""; {
+				n := rapid.IntRange(1, len(rest)).Draw(t, "chunk")
+				fmt.Fprintf(&b, "%x\r\n%s\r\n", n, rest[:n])
+				rest = rest[n:]
+			}
+			sent = head + "Transfer-Encoding: chunked\r\n\r\n" + b.String() + "0\r\n\r\n"
+		}
+		var pieces []string
+		for rest := sent; rest != ""; {
+			n := rapid.IntRange(1, len(rest)).Draw(t, "piece")
+			pieces, rest = append(pieces, rest[:n]), rest[n:]
+		}
+		body, _, err := ask(t, pieces...)
+		require.NoError(t, err)
+		require.Equal(t, text, body)
+	})
+}
+
+// A header ends at the same place wherever the search for it was interrupted.
+func TestASearchForTheEndOfAHeaderGoesOn(t *testing.T) {
+	for header, want := range map[string]int{
+		"HTTP/1.1 200 OK\r\nA: b\r\n\r\nbody\n\n": 25, "HTTP/1.1 200\nA: b\n\nbody": 19, "\r\nbody": 2, "\n": 1,
+		"A\r\r\n\r\n": 6, "A\r\n\r\r\n": 0, "A\n\r": 0, "": 0,
+	} {
+		for searched := range max(1, want) {
+			require.Equal(t, want, headLength([]byte(header), searched), "%q from %d", header, searched)
+		}
+	}
+}
+
+// A link that once had a long header keeps no more memory than another.
+func TestALinkKeepsNoLongHeader(t *testing.T) {
+	long := "HTTP/1.1 200 OK\r\nX-Long: " + strings.Repeat("a", 60<<10) + "\r\nContent-Length: 5\r\n\r\nhello"
+	l := newLink(t.Context(), piped(long))
+	defer l.close()
+	var b strings.Builder
+	require.NoError(t, l.get("/metrics", time.Now().Add(time.Minute), &b))
+	require.Equal(t, "hello", b.String())
+	require.NotNil(t, l.conn, "it is kept")
+	require.Equal(t, headSize, len(l.small))
+	require.Equal(t, headSize, len(l.buf))
+}
+
+// What both this reader and net/http's take, they read alike.
+func FuzzAnswer(f *testing.F) {
+	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"))
+	f.Add([]byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;a=b\r\nlo\r\n0\r\nx: y\r\n\r\n"))
+	f.Add([]byte("HTTP/1.0 200 OK\n\nhello"))
+	f.Add([]byte("HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\nhello"))
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		body, _, err := ask(t, string(answer))
+		resp, otherErr := http.ReadResponse(bufio.NewReader(bytes.NewReader(answer)), nil)
+		if err != nil || otherErr != nil || resp.StatusCode != 200 || len(resp.Header["Content-Encoding"]) > 0 {
+			return
+		}
+		if other, err := io.ReadAll(resp.Body); err == nil {
+			require.Equal(t, string(other), body)
+		}
+	})
+}
+
+// A replica closes a connection that was idle for long: the request is made once more, on a new one, and only then.
+func TestAConnectionThatIsGone(t *testing.T) {
+	var dials atomic.Int32
+	serving := atomic.Bool{}
+	serving.Store(true)
+	l := newLink(t.Context(), func(ctx context.Context, network, address string) (net.Conn, error) {
+		dials.Add(1)
+		if !serving.Load() {
+			return piped()(ctx, network, address)
+		}
+		return piped("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")(ctx, network, address)
+	})
+	defer l.close()
+	for i := range 3 {
+		require.NoError(t, l.get("/", time.Now().Add(time.Minute), io.Discard))
+		require.EqualValues(t, i+1, dials.Load(), "kept, found closed, opened anew")
+	}
+	serving.Store(false)
+	require.ErrorIs(t, l.get("/", time.Now().Add(time.Minute), io.Discard), errGone)
+	require.EqualValues(t, 4, dials.Load())
+	require.ErrorIs(t, l.get("/", time.Now().Add(time.Minute), io.Discard), errGone)
+	require.EqualValues(t, 5, dials.Load(), "a new one that fails is no reason to try again")
+}
+
+func TestALinkEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		l := newLink(ctx, func(context.Context, string, string) (net.Conn, error) {
+			near, far := net.Pipe()
+			go func() { _, _ = io.Copy(io.Discard, far) }() // takes the request and never answers
+			return near, nil
+		})
+		defer l.close()
+		done := make(chan error)
+		go func() { done <- l.get("/", time.Now().Add(time.Hour), io.Discard) }()
+		synctest.Wait()
+		cancel()
+		require.Error(t, <-done)
+	})
+}
+
+// Over a real TLS connection an answer comes in records, over a real socket in segments.
+func TestLargeAnswersOverTLS(t *testing.T) {
+	ca := newAuthority(t)
+	text := strings.Repeat("filler 1\n", 300000)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/length" {
+			w.Header().Set("Content-Length", fmt.Sprint(len(text)))
+		}
+		_, _ = io.WriteString(w, text)
+	}))
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{ca.issue("ip", "127.0.0.1")}}
+	server.StartTLS()
+	defer server.Close()
+	l := newLink(t.Context(), new(net.Dialer).DialContext)
+	l.access, l.address = &Access{TLS: &TLS{CAFile: ca.file("ca.pem")}}, server.Listener.Addr().String()
+	defer l.close()
+	var conn net.Conn
+	for _, path := range []string{"/length", "/chunked", "/length"} {
+		var got strings.Builder
+		require.NoError(t, l.get(path, time.Now().Add(time.Minute), &got))
+		require.True(t, got.String() == text, path)
+		if conn != nil {
+			require.Same(t, conn, l.conn, "the connection is kept")
+		}
+		conn = l.conn
+	}
+}
+
+// hostile are replicas that no scraper should meet, by what they do with a connection on which a request came.
+var hostile = map[string]func(net.Conn){
+	"endless": func(c net.Conn) {
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+		forever(c, strings.Repeat("filler 1\n", 1000))
+	},
+	"100 MB": func(c net.Conn) {
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")
+		forever(c, strings.Repeat("filler 1\n", 1000))
+	},
+	"one endless line": func(c net.Conn) {
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\nvllm:num_requests_waiting{a=\"")
+		forever(c, strings.Repeat("x", 10000))
+	},
+	"endless chunks": func(c net.Conn) {
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+		forever(c, strings.Repeat("1\r\n\n\r\n", 1000))
+	},
+	"endless header": func(c net.Conn) {
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n")
+		forever(c, strings.Repeat("a: b\r\n", 1000))
+	},
+	"a bomb": func(c net.Conn) {
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n"+bomb)
+	},
+	"drip": func(c net.Conn) {
+		for _, b := range []byte("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat(" ", 100000)) {
+			time.Sleep(timeout / 20)
+			if _, err := c.Write([]byte{b}); err != nil {
+				return
+			}
+		}
+	},
+	"silence": func(c net.Conn) { _, _ = c.Read(make([]byte, 1)) },
+	"no HTTP": func(c net.Conn) { _, _ = io.WriteString(c, "\x00\xff\xfe hello") },
+	"wrong chunks": func(c net.Conn) {
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+	},
+	"redirect": func(c net.Conn) {
+		_, _ = io.WriteString(c, "HTTP/1.1 302 Found\r\nLocation: /metrics\r\nContent-Length: 0\r\n\r\n")
+	},
+	"not UTF-8": func(c net.Conn) {
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n\xff\xfe{\"\xc0\xaf\"} 1\nvllm:num_requests_waiting{a=\"\xff\"} \xff\n")
+	},
+}
+
+// bomb is 27 MB, packed.
+var bomb = zipped(strings.Repeat("filler 1\n", 3_000_000))
+
+func forever(c net.Conn, text string) {
+	for b := []byte(text); ; {
+		if _, err := c.Write(b); err != nil {
+			return
+		}
+	}
+}
+
+// Each of them costs no more than the timeout and a bounded memory, and tells nothing.
+func TestHostileReplicas(t *testing.T) {
+	for name, answer := range hostile {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := startPlans(t, func(context.Context, string, string) (net.Conn, error) {
+					near, far := net.Pipe()
+					go func() {
+						defer far.Close()
+						if _, err := http.ReadRequest(bufio.NewReader(far)); err == nil {
+							answer(far)
+						}
+					}()
+					return near, nil
+				}, map[string]Plan{"p": {Engine: "vllm"}})
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				began := time.Now()
+				s.SetTargets("p", targets("a:1"))
+				<-s.Tried()
+				require.LessOrEqual(t, time.Since(began), interval+2*timeout, "the scrape and the look at its health")
+				runtime.ReadMemStats(&after)
+				require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(20<<20))
+				got := only(t, s)
+				got.Ready = false // one of them answers /health well
+				require.Equal(t, endpoint.Endpoint{Address: "a:1"}, got)
+				s.Close()
+				time.Sleep(timeout) // for the one that drips to see it
+			})
+		})
+	}
+}
+
+// Of 2,000 replicas half are down, refusing, silent or dripping in turn: the others' gauges are as fresh as ever.
+func TestHalfOfALargeFleetIsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet()
+		var list []Target
+		for i := range 2000 {
+			address := fmt.Sprintf("%04d:1", i)
+			list = append(list, Target{Address: address, Usable: true})
+			if i%2 == 0 {
+				f.set(address+"/metrics", answer{status: 200, body: exposition("1", "2", "0.5")})
+			}
+		}
+		var open, most atomic.Int32
+		s := startPlans(t, func(ctx context.Context, network, address string) (net.Conn, error) {
+			var n int
+			_, _ = fmt.Sscanf(address, "%d:1", &n)
+			switch n % 8 {
+			case 1:
+				return nil, errors.New("connection refused")
+			case 3: // a host that is not there
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			near, far := net.Pipe()
+			most.Store(max(most.Load(), open.Add(1)))
+			counted := &closing{Conn: near, closed: func() { open.Add(-1) }}
+			if n%8 == 5 {
+				go hostile["silence"](far)
+			} else {
+				go f.serve(far, address)
+			}
+			return counted, nil
+		}, map[string]Plan{"p": {Engine: "vllm"}})
+		s.SetTargets("p", list)
+		<-s.Tried()
+		for range 8 {
+			time.Sleep(interval)
+			for i, e := range s.Pools(time.Now())[0].Endpoints {
+				require.Equal(t, i%2 == 0, e.Ready, e.Address)
+				if e.Ready {
+					require.LessOrEqual(t, e.Gauges.Age, interval*12/10)
+				}
+			}
+		}
+		require.LessOrEqual(t, most.Load(), int32(2000))
+		s.SetTargets("p", nil)
+		synctest.Wait()
+		require.Zero(t, open.Load(), "no connection is left")
+	})
+}
+
+type closing struct {
+	net.Conn
+	once   sync.Once
+	closed func()
+}
+
+func (c *closing) Close() error {
+	c.once.Do(c.closed)
+	return c.Conn.Close()
+}

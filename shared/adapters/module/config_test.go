@@ -1,0 +1,120 @@
+package module
+
+import (
+	"os"
+	"runtime"
+	"strconv"
+	"testing"
+
+	sdk "github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go"
+	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
+	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/shared/contract/conf"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+)
+
+// threadsOfServe is GOMAXPROCS before Serve, and as Serve has set it.
+var threadsOfServe [2]int
+
+func init() { // once in a process
+	before := runtime.GOMAXPROCS(0)
+	os.Setenv(threadsVariable, strconv.Itoa(before+1))
+	Serve((&policy{}).factory())
+	threadsOfServe = [2]int{before, runtime.GOMAXPROCS(before)}
+	os.Unsetenv(threadsVariable)
+}
+
+func TestServe(t *testing.T) {
+	require.Equal(t, threadsOfServe[0]+1, threadsOfServe[1])
+	factory, err := sdk.NewHttpFilterFactory(&envoyConfig{}, FilterName, []byte(policyOnly))
+	require.NoError(t, err)
+	require.NotNil(t, factory)
+	_, err = sdk.GetHttpFilterConfigFactory(FilterName).CreatePerRoute([]byte(policyOnly))
+	require.EqualError(t, err, "inlet takes no configuration per route")
+}
+
+func TestDocuments(t *testing.T) {
+	l := &loader{known: []filter.Factory{(&policy{}).factory()}, process: newProcess()}
+	for _, document := range []string{policyOnly, `{"filters": [{"policy": {}}]}`} {
+		e := &envoyConfig{}
+		_, err := l.Create(e, []byte(document))
+		require.NoError(t, err)
+		require.Equal(t, []string{"2 inlet: chain: policy(FailClosed)"}, e.logs)
+	}
+}
+
+// Envoy shows that a configuration is refused; what is wrong stands in the log,
+// a line each.
+func TestMistakesAreLogged(t *testing.T) {
+	l := &loader{known: []filter.Factory{(&policy{}).factory()}, process: newProcess()}
+	e := &envoyConfig{}
+	document := []byte("filters:\n- policie: {}\nlimitz: {}\n")
+	f, err := l.Create(e, document)
+	require.Nil(t, f)
+	require.EqualError(t, err, "the configuration has 2 mistake(s), all of them logged")
+	require.Len(t, e.logs, 2)
+	require.Contains(t, e.logs[0], `4 inlet: configuration: filters[0]: 2:3: unknown filter "policie" (did you mean "policy"?)`)
+	require.Contains(t, e.logs[1], `limitz`)
+}
+
+func TestConfigurationThatPanics(t *testing.T) {
+	bad := filter.Factory{Name: "policy", New: func(*conf.Object, *filter.Deps) filter.Filter { panic("a secret") }}
+	l := &loader{known: []filter.Factory{bad}, process: newProcess()}
+	f, err := l.Create(&envoyConfig{}, []byte(policyOnly))
+	require.Nil(t, f)
+	require.ErrorContains(t, err, "the configuration could not be read: panic with a string at ")
+	require.NotContains(t, err.Error(), "secret")
+}
+
+func TestConfigurationWithoutMetrics(t *testing.T) {
+	l := &loader{known: []filter.Factory{(&policy{}).factory()}, process: newProcess()}
+	f, err := l.Create(&envoyConfig{refused: shared.MetricsFrozen}, []byte(policyOnly))
+	require.Nil(t, f)
+	require.ErrorContains(t, err, "could not be defined")
+}
+
+// What is counted must not be forgotten with the configuration.
+func TestProcessOutlivesConfigurations(t *testing.T) {
+	l := &loader{known: []filter.Factory{(&policy{}).factory()}, process: newProcess()}
+	var deps []*filter.Deps
+	for range 2 {
+		f, err := l.Create(&envoyConfig{}, []byte(policyOnly))
+		require.NoError(t, err)
+		deps = append(deps, f.(*config).chain.Deps())
+	}
+	deps[0].Counters.Open("x").Add(1)
+	require.EqualValues(t, 1, deps[1].Counters.Open("x").Value())
+	require.NoError(t, deps[0].Store.Set("k", []byte("v"), 0))
+	v, _, err := deps[1].Store.Get("k")
+	require.NoError(t, err)
+	require.Equal(t, "v", string(v))
+}
+
+func TestThreads(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		args []string
+		env  map[string]string
+		now  int
+		want int
+	}{
+		{"no --concurrency", []string{"envoy", "-c", "x.yaml"}, nil, 8, 8},
+		{"workers and the main thread", []string{"envoy", "--concurrency", "2"}, nil, 8, 3},
+		{"with =", []string{"envoy", "--concurrency=1", "-c", "x"}, nil, 8, 2},
+		{"never more than before", []string{"envoy", "--concurrency", "64"}, nil, 8, 8},
+		{"cut off", []string{"envoy", "--concurrency"}, nil, 8, 8},
+		{"not a number", []string{"envoy", "--concurrency", "x"}, nil, 8, 8},
+		{"overridden", []string{"envoy", "--concurrency", "2"}, map[string]string{"INLET_GOMAXPROCS": "16"}, 8, 16},
+		{"overridden with the least", []string{"envoy", "--concurrency", "2"}, map[string]string{"INLET_GOMAXPROCS": "1"}, 8, 1},
+		{"overridden with none", []string{"envoy", "--concurrency", "2"}, map[string]string{"INLET_GOMAXPROCS": "0"}, 8, 3},
+		{"one worker", []string{"envoy", "-c", "x", "--concurrency", "1"}, nil, 8, 2},
+		{"no worker", []string{"envoy", "--concurrency", "0"}, nil, 8, 8},
+		{"overridden with nonsense", []string{"envoy", "--concurrency", "2"}, map[string]string{"INLET_GOMAXPROCS": "-1"}, 8, 3},
+		{"GOMAXPROCS", []string{"envoy", "--concurrency", "2"}, map[string]string{"GOMAXPROCS": "8"}, 8, 8},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			require.Equal(t, c.want, threads(c.args, func(k string) string { return c.env[k] }, c.now))
+		})
+	}
+}

@@ -1,0 +1,277 @@
+package module
+
+import (
+	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
+
+	"github.com/inlet-proxy/inlet/internal/chain"
+)
+
+// stream is one exchange: the filter that Envoy calls, and the host that the
+// chain calls. It is used again when the exchange is over.
+//
+// Envoy calls it on one worker thread, always the same.
+type stream struct {
+	config *config
+	chain  *chain.Stream
+	handle shared.HttpFilterHandle
+
+	arena             arena
+	request, response headers
+	body              requestBody
+	why               []byte
+	reply             []byte  // memory for answers of calls
+	answer            []byte  // memory for a piece of an answer that changes
+	number            [8]byte // memory for Mark
+
+	begun  bool // the request's headers came
+	broken bool // a panic ended it
+	over   bool // Done was called
+
+	// A local reply, or a request that goes on, may end the stream before the
+	// call returns: OnDestroy then runs inside another callback.
+	depth int  // callbacks under way
+	gone  bool // OnDestroy ran: the handle is not to be used any more
+}
+
+func newStream(c *config) *stream {
+	s := &stream{config: c, chain: c.chain.NewStream()}
+	s.request.arena, s.response.arena = &s.arena, &s.arena
+	return s
+}
+
+// OnRequestHeaders begins the exchange.
+func (s *stream) OnRequestHeaders(_ shared.HeaderMap, end bool) (status shared.HeadersStatus) {
+	s.enter()
+	defer s.leave()
+	status = shared.HeadersStatusStop // also if a panic comes
+	s.request.reset(s.handle.RequestHeaders())
+	s.response.reset(nil)
+	s.begun = true
+	s.chain.Begin(s)
+	if s.goesOn(s.chain.RequestHeaders(end)) {
+		status = shared.HeadersStatusContinue
+	}
+	return status
+}
+
+// OnRequestBody feeds the chain with the bytes where they lie.
+func (s *stream) OnRequestBody(body shared.BodyBuffer, end bool) (status shared.BodyStatus) {
+	s.enter()
+	defer s.leave()
+	status = shared.BodyStatusStopNoBuffer
+	if s.broken {
+		return status
+	}
+	s.body.arrived = body
+	defer s.bodyLeft()
+	if action := s.feed(end); s.goesOn(action) {
+		status = shared.BodyStatusContinue
+	} else if action == chain.Hold {
+		status = shared.BodyStatusStopAndBuffer
+	}
+	return status
+}
+
+// goesOn reports whether Envoy may go on. A refusal can end the exchange while
+// the chain still runs, after which nothing stands in the way of a Continue.
+func (s *stream) goesOn(a chain.Action) bool { return a == chain.Continue && !s.over }
+
+func (s *stream) bodyLeft() { s.body.arrived = nil }
+
+// feed gives the chain the bytes that it has not seen.
+func (s *stream) feed(end bool) chain.Action {
+	if !s.chain.WantsRequestBody() {
+		return s.chain.RequestBody(nil, end)
+	}
+	// Behind a filter that buffers in pieces, every piece comes with those before it.
+	s.body.whole = s.handle.ReceivedBufferedRequestBody()
+	var seen int64
+	if s.body.whole {
+		seen = s.body.fed
+	}
+	for _, chunk := range s.body.arrived.GetChunks() {
+		bytes := chunk.ToUnsafeBytes()
+		known := min(seen, int64(len(bytes)))
+		seen -= known
+		bytes = bytes[known:]
+		s.body.fed += int64(len(bytes))
+		if !s.chain.RequestPiece(bytes) {
+			return chain.Replied
+		}
+	}
+	action := s.chain.RequestBody(nil, end)
+	if action == chain.Continue {
+		s.body.fed = 0 // what comes now comes by itself
+	}
+	return action
+}
+
+// OnRequestTrailers ends a body that has trailers.
+func (s *stream) OnRequestTrailers(shared.HeaderMap) (status shared.TrailersStatus) {
+	s.enter()
+	defer s.leave()
+	status = shared.TrailersStatusStop
+	if !s.broken && s.goesOn(s.chain.RequestEnd()) {
+		status = shared.TrailersStatusContinue
+	}
+	return status
+}
+
+// OnResponseHeaders shows the chain the answer, also one that Envoy gives itself.
+func (s *stream) OnResponseHeaders(_ shared.HeaderMap, end bool) (status shared.HeadersStatus) {
+	s.enter()
+	defer s.leave()
+	if !s.begun {
+		return shared.HeadersStatusContinue // a filter before this one has answered
+	}
+	status = shared.HeadersStatusStop
+	s.response.reset(s.handle.ResponseHeaders())
+	if s.broken || s.goesOn(s.chain.ResponseHeaders(end)) {
+		status = shared.HeadersStatusContinue
+	}
+	return status
+}
+
+// OnResponseBody shows the chain the bytes of an answer, if it reads them. They
+// go on at once, changed or not.
+func (s *stream) OnResponseBody(body shared.BodyBuffer, end bool) shared.BodyStatus {
+	s.enter()
+	defer s.leave()
+	switch {
+	case !s.begun || s.broken:
+	case s.chain.WantsResponseBody():
+		s.readAnswer(body)
+		if end {
+			s.chain.ResponseEnd()
+		}
+	default:
+		s.chain.ResponseBody(nil, end)
+	}
+	return shared.BodyStatusContinue
+}
+
+// readAnswer feeds the chain with the bytes where they lie. If some of them are to
+// change, all are written anew: bytes can only be taken off the front of a
+// buffer and added to its end.
+func (s *stream) readAnswer(body shared.BodyBuffer) {
+	changed := false
+	size := 0
+	s.answer = s.answer[:0]
+	chunks := body.GetChunks()
+	for i, chunk := range chunks {
+		bytes := chunk.ToUnsafeBytes()
+		size += len(bytes)
+		n, with := s.chain.ResponseBody(bytes, false)
+		if n > 0 && !changed {
+			changed = true
+			for _, earlier := range chunks[:i] {
+				s.answer = append(s.answer, earlier.ToUnsafeBytes()...)
+			}
+		}
+		if changed {
+			s.answer = append(append(s.answer, with...), bytes[n:]...)
+		}
+	}
+	if !changed {
+		return
+	}
+	body.Drain(uint64(size))
+	if len(s.answer) > 0 {
+		body.Append(s.answer)
+	}
+}
+
+// OnResponseTrailers ends an answer that has trailers.
+func (s *stream) OnResponseTrailers(shared.HeaderMap) shared.TrailersStatus {
+	s.enter()
+	defer s.leave()
+	if s.begun && !s.broken {
+		s.chain.ResponseEnd()
+	}
+	return shared.TrailersStatusContinue
+}
+
+// OnStreamComplete ends the exchange, whatever became of it, before the access
+// log is written.
+func (s *stream) OnStreamComplete() {
+	s.enter()
+	defer s.left()
+	defer s.caught()
+	s.done()
+	s.showWhy()
+}
+
+// OnDestroy gives the memory back.
+func (s *stream) OnDestroy() {
+	s.enter()
+	defer s.left()
+	defer s.caught()
+	s.gone = true
+	s.done()
+}
+
+// done tells the filters that the exchange is over; once.
+func (s *stream) done() {
+	if s.begun && !s.over {
+		s.over = true
+		s.chain.Done()
+	}
+}
+
+// enter begins every callback.
+func (s *stream) enter() { s.depth++ }
+
+// leave is deferred by every callback: it turns a panic into a refusal, and
+// records the samples that were taken.
+func (s *stream) leave() {
+	if p := recover(); p != nil {
+		s.fail(p)
+	}
+	s.left()
+}
+
+// caught is deferred where there is nobody to answer: a panic is told and goes
+// no further.
+func (s *stream) caught() {
+	if p := recover(); p != nil {
+		s.broken = true
+		s.config.panicked(p)
+	}
+}
+
+// left ends every callback.
+func (s *stream) left() {
+	defer s.caught()
+	if s.depth--; !s.gone {
+		s.config.metrics.flush(s.handle)
+	} else if s.depth == 0 && !s.broken { // a broken state is not used again
+		s.recycle()
+	}
+}
+
+// fail answers a request that met a defect.
+func (s *stream) fail(p any) {
+	defer s.caught()
+	s.broken = true
+	s.config.panicked(p)
+	if !s.gone {
+		sorry(s.handle)
+	}
+}
+
+// recycle makes the stream ready for another exchange.
+func (s *stream) recycle() {
+	s.handle, s.gone, s.begun, s.over = nil, false, false, false
+	s.request.reset(nil)
+	s.response.reset(nil)
+	s.arena.reset()
+	s.body = requestBody{}
+	s.why = s.why[:0]
+	if cap(s.reply) > arenaKept {
+		s.reply = nil
+	}
+	if cap(s.answer) > arenaKept {
+		s.answer = nil
+	}
+	s.config.streams.Put(s)
+}

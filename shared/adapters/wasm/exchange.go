@@ -1,0 +1,153 @@
+package wasm
+
+import (
+	"errors"
+
+	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm"
+	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm/types"
+
+	"github.com/inlet-proxy/inlet/internal/chain"
+)
+
+// exchange turns the callbacks of one HTTP exchange into calls of its
+// chain.Stream. Its other half, the chain.Host, is in host.go.
+type exchange struct {
+	types.DefaultHttpContext
+	plugin *plugin
+	*kit   // nil before the request's headers and after the end
+
+	size int  // bytes of the request body that the chain has seen
+	body bool // a body callback came
+}
+
+// kit is what exchanges use one after the other.
+type kit struct {
+	stream   *chain.Stream
+	request  headers
+	response headers
+	first    []byte // the body's first piece, which mostly is the whole of it
+}
+
+func (x *exchange) OnHttpRequestHeaders(_ int, end bool) types.Action {
+	x.kit = x.plugin.newKit()
+	x.stream.Begin(x)
+	return action(x.stream.RequestHeaders(end))
+}
+
+func (x *exchange) OnHttpRequestBody(size int, end bool) types.Action {
+	if x.kit == nil {
+		return types.ActionContinue
+	}
+	x.body = true
+	if !x.stream.WantsRequestBody() {
+		return action(x.stream.RequestBody(nil, end))
+	}
+	chunk, err := x.news(size)
+	if err != nil {
+		proxywasm.LogError("the request body cannot be read: " + err.Error())
+		return action(x.stream.RequestLost())
+	}
+	a := x.stream.RequestBody(chunk, end)
+	if a == chain.Continue {
+		x.size = 0 // what comes now comes by itself
+	}
+	return action(a)
+}
+
+// news returns the bytes that the chain has not seen yet; size is that of all
+// that is held, and what has just come.
+func (x *exchange) news(size int) ([]byte, error) {
+	if size <= x.size {
+		return nil, nil
+	}
+	into := &x.plugin.piece
+	if x.size == 0 {
+		into = &x.first
+	}
+	chunk, err := requestBody(x.size, size-x.size, into)
+	if err == nil && len(chunk) < size-x.size {
+		err = errShort
+	}
+	if err != nil {
+		return nil, err
+	}
+	if x.size == 0 {
+		x.first = chunk
+	}
+	x.size = size
+	return chunk, nil
+}
+
+var errShort = errors.New("the host hands over less than there is")
+
+func (x *exchange) OnHttpRequestTrailers(int) types.Action {
+	if x.kit == nil {
+		return types.ActionContinue
+	}
+	return action(x.stream.RequestEnd())
+}
+
+func (x *exchange) OnHttpResponseHeaders(_ int, end bool) types.Action {
+	if x.kit == nil {
+		return types.ActionContinue
+	}
+	x.response.forget() // a local reply may follow upon an answer
+	return action(x.stream.ResponseHeaders(end))
+}
+
+func (x *exchange) OnHttpResponseBody(size int, end bool) types.Action {
+	if x.kit == nil {
+		return types.ActionContinue
+	}
+	var chunk []byte
+	if size > 0 && x.stream.WantsResponseBody() {
+		var err error
+		if chunk, err = responseBody(size, &x.plugin.piece); err != nil {
+			proxywasm.LogError("the answer cannot be read: " + err.Error())
+		}
+	}
+	if n, with := x.stream.ResponseBody(chunk, end); n > 0 {
+		if err := setResponseBody(n, with); err != nil {
+			proxywasm.LogError("the answer cannot be changed: " + err.Error())
+		}
+	}
+	return types.ActionContinue
+}
+
+func (x *exchange) OnHttpResponseTrailers(int) types.Action {
+	if x.kit != nil {
+		x.stream.ResponseEnd()
+	}
+	return types.ActionContinue
+}
+
+// OnHttpStreamDone comes once for every exchange, however it ended.
+func (x *exchange) OnHttpStreamDone() {
+	if x.kit == nil {
+		return
+	}
+	if !x.body && x.stream.WantsRequestBody() {
+		x.plugin.vm.warnOfHang()
+	}
+	x.stream.Done()
+	x.plugin.keep(x.kit)
+	x.kit = nil
+}
+
+// warnOfHang names the one setting without which everything waits for ever. A
+// client that leaves right after its headers looks the same, so it is a guess.
+func (v *vm) warnOfHang() {
+	if v.warned {
+		return
+	}
+	v.warned = true
+	proxywasm.LogWarn("a request ended before any of its body came. If requests with a body hang, " +
+		"the plugin's configuration in Envoy lacks allow_on_headers_stop_iteration: true (this is said once)")
+}
+
+func action(a chain.Action) types.Action {
+	if a == chain.Continue {
+		return types.ActionContinue
+	}
+	return types.ActionPause
+}

@@ -1,0 +1,260 @@
+// Package filter is the contract between a policy (a "filter": bbr, quota,
+// guardrail, picker) and whatever runs it.
+//
+// A filter sees an [Exchange] (one request and its answer), answers with a
+// [Verdict] and records effects on the Exchange. It never talks to Envoy: the
+// chain runs the filters in order and an adapter applies their effects once.
+//
+// A Filter value is immutable after its Factory made it and serves many
+// exchanges, in some builds from many threads. What belongs to one request
+// lives in its Exchange; what outlives requests lives behind [Deps].
+package filter
+
+import (
+	"time"
+
+	"github.com/inlet-proxy/inlet/shared/contract/conf"
+	"github.com/inlet-proxy/inlet/shared/reading/llm"
+)
+
+// Filter is one policy of the chain. Embed [Base] and write what is needed.
+//
+// The request hooks run in the order of the configuration, the response hooks
+// in reverse. A hook that panics is caught by the chain and counts as a failure
+// of its filter, which its failure mode decides.
+type Filter interface {
+	// Needs says what must be read before the hooks of this filter can work.
+	// It is asked once, after the configuration was read.
+	Needs() Needs
+
+	// OnRequestHeaders runs before a byte of the body is buffered.
+	// Verdicts: Next, Deny, Respond, Fail.
+	OnRequestHeaders(x *Exchange) Verdict
+
+	// OnRequest runs once, when the facts that the chain's filters need are
+	// there (x.Request). The rest of the body may still turn out to be one that is
+	// refused, of which OnDone tells. Verdicts: Next, Deny, Respond, Wait, Fail.
+	OnRequest(x *Exchange) Verdict
+
+	// OnReply runs with the answer to the call that this filter waited for.
+	// Verdicts: Next, Deny, Respond, Wait, Fail.
+	OnReply(x *Exchange, r *Reply) Verdict
+
+	// OnResponseHeaders runs when the replica's response headers are there
+	// (x.Response). Verdicts: Next, Deny, Fail. Not run for answers that Inlet
+	// gave itself.
+	OnResponseHeaders(x *Exchange) Verdict
+
+	// OnDone runs exactly once on every ending (finished, client gone, reset,
+	// refused by anybody) for every filter of which a request hook ran.
+	// Only here is x.Usage final. Effects recorded here are ignored.
+	OnDone(x *Exchange, end End)
+}
+
+// Ticker is a Filter that has something to do from time to time. Where workers
+// share nothing but [Deps.Store], OnTick runs in each of them once a tick (20 ms),
+// between exchanges; elsewhere it is not called.
+type Ticker interface {
+	OnTick()
+}
+
+// FieldReader is a Filter that reads top-level members of the request body by
+// name, as x.Request.Field. It needs NeedModel or NeedRequest too.
+type FieldReader interface {
+	// Fields lists the names. It is asked once, after the configuration was
+	// read. All filters together may read llm.MaxFields, besides llm.Partitions.
+	Fields() []string
+}
+
+// FirstByter is a Filter that has something to do when the first byte of the
+// answer's body comes. From an engine that streams it comes when the prompt has
+// been computed; headers may come long before. Not run for answers that Inlet
+// gave itself. Effects recorded here are ignored.
+type FirstByter interface {
+	OnFirstByte(x *Exchange)
+}
+
+// Base has a hook for everything that does nothing.
+type Base struct{}
+
+// Needs asks for nothing.
+func (Base) Needs() Needs { return 0 }
+
+// OnRequestHeaders lets the request pass.
+func (Base) OnRequestHeaders(*Exchange) Verdict { return Next }
+
+// OnRequest lets the request pass.
+func (Base) OnRequest(*Exchange) Verdict { return Next }
+
+// OnReply lets the request pass; a filter that never waits never sees it.
+func (Base) OnReply(*Exchange, *Reply) Verdict { return Next }
+
+// OnResponseHeaders lets the answer pass.
+func (Base) OnResponseHeaders(*Exchange) Verdict { return Next }
+
+// OnDone has nothing to release.
+func (Base) OnDone(*Exchange, End) {}
+
+// Needs are the readings that a filter asks for. What no filter asks for is
+// neither buffered nor copied nor parsed.
+type Needs uint8
+
+const (
+	// NeedRequest: OnRequest waits for the scanned request body (x.Request).
+	NeedRequest Needs = 1 << iota
+	// NeedPrompt: x.Request.Prompt holds the prompt's text. Implies NeedRequest.
+	NeedPrompt
+	// NeedUsage: the answer is scanned for token usage (x.Usage).
+	NeedUsage
+	// NeedPrefix: x.Request.Prefix holds hashes of the prompt's blocks. Implies NeedRequest.
+	NeedPrefix
+	// NeedModel: OnRequest waits for the model and what FieldReaders asked for. As
+	// long as no filter has NeedRequest it may run before the rest of the body has
+	// come: what else x.Request says is then not complete.
+	NeedModel
+	// NeedSubset: x.Subset holds the subset hint. A request with one never goes on
+	// without the filter, whatever its failure mode.
+	NeedSubset
+)
+
+// Has reports whether all bits of want are set.
+func (n Needs) Has(want Needs) bool { return n&want == want }
+
+// Facts are the groups of Exchange fields that one filter writes for later ones.
+type Facts uint8
+
+const (
+	// FactRoute is x.Route, written by bbr.
+	FactRoute Facts = 1 << iota
+	// FactTenant is x.Tenant, written by quota.
+	FactTenant
+	// FactTarget is x.Target, written by picker.
+	FactTarget
+)
+
+// FailureMode says what happens to a request when a filter itself fails
+// (panics, or cannot get what it needs). The words are those of Gateway API's
+// payload processing proposal.
+type FailureMode string
+
+const (
+	// FailOpen goes on as if the filter were not there.
+	FailOpen FailureMode = "FailOpen"
+	// FailClosed refuses the request.
+	FailClosed FailureMode = "FailClosed"
+)
+
+// Factory makes one kind of filter. filters.All lists them.
+type Factory struct {
+	// Name is the key under "filters:" in the configuration.
+	Name string
+	// Reads are facts of other filters that this one uses: every filter of the
+	// chain that writes one of them must stand before it.
+	Reads Facts
+	// Writes are the facts that this filter alone writes.
+	Writes Facts
+	// Strict filters protect something: with one in the chain a path that is
+	// not recognised is refused, since an unread request would go around it.
+	Strict bool
+	// FailureMode is the default; "failureMode" in the filter's configuration
+	// overrides it.
+	FailureMode FailureMode
+	// New reads the filter's configuration object and makes the filter. It
+	// reports mistakes through o and may then return nil. It does no I/O.
+	New func(o *conf.Object, d *Deps) Filter
+}
+
+// Verdict is what a hook decides. The zero value is [Next].
+type Verdict struct {
+	refusal *Refusal
+	answer  *Answer
+	call    *Call
+	failure string
+}
+
+// Next goes on with the next filter.
+var Next = Verdict{}
+
+// Deny ends the request with a refusal.
+func Deny(r Refusal) Verdict { return Verdict{refusal: &r} }
+
+// Respond ends the request with an answer that needs no replica.
+func Respond(a *Answer) Verdict { return Verdict{answer: a} }
+
+// Wait holds the request until the call is answered or its timeout is over;
+// then OnReply of the same filter runs.
+func Wait(c Call) Verdict { return Verdict{call: &c} }
+
+// Fail says that the filter could not get what it needs, in a few words for
+// the access log ("no-snapshot"). Its failure mode decides: FailOpen goes on,
+// FailClosed refuses with 503.
+func Fail(reason string) Verdict { return Verdict{failure: reason} }
+
+// Failure returns the reason of a Fail, or "".
+func (v Verdict) Failure() string { return v.failure }
+
+// Refusal returns the refusal of a Deny, or nil.
+func (v Verdict) Refusal() *Refusal { return v.refusal }
+
+// Answer returns the answer of a Respond, or nil.
+func (v Verdict) Answer() *Answer { return v.answer }
+
+// Call returns the call of a Wait, or nil.
+func (v Verdict) Call() *Call { return v.call }
+
+// Refusal is a local answer. The chain renders it in the form that the
+// client's SDK understands.
+type Refusal struct {
+	llm.Refusal
+	// Reason is the machine-readable value of the x-inlet-reason header,
+	// for example "no-endpoints". Empty: Code is used.
+	Reason string
+	// RetryAfter becomes the Retry-After header, rounded up to whole seconds.
+	// 429 and 503 without one get one second.
+	RetryAfter time.Duration
+}
+
+// Answer is a whole answer that a filter gives in the place of a replica. It
+// may be shared by many requests: nobody changes it.
+type Answer struct {
+	Status  int
+	Headers [][2]string
+	Body    []byte
+}
+
+// Call is a request to another service on behalf of a filter.
+type Call struct {
+	Cluster string        // Envoy cluster that serves it
+	Method  string        // default POST
+	Path    string        // starts with /
+	Host    string        // the :authority header
+	Headers [][2]string   // further headers
+	Body    []byte        // kept until the reply
+	Timeout time.Duration // must be positive
+}
+
+// Reply is the answer to a Call. It is valid during OnReply only.
+type Reply struct {
+	// Err is set when there is no answer: unknown cluster, timeout, reset.
+	Err    error
+	Status int
+	Body   []byte
+}
+
+// End says how an exchange ended.
+type End struct {
+	// Complete: the whole answer of the replica went through.
+	Complete bool
+	// Refused: Inlet refused the request.
+	Refused bool
+	// Answered: Inlet answered the request itself, no replica saw it.
+	Answered bool
+	// Partial: the replica did not get the end of the request's body.
+	Partial bool
+	// Broken: the replica broke off an answer that it had begun.
+	Broken bool
+	// Status of the answer that the client got; 0 if it got none.
+	Status int
+	// At is when it ended.
+	At time.Time
+}

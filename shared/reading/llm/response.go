@@ -1,0 +1,419 @@
+package llm
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/inlet-proxy/inlet/shared/reading/jsonscan"
+	"github.com/inlet-proxy/inlet/shared/reading/sse"
+)
+
+// ResponseScanner reads the usage from an answer, JSON or server-sent events, in chunks, and restores the model's name: it
+// says what to put where the answer names its model. It never fails: an answer that it cannot read is still the client's
+// answer, and Broken says what was wrong with it. The zero value is ready after Reset, and a scanner that is used again
+// allocates nothing for answers that it can read.
+type ResponseScanner struct {
+	stream bool
+	json   jsonscan.Scanner
+	reader responseReader
+	events sse.Scanner
+	n      int // events with data
+	broken error
+	ended  bool // the last event of the stream has been read
+
+	fed    int64 // bytes of the answer
+	doc    int64 // bytes of the document: the answer, or the data of the event under way
+	marker int   // bytes of doneMarker that the event's data so far consists of; -1 if it is anything else
+
+	model []byte // the name to put in, a JSON string; empty to leave names as they are
+	with  []byte // memory for what Feed returns
+}
+
+// withKept bounds the memory that what one huge chunk has needed may keep.
+const withKept = 64 << 10
+
+// Reset makes the scanner ready for an answer of api: server-sent events if stream is true, else one JSON document. The
+// answer is to name its model as model; if that is empty, as it does.
+func (r *ResponseScanner) Reset(api API, stream bool, model string) {
+	r.stream = stream
+	r.n = 0
+	r.broken, r.ended = nil, false
+	r.fed = 0
+	r.model = r.model[:0]
+	if model != "" {
+		r.model = AppendString(r.model, model)
+	}
+	if cap(r.with) > withKept {
+		r.with = nil
+	}
+	r.reader = responseReader{json: &r.json, api: api, restores: model != "", names: r.reader.names[:0]}
+	r.events.Reset((*eventReader)(r))
+	r.begin()
+}
+
+// begin makes ready for a document. What those before it said stays.
+func (r *ResponseScanner) begin() {
+	r.doc, r.marker = 0, 0
+	r.reader.next, r.reader.last = nowhere, false
+	r.json.ResetLenient(&r.reader)
+}
+
+// Feed reads the next bytes of the answer. For the model's name to be restored, the first n of them must be replaced by
+// with; n is 0 if they are to stay as they are. with may be empty, and is valid until the next call.
+//
+// The new name is put in where the old one begins, and the old one is left out as it comes: nothing is ever held back.
+// Only at its end would be known which name it was, so every name is replaced.
+func (r *ResponseScanner) Feed(chunk []byte) (n int, with []byte) {
+	r.reader.names = r.reader.names[:0]
+	base := r.fed
+	r.fed += int64(len(chunk))
+	if r.stream {
+		r.events.Feed(chunk)
+	} else {
+		r.fail(r.read(chunk, base))
+	}
+	if !r.reader.restores {
+		return 0, nil
+	}
+	if r.reader.next == atModel && r.json.InText() {
+		// The chunk's end cuts a name.
+		r.reader.name(r.doc)
+	}
+	return r.restore(chunk, base)
+}
+
+// read reads the next piece of the document, which stands at an offset in the answer.
+func (r *ResponseScanner) read(piece []byte, at int64) error {
+	r.reader.base = at - r.doc
+	r.doc += int64(len(piece))
+	return r.json.Feed(piece)
+}
+
+// restore replaces the names that were found in chunk, which stands at base in the answer.
+func (r *ResponseScanner) restore(chunk []byte, base int64) (n int, with []byte) {
+	r.with = r.with[:0]
+	for _, name := range r.reader.names {
+		start, end := int(name.Start-base), int(name.End-base)
+		switch {
+		case end <= 0:
+			continue // nothing of it is in this chunk
+		case start >= 0:
+			if string(chunk[start:end]) == string(r.model) {
+				continue
+			}
+			r.with = append(r.with, chunk[n:start]...)
+			r.with = append(r.with, r.model...)
+		}
+		n = end
+	}
+	return n, r.with
+}
+
+// End says that the answer is complete. It is called once.
+func (r *ResponseScanner) End() {
+	if r.stream {
+		r.events.End()
+	} else {
+		r.fail(r.json.End())
+	}
+}
+
+// Usage returns what has been read of the usage so far. In a stream it may change with every event.
+func (r *ResponseScanner) Usage() Usage {
+	all := r.reader.all
+	all.take(&r.reader.event, r.reader.api)
+	return all.usage(r.reader.api)
+}
+
+// Untold reports whether the answer lacks a usage that it ought to have: neither all that its API counts is there, nor does it
+// say that it is paid by something else, such as its duration.
+func (r *ResponseScanner) Untold() bool {
+	return r.reader.api.TellsUsage() && !r.Usage().Known && !r.reader.all.has(atOther) && !r.reader.event.has(atOther)
+}
+
+// Events returns the number of events with data so far, the closing "[DONE]" not counted.
+func (r *ResponseScanner) Events() int { return r.n }
+
+// Ended reports whether the last event of a stream has been read: a client that leaves then has all of the answer, whether or not the
+// connection's end has come.
+func (r *ResponseScanner) Ended() bool { return r.ended }
+
+// Broken returns the first thing that was wrong with the answer, or nil.
+func (r *ResponseScanner) Broken() error { return r.broken }
+
+// fail keeps the first error, if err is one.
+func (r *ResponseScanner) fail(err error) {
+	if r.broken == nil {
+		r.broken = err
+	}
+}
+
+// doneMarker is the data with which OpenAI's streams end. It is no JSON.
+const doneMarker = "[DONE]"
+
+// errCut says that the last event has no empty line after it: the stream was cut. (After "[DONE]" it does not matter.)
+var errCut = errors.New("the stream ended within an event")
+
+// eventReader takes the events of a stream, each of which holds a document.
+type eventReader ResponseScanner
+
+func (e *eventReader) Data(piece []byte) {
+	r := (*ResponseScanner)(e)
+	if r.marker >= 0 {
+		if rest := doneMarker[r.marker:]; len(piece) <= len(rest) && string(piece) == rest[:len(piece)] {
+			r.marker += len(piece)
+			return
+		}
+		r.noMarker()
+	}
+	_ = r.read(piece, r.events.Offset()) // End returns the error too
+}
+
+// noMarker reads as a document what might have been the closing marker.
+func (r *ResponseScanner) noMarker() {
+	if r.marker > 0 {
+		_ = r.read([]byte(doneMarker[:r.marker]), r.fed) // End returns the error too; no name begins here
+	}
+	r.marker = -1
+}
+
+func (e *eventReader) End(whole bool) {
+	r := (*ResponseScanner)(e)
+	r.ended = r.ended || whole && (r.marker == len(doneMarker) || r.reader.last)
+	if r.marker != len(doneMarker) {
+		r.noMarker()
+		if !whole {
+			r.fail(errCut)
+		}
+		r.n++
+		if err := r.json.End(); err != nil && r.broken == nil {
+			r.fail(fmt.Errorf("event %d: %w", r.n, err))
+		}
+	}
+	r.reader.all.take(&r.reader.event, r.reader.api)
+	r.reader.event = counts{}
+	r.begin()
+}
+
+// place is what a container or a member's value means.
+type place uint8
+
+const (
+	nowhere      place = iota
+	inAnswer           // the answer, or an event's data
+	inWrapper          // "response" of events of Responses, "message" of the first event of Messages, "delta" of Cohere's events: an answer within
+	inMeta             // "meta", in Cohere's form
+	inGroq             // "x_groq"
+	inUsage            // "usage"; "tokens" and "billed_units" in it or in "meta", in Cohere's form
+	inDetails          // "prompt_tokens_details", "input_tokens_details"
+	inWritten          // "cache_creation": what was written to the cache, by lifetime
+	atModel            // "model"
+	atType             // "type" of an event
+	atPrompt           // "prompt_tokens", "input_tokens"
+	atCompletion       // "completion_tokens", "output_tokens"
+	atTotal            // "total_tokens"
+	atCached           // "cached_tokens", "cache_read_input_tokens"
+	atImages           // "image_tokens", which Cohere tells beside those of the text
+	atCacheWrite       // "cache_creation_input_tokens"
+	atWritten          // a member of "cache_creation"
+	atOther            // what is paid by something other than tokens: "seconds", "duration", "search_units", "images"
+	places
+)
+
+// responseReader takes the tokens of an answer, or of the data of one event after the other.
+type responseReader struct {
+	json     *jsonscan.Scanner
+	api      API
+	restores bool // the model's name is of interest
+
+	at   [4]place // of the open containers, by depth from 1: none that is read lies deeper than usage details in a wrapper
+	next place    // of the value that follows
+
+	event counts // of the answer, or of the event under way
+	all   counts // of the events before
+
+	kind kind
+	last bool // nothing comes after the event under way
+
+	base  int64  // offset in the answer of the document's first byte, if what is being read stood there in one piece with it
+	names []Span // of the model, in the answer, quotes included: those of which a piece was fed last, as far as they were fed
+}
+
+// name notes the name that has been read up to an offset in the document. Data fields that are joined to one document
+// stand apart in the answer, but no string reaches over the line break that joins them.
+func (r *responseReader) name(end int64) {
+	r.names = append(r.names, Span{r.base + r.json.Start(), r.base + end})
+}
+
+func (r *responseReader) Open(array bool) {
+	depth := r.json.Depth()
+	p := r.next
+	if depth == 1 {
+		p = inAnswer
+	}
+	r.next = nowhere
+	if array || p < inAnswer || p > inWritten {
+		r.json.Skip()
+		return
+	}
+	if p == inWritten {
+		r.event.written = 0
+	}
+	r.at[depth-1] = p
+}
+
+func (r *responseReader) Close(bool) {}
+
+func (r *responseReader) Key(name []byte) {
+	r.next = nowhere
+	switch r.at[r.json.Depth()-1] {
+	case inAnswer:
+		r.next = r.answerMember(name, true)
+	case inWrapper:
+		r.next = r.answerMember(name, false)
+	case inMeta:
+		if string(name) == "tokens" || string(name) == "billed_units" {
+			r.next = inUsage
+		}
+	case inGroq:
+		if string(name) == "usage" {
+			r.next = inUsage
+		}
+	case inUsage:
+		r.next = usageMember(name, r.api)
+	case inDetails:
+		if string(name) == "cached_tokens" {
+			r.next = atCached
+		}
+	case inWritten:
+		r.next = atWritten
+	}
+	if r.next == nowhere {
+		r.json.Skip()
+	}
+}
+
+// answerMember returns what a member of an answer means; outermost is false within a wrapper.
+func (r *responseReader) answerMember(name []byte, outermost bool) place {
+	switch string(name) {
+	case "model":
+		if r.restores {
+			return atModel
+		}
+	case "type":
+		if outermost {
+			r.kind.n = 0
+			return atType
+		}
+	case "usage":
+		return inUsage
+	case "response":
+		if outermost && r.api == Responses {
+			return inWrapper
+		}
+	case "message":
+		if outermost && r.api == Messages {
+			return inWrapper
+		}
+	case "delta":
+		if outermost && r.api.likeCohere() {
+			return inWrapper
+		}
+	case "x_groq":
+		if outermost && r.api.metering() == allTokens {
+			return inGroq
+		}
+	case "duration":
+		if outermost && r.api == Transcriptions {
+			return atOther
+		}
+	case "meta":
+		if r.api.likeCohere() {
+			return inMeta
+		}
+	}
+	return nowhere
+}
+
+// usageMember returns what a member of "usage" means.
+func usageMember(name []byte, api API) place {
+	if api == Messages {
+		return anthropicMember(name)
+	}
+	switch string(name) {
+	case "prompt_tokens", "input_tokens":
+		return atPrompt
+	case "completion_tokens", "output_tokens":
+		return atCompletion
+	case "total_tokens":
+		return atTotal
+	case "prompt_tokens_details", "input_tokens_details":
+		return inDetails
+	case "cached_tokens":
+		return atCached
+	case "seconds":
+		if api == Transcriptions {
+			return atOther
+		}
+	}
+	if api.likeCohere() {
+		return cohereMember(name)
+	}
+	return nowhere
+}
+
+// cohereMember does so for what only Cohere's form has.
+func cohereMember(name []byte) place {
+	switch string(name) {
+	case "tokens", "billed_units":
+		return inUsage
+	case "image_tokens":
+		return atImages
+	case "search_units", "images":
+		return atOther
+	}
+	return nowhere
+}
+
+// anthropicMember does so for Anthropic's. Only there the tokens of the cache are told beside the others: servers that use
+// the same names in other answers, or OpenAI's details here, would be counted twice.
+func anthropicMember(name []byte) place {
+	switch string(name) {
+	case "input_tokens":
+		return atPrompt
+	case "output_tokens":
+		return atCompletion
+	case "cache_read_input_tokens":
+		return atCached
+	case "cache_creation_input_tokens":
+		return atCacheWrite
+	case "cache_creation":
+		return inWritten
+	}
+	return nowhere
+}
+
+func (r *responseReader) Text(piece []byte) {
+	if r.next == atType {
+		r.kind.add(piece)
+	}
+}
+
+func (r *responseReader) TextEnd() {
+	switch r.next {
+	case atModel:
+		r.name(r.json.Offset())
+	case atType:
+		r.last = r.kind.isLast(r.api)
+	case atOther:
+		r.event.add(atOther, 0) // some write a duration as a string
+	}
+	r.next = nowhere
+}
+
+func (r *responseReader) Scalar(raw []byte) {
+	if r.next >= atPrompt && raw[0]-'0' <= 9 {
+		r.event.add(r.next, count(raw))
+	}
+	r.next = nowhere
+}

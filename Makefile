@@ -39,7 +39,6 @@ test: build unit race e2e ## all tests: unit, compiled wasm, race, real Envoy
 .PHONY: unit
 unit: ## tests without Envoy, the compiled wasm under wazero among them
 	go test $(UNIT)
-	go -C bench test ./...
 	go -C tools test ./mutate
 
 .PHONY: race
@@ -49,6 +48,7 @@ race: ## the same under the race detector
 .PHONY: e2e
 e2e: ## tests in a real Envoy, both builds, and the demo in both
 	go test -timeout 20m ./e2e/...
+	go -C bench test -timeout 10m ./...
 	$(MAKE) --no-print-directory demo ABI=wasm
 	$(MAKE) --no-print-directory demo ABI=module
 

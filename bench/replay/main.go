@@ -3,7 +3,7 @@
 //
 //	make bench-routing QUICK=1
 //
-// See docs/benchmarks.md for what is simulated and how.
+// See docs/benchmarks/routing.md for what is simulated and how.
 package main
 
 import (

@@ -52,6 +52,11 @@ e2e: ## tests in a real Envoy, both builds, and the demo in both
 	$(MAKE) --no-print-directory demo ABI=wasm
 	$(MAKE) --no-print-directory demo ABI=module
 
+.PHONY: envoys
+envoys: ## the scenarios in the older Envoys that are supported: 1.38.3 (module; this wheel has no wasm runtime) and 1.39.3; fetches them
+	ENVOY=$$(go run ./e2e/getenvoy -version 1.38.3) && export ENVOY && go test -timeout 20m ./e2e -run '^TestScenarios$$/^module$$'
+	ENVOY=$$(go run ./e2e/getenvoy -version 1.39.3) && export ENVOY && go test -timeout 20m ./e2e -run '^TestScenarios$$'
+
 .PHONY: e2e-vllm
 e2e-vllm: ## two real vLLMs behind it, on the CPU, asked by the official clients; fetches 2 GB and takes minutes; ABI=wasm|module for one build
 	@go build -o dist/e2e-vllm ./e2e/vllm && exec dist/e2e-vllm $(if $(ABI),-abi '$(ABI)')

@@ -19,7 +19,7 @@ func (f *Filter) hide(x *filter.Exchange, keys []string) {
 		}
 		switch {
 		case slices.Contains(f.hides, name):
-			ok = f.mentionsKey(value) || mentionsAny(value, keys)
+			ok = mentionsAny(value, keys) || f.mentionsKey(value) // which hashes
 		case belongsToMessage(name):
 			continue
 		default:
@@ -55,9 +55,11 @@ func withoutKeys(path string, keys []string) (plain string, ok bool) {
 	return before + "?" + strings.Join(params, "&"), true
 }
 
+// mentionsAny reports whether one of the keys stands in a text. No form of a key is shorter
+// than the key, so that most headers need no look.
 func mentionsAny(text string, keys []string) bool {
 	for _, key := range keys {
-		if mentions(text, key) || inBasic(text, key) {
+		if len(text) >= len(key) && (mentions(text, key) || inBasic(text, key)) {
 			return true
 		}
 	}
@@ -68,6 +70,9 @@ func mentionsAny(text string, keys []string) bool {
 // (RFC 7617), by themselves or beside others.
 func inBasic(text, key string) bool {
 	const scheme = "basic "
+	if strings.IndexByte(text, ' ') < 0 {
+		return false
+	}
 	for part := range strings.SplitSeq(text, ",") {
 		part = strings.TrimSpace(part)
 		if len(part) < len(scheme) || !strings.EqualFold(part[:len(scheme)], scheme) {

@@ -36,7 +36,8 @@ type caller struct {
 // OnRequestHeaders refuses callers without a known key before a byte of body
 // is buffered, and keeps the key from the replica, wherever the client put it.
 func (f *Filter) OnRequestHeaders(x *filter.Exchange) filter.Verdict {
-	who := f.identify(x.RequestHeaders)
+	var who caller
+	f.identify(x.RequestHeaders, &who)
 	switch {
 	case who.disagree:
 		return refuse("conflicting_api_keys", "You sent API keys of two different callers. Send one, as "+f.where+".")
@@ -53,23 +54,22 @@ func (f *Filter) OnRequestHeaders(x *filter.Exchange) filter.Verdict {
 
 // identify looks in every place. What is no key of ours may be the credential of
 // the service behind, so that it neither helps nor harms beside a key that is one.
-func (f *Filter) identify(h filter.Headers) (who caller) {
+func (f *Filter) identify(h filter.Headers, who *caller) {
 	for _, header := range f.places {
 		for n := 0; ; n++ {
 			value, ok := h.At(header, n)
 			if !ok {
 				break
 			}
-			if f.take(&who, header, value) || strings.IndexByte(value, ',') < 0 {
+			if f.take(who, header, value) || strings.IndexByte(value, ',') < 0 {
 				continue
 			}
 			// Proxies join what stands on two lines.
 			for part := range strings.SplitSeq(value, ",") {
-				f.take(&who, header, part)
+				f.take(who, header, part)
 			}
 		}
 	}
-	return who
 }
 
 // take reads one value of a place and reports whether it is a key.

@@ -239,7 +239,7 @@ func (x *Index) insert(r Replica, owner *replica, block uint64) {
 	first := x.bucket(block)
 	row := x.blocks[first : first+ways]
 	home := first + homeOf(block)
-	if x.blocks[home] == block && x.marks[home].replica() == r {
+	if x.stands(home, r, block) {
 		x.touch(home, r, owner)
 		return
 	}
@@ -368,12 +368,20 @@ func (x *Index) find(r Replica, block uint64) int {
 		return -1
 	}
 	first := x.bucket(block)
+	if home := first + homeOf(block); x.stands(home, r, block) {
+		return home
+	}
 	for i := first; i < first+ways; i++ {
-		if x.blocks[i] == block && x.marks[i].replica() == r {
+		if x.stands(i, r, block) {
 			return i
 		}
 	}
 	return -1
+}
+
+// stands reports whether an entry is that of a block of a replica.
+func (x *Index) stands(at int, r Replica, block uint64) bool {
+	return x.blocks[at] == block && x.marks[at].replica() == r
 }
 
 // Matches says how much of one prompt each replica holds. The zero value is empty; one that is used again allocates nothing.

@@ -102,6 +102,8 @@ func (s *Stream) lacksUsage() bool {
 	switch {
 	case s.status >= 300:
 		return false // nobody has computed anything
+	case s.x.Usage.Known:
+		return false
 	case s.reads:
 		return s.response.Untold()
 	}

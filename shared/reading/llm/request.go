@@ -562,7 +562,9 @@ func (r *requestReader) enter(name []byte) {
 	}
 	r.prompt.begin(r.member)
 	if r.member >= memberTokens {
-		r.seeNamed(name)
+		if r.member != memberText {
+			r.seeNamed(name)
+		}
 		switch r.member {
 		case memberEmbeds:
 			r.prompt.key = keyEmbeds

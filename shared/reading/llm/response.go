@@ -115,6 +115,7 @@ func (r *ResponseScanner) End() {
 		r.events.End()
 	} else {
 		r.fail(r.json.End())
+		r.reader.take()
 	}
 }
 
@@ -190,8 +191,7 @@ func (e *eventReader) End(whole bool) {
 			r.fail(fmt.Errorf("event %d: %w", r.n, err))
 		}
 	}
-	r.reader.all.take(&r.reader.event, r.reader.api)
-	r.reader.event = counts{}
+	r.reader.take()
 	r.begin()
 }
 
@@ -200,15 +200,6 @@ type place uint8
 
 const (
 	nowhere      place = iota
-	inAnswer           // the answer, or an event's data
-	inWrapper          // "response" of events of Responses, "message" of the first event of Messages, "delta" of Cohere's events: an answer within
-	inMeta             // "meta", in Cohere's form
-	inGroq             // "x_groq"
-	inUsage            // "usage"; "tokens" and "billed_units" in it or in "meta", in Cohere's form
-	inDetails          // "prompt_tokens_details", "input_tokens_details"
-	inWritten          // "cache_creation": what was written to the cache, by lifetime
-	atModel            // "model"
-	atType             // "type" of an event
 	atPrompt           // "prompt_tokens", "input_tokens"
 	atCompletion       // "completion_tokens", "output_tokens"
 	atTotal            // "total_tokens"
@@ -217,7 +208,16 @@ const (
 	atCacheWrite       // "cache_creation_input_tokens"
 	atWritten          // a member of "cache_creation"
 	atOther            // what is paid by something other than tokens: "seconds", "duration", "search_units", "images"
-	places
+	counted            // those up to here are numbers of a usage
+	atModel            // "model"
+	atType             // "type" of an event
+	inAnswer           // the answer, or an event's data
+	inWrapper          // "response" of events of Responses, "message" of the first event of Messages, "delta" of Cohere's events: an answer within
+	inMeta             // "meta", in Cohere's form
+	inGroq             // "x_groq"
+	inUsage            // "usage"; "tokens" and "billed_units" in it or in "meta", in Cohere's form
+	inDetails          // "prompt_tokens_details", "input_tokens_details"
+	inWritten          // "cache_creation": what was written to the cache, by lifetime
 )
 
 // responseReader takes the tokens of an answer, or of the data of one event after the other.
@@ -252,7 +252,7 @@ func (r *responseReader) Open(array bool) {
 		p = inAnswer
 	}
 	r.next = nowhere
-	if array || p < inAnswer || p > inWritten {
+	if array || p < inAnswer {
 		r.json.Skip()
 		return
 	}
@@ -263,6 +263,14 @@ func (r *responseReader) Open(array bool) {
 }
 
 func (r *responseReader) Close(bool) {}
+
+// take adds what the answer, or the event under way, has told to what the events before it told.
+func (r *responseReader) take() {
+	if r.event.told != 0 { // of few events it has
+		r.all.take(&r.event, r.api)
+		r.event = counts{}
+	}
+}
 
 func (r *responseReader) Key(name []byte) {
 	r.next = nowhere
@@ -412,7 +420,7 @@ func (r *responseReader) TextEnd() {
 }
 
 func (r *responseReader) Scalar(raw []byte) {
-	if r.next >= atPrompt && raw[0]-'0' <= 9 {
+	if nowhere < r.next && r.next < counted && raw[0]-'0' <= 9 {
 		r.event.add(r.next, count(raw))
 	}
 	r.next = nowhere

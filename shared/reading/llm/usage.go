@@ -55,7 +55,7 @@ func (a API) TellsUsage() bool { return a.metering() >= promptTokens }
 // counts are the tokens that one event tells, or several of them one after the other.
 type counts struct {
 	told    uint32 // the places of which there was a number, by bit
-	n       [places]int
+	n       [counted]int
 	written int  // of the "cache_creation" that is being read, so far
 	rest    bool // Anthropic's: the input of the events so far is what was not cached, not the whole prompt
 }

@@ -18,6 +18,8 @@ func (f *Filter) hide(x *filter.Exchange, keys []string) {
 			break
 		}
 		switch {
+		case strings.HasPrefix(name, ":"): // not a header, and the path has its own way below
+			continue
 		case slices.Contains(f.hides, name):
 			ok = mentionsAny(value, keys) || f.mentionsKey(value) // which hashes
 		case belongsToMessage(name):
@@ -38,7 +40,7 @@ func (f *Filter) hide(x *filter.Exchange, keys []string) {
 // belongsToMessage reports whether a header is part of the message itself. Without
 // it nobody could read the request.
 func belongsToMessage(name string) bool {
-	return strings.HasPrefix(name, ":") || strings.HasPrefix(name, "content-") || name == "host" || name == "transfer-encoding"
+	return strings.HasPrefix(name, "content-") || name == "host" || name == "transfer-encoding"
 }
 
 // withoutKeys takes the parameters that have a key out of the query of a path.

@@ -162,6 +162,9 @@ func Match(path string, prefixes []string) API {
 
 // MatchAmong is Match with these operations in the place of the standard ones.
 func MatchAmong(among []Operation, path string, prefixes []string) API {
+	if len(among) == 0 {
+		return Unknown
+	}
 	path, _, _ = strings.Cut(path, "?")
 	for i := range among {
 		before, ok := strings.CutSuffix(path, among[i].Path)

@@ -145,21 +145,16 @@ func (r *RequestScanner) ResetForm(api API, want Want, lim jsonscan.Limits, boun
 }
 
 func (r *RequestScanner) reset(api API, want Want) {
-	prompt, joined := reuse(r.reader.facts.Prompt), reuse(r.reader.facts.Joined)
 	want.Fields = want.Fields[:min(len(want.Fields), allFields)]
-	var kept [allFields]Field
+	reader := &r.reader
+	facts, fields, model, models, name := &reader.facts, reader.facts.fields, reader.model, reader.models, reader.name
+	prompt, joined := reuse(facts.Prompt), reuse(facts.Joined)
+	*reader = requestReader{} // at once, and then what is not zero: the reader is large
+	reader.json, reader.members, reader.want = &r.json, members[min(int(api), len(members)-1)], want
+	reader.field, reader.model, reader.models, reader.name = noField, model[:0], models, name[:0]
+	facts.API, facts.ModelSpan, facts.Prompt, facts.Joined, facts.names = api, absent, prompt, joined, want.Fields
 	for i := range want.Fields {
-		kept[i].Value = r.reader.facts.fields[i].Value[:0]
-	}
-	r.reader = requestReader{
-		json:    &r.json,
-		members: members[min(int(api), len(members)-1)],
-		want:    want,
-		facts:   Request{API: api, ModelSpan: absent, Prompt: prompt, Joined: joined, names: want.Fields, fields: kept},
-		field:   noField,
-		model:   r.reader.model[:0],
-		models:  r.reader.models,
-		name:    r.reader.name[:0],
+		facts.fields[i].Value = fields[i].Value[:0]
 	}
 	if want.PrefixBlocks > 0 && int(api) < len(hasPrefixes) && hasPrefixes[api] {
 		r.prefix.reset(want.PrefixBlocks)

@@ -237,6 +237,24 @@ func TestOnePromptDoesNotDriveOutOthers(t *testing.T) {
 	require.Equal(t, append([]int{0, latest[0]}, latest[2:]...), known())
 }
 
+// What a replica held that is gone makes room first, however long ago the rest was used.
+func TestWhoIsGoneMakesRoomFirst(t *testing.T) {
+	x := New(MinBytes)
+	p := newPrompts(11)
+	quiet, gone, busy := x.Add(0), x.Add(0), x.Add(0)
+	old := p.fresh(3)
+	x.Insert(quiet, old)
+	x.Insert(gone, p.fresh(x.Size()-len(old)-1))
+	for range 40_000 { // there is room for one more, so nothing is driven out meanwhile
+		fleeting := p.fresh(1)
+		x.Insert(busy, fleeting)
+		x.Forget(busy, fleeting)
+	}
+	x.Remove(gone)
+	x.Insert(busy, p.fresh(10))
+	require.Equal(t, len(old), matched(x, quiet, old))
+}
+
 func TestARestartedReplicaHoldsNothing(t *testing.T) {
 	x := New(1 << 16)
 	p := newPrompts(9)

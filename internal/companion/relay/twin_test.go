@@ -1,12 +1,9 @@
 package relay_test
 
 import (
-	"errors"
 	"math"
 	"net/http"
-	"net/http/httptest"
 	"testing"
-	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -56,38 +53,4 @@ func TestJSONTwinOfWhatIsNoNumber(t *testing.T) {
 	pools[0].Endpoints[0].Gauges.KVUse = math.NaN()
 	r.Publish(pools)
 	require.Equal(t, http.StatusInternalServerError, get(r, "/v1/snapshot.json").Code)
-}
-
-// A tell that breaks off is refused, and nothing of it counts.
-func TestATellThatBreaksOff(t *testing.T) {
-	r := relay.New(relay.Options{})
-	r.Publish(newFleet(1).now())
-	w := httptest.NewRecorder()
-	r.ServeHTTP(w, httptest.NewRequest(http.MethodPost, endpoint.TellPath("a"), iotest.ErrReader(errors.New("reset"))))
-	require.Equal(t, http.StatusBadRequest, w.Code)
-	require.Empty(t, r.Proxies())
-	require.EqualValues(t, 1, r.Stats().Relay.Refused)
-}
-
-// A proxy that was away while another one died is told, also when the dead one is forgotten altogether by then.
-func TestADeadProxyIsTakenBackFromWhoWasAway(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := relay.New(relay.Options{Heartbeat: 24 * time.Hour, MaxWait: time.Minute, Lease: time.Second})
-		f := newFleet(2)
-		r.Publish(f.now())
-		l := listener{id: "l"}
-		tell(t, r, "dead", []int64{4})
-		l.poll(t, r)
-		require.Equal(t, []int64{4, 0}, l.peers())
-		version := l.have.Version
-		time.Sleep(lease)
-		r.Publish(f.now())
-		time.Sleep(2 * time.Minute)
-		r.Publish(f.now())
-		require.Empty(t, r.Proxies(), "forgotten")
-		l.poll(t, r)
-		require.Equal(t, version, l.have.Version)
-		require.Equal(t, []int64{0, 0}, l.peers())
-		require.Equal(t, http.StatusNotModified, get(r, l.path(0)).Code)
-	})
 }

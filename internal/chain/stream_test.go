@@ -409,6 +409,7 @@ func TestFailureModeIsConfigurable(t *testing.T) {
 	_, act := r.send(post(), body)
 	require.Equal(t, chain.Continue, act)
 	require.Equal(t, "a(FailOpen)", r.chain.String())
+	require.Equal(t, "a(FailClosed) → b(FailOpen)", newRig(t, "").chain.String())
 }
 
 func TestRefusals(t *testing.T) {
@@ -453,20 +454,33 @@ func TestRetryAfter(t *testing.T) {
 		status int
 		after  time.Duration
 		want   string
-	}{{503, 0, "1"}, {429, 1500 * time.Millisecond, "2"}, {403, 0, ""}} {
+	}{
+		{503, 0, "1"},
+		{429, 0, "1"},
+		{429, 1500 * time.Millisecond, "2"},
+		{503, 2 * time.Second, "2"},
+		{503, 1, "1"},
+		{403, 0, ""},
+		{403, 3 * time.Second, "3"},
+		{500, 0, ""},
+	} {
 		r := newRig(t, "")
 		r.a.request = func(*filter.Exchange) filter.Verdict {
 			return filter.Deny(filter.Refusal{Refusal: llm.Refusal{Status: c.status, Code: "c"}, RetryAfter: c.after})
 		}
 		h := post()
 		r.send(h, body)
-		got := ""
+		got, dropped := "", false
 		for _, kv := range h.reply.Headers {
-			if kv[0] == "retry-after" {
+			switch kv[0] {
+			case "retry-after":
 				got = kv[1]
+			case chain.DroppedHeader:
+				dropped = true
 			}
 		}
-		require.Equal(t, c.want, got)
+		require.Equal(t, c.want, got, c)
+		require.Equal(t, got != "", dropped, "who may come again is told so")
 	}
 }
 

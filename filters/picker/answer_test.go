@@ -309,13 +309,15 @@ func TestUnavailableAndOutOfSight(t *testing.T) {
 		"its pool is gone":    {&endpoint.Snapshot{Version: 9}, 1},
 		"there is no pool":    {&endpoint.Snapshot{Version: 9, Pools: []endpoint.Pool{{Name: "another"}}}, 1},
 		"the replica is gone": {&endpoint.Snapshot{Version: 9, Pools: []endpoint.Pool{{Name: "p"}}}, 1},
+		"nothing is known":    {nil, 1},
 	} {
 		r := newRig(t, "{health: {failures: 1}}")
 		r.serve(ready(3)...)
 		x := request(1, 10)
 		at := r.send(t, x)
-		c.now.Received = r.now
-		r.snapshot = c.now
+		if r.snapshot = c.now; c.now != nil {
+			c.now.Received = r.now
+		}
 		r.reply(x, filter.Response{Served: at, Status: 503, Origin: filter.OfReplica, Headers: headers{}})
 		require.Equal(t, c.want, r.ejections(), name)
 	}

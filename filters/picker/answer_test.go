@@ -118,6 +118,13 @@ func TestOneAttemptIsNobodysFailure(t *testing.T) {
 		require.Len(t, r.logs, 1, "once a minute")
 		require.Contains(t, r.logs[0], "the cluster blue does not follow x-gateway-destination-endpoint", name)
 	}
+
+	r := newRig(t, "{}")
+	r.serve(ready(8)...)
+	x := request(1, 10)
+	r.send(t, x)
+	r.reply(x, filter.Response{Status: 200, Served: "10.9.9.9:80", Attempts: 1})
+	require.Contains(t, r.logs[0], "the cluster that serves it does not follow", "Envoy does not tell its name")
 }
 
 // Who failed is known if Envoy went down the list place by place.

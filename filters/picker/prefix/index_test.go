@@ -301,6 +301,16 @@ func TestForget(t *testing.T) {
 	require.Equal(t, 35, x.Len())
 }
 
+// Blocks whose beginning is forgotten are of no use: nothing can be computed from them.
+func TestWithoutItsBeginningAPromptIsNotHeld(t *testing.T) {
+	x := New(1 << 16)
+	a, chain := x.Add(0), newPrompts(5).fresh(20)
+	x.Insert(a, chain)
+	x.Forget(a, chain[:1])
+	require.Zero(t, matched(x, a, chain))
+	require.Equal(t, 19, matched(x, a, chain[1:]))
+}
+
 // What a replica has begun an answer with is not taken back, until it is emptied.
 func TestForgetKeepsWhatWasAnswered(t *testing.T) {
 	x := New(1 << 16)

@@ -60,6 +60,13 @@ func TestDocumentAsMessage(t *testing.T) {
 	}
 }
 
+// Documents are told apart by their text.
+func TestDocumentsAreToldApart(t *testing.T) {
+	one, same, other := newRig(t, ""), newRig(t, ""), newRig(t, "controlHeaders: trust")
+	require.Equal(t, one.chain.ID(), same.chain.ID())
+	require.NotEqual(t, one.chain.ID(), other.chain.ID())
+}
+
 // What is text is read as text, whoever wrote it.
 func TestDocumentAsText(t *testing.T) {
 	for name, doc := range map[string]string{

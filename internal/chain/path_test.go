@@ -140,6 +140,10 @@ func TestWhichPathsAreRead(t *testing.T) {
 		{"POST", "/docs", ""},
 	} {
 		r, h := newRig(t, options), post(":method", c.method, ":path", c.path)
+		r.a.request = func(x *filter.Exchange) filter.Verdict {
+			require.Equal(t, c.reads, x.Path, "what filters see")
+			return filter.Next
+		}
 		text := body
 		if c.method != "POST" {
 			text = ""

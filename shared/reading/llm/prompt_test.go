@@ -220,6 +220,10 @@ func TestArgumentsAreUnpacked(t *testing.T) {
 	got, err := read(Chat, Want{Prompt: true, PromptLimit: 16}, jsonscan.Limits{}, body, body)
 	require.NoError(t, err)
 	require.True(t, got.PromptCut, "there is no room for the unpacked text")
+	got, err = read(Chat, Want{Prompt: true, PromptLimit: 17}, jsonscan.Limits{}, body, body)
+	require.NoError(t, err)
+	require.False(t, got.PromptCut, "there is, were it as long as the packed one")
+	require.Equal(t, "\\u0061bc\nabc", got.Prompt)
 }
 
 // Undoing escapes agrees with encoding/json for all strings.

@@ -42,6 +42,7 @@ type host struct {
 	served            string
 	details           string
 	attempts          int
+	unreadable        bool    // the request's headers cannot be read at the end
 	asked, told       int     // how often
 	subset            *string // addresses with commas between
 	marked            bool
@@ -67,8 +68,13 @@ func (h *host) Mark(uint64)        { h.marks++ }
 func (h *host) Marked(uint64) bool { return h.marked }
 
 // RequestNow are the headers as Envoy has them; tests change them in h.request.
-func (h *host) RequestNow() filter.Headers { return h.request }
-func (h *host) Stamp() (uint64, bool)      { return h.stamp, h.stamp != 0 }
+func (h *host) RequestNow() filter.Headers {
+	if h.unreadable {
+		return nil
+	}
+	return h.request
+}
+func (h *host) Stamp() (uint64, bool) { return h.stamp, h.stamp != 0 }
 
 func (h *host) RequestHeaders() filter.Headers  { return h.request }
 func (h *host) ResponseHeaders() filter.Headers { return h.response }
@@ -173,6 +179,19 @@ type sample struct {
 
 func (s sample) Record(n int64, v filter.Values) { s.m[s.name+"/"+strings.Join(v[:], ",")] += n }
 
+// strictMutex is a lock for one thread: locked twice it would wait for ever, and panics.
+type strictMutex struct{ locked bool }
+
+func (m *strictMutex) Lock()   { m.turn(true) }
+func (m *strictMutex) Unlock() { m.turn(false) }
+
+func (m *strictMutex) turn(locked bool) {
+	if m.locked == locked {
+		panic("locked or unlocked twice")
+	}
+	m.locked = locked
+}
+
 // rig is a chain of scripted filters a, b and what happened.
 type rig struct {
 	a, b    *scripted
@@ -189,10 +208,11 @@ func newRig(t require.TestingT, options string) *rig {
 	r.b = &scripted{name: "b", trace: &r.trace}
 	now := time.Unix(1_700_000_000, 0)
 	deps := &filter.Deps{
-		Now:     func() time.Time { now = now.Add(time.Millisecond); return now },
-		Rand:    func() uint64 { return r.rand },
-		Metrics: r.metrics,
-		Log:     func(_ filter.Level, m string) { r.logs = append(r.logs, m) },
+		Now:      func() time.Time { now = now.Add(time.Millisecond); return now },
+		Rand:     func() uint64 { return r.rand },
+		Metrics:  r.metrics,
+		Log:      func(_ filter.Level, m string) { r.logs = append(r.logs, m) },
+		NewMutex: func() filter.Mutex { return new(strictMutex) },
 	}
 	known := []filter.Factory{
 		{Name: "a", Writes: filter.FactRoute, FailureMode: filter.FailClosed, New: func(_ *conf.Object, d *filter.Deps) filter.Filter {

@@ -371,6 +371,8 @@ func TestTooManyReplicas(t *testing.T) {
 	x.Insert(None, []uint64{1})
 	x.Remove(None)
 	x.Resize(None, 1)
+	x.Resize(maxReplicas+1, 1)
+	x.Empty(maxReplicas + 1)
 	require.Zero(t, matched(x, None, []uint64{1}))
 	x.Remove(7)
 	require.Equal(t, Replica(7), x.Add(0))

@@ -195,6 +195,8 @@ func TestTemplatesAndVectors(t *testing.T) {
 	f(Embeddings, `{"input":[1,[2]]}`, false, false, 2)
 	f(Embeddings, `{"input":[{"x":1},{"y":[2]},3]}`, false, false, 1)
 	f(Chat, `{"tools":[{"function":{"parameters":{"minimum":0,"maximum":9}}}],"top_p":0.5,"seed":1}`, false, false, 0)
+	f(Completions, `{"prompt":[{"a":{"b":[1]},"c":[1,2],"d":3}]}`, false, false, 0)
+	f(Completions, `{"prompt":[[1,2],{"a":{"b":[1]},"c":[1,2]}]}`, false, false, 2)
 	f(Unknown, `{"chat_template":"x","prompt_embeds":"x","prompt_token_ids":[1]}`, false, false, 0)
 }
 

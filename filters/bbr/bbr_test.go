@@ -182,7 +182,9 @@ func TestSplit(t *testing.T) {
 func TestModelListNamesNoModel(t *testing.T) {
 	for _, doc := range []string{"{}", models + "listModels: false"} {
 		f := newBBR(t, doc)
-		require.Equal(t, filter.Next, f.OnRequest(&filter.Exchange{API: llm.Models}))
+		for _, path := range []string{"/v1/models", "/v1/models/llama", "/v1/models/nobody"} {
+			require.Equal(t, filter.Next, f.OnRequest(&filter.Exchange{API: llm.Models, Path: path}), "a replica is asked")
+		}
 	}
 }
 

@@ -260,3 +260,17 @@ pools: [{name: them, external: true}]
 		require.Equal(t, base, x.Route.Base, asked)
 	}
 }
+
+// The base of an adapter goes by the name of the model that clients ask for, in whichever pool that is served.
+func TestTheBaseOfAnAdapterWithoutAPool(t *testing.T) {
+	for doc, want := range map[string]string{
+		"models: [{name: public, targets: [{model: phi}]}, {name: tuned, targets: [{model: stray, pool: one}]}]":            "public",
+		"models: [{name: public, targets: [{model: phi, pool: one}]}, {name: tuned, targets: [{model: stray, pool: one}]}]": "public",
+		"models: [{name: public, targets: [{model: phi, pool: two}]}, {name: tuned, targets: [{model: stray, pool: one}]}]": "phi",
+	} {
+		s := replicas
+		x, v := route(t, learning(t, doc, &s), `{"model":"tuned"}`)
+		require.Equal(t, filter.Next, v)
+		require.Equal(t, want, x.Route.Base, doc)
+	}
+}

@@ -118,6 +118,13 @@ func TestOneAttemptIsNobodysFailure(t *testing.T) {
 		require.Len(t, r.logs, 1, "once a minute")
 		require.Contains(t, r.logs[0], "the cluster blue does not follow x-gateway-destination-endpoint", name)
 	}
+
+	r := newRig(t, "{}")
+	r.serve(ready(8)...)
+	x := request(1, 10)
+	r.send(t, x)
+	r.reply(x, filter.Response{Status: 200, Served: "10.9.9.9:80", Attempts: 1})
+	require.Contains(t, r.logs[0], "the cluster that serves it does not follow", "Envoy does not tell its name")
 }
 
 // Who failed is known if Envoy went down the list place by place.
@@ -309,13 +316,15 @@ func TestUnavailableAndOutOfSight(t *testing.T) {
 		"its pool is gone":    {&endpoint.Snapshot{Version: 9}, 1},
 		"there is no pool":    {&endpoint.Snapshot{Version: 9, Pools: []endpoint.Pool{{Name: "another"}}}, 1},
 		"the replica is gone": {&endpoint.Snapshot{Version: 9, Pools: []endpoint.Pool{{Name: "p"}}}, 1},
+		"nothing is known":    {nil, 1},
 	} {
 		r := newRig(t, "{health: {failures: 1}}")
 		r.serve(ready(3)...)
 		x := request(1, 10)
 		at := r.send(t, x)
-		c.now.Received = r.now
-		r.snapshot = c.now
+		if r.snapshot = c.now; c.now != nil {
+			c.now.Received = r.now
+		}
 		r.reply(x, filter.Response{Served: at, Status: 503, Origin: filter.OfReplica, Headers: headers{}})
 		require.Equal(t, c.want, r.ejections(), name)
 	}

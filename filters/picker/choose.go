@@ -57,6 +57,7 @@ type scratch struct {
 	out        []candidate // ejected
 	backups    []candidate // of another priority than those who serve ...
 	behind     int         // ... and how many of them are in the ranked list
+	listed     bool        // some candidate lists the model
 	ranks      []rank      // as replicas
 	total      []float64   // as replicas
 	scores     []float64   // as replicas, of one scorer
@@ -264,12 +265,22 @@ func (s *state) readModels() {
 		lacking = lacking || !serves
 		s.candidates[i].lacks = !serves
 	}
+	s.listed = anybody
 	if lacking && !anybody {
 		// Then it goes by another name there, or the lists are old.
 		for i := range s.candidates {
 			s.candidates[i].lacks = false
 		}
 	}
+}
+
+// isLacking reports whether a replica that is no candidate lists its models, and not the request's, which a candidate does.
+func (s *state) isLacking(e *endpoint.Endpoint) bool {
+	if !s.listed || e.Models == nil {
+		return false
+	}
+	serves, _ := e.Models.Serves(s.input.Model)
+	return !serves
 }
 
 // reserve makes room for n candidates, so that add need not look for it.
@@ -342,12 +353,13 @@ func (s *state) hasRoom() bool {
 // rank orders the candidates and keeps the best few, best first.
 func (s *state) rank(f *Filter, pool *endpoint.Pool, now time.Time) {
 	for _, c := range s.out {
+		e := &pool.Endpoints[c.index]
 		// One that would stand in for others is tried when these cannot serve.
-		later := len(s.replicas) > 0 && pool.Endpoints[c.index].Priority > s.replicas[0].Priority
-		if s.trying == nil && !later && f.fleet.try(c.member, now) {
+		later := len(s.replicas) > 0 && e.Priority > s.replicas[0].Priority
+		if s.trying == nil && !later && !s.isLacking(e) && f.fleet.try(c.member, now) {
 			c.try = true
 			s.trying = c.member
-			s.add(f, &pool.Endpoints[c.index], &c)
+			s.add(f, e, &c)
 		}
 	}
 	f.profile.rank(f, s)

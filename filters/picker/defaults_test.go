@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/shared/contract/conf"
 )
 
 // What the README's table says of a document that does not say it.
@@ -41,5 +43,35 @@ func TestAnEmptySessionIsNone(t *testing.T) {
 	}
 	for i := range 4 {
 		require.Equal(t, 10, hits[fmt.Sprintf("10.0.0.%03d:80", i)], "%v", hits)
+	}
+}
+
+// The bounds that the document's settings have, each with the settings that it needs beside it.
+func TestBoundsOfSettings(t *testing.T) {
+	for _, c := range []struct{ doc, below, least, most, above string }{
+		{"{endpoints: %s}", "0", "1", "16", "17"},
+		{"{stale: %s}", "49ms", "50ms", "1h", "3601s"},
+		{"{slowStart: %s}", "-1s", "0s", "1h", "3601s"},
+		{"{prefix: {memory: %s}}", "511", "512", "4GiB", "4294967297"},
+		{"{prefix: {hit: %s}}", "0", "0.01", "1", "1.1"},
+		{"{prefix: {weight: %s}}", "0.9", "1", "1000", "1001"},
+		{"{prefix: {saturation: %s}}", "0", "1", "1073741824", "1073741825"},
+		{"{room: {queue: %s}}", "0", "1", "1073741824", "1073741825"},
+		{"{room: {kv: %s}}", "0", "0.01", "1", "1.1"},
+		{"{room: {inFlight: %s}}", "0", "1", "1073741824", "1073741825"},
+		{"{health: {failures: %s}}", "0", "1", "1000", "1001"},
+		{"{health: {maxEject: 24h, eject: %s}}", "99ms", "100ms", "1h", "3601s"},
+		{"{health: {eject: 100ms, maxEject: %s}}", "99ms", "100ms", "24h", "86401s"},
+		{"{health: {share: %s}}", "-0.1", "0", "1", "1.1"},
+		{"{health: {silence: %s}}", "99ms", "100ms", "1h", "3601s"},
+	} {
+		try := func(value string) error {
+			r := newRig(t, "{}")
+			return conf.Decode([]byte(fmt.Sprintf(c.doc, value)), func(o *conf.Object) { newFilter(o, r.deps) })
+		}
+		require.NoError(t, try(c.least), c.doc)
+		require.NoError(t, try(c.most), c.doc)
+		require.ErrorContains(t, try(c.below), "is out of range", c.doc)
+		require.ErrorContains(t, try(c.above), "is out of range", c.doc)
 	}
 }

@@ -68,6 +68,54 @@ func TestFailuresMustBeInARow(t *testing.T) {
 	require.Zero(t, r.samples["inlet_ejection_total/p,5xx"])
 }
 
+// Requests that were under way when their replica was ejected, and fail too, eject it no second time and for no longer.
+func TestFailuresOfTheEjectedDoNotAddUp(t *testing.T) {
+	r := newRig(t, "{health: {failures: 1, eject: 5s}}")
+	r.serve(ready(2)...)
+	var open []*filter.Exchange
+	for range 5 {
+		x := request(0, 0)
+		x.Subset = within("10.0.0.000:80")
+		r.send(t, x)
+		open = append(open, x)
+	}
+	r.answer(open[0], 500)
+	r.now = r.now.Add(3 * time.Second)
+	for _, x := range open[1:] {
+		r.answer(x, 500)
+	}
+	require.EqualValues(t, 1, r.ejections())
+	r.now = r.now.Add(2*time.Second - 1)
+	require.NotEqual(t, "10.0.0.000:80", r.send(t, request(0, 0)))
+	r.now = r.now.Add(1)
+	require.Equal(t, "10.0.0.000:80", r.send(t, request(0, 0)))
+}
+
+// How often a replica was ejected is forgotten when it was well for longer than the longest time out.
+func TestEjectionsAreForgotten(t *testing.T) {
+	for well, out := range map[time.Duration]time.Duration{20 * time.Second: 10 * time.Second, 20*time.Second + 1: 5 * time.Second} {
+		r := newRig(t, "{health: {failures: 1, eject: 5s, maxEject: 20s}}")
+		r.serve(ready(2)...)
+		sick := within("10.0.0.000:80")
+		asked := func(status int) {
+			x := request(0, 0)
+			x.Subset = sick
+			r.serveOne(t, x, status)
+		}
+		asked(500)
+		r.now = r.now.Add(5 * time.Second)
+		x := request(0, 0)
+		require.Equal(t, "10.0.0.000:80", r.serveOne(t, x, 200), "tried, and readmitted")
+		r.now = r.now.Add(well)
+		r.serve(ready(2)...)
+		asked(500)
+		r.now = r.now.Add(out - 1)
+		require.NotEqual(t, "10.0.0.000:80", r.send(t, request(0, 0)), well)
+		r.now = r.now.Add(1)
+		require.Equal(t, "10.0.0.000:80", r.send(t, request(0, 0)), well)
+	}
+}
+
 // When Envoy went on to a lower one of the list, those above have failed.
 func TestRetriesAreFailures(t *testing.T) {
 	r := newRig(t, "{health: {failures: 2}, endpoints: 3}")

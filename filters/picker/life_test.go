@@ -288,3 +288,58 @@ func TestStartsThatOtherCompanionsTell(t *testing.T) {
 		require.Equal(t, 10, r.known(at, request(1, 10)), other)
 	}
 }
+
+// One that is away while the fleet is swept and back before the next time keeps what it had.
+func TestWhoIsBackIsNotForgotten(t *testing.T) {
+	r := newRig(t, "{}")
+	gone := change{absent: true}
+	r.change(change{started: 7})
+	at := "10.0.0.000:80"
+	x := request(1, 10)
+	x.Subset = within(at)
+	r.serveOne(t, x, 200)
+	for range 12 { // minutes
+		gone.after = time.Minute
+		r.change(gone)
+	}
+	for range 12 {
+		r.change(change{after: time.Minute, started: 7})
+	}
+	require.Equal(t, 10, r.known(at, request(1, 10)))
+}
+
+// With a replica that becomes ready anew nothing counts of what was before: neither failures nor how often it was ejected.
+func TestReadinessBeginsAnew(t *testing.T) {
+	r := newRig(t, "{slowStart: 0s, health: {failures: 3, eject: 5s}}")
+	eps := ready(2)
+	fail := func() {
+		x := request(0, 0)
+		x.Subset = within(eps[0].Address)
+		r.send(t, x)
+		r.answer(x, 500)
+	}
+	anew := func() {
+		for _, up := range []bool{false, true} {
+			eps[0].Ready = up
+			r.serve(eps...)
+			r.f.see()
+		}
+	}
+	r.serve(eps...)
+	r.f.see()
+	fail()
+	fail()
+	anew()
+	fail()
+	fail()
+	require.Zero(t, r.ejections())
+	fail()
+	require.EqualValues(t, 1, r.ejections())
+	anew()
+	for range 3 {
+		fail()
+	}
+	r.now = r.now.Add(5 * time.Second)
+	r.serve(eps...)
+	require.Equal(t, eps[0].Address, r.send(t, request(0, 0)), "tried after the first time out, not a second one that is longer")
+}

@@ -1,6 +1,7 @@
 package picker
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -78,6 +79,39 @@ func TestReplicasThatListAnotherModel(t *testing.T) {
 				require.GreaterOrEqual(t, len(hits), 3, p.name()+" "+model)
 			}
 		}
+	}
+}
+
+// Where nobody is known to serve a model, who lists others stands behind nobody: also not
+// behind a replica that lists nothing.
+func TestAReplicaWithoutAListIsNotPreferred(t *testing.T) {
+	for _, p := range profiles {
+		r := newRig(t, "{profile: "+p.name()+"}")
+		eps := ready(3)
+		for i := range eps {
+			eps[i].Models = &endpoint.Models{Names: []string{"other"}}
+		}
+		eps[1].Models = nil
+		r.serve(eps...)
+		hits := map[string]int{}
+		for range 40 {
+			hits[r.serveOne(t, request(0, 0), 200)]++
+		}
+		require.Len(t, hits, 3, p.name())
+	}
+}
+
+// What the chain computes for a profile is what it goes by.
+func TestWhatProfilesNeed(t *testing.T) {
+	for profile, prefixes := range map[string]bool{"sticky": true, "weighted": true, "least-request": false, "round-robin": false, "session": false} {
+		r := newRig(t, "{profile: "+profile+"}")
+		require.Equal(t, prefixes, r.f.Needs()&filter.NeedPrefix != 0, profile)
+		require.Equal(t, prefixes, len(r.f.Fields()) > 0, profile)
+		require.NotZero(t, r.f.Needs()&filter.NeedSubset, profile)
+		r.serve(ready(1)...)
+		x := request(1, 3)
+		r.serveOne(t, x, 200)
+		require.Equal(t, prefixes, strings.Contains(string(x.Why()), "tokens="), profile)
 	}
 }
 

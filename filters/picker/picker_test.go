@@ -433,6 +433,18 @@ func TestExplain(t *testing.T) {
 	require.EqualValues(t, 20, r.samples["inlet_prefix_indexer_size/p"])
 }
 
+// The gauge of the index is what it holds, block by block, also when some are taken back.
+func TestTheSizeOfTheIndex(t *testing.T) {
+	r := newRig(t, "{}")
+	r.serve(ready(1)...)
+	for blocks, status := range []int{200, 200, 200, 503, 200} {
+		r.serveOne(t, request(1, blocks), status)
+		r.serveOne(t, request(2, 1), 200) // tells what was taken back before
+		require.EqualValues(t, r.f.fleet.index.Len(), r.samples["inlet_prefix_indexer_size/p"], blocks)
+	}
+	require.EqualValues(t, 4+1, r.samples["inlet_prefix_indexer_size/p"])
+}
+
 // What was looked for among prefixes is said of any prompt that has a full block, and of no other.
 func TestExplainOfShortPrompts(t *testing.T) {
 	r := newRig(t, "{explainHeader: x-why}")

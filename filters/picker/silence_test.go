@@ -220,3 +220,18 @@ func TestSilenceIsComparedWithOthers(t *testing.T) {
 		require.Equal(t, ejected, r.ejections() == 1, course)
 	}
 }
+
+// A client that waited for health.silence has waited long, and one that left a moment before has not.
+func TestHowLongIsSilence(t *testing.T) {
+	for waited, long := range map[time.Duration]bool{3*time.Second - 1: false, 3 * time.Second: true} {
+		r := newRig(t, "{slowStart: 0s, health: {failures: 1}}")
+		r.serve(ready(2)...)
+		x, other := request(1, 10), request(0, 0)
+		x.Subset, other.Subset = within("10.0.0.000:80"), within("10.0.0.001:80")
+		r.send(t, x)
+		r.send(t, other)
+		r.begin(other, 50*time.Millisecond)
+		r.leave(x, waited, 0, filter.End{})
+		require.Equal(t, long, r.ejections() == 1, waited)
+	}
+}

@@ -1,12 +1,14 @@
 package picker
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/reading/llm"
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
@@ -144,6 +146,28 @@ func TestWeight(t *testing.T) {
 		half := request(1, 20)
 		half.Request.Prefix = append(half.Request.Prefix, request(2, 20).Request.Prefix...)
 		require.Equal(t, stays, r.send(t, half) == at, "weight %s", weight)
+	}
+}
+
+// A request stays where a part of its prompt is until it would wait there for weight times as many tokens as it finds, more than elsewhere.
+func TestWeightIsTokensToWaitFor(t *testing.T) {
+	for _, weight := range []int{1, 2, 10} {
+		for _, more := range []int{-1, 1} {
+			r := newRig(t, fmt.Sprintf("{slowStart: 0s, prefix: {hit: 1, weight: %d}}", weight))
+			eps := ready(2)
+			r.serve(eps...)
+			at := r.serveOne(t, request(1, 20), 200)
+			x := request(1, 20) // half of it is known
+			x.Request.Prefix = append(x.Request.Prefix, request(2, 20).Request.Prefix...)
+			x.Request.PromptBytes = 40 * llm.PrefixBlockBytes
+			for i := range eps {
+				if eps[i].Address == at {
+					eps[i].Peers = endpoint.InFlight{Requests: 1, Tokens: int64(weight*20*llm.PrefixBlockTokens + more)}
+				}
+			}
+			r.serve(eps...)
+			require.Equal(t, more < 0, r.send(t, x) == at, "weight %d, %d token more than that", weight, more)
+		}
 	}
 }
 

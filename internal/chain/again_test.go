@@ -149,6 +149,28 @@ func TestNotRedirected(t *testing.T) {
 		h.stamp = 0
 		require.False(t, r.passes(h))
 	})
+	for name, c := range map[string]struct {
+		id    string // absent: none
+		gone  bool   // the headers cannot be read at the end
+		stamp uint64
+	}{
+		"after one without a number": {absent, false, 7},
+		"after one without headers":  {"1", true, 7},
+		"after one of no time":       {"1", false, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, "")
+			h := asRedirected(c.id)
+			h.request[":path"] = "/v1/chat/completions"
+			delete(h.request, "x-envoy-original-url")
+			s, _ := r.send(h, body)
+			h.request, h.details, h.stamp, h.unreadable = asRedirected(c.id).request, chain.RedirectDetails, c.stamp, c.gone
+			s.Done()
+			again := asRedirected(c.id)
+			again.stamp = c.stamp
+			require.False(t, r.passes(again))
+		})
+	}
 	t.Run("not a second time", func(t *testing.T) {
 		r := newRig(t, "")
 		redirect(t, r, "1")

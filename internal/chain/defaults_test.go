@@ -37,6 +37,16 @@ func TestDefaults(t *testing.T) {
 	require.False(t, cut)
 	require.Len(t, text, 128<<10+1)
 
+	for options, want := range map[string]int{"": 512 << 10 / llm.PrefixBlockBytes, "limits: {prefix: 1KiB}": 1 << 10 / llm.PrefixBlockBytes} {
+		r := withOptions(t, options, filter.NeedPrefix)
+		r.a.request = func(x *filter.Exchange) filter.Verdict {
+			require.Len(t, x.Request.Prefix, want, "limits.prefix")
+			return filter.Next
+		}
+		_, act := r.send(post(), `{"model":"m","messages":[{"role":"user","content":"`+strings.Repeat("w", 600<<10)+`"}]}`)
+		require.Equal(t, chain.Continue, act)
+	}
+
 	for size, want := range map[int]chain.Action{16 << 20: chain.Hold, 16<<20 + 1: chain.Replied} {
 		s := newRig(t, "").chain.NewStream()
 		s.Begin(post("content-length", fmt.Sprint(size)))

@@ -60,6 +60,13 @@ func TestDocumentAsMessage(t *testing.T) {
 	}
 }
 
+// Documents are told apart by their text.
+func TestDocumentsAreToldApart(t *testing.T) {
+	one, same, other := newRig(t, ""), newRig(t, ""), newRig(t, "controlHeaders: trust")
+	require.Equal(t, one.chain.ID(), same.chain.ID())
+	require.NotEqual(t, one.chain.ID(), other.chain.ID())
+}
+
 // What is text is read as text, whoever wrote it.
 func TestDocumentAsText(t *testing.T) {
 	for name, doc := range map[string]string{
@@ -83,6 +90,12 @@ func TestDocumentAsText(t *testing.T) {
 		"half a message":    {"\x10\x01\n", "control characters are not allowed"},
 		"less than it says": {"\x10\x01\n\x05abc", "control characters are not allowed"},
 		"an endless length": {"\x10\x01\n\u007f\u007f", "control characters are not allowed"},
+		"no field's number": {"\x05abcd", "control characters are not allowed"},
+		"half a double":     {"\x10\x01\tabc", "control characters are not allowed"},
+		"half a float":      {"\x10\x01\x15ab", "control characters are not allowed"},
+		"a group":           {"\x10\x01\x13", "control characters are not allowed"},
+		"a number too long": {"\x10\x01\x10" + strings.Repeat("\xff", 11), "control characters are not allowed"},
+		"half a number":     {"\x10\x01\x10\x80", "control characters are not allowed"},
 	} {
 		err := made(t, []byte(c.doc))
 		require.ErrorContains(t, err, c.want, name)

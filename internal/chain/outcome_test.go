@@ -122,6 +122,11 @@ func TestAChainNeedsAFilter(t *testing.T) {
 		{"filters: []", "needs at least one filter"},
 		{"filters: [a: {}]", ""},
 		{"countTokens: false", "filters"},
+		{"filters: [a: {}]\npaths: [{path: /x, api: chat}]", ""},
+		{"filters: [a: {}]\npaths: [{path: /x}]", `missing key "api"`},
+		{"filters: [a: {}]\npaths: [{api: chat}]", `missing key "path"`},
+		{"filters: [a: {}]\npaths: [{path: /x, api: chat}, {path: /x, api: messages}]", "listed twice"},
+		{"filters: [a: {}]\npaths: [{path: '/x?y', api: chat}]", "not a plain path"},
 		{"filters: [a: {}]\ncompanion: {wait: 1s}", "cluster"},
 		{"filters: [a: {}]\ncompanion: {cluster: ''}", "cluster"},
 	} {

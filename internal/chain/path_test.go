@@ -114,3 +114,47 @@ func TestABodyAtTheBound(t *testing.T) {
 		}
 	}
 }
+
+// TestWhichPathsAreRead: a slash at the end is one too many, unless it is configured; an own path stands before a standard one, and a method must fit.
+func TestWhichPathsAreRead(t *testing.T) {
+	const options = "paths: [{path: /mine/chat, api: chat}, {path: /slash/, api: chat}]\npassThrough: [/health, /docs/]"
+	for _, c := range []struct {
+		method, path string
+		reads        string // the path that goes on; "" if the request is not read
+	}{
+		{"POST", "/v1/chat/completions", "/v1/chat/completions"},
+		{"POST", "/v1/chat/completions/", "/v1/chat/completions"},
+		{"POST", "/v1/chat/completions?a=b/", "/v1/chat/completions?a=b/"},
+		{"POST", "/v1/chat/completions/?a=b", "/v1/chat/completions?a=b"},
+		{"POST", "/v1/chat/completions//", ""},
+		{"GET", "/v1/chat/completions", ""},
+		{"POST", "/mine/chat", "/mine/chat"},
+		{"POST", "/mine/chat/", "/mine/chat"},
+		{"POST", "/slash/", "/slash/"},
+		{"POST", "/slash", ""},
+		{"GET", "/v1/models", "/v1/models"},
+		{"HEAD", "/v1/models", "/v1/models"},
+		{"POST", "/v1/models", ""},
+		{"POST", "/health/v1/chat/completions", ""},
+		{"POST", "/health?a", ""},
+		{"POST", "/docs", ""},
+	} {
+		r, h := newRig(t, options), post(":method", c.method, ":path", c.path)
+		r.a.request = func(x *filter.Exchange) filter.Verdict {
+			require.Equal(t, c.reads, x.Path, "what filters see")
+			return filter.Next
+		}
+		text := body
+		if c.method != "POST" {
+			text = ""
+		}
+		_, act := r.send(h, text)
+		require.Equal(t, chain.Continue, act, c)
+		require.Equal(t, c.reads != "", len(r.trace) > 0, c)
+		if c.reads == "" || c.reads == c.path {
+			require.Empty(t, h.log, c)
+		} else {
+			require.Equal(t, []string{":path=" + c.reads}, h.log, c)
+		}
+	}
+}

@@ -150,6 +150,7 @@ func TestRefusedBodies(t *testing.T) {
 		{"not gzip", "", post("content-encoding", "gzip"), body, 400, "invalid_content_encoding", ""},
 		{"cut gzip", "", post("content-encoding", "gzip"), encode(t, "gzip", body)[:20], 400, "invalid_content_encoding", ""},
 		{"bad JSON in gzip", "", post("content-encoding", "gzip"), encode(t, "gzip", "{"), 400, "invalid_json", ""},
+		{"a fault in gzip", "", post("content-encoding", "gzip"), encode(t, "gzip", `{"model":"m",]`), 400, "invalid_json", ""},
 		{"half a JSON in gzip", "", post("content-encoding", "gzip"), encode(t, "gzip", `{"model":"m"`), 400, "invalid_json", ""},
 		{"a bomb", "limits: {body: 64KiB}", post("content-encoding", "zstd"), encode(t, "zstd", `"`+strings.Repeat("0", 1<<20)+`"`), 413, "request_too_large", ""},
 		{"two codings", "", post("content-encoding", "gzip, br"), body, 415, "unsupported_content_encoding", "gzip, br, zstd"},

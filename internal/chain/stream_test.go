@@ -42,6 +42,7 @@ type host struct {
 	served            string
 	details           string
 	attempts          int
+	unreadable        bool    // the request's headers cannot be read at the end
 	asked, told       int     // how often
 	subset            *string // addresses with commas between
 	marked            bool
@@ -67,8 +68,13 @@ func (h *host) Mark(uint64)        { h.marks++ }
 func (h *host) Marked(uint64) bool { return h.marked }
 
 // RequestNow are the headers as Envoy has them; tests change them in h.request.
-func (h *host) RequestNow() filter.Headers { return h.request }
-func (h *host) Stamp() (uint64, bool)      { return h.stamp, h.stamp != 0 }
+func (h *host) RequestNow() filter.Headers {
+	if h.unreadable {
+		return nil
+	}
+	return h.request
+}
+func (h *host) Stamp() (uint64, bool) { return h.stamp, h.stamp != 0 }
 
 func (h *host) RequestHeaders() filter.Headers  { return h.request }
 func (h *host) ResponseHeaders() filter.Headers { return h.response }
@@ -173,6 +179,19 @@ type sample struct {
 
 func (s sample) Record(n int64, v filter.Values) { s.m[s.name+"/"+strings.Join(v[:], ",")] += n }
 
+// strictMutex is a lock for one thread: locked twice it would wait for ever, and panics.
+type strictMutex struct{ locked bool }
+
+func (m *strictMutex) Lock()   { m.turn(true) }
+func (m *strictMutex) Unlock() { m.turn(false) }
+
+func (m *strictMutex) turn(locked bool) {
+	if m.locked == locked {
+		panic("locked or unlocked twice")
+	}
+	m.locked = locked
+}
+
 // rig is a chain of scripted filters a, b and what happened.
 type rig struct {
 	a, b    *scripted
@@ -189,10 +208,11 @@ func newRig(t require.TestingT, options string) *rig {
 	r.b = &scripted{name: "b", trace: &r.trace}
 	now := time.Unix(1_700_000_000, 0)
 	deps := &filter.Deps{
-		Now:     func() time.Time { now = now.Add(time.Millisecond); return now },
-		Rand:    func() uint64 { return r.rand },
-		Metrics: r.metrics,
-		Log:     func(_ filter.Level, m string) { r.logs = append(r.logs, m) },
+		Now:      func() time.Time { now = now.Add(time.Millisecond); return now },
+		Rand:     func() uint64 { return r.rand },
+		Metrics:  r.metrics,
+		Log:      func(_ filter.Level, m string) { r.logs = append(r.logs, m) },
+		NewMutex: func() filter.Mutex { return new(strictMutex) },
 	}
 	known := []filter.Factory{
 		{Name: "a", Writes: filter.FactRoute, FailureMode: filter.FailClosed, New: func(_ *conf.Object, d *filter.Deps) filter.Filter {
@@ -409,6 +429,7 @@ func TestFailureModeIsConfigurable(t *testing.T) {
 	_, act := r.send(post(), body)
 	require.Equal(t, chain.Continue, act)
 	require.Equal(t, "a(FailOpen)", r.chain.String())
+	require.Equal(t, "a(FailClosed) → b(FailOpen)", newRig(t, "").chain.String())
 }
 
 func TestRefusals(t *testing.T) {
@@ -453,20 +474,33 @@ func TestRetryAfter(t *testing.T) {
 		status int
 		after  time.Duration
 		want   string
-	}{{503, 0, "1"}, {429, 1500 * time.Millisecond, "2"}, {403, 0, ""}} {
+	}{
+		{503, 0, "1"},
+		{429, 0, "1"},
+		{429, 1500 * time.Millisecond, "2"},
+		{503, 2 * time.Second, "2"},
+		{503, 1, "1"},
+		{403, 0, ""},
+		{403, 3 * time.Second, "3"},
+		{500, 0, ""},
+	} {
 		r := newRig(t, "")
 		r.a.request = func(*filter.Exchange) filter.Verdict {
 			return filter.Deny(filter.Refusal{Refusal: llm.Refusal{Status: c.status, Code: "c"}, RetryAfter: c.after})
 		}
 		h := post()
 		r.send(h, body)
-		got := ""
+		got, dropped := "", false
 		for _, kv := range h.reply.Headers {
-			if kv[0] == "retry-after" {
+			switch kv[0] {
+			case "retry-after":
 				got = kv[1]
+			case chain.DroppedHeader:
+				dropped = true
 			}
 		}
-		require.Equal(t, c.want, got)
+		require.Equal(t, c.want, got, c)
+		require.Equal(t, got != "", dropped, "who may come again is told so")
 	}
 }
 

@@ -58,3 +58,22 @@ func TestRequestsWithoutBodyAreNotTimed(t *testing.T) {
 	s.Done()
 	require.NotContains(t, r.metrics, "inlet_body_scan_us/,,")
 }
+
+// What was measured of one request is told once, whatever comes next on the same Stream.
+func TestAMeasureIsToldOnce(t *testing.T) {
+	r := newRig(t, "")
+	r.rand = 0
+	s := r.chain.NewStream()
+	s.Begin(post())
+	s.RequestHeaders(false)
+	s.RequestBody([]byte(body), true)
+	s.Done()
+	once := r.metrics["inlet_body_scan_us/,,"]
+	require.Positive(t, once)
+	for _, h := range []*host{{request: headers{":method": "GET", ":path": "/v1/models"}}, post(":path", "/elsewhere")} {
+		s.Begin(h)
+		s.RequestHeaders(true)
+		s.Done()
+		require.Equal(t, once, r.metrics["inlet_body_scan_us/,,"])
+	}
+}

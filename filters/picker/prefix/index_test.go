@@ -237,6 +237,24 @@ func TestOnePromptDoesNotDriveOutOthers(t *testing.T) {
 	require.Equal(t, append([]int{0, latest[0]}, latest[2:]...), known())
 }
 
+// What a replica held that is gone makes room first, however long ago the rest was used.
+func TestWhoIsGoneMakesRoomFirst(t *testing.T) {
+	x := New(MinBytes)
+	p := newPrompts(11)
+	quiet, gone, busy := x.Add(0), x.Add(0), x.Add(0)
+	old := p.fresh(3)
+	x.Insert(quiet, old)
+	x.Insert(gone, p.fresh(x.Size()-len(old)-1))
+	for range 40_000 { // there is room for one more, so nothing is driven out meanwhile
+		fleeting := p.fresh(1)
+		x.Insert(busy, fleeting)
+		x.Forget(busy, fleeting)
+	}
+	x.Remove(gone)
+	x.Insert(busy, p.fresh(10))
+	require.Equal(t, len(old), matched(x, quiet, old))
+}
+
 func TestARestartedReplicaHoldsNothing(t *testing.T) {
 	x := New(1 << 16)
 	p := newPrompts(9)
@@ -281,6 +299,16 @@ func TestForget(t *testing.T) {
 	require.Equal(t, 15, matched(x, a, chain))
 	require.Equal(t, 20, matched(x, b, chain))
 	require.Equal(t, 35, x.Len())
+}
+
+// Blocks whose beginning is forgotten are of no use: nothing can be computed from them.
+func TestWithoutItsBeginningAPromptIsNotHeld(t *testing.T) {
+	x := New(1 << 16)
+	a, chain := x.Add(0), newPrompts(5).fresh(20)
+	x.Insert(a, chain)
+	x.Forget(a, chain[:1])
+	require.Zero(t, matched(x, a, chain))
+	require.Equal(t, 19, matched(x, a, chain[1:]))
 }
 
 // What a replica has begun an answer with is not taken back, until it is emptied.
@@ -343,6 +371,8 @@ func TestTooManyReplicas(t *testing.T) {
 	x.Insert(None, []uint64{1})
 	x.Remove(None)
 	x.Resize(None, 1)
+	x.Resize(maxReplicas+1, 1)
+	x.Empty(maxReplicas + 1)
 	require.Zero(t, matched(x, None, []uint64{1}))
 	x.Remove(7)
 	require.Equal(t, Replica(7), x.Add(0))

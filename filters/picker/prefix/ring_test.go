@@ -408,3 +408,49 @@ func TestRingReadsWhatItCouldNotRead(t *testing.T) {
 		require.Equal(t, learnt{1: {0, 1, 2}}, got)
 	}
 }
+
+// Without its head the ring can neither be written nor read: nothing is lost of it.
+func TestRingWithoutItsHead(t *testing.T) {
+	store := mem.NewStore()
+	failing := &unreadable{Store: store, at: ringHeadKey}
+	a, b := NewRing(failing, "a"), NewRing(store, "b")
+	note := endpoint.AppendNote(nil, 2, []uint64{20})
+	a.Tell(1, []uint64{10})
+	require.ErrorContains(t, a.Exchange(learnt{}.learn, ignore), "broken")
+	require.ErrorContains(t, a.Pass(note), "broken")
+	failing.at = ""
+	exchange(t, a, learnt{})
+	require.NoError(t, a.Pass(note))
+	got := learnt{}
+	exchange(t, b, got)
+	require.Equal(t, learnt{1: {10}, 2: {20}}, got)
+}
+
+// Late batches that cannot be read when they are there are read with a later exchange.
+func TestRingReadsLateBatchesThatItCouldNotRead(t *testing.T) {
+	store := &failing{Store: mem.NewStore()}
+	reading := &unreadable{Store: store}
+	b, c := NewRing(store, "b"), NewRing(reading, "c")
+	got := learnt{}
+	for slot := range uint64(3) {
+		store.set, store.of = errors.New("slow"), fmt.Sprint(ringSlotsKeys, slot)
+		late := NewRing(store, fmt.Sprint("late", slot))
+		late.Tell(1, []uint64{100 + slot})
+		require.Error(t, late.Exchange(learnt{}.learn, ignore))
+		store.set = nil
+		exchange(t, c, got)
+	}
+	require.Empty(t, got)
+	for slot := range uint64(3) {
+		require.NoError(t, store.Set(fmt.Sprint(ringSlotsKeys, slot), batchOf(slot, 99, 1, 100+slot), 0))
+	}
+	reading.at = ringSlotsKeys + "1"
+	require.Error(t, c.Exchange(got.learn, ignore))
+	require.Equal(t, []uint64{100}, got[1])
+	reading.at = ""
+	b.Tell(2, []uint64{20})
+	exchange(t, b, learnt{})
+	exchange(t, c, got)
+	exchange(t, c, got)
+	require.Equal(t, learnt{1: {100, 101, 102}, 2: {20}}, got)
+}

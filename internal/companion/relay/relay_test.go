@@ -328,6 +328,10 @@ func TestWorkersAreBounded(t *testing.T) {
 	require.Equal(t, 8192, r.Stats().Workers)
 	require.Equal(t, http.StatusOK, get(r, "/v1/snapshot").Code, "a call without a name is served")
 	require.Equal(t, 8192, r.Stats().Workers)
+
+	now = now.Add(10 * time.Second)
+	get(r, "/v1/snapshot?worker=late")
+	require.Equal(t, []relay.Worker{{ID: "late"}}, r.Workers(), "the leases of the others are over: there is room")
 }
 
 func TestStats(t *testing.T) {

@@ -30,6 +30,29 @@ var custom = Engine{
 	KVUse:   named("cache_use"),
 }
 
+// textPieces is a text that comes in pieces of a size.
+type textPieces struct {
+	text string
+	size int
+}
+
+func (p *textPieces) Read(b []byte) (int, error) {
+	if p.text == "" {
+		return 0, io.EOF
+	}
+	n := copy(b[:min(len(b), p.size)], p.text)
+	p.text = p.text[n:]
+	return n, nil
+}
+
+// sizes are those of the pieces in which a text is read, the small ones only if it is short.
+func sizes(text string) []int {
+	if len(text) > 1<<20 {
+		return []int{10_000, 1 << 20}
+	}
+	return []int{1, 7, 10_000, 1 << 20}
+}
+
 func gauges(waiting, running int, kvUse float64) endpoint.Gauges {
 	return endpoint.Gauges{Known: true, Waiting: waiting, Running: running, KVUse: kvUse}
 }
@@ -121,14 +144,18 @@ func TestReadForms(t *testing.T) {
 		"one rank says nothing": {"vllm:kv_cache_usage_perc{engine=\"1\"} NaN\n" + exposition("1", "2", "0.5"), gauges(1, 2, 0.5)},
 		"new name before old":   {"vllm:gpu_cache_usage_perc 0.9\n" + exposition("1", "2", "0.5"), gauges(1, 2, 0.5)},
 		"new name says nothing": {"vllm:gpu_cache_usage_perc 0.9\n" + exposition("1", "2", "NaN"), gauges(1, 2, 0.9)},
+		"blank lines":           {strings.Repeat(" ", 100) + "\n\n\t\n" + exposition("1", "2", "0.5"), gauges(1, 2, 0.5)},
+		"labels without quotes": {"vllm:num_requests_waiting{engine=1,a=} 1\n" + exposition("", "2", "0.5"), gauges(1, 2, 0.5)},
 		"a long foreign line":   {"other{a=\"" + strings.Repeat("x", 3*maxLine) + "\"} 1\n" + exposition("1", "2", "0.5"), gauges(1, 2, 0.5)},
 		"a long line like ours": {"vllm:other{a=\"" + strings.Repeat("x", 3*maxLine) + "\"} 1\n" + exposition("1", "2", "0.5"), gauges(1, 2, 0.5)},
 		"a long comment at end": {exposition("1", "2", "0.5") + "# " + strings.Repeat("x", 3*maxLine), gauges(1, 2, 0.5)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := vllm.Read(strings.NewReader(c.text))
-			require.NoError(t, err)
-			require.Equal(t, Reading{Gauges: c.want}, got)
+			for _, size := range sizes(c.text) {
+				got, err := vllm.Read(&textPieces{c.text, size})
+				require.NoError(t, err, "in pieces of %d", size)
+				require.Equal(t, Reading{Gauges: c.want}, got, "in pieces of %d", size)
+			}
 		})
 	}
 }
@@ -347,19 +374,24 @@ func TestReadErrors(t *testing.T) {
 		"running negative":  {exposition("1", "-2", "0.5"), "metric missing: vllm:num_requests_running"},
 		"no value":          {good + "vllm:num_requests_waiting\n", `vllm:num_requests_waiting: value "" is not a number`},
 		"a word":            {good + " vllm:num_requests_running many\n", `vllm:num_requests_running: value "many" is not a number`},
+		"a word at the end": {good + "vllm:num_requests_running many", `vllm:num_requests_running: value "many" is not a number`},
 		"labels cut off":    {good + "vllm:num_requests_waiting{a=\"} 1\n", "vllm:num_requests_waiting: labels do not end"},
 		"a long line of us": {"vllm:num_requests_waiting{a=\"" + strings.Repeat("x", maxLine) + "\"} 1\n", "a line over 64 KiB"},
 		"endless":           {strings.Repeat("other 1\n", maxExposition/8+1), "exposition over 8 MiB"},
 		"endless line":      {strings.Repeat("other 1 ", maxExposition/8+maxLine), "exposition over 8 MiB"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := vllm.Read(strings.NewReader(c.text))
-			require.EqualError(t, err, c.want)
-			require.Zero(t, got)
+			for _, size := range sizes(c.text) {
+				got, err := vllm.Read(&textPieces{c.text, size})
+				require.EqualError(t, err, c.want, "in pieces of %d", size)
+				require.Zero(t, got)
+			}
 		})
 	}
 	_, err := vllm.Read(io.MultiReader(strings.NewReader(good), iotest.ErrReader(io.ErrUnexpectedEOF)))
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF, "a cut connection is not a short exposition")
+	_, err = custom.Read(strings.NewReader("requests{state=queued} 1\nrequests{state=} 1\nrequests{state=\"running\"} 1\ncache_use 0"))
+	require.EqualError(t, err, "metric missing: requests{state=queued}", "a value without quotes is none")
 	_, err = custom.Read(strings.NewReader("requests{state=\"running\"} 1\ncache_use 0"))
 	require.EqualError(t, err, "metric missing: requests{state=queued}")
 }

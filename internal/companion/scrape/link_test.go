@@ -91,6 +91,8 @@ func TestAnswers(t *testing.T) {
 		"redirect":             {"HTTP/1.1 302 Found\r\nLocation: /other\r\nContent-Length: 5\r\n\r\nhello", "", true, "GET /metrics: status 302"},
 		"error to the end":     {"HTTP/1.1 503 Busy\r\n\r\nhello", "", false, "GET /metrics: status 503"},
 		"long error":           {"HTTP/1.1 500 Oops\r\nContent-Length: 1000000\r\n\r\n" + strings.Repeat("x", 1000000), "", false, "GET /metrics: status 500"},
+		"not changed":          {"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", "", true, "GET /metrics: status 304"},
+		"another status":       {"HTTP/1.1 303 See Other\r\n\r\nhello", "", false, "GET /metrics: status 303"},
 		"nothing to say":       {"HTTP/1.1 204 No Content\r\n\r\n", "", true, "GET /metrics: status 204"},
 
 		"nothing":               {"", "", false, "the connection is gone: EOF"},
@@ -112,6 +114,12 @@ func TestAnswers(t *testing.T) {
 		"packed, but it isn't":  {"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello", "", false, "unexpected EOF"},
 		"no field":              {"HTTP/1.1 200 OK\r\nhello\r\n\r\n", "", false, `"hello" is no header field`},
 		"another protocol":      {"SSH-2.0-OpenSSH_9.2p1 Debian\r\n\r\n", "", false, `"SSH-2.0-OpenSSH_9.2p1 Debian" is no answer in HTTP/1`},
+		"of that form":          {"HTTQ/1.1 200 OK\r\n\r\n", "", false, `"HTTQ/1.1 200 OK" is no answer in HTTP/1`},
+		"HTTP/2":                {"HTTP/2.0 200 OK\r\n\r\n", "", false, `"HTTP/2.0 200 OK" is no answer in HTTP/1`},
+		"no status":             {"HTTP/1.1\r\n\r\n", "", false, `"HTTP/1.1" is no answer in HTTP/1`},
+		"half a status":         {"HTTP/1.1 20\r\n\r\n", "", false, `"HTTP/1.1 20" is no answer in HTTP/1`},
+		"a long status":         {"HTTP/1.1 2000\r\n\r\n", "", false, `"HTTP/1.1 2000" is no answer in HTTP/1`},
+		"a low status":          {"HTTP/1.1 099 x\r\n\r\n", "", false, `"HTTP/1.1 099 x" is no answer in HTTP/1`},
 		"no number":             {"HTTP/1.1 2x0 OK\r\n\r\n", "", false, `"HTTP/1.1 2x0 OK" is no answer in HTTP/1`},
 	} {
 		t.Run(name, func(t *testing.T) {

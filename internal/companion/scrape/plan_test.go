@@ -219,6 +219,23 @@ func TestModels(t *testing.T) {
 	})
 }
 
+// A list of models is read up to 1 MiB; what is longer is none.
+func TestLongListsOfModels(t *testing.T) {
+	for size, read := range map[int]bool{1 << 20: true, 1<<20 + 1: false} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFleet()
+			f.set("a:1/metrics", answer{status: 200, body: exposition("1", "2", "0.5")})
+			const list = `{"data":[{"id":"a"}]}`
+			f.set("a:1/v1/models", answer{status: 200, body: list + strings.Repeat(" ", size-len(list))})
+			s := startPlans(t, f.dial, map[string]Plan{"p": {Engine: "vllm", Models: "/v1/models"}})
+			s.SetTargets("p", targets("a:1"))
+			<-s.Tried()
+			synctest.Wait()
+			require.Equal(t, read, s.Pools(time.Now())[0].Endpoints[0].Models != nil, size)
+		})
+	}
+}
+
 func TestReadModels(t *testing.T) {
 	got, err := readModels([]byte(`{"data":[{"id":"b"},{"id":"a"},{"id":"a"},{"id":"x","parent":"b"},{"id":"x","parent":"a"}]}`))
 	require.NoError(t, err)

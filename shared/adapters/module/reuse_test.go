@@ -122,3 +122,24 @@ func TestLevels(t *testing.T) {
 	}
 	require.Equal(t, []string{"1 inlet: x", "2 inlet: x", "3 inlet: x", "4 inlet: x", "5 inlet: x", "5 inlet: x"}, e.logs)
 }
+
+// A stream that waits for another exchange keeps its memory, but none that a single exchange has made large, and nothing that was in it.
+func TestAWaitingStreamKeepsNoLargeMemory(t *testing.T) {
+	p := &policy{needs: filter.NeedRequest}
+	p.request = func(*filter.Exchange) filter.Verdict { return filter.Wait(filter.Call{Cluster: "c", Timeout: 1}) }
+	p.reply = func(*filter.Exchange, *filter.Reply) filter.Verdict { return filter.Next }
+	c, e := load(t, policyOnly, p)
+	for size, kept := range map[int]bool{100: true, 2 * arenaKept: false} {
+		s := open(t, c, e, [2]string{"x-large", strings.Repeat("x", size)})
+		used := newStream(c)
+		s.filter, used.handle = used, s
+		s.filter.OnRequestHeaders(s.request, false)
+		s.data(true, chat)
+		used.arena.copy(viewString(s.request.list[2][1]))
+		s.answer(shared.HttpCalloutSuccess, [][2]string{{":status", "200"}}, strings.Repeat("y", size), "z")
+		s.end()
+		require.Equal(t, kept, cap(used.arena.block) > 0, size)
+		require.Equal(t, kept, cap(used.reply) > 0, size)
+		require.Empty(t, used.arena.block)
+	}
+}

@@ -121,6 +121,17 @@ func TestForms(t *testing.T) {
 	}
 }
 
+// Without the prompt nothing else of a form is read, so that it may be anything: also where prompts are hashed, since no form has a prefix.
+func TestFormsAreReadForTheirModel(t *testing.T) {
+	for _, want := range []Want{{}, {PrefixBlocks: 4}} {
+		for _, name := range []string{"tools", "functions", "chat_template", "documents", "prompt_token_ids", "prompt_embeds", "reasoning_effort", "hotwords", "user", "language"} {
+			q, err := readForm(t, Transcriptions, want, form(t, name, "\xff", "model", "m"))
+			require.NoError(t, err, name)
+			require.Equal(t, "m", q.Model)
+		}
+	}
+}
+
 func TestTruth(t *testing.T) {
 	for _, s := range []string{"true", "TRUE", "1", "on", "Yes", "t", "y"} {
 		require.True(t, truth([]byte(s)), s)

@@ -69,6 +69,8 @@ var readPrompts = []struct {
 	{"messages, a plain document, other order", Messages, `{"messages":[{"content":[{"type":"document","source":{"data":"$","media_type":"text/plain","type":"text"}}]}]}`},
 	{"messages, a document of no type", Messages, `{"messages":[{"content":[{"type":"document","source":{"data":"$"}}]}]}`},
 	{"messages, a document of two types", Messages, `{"messages":[{"content":[{"type":"document","source":{"type":"base64","data":"$","type":"text"}}]}]}`},
+	{"messages, a document of a long type", Messages, `{"messages":[{"content":[{"type":"document","source":{"type":"a type longer than any word of the protocol","data":"$"}}]}]}`},
+	{"messages, a document of a long type, other order", Messages, `{"messages":[{"content":[{"type":"document","source":{"data":"$","type":"a type longer than any word of the protocol"}}]}]}`},
 	{"messages, a document of parts", Messages, `{"messages":[{"content":[{"type":"document","source":{"type":"content","content":[{"type":"text","text":"$"}]}}]}]}`},
 	{"messages, a document's title", Messages, `{"messages":[{"content":[{"type":"document","title":"$","context":"c","source":{"type":"base64","data":"AA"}}]}]}`},
 	{"messages, a search result's source", Messages, `{"messages":[{"content":[{"type":"search_result","source":"$","title":"t"}]}]}`},
@@ -193,6 +195,8 @@ func TestTemplatesAndVectors(t *testing.T) {
 	f(Embeddings, `{"input":[1,[2]]}`, false, false, 2)
 	f(Embeddings, `{"input":[{"x":1},{"y":[2]},3]}`, false, false, 1)
 	f(Chat, `{"tools":[{"function":{"parameters":{"minimum":0,"maximum":9}}}],"top_p":0.5,"seed":1}`, false, false, 0)
+	f(Completions, `{"prompt":[{"a":{"b":[1]},"c":[1,2],"d":3}]}`, false, false, 0)
+	f(Completions, `{"prompt":[[1,2],{"a":{"b":[1]},"c":[1,2]}]}`, false, false, 2)
 	f(Unknown, `{"chat_template":"x","prompt_embeds":"x","prompt_token_ids":[1]}`, false, false, 0)
 }
 
@@ -220,6 +224,29 @@ func TestArgumentsAreUnpacked(t *testing.T) {
 	got, err := read(Chat, Want{Prompt: true, PromptLimit: 16}, jsonscan.Limits{}, body, body)
 	require.NoError(t, err)
 	require.True(t, got.PromptCut, "there is no room for the unpacked text")
+	got, err = read(Chat, Want{Prompt: true, PromptLimit: 17}, jsonscan.Limits{}, body, body)
+	require.NoError(t, err)
+	require.False(t, got.PromptCut, "there is, were it as long as the packed one")
+	require.Equal(t, "\\u0061bc\nabc", got.Prompt)
+}
+
+// Whatever is unpacked or cut, the prompt keeps to its limit, and is said to be cut if there was more.
+func TestThePromptKeepsToItsLimit(t *testing.T) {
+	for _, arguments := range []string{`\`, `\n`, `{"q":"\u00e4"}`, `é\u0061`, "plain"} {
+		quoted, err := json.Marshal(arguments)
+		require.NoError(t, err)
+		body := []byte(`{"messages":[{"function_call":{"arguments":` + string(quoted) + `}}]}`)
+		whole, err := read(Chat, Want{Prompt: true}, jsonscan.Limits{}, body, body)
+		require.NoError(t, err, arguments)
+		for limit := 1; limit < 2*len(whole.Prompt)+2; limit++ {
+			got, err := read(Chat, Want{Prompt: true, PromptLimit: limit}, jsonscan.Limits{}, body, body)
+			require.NoError(t, err)
+			require.LessOrEqual(t, len(got.Prompt), limit, arguments)
+			if !got.PromptCut {
+				require.Equal(t, whole.Prompt, got.Prompt, "%s within %d", arguments, limit)
+			}
+		}
+	}
 }
 
 // Undoing escapes agrees with encoding/json for all strings.

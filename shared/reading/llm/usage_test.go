@@ -56,6 +56,18 @@ var usages = []struct {
 	{"less than was guessed", Messages, []string{
 		`{"message":{"usage":{"input_tokens":9000,"output_tokens":8}}}`, `{"usage":{"input_tokens":18,"cache_read_input_tokens":8831,"output_tokens":4}}`,
 	}, Usage{true, 8849, 4, 8853, 8831}, false},
+	{"more than was told first, and what of it was written", Messages, []string{
+		`{"message":{"usage":{"input_tokens":100,"cache_creation_input_tokens":50,"output_tokens":1}}}`,
+		`{"usage":{"input_tokens":200,"cache_creation_input_tokens":60,"output_tokens":4}}`,
+	}, Usage{true, 260, 4, 264, 0}, false},
+	{"the same by lifetime", Messages, []string{
+		`{"message":{"usage":{"input_tokens":100,"cache_creation":{"ephemeral_5m_input_tokens":50},"output_tokens":1}}}`,
+		`{"usage":{"input_tokens":200,"cache_creation":{"ephemeral_5m_input_tokens":20,"ephemeral_1h_input_tokens":40},"output_tokens":4}}`,
+	}, Usage{true, 260, 4, 264, 0}, false},
+	{"more than was told first, and what of it was read", Messages, []string{
+		`{"message":{"usage":{"input_tokens":100,"cache_read_input_tokens":50,"output_tokens":1}}}`,
+		`{"usage":{"input_tokens":200,"cache_read_input_tokens":60,"output_tokens":4}}`,
+	}, Usage{true, 260, 4, 264, 60}, false},
 	{"less in the cache than was guessed", Messages, []string{
 		`{"message":{"usage":{"input_tokens":10,"cache_read_input_tokens":90,"cache_creation_input_tokens":5,"output_tokens":1}}}`,
 		`{"usage":{"input_tokens":60,"cache_read_input_tokens":40,"output_tokens":4}}`,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -319,6 +320,20 @@ func TestEveryTruncationIsAnError(t *testing.T) {
 		}
 		_, err := endpoint.Decode(whole[:n])
 		require.ErrorIs(t, err, endpoint.ErrMalformed, "cut at %d of %d", n, len(whole))
+	}
+}
+
+// Nor is one of which a section is shorter than it was, also if it says so.
+func TestEveryShorterSectionIsAnError(t *testing.T) {
+	whole := endpoint.Append(nil, talkative())
+	for from := 5; from < len(whole); {
+		size := int(binary.LittleEndian.Uint32(whole[from+2:]))
+		kind, body, rest := binary.LittleEndian.Uint16(whole[from:]), whole[from+6:from+6+size], whole[from+6+size:]
+		for n := range body {
+			_, err := endpoint.Decode(slices.Concat(whole[:from], section(kind, body[:n]...), rest))
+			require.ErrorIs(t, err, endpoint.ErrMalformed, "section %d, %d of %d bytes", kind, n, size)
+		}
+		from += 6 + size
 	}
 }
 

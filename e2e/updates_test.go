@@ -291,10 +291,10 @@ func (u *updated) end() {
 	}
 	u.t.Logf("%d responses, %d requests cut on kept connections", len(u.responses), cut)
 	require.Empty(u.t, u.s.EnvoyErrors())
-	// The first few find their memory, and the later ones find it there. A VM has 20 MB and more, and there is one for each worker.
-	const few, mbOfOne = 3, 8
-	if n := len(u.resident) - 1; n > few {
-		require.Less(u.t, u.resident[n]-u.resident[few], float64(mbOfOne*(n-few)))
+	if *drainFlag < time.Minute { // with more, all configurations of the test are in use to its end
+		// The first updates take memory that the later ones find there: less than three VMs of 20 MB and more, of which there is one for each worker.
+		const few, mb = 3, 60
+		require.Less(u.t, u.resident[len(u.resident)-1], u.resident[min(few, len(u.resident)-1)]+mb)
 	}
 }
 

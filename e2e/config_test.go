@@ -141,7 +141,10 @@ func setConfiguration(b *bootstrapv3.Bootstrap, set func(*anypb.Any)) {
 }
 
 func setManagerConfiguration(m *hcmv3.HttpConnectionManager, set func(*anypb.Any)) {
-	filter := inletFilter(m).GetTypedConfig()
+	setFilterConfiguration(inletFilter(m).GetTypedConfig(), set)
+}
+
+func setFilterConfiguration(filter *anypb.Any, set func(*anypb.Any)) {
 	if filter.MessageIs(&wasmv3.Wasm{}) {
 		editAny(filter, func(w *wasmv3.Wasm) { set(w.GetConfig().GetConfiguration()) })
 	} else {

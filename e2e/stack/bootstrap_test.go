@@ -119,7 +119,7 @@ func labelsInCode(t *testing.T) []string {
 	define := regexp.MustCompile(`\.(?:Counter|Gauge|Histogram)\("inlet_[a-z_]+"((?:, "[a-z_]+")*)\)`)
 	label := regexp.MustCompile(`[a-z_]+`)
 	found := map[string]bool{}
-	for _, part := range []string{"filters", "shared"} {
+	for _, part := range []string{"filters", "internal", "shared"} {
 		require.NoError(t, filepath.WalkDir(filepath.Join(root, part), func(path string, _ os.DirEntry, err error) error {
 			if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
 				return err

@@ -63,6 +63,8 @@ type Options struct {
 	// Updatable has Envoy watch files for its listener and clusters, so that Update can change them.
 	// A document that Envoy refuses does then not end it: it waits for a better one.
 	Updatable bool
+	// Drain is Envoy's drain time: how long connections of an earlier listener live on. 0 means 1 s.
+	Drain time.Duration
 	// Recipes are uncommented in the shipped bootstrap: the lines that begin with #name, such as those of "cors".
 	Recipes []string
 	// Edit changes Envoy's configuration last of all.
@@ -169,6 +171,9 @@ func (o *Options) setDefaults() error {
 	if o.Scrape == 0 {
 		o.Scrape = 100 * time.Millisecond
 	}
+	if o.Drain == 0 {
+		o.Drain = time.Second
+	}
 	if len(o.Pools) == 0 {
 		o.Pools = DefaultPools()
 	}
@@ -226,7 +231,7 @@ func (s *Stack) startEnvoy(ctx context.Context) error {
 			"--admin-address-path", adminFile,
 			"--disable-hot-restart",            // several Envoys on one machine do not know of each other
 			"--file-flush-interval-msec", "20", // the access log is read while it is written
-			"--drain-time-s", "1", "-l", "info",
+			"--drain-time-s", fmt.Sprint(int(s.o.Drain.Seconds())), "-l", "info",
 		},
 		Dir:    s.Root,
 		Env:    s.o.Env,

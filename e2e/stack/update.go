@@ -86,7 +86,9 @@ func (s *Stack) update(ctx context.Context) error {
 		if rejected = !bytes.Equal(now, rejectedBefore); rejected {
 			return true
 		}
-		if state, err := s.listenerState(ctx, name); err != nil || state.Active.Version != s.version() {
+		// The version that config_dump has of a listener stays when only its filter chains change.
+		stats, err := s.get(ctx, "/stats?filter=listener_manager.lds.version_text|listener_manager.total_listeners_warming")
+		if err != nil || !strings.Contains(string(stats), strconv.Quote(s.version())) || !strings.Contains(string(stats), "warming: 0\n") {
 			return false
 		}
 		s.gateway, err = s.listenerAddress(ctx, name)
@@ -105,10 +107,7 @@ const rejections = "/stats?filter=listener_manager.lds.update_rejected"
 
 // listenerState is what Envoy says of one listener.
 type listenerState struct {
-	Name   string `json:"name"`
-	Active struct {
-		Version string `json:"version_info"`
-	} `json:"active_state"`
+	Name  string `json:"name"`
 	Error struct {
 		Details string `json:"details"`
 	} `json:"error_state"`

@@ -22,6 +22,8 @@ const (
 	servedModel = "tiny"
 	// contextLength is the longest prompt and answer that the model takes, in tokens: it is made with so many positions.
 	contextLength = 8192
+	// modelScript makes the model; from the root of the repository.
+	modelScript = "internal/modelsim/sim/testdata/vllm/model.py"
 	// startPatience is how long a vLLM may take to start. On two cores with two of them it is up to five minutes.
 	startPatience = 15 * time.Minute
 )
@@ -41,7 +43,7 @@ func (s *server) url() string { return "http://" + s.address }
 // makeModel writes a random model, whose tokenizer makes one token of each byte, and returns its folder.
 func makeModel(ctx context.Context, py *python, root, dir string) (string, error) {
 	model := filepath.Join(dir, "model", servedModel)
-	script := filepath.Join(root, "cmd", "modelsim", "sim", "testdata", "vllm", "model.py")
+	script := filepath.Join(root, modelScript)
 	log := filepath.Join(dir, "model.log")
 	p, err := process.Start(ctx, process.Command{Name: "model.py", Path: py.path, Args: []string{script, model, fmt.Sprint(contextLength)}, Env: append(py.env(), offline...), Log: log})
 	if err != nil {

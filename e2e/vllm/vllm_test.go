@@ -37,6 +37,13 @@ func TestPins(t *testing.T) {
 	require.Contains(t, string(text), "\n"+strings.TrimSpace(string(override))+" ")
 }
 
+// TestModelScript: the script that makes the model is where it is looked for, which else only a run with vLLM shows.
+func TestModelScript(t *testing.T) {
+	root, err := stack.Root()
+	require.NoError(t, err)
+	require.FileExists(t, filepath.Join(root, modelScript))
+}
+
 func TestNameVLLM(t *testing.T) {
 	lib := t.TempDir()
 	require.NoError(t, nameVLLM(lib))

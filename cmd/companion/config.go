@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/inlet-proxy/inlet/internal/companion/discover"
+	"github.com/inlet-proxy/inlet/internal/companion/http1"
 	"github.com/inlet-proxy/inlet/internal/companion/scrape"
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
@@ -120,7 +121,7 @@ func parsePlan(o *conf.Object, p *scrape.Plan) {
 	o.String("models", &p.Models, urlPath)
 	o.String("token", &p.Access.TokenFile, conf.NotEmpty)
 	o.Object("tls", func(o *conf.Object) {
-		t := new(scrape.TLS)
+		t := new(http1.TLS)
 		o.String("ca", &t.CAFile, conf.NotEmpty)
 		o.String("cert", &t.CertFile, conf.NotEmpty)
 		o.String("key", &t.KeyFile, conf.NotEmpty)

@@ -1,4 +1,4 @@
-package scrape
+package http1
 
 import (
 	"bytes"
@@ -13,21 +13,21 @@ import (
 	"time"
 )
 
-// Access is how replicas are reached. The zero value is plain HTTP.
+// Access is how servers are reached. The zero value is plain HTTP without credentials.
 type Access struct {
 	TLS       *TLS   // nil: plain HTTP
 	TokenFile string // of a bearer token, sent with every request; "" for none
 }
 
-// TLS says how connections are secured. Certificates are verified unless that is switched off in so many words.
+// TLS is how connections are secured. Certificates are verified unless InsecureSkipVerify is set.
 type TLS struct {
-	CAFile             string // PEM; "" for the system's authorities
-	CertFile, KeyFile  string // PEM, of the certificate that is shown to the replicas; "" for none
-	ServerName         string // that their certificates are for; "" for their IP address
+	CAFile             string // PEM; "" for the system's certificate authorities
+	CertFile, KeyFile  string // PEM, of the client certificate; "" for none
+	ServerName         string // that the servers' certificates are for; "" for their IP address
 	InsecureSkipVerify bool
 }
 
-// Check reads all files once, so that a wrong path is told at once and not as many failed scrapes.
+// Check reads all files once, so that a wrong path is an error at startup and not a series of failed requests.
 func (a Access) Check() error {
 	var errs []error
 	if a.TLS != nil {
@@ -41,7 +41,15 @@ func (a Access) Check() error {
 	return errors.Join(errs...)
 }
 
-// config reads the files anew, so that a certificate that was renewed needs no restart.
+// Token returns the bearer token for any number of clients, nil if there is none.
+func (a Access) Token() *Token {
+	if a.TokenFile == "" {
+		return nil
+	}
+	return &Token{file: a.TokenFile}
+}
+
+// config reads the files again for each connection, so that a renewed certificate needs no restart.
 func (t *TLS) config() (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify}
 	if t.CAFile != "" {
@@ -51,7 +59,7 @@ func (t *TLS) config() (*tls.Config, error) {
 		}
 		c.RootCAs = x509.NewCertPool()
 		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s: no certificate in it", t.CAFile)
+			return nil, fmt.Errorf("%s: contains no certificate", t.CAFile)
 		}
 	}
 	if t.CertFile != "" {
@@ -64,8 +72,8 @@ func (t *TLS) config() (*tls.Config, error) {
 	return c, nil
 }
 
-// connect opens a connection to a replica, and secures it if that is asked for.
-func (a *Access) connect(ctx context.Context, dial dialFunc, address string) (net.Conn, error) {
+// connect opens a connection, and secures it if so configured.
+func (a *Access) connect(ctx context.Context, dial DialFunc, address string) (net.Conn, error) {
 	conn, err := dial(ctx, "tcp", address)
 	if err != nil || a.TLS == nil {
 		return conn, err
@@ -86,11 +94,11 @@ func (a *Access) connect(ctx context.Context, dial dialFunc, address string) (ne
 	return secured, nil
 }
 
-// tokenTime is for how long a token is used before its file is read again: Kubernetes renews them in place.
+// tokenTime is how long a token is used before its file is read again: Kubernetes renews tokens in place.
 const tokenTime = 10 * time.Second
 
-// token is a bearer token in a file. Its methods are safe for concurrent use.
-type token struct {
+// Token is a bearer token in a file. Its methods are safe for concurrent use.
+type Token struct {
 	file string
 
 	mu    sync.Mutex
@@ -99,7 +107,7 @@ type token struct {
 }
 
 // header returns the value of the Authorization header.
-func (t *token) header() (string, error) {
+func (t *Token) header() (string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.value != "" && time.Since(t.read) < tokenTime {
@@ -120,11 +128,11 @@ func readToken(file string) (string, error) {
 	}
 	text = bytes.TrimSpace(text)
 	if len(text) == 0 {
-		return "", fmt.Errorf("%s: it is empty", file)
+		return "", fmt.Errorf("%s: the token file is empty", file)
 	}
 	for _, c := range text {
 		if c <= ' ' || c > '~' {
-			return "", fmt.Errorf("%s: not a token: it has blanks or characters that are not ASCII", file)
+			return "", fmt.Errorf("%s: not a bearer token: it contains white space or non-ASCII characters", file)
 		}
 	}
 	return string(text), nil

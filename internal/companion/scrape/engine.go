@@ -30,7 +30,7 @@ func (m Metric) String() string {
 func ParseMetric(text string) (Metric, error) {
 	name, rest, labelled := strings.Cut(text, "{")
 	if !isMetricName(name) {
-		return Metric{}, fmt.Errorf("%q is not the name of a metric", name)
+		return Metric{}, fmt.Errorf("%q is not a metric name", name)
 	}
 	if !labelled {
 		return Metric{Name: name}, nil

@@ -239,9 +239,9 @@ func (m *metrics) collectCalls(ch chan<- prometheus.Metric) {
 
 func (m *metrics) collectRelay(ch chan<- prometheus.Metric, s *relay.BoardStats) {
 	gauge(ch, proxiesDesc, float64(s.Proxies))
-	counter(ch, reportsDesc, float64(s.Tells), "taken")
+	counter(ch, reportsDesc, float64(s.Reports), "taken")
 	counter(ch, reportsDesc, float64(s.Refused), "refused")
-	counter(ch, reportedDesc, float64(s.ToldBytes))
+	counter(ch, reportedDesc, float64(s.ReportedBytes))
 	counter(ch, relayedDesc, float64(s.SentBytes))
 	counter(ch, notesDesc, float64(s.Notes), "taken")
 	counter(ch, notesDesc, float64(s.Dropped), "dropped")

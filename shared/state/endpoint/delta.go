@@ -100,21 +100,29 @@ func older(age, by time.Duration) time.Duration {
 	return age + by
 }
 
+// endpointAt reads how many endpoints lie between the next one and the one before, and returns the next one, nil if there is none.
+func (d *decoder) endpointAt(r *reader, next *int) *Endpoint {
+	gap := r.uvarint(math.MaxInt32)
+	if gap >= uint64(len(d.endpoints)-*next) {
+		r.fail("there is no such endpoint")
+	}
+	if r.bad != "" {
+		return nil
+	}
+	*next += int(gap) + 1
+	return &d.endpoints[*next-1]
+}
+
 func (d *decoder) decodeChanges(b []byte) error {
 	const minChange = 1 + 1
 	r := textReader(b)
 	room := r.loraRoom()
 	next := 0
 	for range r.count(minChange) {
-		gap := r.uvarint(math.MaxInt32)
-		if gap >= uint64(len(d.endpoints)-next) {
-			r.fail("there is no such endpoint")
-		}
-		if r.bad != "" {
+		e := d.endpointAt(&r, &next)
+		if e == nil {
 			break
 		}
-		e := &d.endpoints[next+int(gap)]
-		next += int(gap) + 1
 		if flags := r.state(e, flagLoRA); flags&flagLoRA != 0 {
 			e.LoRA = r.lora(&room)
 		}

@@ -236,7 +236,7 @@ func TestWatchChanges(t *testing.T) {
 
 	write(t, path, "resources: [")
 	require.Error(t, <-w.failed)
-	require.Contains(t, w.log.String(), "the last good one stays")
+	require.Contains(t, w.log.String(), "keeping the last good list")
 	require.Contains(t, w.log.String(), "path="+path)
 	require.Contains(t, w.log.String(), `reason="yaml: `)
 

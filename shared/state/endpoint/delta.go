@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// Change names an endpoint that changed, by its position among the endpoints of all pools in their order.
+// Change is an endpoint that changed, by its position among the endpoints of all pools in their order.
 type Change struct {
 	Position int
-	LoRA     bool // its LoRA is told anew; without that it stays, and readiness and gauges alone are told
+	LoRA     bool // it has new LoRA; otherwise only readiness and gauges changed
 }
 
 // AppendDelta appends the wire form of s to dst for a proxy that has version base of the same source: only the endpoints that changed
@@ -59,7 +59,7 @@ func endpointsAt(pools []Pool, changes []Change) []*Endpoint {
 	return found
 }
 
-// decodeBase makes the snapshot a copy of the one at hand, aged.
+// decodeBase makes the snapshot a copy of the previous one, aged.
 func (d *decoder) decodeBase(b []byte) error {
 	if len(b) != baseSize {
 		return fmt.Errorf("%w: a base of %d bytes", ErrMalformed, len(b))
@@ -84,7 +84,7 @@ func (d *decoder) decodeBase(b []byte) error {
 	}
 	passed := max(0, s.Taken.Sub(have.Taken))
 	for i := range d.endpoints {
-		d.endpoints[i].Peers = InFlight{} // told anew, or not known
+		d.endpoints[i].Peers = InFlight{} // sent again, or unknown
 		if g := &d.endpoints[i].Gauges; g.Known {
 			g.Age = older(g.Age, passed)
 		}
@@ -92,7 +92,7 @@ func (d *decoder) decodeBase(b []byte) error {
 	return nil
 }
 
-// older adds two times that are not negative.
+// older adds two durations that are not negative.
 func older(age, by time.Duration) time.Duration {
 	if by > math.MaxInt64-age {
 		return math.MaxInt64

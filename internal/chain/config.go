@@ -66,7 +66,8 @@ func New(doc []byte, known []filter.Factory, deps *filter.Deps) (*Chain, error) 
 	if err := checkText(doc); err != nil {
 		return nil, err
 	}
-	err := conf.Decode(doc, func(o *conf.Object) {
+	warn := func(w conf.Error) { own.Log(filter.Warn, "configuration: "+w.Error()) }
+	err := conf.DecodeWarn(doc, warn, func(o *conf.Object) {
 		c.readFilters(o, known)
 		c.readSettings(o)
 	})

@@ -8,20 +8,20 @@ import (
 	"github.com/inlet-proxy/inlet/shared/reading/llm"
 )
 
-// room says when a replica has no room for another request.
-type room struct {
-	queue    int     // requests that wait there
+// saturation says when a replica has no capacity for another request.
+type saturation struct {
+	queue    int     // requests in its queue
 	kv       float64 // share of its KV cache in use
-	inFlight int     // requests from all proxies that are known
+	inFlight int     // requests in flight from all known proxies
 }
 
-// believed is the trust from which on a gauge may veto.
-const believed = 0.5
+// minTrust is the trust from which on a gauge may veto.
+const minTrust = 0.5
 
-// has reports whether a replica has room. Gauges of which little is left to
-// believe do not count: unknown is not saturated.
-func (m *room) has(r *scorer.Replica) bool {
-	return r.InFlight < int64(m.inFlight) && (r.Trust < believed || r.Gauges.KVUse < m.kv && r.Gauges.Waiting < m.queue)
+// of reports whether a replica is saturated. Gauges that are hardly to be believed do
+// not count: unknown is not saturated.
+func (s *saturation) of(r *scorer.Replica) bool {
+	return r.InFlight >= int64(s.inFlight) || r.Trust >= minTrust && (r.Gauges.KVUse >= s.kv || r.Gauges.Waiting >= s.queue)
 }
 
 // Bounds of Retry-After.
@@ -30,16 +30,16 @@ const (
 	maxRetry = 30 * time.Second
 )
 
-// refuseFull is for requests for which nothing has room. In the mean time of a
-// request each of those that are running is about to end.
-func refuseFull(service time.Duration) filter.Verdict {
+// refuseSaturated is for requests when every replica is saturated. Within the mean
+// duration of a request each of the running ones can be expected to end.
+func refuseSaturated(duration time.Duration) filter.Verdict {
 	return filter.Deny(filter.Refusal{
 		Refusal: llm.Refusal{
 			Status: 429, Type: "rate_limit_error", Code: "overloaded",
 			Message: "All replicas that serve this model are busy. Try again later.",
 		},
 		Reason:     "rejected-saturated",
-		RetryAfter: min(max(service, minRetry), maxRetry),
+		RetryAfter: min(max(duration, minRetry), maxRetry),
 	})
 }
 

@@ -84,7 +84,7 @@ func TestTheWarningOfAMisfit(t *testing.T) {
 		require.Equal(t, len(renewals{}), first)
 		require.Len(t, r.logs, 2, "80 seconds")
 		for _, l := range r.logs {
-			require.True(t, strings.HasPrefix(l, "gauges come every 200ms and say nothing any more after 200ms: "), l)
+			require.True(t, strings.HasPrefix(l, "gauges are renewed every 200ms, but \"stale\" ignores them after 200ms: "), l)
 		}
 	}
 }

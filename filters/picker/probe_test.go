@@ -14,7 +14,7 @@ import (
 // answered with 404.
 func TestATryNeedsTheModel(t *testing.T) {
 	for _, p := range profiles {
-		r := newRig(t, "{health: {failures: 1, eject: 5s}, slowStart: 0s, profile: "+p.name()+"}")
+		r := newRig(t, "{health: {failures: 1, eject: 5s}, slowStart: 0s, profile: "+p.name+"}")
 		eps := ready(3)
 		for i, model := range []string{"a", "b", "b"} {
 			eps[i].Models = &endpoint.Models{Names: []string{model}}
@@ -25,22 +25,22 @@ func TestATryNeedsTheModel(t *testing.T) {
 			return x
 		}
 		r.serve(eps...)
-		require.Equal(t, eps[0].Address, r.serveOne(t, asked("a"), 500), p.name())
+		require.Equal(t, eps[0].Address, r.serveOne(t, asked("a"), 500), p.name)
 		r.now = r.now.Add(5 * time.Second)
 		r.serve(eps...)
 		x := asked("b")
-		require.NotEqual(t, eps[0].Address, r.send(t, x), p.name())
-		require.NotContains(t, header(x, EndpointHeader), eps[0].Address, p.name())
+		require.NotEqual(t, eps[0].Address, r.send(t, x), p.name)
+		require.NotContains(t, header(x, EndpointHeader), eps[0].Address, p.name)
 		for _, model := range []string{"a", "c"} { // nobody else lists "c": then the lists are not believed
 			x = asked(model)
-			require.Equal(t, eps[0].Address, r.send(t, x), p.name())
-			require.Contains(t, string(x.Why()), "by=try", p.name())
+			require.Equal(t, eps[0].Address, r.send(t, x), p.name)
+			require.Contains(t, string(x.Why()), "by=probe", p.name)
 			r.f.OnDone(x, filter.End{Refused: true}) // nothing was learnt
 		}
 
 		eps[0].Models = nil
 		r.serve(eps...)
-		require.Equal(t, eps[0].Address, r.send(t, asked("b")), "%s: it may serve anything", p.name())
+		require.Equal(t, eps[0].Address, r.send(t, asked("b")), "%s: it may serve anything", p.name)
 	}
 }
 

@@ -486,3 +486,18 @@ func TestAllocatesNothing(t *testing.T) {
 		x.Forget(r, chain)
 	}))
 }
+
+// Matches that are used again are as large as the number of replicas, however often.
+func TestMatchesDoNotGrow(t *testing.T) {
+	x := New(1 << 16)
+	chain := newPrompts(12).fresh(10)
+	for range 5 {
+		x.Insert(x.Add(0), chain)
+	}
+	var m Matches
+	for range 10_000 {
+		x.Match(chain, &m)
+	}
+	require.Len(t, m.listed, 5)
+	require.Less(t, cap(m.listed), 100)
+}

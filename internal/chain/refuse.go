@@ -27,7 +27,12 @@ func (s *Stream) refuse(r *filter.Refusal) Action {
 	if reason == "" {
 		reason = r.Code
 	}
-	s.state, s.status, s.scanning = refused, r.Status, false
+	if s.state.in(setOf(bypassed, unmatched)) {
+		s.to(unrouted)
+	} else {
+		s.to(refused)
+	}
+	s.status, s.body = r.Status, bodyPasses
 	s.x.Explain("refused", reason)
 	s.host.Explain(s.x.Why())
 	s.c.metrics.refusals.Record(1, filter.Values{reason})
@@ -52,7 +57,8 @@ func (s *Stream) refuse(r *filter.Refusal) Action {
 
 // answer gives the client what a filter says, in place of a replica.
 func (s *Stream) answer(a *filter.Answer) {
-	s.state, s.status, s.scanning = answered, a.Status, false
+	s.to(answered)
+	s.status, s.body = a.Status, bodyPasses
 	s.host.Explain(s.x.Why())
 	s.host.Reply(&LocalReply{Status: a.Status, Headers: a.Headers, Body: a.Body, Detail: "inlet_answered"})
 }

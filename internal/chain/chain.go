@@ -15,6 +15,8 @@ type Chain struct {
 	needs filter.Needs
 	// firstByters are the slots whose filters are filter.FirstByters.
 	firstByters []int
+	// screeners are those that are filter.Screeners.
+	screeners []int
 	// fields are the members of the body that filters read by name.
 	fields []string
 	// strict: paths that are not recognised are refused, because with a key
@@ -75,6 +77,9 @@ func (c *Chain) finish() {
 		c.needs |= c.slots[i].filter.Needs()
 		if _, ok := c.slots[i].filter.(filter.FirstByter); ok {
 			c.firstByters = append(c.firstByters, i)
+		}
+		if _, ok := c.slots[i].filter.(filter.Screener); ok {
+			c.screeners = append(c.screeners, i)
 		}
 		if c.slots[i].factory.Strict {
 			c.strict = true

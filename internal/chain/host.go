@@ -2,6 +2,7 @@ package chain
 
 import (
 	"strings"
+	"time"
 
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
@@ -30,6 +31,15 @@ type Host interface {
 	Call(c *filter.Call) error
 	// ResumeRequest lets a request go on that was held for a call.
 	ResumeRequest()
+
+	// ResumeResponse lets a response go on that was held (see Stream.HoldsResponse),
+	// beginning with body. If its end has come, it ends then.
+	ResumeResponse(body []byte)
+	// EndResponse says that no byte of the replica's goes on after those that are handed
+	// over now: the client's response is to end, and the replica to be told to stop. A
+	// host that cannot end it cleanly gives the client time (EndGrace) to close the
+	// connection itself, and then cuts it.
+	EndResponse()
 
 	// Subset appends the addresses of the subset hint to dst, and reports whether
 	// there is one: the dynamic metadata SubsetKey in SubsetNamespace, a list of
@@ -87,6 +97,9 @@ func AppendAddresses(dst []string, list string) []string {
 	}
 	return dst
 }
+
+// EndGrace is how long a client has to close a stream that Inlet has ended.
+const EndGrace = 500 * time.Millisecond
 
 // LocalReply is an answer that Inlet gives itself.
 type LocalReply struct {

@@ -23,10 +23,7 @@ const (
 
 // refuse answers the client in the form of the path that it asked.
 func (s *Stream) refuse(r *filter.Refusal) Action {
-	reason := r.Reason
-	if reason == "" {
-		reason = r.Code
-	}
+	reason := reasonOf(r)
 	if s.state.in(setOf(bypassed, unmatched)) {
 		s.to(unrouted)
 	} else {
@@ -53,6 +50,14 @@ func (s *Stream) refuse(r *filter.Refusal) Action {
 		Detail:  "inlet_" + reason,
 	})
 	return Replied
+}
+
+// reasonOf is the machine-readable reason of a refusal.
+func reasonOf(r *filter.Refusal) string {
+	if r.Reason != "" {
+		return r.Reason
+	}
+	return r.Code
 }
 
 // answer gives the client what a filter says, in place of a replica.

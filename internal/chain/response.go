@@ -11,8 +11,11 @@ import (
 func (s *Stream) ResponseHeaders(end bool) Action {
 	defer func() { s.complete = s.complete || end }()
 	if s.state != released {
-		// Envoy may refuse a request itself while the chain still reads it.
+		// Envoy may refuse a request itself while the chain still reads it. Or it is our own reply.
 		s.readStatus()
+		if s.reads == responseScreened {
+			s.x.Usage, s.reads = s.response.Usage(), responsePasses
+		}
 		if s.state == unmatched && s.nowhere() {
 			return s.refuse(refuseUnknownPath(s.x.Method))
 		}
@@ -30,16 +33,31 @@ func (s *Stream) ResponseHeaders(end bool) Action {
 		}
 	}
 	if !end {
+		if s.startScreening(kind) {
+			return s.standingResponse()
+		}
 		s.startReading(kind)
 	}
 	if s.reads == responseRestored {
 		// The answer gets longer or shorter by what is not known before its end.
 		x.RemoveResponseHeader("content-length")
 	}
-	if e := x.Effects(); len(e.Response) > 0 {
+	s.applyResponse()
+	return Continue
+}
+
+// standingResponse is what the adapter does with a response that is not passing.
+func (s *Stream) standingResponse() Action {
+	if s.state == keeping {
+		return Hold
+	}
+	return Replied
+}
+
+func (s *Stream) applyResponse() {
+	if e := s.x.Effects(); len(e.Response) > 0 {
 		s.host.ApplyResponse(e.Response)
 	}
-	return Continue
 }
 
 // nowhere reports whether Envoy itself says that it has no route for a request that
@@ -57,7 +75,7 @@ func (s *Stream) readStatus() {
 
 // wantsAnswer reports whether anybody is interested in what the answer says.
 func (s *Stream) wantsAnswer() bool {
-	return s.countsTokens() || s.x.Effects().Model != ""
+	return s.countsTokens() || s.x.Effects().Model != "" || len(s.c.screeners) > 0 && s.wantsScreening()
 }
 
 // countsTokens reports whether the answer has a usage that is wanted.
@@ -116,25 +134,45 @@ func (s *Stream) lacksUsage() bool {
 // not, the adapter passes nil.
 func (s *Stream) WantsResponseBody() bool { return s.reads != responsePasses }
 
-// ResponseBody takes the next bytes of the answer. None of them are ever held:
-// the first n are to be replaced by with, which may be empty and is valid until
-// the next call, and then all go on. n is 0 if they go on as they came.
+// ResponseBody takes the next bytes of the response. The first n are to be replaced
+// by with, which may be empty and is valid until the next call, and then all go on
+// unless HoldsResponse. n is 0 if they go on as they came.
 func (s *Stream) ResponseBody(chunk []byte, end bool) (n int, with []byte) {
 	if s.state.in(sent) && s.x.Response.FirstByte == 0 && s.x.Response.Origin == filter.OfReplica {
 		s.x.Response.FirstByte = max(1, s.c.deps.Now().Sub(s.x.Start))
 		s.firstByte()
 	}
-	if s.reads != responsePasses {
+	switch s.reads {
+	case responsePasses:
+	case responseScreened:
+		s.complete = s.complete || end
+		s.take(chunk, end)
+		return len(chunk), s.next()
+	default:
 		n, with = s.response.Feed(chunk)
 	}
-	if end {
-		s.ResponseEnd()
-	}
+	s.complete = s.complete || end
 	return n, with
 }
 
-// ResponseEnd says that the answer is complete; for answers with trailers.
-func (s *Stream) ResponseEnd() { s.complete = true }
+// next returns what of a screened response goes on now.
+func (s *Stream) next() []byte {
+	if s.HoldsResponse() {
+		return nil
+	}
+	return s.handOver()
+}
+
+// ResponseEnd says that the response is complete; for responses with trailers. What
+// it returns goes on before them, unless HoldsResponse.
+func (s *Stream) ResponseEnd() (with []byte) {
+	s.complete = true
+	if s.reads == responseScreened {
+		s.take(nil, true)
+		with = s.next()
+	}
+	return with
+}
 
 // Done ends the exchange, whatever became of it. A second call does nothing.
 func (s *Stream) Done() {
@@ -148,7 +186,7 @@ func (s *Stream) Done() {
 		s.readOrigin() // nobody has answered: who was asked?
 	}
 	end := filter.End{
-		Complete: s.complete && s.state != refused && s.state != answered, Refused: s.state == refused, Answered: s.state == answered,
+		Complete: s.complete && !s.state.in(setOf(refused, answered, ended)), Refused: s.state == refused, Answered: s.state == answered, Ended: s.state == ended,
 		Partial: s.state.in(sent) && s.body != bodyPasses, Broken: s.brokeOff(), Status: s.status, At: s.c.deps.Now(),
 	}
 	redirected := s.redirected()
@@ -160,7 +198,7 @@ func (s *Stream) Done() {
 		s.response.End()
 		s.x.Usage = s.response.Usage()
 	}
-	if s.reads == responseRestored && s.complete && s.response.Broken() != nil {
+	if s.reads >= responseRestored && s.x.Effects().Model != "" && s.complete && s.response.Broken() != nil {
 		s.c.metrics.unrestored.Record(1, filter.Values{s.x.Route.Model, poolOf(&s.x), "malformed"})
 	}
 	seen := !s.state.in(setOf(bypassed, unmatched, unrouted))
@@ -173,5 +211,6 @@ func (s *Stream) Done() {
 	}
 	// A Stream that waits to be used again keeps no body and no headers: neither its own nor by an edit.
 	s.encoded.reset()
+	s.screen.reset()
 	s.x.Reset(len(s.c.slots))
 }

@@ -73,6 +73,8 @@ func (s *Stream) run(i int, h hook, r *filter.Reply) (v filter.Verdict) {
 		v = f.OnReply(&s.x, r)
 	case hookResponseHeaders:
 		v = f.OnResponseHeaders(&s.x)
+	case hookResponse:
+		v = f.(filter.Screener).OnResponse(&s.x, &s.screen.unit)
 	}
 	if why := v.Failure(); why != "" {
 		return s.unable(i, why)
@@ -85,7 +87,13 @@ func (s *Stream) run(i int, h hook, r *filter.Reply) (v filter.Verdict) {
 }
 
 // permits are the verdicts that a hook may give now.
-func (s *Stream) permits(h hook) verdicts { return permitted[h].may }
+func (s *Stream) permits(h hook) verdicts {
+	may := permitted[h].may
+	if h >= hookResponse && s.screen.unit.Begun {
+		may &^= mayRespond // in whose place?
+	}
+	return may
+}
 
 // Tick lets the filters do what they do from time to time, see [filter.Ticker].
 func (c *Chain) Tick() {

@@ -28,6 +28,7 @@ type Stream struct {
 	request  llm.RequestScanner
 	encoded  encodedBody
 	response llm.ResponseScanner
+	screen   screening
 	timing   timing
 
 	state     state
@@ -192,7 +193,12 @@ func (s *Stream) WantsRequestBody() bool { return s.body != bodyPasses }
 
 // Reply hands over the answer to a call. A late one is ignored.
 func (s *Stream) Reply(r *filter.Reply) {
-	if s.state != waiting {
+	switch s.state {
+	case waiting:
+	case keepAsks, passAsks:
+		s.replyToScreener(r)
+		return
+	default:
 		return
 	}
 	s.to(reading)

@@ -48,12 +48,14 @@ type host struct {
 	marked            bool
 	stamp             uint64 // 0: none is told
 
-	log     []string
-	reply   *chain.LocalReply
-	calls   []*filter.Call
-	resumed int
-	marks   int
-	why     string
+	log                    []string
+	reply                  *chain.LocalReply
+	calls                  []*filter.Call
+	resumed                int
+	resumedResponse, ended int
+	went                   []byte
+	marks                  int
+	why                    string
 }
 
 func (h *host) Subset(dst []string) ([]string, bool) {
@@ -104,6 +106,8 @@ func (h *host) ApplyResponse(hs []filter.HeaderEdit) {
 func (h *host) Reply(r *chain.LocalReply) { h.reply = r }
 func (h *host) Call(c *filter.Call) error { h.calls = append(h.calls, c); return h.callError }
 func (h *host) ResumeRequest()            { h.resumed++ }
+func (h *host) ResumeResponse(b []byte)   { h.went = append(h.went, b...); h.resumedResponse++ }
+func (h *host) EndResponse()              { h.ended++ }
 func (h *host) Served() string            { return h.served }
 func (h *host) Details() string           { h.told++; return h.details }
 func (h *host) Attempts() int             { h.asked++; return h.attempts }

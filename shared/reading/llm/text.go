@@ -52,6 +52,9 @@ type Text struct {
 	Value []byte // decoded, and as it has been edited
 	// Edited: Value is to stand in its place.
 	Edited bool
+	// Seen and Piece are for whoever screens: it was seen before, and of which piece of text it is.
+	Seen  bool
+	Piece int
 }
 
 // Ends reports whether t is the end of a channel.

@@ -110,7 +110,7 @@ func (s *Stream) take(chunk []byte, end bool) {
 		c.over = true
 		s.response.End()
 	}
-	if s.state == ended {
+	if !s.state.in(screened) {
 		s.response.Drop(len(s.response.Texts()))
 		return // only its usage is of interest
 	}

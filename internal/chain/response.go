@@ -155,6 +155,22 @@ func (s *Stream) ResponseBody(chunk []byte, end bool) (n int, with []byte) {
 	return n, with
 }
 
+// ResponseLost says that size bytes of the response, which stand in the adapter's
+// buffer, cannot be read. The first n are to be replaced as ResponseBody has it: nobody
+// has screened them.
+func (s *Stream) ResponseLost(size int) (n int, with []byte) {
+	if s.reads != responseScreened {
+		return 0, nil
+	}
+	if s.state.in(screened) && !s.screen.open {
+		s.unscreened("response-unreadable")
+	}
+	if s.screen.open {
+		return 0, s.next()
+	}
+	return size, s.next()
+}
+
 // next returns what of a screened response goes on now.
 func (s *Stream) next() []byte {
 	if s.HoldsResponse() {

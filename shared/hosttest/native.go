@@ -143,8 +143,7 @@ func (s *nativeStream) requestBody(end bool) bool {
 func (s *nativeStream) requestTrailers() bool { return s.chain.RequestEnd() != chain.Continue }
 
 func (s *nativeStream) responseHeaders(end bool) bool {
-	s.chain.ResponseHeaders(end)
-	return false
+	return s.chain.ResponseHeaders(end) == chain.Hold
 }
 
 func (s *nativeStream) responseBody(end bool) bool {
@@ -155,12 +154,12 @@ func (s *nativeStream) responseBody(end bool) bool {
 	if n, with := s.chain.ResponseBody(chunk, end); n > 0 {
 		s.x.response.body = append(slices.Clone(with), chunk[n:]...)
 	}
-	return false
+	return s.chain.HoldsResponse()
 }
 
 func (s *nativeStream) responseTrailers() bool {
-	s.chain.ResponseEnd()
-	return false
+	s.x.response.body = append(s.x.response.body, s.chain.ResponseEnd()...)
+	return s.chain.HoldsResponse()
 }
 
 func (s *nativeStream) done() {
@@ -245,6 +244,18 @@ func (r *reply) read() *filter.Reply {
 func (s *nativeStream) ResumeRequest() {
 	s.guest.w.later(func() { s.x.resume(&s.x.request) })
 }
+
+// ResumeResponse implements chain.Host.
+func (s *nativeStream) ResumeResponse(body []byte) {
+	body = slices.Clone(body)
+	s.guest.w.later(func() {
+		s.x.response.body = append(s.x.response.body, body...)
+		s.x.resume(&s.x.response)
+	})
+}
+
+// EndResponse implements chain.Host. What goes on now comes before it.
+func (s *nativeStream) EndResponse() { s.guest.g.clock.after(0, s.x.endEarly) }
 
 // Subset implements chain.Host.
 func (s *nativeStream) Subset(dst []string) ([]string, bool) {

@@ -370,7 +370,7 @@ func hostSetBuffer(ctx context.Context, kind, start, size, at, dataSize uint32) 
 	if *body == nil {
 		return notFound
 	}
-	data := v.read(at, dataSize)
+	data := append([]byte{}, v.read(at, dataSize)...) // an empty buffer is still there
 	switch {
 	case start == 0 && int(size) <= len(*body):
 		*body = append(data, (*body)[size:]...)

@@ -148,6 +148,20 @@ func (x *exchange) ResumeRequest() {
 	}
 }
 
+// ResumeResponse implements chain.Host.
+func (x *exchange) ResumeResponse(body []byte) {
+	if len(body) > 0 {
+		x.putResponse(0, body)
+	}
+	x.held = false
+	if err := proxywasm.ResumeHttpResponse(); err != nil {
+		proxywasm.LogError("the response cannot go on: " + err.Error())
+	}
+}
+
+// EndResponse implements chain.Host.
+func (x *exchange) EndResponse() { x.plugin.ended.add(x.id, x.plugin.clock.now()) }
+
 // Properties by their paths, of which zero bytes separate the parts.
 const (
 	subsetHint       = "metadata\x00filter_metadata\x00" + chain.SubsetNamespace + "\x00" + chain.SubsetKey

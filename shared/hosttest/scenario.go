@@ -222,6 +222,9 @@ type Upstream struct {
 	Delay    time.Duration     `yaml:"delay"`
 	// Gap is the time between chunks.
 	Gap time.Duration `yaml:"gap"`
+	// Awaited is how many chunks the client must have got something of before the
+	// next is sent, so that none of them comes together with the next.
+	Awaited int `yaml:"awaited"`
 	// Endless: after the last chunk nothing comes, and the end neither.
 	Endless bool `yaml:"endless"`
 	// Reset cuts the connection: beforeHeaders, or duringBody (after the first

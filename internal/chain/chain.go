@@ -25,7 +25,7 @@ type Chain struct {
 	// early: requests go on as soon as the model and the fields have been read,
 	// since no filter needs the rest of the body.
 	early bool
-	// control are ControlHeaders and what filters claimed.
+	// control are filter.ControlHeaders and what filters claimed.
 	control []string
 	// id tells documents apart.
 	id        uint64
@@ -46,29 +46,6 @@ func (s *slot) mode() filter.FailureMode {
 		return filter.FailOpen
 	}
 	return filter.FailClosed
-}
-
-// ControlHeaders are the headers by which gateways tell each other what was
-// decided, in both spellings of the field. A client's own are removed by Envoy
-// before routes are matched (envoy/static has the same list, held by a test),
-// and once more by the chain unless "controlHeaders: trust" is set. The chain
-// does the same for headers of the operator's own choice that a filter claims
-// (filter.Deps.ClaimHeader).
-var ControlHeaders = []string{
-	"x-gateway-model-name",
-	"x-gateway-model-name-rewrite",
-	"x-gateway-base-model-name",
-	"x-gateway-inference-pool",
-	"x-gateway-destination-endpoint",
-	"x-gateway-destination-endpoint-subset",
-	"x-gateway-destination-endpoint-served",
-	"x-llm-d-model-name",
-	"x-llm-d-model-name-rewrite",
-	"x-llm-d-base-model-name",
-	"x-llm-d-inference-pool",
-	"x-llm-d-destination-endpoint",
-	"x-llm-d-destination-endpoint-subset",
-	"x-llm-d-destination-endpoint-served",
 }
 
 // finish computes what follows from the filters.

@@ -53,7 +53,7 @@ type settings struct {
 // chain. The error is a conf.Errors with every mistake at once. New does no I/O.
 func New(doc []byte, known []filter.Factory, deps *filter.Deps) (*Chain, error) {
 	own := *deps
-	c := &Chain{deps: &own, control: slices.Clone(ControlHeaders), settings: settings{
+	c := &Chain{deps: &own, control: slices.Clone(filter.ControlHeaders), settings: settings{
 		bodyLimit:     DefaultBodyLimit,
 		promptLimit:   DefaultPromptLimit,
 		responseLimit: DefaultResponseLimit,

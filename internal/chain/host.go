@@ -42,7 +42,7 @@ type Host interface {
 	EndResponse()
 
 	// Subset appends the addresses of the subset hint to dst, and reports whether
-	// there is one: the dynamic metadata SubsetKey in SubsetNamespace, a list of
+	// there is one: the dynamic metadata filter.SubsetKey in filter.SubsetNamespace, a list of
 	// ip:port, or one string of them with commas between. Anything else that stands
 	// there is a hint that nobody fits.
 	Subset(dst []string) (addresses []string, given bool)
@@ -76,13 +76,6 @@ type Host interface {
 	// Explain shows the one-line reason to the access log.
 	Explain(why []byte)
 }
-
-// Where the subset hint stands in the dynamic metadata, by the endpoint picker
-// protocol.
-const (
-	SubsetNamespace = "envoy.lb.subset_hint"
-	SubsetKey       = "x-gateway-destination-endpoint-subset"
-)
 
 // RedirectDetails are the response code details of a stream that Envoy made anew
 // to follow a redirect. The same request then comes again at once.

@@ -13,14 +13,6 @@ import (
 	"github.com/inlet-proxy/inlet/shared/reading/llm"
 )
 
-// ReasonHeader carries the machine-readable reason of every refusal.
-// DroppedHeader has the same where the request may be sent again (429 and 503),
-// under the name that clients of the llm-d router know.
-const (
-	ReasonHeader  = "x-inlet-reason"
-	DroppedHeader = "x-llm-d-request-dropped-reason"
-)
-
 // refuse answers the client in the form of the path that it asked.
 func (s *Stream) refuse(r *filter.Refusal) Action {
 	reason := reasonOf(r)
@@ -33,7 +25,7 @@ func (s *Stream) refuse(r *filter.Refusal) Action {
 	s.x.Explain("refused", reason)
 	s.host.Explain(s.x.Why())
 	s.c.metrics.refusals.Record(1, filter.Values{reason})
-	headers := [][2]string{{"content-type", "application/json"}, {ReasonHeader, reason}}
+	headers := [][2]string{{"content-type", "application/json"}, {filter.ReasonHeader, reason}}
 	switch r.Code {
 	case codeEncoding:
 		headers = append(headers, [2]string{"accept-encoding", coding.Accepted}) // RFC 9110, section 15.5.16
@@ -41,7 +33,7 @@ func (s *Stream) refuse(r *filter.Refusal) Action {
 		headers = append(headers, [2]string{"upgrade", "HTTP/1.1"}, [2]string{"connection", "upgrade"}) // RFC 9110, section 15.5.22
 	}
 	if after := retryAfter(r); after > 0 {
-		headers = append(headers, [2]string{"retry-after", strconv.Itoa(after)}, [2]string{DroppedHeader, reason})
+		headers = append(headers, [2]string{"retry-after", strconv.Itoa(after)}, [2]string{filter.DroppedHeader, reason})
 	}
 	s.host.Reply(&LocalReply{
 		Status:  r.Status,

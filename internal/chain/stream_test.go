@@ -460,7 +460,7 @@ func TestRefusals(t *testing.T) {
 			s, act := r.send(c.host, c.body)
 			require.Equal(t, chain.Replied, act)
 			require.Equal(t, c.status, c.host.reply.Status)
-			require.Contains(t, c.host.reply.Headers, [2]string{chain.ReasonHeader, c.reason})
+			require.Contains(t, c.host.reply.Headers, [2]string{filter.ReasonHeader, c.reason})
 			require.Contains(t, string(c.host.reply.Body), `"error"`)
 			require.Equal(t, "inlet_"+c.reason, c.host.reply.Detail)
 			require.Equal(t, chain.Replied, s.RequestBody([]byte("more"), true), "what still comes is dropped")
@@ -535,7 +535,7 @@ func TestControlHeaders(t *testing.T) {
 	for _, trust := range []bool{false, true} {
 		r := newRig(t, map[bool]string{false: "", true: "controlHeaders: trust"}[trust])
 		h := post()
-		names := append([]string{"x-of-filter-a"}, chain.ControlHeaders...)
+		names := append([]string{"x-of-filter-a"}, filter.ControlHeaders...)
 		for _, name := range names {
 			h.request[name] = "forged"
 		}

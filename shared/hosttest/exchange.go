@@ -113,6 +113,9 @@ func (x *exchange) onData(h *half, chunk []byte, end bool) {
 	}
 	h.ended = end
 	h.fresh = len(h.body)
+	if h.body == nil {
+		h.body = []byte{} // there is one within the callback, with bytes or without
+	}
 	h.body = append(h.body, chunk...)
 	x.ask(h, func() bool { return h.filter.body(end) })
 }
@@ -297,9 +300,11 @@ func (x *exchange) answer() {
 // say plays what the replica says from the nth piece on.
 func (x *exchange) say(pieces [][]byte, n int) {
 	u := x.step.Upstream
+	// The end of a body without a length comes without bytes.
+	_, sized := x.response.headers.Get("content-length")
 	for ; n < len(pieces); n++ {
 		x.told = n == len(pieces)-1 && !u.Endless
-		x.onData(&x.response, pieces[n], n == len(pieces)-1 && u.Trailers == nil && !u.Endless)
+		x.onData(&x.response, pieces[n], x.told && u.Trailers == nil && sized)
 		if n == 0 && x.step.Request.Cancel == CancelDuringResponse {
 			x.close()
 		}
@@ -315,8 +320,12 @@ func (x *exchange) say(pieces [][]byte, n int) {
 	if u.Endless {
 		return
 	}
-	if x.told = true; u.Trailers != nil {
+	x.told = true
+	switch {
+	case u.Trailers != nil:
 		x.onTrailers(&x.response, headersOf(u.Trailers))
+	case !sized && len(pieces) > 0:
+		x.onData(&x.response, nil, true)
 	}
 }
 

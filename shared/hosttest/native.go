@@ -151,7 +151,7 @@ func (s *nativeStream) responseBody(end bool) bool {
 	if s.chain.WantsResponseBody() {
 		chunk = s.x.response.body
 	}
-	if n, with := s.chain.ResponseBody(chunk, end); n > 0 {
+	if n, with := s.chain.ResponseBody(chunk, end); n > 0 || len(with) > 0 {
 		s.x.response.body = append(slices.Clone(with), chunk[n:]...)
 	}
 	return s.chain.HoldsResponse()

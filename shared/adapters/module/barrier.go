@@ -7,7 +7,6 @@ import (
 
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
 
-	"github.com/inlet-proxy/inlet/internal/chain"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 	"github.com/inlet-proxy/inlet/shared/reading/llm"
 )
@@ -48,7 +47,7 @@ func sorry(handle shared.HttpFilterHandle) {
 		Message: "The gateway could not handle the request.",
 	}
 	handle.SendLocalResponse(uint32(r.Status),
-		[][2]string{{"content-type", "application/json"}, {chain.ReasonHeader, r.Code}},
+		[][2]string{{"content-type", "application/json"}, {filter.ReasonHeader, r.Code}},
 		r.AppendJSON(nil, llm.OpenAIForm), "inlet_"+r.Code)
 }
 

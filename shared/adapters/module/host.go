@@ -87,7 +87,7 @@ func (s *stream) EndResponse() {
 
 // Subset reads the hint from the dynamic metadata.
 func (s *stream) Subset(dst []string) (addresses []string, given bool) {
-	const from, ns, key = shared.MetadataSourceTypeDynamic, chain.SubsetNamespace, chain.SubsetKey
+	const from, ns, key = shared.MetadataSourceTypeDynamic, filter.SubsetNamespace, filter.SubsetKey
 	if !slices.ContainsFunc(s.handle.GetMetadataKeys(from, ns), func(k shared.UnsafeEnvoyBuffer) bool {
 		return string(k.ToUnsafeBytes()) == key
 	}) {

@@ -113,7 +113,7 @@ func (x *exchange) OnHttpResponseBody(size int, end bool) types.Action {
 			return x.holds()
 		}
 	}
-	if n, with := x.stream.ResponseBody(chunk, end); n > 0 {
+	if n, with := x.stream.ResponseBody(chunk, end); n > 0 || len(with) > 0 { // the end may come without bytes
 		x.putResponse(n, with)
 	}
 	return x.holds()

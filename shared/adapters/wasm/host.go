@@ -164,7 +164,7 @@ func (x *exchange) EndResponse() { x.plugin.ended.add(x.id, x.plugin.clock.now()
 
 // Properties by their paths, of which zero bytes separate the parts.
 const (
-	subsetHint       = "metadata\x00filter_metadata\x00" + chain.SubsetNamespace + "\x00" + chain.SubsetKey
+	subsetHint       = "metadata\x00filter_metadata\x00" + filter.SubsetNamespace + "\x00" + filter.SubsetKey
 	requestTime      = "request\x00time"
 	upstreamAddress  = "upstream\x00address"
 	upstreamAttempts = "upstream\x00request_attempt_count"

@@ -25,6 +25,13 @@ func (s *Stream) refuse(r *filter.Refusal) Action {
 	s.x.Explain("refused", reason)
 	s.host.Explain(s.x.Why())
 	s.c.metrics.refusals.Record(1, filter.Values{reason})
+	s.host.Reply(localReply(r, llm.FormOf(s.x.Path, s.c.paths)))
+	return Replied
+}
+
+// localReply is a refusal as the client gets it.
+func localReply(r *filter.Refusal, form llm.Form) *LocalReply {
+	reason := reasonOf(r)
 	headers := [][2]string{{"content-type", "application/json"}, {filter.ReasonHeader, reason}}
 	switch r.Code {
 	case codeEncoding:
@@ -35,13 +42,7 @@ func (s *Stream) refuse(r *filter.Refusal) Action {
 	if after := retryAfter(r); after > 0 {
 		headers = append(headers, [2]string{"retry-after", strconv.Itoa(after)}, [2]string{filter.DroppedHeader, reason})
 	}
-	s.host.Reply(&LocalReply{
-		Status:  r.Status,
-		Headers: headers,
-		Body:    r.AppendJSON(nil, llm.FormOf(s.x.Path, s.c.paths)),
-		Detail:  "inlet_" + reason,
-	})
-	return Replied
+	return &LocalReply{Status: r.Status, Headers: headers, Body: r.AppendJSON(nil, form), Detail: "inlet_" + reason}
 }
 
 // reasonOf is the machine-readable reason of a refusal.

@@ -218,10 +218,8 @@ func (s *nativeStream) Reply(r *chain.LocalReply) {
 
 // Call implements chain.Host.
 func (s *nativeStream) Call(c *filter.Call) error {
-	call := Call{Cluster: c.Cluster, Method: c.Method, Path: c.Path, Headers: slices.Clone(c.Headers), Body: slices.Clone(c.Body)}
-	if call.Method == "" {
-		call.Method = "POST"
-	}
+	headers := chain.CallHeaders(c)
+	call := Call{Cluster: c.Cluster, Method: headers[0][1], Path: c.Path, Headers: slices.Clone(c.Headers), Body: slices.Clone(c.Body)}
 	return s.guest.g.call(call, c.Timeout, func(r *reply) {
 		if s.chain == nil {
 			return // the exchange ended meanwhile
@@ -232,12 +230,15 @@ func (s *nativeStream) Call(c *filter.Call) error {
 
 // read is the reply as a filter sees it.
 func (r *reply) read() *filter.Reply {
-	status, _ := r.headers.Get(":status")
-	if _, answered := r.headers.Get(serviceTime); !answered {
-		return &filter.Reply{Err: errors.New("no answer: " + status)}
+	if len(r.headers) == 0 {
+		return &filter.Reply{Err: chain.ErrReset}
 	}
-	code, _ := strconv.Atoi(status)
-	return &filter.Reply{Status: code, Body: r.body}
+	var head chain.ReplyHead
+	for _, h := range r.headers {
+		head.Add(h[0], h[1])
+	}
+	reply := head.Reply(r.body)
+	return &reply
 }
 
 // ResumeRequest implements chain.Host.

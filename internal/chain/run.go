@@ -163,6 +163,7 @@ func (s *Stream) failure(i int, why string, r *filter.Refusal) filter.Verdict {
 	slot := &s.c.slots[i]
 	s.c.metrics.failures.Record(1, filter.Values{slot.name, string(slot.mode())})
 	s.x.Explain(slot.name, why)
+	s.screen.unit.ClearEdits()
 	if slot.failOpen && !s.goesAround(slot) {
 		return filter.Next
 	}

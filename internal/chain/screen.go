@@ -23,10 +23,11 @@ type screening struct {
 	// handed is what was handed over last.
 	handed []byte
 
-	window, overlap int
-	counted         int // texts of raw that fresh has
-	fresh           int // bytes of text that no unit has shown
-	choices         int // that the stream has had
+	window  int
+	keeps   []int // by piece of the unit: the most that a screener wants kept back
+	counted int   // texts of raw that fresh has
+	fresh   int   // bytes of text that no unit has shown
+	choices int   // that the stream has had
 
 	unit filter.Unit
 	in   int  // texts of raw that the unit has
@@ -46,13 +47,13 @@ func (c *screening) reset() {
 	}
 	unit.Pieces = unit.Pieces[:0]
 	unit.ClearEdits()
-	*c = screening{raw: c.raw[:0], out: c.out[:0], handed: c.handed[:0], unit: unit}
+	*c = screening{raw: c.raw[:0], out: c.out[:0], handed: c.handed[:0], keeps: c.keeps[:0], unit: unit}
 }
 
-// wantsScreening reports whether a filter wants this response screened, and how.
+// wantsScreening reports whether a filter wants this response screened, and notes how.
 func (s *Stream) wantsScreening() bool {
 	c := &s.screen
-	c.window, c.overlap = math.MaxInt, 0
+	c.window = math.MaxInt
 	wanted := false
 	for _, i := range s.c.screeners {
 		how, asked := s.x.Screening(i)
@@ -61,15 +62,13 @@ func (s *Stream) wantsScreening() bool {
 			continue
 		}
 		wanted = true
-		c.window, c.overlap = min(c.window, how.Window), max(c.overlap, how.Overlap)
+		c.window = min(c.window, how.Window)
 	}
 	return wanted
 }
 
 // startScreening withholds the response from its headers on. It reports false if it is not to be screened after all.
 func (s *Stream) startScreening(contentType string) bool {
-	c := &s.screen
-	c.reset()
 	if len(s.c.screeners) == 0 || !s.wantsScreening() {
 		return false
 	}
@@ -166,6 +165,7 @@ func (s *Stream) show() {
 	texts := s.response.Texts()
 	c.fresh, c.in, c.at, c.last = 0, len(texts), s.started-1, s.lastUnit()
 	s.fillUnit()
+	c.keeps = append(c.keeps[:0], make([]int, len(c.unit.Pieces))...)
 	s.showOthers()
 }
 
@@ -173,8 +173,12 @@ func (s *Stream) show() {
 func (s *Stream) showOthers() {
 	c := &s.screen
 	for ; c.at >= 0; c.at-- {
-		if _, asked := s.x.Screening(c.at); !asked {
+		how, asked := s.x.Screening(c.at)
+		if !asked {
 			continue
+		}
+		for i := range c.unit.Pieces {
+			c.unit.Pieces[i].Keep = how.Overlap
 		}
 		s.x.SetUnit(&c.unit)
 		if !s.settleUnit(s.run(c.at, hookResponse, nil)) {
@@ -190,6 +194,9 @@ func (s *Stream) settleUnit(v filter.Verdict) bool {
 		call := v.Call()
 		if call == nil {
 			s.x.SetUnit(nil)
+			for i := range s.screen.keeps {
+				s.screen.keeps[i] = max(s.screen.keeps[i], s.screen.unit.Pieces[i].Keep)
+			}
 			return !s.endsResponse(v) && s.applyEdits()
 		}
 		s.ask(true)
@@ -318,7 +325,7 @@ func (s *Stream) keep(piece int) int {
 	}) {
 		return 0
 	}
-	return p.Keep
+	return s.screen.keeps[piece]
 }
 
 // keptFrom returns where the event begins that has brought the first of the last keep bytes of a piece.

@@ -193,7 +193,7 @@ func TestAStreamIsMaskedInAnyChunks(t *testing.T) {
 		a.unit = masking
 		asks := rapid.Bool().Draw(t, "a second filter asks")
 		if asks {
-			b.how = &filter.Screening{Window: 5, Overlap: 3}
+			b.how = &filter.Screening{Window: 5, Overlap: 3} // less than the other one: the most counts
 			b.unit = func(*filter.Exchange, *filter.Unit) filter.Verdict {
 				return filter.Wait(filter.Call{Cluster: "c", Timeout: time.Second})
 			}
@@ -501,4 +501,70 @@ func TestEditsThatCannotBe(t *testing.T) {
 			l.s.Done()
 		})
 	}
+}
+
+// An edit that a filter makes before it fails is none.
+func TestEditsOfAFilterThatFailsAreUndone(t *testing.T) {
+	for _, in := range []string{"OnResponse", "OnReply"} {
+		r, _, b := screened(t, "")
+		b.how = &filter.Screening{}
+		b.unit = func(x *filter.Exchange, u *filter.Unit) filter.Verdict {
+			u.Replace(0, 0, 4, "edit")
+			if in == "OnReply" {
+				return filter.Wait(filter.Call{Cluster: "c", Timeout: time.Second})
+			}
+			return filter.Fail("no-data")
+		}
+		b.reply = func(*filter.Exchange, *filter.Reply) filter.Verdict { return filter.Fail("no-data") }
+		l := r.listen(t, "application/json")
+		l.chunk(`{"choices":[{"message":{"content":"text"}}]}`, true)
+		l.reply(&filter.Reply{Status: 200})
+		require.Equal(t, `{"choices":[{"message":{"content":"text"}}]}`, string(l.got))
+		l.s.Done()
+	}
+}
+
+// Each event goes on with its own last byte, whatever ends its lines: clients wait for all of it.
+func TestEventsAreNotLateWithOtherLineEnds(t *testing.T) {
+	for _, end := range []string{"\n", "\r\n", "\r"} {
+		r, a, _ := screened(t, "")
+		a.how, a.unit = &filter.Screening{}, masking
+		l := r.listen(t, events)
+		for _, text := range []string{"one", "<two>", "three"} {
+			event := `data: {"choices":[{"index":0,"delta":{"content":"` + text + `"}}]}` + end + end
+			l.got = nil
+			l.chunk(event, false)
+			require.Equal(t, strings.ReplaceAll(event, "<two>", `[S\"]`), string(l.got), "%q", end)
+		}
+		l.s.Done()
+	}
+}
+
+// Of what one filter wants kept back nothing goes on before it says so.
+func TestAFilterMayKeepMore(t *testing.T) {
+	r, a, _ := screened(t, "")
+	a.how = &filter.Screening{}
+	var shown []string
+	a.unit = func(_ *filter.Exchange, u *filter.Unit) filter.Verdict {
+		for i := range u.Pieces {
+			p := &u.Pieces[i]
+			shown = append(shown, fmt.Sprintf("%s/%d", p.Text, p.Seen))
+			if at := strings.IndexByte(string(p.Text), '<'); at >= 0 && !strings.Contains(string(p.Text), ">") {
+				p.Keep = len(p.Text) - at
+			}
+		}
+		return masking(nil, u)
+	}
+	l := r.listen(t, events)
+	event := func(text string) string {
+		return `data: {"choices":[{"index":0,"delta":{"content":"` + text + `"}}]}` + "\n\n"
+	}
+	l.chunk(event("a "), false)
+	l.chunk(event("b <se"), false)
+	l.chunk(event("cr"), false)
+	require.Equal(t, event("a "), string(l.got))
+	l.chunk(event("et> c"), false)
+	require.Equal(t, event("a ")+event(`b [S\"]`)+event("")+event(" c"), string(l.got))
+	require.Equal(t, []string{"a /0", "b <se/0", "b <secr/5", "b <secret> c/7"}, shown)
+	l.s.Done()
 }

@@ -28,7 +28,7 @@ func (s *Stream) fillUnit() {
 	}
 	for i := range u.Pieces {
 		p := &u.Pieces[i]
-		p.Last, p.Keep = p.Last || u.Last, c.overlap
+		p.Last = p.Last || u.Last
 	}
 }
 

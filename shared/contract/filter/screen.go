@@ -32,7 +32,8 @@ type Screener interface {
 // unit has passed, the last Overlap bytes of each text are still withheld, with the
 // events that brought them, and stand at the beginning of the next unit: a pattern
 // that is not longer than that is seen whole, however it is cut into events. Where
-// several filters ask, the smallest Window and the largest Overlap are used.
+// several filters ask, the smallest Window is used, and as much is kept back as the one
+// that wants most.
 type Screening struct {
 	Window  int
 	Overlap int
@@ -95,7 +96,7 @@ type Piece struct {
 	// Last: the channel's text ends here.
 	Last bool
 	// Keep is how many bytes at the end of Text stay withheld for the next unit. It
-	// begins as the largest Overlap, and a filter may set it: to more while it sees
+	// begins as the filter's Overlap, and the filter may set it: to more while it sees
 	// the beginning of something, to less if it knows that nothing begins there.
 	Keep int
 }

@@ -119,7 +119,9 @@ func (r *ResponseScanner) changes(t *Text, among []Text) bool {
 func (r *ResponseScanner) begin() {
 	r.doc, r.marker = 0, 0
 	r.reader.next, r.reader.last = nowhere, false
-	r.reader.texts.begin()
+	if r.reader.texts.on {
+		r.reader.texts.begin()
+	}
 	r.json.ResetLenient(&r.reader)
 }
 

@@ -267,7 +267,7 @@ func (s *Stream) stop(r *filter.Refusal) {
 	s.host.Explain(s.x.Why())
 	s.c.metrics.refusals.Record(1, filter.Values{reason})
 	e := llm.Ending{
-		API: s.x.API, Model: s.x.Route.Model, Created: s.c.deps.Now().Unix(),
+		API: s.x.API, ID: s.response.ID(), Model: s.x.Route.Model, Created: s.c.deps.Now().Unix(),
 		Choices: c.choices, Events: s.response.Events(), Tokens: s.response.Usage().Completion,
 	}
 	if r.Filtered {

@@ -213,7 +213,9 @@ type Refusal struct {
 	// Filtered is for a response that has begun: the stream ends as the API ends one
 	// that the model's provider has stopped (finish_reason "content_filter", stop_reason
 	// "refusal"), which clients take for an answer. Without it the stream ends with an
-	// error event, which clients raise.
+	// error event, which clients raise. The wasm build cannot end a stream cleanly: after
+	// half a second it cuts the connection, which clients of Messages and Responses, who read
+	// to its end, raise then.
 	Filtered bool
 	// RetryAfter becomes the Retry-After header, rounded up to whole seconds.
 	// 429 and 503 without one get one second.

@@ -5,6 +5,7 @@ import "strconv"
 // Ending is the last that a client gets of a stream that the gateway ends.
 type Ending struct {
 	API     API
+	ID      string // of the response: some clients refuse events of another one
 	Model   string // as the client knows it
 	Created int64  // now, in seconds
 	Choices int    // that the stream has had
@@ -53,7 +54,8 @@ func orServerError(code string) []byte {
 
 // appendChunk appends the last chunk of each choice, and the closing marker.
 func (e *Ending) appendChunk(dst []byte, object, empty string) []byte {
-	dst = append(dst, `data: {"id":"inlet-filtered","object":"`...)
+	dst = append(dst, `data: {"id":`...)
+	dst = append(AppendString(dst, e.ID), `,"object":"`...)
 	dst = append(append(dst, object...), `","created":`...)
 	dst = strconv.AppendInt(dst, e.Created, 10)
 	dst = AppendString(append(dst, `,"model":`...), e.Model)
@@ -74,7 +76,8 @@ func (e *Ending) appendResponse(dst []byte, event, why string) []byte {
 	dst = append(append(append(dst, "event: "...), event...), "\ndata: {\"type\":\""...)
 	dst = append(append(dst, event...), `","sequence_number":`...)
 	dst = strconv.AppendInt(dst, int64(e.Events), 10)
-	dst = append(dst, `,"response":{"id":"inlet-ended","object":"response","created_at":`...)
+	dst = append(dst, `,"response":{"id":`...)
+	dst = append(AppendString(dst, e.ID), `,"object":"response","created_at":`...)
 	dst = strconv.AppendInt(dst, e.Created, 10)
 	dst = AppendString(append(dst, `,"model":`...), e.Model)
 	dst = append(append(append(dst, ','), why...), `,"output":[],"parallel_tool_calls":false,"tool_choice":"auto","tools":[]}}`...)

@@ -67,6 +67,9 @@ func (r *ResponseScanner) Texts() []Text {
 	return t.found[:t.ready]
 }
 
+// ID returns the id of a screened response, "" if it was not told.
+func (r *ResponseScanner) ID() string { return string(r.reader.texts.id) }
+
 // Drop forgets the first n of Texts.
 func (r *ResponseScanner) Drop(n int) { r.reader.texts.drop(n) }
 

@@ -85,6 +85,7 @@ const (
 	indexMember
 	outputIndexMember
 	contentIndexMember
+	responseMember
 )
 
 // memberOf returns what a name means. The same names mean the same in all APIs.
@@ -114,6 +115,8 @@ func memberOf(name []byte) meaning {
 		return modelMember
 	case "index":
 		return indexMember
+	case "response":
+		return responseMember
 	case "output_index":
 		return outputIndexMember
 	case "content_index", "summary_index":
@@ -153,7 +156,14 @@ type textReader struct {
 	kindN  int  // length of the event's type in kind
 	typing bool // it is being read
 	item   int  // that the event tells of
+
+	id     []byte // of the response
+	known  bool   // all of it is in id
+	naming bool   // it is being read
 }
+
+// idLimit bounds what of an id is kept.
+const idLimit = 256
 
 // What a textReader keeps for the next response.
 const (
@@ -164,6 +174,7 @@ const (
 func (t *textReader) reset(on bool) {
 	t.on = on
 	t.ready, t.event = 0, 0
+	t.id, t.known = t.id[:0], false
 	if cap(t.found) > textsKept {
 		t.found = nil
 	}
@@ -192,6 +203,7 @@ func (t *textReader) drop(n int) {
 // begin makes ready for a document.
 func (t *textReader) begin() {
 	t.frames, t.key, t.open, t.typing, t.kindN, t.item = t.frames[:0], unknownMember, false, false, 0, 0
+	t.naming = false
 }
 
 func (t *textReader) openContainer(array bool, start int64) {
@@ -277,6 +289,15 @@ func (t *textReader) keyed(name []byte) {
 	if t.typing {
 		t.kindN = 0
 	}
+	if t.naming = string(name) == "id" && !t.known && t.aboutResponse(); t.naming {
+		t.id = t.id[:0]
+	}
+}
+
+// aboutResponse reports whether the innermost container is the response itself: an event of Responses has it as a member.
+func (t *textReader) aboutResponse() bool {
+	n := len(t.frames)
+	return n == 1 || n == 2 && t.frames[1].member == responseMember
 }
 
 // kindOf returns what a string here is, and whether it is a text.
@@ -317,8 +338,12 @@ func (t *textReader) kindOf() (kind TextKind, whole, text bool) {
 }
 
 func (t *textReader) text(piece []byte) {
-	if t.typing {
+	switch {
+	case t.typing:
 		t.kindN += copy(t.kind[t.kindN:], piece)
+		return
+	case t.naming:
+		t.id = append(t.id, piece[:min(len(piece), idLimit-len(t.id))]...)
 		return
 	}
 	if !t.open {
@@ -343,7 +368,8 @@ func (t *textReader) textEnd(span Span, model bool) {
 	case t.key == finishMember:
 		t.add(Text{Channel: Channel{Kind: channelEnd, Item: anyItem}, Span: span})
 	}
-	t.open, t.typing, t.key = false, false, unknownMember
+	t.known = t.known || t.naming
+	t.open, t.typing, t.naming, t.key = false, false, false, unknownMember
 }
 
 func (t *textReader) number(raw []byte) {

@@ -192,3 +192,54 @@ func TestTextsAllocateNothing(t *testing.T) {
 		r.End()
 	}))
 }
+
+func TestTheIDOfAResponse(t *testing.T) {
+	for body, want := range map[string]string{
+		"data: {\"id\":\"c-1\",\"choices\":[{\"id\":\"no\"}]}\n\ndata: {\"id\":\"c-2\"}\n\n":                        "c-1",
+		"data: {\"type\":\"response.created\",\"item\":{\"id\":\"no\"},\"response\":{\"id\":\"resp_\\u0031\"}}\n\n": "resp_1",
+		"data: {\"type\":\"x\"}\n\n": "",
+	} {
+		for i := range body {
+			r := new(ResponseScanner)
+			r.Reset(Responses, true, "")
+			r.Screen()
+			r.Feed([]byte(body[:i]))
+			r.Feed([]byte(body[i:]))
+			require.Equal(t, want, r.ID())
+		}
+	}
+}
+
+// The endings are what the APIs' own clients expect; which raise what is in docs/rationale.md.
+func TestEndings(t *testing.T) {
+	refusal := Refusal{Status: 403, Type: "permission_error", Code: "blocked", Message: "Blocked \"now\"."}
+	for _, c := range []struct {
+		api             API
+		filtered, error string
+	}{
+		{
+			Chat, `data: {"id":"i","object":"chat.completion.chunk","created":7,"model":"m","choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"content_filter"},` +
+				`{"index":1,"delta":{},"logprobs":null,"finish_reason":"content_filter"}]}` + "\n\ndata: [DONE]\n\n",
+			"event: error\ndata: {\"error\":{\"message\":\"Blocked \\\"now\\\".\",\"type\":\"permission_error\",\"param\":null,\"code\":\"blocked\"}}\n\ndata: [DONE]\n\n",
+		},
+		{
+			Completions, `data: {"id":"i","object":"text_completion","created":7,"model":"m","choices":[{"index":0,"text":"","logprobs":null,"finish_reason":"content_filter"},` +
+				`{"index":1,"text":"","logprobs":null,"finish_reason":"content_filter"}]}` + "\n\ndata: [DONE]\n\n",
+			"event: error\ndata: {\"error\":{\"message\":\"Blocked \\\"now\\\".\",\"type\":\"permission_error\",\"param\":null,\"code\":\"blocked\"}}\n\ndata: [DONE]\n\n",
+		},
+		{
+			Messages, "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"refusal\",\"stop_sequence\":null},\"usage\":{\"output_tokens\":5}}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
+			"event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"permission_error\",\"message\":\"Blocked \\\"now\\\".\"}}\n\n",
+		},
+		{
+			Responses, `event: response.incomplete` + "\n" + `data: {"type":"response.incomplete","sequence_number":3,"response":{"id":"i","object":"response","created_at":7,"model":"m",` +
+				`"status":"incomplete","error":null,"incomplete_details":{"reason":"content_filter"},"output":[],"parallel_tool_calls":false,"tool_choice":"auto","tools":[]}}` + "\n\n",
+			`event: response.failed` + "\n" + `data: {"type":"response.failed","sequence_number":3,"response":{"id":"i","object":"response","created_at":7,"model":"m",` +
+				`"status":"failed","incomplete_details":null,"error":{"code":"blocked","message":"Blocked \"now\"."},"output":[],"parallel_tool_calls":false,"tool_choice":"auto","tools":[]}}` + "\n\n",
+		},
+	} {
+		e := Ending{API: c.api, ID: "i", Model: "m", Created: 7, Choices: 2, Events: 3, Tokens: 5}
+		require.Equal(t, c.filtered, string(e.AppendFiltered(nil)))
+		require.Equal(t, c.error, string(e.AppendError(nil, refusal)))
+	}
+}

@@ -29,12 +29,13 @@ type screening struct {
 	fresh   int   // bytes of text that no unit has shown
 	choices int   // that the stream has had
 
-	unit filter.Unit
-	in   int  // texts of raw that the unit has
-	at   int  // slot whose turn it is
-	last bool // the unit was the last one
-	over bool // the response's end was seen
-	open bool // nobody screens any more
+	unit  filter.Unit
+	shown bool // there was one
+	in    int  // texts of raw that it has
+	at    int  // slot whose turn it is
+	last  bool // it is the last one
+	over  bool // the response's end was seen
+	open  bool // nobody screens any more
 }
 
 // screenKept bounds the memory that a Stream keeps of one screened response for the next.
@@ -141,9 +142,17 @@ func (s *Stream) advance() {
 // lastUnit reports whether no text comes after what has come.
 func (s *Stream) lastUnit() bool { return s.screen.over || s.response.Ended() }
 
-// lastIsDue reports whether the last unit is complete and was not shown.
+// lastIsDue reports whether the last unit is complete and is to be shown: there is text that was not, or was kept back, or none was
+// there at all.
 func (s *Stream) lastIsDue() bool {
-	return s.lastUnit() && (s.screen.fresh > 0 || !s.screen.last)
+	c := &s.screen
+	switch {
+	case !s.lastUnit():
+		return false
+	case c.fresh > 0 || !c.shown:
+		return true
+	}
+	return !c.last && slices.ContainsFunc(s.response.Texts(), func(t llm.Text) bool { return t.IsText() })
 }
 
 // count counts the text that has come.
@@ -163,7 +172,7 @@ const maxChoices = 128
 func (s *Stream) show() {
 	c := &s.screen
 	texts := s.response.Texts()
-	c.fresh, c.in, c.at, c.last = 0, len(texts), s.started-1, s.lastUnit()
+	c.fresh, c.in, c.at, c.last, c.shown = 0, len(texts), s.started-1, s.lastUnit(), true
 	s.fillUnit()
 	c.keeps = append(c.keeps[:0], make([]int, len(c.unit.Pieces))...)
 	s.showOthers()

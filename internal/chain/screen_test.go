@@ -481,14 +481,14 @@ func TestTheModelsNameIsRestoredInAScreenedResponse(t *testing.T) {
 }
 
 func TestEditsThatCannotBe(t *testing.T) {
-	for name, make := range map[string]func(*filter.Unit){
+	for name, edits := range map[string]func(*filter.Unit){
 		"overlapping": func(u *filter.Unit) { u.Replace(0, 0, 2, "x"); u.Replace(0, 1, 3, "y") },
 		"beyond":      func(u *filter.Unit) { u.Replace(0, 0, 99, "x") },
 		"no piece":    func(u *filter.Unit) { u.Replace(7, 0, 1, "x") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, a, b := screened(t, "")
-			edit := func(_ *filter.Exchange, u *filter.Unit) filter.Verdict { make(u); return filter.Next }
+			edit := func(_ *filter.Exchange, u *filter.Unit) filter.Verdict { edits(u); return filter.Next }
 			a.how, a.unit = &filter.Screening{}, edit
 			l := r.listen(t, "application/json")
 			l.chunk(`{"choices":[{"message":{"content":"text"}}]}`, true)

@@ -80,7 +80,8 @@ type Unit struct {
 	Stream bool
 	// Begun: the client has got a part of the response, so that its status stands.
 	Begun bool
-	// Last: nothing comes after this unit.
+	// Last: nothing comes after this unit. Not every response has such a unit: one
+	// that brings no text is shown only if text was kept back, or none was shown yet.
 	Last bool
 
 	edits []Edit

@@ -243,3 +243,38 @@ func TestEndings(t *testing.T) {
 		require.Equal(t, c.error, string(e.AppendError(nil, refusal)))
 	}
 }
+
+// FuzzTexts: whatever a response is, its texts do not depend on the chunks, and without edits it is what it was.
+func FuzzTexts(f *testing.F) {
+	for _, c := range textCases {
+		f.Add(c.body, len(c.body)/2, c.stream, uint8(c.api))
+	}
+	f.Fuzz(func(t *testing.T, body string, at int, stream bool, api uint8) {
+		read := func(chunks ...string) (texts []string, out string, broken bool) {
+			r := new(ResponseScanner)
+			r.Reset(API(api%uint8(Other+1)), stream, "")
+			r.Screen()
+			for _, c := range chunks {
+				r.Feed([]byte(c))
+			}
+			r.End()
+			if r.Broken() != nil {
+				return nil, body, true // nobody screens it
+			}
+			for i := range r.Texts() {
+				x := &r.Texts()[i]
+				texts = append(texts, fmt.Sprintf("%v %v %v %v", x.Channel, x.Whole, x.Span, string(x.Value)))
+			}
+			return texts, string(r.Splice(nil, []byte(body), 0, r.Texts())), false
+		}
+		texts, out, broken := read(body)
+		require.Equal(t, body, out)
+		i := 0
+		if len(body) > 0 {
+			i = int(uint(at) % uint(len(body)))
+		}
+		cut, _, cutBroken := read(body[:i], body[i:])
+		require.Equal(t, broken, cutBroken)
+		require.Equal(t, texts, cut)
+	})
+}

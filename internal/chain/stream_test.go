@@ -499,7 +499,7 @@ func TestRetryAfter(t *testing.T) {
 			switch kv[0] {
 			case "retry-after":
 				got = kv[1]
-			case chain.DroppedHeader:
+			case filter.DroppedHeader:
 				dropped = true
 			}
 		}

@@ -9,7 +9,7 @@ import (
 
 // objectiveHeaders say what a request is for: the name of an InferenceObjective of
 // the Gateway API Inference Extension. The newer spelling comes first.
-var objectiveHeaders = [...]string{"x-llm-d-inference-objective", "x-gateway-inference-objective"}
+var objectiveHeaders = filter.ObjectiveHeaders
 
 // objectives are the priorities of those that the configuration knows, by name.
 // Requests below 0 are refused when every replica is saturated. The number comes from the

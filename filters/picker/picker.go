@@ -20,10 +20,10 @@ const (
 	// EndpointHeader carries the ranked list "ip:port[,ip:port…]", which
 	// envoy.load_balancing_policies.override_host reads (endpoint picker protocol
 	// of the Gateway API Inference Extension, proposal 004, v0.4).
-	EndpointHeader = "x-gateway-destination-endpoint"
+	EndpointHeader = filter.EndpointHeader
 	// PoolHeader names the pool to ordinary routes. It is written by bbr; here only
 	// when another pool of the model is taken.
-	PoolHeader = "x-gateway-inference-pool"
+	PoolHeader = filter.PoolHeader
 )
 
 // Filter picks a replica. Reads x.Route, writes x.Target.

@@ -20,8 +20,10 @@ const (
 	// DefaultPromptLimit bounds the time that screening a prompt may take away
 	// from the other requests of a worker; see guardrail.
 	DefaultPromptLimit = 128 << 10
-	maxBodyLimit       = 1 << 30
-	maxPromptLimit     = 64 << 20
+	// DefaultResponseLimit bounds what of a response is withheld while it is screened.
+	DefaultResponseLimit = 4 << 20
+	maxBodyLimit         = 1 << 30
+	maxPromptLimit       = 64 << 20
 )
 
 // Companion says where snapshots come from.
@@ -34,29 +36,31 @@ type Companion struct {
 
 // settings are the chain-wide part of the document.
 type settings struct {
-	bodyLimit    int64
-	promptLimit  int64
-	prefixLimit  int64
-	jsonLimits   jsonscan.Limits
-	pathPrefix   []string
-	paths        []llm.Operation // besides the standard ones, and before them
-	countTokens  bool
-	trustControl bool
-	passThrough  []string
-	companion    Companion
+	bodyLimit     int64
+	promptLimit   int64
+	responseLimit int64
+	prefixLimit   int64
+	jsonLimits    jsonscan.Limits
+	pathPrefix    []string
+	paths         []llm.Operation // besides the standard ones, and before them
+	countTokens   bool
+	trustControl  bool
+	passThrough   []string
+	companion     Companion
 }
 
 // New reads the configuration document (YAML or JSON, strict) and makes the
 // chain. The error is a conf.Errors with every mistake at once. New does no I/O.
 func New(doc []byte, known []filter.Factory, deps *filter.Deps) (*Chain, error) {
 	own := *deps
-	c := &Chain{deps: &own, control: slices.Clone(ControlHeaders), settings: settings{
-		bodyLimit:   DefaultBodyLimit,
-		promptLimit: DefaultPromptLimit,
-		prefixLimit: llm.DefaultPrefixBlocks * llm.PrefixBlockBytes,
-		jsonLimits:  jsonscan.DefaultLimits,
-		countTokens: true,
-		companion:   Companion{Wait: 20 * time.Second},
+	c := &Chain{deps: &own, control: slices.Clone(filter.ControlHeaders), settings: settings{
+		bodyLimit:     DefaultBodyLimit,
+		promptLimit:   DefaultPromptLimit,
+		responseLimit: DefaultResponseLimit,
+		prefixLimit:   llm.DefaultPrefixBlocks * llm.PrefixBlockBytes,
+		jsonLimits:    jsonscan.DefaultLimits,
+		countTokens:   true,
+		companion:     Companion{Wait: 20 * time.Second},
 	}}
 	own.ClaimHeader = c.claim
 	c.redirects.mutex = own.Mutex()
@@ -89,6 +93,7 @@ func (c *Chain) readSettings(o *conf.Object) {
 	o.Object("limits", func(o *conf.Object) {
 		o.Size("body", &c.bodyLimit, 1, maxBodyLimit)
 		o.Size("prompt", &c.promptLimit, 1, maxPromptLimit)
+		o.Size("response", &c.responseLimit, 1, maxBodyLimit)
 		o.Size("prefix", &c.prefixLimit, llm.PrefixBlockBytes, maxPromptLimit)
 		l := &c.jsonLimits
 		o.Int("depth", &l.Depth, 1, jsonscan.MaxDepth)

@@ -14,24 +14,34 @@ help: ## list the targets
 	@printf '\nVariables of run and demo: ABI=wasm|module  PORT=8080  CONFIG=<document>  WORKERS=2  ENVOY=<path>\n'
 
 .PHONY: doctor
-doctor: ## say what this machine lacks
-	@tools/doctor.sh
+doctor: inletctl ## say what this machine lacks
+	@dist/inletctl doctor
+
+# What the targets above and below call; Go is needed to build it.
+.PHONY: has-go inletctl
+inletctl: has-go
+	@go build -trimpath -o dist/inletctl ./cmd/inletctl
+has-go:
+	@command -v go >/dev/null || { echo 'MISSING  go         install Go 1.26 or newer: https://go.dev/dl' >&2; exit 1; }
+	@case $$(go env GOVERSION) in go1.[0-9] | go1.[0-9].* | go1.1[0-9]* | go1.2[0-5]*) \
+	  echo "MISSING  go         $$(go version) is too old; install Go 1.26 or newer: https://go.dev/dl" >&2; exit 1;; esac
 
 .PHONY: build
-build: ## fill dist/ with both builds of Inlet, the filters one by one, the companion and modelsim
+build: ## fill dist/ with both builds of Inlet, the filters one by one, the companion, modelsim and inletctl
 	GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -trimpath -ldflags='-s -w' -o dist/inlet.wasm ./cmd/bundle-wasm
 	for f in $(FILTERS); do GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -trimpath -ldflags='-s -w' -o dist/$$f.wasm ./filters/$$f/wasm || exit 1; done
 	CGO_ENABLED=1 go build -buildmode=c-shared -trimpath -ldflags='-s -w -X runtime.godebugDefault=cgocheck=0' -o dist/libinlet.so ./cmd/bundle-module
 	go build -trimpath -o dist/companion ./cmd/companion
 	go build -trimpath -o dist/modelsim ./cmd/modelsim
+	go build -trimpath -o dist/inletctl ./cmd/inletctl
 
 .PHONY: run
-run: ## Envoy with Inlet on :8080, the companion and six simulated replicas, until Ctrl-C
-	@go build -o dist/run ./e2e/run && exec dist/run
+run: inletctl ## Envoy with Inlet on :8080, the companion and six simulated replicas, until Ctrl-C
+	@exec dist/inletctl run
 
 .PHONY: demo
-demo: ## send real requests through it and show where each went, and why
-	@go build -o dist/demo ./e2e/demo && exec dist/demo
+demo: inletctl ## send real requests through it and show where each went, and why
+	@exec dist/inletctl demo
 
 .PHONY: test
 test: build unit race e2e ## all tests: unit, compiled wasm, race, real Envoy

@@ -18,6 +18,7 @@ import (
 type Value struct {
 	d    *decoder
 	node *yaml.Node
+	form *Form // being recorded, if there is no document: see Describe
 
 	in    *Value // the list or object that it is in; nil for the root
 	name  string // of a member
@@ -38,12 +39,14 @@ func (v *Value) Path() string {
 
 // Errorf reports a mistake at the value.
 func (v *Value) Errorf(format string, args ...any) {
-	v.d.errorf(v, v.node, format, args...)
+	if v.form == nil {
+		v.d.errorf(v, v.node, format, args...)
+	}
 }
 
 // Keys returns the member names in document order if the value is an object, else nil.
 func (v *Value) Keys() []string {
-	if v.node.Kind != yaml.MappingNode {
+	if v.form != nil || v.node.Kind != yaml.MappingNode {
 		return nil
 	}
 	names := make([]string, 0, len(v.node.Content)/2)
@@ -55,6 +58,11 @@ func (v *Value) Keys() []string {
 
 // Object decodes an object: f reads its members; the keys that f did not ask for are reported after it returns.
 func (v *Value) Object(f func(*Object)) bool {
+	if v.form != nil {
+		v.form.as(KindObject)
+		f(&Object{self: v})
+		return false
+	}
 	if !v.is("an object", object) {
 		return false
 	}
@@ -66,6 +74,10 @@ func (v *Value) Object(f func(*Object)) bool {
 
 // List decodes a list: f is called for each item in order.
 func (v *Value) List(f func(*Value)) bool {
+	if v.form != nil {
+		f(&Value{form: v.form.as(KindList).item()})
+		return false
+	}
 	if !v.is("a list", list) {
 		return false
 	}
@@ -77,6 +89,10 @@ func (v *Value) List(f func(*Value)) bool {
 
 // String decodes a string that passes every check.
 func (v *Value) String(p *string, checks ...Check) bool {
+	if v.form != nil {
+		v.form.describeString(*p, checks)
+		return false
+	}
 	if !v.is("a string", text) {
 		return false
 	}
@@ -92,6 +108,10 @@ func (v *Value) String(p *string, checks ...Check) bool {
 
 // Strings decodes a list of strings that each pass every check.
 func (v *Value) Strings(p *[]string, checks ...Check) bool {
+	if v.form != nil {
+		v.form.describeStrings(*p, checks)
+		return false
+	}
 	right, items := true, []string{}
 	if !v.List(func(item *Value) {
 		var s string
@@ -106,6 +126,10 @@ func (v *Value) Strings(p *[]string, checks ...Check) bool {
 
 // Bool decodes true or false. The other words that YAML 1.1 has for them (yes, on, ...) are strings.
 func (v *Value) Bool(p *bool) bool {
+	if v.form != nil {
+		v.form.describeBool(*p)
+		return false
+	}
 	if !v.is("true or false", boolean) {
 		return false
 	}
@@ -116,6 +140,10 @@ func (v *Value) Bool(p *bool) bool {
 // Int decodes a whole number of min..max. math.MinInt and math.MaxInt are no bound. 1e3 and 5.0 are whole numbers: a
 // protobuf Struct holds every number as a double.
 func (v *Value) Int(p *int, min, max int) bool {
+	if v.form != nil {
+		v.form.describeInt(*p, min, max)
+		return false
+	}
 	if !v.is("a whole number", number) {
 		return false
 	}
@@ -134,6 +162,10 @@ func (v *Value) Int(p *int, min, max int) bool {
 
 // Float decodes a number of min..max. An infinity is no bound.
 func (v *Value) Float(p *float64, min, max float64) bool {
+	if v.form != nil {
+		v.form.describeFloat(*p, min, max)
+		return false
+	}
 	if !v.is("a number", number) {
 		return false
 	}
@@ -149,6 +181,10 @@ func (v *Value) Float(p *float64, min, max float64) bool {
 // Duration decodes a duration of min..max with its unit, as time.ParseDuration reads it. math.MinInt64 and
 // math.MaxInt64 are no bound.
 func (v *Value) Duration(p *time.Duration, min, max time.Duration) bool {
+	if v.form != nil {
+		v.form.describeDuration(*p, min, max)
+		return false
+	}
 	if !v.is("a duration such as 800ms, 10s, 1h30m", number, text) {
 		return false
 	}
@@ -167,6 +203,10 @@ func (v *Value) Duration(p *time.Duration, min, max time.Duration) bool {
 
 // Size decodes a number of bytes of min..max: 4096, 64KiB, 8MiB, 1MB. math.MaxInt64 is no bound.
 func (v *Value) Size(p *int64, min, max int64) bool {
+	if v.form != nil {
+		v.form.describeSize(*p, min, max)
+		return false
+	}
 	if !v.is("a size such as 4096, 64KiB, 1MB", number, text) {
 		return false
 	}
@@ -183,8 +223,35 @@ func (v *Value) Size(p *int64, min, max int64) bool {
 	return false
 }
 
+// OneOf decodes an object with one member, whose name is one of the words: f reads its value. The kind of thing that the
+// words name is for messages.
+func (v *Value) OneOf(kind string, words []string, f func(name string, v *Value)) bool {
+	if v.form != nil {
+		form := v.form.as(KindObject)
+		form.OneOf = true
+		for _, word := range words {
+			f(word, &Value{form: &form.key(word).Form})
+		}
+		return false
+	}
+	names := v.Keys()
+	if len(names) != 1 {
+		v.Errorf("one %s an item, like %q; found %d keys", kind, "- "+words[0]+": {…}", len(names))
+		return false
+	}
+	if !slices.Contains(words, names[0]) {
+		v.Errorf("unknown %s %q%s", kind, names[0], Suggest(names[0], words))
+		return false
+	}
+	return v.Object(func(o *Object) { o.read(names[0], func(v *Value) { f(names[0], v) }) })
+}
+
 // Enum decodes one of the words.
 func (v *Value) Enum(p *string, words ...string) bool {
+	if v.form != nil {
+		v.form.describeEnum(*p, words)
+		return false
+	}
 	var word string
 	if !v.String(&word) {
 		return false

@@ -27,13 +27,14 @@ has-go:
 	  echo "MISSING  go         $$(go version) is too old; install Go 1.26 or newer: https://go.dev/dl" >&2; exit 1;; esac
 
 .PHONY: build
-build: ## fill dist/ with both builds of Inlet, the filters one by one, the companion, modelsim and inletctl
+build: ## fill dist/ with both builds of Inlet, the filters one by one, the companion, modelsim, inletctl and the JSON Schema
 	GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -trimpath -ldflags='-s -w' -o dist/inlet.wasm ./cmd/bundle-wasm
 	for f in $(FILTERS); do GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -trimpath -ldflags='-s -w' -o dist/$$f.wasm ./filters/$$f/wasm || exit 1; done
 	CGO_ENABLED=1 go build -buildmode=c-shared -trimpath -ldflags='-s -w -X runtime.godebugDefault=cgocheck=0' -o dist/libinlet.so ./cmd/bundle-module
 	go build -trimpath -o dist/companion ./cmd/companion
 	go build -trimpath -o dist/modelsim ./cmd/modelsim
 	go build -trimpath -o dist/inletctl ./cmd/inletctl
+	dist/inletctl schema >dist/inlet.schema.json
 
 .PHONY: run
 run: inletctl ## Envoy with Inlet on :8080, the companion and six simulated replicas, until Ctrl-C
@@ -98,6 +99,10 @@ matrix: ## large bodies through every supported Envoy, byte for byte; fetches th
 .PHONY: mutate
 mutate: ## change the code in one place after the other, and print what share the unit tests notice; SEED=1 COUNT=50 PACKAGES=llm,kv AT=<file> PARALLEL=2
 	@go -C tools build -o ../dist/mutate ./mutate && exec dist/mutate -seed '$(or $(SEED),1)' -count '$(or $(COUNT),50)' -packages '$(PACKAGES)' -at '$(AT)' -parallel '$(or $(PARALLEL),2)'
+
+.PHONY: docs
+docs: ## write the key tables of the documentation from the code
+	go test ./docs -run TestKeyTables -update
 
 .PHONY: fmt
 fmt: ## format the code

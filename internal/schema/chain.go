@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/inlet-proxy/inlet/filters"
@@ -36,5 +37,8 @@ func ChainTable() (string, error) {
 func FilterTable(name string) (string, error) {
 	form, help := chain.Describe(filters.All, check.Deps())
 	own, about := chain.OfFilter(name, form, help)
+	if own == nil {
+		return "", fmt.Errorf("there is no filter %q", name)
+	}
 	return Table(own, about)
 }

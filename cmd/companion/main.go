@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/inlet-proxy/inlet/internal/version"
 )
 
 func main() {
@@ -27,8 +29,9 @@ func command() *cobra.Command {
 	var file, listen, level, format string
 	var check bool
 	cmd := &cobra.Command{
-		Use:   "companion --config FILE",
-		Short: "Scrapes model servers once for all proxies and hands them the result",
+		Use:     "companion --config FILE",
+		Version: version.String(),
+		Short:   "Scrapes model servers once for all proxies and hands them the result",
 		Long: `Finds the replicas of each pool, scrapes their metrics once for all proxies, and hands the proxies a snapshot of it. It stands on no
 request's way: a proxy goes on with the last snapshot while the companion is away.
 

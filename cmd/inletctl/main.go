@@ -9,6 +9,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"github.com/inlet-proxy/inlet/internal/version"
 )
 
 // Exit codes.
@@ -53,6 +55,7 @@ func newRoot(kill *interrupts) *cobra.Command {
 		Long: `inletctl is the tool for people who run Inlet.
 
 Exit codes: 0 all is well, 1 faults were found or something failed, 2 the command line cannot be understood.`,
+		Version:           version.String(),
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},

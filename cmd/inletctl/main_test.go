@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/internal/version"
 )
 
 // tool runs a command line and returns its exit code and what it printed.
@@ -43,6 +45,7 @@ func TestExitCodes(t *testing.T) {
 	}{
 		{"nothing", nil, nil, exitOK, "Exit codes:", ""},
 		{"help", nil, []string{"run", "--help"}, exitOK, "inletctl run --abi module", ""},
+		{"version", nil, []string{"--version"}, exitOK, "inletctl version " + version.String() + "\n", ""},
 		{"no such command", nil, []string{"rum"}, exitUsage, "", `unknown command "rum"`},
 		{"no such flag", nil, []string{"run", "--nosuch"}, exitUsage, "", "See inletctl run --help"},
 		{"too many arguments", nil, []string{"demo", "x"}, exitUsage, "", "unknown command"},
@@ -118,6 +121,7 @@ func TestHelp(t *testing.T) {
 		examples := 0
 		for line := range strings.Lines(cmd.Example) {
 			line, _, _ = strings.Cut(strings.TrimSpace(line), " |")
+			line, _, _ = strings.Cut(line, " >")
 			words := strings.Fields(strings.Split(line, "  #")[0])
 			for len(words) > 0 && strings.Contains(words[0], "=") {
 				words = words[1:] // a variable

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
+	inletversion "github.com/inlet-proxy/inlet/internal/version"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
@@ -40,7 +41,7 @@ func TestDocuments(t *testing.T) {
 		e := &envoyConfig{}
 		_, err := l.Create(e, []byte(document))
 		require.NoError(t, err)
-		require.Equal(t, []string{"2 inlet: chain: policy(FailClosed)"}, e.logs)
+		require.Equal(t, []string{"2 inlet: version " + inletversion.String() + ", chain: policy(FailClosed)"}, e.logs)
 	}
 }
 

@@ -59,12 +59,15 @@ type Help struct {
 
 // Describe returns the form of the documents that [Decode] takes with the same f. It has f read a document of which nothing is
 // known: each method records what it was asked for, says that the value is absent, and calls the functions for objects and
-// for items of lists once. What f does with a value by itself is not seen.
+// for items of lists once. What f does with a value by itself is not seen. In a wasm module it records nothing.
 func Describe(f func(*Object)) *Form {
 	form := &Form{}
 	(&Value{form: form}).Object(f)
 	return form
 }
+
+// described reports whether what is read is being recorded, and there is no document.
+func (v *Value) described() bool { return describes && v.form != nil }
 
 // as returns the form to fill in for a value that is read as a kind: the form itself, or one more that it may have.
 func (f *Form) as(k Kind) *Form {

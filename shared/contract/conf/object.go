@@ -95,7 +95,7 @@ func (o *Object) Has(key string) bool { return o.find(key) != nil }
 // Required reports each of the keys that is absent, at the object.
 func (o *Object) Required(keys ...string) {
 	for _, key := range keys {
-		if o.self.form != nil {
+		if o.self.described() {
 			o.self.form.as(KindObject).key(key).Required = true
 			continue
 		}
@@ -166,7 +166,7 @@ func (o *Object) List(key string, f func(*Value)) bool {
 
 // Each calls f for every member in document order and makes it known: for objects whose names are free.
 func (o *Object) Each(f func(name string, v *Value)) {
-	if form := o.self.form; form != nil {
+	if form := o.self.form; o.self.described() {
 		f("name", &Value{form: form.as(KindObject).item()})
 	}
 	for i := range o.members {
@@ -178,7 +178,7 @@ func (o *Object) Each(f func(name string, v *Value)) {
 
 // read makes the key known and hands its value to f. It reports whether the key is present.
 func (o *Object) read(key string, f func(*Value)) bool {
-	if form := o.self.form; form != nil {
+	if form := o.self.form; o.self.described() {
 		f(&Value{form: &form.as(KindObject).key(key).Form})
 		return false
 	}

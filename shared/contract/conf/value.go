@@ -39,14 +39,14 @@ func (v *Value) Path() string {
 
 // Errorf reports a mistake at the value.
 func (v *Value) Errorf(format string, args ...any) {
-	if v.form == nil {
+	if !v.described() {
 		v.d.errorf(v, v.node, format, args...)
 	}
 }
 
 // Keys returns the member names in document order if the value is an object, else nil.
 func (v *Value) Keys() []string {
-	if v.form != nil || v.node.Kind != yaml.MappingNode {
+	if v.described() || v.node.Kind != yaml.MappingNode {
 		return nil
 	}
 	names := make([]string, 0, len(v.node.Content)/2)
@@ -58,7 +58,7 @@ func (v *Value) Keys() []string {
 
 // Object decodes an object: f reads its members; the keys that f did not ask for are reported after it returns.
 func (v *Value) Object(f func(*Object)) bool {
-	if v.form != nil {
+	if v.described() {
 		v.form.as(KindObject)
 		f(&Object{self: v})
 		return false
@@ -74,7 +74,7 @@ func (v *Value) Object(f func(*Object)) bool {
 
 // List decodes a list: f is called for each item in order.
 func (v *Value) List(f func(*Value)) bool {
-	if v.form != nil {
+	if v.described() {
 		f(&Value{form: v.form.as(KindList).item()})
 		return false
 	}
@@ -89,7 +89,7 @@ func (v *Value) List(f func(*Value)) bool {
 
 // String decodes a string that passes every check.
 func (v *Value) String(p *string, checks ...Check) bool {
-	if v.form != nil {
+	if v.described() {
 		v.form.describeString(*p, checks)
 		return false
 	}
@@ -108,7 +108,7 @@ func (v *Value) String(p *string, checks ...Check) bool {
 
 // Strings decodes a list of strings that each pass every check.
 func (v *Value) Strings(p *[]string, checks ...Check) bool {
-	if v.form != nil {
+	if v.described() {
 		v.form.describeStrings(*p, checks)
 		return false
 	}
@@ -126,7 +126,7 @@ func (v *Value) Strings(p *[]string, checks ...Check) bool {
 
 // Bool decodes true or false. The other words that YAML 1.1 has for them (yes, on, ...) are strings.
 func (v *Value) Bool(p *bool) bool {
-	if v.form != nil {
+	if v.described() {
 		v.form.describeBool(*p)
 		return false
 	}
@@ -140,7 +140,7 @@ func (v *Value) Bool(p *bool) bool {
 // Int decodes a whole number of min..max. math.MinInt and math.MaxInt are no bound. 1e3 and 5.0 are whole numbers: a
 // protobuf Struct holds every number as a double.
 func (v *Value) Int(p *int, min, max int) bool {
-	if v.form != nil {
+	if v.described() {
 		v.form.describeInt(*p, min, max)
 		return false
 	}
@@ -162,7 +162,7 @@ func (v *Value) Int(p *int, min, max int) bool {
 
 // Float decodes a number of min..max. An infinity is no bound.
 func (v *Value) Float(p *float64, min, max float64) bool {
-	if v.form != nil {
+	if v.described() {
 		v.form.describeFloat(*p, min, max)
 		return false
 	}
@@ -181,7 +181,7 @@ func (v *Value) Float(p *float64, min, max float64) bool {
 // Duration decodes a duration of min..max with its unit, as time.ParseDuration reads it. math.MinInt64 and
 // math.MaxInt64 are no bound.
 func (v *Value) Duration(p *time.Duration, min, max time.Duration) bool {
-	if v.form != nil {
+	if v.described() {
 		v.form.describeDuration(*p, min, max)
 		return false
 	}
@@ -203,7 +203,7 @@ func (v *Value) Duration(p *time.Duration, min, max time.Duration) bool {
 
 // Size decodes a number of bytes of min..max: 4096, 64KiB, 8MiB, 1MB. math.MaxInt64 is no bound.
 func (v *Value) Size(p *int64, min, max int64) bool {
-	if v.form != nil {
+	if v.described() {
 		v.form.describeSize(*p, min, max)
 		return false
 	}
@@ -226,7 +226,7 @@ func (v *Value) Size(p *int64, min, max int64) bool {
 // OneOf decodes an object with one member, whose name is one of the words: f reads its value. The kind of thing that the
 // words name is for messages.
 func (v *Value) OneOf(kind string, words []string, f func(name string, v *Value)) bool {
-	if v.form != nil {
+	if v.described() {
 		form := v.form.as(KindObject)
 		form.OneOf = true
 		for _, word := range words {
@@ -248,7 +248,7 @@ func (v *Value) OneOf(kind string, words []string, f func(name string, v *Value)
 
 // Enum decodes one of the words.
 func (v *Value) Enum(p *string, words ...string) bool {
-	if v.form != nil {
+	if v.described() {
 		v.form.describeEnum(*p, words)
 		return false
 	}

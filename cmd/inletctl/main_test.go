@@ -50,7 +50,7 @@ func TestExitCodes(t *testing.T) {
 		{"no such flag", nil, []string{"run", "--nosuch"}, exitUsage, "", "See inletctl run --help"},
 		{"too many arguments", nil, []string{"demo", "x"}, exitUsage, "", "unknown command"},
 		{"a good configuration", nil, []string{"check", good}, exitOK, good + ": ok\n", ""},
-		{"two faults", nil, []string{"check", good, bad}, exitFaults, bad + `:2:11: error: filters[0].bbr: unknown key "modles" (did you mean "models"?) [document]` + "\n" + bad + `:3:5: error: filters[1]: unknown filter "pickr" (did you mean "picker"?) [document]` + "\n2 errors, 0 warnings\n", ""},
+		{"two faults", nil, []string{"check", good, bad}, exitFaults, bad + `:2:11: error: filters[0].bbr: unknown key "modles" (did you mean "models"?) [configuration]` + "\n" + bad + `:3:5: error: filters[1]: unknown filter "pickr" (did you mean "picker"?) [configuration]` + "\n2 errors, 0 warnings\n", ""},
 		{"a bootstrap", nil, []string{"check", "../../envoy/static/wasm.yaml"}, exitOK, "ok", ""},
 		{"a configuration said to be a bootstrap", nil, []string{"check", "--envoy", good}, exitFaults, "no-inlet", ""},
 		{"a warning", nil, []string{"check", warned}, exitOK, "0 errors, 1 warnings", ""},

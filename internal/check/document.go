@@ -56,7 +56,7 @@ func documentFindings(err error, place func(conf.Error) (line, column int, note 
 	for _, e := range all {
 		line, column, note := place(e)
 		found = append(found, Finding{
-			File: file, Line: line, Column: column, Severity: Error, Check: "document", Path: e.Path, Message: note + e.Message,
+			File: file, Line: line, Column: column, Severity: Error, Check: "configuration", Path: e.Path, Message: note + e.Message,
 		})
 	}
 	return sorted(found)

@@ -116,7 +116,7 @@ func (i *inlet) readText() func(file []string) placing {
 // readDocument makes the chain and reports the faults of its configuration.
 func (b *bootstrap) readDocument(i *inlet, where func([]string) placing) {
 	if !i.document.exists() {
-		b.errorf(i.config, "document", `give it as {"@type": type.googleapis.com/google.protobuf.StringValue, value: …}`, "Inlet's filter has no configuration")
+		b.errorf(i.config, "configuration", `give it as {"@type": type.googleapis.com/google.protobuf.StringValue, value: …}`, "Inlet's filter has no configuration")
 		return
 	}
 	known := filters.All

@@ -24,7 +24,7 @@ var rules = []func(*gateway){
 // Checks are the names of all checks, each with what it is about.
 var Checks = []struct{ Name, About string }{
 	{"yaml", "the file is YAML or JSON"},
-	{"document", "the chain's configuration is right"},
+	{"configuration", "the chain's configuration is right"},
 	{"no-inlet", "a bootstrap has Inlet in it"},
 	{"wasm-configuration", "wasm: the configuration is a string, not a Struct"},
 	{"wasm-stop-iteration", "wasm: allow_on_headers_stop_iteration is true"},

@@ -51,9 +51,9 @@ var broken = []struct {
 	says      string
 }{
 	{"not YAML", "wasm", []string{"static_resources:\n", "static_resources: [\n"}, "yaml", check.Error, "", "malformed YAML"},
-	{"a slip in the configuration", "wasm", []string{"endpoints: 3", "endpoint: 3"}, "document", check.Error, "- picker: {profile: sticky, endpoint: 3}", `did you mean "endpoints"?`},
-	{"the same in the module", "module", []string{"endpoints: 3", "endpoint: 3"}, "document", check.Error, "- picker: {profile: sticky, endpoint: 3}", `did you mean "endpoints"?`},
-	{"no configuration", "module", []string{"filter_config:", "unused:"}, "document", check.Error, "type.googleapis.com", "no configuration"},
+	{"a slip in the configuration", "wasm", []string{"endpoints: 3", "endpoint: 3"}, "configuration", check.Error, "- picker: {profile: sticky, endpoint: 3}", `did you mean "endpoints"?`},
+	{"the same in the module", "module", []string{"endpoints: 3", "endpoint: 3"}, "configuration", check.Error, "- picker: {profile: sticky, endpoint: 3}", `did you mean "endpoints"?`},
+	{"no configuration", "module", []string{"filter_config:", "unused:"}, "configuration", check.Error, "type.googleapis.com", "no configuration"},
 	{"no Inlet", "wasm", []string{"- name: inlet\n", "- name: another\n", "name: inlet\n                        allow", "name: another\n                        allow", "inlet.wasm", "another.wasm", "filters:\n                              - bbr", "others:\n                              - bbr"}, "no-inlet", check.Error, "listeners:", "has Inlet in it"},
 	{"a Struct in wasm", "wasm", []string{"google.protobuf.StringValue\n                          value: |\n", "google.protobuf.Struct\n                          value:\n"}, "wasm-configuration", check.Error, "google.protobuf.Struct", "in binary"},
 	{"no body is seen", "wasm", []string{"allow_on_headers_stop_iteration: true", "allow_on_headers_stop_iteration: false"}, "wasm-stop-iteration", check.Error, "allow_on_headers_stop_iteration: false", "waits for a body"},
@@ -109,9 +109,9 @@ func TestBrokenBootstraps(t *testing.T) {
 			line := strings.Split(text, "\n")[f.Line-1]
 			require.Contains(t, line, b.at, f.String())
 			for _, other := range found {
-				require.Contains(t, []string{b.check, "document"}, other.Check, "what was not broken: %s", other.String())
+				require.Contains(t, []string{b.check, "configuration"}, other.Check, "what was not broken: %s", other.String())
 			}
-			if b.check != "yaml" && b.check != "document" {
+			if b.check != "yaml" && b.check != "configuration" {
 				require.NotEmpty(t, f.Fix)
 			}
 		})
@@ -179,7 +179,7 @@ func TestPoolsWithOtherRoutes(t *testing.T) {
 func TestDocument(t *testing.T) {
 	found := check.Document("inlet.yaml", []byte("filters:\n  - bbr: {modles: []}\n  - picker: {endpoints: 99, profile: stiky}\n"))
 	require.Len(t, found, 3)
-	require.Equal(t, `inlet.yaml:2:11: error: filters[0].bbr: unknown key "modles" (did you mean "models"?) [document]`, found[0].String())
+	require.Equal(t, `inlet.yaml:2:11: error: filters[0].bbr: unknown key "modles" (did you mean "models"?) [configuration]`, found[0].String())
 	require.Equal(t, 3, found[1].Line)
 	require.Equal(t, 3, found[2].Line)
 

@@ -50,7 +50,7 @@ test: build unit race e2e ## all tests: unit, compiled wasm, race, real Envoy
 .PHONY: unit
 unit: ## tests without Envoy, the compiled wasm under wazero among them
 	go test $(UNIT)
-	go -C tools test ./mutate
+	go -C tools test ./mutate ./release
 
 .PHONY: race
 race: ## the same under the race detector
@@ -100,6 +100,14 @@ matrix: ## large bodies through every supported Envoy, byte for byte; fetches th
 mutate: ## change the code in one place after the other, and print what share the unit tests notice; SEED=1 COUNT=50 PACKAGES=llm,kv AT=<file> PARALLEL=2
 	@go -C tools build -o ../dist/mutate ./mutate && exec dist/mutate -seed '$(or $(SEED),1)' -count '$(or $(COUNT),50)' -packages '$(PACKAGES)' -at '$(AT)' -parallel '$(or $(PARALLEL),2)'
 
+.PHONY: release
+release: ## fill dist/release/: all builds, checksums and an SBOM; VERSION=v0.1.0 ONLY=<part of a file's name>
+	@go -C tools build -o ../dist/make-release ./release && dist/make-release -version '$(VERSION)' -only '$(ONLY)'
+
+.PHONY: release-check
+release-check: ## build the release of the last commit twice, in two folders, and compare the bytes; ONLY=<part of a file's name>
+	@go -C tools build -o ../dist/make-release ./release && dist/make-release -twice -version '$(VERSION)' -only '$(ONLY)'
+
 .PHONY: docs
 docs: ## write the key tables of the documentation from the code
 	go test ./docs -run TestKeyTables -update
@@ -113,7 +121,7 @@ fmt: ## format the code
 lint: ## lint and check the format
 	go tool -modfile=tools/go.mod golangci-lint run --allow-parallel-runners ./...
 	cd bench && go tool -modfile=../tools/go.mod golangci-lint run --allow-parallel-runners ./...
-	cd tools && go tool golangci-lint run --allow-parallel-runners ./mutate
+	cd tools && go tool golangci-lint run --allow-parallel-runners ./mutate ./release
 
 .PHONY: check
 check: ## what CI asks for before the tests: wasm and no-cgo builds, dependency rules, documentation, lint and format

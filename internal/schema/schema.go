@@ -5,6 +5,7 @@ package schema
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -20,11 +21,11 @@ type object = map[string]any
 // JSON returns a JSON Schema (draft 2020-12). It accepts all that the code accepts. What the code checks beyond types, bounds
 // and words (names that are used twice, say) only `inletctl check` knows.
 func JSON(form *conf.Form, help []conf.Help) ([]byte, error) {
-	w := writer{help: map[string]conf.Help{}}
+	w := writer{help: map[string]conf.Help{}, at: map[*conf.Form]string{}}
 	for _, h := range help {
 		w.help[h.Key] = h
 	}
-	s := w.form(form, "")
+	s := w.form(form, "", "#")
 	s["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	s["title"] = Title
 	var out bytes.Buffer
@@ -35,17 +36,26 @@ func JSON(form *conf.Form, help []conf.Help) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-type writer struct{ help map[string]conf.Help }
+type writer struct {
+	help map[string]conf.Help
+	at   map[*conf.Form]string // where in the schema a form is, as a JSON pointer
+}
 
-// form returns the schema of a value at a path.
-func (w *writer) form(f *conf.Form, path string) object {
-	s := w.kind(f, path)
-	if len(f.Or) > 0 {
-		any := []object{s}
-		for _, other := range f.Or {
-			any = append(any, w.kind(other, path))
+// form returns the schema of a value at a path; at is where the schema itself will be.
+func (w *writer) form(f *conf.Form, path, at string) object {
+	w.at[f] = at
+	var s object
+	switch {
+	case f.Same != nil:
+		s = object{"$ref": w.at[f.Same]}
+	case len(f.Or) > 0:
+		any := []object{w.kind(f, path, at+"/anyOf/0")}
+		for i, other := range f.Or {
+			any = append(any, w.kind(other, path, fmt.Sprintf("%s/anyOf/%d", at, i+1)))
 		}
 		s = object{"anyOf": any}
+	default:
+		s = w.kind(f, path, at)
 	}
 	h := w.help[path]
 	if h.Text != "" {
@@ -61,12 +71,12 @@ func (w *writer) form(f *conf.Form, path string) object {
 	return s
 }
 
-func (w *writer) kind(f *conf.Form, path string) object {
+func (w *writer) kind(f *conf.Form, path, at string) object {
 	switch f.Kind {
 	case conf.KindObject:
-		return w.object(f, path)
+		return w.object(f, path, at)
 	case conf.KindList:
-		s := object{"type": "array", "items": w.form(f.Item, path+"[]")}
+		s := object{"type": "array", "items": w.form(f.Item, path+"[]", at+"/items")}
 		if len(f.Defaults) > 0 {
 			s["default"] = f.Defaults
 		}
@@ -121,22 +131,35 @@ func text(f *conf.Form) object {
 	return s
 }
 
-func (w *writer) object(f *conf.Form, path string) object {
+func (w *writer) object(f *conf.Form, path, at string) object {
 	s := object{"type": "object"}
 	if f.Item != nil { // free names
-		s["additionalProperties"] = w.form(f.Item, join(path, "*"))
+		s["additionalProperties"] = w.form(f.Item, join(path, "*"), at+"/additionalProperties")
 		return s
 	}
-	members, required := object{}, []string{}
+	members, required, either := object{}, []string{}, []object{}
 	for _, k := range f.Keys {
-		members[k.Name] = w.form(&k.Form, join(path, k.Name))
-		if k.Required {
+		members[k.Name] = w.form(&k.Form, join(path, k.Name), at+"/properties/"+k.Name)
+		for _, old := range k.Old {
+			members[old] = object{"$ref": at + "/properties/" + k.Name, "deprecated": true}
+		}
+		switch {
+		case k.Required && len(k.Old) > 0:
+			var any []object
+			for _, name := range append([]string{k.Name}, k.Old...) {
+				any = append(any, object{"required": []string{name}})
+			}
+			either = append(either, object{"anyOf": any})
+		case k.Required:
 			required = append(required, k.Name)
 		}
 	}
 	s["additionalProperties"], s["properties"] = false, members
 	if f.OneOf {
 		s["minProperties"], s["maxProperties"] = 1, 1
+	}
+	if len(either) > 0 {
+		s["allOf"] = either
 	}
 	if len(required) > 0 {
 		slices.Sort(required)

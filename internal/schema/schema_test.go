@@ -214,6 +214,12 @@ func walk(n *yaml.Node, f func()) {
 	}
 }
 
+// readTree reads an object that may have another one in it.
+func readTree(o *conf.Object) {
+	o.Bool("leaf", new(bool))
+	o.Object("left", readTree)
+}
+
 // TestForms: the forms that no chain has today.
 func TestForms(t *testing.T) {
 	form := conf.Describe(func(o *conf.Object) {
@@ -221,26 +227,43 @@ func TestForms(t *testing.T) {
 		o.Object("limits", func(o *conf.Object) { o.Each(func(_ string, v *conf.Value) { v.Int(&n, 0, math.MaxInt) }) })
 		o.Enum("profile", &word, "fast", "slow")
 		o.Object("profile", func(o *conf.Object) { o.Int("weight", &n, 1, 9) })
+		o.Object("tree", readTree)
+		o.Required("saturation")
+		o.Bool("saturation", new(bool))
 	})
-	help := []conf.Help{{Key: "limits", Text: "by name"}, {Key: "limits.*", Text: "one"}, {Key: "profile", Text: "a | b", Old: true}, {Key: "profile.weight", Text: "w", Default: "by size"}}
+	for _, k := range form.Keys {
+		if k.Name == "saturation" {
+			k.Old = []string{"room"}
+		}
+	}
+	help := []conf.Help{{Key: "limits", Text: "by name"}, {Key: "limits.*", Text: "one"}, {Key: "profile", Text: "a | b", Old: true}, {Key: "profile.weight", Text: "w", Default: "by size"}, {Key: "saturation", Text: "s"}, {Key: "tree.leaf", Text: "l"}}
 	text, err := schema.JSON(form, help)
 	require.NoError(t, err)
 	s := compile(t, text)
 	for doc, right := range map[string]bool{
 		"limits: {a: 1, b: 2}": true, "limits: {a: x}": false, "profile: fast": true, "profile: {weight: 3}": true, "profile: {weight: 0}": false, "profile: other": false,
+		"tree: {leaf: true, left: {leaf: false, left: {}}}": true, "tree: {left: {left: {leaf: 1}}}": false,
+		"room: false": true, "room: 1": false,
 	} {
+		if !strings.HasPrefix(doc, "room") {
+			require.Error(t, s.Validate(tree(t, parse(t, doc))), "without saturation: "+doc)
+			doc += "\nsaturation: true"
+		}
 		require.Equal(t, right, s.Validate(tree(t, parse(t, doc))) == nil, doc)
 	}
 	require.Contains(t, string(text), `"deprecated": true`)
 	require.Contains(t, string(text), `"description": "w (default: by size)"`)
 
-	help = []conf.Help{{Key: "limits", Text: "by name"}, {Key: "profile", Text: "a | b"}, {Key: "profile.weight", Text: "w", Default: "by size"}}
+	help = []conf.Help{{Key: "limits", Text: "by name"}, {Key: "profile", Text: "a | b"}, {Key: "profile.weight", Text: "w", Default: "by size"}, {Key: "saturation", Text: "s"}, {Key: "tree.leaf", Text: "l"}, {Key: "tree.left", Text: "t"}}
 	table, err := schema.Table(form, help)
 	require.NoError(t, err)
 	require.Equal(t, "| key | value | default | meaning |\n| --- | --- | --- | --- |\n"+
 		"| `limits` | object |  | by name |\n"+
 		"| `profile` | `fast` or `slow`; or object |  | a \\| b |\n"+
-		"| `profile.weight` | whole number, 1 to 9 | by size | w |\n", table)
+		"| `profile.weight` | whole number, 1 to 9 | by size | w |\n"+
+		"| `saturation` | `true` or `false` | required | s (older name: `room`) |\n"+
+		"| `tree.leaf` | `true` or `false` | `false` | l |\n"+
+		"| `tree.left` | as `tree` |  | t |\n", table)
 	_, err = schema.Table(form, append(help, conf.Help{Key: "nobody"}))
 	require.ErrorContains(t, err, "there is help for nobody, which is not read")
 	_, err = schema.Table(form, help[:2])

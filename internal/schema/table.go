@@ -22,10 +22,10 @@ func Table(form *conf.Form, help []conf.Help) (string, error) {
 			continue
 		}
 		keys[i].helped = true
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", h.Key, cell(valueOf(keys[i].form)), cell(defaultOf(&keys[i], h)), cell(h.Text))
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", h.Key, cell(valueOf(keys[i].form, keys)), cell(defaultOf(&keys[i], h)), cell(meaningOf(&keys[i], h)))
 	}
 	for _, k := range keys {
-		if inside := k.form.Kind == conf.KindObject || k.form.Kind == conf.KindList && k.form.Item.Kind == conf.KindObject; !k.helped && !inside {
+		if inside := k.form.Same != nil || k.form.Kind == conf.KindObject || k.form.Kind == conf.KindList && k.form.Item.Kind == conf.KindObject; !k.helped && !inside {
 			wrong = append(wrong, fmt.Sprintf("%s is read and has no help", k.path))
 		}
 	}
@@ -43,6 +43,7 @@ type key struct {
 	path     string
 	form     *conf.Form
 	required bool
+	old      []string
 	helped   bool
 }
 
@@ -54,7 +55,7 @@ func keysOf(form *conf.Form) []key {
 		for _, one := range append([]*conf.Form{f}, f.Or...) {
 			for _, k := range one.Keys {
 				own := join(path, k.Name)
-				keys = append(keys, key{path: own, form: &k.Form, required: k.Required})
+				keys = append(keys, key{path: own, form: &k.Form, required: k.Required, old: k.Old})
 				under(&k.Form, own)
 			}
 			if one.Item != nil {
@@ -71,7 +72,10 @@ func keysOf(form *conf.Form) []key {
 }
 
 // valueOf says what a value may be.
-func valueOf(f *conf.Form) string {
+func valueOf(f *conf.Form, keys []key) string {
+	if i := slices.IndexFunc(keys, func(k key) bool { return k.form == f.Same }); i >= 0 {
+		return "as `" + keys[i].path + "`"
+	}
 	said := kindOf(f)
 	for _, other := range f.Or {
 		said += "; or " + kindOf(other)
@@ -114,6 +118,13 @@ func bounded(what string, f *conf.Form) string {
 		return what
 	}
 	return what + ", " + f.Bounds
+}
+
+func meaningOf(k *key, h conf.Help) string {
+	if len(k.old) == 0 {
+		return h.Text
+	}
+	return h.Text + " (older name: `" + strings.Join(k.old, "`, `") + "`)"
 }
 
 func defaultOf(k *key, h conf.Help) string {

@@ -3,6 +3,7 @@ package conf
 import (
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -39,12 +40,14 @@ type Form struct {
 	OneOf  bool    // of an object: exactly one of the keys is there
 	Item   *Form   // of a list, or of an object whose names are free
 	Or     []*Form // what the value may be instead
+	Same   *Form   // the value has the form of one around it
 }
 
 // Key is a member of an object.
 type Key struct {
 	Name     string
 	Required bool
+	Old      []string // older names of it
 	Form     Form
 }
 
@@ -64,6 +67,29 @@ func Describe(f func(*Object)) *Form {
 	form := &Form{}
 	(&Value{form: form}).Object(f)
 	return form
+}
+
+// reading is the code that reads the object around a value that is being recorded.
+type reading struct {
+	in   *reading
+	code uintptr
+	form *Form
+}
+
+// child is a value within this one that is being recorded.
+func (v *Value) child(form *Form) *Value { return &Value{form: form, reading: v.reading} }
+
+// describeObject records an object. Code that is at work already reads a form that can have itself in it.
+func (v *Value) describeObject(f func(*Object)) {
+	code := reflect.ValueOf(f).Pointer()
+	for r := v.reading; r != nil; r = r.in {
+		if r.code == code {
+			v.form.Same = r.form
+			return
+		}
+	}
+	v.form.as(KindObject)
+	f(&Object{self: &Value{form: v.form, reading: &reading{v.reading, code, v.form}}})
 }
 
 // described reports whether what is read is being recorded, and there is no document.

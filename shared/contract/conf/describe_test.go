@@ -48,6 +48,16 @@ func everything(o *conf.Object) {
 	})
 	o.Object("two", func(o *conf.Object) {}) // may be an object …
 	o.String("two", &name)                   // … or a string
+	o.Value("profile", profile)
+}
+
+// profile reads a name, or an object that may have another profile in it.
+func profile(v *conf.Value) {
+	n, name := 1, ""
+	v.Either(func(o *conf.Object) {
+		o.Int("weight", &n, 0, 9)
+		o.Value("then", profile)
+	}, func(v *conf.Value) { v.Enum(&name, "fast", "slow") })
 }
 
 func TestDescribe(t *testing.T) {
@@ -75,12 +85,33 @@ func TestDescribe(t *testing.T) {
 	require.Equal(t, conf.KindInt, form("free").Item.Kind)
 	require.Equal(t, conf.KindObject, form("two").Kind)
 	require.Equal(t, conf.KindString, form("two").Or[0].Kind)
+	require.Equal(t, []string{"fast", "slow"}, form("profile").Or[0].Words)
+	require.Equal(t, conf.KindInt, form("profile.weight").Kind)
+	require.Same(t, form("profile"), form("profile.then").Same)
 	require.Nil(t, f.At("inner.nosuch"))
 	require.Nil(t, f.At("name[]"))
 	require.True(t, f.Keys[0].Required)
 	require.Equal(t, "name", f.Keys[0].Name)
 	for _, k := range f.Keys[1:] {
 		require.False(t, k.Required, k.Name)
+	}
+}
+
+func TestEither(t *testing.T) {
+	for doc, message := range map[string]string{
+		"profile: fast":                        "",
+		"profile: {weight: 3}":                 "",
+		"profile: {then: {then: slow}}":        "",
+		"profile: fats":                        `profile: 1:10: "fats" is not one of fast, slow (did you mean "fast"?)`,
+		"profile: {wait: 3}":                   `profile: 1:11: unknown key "wait"`,
+		"profile: {then: {then: {weight: x}}}": `profile.then.then.weight: 1:33: found the string "x", want a whole number`,
+	} {
+		err := conf.Decode([]byte(doc), func(o *conf.Object) { o.Value("profile", profile) })
+		if message == "" {
+			require.NoError(t, err, doc)
+		} else {
+			require.EqualError(t, err, message)
+		}
 	}
 }
 

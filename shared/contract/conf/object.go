@@ -164,10 +164,13 @@ func (o *Object) List(key string, f func(*Value)) bool {
 	return o.read(key, func(v *Value) { v.List(f) })
 }
 
+// Value hands the value of a key to f: for values that may be of several kinds.
+func (o *Object) Value(key string, f func(*Value)) bool { return o.read(key, f) }
+
 // Each calls f for every member in document order and makes it known: for objects whose names are free.
 func (o *Object) Each(f func(name string, v *Value)) {
 	if form := o.self.form; o.self.described() {
-		f("name", &Value{form: form.as(KindObject).item()})
+		f("name", o.self.child(form.as(KindObject).item()))
 	}
 	for i := range o.members {
 		m := &o.members[i]
@@ -179,7 +182,7 @@ func (o *Object) Each(f func(name string, v *Value)) {
 // read makes the key known and hands its value to f. It reports whether the key is present.
 func (o *Object) read(key string, f func(*Value)) bool {
 	if form := o.self.form; o.self.described() {
-		f(&Value{form: &form.as(KindObject).key(key).Form})
+		f(o.self.child(&form.as(KindObject).key(key).Form))
 		return false
 	}
 	m := o.find(key)

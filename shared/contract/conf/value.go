@@ -20,6 +20,8 @@ type Value struct {
 	node *yaml.Node
 	form *Form // being recorded, if there is no document: see Describe
 
+	reading *reading // of the objects around a value that is being recorded
+
 	in    *Value // the list or object that it is in; nil for the root
 	name  string // of a member
 	index int    // of an item; -1 for a member
@@ -59,8 +61,7 @@ func (v *Value) Keys() []string {
 // Object decodes an object: f reads its members; the keys that f did not ask for are reported after it returns.
 func (v *Value) Object(f func(*Object)) bool {
 	if v.described() {
-		v.form.as(KindObject)
-		f(&Object{self: v})
+		v.describeObject(f)
 		return false
 	}
 	if !v.is("an object", object) {
@@ -72,10 +73,20 @@ func (v *Value) Object(f func(*Object)) bool {
 	return true
 }
 
+// Either decodes an object with f, and any other value with other: for values that may be of several kinds.
+func (v *Value) Either(f func(*Object), other func(*Value)) {
+	if v.described() || v.kind() == object {
+		v.Object(f)
+	}
+	if v.described() || v.kind() != object {
+		other(v)
+	}
+}
+
 // List decodes a list: f is called for each item in order.
 func (v *Value) List(f func(*Value)) bool {
 	if v.described() {
-		f(&Value{form: v.form.as(KindList).item()})
+		f(v.child(v.form.as(KindList).item()))
 		return false
 	}
 	if !v.is("a list", list) {
@@ -230,7 +241,7 @@ func (v *Value) OneOf(kind string, words []string, f func(name string, v *Value)
 		form := v.form.as(KindObject)
 		form.OneOf = true
 		for _, word := range words {
-			f(word, &Value{form: &form.key(word).Form})
+			f(word, v.child(&form.key(word).Form))
 		}
 		return false
 	}

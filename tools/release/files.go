@@ -61,7 +61,11 @@ func compare(ctx context.Context, root, version, only string) error {
 			return fmt.Errorf("git clone: %w\n%s", err, out)
 		}
 		dir := filepath.Join(clone, "dist", "release")
-		if err := release(ctx, clone, dir, version, only, []string{"GOCACHE=" + filepath.Join(clone, ".cache", "go-build")}); err != nil {
+		var env []string
+		if len(found) > 0 { // a cache of its own, so that nothing is taken from the first build
+			env = []string{"GOCACHE=" + filepath.Join(work, "cache")}
+		}
+		if err := release(ctx, clone, dir, version, only, env); err != nil {
 			return err
 		}
 		built, err := sums(dir)

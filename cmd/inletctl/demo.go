@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/inlet-proxy/inlet/internal/demo"
 )
 
 func demoCommand(kill *interrupts) *cobra.Command {
@@ -33,7 +31,7 @@ Each flag has an environment variable, shown in brackets; the flag wins.`,
 			defer s.Close()
 			ctx, cancel := context.WithTimeout(kill.first, 5*time.Minute)
 			defer cancel()
-			return demo.Play(ctx, s, cmd.OutOrStdout())
+			return play(ctx, s, cmd.OutOrStdout())
 		}),
 	}
 	flags.add(cmd.Flags(), false)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/inlet-proxy/inlet/e2e/envoybin"
 	"github.com/inlet-proxy/inlet/internal/doctor"
 )
 
@@ -18,7 +19,7 @@ The variable ENVOY names an Envoy to use.`,
   ENVOY=/usr/local/bin/envoy inletctl doctor`,
 		Args: cobra.NoArgs,
 		RunE: faults(func(cmd *cobra.Command, _ []string) error {
-			if !doctor.Examine(cmd.Context(), cmd.OutOrStdout(), os.Getenv("ENVOY")) {
+			if !doctor.Examine(cmd.Context(), cmd.OutOrStdout(), os.Getenv("ENVOY"), envoybin.DefaultVersion) {
 				return errFound
 			}
 			return nil

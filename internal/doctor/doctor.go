@@ -27,15 +27,15 @@ func (r *report) lack(what, text string) {
 }
 
 // Examine prints a line for each program that is needed, and returns whether all are there. envoy is the Envoy that the user
-// has named, "" for none.
-func Examine(ctx context.Context, out io.Writer, envoy string) bool {
+// has named, "" for none; tested is the version that Inlet is tested with.
+func Examine(ctx context.Context, out io.Writer, envoy, tested string) bool {
 	r := &report{ctx: ctx, out: out}
 	r.golang()
 	r.make()
 	r.compiler()
 	r.python()
 	r.node()
-	r.envoy(envoy)
+	r.envoy(envoy, tested)
 	return !r.lacks
 }
 
@@ -86,7 +86,7 @@ func (r *report) node() {
 
 var envoyVersion = regexp.MustCompile(`/([0-9][0-9.]*)/`)
 
-func (r *report) envoy(named string) {
+func (r *report) envoy(named, tested string) {
 	if path, err := exec.LookPath(cmp.Or(named, "envoy")); err == nil {
 		version := "unknown version"
 		if out, found := r.version(path, "--version"); found {
@@ -94,7 +94,7 @@ func (r *report) envoy(named string) {
 				version = m[1]
 			}
 		}
-		r.ok("envoy", fmt.Sprintf("%s: %s (tested with 1.40.0; 1.38 is the oldest)", path, version))
+		r.ok("envoy", fmt.Sprintf("%s: %s (tested with %s; 1.38 is the oldest)", path, version, tested))
 		return
 	}
 	_, pip := r.version("python3", "-m", "pip", "--version")

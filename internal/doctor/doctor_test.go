@@ -53,7 +53,7 @@ func TestExamine(t *testing.T) {
 			}
 			t.Setenv("PATH", dir)
 			var out bytes.Buffer
-			require.Equal(t, c.ok, doctor.Examine(t.Context(), &out, c.envoy), out.String())
+			require.Equal(t, c.ok, doctor.Examine(t.Context(), &out, c.envoy, "1.40.0"), out.String())
 			for _, line := range c.says {
 				require.Contains(t, out.String(), line)
 			}

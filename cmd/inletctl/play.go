@@ -1,6 +1,4 @@
-// Package demo sends real requests with the official OpenAI client through a running Inlet, and says where each went, why, and
-// whether it should have gone there.
-package demo
+package main
 
 import (
 	"context"
@@ -11,9 +9,9 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// Play sends the requests to a stack with the chain of envoy/static/inlet.yaml, prints a table of them, and returns an error
-// if one of them did not go where it should.
-func Play(ctx context.Context, s *stack.Stack, out io.Writer) error {
+// play sends the requests of the demo to a stack with the chain of envoy/static/inlet.yaml, prints a table of them, and returns an
+// error if one of them did not go where it should.
+func play(ctx context.Context, s *stack.Stack, out io.Writer) error {
 	if err := warmUp(ctx, s); err != nil {
 		return err
 	}

@@ -132,7 +132,7 @@ func TestPlacesOfConfigurationErrors(t *testing.T) {
 	for name, c := range map[string]struct{ config, at, says string }{
 		"block":  {"\"@type\": type.googleapis.com/google.protobuf.StringValue\n                        value: |\n                          # a comment\n\n                          filters:\n                            - piker: {}\n", "- piker: {}", `did you mean "picker"?`},
 		"quoted": {"\"@type\": type.googleapis.com/google.protobuf.StringValue\n                        value: \"filters:\\n- piker: {}\\n\"\n", "value:", `at 2:3 of the configuration: unknown filter "piker"`},
-		"struct": {"\"@type\": type.googleapis.com/google.protobuf.Struct\n                        value:\n                          filters:\n                            - picker:\n                                room: {queue: 0}\n", "room: {queue: 0}", "out of range"},
+		"struct": {"\"@type\": type.googleapis.com/google.protobuf.Struct\n                        value:\n                          filters:\n                            - picker:\n                                prefix: {hit: 5}\n", "prefix: {hit: 5}", "out of range"},
 		"bytes":  {"\"@type\": type.googleapis.com/google.protobuf.BytesValue\n                        value: ZmlsdGVyczogW3twaWtlcjoge319XQ==\n", "value:", `did you mean "picker"?`},
 	} {
 		t.Run(name, func(t *testing.T) {

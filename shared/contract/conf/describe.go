@@ -5,6 +5,7 @@ import (
 	"math"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -178,7 +179,7 @@ func openInt(n int) float64 {
 }
 
 func (f *Form) describeFloat(value, min, max float64) {
-	n := describeRange(f.as(KindFloat), value, min, max, math.Inf(-1), math.Inf(1), func(v float64) string { return fmt.Sprint(v) })
+	n := describeRange(f.as(KindFloat), value, min, max, math.Inf(-1), math.Inf(1), func(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) })
 	n.Min, n.Max = min, max
 }
 

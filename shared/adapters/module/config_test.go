@@ -10,8 +10,8 @@ import (
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
 	"github.com/stretchr/testify/require"
 
-	"github.com/inlet-proxy/inlet/shared/contract/conf"
 	inletversion "github.com/inlet-proxy/inlet/internal/version"
+	"github.com/inlet-proxy/inlet/shared/contract/conf"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 

@@ -26,7 +26,6 @@ type inlet struct {
 	file     string // name of the .wasm or .so file, without folders; "" if it is not a file
 
 	text  []byte       // the chain's configuration
-	tree  node         // the same as a tree; no place if it has faults
 	chain *chain.Chain // nil if it has faults
 	pools []pool       // that it can send a request to
 	picks bool         // it has a picker
@@ -124,27 +123,27 @@ func (b *bootstrap) readDocument(i *inlet, where func([]string) placing) {
 		known = one
 	}
 	c, err := chain.New(i.text, known, Deps())
-	if err != nil {
+	if err == nil {
+		i.chain = c
+	} else {
 		b.found = append(b.found, documentFindings(err, where(lines(b.text)), b.file)...)
-		return
 	}
-	i.chain = c
+	// Also with faults, so that those of the bootstrap are reported with them.
 	var root yaml.Node
 	if yaml.Unmarshal(i.text, &root) == nil && len(root.Content) > 0 {
-		i.tree = newNode(root.Content[0])
+		i.readPools(newNode(root.Content[0]))
 	}
-	i.readPools()
 }
 
 // readPools collects the pools to which the chain can send a request.
-func (i *inlet) readPools() {
+func (i *inlet) readPools(tree node) {
 	external := map[string]bool{}
 	add := func(n node) {
 		if name := n.text(); name != "" && !slices.ContainsFunc(i.pools, func(p pool) bool { return p.name == name }) {
 			i.pools = append(i.pools, pool{name, external[name]})
 		}
 	}
-	for _, f := range i.tree.get("filters").items() {
+	for _, f := range tree.get("filters").items() {
 		bbr := f.get("bbr")
 		for _, p := range bbr.get("pools").items() {
 			external[p.get("name").text()] = p.get("external").isTrue()

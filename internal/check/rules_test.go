@@ -150,6 +150,20 @@ func TestPlacesOfConfigurationErrors(t *testing.T) {
 	}
 }
 
+// TestAllFaultsAtOnce: what is wrong with the configuration does not hide what is wrong with the bootstrap.
+func TestAllFaultsAtOnce(t *testing.T) {
+	text := shipped(t, "wasm")
+	for _, edit := range [][2]string{{"endpoints: 3", "endpoint: 3"}, {"{cluster: gemma, timeout: 0s", "{cluster: gema, timeout: 9s"}, {"failure_policy: FAIL_RELOAD", ""}} {
+		require.Contains(t, text, edit[0])
+		text = strings.Replace(text, edit[0], edit[1], 1)
+	}
+	var checks []string
+	for _, f := range check.Bootstrap("file.yaml", []byte(text)) {
+		checks = append(checks, f.Check)
+	}
+	require.ElementsMatch(t, []string{"configuration", "route-cluster", "route-timeout", "wasm-failure-policy"}, checks)
+}
+
 // TestOneFilterBuilds: a .wasm file with one filter takes a configuration with that filter alone.
 func TestOneFilterBuilds(t *testing.T) {
 	text := strings.Replace(shipped(t, "wasm"), "dist/inlet.wasm", "dist/bbr.wasm", 1)

@@ -72,18 +72,6 @@ func (n node) items() []node {
 	return items
 }
 
-// keys are the names of an object's members.
-func (n node) keys() []string {
-	if n.value == nil || n.value.Kind != yaml.MappingNode {
-		return nil
-	}
-	var names []string
-	for i := 0; i+1 < len(n.value.Content); i += 2 {
-		names = append(names, n.value.Content[i].Value)
-	}
-	return names
-}
-
 // text is a scalar as it stands, "" if there is none.
 func (n node) text() string {
 	if n.value == nil || n.value.Kind != yaml.ScalarNode {
@@ -108,24 +96,4 @@ func (n node) number(otherwise int64) int64 {
 func (n node) is(name string) bool {
 	t := n.get("@type").text()
 	return t != "" && (strings.HasSuffix(t, "."+name) || strings.HasSuffix(t, "/"+name))
-}
-
-// walk calls f for a value and all values in it.
-func (n node) walk(f func(name string, v node)) {
-	if n.value == nil {
-		return
-	}
-	switch n.value.Kind {
-	case yaml.SequenceNode:
-		for _, item := range n.items() {
-			f("", item)
-			item.walk(f)
-		}
-	case yaml.MappingNode:
-		for _, name := range n.keys() {
-			v := n.member(name)
-			f(name, v)
-			v.walk(f)
-		}
-	}
 }

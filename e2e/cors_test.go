@@ -25,7 +25,7 @@ filters:
         - {name: full, targets: [{pool: gemma}]}
   - quota:
       keys: {header: x-api-key, list: [{name: demo, sha256: 17afd2eaffa523333987ea15d0c26ee723a414001020c1ace0c9db035660b79f}]}
-  - picker: {shed: true, room: {inFlight: 1}}
+  - picker: {shed: true, saturation: {inFlight: 1}}
 companion: {cluster: inlet-companion}
 `
 

@@ -20,7 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/inlet-proxy/inlet/e2e/stack"
-	"github.com/inlet-proxy/inlet/internal/chain"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
 	"github.com/inlet-proxy/inlet/shared/hosttest"
 )
 
@@ -99,8 +99,8 @@ func sayingSubset(s *hosttest.Subset) *hcmv3.HttpFilter {
 		value = structpb.NewListValue(list)
 	}
 	config, err := anypb.New(&setmetadatav3.Config{Metadata: []*setmetadatav3.Metadata{{
-		MetadataNamespace: chain.SubsetNamespace,
-		Value:             &structpb.Struct{Fields: map[string]*structpb.Value{chain.SubsetKey: value}},
+		MetadataNamespace: filter.SubsetNamespace,
+		Value:             &structpb.Struct{Fields: map[string]*structpb.Value{filter.SubsetKey: value}},
 	}}})
 	if err != nil {
 		panic(err)

@@ -17,7 +17,7 @@ import (
 const evidenceChain = `
 filters:
   - bbr: {models: [{name: llama, targets: [{model: llama-3-8b, pool: llama}]}]}
-  - picker: {explainHeader: x-inlet-why, health: {failures: 2, eject: 1h, maxEject: 1h, silence: 300ms}, slowStart: 2s}
+  - picker: {explainHeader: x-inlet-why, health: {failures: 2, eject: 1h, maxEject: 1h, firstByte: 300ms}, slowStart: 2s}
 companion: {cluster: inlet-companion}
 `
 

@@ -23,7 +23,9 @@ type exchange struct {
 	called  chan struct{} // closed at the first callout
 	release chan struct{} // closed when the replica may answer
 	over    chan struct{} // closed when the client has all that it gets
-	once    struct{ arrived, called, release sync.Once }
+	ceased  chan struct{} // closed when the replica was told to stop
+	heard   chan struct{} // gets something each time that the client does
+	once    struct{ arrived, called, release, ceased sync.Once }
 
 	mu  sync.Mutex
 	got hosttest.Outcome
@@ -38,7 +40,7 @@ func send(address string, step *hosttest.Step) (*exchange, error) {
 	}
 	x := &exchange{
 		step: step, conn: conn,
-		arrived: make(chan struct{}), called: make(chan struct{}), release: make(chan struct{}), over: make(chan struct{}),
+		arrived: make(chan struct{}), called: make(chan struct{}), release: make(chan struct{}), over: make(chan struct{}), ceased: make(chan struct{}), heard: make(chan struct{}, 1),
 	}
 	if step.Hold == "" && step.Request.Cancel != hosttest.CancelAfterBody {
 		x.letAnswer()
@@ -121,6 +123,10 @@ func (x *exchange) receive() {
 	for {
 		n, err := resp.Body.Read(buffer)
 		x.note(func(o *hosttest.Outcome) { o.Body = append(o.Body, buffer[:n]...) })
+		select {
+		case x.heard <- struct{}{}:
+		default:
+		}
 		if err == io.EOF {
 			x.note(func(o *hosttest.Outcome) { o.Complete, o.Trailers = true, headersOf(resp.Trailer) })
 		}
@@ -156,6 +162,22 @@ func (x *exchange) call(c hosttest.Call) {
 	x.once.called.Do(func() { close(x.called) })
 }
 
+// hears waits until the client gets something more of the response.
+func (x *exchange) hears(ctx context.Context) bool {
+	select {
+	case <-x.heard:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// cancel notes that the replica was told to stop.
+func (x *exchange) cancel() {
+	x.note(func(o *hosttest.Outcome) { o.Cancelled = true })
+	x.once.ceased.Do(func() { close(x.ceased) })
+}
+
 func (x *exchange) letAnswer() { x.once.release.Do(func() { close(x.release) }) }
 
 // leave is the client's going away.
@@ -163,6 +185,18 @@ func (x *exchange) leave() { _ = x.conn.Close() }
 
 // wait waits until the request is where the step wants it.
 func (x *exchange) wait(ctx context.Context, step *hosttest.Step) error {
+	if err := x.waitFor(ctx, step); err != nil || step.Expect.Cancelled == nil || !*step.Expect.Cancelled {
+		return err
+	}
+	select {
+	case <-x.ceased:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("the replica was not told to stop:\n%s", x.describe())
+	}
+}
+
+func (x *exchange) waitFor(ctx context.Context, step *hosttest.Step) error {
 	until := x.over
 	switch {
 	case step.Finish != "":

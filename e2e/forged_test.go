@@ -9,14 +9,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/inlet-proxy/inlet/e2e/stack"
-	"github.com/inlet-proxy/inlet/internal/chain"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
 // forged are control headers as a client might send them to get to another
 // pool or replica.
 func forged(replica string) []string {
 	var headers []string
-	for _, name := range chain.ControlHeaders {
+	for _, name := range filter.ControlHeaders {
 		value := "gemma"
 		if strings.Contains(name, "endpoint") {
 			value = replica
@@ -31,7 +31,7 @@ func forged(replica string) []string {
 func onlyInlets(t *testing.T, a *answer) {
 	t.Helper()
 	arrived := strings.Split(a.header.Get("x-modelsim-headers"), ",")
-	for _, name := range chain.ControlHeaders {
+	for _, name := range filter.ControlHeaders {
 		switch name {
 		case "x-gateway-model-name", "x-gateway-model-name-rewrite", "x-gateway-inference-pool", "x-gateway-destination-endpoint":
 			require.Contains(t, arrived, name)

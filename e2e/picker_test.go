@@ -28,8 +28,8 @@ filters:
   - picker:
       profile: sticky
       endpoints: 3
-      room: {inFlight: 40}
-      health: {failures: 2, eject: 300ms, maxEject: 1s, silence: 1h} # bursts are left unanswered on purpose
+      saturation: {inFlight: 40}
+      health: {failures: 2, eject: 300ms, maxEject: 1s, firstByte: 1h} # bursts are left unanswered on purpose
       slowStart: 0s
 companion: {cluster: inlet-companion}
 `

@@ -50,11 +50,12 @@ func (r *replica) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case <-req.Context().Done():
 		panic(http.ErrAbortHandler)
 	}
-	play(w, req, x.step)
+	r.play(w, req, x)
 }
 
-// play writes an answer.
-func play(w http.ResponseWriter, req *http.Request, step *hosttest.Step) {
+// play writes a response.
+func (r *replica) play(w http.ResponseWriter, req *http.Request, x *exchange) {
+	step := x.step
 	u := step.Upstream
 	if pass(req.Context(), u.Delay) != nil || u.Reset == hosttest.ResetBeforeHeaders {
 		panic(http.ErrAbortHandler)
@@ -63,7 +64,7 @@ func play(w http.ResponseWriter, req *http.Request, step *hosttest.Step) {
 	h["Content-Type"] = nil // no guess
 	setHeaders(h, u.Headers)
 	endless := step.Request.Cancel == hosttest.CancelAfterResponseHeaders
-	if u.Events == nil && u.Trailers == nil && u.Reset == "" && !endless {
+	if u.Events == nil && u.Trailers == nil && u.Reset == "" && !endless && !u.Endless {
 		h.Set("content-length", strconv.Itoa(len(u.Payload())))
 	}
 	w.WriteHeader(u.Status)
@@ -73,6 +74,10 @@ func play(w http.ResponseWriter, req *http.Request, step *hosttest.Step) {
 		panic(http.ErrAbortHandler)
 	}
 	for i, piece := range u.Pieces() {
+		if i > 0 && (pass(req.Context(), u.Gap) != nil || i <= u.Awaited && !x.hears(req.Context())) {
+			x.cancel()
+			panic(http.ErrAbortHandler)
+		}
 		_, _ = w.Write(piece) // an error means that the gateway has gone
 		_ = http.NewResponseController(w).Flush()
 		if i > 0 {
@@ -84,6 +89,11 @@ func play(w http.ResponseWriter, req *http.Request, step *hosttest.Step) {
 		if u.Reset == hosttest.ResetDuringBody {
 			panic(http.ErrAbortHandler)
 		}
+	}
+	if u.Endless {
+		<-req.Context().Done()
+		x.cancel()
+		panic(http.ErrAbortHandler)
 	}
 	for name, value := range u.Trailers {
 		h.Set(http.TrailerPrefix+name, value)

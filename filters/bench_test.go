@@ -65,6 +65,8 @@ func (e *envoy) ApplyResponse([]filter.HeaderEdit)    {}
 func (e *envoy) Reply(r *chain.LocalReply)            { e.refused = r }
 func (e *envoy) Call(*filter.Call) error              { panic("nobody calls") }
 func (e *envoy) ResumeRequest()                       {}
+func (e *envoy) ResumeResponse([]byte)                {}
+func (e *envoy) EndResponse()                         {}
 func (e *envoy) Subset(dst []string) ([]string, bool) { return dst, false }
 func (e *envoy) Mark(uint64)                          {}
 func (e *envoy) Marked(uint64) bool                   { return false }

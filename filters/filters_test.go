@@ -104,3 +104,22 @@ func glob(t *testing.T, pattern string) []string {
 	require.NotEmpty(t, paths)
 	return paths
 }
+
+// A document with an old name of a key works, and Envoy's log says where it stands.
+func TestOldNamesAreLogged(t *testing.T) {
+	doc, err := os.ReadFile("picker/testdata/good/old-names.yaml")
+	require.NoError(t, err)
+	d := deps()
+	var logs []string
+	d.Log = func(level filter.Level, message string) {
+		require.Equal(t, filter.Warn, level)
+		logs = append(logs, message)
+	}
+	_, err = chain.New(doc, filters.All, d)
+	require.NoError(t, err)
+	require.Equal(t, []string{
+		`configuration: filters[0].picker.prefix: 1:29: "saturation" is now called "maxTokens"; the old name will stop working with the next release`,
+		`configuration: filters[0].picker: 1:50: "room" is now called "saturation"; the old name will stop working with the next release`,
+		`configuration: filters[0].picker.health: 1:101: "silence" is now called "firstByte"; the old name will stop working with the next release`,
+	}, logs)
+}

@@ -79,7 +79,7 @@ var layers = []struct {
 	{"shared/reading/jsonscan", nil},
 	{"shared/reading/sse", nil},
 	{"shared/reading/formscan", nil},
-	{"internal/coding", nil},
+	{"internal/coding", []string{"internal/coding"}},
 	{"shared/state/kv", []string{"shared/state/kv"}},
 	{"shared/contract/conf", []string{"shared/reading/jsonscan"}},
 	{"shared/state/endpoint", []string{"shared/state/kv"}},

@@ -102,7 +102,7 @@ func (p *proxy) tell(ctx context.Context) {
 	round := time.NewTicker(feed.Round)
 	defer round.Stop()
 	for {
-		status, answer, err := p.do(ctx, http.MethodPost, endpoint.TellPath(p.name), p.news())
+		status, answer, err := p.do(ctx, http.MethodPost, endpoint.ReportPath(p.name), p.news())
 		if err == nil && status != http.StatusNoContent {
 			err = fmt.Errorf("told: status %d: %s", status, answer)
 		}
@@ -120,10 +120,10 @@ func (p *proxy) tell(ctx context.Context) {
 
 // news is a tell of what has changed on every replica, and of prompts that nobody knows.
 func (p *proxy) news() []byte {
-	var t endpoint.Tell
+	var t endpoint.Report
 	for _, replica := range p.replicas {
 		requests := 1 + rand.Int64N(4)
-		t.InFlight = append(t.InFlight, endpoint.Told{Replica: replica, InFlight: endpoint.InFlight{Requests: requests, Tokens: requests * 1000}})
+		t.InFlight = append(t.InFlight, endpoint.Reported{Replica: replica, InFlight: endpoint.InFlight{Requests: requests, Tokens: requests * 1000}})
 	}
 	var chain [blocksOfNote]uint64
 	for range notesOfRound {
@@ -132,5 +132,5 @@ func (p *proxy) news() []byte {
 		}
 		t.Notes = endpoint.AppendNote(t.Notes, p.replicas[rand.IntN(len(p.replicas))], chain[:])
 	}
-	return endpoint.AppendTell(nil, &t)
+	return endpoint.AppendReport(nil, &t)
 }

@@ -241,6 +241,12 @@ func (x *exchange) Call(*filter.Call) error { return errors.New("this server mak
 // ResumeRequest implements chain.Host.
 func (x *exchange) ResumeRequest() {}
 
+// ResumeResponse implements chain.Host. No filter of the benchmark screens responses.
+func (x *exchange) ResumeResponse([]byte) {}
+
+// EndResponse implements chain.Host.
+func (x *exchange) EndResponse() {}
+
 // Subset implements chain.Host: the benchmark's Envoy says no hint.
 func (x *exchange) Subset(dst []string) ([]string, bool) { return dst, false }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/inlet-proxy/inlet/internal/companion/discover"
+	"github.com/inlet-proxy/inlet/internal/companion/http1"
 	"github.com/inlet-proxy/inlet/internal/companion/scrape"
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
@@ -23,13 +24,13 @@ type Config struct {
 	Listen  string
 	XDS     string // address to serve EDS on, "" for none
 	Scrape  ScrapeConfig
-	Publish time.Duration // at most one new version in it
+	Publish time.Duration // the least time between two versions
 	Stale   time.Duration // the age at which the proxies stop trusting a gauge
-	Memory  int64         // bytes of the notes about prompts that are remembered for proxies that come new
+	Memory  int64         // bytes of the notes about prompts that are stored for proxies that join later
 	Pools   []PoolConfig
 }
 
-// ScrapeConfig says how replicas are asked; what is in Plan, pools can say for themselves.
+// ScrapeConfig is how replicas are scraped; a pool can override what is in Plan.
 type ScrapeConfig struct {
 	Interval, Timeout, Models time.Duration
 	Plan                      scrape.Plan
@@ -41,7 +42,7 @@ type PoolConfig struct {
 	EDS     string         // path of Envoy's EDS file
 	Static  []string       // ip:port
 	DNS     *discover.Name // with the pool's name
-	Cluster string         // of Envoy, in the EDS that is served; "" for the one that the source names, or else the pool's name
+	Cluster string         // of Envoy, in the EDS that is served; "" for the one that the source names, else the pool's name
 	Plan    scrape.Plan
 }
 
@@ -58,8 +59,8 @@ func defaultConfig() *Config {
 	}
 }
 
-// heartbeat is how often unchanged gauges are told again, so that a proxy does not take them for old: with a scrape's own age on top,
-// well within the half of Stale up to which trust is whole.
+// heartbeat is how often unchanged gauges are sent again, so that a proxy does not take them for old. Together with the age of a scrape it
+// is well within half of Stale, up to which the proxies fully trust gauges.
 func (c *Config) heartbeat() time.Duration { return c.Stale / 4 }
 
 func readConfig(file string) (*Config, error) {
@@ -100,7 +101,7 @@ func (c *Config) read(o *conf.Object) {
 		o.Size("memory", &c.Memory, 64<<10, 16<<30)
 	})
 	if c.Scrape.Interval > c.Stale/4 {
-		o.Errorf("stale", "stale (%s) is less than four times scrape.interval (%s): the proxies would mistrust healthy gauges between two scrapes", c.Stale, c.Scrape.Interval)
+		o.Errorf("stale", "stale (%s) is less than four times scrape.interval (%s): the proxies would distrust valid gauges between two scrapes", c.Stale, c.Scrape.Interval)
 	}
 	if c.Publish > c.Stale/4 {
 		o.Errorf("publish", "publish (%s) is more than a quarter of stale (%s)", c.Publish, c.Stale)
@@ -113,7 +114,7 @@ func (c *Config) read(o *conf.Object) {
 	}
 }
 
-// parsePlan reads what can be said for all pools and for one.
+// parsePlan reads what can be set for all pools and for one.
 func parsePlan(o *conf.Object, p *scrape.Plan) {
 	o.Int("port", &p.Port, 1, 65535)
 	o.String("path", &p.Path, urlPath)
@@ -121,23 +122,23 @@ func parsePlan(o *conf.Object, p *scrape.Plan) {
 	o.String("models", &p.Models, urlPath)
 	o.String("token", &p.Access.TokenFile, conf.NotEmpty)
 	o.Object("tls", func(o *conf.Object) {
-		t := new(scrape.TLS)
+		t := new(http1.TLS)
 		o.String("ca", &t.CAFile, conf.NotEmpty)
 		o.String("cert", &t.CertFile, conf.NotEmpty)
 		o.String("key", &t.KeyFile, conf.NotEmpty)
 		o.String("serverName", &t.ServerName, conf.NotEmpty)
 		o.Bool("insecureSkipVerify", &t.InsecureSkipVerify)
 		if o.Has("cert") != o.Has("key") {
-			o.Errorf("", "cert and key go together")
+			o.Errorf("", "cert and key must be set together")
 		}
 		if t.InsecureSkipVerify && (o.Has("ca") || o.Has("serverName")) {
-			o.Errorf("insecureSkipVerify", "insecureSkipVerify verifies nothing: ca and serverName would be of no use")
+			o.Errorf("insecureSkipVerify", "insecureSkipVerify turns verification off: ca and serverName would have no effect")
 		}
 		p.Access.TLS = t
 	})
 }
 
-// poolParser reads the pools one after the other.
+// poolParser parses the pools one after the other.
 type poolParser struct {
 	config   *Config
 	names    map[string]bool
@@ -149,7 +150,7 @@ func (pp *poolParser) parse(v *conf.Value) {
 	v.Object(func(o *conf.Object) {
 		o.Required("name")
 		if o.String("name", &p.Name, conf.NotEmpty) && p.Name != "" && pp.names[p.Name] {
-			o.Errorf("name", "pool %q stands twice", p.Name)
+			o.Errorf("name", "duplicate pool name %q", p.Name)
 		}
 		pp.names[p.Name] = true
 		p.parseSource(o)
@@ -157,7 +158,7 @@ func (pp *poolParser) parse(v *conf.Value) {
 		if pp.config.XDS != "" && (p.Cluster != "" || p.EDS == "") {
 			cluster := cmp.Or(p.Cluster, p.Name)
 			if other, ok := pp.clusters[cluster]; ok && other != p.Name {
-				o.Errorf("cluster", "cluster %q would have the replicas of two pools, %q and %q", cluster, other, p.Name)
+				o.Errorf("cluster", "cluster %q would contain the replicas of two pools, %q and %q", cluster, other, p.Name)
 			}
 			pp.clusters[cluster] = p.Name
 		}
@@ -165,7 +166,7 @@ func (pp *poolParser) parse(v *conf.Value) {
 		o.Object("scrape", func(o *conf.Object) { parsePlan(o, &p.Plan) })
 		o.Object("metrics", func(o *conf.Object) { parseMetrics(o, &p.Plan.Custom) })
 		if custom := p.Plan.Engine == scrape.Custom; custom != o.Has("metrics") {
-			o.Errorf("metrics", "metrics and engine: custom go together")
+			o.Errorf("metrics", "metrics must be set if and only if engine is custom")
 		}
 	})
 	pp.config.Pools = append(pp.config.Pools, p)
@@ -182,7 +183,7 @@ func (p *PoolConfig) parseSource(o *conf.Object) {
 		o.Enum("family", &n.Family, discover.FamilyAuto, discover.FamilyIPv4, discover.FamilyIPv6)
 		o.Duration("interval", &n.Interval, 100*time.Millisecond, time.Hour)
 		if byHost := o.Has("host") && o.Has("port") && !o.Has("srv"); !byHost && (!o.Has("srv") || o.Has("host") || o.Has("port")) {
-			o.Errorf("", "either host and port, or srv")
+			o.Errorf("", "want either host and port, or srv")
 		}
 		p.DNS = &n
 	})
@@ -193,11 +194,11 @@ func (p *PoolConfig) parseSource(o *conf.Object) {
 		}
 	}
 	if sources != 1 {
-		o.Errorf("", "one of eds, static and dns says where the replicas are, not %d of them", sources)
+		o.Errorf("", "want exactly one of eds, static and dns, got %d of them", sources)
 	}
 }
 
-// parseMetrics reads where a model server that is not known tells what.
+// parseMetrics reads the names of the metrics of an unknown model server.
 func parseMetrics(o *conf.Object, e *scrape.Engine) {
 	o.Required("waiting")
 	for key, metrics := range map[string]*[]scrape.Metric{
@@ -216,15 +217,15 @@ func parseMetrics(o *conf.Object, e *scrape.Engine) {
 	}
 	if o.String("lora", &e.LoRA, conf.NotEmpty) && e.LoRA != "" {
 		if m, err := scrape.ParseMetric(e.LoRA); err != nil || m.Label != "" {
-			o.Errorf("lora", "%q is not the name of a metric", e.LoRA)
+			o.Errorf("lora", "%q is not a metric name", e.LoRA)
 		}
 	}
 }
 
-// urlPath takes what can stand in a request line as it is.
+// urlPath accepts what can be in a request line as it is.
 func urlPath(s string) string {
 	if strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' }) {
-		return "has blanks or characters that are not ASCII: write them as %20 and so on"
+		return "contains white space or non-ASCII characters: percent-encode them, such as %20"
 	}
 	return conf.PathPrefix(s)
 }
@@ -243,7 +244,7 @@ func ipPort(s string) string {
 	return ""
 }
 
-// plans returns how the replicas of each pool are asked.
+// plans returns how the replicas of each pool are scraped.
 func (c *Config) plans() map[string]scrape.Plan {
 	plans := make(map[string]scrape.Plan)
 	for _, p := range c.Pools {
@@ -252,7 +253,7 @@ func (c *Config) plans() map[string]scrape.Plan {
 	return plans
 }
 
-// lookup asks the pool's source once.
+// lookup reads the pool's source once.
 func (p *PoolConfig) lookup(ctx context.Context) (source string, a *discover.Assignment, err error) {
 	switch {
 	case p.DNS != nil:
@@ -270,7 +271,7 @@ func (p *PoolConfig) lookup(ctx context.Context) (source string, a *discover.Ass
 	}
 }
 
-// checkSources asks the source of every pool, reads the files for scraping, and reports on each; the error has all that cannot be used.
+// checkSources reads the source of every pool and the files for scraping, and reports on each; the error lists everything that is unusable.
 func checkSources(ctx context.Context, c *Config, out io.Writer) error {
 	var bad []error
 	for _, p := range c.Pools {

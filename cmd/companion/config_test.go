@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/inlet-proxy/inlet/internal/companion/discover"
+	"github.com/inlet-proxy/inlet/internal/companion/http1"
 	"github.com/inlet-proxy/inlet/internal/companion/scrape"
 )
 
@@ -22,13 +23,13 @@ func TestConfig(t *testing.T) {
 	const secrets = "/run/secrets/scrape/"
 	plan := scrape.Plan{
 		Engine: "vllm", Path: "/metrics", Health: "/health", Port: 9100, Models: "/v1/models",
-		Access: scrape.Access{TokenFile: secrets + "token", TLS: &scrape.TLS{
+		Access: http1.Access{TokenFile: secrets + "token", TLS: &http1.TLS{
 			CAFile: secrets + "ca.pem", CertFile: secrets + "cert.pem", KeyFile: secrets + "key.pem", ServerName: "replicas.example",
 		}},
 	}
 	sglang, triton, own := plan, plan, plan
 	sglang.Engine, triton.Engine, own.Engine = "sglang", "triton-tensorrt-llm", scrape.Custom
-	triton.Port, triton.Access.TLS = 8002, &scrape.TLS{InsecureSkipVerify: true}
+	triton.Port, triton.Access.TLS = 8002, &http1.TLS{InsecureSkipVerify: true}
 	own.Custom = scrape.Engine{
 		Waiting:     []scrape.Metric{{Name: "requests", Label: "state", Value: "queued"}},
 		Running:     []scrape.Metric{{Name: "requests", Label: "state", Value: "running"}},

@@ -1,4 +1,4 @@
-// Companion finds the replicas of each pool, scrapes their metrics once for all proxies, and hands the proxies a snapshot of it.
+// Companion finds the replicas of each pool, scrapes their metrics once for all proxies, and serves the proxies a snapshot of them.
 package main
 
 import (
@@ -31,12 +31,12 @@ func command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "companion --config FILE",
 		Version: version.String(),
-		Short:   "Scrapes model servers once for all proxies and hands them the result",
-		Long: `Finds the replicas of each pool, scrapes their metrics once for all proxies, and hands the proxies a snapshot of it. It stands on no
-request's way: a proxy goes on with the last snapshot while the companion is away.
+		Short:   "Scrapes model servers once for all proxies and serves them a snapshot",
+		Long: `Finds the replicas of each pool, scrapes their metrics once for all proxies, and serves the proxies a snapshot of them. It is not on the
+request path: while it is down, a proxy uses its last snapshot.
 
 It serves /v1/snapshot for the proxies, /v1/snapshot.json for people, /metrics, /healthz, and /readyz, which says what is missing.`,
-		Example: `  companion --config companion.yaml --check                              # is the file right, and can every source be read?
+		Example: `  companion --config companion.yaml --check                              # is the file valid, and can every source be read?
   companion --config companion.yaml --log-format json
   curl -s localhost:9002/v1/snapshot.json                                # what the proxies know`,
 		Args:          cobra.NoArgs,
@@ -73,10 +73,10 @@ It serves /v1/snapshot for the proxies, /v1/snapshot.json for people, /metrics, 
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "", "configuration file (YAML or JSON)")
-	cmd.Flags().StringVar(&listen, "listen", "", "address to listen on, in place of the file's")
+	cmd.Flags().StringVar(&listen, "listen", "", "address to listen on, overrides the file's")
 	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	cmd.Flags().StringVar(&format, "log-format", "text", "text or json")
-	cmd.Flags().BoolVar(&check, "check", false, "read the configuration, ask every source of endpoints once, say what is wrong, and exit")
+	cmd.Flags().BoolVar(&check, "check", false, "read the configuration and every source of endpoints once, report all errors, and exit")
 	_ = cmd.MarkFlagRequired("config") // fails only for a flag that does not exist
 	return cmd
 }

@@ -17,11 +17,11 @@ import (
 )
 
 // metrics collects what /metrics serves, from the parts that know it. The names inference_pool_* are those of the Gateway API Inference
-// Extension and llm_d_epp_* those of llm-d's router, which dashboards and autoscalers of this field read already. They have the same values.
+// Extension and llm_d_epp_* those of llm-d's router, which existing dashboards and autoscalers read. They have the same values.
 type metrics struct {
 	scraper        *scrape.Scraper
 	relay          *relay.Relay
-	stale          time.Duration // gauges of that age count no more
+	stale          time.Duration // gauges of this age no longer count
 	loaded, failed atomic.Uint64 // lists of endpoints
 }
 
@@ -35,11 +35,19 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(name, help, labels, nil)
 }
 
-// known are the descriptions of one metric under the names that others gave it.
-type known []*prometheus.Desc
+// aliases are the descriptions of one metric under several names.
+type aliases []*prometheus.Desc
 
-func (k known) gauge(ch chan<- prometheus.Metric, v float64, labels ...string) {
-	for _, d := range k {
+// describeAliases describes a metric. Each of the names is followed by its labels.
+func describeAliases(help string, names ...[]string) (a aliases) {
+	for _, n := range names {
+		a = append(a, describe(n[0], help, n[1:]...))
+	}
+	return a
+}
+
+func (a aliases) gauge(ch chan<- prometheus.Metric, v float64, labels ...string) {
+	for _, d := range a {
 		gauge(ch, d, v, labels...)
 	}
 }
@@ -48,70 +56,61 @@ var (
 	buildDesc     = describe("inlet_companion_build_info", "1, with the version of the companion.", "version")
 	endpointsDesc = describe("inlet_companion_endpoints", "Replicas of the pool.", "pool")
 	staleDesc     = describe("inlet_companion_stale_endpoints", "Replicas whose gauges are unknown or too old to count.", "pool")
-	readyDescs    = known{
-		describe("inference_pool_ready_pods", "Ready replicas of the pool.", "name"),
-		describe("llm_d_epp_ready_endpoints", "Ready replicas of the pool.", "name"),
-	}
-	queueDescs = known{
-		describe("inference_pool_average_queue_size", "Mean number of requests in a replica's queue, over the replicas with fresh gauges.", "name"),
-		describe("llm_d_epp_average_queue_size", "Mean number of requests in a replica's queue, over the replicas with fresh gauges.", "name"),
-	}
-	kvDescs = known{
-		describe("inference_pool_average_kv_cache_utilization", "Mean share (0 to 1) of the KV cache in use, over the replicas with fresh gauges.", "name"),
-		describe("llm_d_epp_average_kv_cache_utilization", "Mean share (0 to 1) of the KV cache in use, over the replicas with fresh gauges.", "name"),
-	}
-	runningDescs = known{
-		describe("llm_d_epp_average_running_requests", "Mean number of requests that a replica works on, over the replicas with fresh gauges.", "name"),
-		describe("inlet_companion_average_running_requests", "Mean number of requests that a replica works on, over the replicas with fresh gauges.", "pool"),
-	}
-	endpointQueueDescs = known{
-		describe("inference_pool_per_pod_queue_size", "Requests in the queue of a replica with fresh gauges.", "name", "model_server_pod"),
-		describe("llm_d_epp_per_endpoint_queue_size", "Requests in the queue of a replica with fresh gauges.", "name", "model_server_endpoint"),
-	}
-	poolWaitingDesc = describe("inlet_companion_waiting_requests", "Requests in the queues of the replicas with fresh gauges, together.", "pool")
-	poolRunningDesc = describe("inlet_companion_running_requests", "Requests that the replicas with fresh gauges work on, together.", "pool")
+	readyDescs    = describeAliases("Ready replicas of the pool.",
+		[]string{"inference_pool_ready_pods", "name"}, []string{"llm_d_epp_ready_endpoints", "name"})
+	queueDescs = describeAliases("Mean number of waiting requests per replica, over the replicas with fresh gauges.",
+		[]string{"inference_pool_average_queue_size", "name"}, []string{"llm_d_epp_average_queue_size", "name"})
+	kvDescs = describeAliases("Mean KV cache utilization (0 to 1), over the replicas with fresh gauges.",
+		[]string{"inference_pool_average_kv_cache_utilization", "name"}, []string{"llm_d_epp_average_kv_cache_utilization", "name"})
+	runningDescs = describeAliases("Mean number of running requests per replica, over the replicas with fresh gauges.",
+		[]string{"llm_d_epp_average_running_requests", "name"}, []string{"inlet_companion_average_running_requests", "pool"})
+	endpointQueueDescs = describeAliases("Waiting requests of a replica with fresh gauges.",
+		[]string{"inference_pool_per_pod_queue_size", "name", "model_server_pod"},
+		[]string{"llm_d_epp_per_endpoint_queue_size", "name", "model_server_endpoint"})
+	poolWaitingDesc = describe("inlet_companion_waiting_requests", "Waiting requests of all replicas with fresh gauges.", "pool")
+	poolRunningDesc = describe("inlet_companion_running_requests", "Running requests of all replicas with fresh gauges.", "pool")
 
-	// A replica that serves a model under several names, or several adapters, counts for each of them.
+	// A replica that serves a model under several names, or several adapters, counts for each.
 	modelReadyDesc   = describe("inlet_companion_model_ready_replicas", "Ready replicas that serve the model or adapter.", "model")
 	modelWaitingDesc = describe("inlet_companion_model_waiting_requests",
-		"Requests, for whatever model, in the queues of the replicas with fresh gauges that serve the model.", "model")
+		"Waiting requests, for any model, of the replicas with fresh gauges that serve the model.", "model")
 	modelRunningDesc = describe("inlet_companion_model_running_requests",
-		"Requests, for whatever model, that the replicas with fresh gauges that serve the model work on.", "model")
+		"Running requests, for any model, of the replicas with fresh gauges that serve the model.", "model")
 	modelKVDesc = describe("inlet_companion_model_average_kv_cache_utilization",
-		"Mean share (0 to 1) of the KV cache in use, over the replicas with fresh gauges that serve the model.", "model")
-	modelsDesc = describe("inlet_companion_models", "Models and adapters that the replicas serve, also those that are too many to be told one by one.")
+		"Mean KV cache utilization (0 to 1), over the replicas with fresh gauges that serve the model.", "model")
+	modelsDesc = describe("inlet_companion_models", "Models and adapters that the replicas serve, including those beyond the number that have series of their own.")
 
-	pollersDesc = describe("inlet_companion_pollers", "Pollers at work, one for each replica, however many pools it is in.")
+	pollersDesc = describe("inlet_companion_pollers", "Replicas that are scraped, each counted once even if it is in several pools.")
 
 	scrapesDesc = describe("inlet_companion_scrapes_total",
-		"Scrapes by result: ok, incomplete (the replica answered, a metric was missing), failed.", "pool", "result")
+		"Scrapes by result: ok, incomplete (the replica responded, but a metric was missing), failed.", "pool", "result")
 	lateDesc = describe("inlet_companion_late_scrapes_total",
-		"Scrapes that took so long, or came so late, that the gauges had become older than half of stale.", "pool")
+		"Scrapes that took so long, or started so late, that the gauges were older than half of stale.", "pool")
 	ageDesc   = describe("inlet_companion_oldest_gauge_seconds", "Age of the oldest gauges of a ready replica.", "pool")
-	tookDesc  = describe("inlet_companion_scrape_duration_seconds_total", "Time that all scrapes took together.", "pool")
-	listsDesc = describe("inlet_companion_endpoint_lists_total", "Lists of endpoints from the pools' sources, by result: loaded, failed.", "result")
+	tookDesc  = describe("inlet_companion_scrape_duration_seconds_total", "Total duration of all scrapes.", "pool")
+	listsDesc = describe("inlet_companion_endpoint_lists_total", "Endpoint lists read from the pools' sources, by result: loaded, failed.", "result")
 
 	versionDesc = describe("inlet_companion_snapshot_version", "Version of the current snapshot, 0 before the first.")
-	workersDesc = describe("inlet_companion_workers", "Workers of proxies that hold a lease.")
-	openDesc    = describe("inlet_companion_open_calls", "Long polls that wait.")
+	workersDesc = describe("inlet_companion_workers", "Proxy workers that polled recently (they hold a lease).")
+	openDesc    = describe("inlet_companion_open_calls", "Open long polls.")
 	sentDesc    = describe("inlet_companion_sent_bytes_total", "Bytes of the snapshots and deltas sent.")
 	callsDesc   = describe("inlet_companion_calls_total",
-		"Answers to proxies: snapshot (whole), delta, unchanged, early (there was no snapshot yet).", "answer")
+		"Responses to polls: snapshot (complete), delta, unchanged, early (there was no snapshot yet).", "answer")
 )
 
 var (
-	proxiesDesc = describe("inlet_companion_relay_proxies", "Envoys that take part in the relay.")
-	tellsDesc   = describe("inlet_companion_relay_tells_total", "Calls by which proxies tell what they know, by result: taken, refused.", "result")
-	toldDesc    = describe("inlet_companion_relay_received_bytes_total", "Bytes of the tells that were taken.")
-	relayedDesc = describe("inlet_companion_relay_sent_bytes_total", "Bytes of what answers had of other proxies, besides those of snapshots and deltas.")
-	notesDesc   = describe("inlet_companion_relay_notes_total",
-		"Notes about prompts by what became of them: taken, dropped (over the quota of their proxy), forgotten (no more memory), sent (once for each proxy).", "result")
-	rememberedDesc = describe("inlet_companion_relay_remembered_notes", "Notes that are remembered.")
-	memoryDesc     = describe("inlet_companion_relay_memory_bytes", "What the notes that are remembered take.")
-	expiredDesc    = describe("inlet_companion_relay_expired_leases_total", "Proxies that fell silent with requests in flight.")
+	proxiesDesc  = describe("inlet_companion_relay_proxies", "Envoys that report to the relay.")
+	reportsDesc  = describe("inlet_companion_relay_tells_total", "Reports from proxies, by result: taken, refused.", "result")
+	reportedDesc = describe("inlet_companion_relay_received_bytes_total", "Bytes of the reports that were taken.")
+	relayedDesc  = describe("inlet_companion_relay_sent_bytes_total", "Bytes sent to proxies about other proxies, in addition to snapshots and deltas.")
+	notesDesc    = describe("inlet_companion_relay_notes_total",
+		"Notes about prompts, by outcome: taken, dropped (over the quota of their proxy), forgotten (out of memory), sent (once per proxy).", "result")
+	storedDesc  = describe("inlet_companion_relay_remembered_notes", "Stored notes.")
+	memoryDesc  = describe("inlet_companion_relay_memory_bytes", "Memory used by the stored notes.")
+	expiredDesc = describe("inlet_companion_relay_expired_leases_total", "Proxies that stopped reporting while they had requests in flight.")
 )
 
-// Describe describes nothing, which makes the collector an unchecked one: which pools there are changes.
+// Describe describes nothing, which makes this an unchecked collector, since the set of pools changes.
 func (m *metrics) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
@@ -130,8 +129,8 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 // load adds up the replicas of a pool, or those that serve a model.
 type load struct {
 	replicas, ready, fresh float64
-	waiting, running, kv   float64       // of the fresh ones
-	oldest                 time.Duration // of the ready ones that have gauges
+	waiting, running, kv   float64       // of the replicas with fresh gauges
+	oldest                 time.Duration // of the ready replicas that have gauges
 }
 
 func (l *load) add(e *endpoint.Endpoint, stale time.Duration) {
@@ -164,7 +163,7 @@ func (m *metrics) collectPool(ch chan<- prometheus.Metric, p endpoint.Pool) {
 	readyDescs.gauge(ch, l.ready, p.Name)
 	gauge(ch, ageDesc, l.oldest.Seconds(), p.Name)
 	if l.fresh == 0 {
-		return // no mean of nothing: a pool that says nothing must not look idle to an autoscaler
+		return // a pool without data must not look idle to an autoscaler
 	}
 	queueDescs.gauge(ch, l.waiting/l.fresh, p.Name)
 	kvDescs.gauge(ch, l.kv/l.fresh, p.Name)
@@ -173,7 +172,7 @@ func (m *metrics) collectPool(ch chan<- prometheus.Metric, p endpoint.Pool) {
 	gauge(ch, poolRunningDesc, l.running, p.Name)
 }
 
-// maxModelSeries bounds the models that are told one by one.
+// maxModelSeries bounds the models that have series of their own.
 const maxModelSeries = 1000
 
 func (m *metrics) collectModels(ch chan<- prometheus.Metric, pools []endpoint.Pool) {
@@ -194,7 +193,7 @@ func (m *metrics) collectModels(ch chan<- prometheus.Metric, pools []endpoint.Po
 	}
 }
 
-// modelLoads adds up by name. A replica in two pools counts once.
+// modelLoads returns the load by model. A replica in two pools counts once.
 func modelLoads(pools []endpoint.Pool, stale time.Duration) map[string]*load {
 	models := make(map[string]*load)
 	seen := make(map[string]bool) // addresses
@@ -243,15 +242,15 @@ func (m *metrics) collectCalls(ch chan<- prometheus.Metric) {
 
 func (m *metrics) collectRelay(ch chan<- prometheus.Metric, s *relay.BoardStats) {
 	gauge(ch, proxiesDesc, float64(s.Proxies))
-	counter(ch, tellsDesc, float64(s.Tells), "taken")
-	counter(ch, tellsDesc, float64(s.Refused), "refused")
-	counter(ch, toldDesc, float64(s.ToldBytes))
+	counter(ch, reportsDesc, float64(s.Reports), "taken")
+	counter(ch, reportsDesc, float64(s.Refused), "refused")
+	counter(ch, reportedDesc, float64(s.ReportedBytes))
 	counter(ch, relayedDesc, float64(s.SentBytes))
 	counter(ch, notesDesc, float64(s.Notes), "taken")
 	counter(ch, notesDesc, float64(s.Dropped), "dropped")
 	counter(ch, notesDesc, float64(s.Forgotten), "forgotten")
 	counter(ch, notesDesc, float64(s.SentNotes), "sent")
-	gauge(ch, rememberedDesc, float64(s.Remembered))
+	gauge(ch, storedDesc, float64(s.Remembered))
 	gauge(ch, memoryDesc, float64(s.Bytes))
 	counter(ch, expiredDesc, float64(s.Expired))
 }

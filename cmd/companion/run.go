@@ -19,10 +19,10 @@ import (
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
-// lastCalls is how long open calls have to end at a shutdown. Long polls are answered at its begin.
+// lastCalls is how long open calls have to end at shutdown. Long polls are answered when it begins.
 const lastCalls = 2 * time.Second
 
-// run serves until ctx ends: the sources of endpoints feed the scraper, the scraper feeds the relay, the relay feeds the proxies. EDS is
+// run serves until ctx ends: the sources of endpoints feed the scraper, the scraper feeds the relay, and the relay feeds the proxies. EDS is
 // served on the second listener, if there is one.
 func run(ctx context.Context, cfg *Config, listener, xdsListener net.Listener, log *slog.Logger) error {
 	scraper, err := scrape.New(cfg.plans(), scrape.Options{
@@ -41,9 +41,9 @@ func run(ctx context.Context, cfg *Config, listener, xdsListener net.Listener, l
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 
-	var silent unusedConns
-	server.ConnState = silent.note
-	server.RegisterOnShutdown(silent.close)
+	var unused unusedConns
+	server.ConnState = unused.note
+	server.RegisterOnShutdown(unused.close)
 
 	group, ctx := errgroup.WithContext(ctx)
 	src := &sources{scraper: scraper, metrics: m, log: log}
@@ -58,13 +58,13 @@ func run(ctx context.Context, cfg *Config, listener, xdsListener net.Listener, l
 	}
 	src.start(ctx, group, cfg.Pools)
 	group.Go(func() error {
-		// Not before every replica was tried: a companion that restarts must not tell the proxies that nobody is ready.
+		// Not before every replica was tried: a companion that restarts must not report to the proxies that none is ready.
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-scraper.Tried():
 		}
-		log.Info("every endpoint was tried, publishing")
+		log.Info("every endpoint was tried; publishing snapshots")
 		rel.Run(ctx, scraper.Changed(), scraper.Pools)
 		return nil
 	})
@@ -88,8 +88,8 @@ func run(ctx context.Context, cfg *Config, listener, xdsListener net.Listener, l
 	return group.Wait()
 }
 
-// unusedConns are the connections on which no request came yet. Clients open some ahead of need, and http.Server.Shutdown would wait for
-// them as for open calls.
+// unusedConns are the connections that have not carried a request yet. Clients open some in advance, and http.Server.Shutdown would wait
+// for them as for open calls.
 type unusedConns struct {
 	mu     sync.Mutex
 	conns  map[net.Conn]bool

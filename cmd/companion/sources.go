@@ -12,7 +12,7 @@ import (
 	"github.com/inlet-proxy/inlet/internal/companion/xds"
 )
 
-// sources brings the lists of endpoints to those who want them.
+// sources passes the endpoint lists on to the scraper and to Envoy.
 type sources struct {
 	scraper  *scrape.Scraper
 	xds      *xds.Server // nil: EDS is not served
@@ -63,7 +63,7 @@ func (s *sources) loaded(pool string, a *discover.Assignment) {
 		return
 	}
 	if err := s.xds.Set(cmp.Or(s.clusters[pool], a.Cluster, pool), a.Endpoints); err != nil {
-		s.log.Error("EDS", "pool", pool, "reason", err)
+		s.log.Error("cannot serve the endpoints by EDS", "pool", pool, "reason", err)
 	}
 }
 

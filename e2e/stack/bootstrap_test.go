@@ -20,7 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"github.com/inlet-proxy/inlet/internal/chain"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
 func static(t *testing.T, name string) string {
@@ -74,7 +74,7 @@ func TestBootstrapsRemoveControlHeaders(t *testing.T) {
 			}
 			return nil
 		}))
-		require.ElementsMatch(t, chain.ControlHeaders, removed, abi)
+		require.ElementsMatch(t, filter.ControlHeaders, removed, abi)
 	}
 }
 

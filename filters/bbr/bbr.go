@@ -14,9 +14,9 @@ import (
 
 // Headers by which routes and later gateways learn what was decided.
 const (
-	RewriteHeader = "x-gateway-model-name-rewrite"
-	BaseHeader    = "x-gateway-base-model-name"
-	PoolHeader    = "x-gateway-inference-pool"
+	RewriteHeader = filter.RewriteHeader
+	BaseHeader    = filter.BaseHeader
+	PoolHeader    = filter.PoolHeader
 )
 
 // Filter routes by the body's model. Writes x.Route.
@@ -246,22 +246,15 @@ func mix(x uint64) uint64 {
 // put another name into the body, that is not for the client to see. A client that
 // writes these headers itself is told what it wrote.
 func asked(x *filter.Exchange, name string) string {
-	for _, h := range &renamings {
-		if rewritten, _ := x.RequestHeaders.Get(h.to); rewritten != name {
+	for _, h := range &filter.Renamings {
+		if rewritten, _ := x.RequestHeaders.Get(h.To); rewritten != name {
 			continue
 		}
-		if public, _ := x.RequestHeaders.Get(h.from); fitsHeader(public) {
+		if public, _ := x.RequestHeaders.Get(h.From); fitsHeader(public) {
 			return public
 		}
 	}
 	return name
-}
-
-// renamings are the headers in which gateways say how they have renamed a model, in
-// the spellings of the endpoint picker protocol.
-var renamings = [...]struct{ from, to string }{
-	{"x-gateway-model-name", RewriteHeader},
-	{"x-llm-d-model-name", "x-llm-d-model-name-rewrite"},
 }
 
 func refuseUnknown(name string) filter.Verdict {

@@ -67,7 +67,7 @@ type pool struct {
 
 func newFilter(o *conf.Object, d *filter.Deps) filter.Filter {
 	f := &Filter{
-		headers: []string{"x-gateway-model-name"},
+		headers: []string{filter.ModelHeader},
 		models:  map[string]*model{},
 		rand:    d.Rand,
 		missing: d.Metrics.Counter("inlet_body_field_missing_total", "field"),
@@ -163,7 +163,7 @@ func (f *Filter) reads(field string) {
 
 // reserved headers have a meaning of their own, which no client may choose.
 var reserved = []string{
-	RewriteHeader, BaseHeader, PoolHeader, "x-gateway-destination-endpoint", "x-gateway-destination-endpoint-subset",
+	RewriteHeader, BaseHeader, PoolHeader, filter.EndpointHeader, filter.SubsetKey,
 	"host", "connection", "content-length", "content-type", "content-encoding", "transfer-encoding", "te", "upgrade", "authorization",
 }
 

@@ -32,10 +32,10 @@ func (r *rig) ejections() (n int64) {
 // known is how much of a prompt a replica is taken to hold.
 func (r *rig) known(address string, x *filter.Exchange) int {
 	s := stateOf(x)
-	s.scratch = &scratch{}
+	s.pick = &pick{}
 	s.reset()
 	s.read(r.f, x)
-	r.f.fleet.see(r.snapshot, s.chain, &s.matches, r.now)
+	r.f.fleet.view(r.snapshot, s.chain, &s.matches, r.now)
 	return s.matches.Of(r.f.fleet.find(address).slot)
 }
 
@@ -50,7 +50,7 @@ func TestEnvoysOwnAnswersAreNobodysFailure(t *testing.T) {
 			for range 24 {
 				x := request(1, 12)
 				require.Equal(t, home, r.send(t, x))
-				require.Equal(t, 10, stateOf(x).hit, "nothing was computed since")
+				require.Equal(t, 10, stateOf(x).hitBlocks, "nothing was computed since")
 				response := filter.Response{Status: status, Origin: filter.OfProxy}
 				if served {
 					response.Served = home
@@ -58,7 +58,7 @@ func TestEnvoysOwnAnswersAreNobodysFailure(t *testing.T) {
 				r.reply(x, response)
 			}
 			require.Zero(t, r.ejections())
-			require.Zero(t, r.f.fleet.full.Value())
+			require.Zero(t, r.f.fleet.backingOff.Value())
 			require.Zero(t, r.inFlight(home))
 		}
 	}
@@ -75,7 +75,7 @@ func TestAnAnswerWithoutAReplica(t *testing.T) {
 	r.f.OnFirstByte(x)
 	r.f.OnDone(x, filter.End{Complete: true, Status: 200, At: r.now})
 	require.Zero(t, r.known(at, request(1, 10)))
-	require.Zero(t, r.f.fleet.find(at).health.answered)
+	require.Zero(t, r.f.fleet.find(at).health.firstByte)
 }
 
 // Those by which Envoy says that a replica failed are its failures, whatever the status
@@ -174,16 +174,16 @@ func TestFullIsNotBroken(t *testing.T) {
 		"529":               {529, headers{}, time.Second},
 		"retry-after":       {503, headers{"retry-after": "7"}, 7 * time.Second},
 		"429, retry-after":  {429, headers{"retry-after": "2"}, 2 * time.Second},
-		"at once":           {503, headers{"retry-after": "0"}, minBackOff},
-		"very long":         {503, headers{"retry-after": "86400"}, maxBackOff},
+		"at once":           {503, headers{"retry-after": "0"}, minBackoff},
+		"very long":         {503, headers{"retry-after": "86400"}, maxBackoff},
 		"unreadable":        {503, headers{"retry-after": "soon"}, time.Second},
 		"negative":          {503, headers{"retry-after": "-5"}, time.Second},
 		"date":              {503, headers{"retry-after": "Thu, 01 Jan 1970 00:01:45 GMT"}, 5 * time.Second},
 		"date of its clock": {503, headers{"retry-after": "Mon, 30 Nov 2026 10:00:04 GMT", "date": "Mon, 30 Nov 2026 10:00:01 GMT"}, 3 * time.Second},
-		"date in the past":  {503, headers{"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}, minBackOff},
+		"date in the past":  {503, headers{"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}, minBackoff},
 		"without headers":   {503, nil, time.Second},
 	} {
-		for _, profile := range profileNames() {
+		for _, profile := range profileNames(profiles) {
 			r := newRig(t, "{profile: "+profile+"}")
 			eps := ready(3)
 			r.serve(eps...)
@@ -222,7 +222,7 @@ func TestFullKeepsThePrompts(t *testing.T) {
 	r.serve(ready(3)...)
 	x := request(1, 12)
 	require.Equal(t, home, r.send(t, x))
-	require.Equal(t, 10, stateOf(x).hit)
+	require.Equal(t, 10, stateOf(x).hitBlocks)
 }
 
 // hitAt is where a request goes that is taken back.

@@ -67,7 +67,7 @@ func TestOneAtWorkThatAnswersAnybody(t *testing.T) {
 		r.begin(x, 10*time.Millisecond)
 	}
 	require.Zero(t, r.ejections())
-	require.False(t, r.f.fleet.holdsBack(r.now))
+	require.False(t, r.f.fleet.isBackingOff(r.now))
 }
 
 // While a replica computes a long document, clients of other conversations there lose their

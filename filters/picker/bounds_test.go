@@ -43,15 +43,15 @@ func TestUpToWhereARequestStays(t *testing.T) {
 		// A queue of room.queue above twice the mean: here (3*2+14)/4 = 5 and (3*2+15)/4 = 5.25.
 		"a queue":        {"{}", waits(14), waits(2), 20, true},
 		"a longer queue": {"{}", waits(15), waits(2), 20, false},
-		"another bound":  {"{room: {queue: 7}}", waits(15), waits(2), 20, true},
+		"another bound":  {"{saturation: {queue: 7}}", waits(15), waits(2), 20, true},
 		// saturation above twice the mean: here 9,998/4 and 9,999/4.
-		"tokens":      {"{prefix: {saturation: 5000}}", flies(1, 9998), endpoint.Endpoint{}, 20, true},
-		"more tokens": {"{prefix: {saturation: 5000}}", flies(1, 9999), endpoint.Endpoint{}, 20, false},
+		"tokens":      {"{prefix: {maxTokens: 5000}}", flies(1, 9998), endpoint.Endpoint{}, 20, true},
+		"more tokens": {"{prefix: {maxTokens: 5000}}", flies(1, 9999), endpoint.Endpoint{}, 20, false},
 		// room.inFlight, but 8 at most, above 1.25 times the mean: here 8 and 1.25*(3*4+15)/4 = 8.4, and 8 and 1.25*(3*4+16)/4 = 8.75.
 		"requests":                 {"{}", flies(15, 3000), flies(4, 0), 20, true},
 		"more requests":            {"{}", flies(16, 3000), flies(4, 0), 20, false},
-		"few requests, few places": {"{room: {inFlight: 3}}", flies(2, 3000), endpoint.Endpoint{}, 20, true},
-		"few places":               {"{room: {inFlight: 3}}", flies(3, 3000), endpoint.Endpoint{}, 20, false},
+		"few requests, few places": {"{saturation: {inFlight: 3}}", flies(2, 3000), endpoint.Endpoint{}, 20, true},
+		"few places":               {"{saturation: {inFlight: 3}}", flies(3, 3000), endpoint.Endpoint{}, 20, false},
 		// From a share of prefix.hit on, whatever waits there.
 		"the share":      {"{prefix: {hit: 0.5, weight: 1}}", flies(1, 200_000), endpoint.Endpoint{}, 40, true},
 		"less than that": {"{prefix: {hit: 0.5, weight: 1}}", flies(1, 200_000), endpoint.Endpoint{}, 41, false},

@@ -14,17 +14,17 @@ import (
 func TestDefaults(t *testing.T) {
 	r := newRig(t, "{}")
 	s := r.f.settings
-	require.Equal(t, "sticky", r.f.profile.name())
+	require.Equal(t, "sticky", r.f.profile.name)
 	require.Equal(t, 3, s.endpoints)
 	require.Empty(t, s.pool)
 	require.Equal(t, 2*time.Second, s.stale)
 	require.False(t, s.shed)
 	require.Equal(t, 10*time.Second, s.slowStart)
-	require.Equal(t, []any{0.8, 32.0, int64(262144), int64(64 << 20)}, []any{s.hit, s.weight, s.saturation, s.memory})
+	require.Equal(t, []any{0.8, 32.0, int64(262144), int64(64 << 20)}, []any{s.minHit, s.cachedWeight, s.maxTokens, s.memory})
 	require.Equal(t, "x-session-token", s.session)
 	require.Empty(t, s.explainWith)
-	require.Equal(t, []any{5, 0.8, 100}, []any{s.room.queue, s.room.kv, s.room.inFlight})
-	require.Equal(t, []any{3, 5 * time.Second, 5 * time.Minute, 0.5, 3 * time.Second}, []any{s.health.failures, s.health.eject, s.health.maxEject, s.health.share, s.health.silence})
+	require.Equal(t, []any{5, 0.8, 100}, []any{s.saturation.queue, s.saturation.kv, s.saturation.inFlight})
+	require.Equal(t, []any{3, 5 * time.Second, 5 * time.Minute, 0.5, 3 * time.Second}, []any{s.health.failures, s.health.eject, s.health.maxEject, s.health.share, s.health.firstByte})
 	require.Empty(t, s.objectives)
 
 	r.deps.Worker = "w"
@@ -55,15 +55,15 @@ func TestBoundsOfSettings(t *testing.T) {
 		{"{prefix: {memory: %s}}", "511", "512", "4GiB", "4294967297"},
 		{"{prefix: {hit: %s}}", "0", "0.01", "1", "1.1"},
 		{"{prefix: {weight: %s}}", "0.9", "1", "1000", "1001"},
-		{"{prefix: {saturation: %s}}", "0", "1", "1073741824", "1073741825"},
-		{"{room: {queue: %s}}", "0", "1", "1073741824", "1073741825"},
-		{"{room: {kv: %s}}", "0", "0.01", "1", "1.1"},
-		{"{room: {inFlight: %s}}", "0", "1", "1073741824", "1073741825"},
+		{"{prefix: {maxTokens: %s}}", "0", "1", "1073741824", "1073741825"},
+		{"{saturation: {queue: %s}}", "0", "1", "1073741824", "1073741825"},
+		{"{saturation: {kv: %s}}", "0", "0.01", "1", "1.1"},
+		{"{saturation: {inFlight: %s}}", "0", "1", "1073741824", "1073741825"},
 		{"{health: {failures: %s}}", "0", "1", "1000", "1001"},
 		{"{health: {maxEject: 24h, eject: %s}}", "99ms", "100ms", "1h", "3601s"},
 		{"{health: {eject: 100ms, maxEject: %s}}", "99ms", "100ms", "24h", "86401s"},
 		{"{health: {share: %s}}", "-0.1", "0", "1", "1.1"},
-		{"{health: {silence: %s}}", "99ms", "100ms", "1h", "3601s"},
+		{"{health: {firstByte: %s}}", "99ms", "100ms", "1h", "3601s"},
 	} {
 		try := func(value string) error {
 			r := newRig(t, "{}")

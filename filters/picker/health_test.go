@@ -51,7 +51,7 @@ func TestEjection(t *testing.T) {
 	r.now = r.now.Add(20 * time.Second)
 	x := request(0, 0)
 	require.Equal(t, sick, r.send(t, x))
-	require.Contains(t, string(x.Why()), "by=try")
+	require.Contains(t, string(x.Why()), "by=probe")
 	require.NotEqual(t, sick, r.send(t, request(0, 0)))
 	r.f.OnDone(x, filter.End{}) // its client goes away: nothing was learnt
 	x = request(0, 0)
@@ -209,7 +209,7 @@ func TestTimeOut(t *testing.T) {
 		}
 		last := time.Duration(0)
 		for times := range 100 {
-			d := timeOut(s, times)
+			d := ejectFor(s, times)
 			if d < s.eject || d > s.maxEject || d < last {
 				t.Fatalf("%v after %v, of %v to %v", d, last, s.eject, s.maxEject)
 			}

@@ -47,14 +47,14 @@ func TestIncidentMissesGoByLoadAndNotByTheSizeOfTheIndex(t *testing.T) {
 // One request at a time, each with a prompt of its own: everybody gets some.
 func TestIncidentLittleTrafficIsNotAllForTheFirst(t *testing.T) {
 	for _, p := range profiles {
-		r := newRig(t, "profile: "+p.name())
+		r := newRig(t, "profile: "+p.name)
 		r.serve(ready(4)...)
 		hits := map[string]int{}
 		for seed := range uint64(400) {
 			hits[r.serveOne(t, request(seed, 6), 200)]++
 		}
-		require.Len(t, hits, 4, p.name())
-		require.LessOrEqual(t, most(hits), 150, "%s: %v", p.name(), hits)
+		require.Len(t, hits, 4, p.name)
+		require.LessOrEqual(t, most(hits), 150, "%s: %v", p.name, hits)
 	}
 }
 
@@ -121,7 +121,7 @@ func TestIncidentAMisfitOfIntervalAndBoundIsSaid(t *testing.T) {
 		}
 		require.Len(t, r.logs, c.warnings, name)
 		if c.warnings > 0 {
-			require.Contains(t, r.logs[0], "gauges come every 15s and say nothing any more after 200ms")
+			require.Contains(t, r.logs[0], "gauges are renewed every 15s, but \"stale\" ignores them after 200ms")
 		}
 	}
 }
@@ -150,13 +150,13 @@ func TestIncidentAPoolOfOne(t *testing.T) {
 			"unknown": func(r *rig, _ *endpoint.Endpoint) { r.now = r.now.Add(time.Hour) },
 			"failing": func(r *rig, _ *endpoint.Endpoint) { r.run(t, 10, func(string) int { return 503 }) },
 		} {
-			r := newRig(t, "{health: {failures: 1}, profile: "+p.name()+"}")
+			r := newRig(t, "{health: {failures: 1}, profile: "+p.name+"}")
 			eps := ready(1)
 			r.serve(eps...)
 			change(r, &eps[0])
 			r.serveAt(r.snapshot.Received, eps...)
 			x := request(1, 3)
-			require.Equal(t, eps[0].Address, r.send(t, x), "%s, %s", p.name(), name)
+			require.Equal(t, eps[0].Address, r.send(t, x), "%s, %s", p.name, name)
 			require.Equal(t, eps[0].Address, header(x, EndpointHeader))
 		}
 	}
@@ -266,7 +266,7 @@ func TestIncidentAHeaderGivesNobodyPriority(t *testing.T) {
 	require.Zero(t, r.samples["inlet_in_flight_requests/p"])
 
 	// A whole burst that shouts does not push the others out either.
-	r = newRig(t, "{shed: true, objectives: [{name: chat, priority: 5}], room: {inFlight: 10}}")
+	r = newRig(t, "{shed: true, objectives: [{name: chat, priority: 5}], saturation: {inFlight: 10}}")
 	r.serve(ready(1)...)
 	taken := map[string]int{}
 	for i := range 40 {

@@ -25,7 +25,7 @@ func (r *rig) change(c change) {
 		eps = eps[1:]
 	}
 	r.serve(eps...)
-	r.f.see()
+	r.f.readSnapshot()
 }
 
 // A replica that comes back after it was away has what it had only if it is the same
@@ -57,7 +57,7 @@ func TestWhatIsLeftAfterAnAbsence(t *testing.T) {
 	} {
 		r := newRig(t, "{}")
 		r.serve(ready(2)...)
-		r.f.see()
+		r.f.readSnapshot()
 		r.f.fleet.learn(r.f.fleet.find("10.0.0.000:80"), chainOf(r))
 		r.f.fleet.learn(r.f.fleet.find("10.0.0.001:80"), chainOf(r))
 		for _, step := range c.steps {
@@ -70,7 +70,7 @@ func TestWhatIsLeftAfterAnAbsence(t *testing.T) {
 
 // chainOf is the chain of request(1, 10).
 func chainOf(r *rig) []uint64 {
-	s := &state{scratch: &scratch{}}
+	s := &state{pick: &pick{}}
 	s.read(r.f, request(1, 10))
 	return s.chain
 }
@@ -79,13 +79,13 @@ func chainOf(r *rig) []uint64 {
 func TestAnotherCompanionIsNoAbsence(t *testing.T) {
 	r := newRig(t, "{}")
 	r.serve(ready(2)...)
-	r.f.see()
+	r.f.readSnapshot()
 	r.f.fleet.learn(r.f.fleet.find("10.0.0.000:80"), chainOf(r))
 	r.serve(ready(2)[1:]...)
 	r.snapshot.Source = 2
-	r.f.see()
+	r.f.readSnapshot()
 	r.serve(ready(2)...)
-	r.f.see()
+	r.f.readSnapshot()
 	require.Equal(t, 10, r.known("10.0.0.000:80", request(1, 10)))
 }
 
@@ -95,7 +95,7 @@ func TestHearsayOfTheOneBefore(t *testing.T) {
 	r := newRig(t, "{health: {failures: 1, eject: 5s}}")
 	at := "10.0.0.000:80"
 	note := func() int {
-		r.f.hear(endpoint.AppendNote(nil, endpoint.ReplicaID(at), chainOf(r)))
+		r.f.receive(endpoint.AppendNote(nil, endpoint.ReplicaID(at), chainOf(r)))
 		return r.known(at, request(1, 10))
 	}
 	r.change(change{started: 7})
@@ -103,7 +103,7 @@ func TestHearsayOfTheOneBefore(t *testing.T) {
 	require.Zero(t, note())
 	r.change(change{after: time.Minute, started: 18})
 	require.Zero(t, note(), "it came with the snapshot")
-	r.change(change{after: hearsayAfter, started: 18})
+	r.change(change{after: ignoreReports, started: 18})
 	require.Equal(t, 10, note())
 	r.f.failed(r.f.fleet.find(at), "p", reasonStatus)
 	require.Zero(t, note())
@@ -135,13 +135,13 @@ func TestAnEjectionEmptiesTheIndexOfAllWorkers(t *testing.T) {
 func TestSlowStartNeedsNoTraffic(t *testing.T) {
 	r := newRig(t, "{slowStart: 10s}")
 	r.serve(ready(2)[1:]...)
-	r.f.see()
+	r.f.readSnapshot()
 	r.serve(ready(2)...)
-	r.f.see()
+	r.f.readSnapshot()
 	for range 26 { // 13 s, told twice a second
 		r.now = r.now.Add(time.Second / 2)
 		r.serve(ready(2)...)
-		r.f.see()
+		r.f.readSnapshot()
 	}
 	hits := r.run(t, 40, func(string) int { return 200 })
 	require.InDelta(t, 20, hits["10.0.0.000:80"], 10)
@@ -149,7 +149,7 @@ func TestSlowStartNeedsNoTraffic(t *testing.T) {
 	// ... and from the snapshot that says so, however late a request comes.
 	r = newRig(t, "{slowStart: 10s}")
 	r.serve(ready(2)[1:]...)
-	r.f.see()
+	r.f.readSnapshot()
 	r.serve(ready(2)...)
 	r.now = r.now.Add(13 * time.Second)
 	require.Positive(t, r.run(t, 40, func(string) int { return 200 })["10.0.0.000:80"])
@@ -162,7 +162,7 @@ func TestTheOrderOfTheListIsNoMatter(t *testing.T) {
 	} {
 		r := newRig(t, "{slowStart: 10s}")
 		r.serve(ready(3)...)
-		r.f.see()
+		r.f.readSnapshot()
 		r.now = r.now.Add(time.Minute)
 		all := ready(4)
 		var list []endpoint.Endpoint
@@ -170,12 +170,12 @@ func TestTheOrderOfTheListIsNoMatter(t *testing.T) {
 			list = append(list, all[i])
 		}
 		r.serve(list...)
-		r.f.see()
-		_, seats := r.f.fleet.views[0].find(r.snapshot.Pools[0].Name)
-		require.Len(t, seats, len(order))
-		for i, seat := range seats {
-			require.Equal(t, list[i].Address, seat.member.address)
-			require.Equal(t, order[i] == 3, seat.since.Equal(r.snapshot.Received), "%s: replica %d starts slowly", name, order[i])
+		r.f.readSnapshot()
+		_, entries := r.f.fleet.views[0].find(r.snapshot.Pools[0].Name)
+		require.Len(t, entries, len(order))
+		for i, entry := range entries {
+			require.Equal(t, list[i].Address, entry.member.address)
+			require.Equal(t, order[i] == 3, entry.since.Equal(r.snapshot.Received), "%s: replica %d starts slowly", name, order[i])
 		}
 	}
 }
@@ -185,9 +185,9 @@ func TestWithoutSlowStart(t *testing.T) {
 	for _, after := range []time.Duration{0, time.Second} {
 		r := newRig(t, "{slowStart: 0s}")
 		r.serve(ready(2)[1:]...)
-		r.f.see()
+		r.f.readSnapshot()
 		r.serve(ready(2)...)
-		r.f.see()
+		r.f.readSnapshot()
 		r.now = r.now.Add(after)
 		r.snapshot.Received = r.now
 		hits := map[string]int{}
@@ -203,9 +203,9 @@ func TestSlowStartInEachProfile(t *testing.T) {
 	for _, profile := range []string{"sticky", "weighted"} {
 		r := newRig(t, "{slowStart: 10s, profile: "+profile+"}")
 		r.serve(ready(2)[1:]...)
-		r.f.see()
+		r.f.readSnapshot()
 		r.serve(ready(2)...)
-		r.f.see()
+		r.f.readSnapshot()
 		r.now = r.now.Add(2 * time.Second)
 		r.snapshot.Received = r.now
 		hits := map[string]int{}
@@ -254,7 +254,7 @@ func TestOneReplicaInTwoPools(t *testing.T) {
 			q[0].Ready, q[0].Started = c.b.Ready, c.b.Started
 			p[1].Ready, q[1].Ready = other, other
 			r.servePools(endpoint.Pool{Name: "p", Endpoints: p}, endpoint.Pool{Name: "q", Endpoints: q})
-			r.f.see()
+			r.f.readSnapshot()
 		}
 		serve(c, true)
 		r.f.fleet.learn(r.f.fleet.find(at), chainOf(r))
@@ -322,11 +322,11 @@ func TestReadinessBeginsAnew(t *testing.T) {
 		for _, up := range []bool{false, true} {
 			eps[0].Ready = up
 			r.serve(eps...)
-			r.f.see()
+			r.f.readSnapshot()
 		}
 	}
 	r.serve(eps...)
-	r.f.see()
+	r.f.readSnapshot()
 	fail()
 	fail()
 	anew()

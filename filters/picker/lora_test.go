@@ -58,7 +58,7 @@ func TestReplicasThatListAnotherModel(t *testing.T) {
 	with := &endpoint.Models{Names: []string{"base"}, Adapters: []endpoint.Adapter{{Name: "a", Parent: "base"}}}
 	without := &endpoint.Models{Names: []string{"base"}}
 	for _, p := range profiles {
-		r := newRig(t, "{profile: "+p.name()+"}")
+		r := newRig(t, "{profile: "+p.name+"}")
 		eps := ready(4)
 		for i := range eps {
 			eps[i].Models = without
@@ -74,9 +74,9 @@ func TestReplicasThatListAnotherModel(t *testing.T) {
 				hits[r.serveOne(t, x, 200)]++
 			}
 			if want == 1 {
-				require.Equal(t, map[string]int{eps[2].Address: 40}, hits, p.name())
+				require.Equal(t, map[string]int{eps[2].Address: 40}, hits, p.name)
 			} else {
-				require.GreaterOrEqual(t, len(hits), 3, p.name()+" "+model)
+				require.GreaterOrEqual(t, len(hits), 3, p.name+" "+model)
 			}
 		}
 	}
@@ -86,7 +86,7 @@ func TestReplicasThatListAnotherModel(t *testing.T) {
 // behind a replica that lists nothing.
 func TestAReplicaWithoutAListIsNotPreferred(t *testing.T) {
 	for _, p := range profiles {
-		r := newRig(t, "{profile: "+p.name()+"}")
+		r := newRig(t, "{profile: "+p.name+"}")
 		eps := ready(3)
 		for i := range eps {
 			eps[i].Models = &endpoint.Models{Names: []string{"other"}}
@@ -97,7 +97,7 @@ func TestAReplicaWithoutAListIsNotPreferred(t *testing.T) {
 		for range 40 {
 			hits[r.serveOne(t, request(0, 0), 200)]++
 		}
-		require.Len(t, hits, 3, p.name())
+		require.Len(t, hits, 3, p.name)
 	}
 }
 

@@ -24,19 +24,22 @@ func newMetrics(m filter.Metrics) metrics {
 // Outcomes of a pick, as label values of inlet_pick_total.
 const (
 	outcomePicked  = "picked"
-	outcomeSpilled = "spilled"      // picked in another pool than the first
-	outcomeShed    = "shed"         // refused: nothing has room
-	outcomeEmpty   = "no_endpoints" // the pool has no ready replica
-	outcomeBlind   = "no_snapshot"  // nothing is known about the pool
-	outcomeRetried = "retried"      // a lower one of the list served
-	outcomeMissed  = "missed"       // another one served at the first attempt, or one outside of the list
+	outcomeSpilled = "spilled" // picked in another pool than the first
+	outcomeShed    = "shed"    // refused: every replica is saturated
+	outcomeRetried = "retried" // a lower one of the list served
+	outcomeMissed  = "missed"  // another one served at the first attempt, or one outside of the list
+
+	outcomeNoEndpoints = "no_endpoints" // the pool has no ready replica
+	outcomeNoSnapshot  = "no_snapshot"  // nothing is known of the pool
 )
 
 // Reasons of an ejection, as label values of inlet_ejection_total.
 const (
-	reasonStatus = "5xx"     // it answered so
-	reasonUnused = "connect" // Envoy went on to the next of the list
-	reasonSilent = "silent"  // its requests end without a byte of an answer, while others answer
+	reasonStatus  = "5xx"     // its response
+	reasonConnect = "connect" // Envoy went on to the next of the list
+	reasonTimeout = "silent"  // its requests end without a first byte, while others respond
+
+	reasonMixed = "mixed" // in the log only: several of them
 )
 
 // Where a request went that Envoy sent elsewhere at the first attempt, as label values of

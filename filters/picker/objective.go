@@ -9,10 +9,10 @@ import (
 
 // objectiveHeaders say what a request is for: the name of an InferenceObjective of
 // the Gateway API Inference Extension. The newer spelling comes first.
-var objectiveHeaders = [...]string{"x-llm-d-inference-objective", "x-gateway-inference-objective"}
+var objectiveHeaders = filter.ObjectiveHeaders
 
 // objectives are the priorities of those that the configuration knows, by name.
-// Requests below 0 are refused when nothing has room. The number comes from the
+// Requests below 0 are refused when every replica is saturated. The number comes from the
 // configuration alone: a client can name an objective, and make none up.
 type objectives map[string]int
 
@@ -39,7 +39,7 @@ func readObjectives(o *conf.Object) objectives {
 			o.String("name", &name, conf.NotEmpty)
 			o.Int("priority", &priority, math.MinInt32, math.MaxInt32)
 			if _, twice := known[name]; twice {
-				o.Errorf("name", "%q stands here twice", name)
+				o.Errorf("name", "%q is listed twice", name)
 			}
 			if known == nil {
 				known = objectives{}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/inlet-proxy/inlet/filters/picker/scorer"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 	"github.com/inlet-proxy/inlet/shared/reading/jsonscan"
 	"github.com/inlet-proxy/inlet/shared/reading/llm"
@@ -82,7 +83,7 @@ func TestAdaptersByTheNameOfTheirParent(t *testing.T) {
 		return m
 	}
 	for _, p := range profiles {
-		r := newRig(t, "{profile: "+p.name()+"}")
+		r := newRig(t, "{profile: "+p.name+"}")
 		eps := ready(4)
 		for i := range eps {
 			eps[i].Models = models("poem")
@@ -97,14 +98,14 @@ func TestAdaptersByTheNameOfTheirParent(t *testing.T) {
 			return served
 		}
 		only := map[string]int{eps[2].Address: 24}
-		require.Equal(t, only, ask("sql", ""), p.name())
-		require.Equal(t, only, ask("gemma:sql", ""), p.name())
-		require.Equal(t, only, ask("gemma-3:sql", ""), p.name())
-		if p.usesPrefixes() { // others do not look into the body
-			require.Equal(t, only, ask("gemma", `,"lora_path":"sql"`), p.name())
+		require.Equal(t, only, ask("sql", ""), p.name)
+		require.Equal(t, only, ask("gemma:sql", ""), p.name)
+		require.Equal(t, only, ask("gemma-3:sql", ""), p.name)
+		if p.allNeeds().Has(scorer.NeedPrefix) { // others do not look into the body
+			require.Equal(t, only, ask("gemma", `,"lora_path":"sql"`), p.name)
 		}
 		for _, model := range []string{"gemma", "qwen3:8b", "gemma:nosuch", "llama:sql"} {
-			r := newRig(t, "{profile: "+p.name()+"}")
+			r := newRig(t, "{profile: "+p.name+"}")
 			r.serve(eps...)
 			served := map[string]int{}
 			for i := range 60 {
@@ -112,7 +113,7 @@ func TestAdaptersByTheNameOfTheirParent(t *testing.T) {
 				x.Route.Target = model
 				served[r.serveOne(t, x, 200)]++
 			}
-			require.Greater(t, len(served), 2, "%s %s", p.name(), model)
+			require.Greater(t, len(served), 2, "%s %s", p.name, model)
 		}
 	}
 }

@@ -191,7 +191,7 @@ func TestRankedList(t *testing.T) {
 
 func TestOnlyReadyReplicas(t *testing.T) {
 	for _, p := range profiles {
-		r := newRig(t, "profile: "+p.name())
+		r := newRig(t, "profile: "+p.name)
 		eps := ready(3)
 		eps[0].Ready, eps[2].Ready = false, false
 		eps[1].Gauges.Waiting = 1000
@@ -239,7 +239,7 @@ func TestPoolOfItsOwn(t *testing.T) {
 func TestFewAndMany(t *testing.T) {
 	for _, p := range profiles {
 		for _, n := range []int{0, 1, 3, 2000} {
-			r := newRig(t, "profile: "+p.name())
+			r := newRig(t, "profile: "+p.name)
 			r.serve(ready(n)...)
 			for seed := range uint64(20) {
 				x := request(seed, 3)
@@ -258,7 +258,7 @@ func TestFewAndMany(t *testing.T) {
 // of this field have sent everything to replica 0 as long as there was little.)
 func TestTiesAreBrokenAtRandom(t *testing.T) {
 	for _, p := range profiles {
-		r := newRig(t, "profile: "+p.name())
+		r := newRig(t, "profile: "+p.name)
 		r.serve(ready(4)...)
 		hits := map[string]int{}
 		for range 4000 {
@@ -266,7 +266,7 @@ func TestTiesAreBrokenAtRandom(t *testing.T) {
 		}
 		require.Len(t, hits, 4)
 		for _, n := range hits {
-			require.InDelta(t, 1000, n, 4*27.4, p.name()) // four standard deviations
+			require.InDelta(t, 1000, n, 4*27.4, p.name) // four standard deviations
 		}
 	}
 }
@@ -303,7 +303,7 @@ func TestChargeMovesToWhoServes(t *testing.T) {
 // is in flight returns to zero and is never negative on the way.
 func TestInFlightReturnsToZero(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		profile := rapid.SampledFrom(profileNames()).Draw(t, "profile")
+		profile := rapid.SampledFrom(profileNames(profiles)).Draw(t, "profile")
 		r := newRig(t, "{health: {failures: 1, eject: 1s}, profile: "+profile+"}")
 		r.serve(ready(3)...)
 		var open []*filter.Exchange
@@ -359,12 +359,12 @@ func TestInFlightReturnsToZero(t *testing.T) {
 				out++
 			}
 			require.Equal(t, m.health.ejected, m.ejected.Value() == 1)
-			require.Equal(t, m.health.full.IsZero(), m.full.Value() == 0)
-			require.False(t, m.health.trying)
+			require.Equal(t, m.health.backoffUntil.IsZero(), m.backingOff.Value() == 0)
+			require.False(t, m.health.probing)
 		}
 		require.EqualValues(t, out, r.f.fleet.ejected.Value())
-		require.EqualValues(t, len(r.f.fleet.held), r.f.fleet.full.Value())
-		require.False(t, r.f.fleet.holdsBack(r.now.Add(time.Hour)))
+		require.EqualValues(t, len(r.f.fleet.backoffs), r.f.fleet.backingOff.Value())
+		require.False(t, r.f.fleet.isBackingOff(r.now.Add(time.Hour)))
 	})
 }
 
@@ -459,8 +459,8 @@ func TestExplainOfShortPrompts(t *testing.T) {
 func BenchmarkPick(b *testing.B) {
 	for _, p := range profiles {
 		for _, n := range []int{8, 100, 1000, 2000} {
-			b.Run(fmt.Sprintf("%s/replicas=%d", p.name(), n), func(b *testing.B) {
-				choose, s := chooser(b, p.name(), n, min(4*n, 4000))
+			b.Run(fmt.Sprintf("%s/replicas=%d", p.name, n), func(b *testing.B) {
+				choose, s := chooser(b, p.name, n, min(4*n, 4000))
 				b.ReportAllocs()
 				for b.Loop() {
 					choose()
@@ -493,13 +493,12 @@ func chooser(t require.TestingT, profile string, n, prompts int) (func(), *state
 	}
 	x := request(1, 20)
 	x.Request.Prefix = append(x.Request.Prefix, request(2, 44).Request.Prefix...)
-	s := &state{scratch: &scratch{}}
+	s := &state{pick: &pick{}}
 	return func() {
 		s.reset()
 		s.read(r.f, x)
-		v := r.f.fleet.see(r.snapshot, s.chain, &s.matches, r.now)
-		found := r.f.choosePool(x, s, v, filter.Pool{Name: "p"}, r.now)
-		s.rank(r.f, found.pool, r.now)
+		r.f.choosePool(x, s, s.begin(r.f, r.now), filter.Pool{Name: "p"})
+		s.rank()
 	}, s
 }
 
@@ -510,7 +509,7 @@ func TestWaitingRequestsAreSmall(t *testing.T) {
 	for seed := range uint64(50) {
 		x := request(seed, 10)
 		r.send(t, x)
-		require.Nil(t, stateOf(x).scratch)
+		require.Nil(t, stateOf(x).pick)
 	}
 	require.Len(t, r.f.fleet.unused, 1)
 }
@@ -524,7 +523,7 @@ func TestADefectLosesNoMemory(t *testing.T) {
 	x := request(1, 3)
 	for range 2 {
 		require.Panics(t, func() { r.f.OnRequest(x) })
-		require.Nil(t, stateOf(x).scratch)
+		require.Nil(t, stateOf(x).pick)
 		require.Len(t, r.f.fleet.unused, 1)
 	}
 	r.f.deps.Rand = sound
@@ -534,10 +533,10 @@ func TestADefectLosesNoMemory(t *testing.T) {
 func TestChoosingAllocatesNothing(t *testing.T) {
 	for _, p := range profiles {
 		for _, n := range []int{1, 100, 2000} {
-			choose, s := chooser(t, p.name(), n, 50)
+			choose, s := chooser(t, p.name, n, 50)
 			choose()
 			require.Len(t, s.ranked, min(n, 3))
-			require.Zero(t, testing.AllocsPerRun(10, choose), p.name())
+			require.Zero(t, testing.AllocsPerRun(10, choose), p.name)
 		}
 	}
 }

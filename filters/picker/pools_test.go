@@ -64,7 +64,7 @@ func TestFallback(t *testing.T) {
 
 // A burst fills the first pool before it spills, and gauges need not say so.
 func TestAFullPoolSpills(t *testing.T) {
-	r := newRig(t, "{room: {inFlight: 10}}")
+	r := newRig(t, "{saturation: {inFlight: 10}}")
 	r.pools(endpoint.Gauges{}, endpoint.Gauges{})
 	hits := map[string]int{}
 	for i := range 50 {
@@ -228,7 +228,7 @@ func TestRetryAfterIsMeasured(t *testing.T) {
 	for took, want := range map[time.Duration]time.Duration{
 		10 * time.Millisecond: time.Second, 4 * time.Second: 4 * time.Second, 5 * time.Minute: 30 * time.Second,
 	} {
-		r := newRig(t, "{shed: true, room: {inFlight: 1}, health: {failures: 1000}}")
+		r := newRig(t, "{shed: true, saturation: {inFlight: 1}, health: {failures: 1000}}")
 		r.serve(ready(1)...)
 		for i := range 20 {
 			r.takes(t, uint64(i), took)
@@ -237,7 +237,7 @@ func TestRetryAfterIsMeasured(t *testing.T) {
 	}
 
 	// It is a mean, of which the latest requests are a part each.
-	r := newRig(t, "{shed: true, room: {inFlight: 1}}")
+	r := newRig(t, "{shed: true, saturation: {inFlight: 1}}")
 	r.serve(ready(1)...)
 	r.takes(t, 1, 16*time.Second)
 	require.Equal(t, 16*time.Second, r.retryAfter(t))

@@ -16,7 +16,7 @@ func (r *rig) leave(x *filter.Exchange, waited time.Duration, status int, end fi
 	if status > 0 {
 		r.f.OnResponseHeaders(x)
 	}
-	r.now = s.start.Add(waited)
+	r.now = s.sentAt.Add(waited)
 	r.snapshot.Received = r.now
 	end.Status, end.At = status, r.now
 	r.f.OnDone(x, end)
@@ -55,11 +55,11 @@ func TestSilence(t *testing.T) {
 				continue
 			}
 			sent++
-			require.Zero(t, stateOf(x).hit)
+			require.Zero(t, stateOf(x).hitBlocks)
 			r.leave(x, 4*time.Second, c.status, c.end)
 			again := request(uint64(i), 10)
 			at := r.send(t, again)
-			require.Zero(t, stateOf(again).hit, name)
+			require.Zero(t, stateOf(again).hitBlocks, name)
 			if !c.end.Broken {
 				require.NotEqual(t, sick, at, "%s: the next try goes elsewhere", name)
 			}
@@ -163,7 +163,7 @@ func TestWhatWasNotAnsweredIsTakenBack(t *testing.T) {
 		peer.serve(ready(1)...)
 		peer.deps.Peers = &relayed{}
 		peer.f = peer.filter(t, "{}")
-		peer.f.hear(p.told)
+		peer.f.receive(p.told)
 		require.Equal(t, 10, peer.known(at, request(1, 15)), status)
 	}
 }
@@ -221,7 +221,7 @@ func TestSilenceIsComparedWithOthers(t *testing.T) {
 	}
 }
 
-// A client that waited for health.silence has waited long, and one that left a moment before has not.
+// A client that waited for health.firstByte has waited long, and one that left a moment before has not.
 func TestHowLongIsSilence(t *testing.T) {
 	for waited, long := range map[time.Duration]bool{3*time.Second - 1: false, 3 * time.Second: true} {
 		r := newRig(t, "{slowStart: 0s, health: {failures: 1}}")

@@ -77,7 +77,7 @@ func TestTheWeightedProfileSharesOverload(t *testing.T) {
 // beyond what a replica has room for; and not at all when they say the same.
 func TestTheHerdOfTheWeightedProfileIsBounded(t *testing.T) {
 	for skew, limit := range []int{32, 100} {
-		r := newRig(t, "{profile: weighted, room: {inFlight: 100}}")
+		r := newRig(t, "{profile: weighted, saturation: {inFlight: 100}}")
 		eps := ready(8)
 		for i := range eps[1:] {
 			eps[i+1].Gauges.Waiting = 2 * skew
@@ -115,7 +115,7 @@ func TestOnePromptSpills(t *testing.T) {
 	require.LessOrEqual(t, most(hits), 96+fewRequests+1, "the bound")
 
 	// The same by tokens: each request has more of its own to compute.
-	r = newRig(t, "{prefix: {saturation: 7000}}")
+	r = newRig(t, "{prefix: {maxTokens: 7000}}")
 	r.serve(ready(8)...)
 	seed := uint64(1)
 	tail := func(int) *filter.Exchange {
@@ -216,7 +216,7 @@ func TestABusyFleetKeepsItsConversations(t *testing.T) {
 // A fleet with more work than it can do keeps its conversations too: to compute
 // prompts again would make it more.
 func TestAnOverloadedFleetKeepsItsConversations(t *testing.T) {
-	r := newRig(t, "{prefix: {saturation: 20000}}")
+	r := newRig(t, "{prefix: {maxTokens: 20000}}")
 	r.serve(ready(4)...)
 	at := map[uint64]string{}
 	for c := range uint64(40) {
@@ -326,7 +326,7 @@ func TestWhatIsNotComputedIsNotHeld(t *testing.T) {
 			r.answerFrom(x, c.served, c.status)
 		}
 		m := r.f.fleet.find(at)
-		s := &state{scratch: &scratch{}}
+		s := &state{pick: &pick{}}
 		s.read(r.f, request(1, 10))
 		r.f.fleet.index.Match(s.chain, &s.matches)
 		require.Equal(t, c.holds, s.matches.Of(m.slot) == 10, name)

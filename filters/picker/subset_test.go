@@ -19,7 +19,7 @@ func within(addresses ...string) filter.Subset {
 // is named; and if somebody in it is ready, somebody is.
 func TestNobodyOutsideOfTheSubset(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		r := newRig(t, "{health: {failures: 1}, profile: "+rapid.SampledFrom(profileNames()).Draw(t, "profile")+"}")
+		r := newRig(t, "{health: {failures: 1}, profile: "+rapid.SampledFrom(profileNames(profiles)).Draw(t, "profile")+"}")
 		eps := ready(rapid.IntRange(0, 6).Draw(t, "replicas"))
 		for i := range eps {
 			eps[i].Ready = rapid.Bool().Draw(t, "ready")
@@ -93,7 +93,7 @@ func TestSubsetIsNotFailedOpen(t *testing.T) {
 func TestSubsetAllocatesNothing(t *testing.T) {
 	r := newRig(t, "{}")
 	r.serve(ready(2000)...)
-	s, x := &state{scratch: &scratch{}}, request(0, 0)
+	s, x := &state{pick: &pick{}}, request(0, 0)
 	for i := range 100 {
 		x.Subset.Addresses = append(x.Subset.Addresses, r.snapshot.Pools[0].Endpoints[1999-19*i].Address)
 	}
@@ -101,8 +101,8 @@ func TestSubsetAllocatesNothing(t *testing.T) {
 	choose := func() {
 		s.reset()
 		s.read(r.f, x)
-		found := r.f.choosePool(x, s, r.f.fleet.see(r.snapshot, nil, nil, r.now), filter.Pool{Name: "p"}, r.now)
-		s.rank(r.f, found.pool, r.now)
+		r.f.choosePool(x, s, s.begin(r.f, r.now), filter.Pool{Name: "p"})
+		s.rank()
 	}
 	choose()
 	require.Len(t, s.replicas, 100)

@@ -68,7 +68,7 @@ func TestAnEjectionEndsWhatWasAnswered(t *testing.T) {
 	r.f.fleet.succeeded(m)
 	b := request(1, 20)
 	r.send(t, b)
-	require.Zero(t, stateOf(b).hit)
+	require.Zero(t, stateOf(b).hitBlocks)
 	r.leave(b, time.Second, 0, filter.End{})
 	require.Zero(t, r.known(at, request(1, 20)))
 }

@@ -92,7 +92,7 @@ func (r *redirects) remove(id string) bool {
 
 // redirected reports, at the end, whether Envoy follows a redirect of the replica.
 func (s *Stream) redirected() bool {
-	return s.state == released && !s.bypassed && s.status == 0 && s.host.Details() == RedirectDetails
+	return s.state == released && s.status == 0 && s.host.Details() == RedirectDetails
 }
 
 // keepRedirected keeps what is known of a request that ends because Envoy follows

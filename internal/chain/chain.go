@@ -15,6 +15,8 @@ type Chain struct {
 	needs filter.Needs
 	// firstByters are the slots whose filters are filter.FirstByters.
 	firstByters []int
+	// screeners are those that are filter.Screeners.
+	screeners []int
 	// fields are the members of the body that filters read by name.
 	fields []string
 	// strict: paths that are not recognised are refused, because with a key
@@ -23,7 +25,7 @@ type Chain struct {
 	// early: requests go on as soon as the model and the fields have been read,
 	// since no filter needs the rest of the body.
 	early bool
-	// control are ControlHeaders and what filters claimed.
+	// control are filter.ControlHeaders and what filters claimed.
 	control []string
 	// id tells documents apart.
 	id        uint64
@@ -46,35 +48,15 @@ func (s *slot) mode() filter.FailureMode {
 	return filter.FailClosed
 }
 
-// ControlHeaders are the headers by which gateways tell each other what was
-// decided, in both spellings of the field. A client's own are removed by Envoy
-// before routes are matched (envoy/static has the same list, held by a test),
-// and once more by the chain unless "controlHeaders: trust" is set. The chain
-// does the same for headers of the operator's own choice that a filter claims
-// (filter.Deps.ClaimHeader).
-var ControlHeaders = []string{
-	"x-gateway-model-name",
-	"x-gateway-model-name-rewrite",
-	"x-gateway-base-model-name",
-	"x-gateway-inference-pool",
-	"x-gateway-destination-endpoint",
-	"x-gateway-destination-endpoint-subset",
-	"x-gateway-destination-endpoint-served",
-	"x-llm-d-model-name",
-	"x-llm-d-model-name-rewrite",
-	"x-llm-d-base-model-name",
-	"x-llm-d-inference-pool",
-	"x-llm-d-destination-endpoint",
-	"x-llm-d-destination-endpoint-subset",
-	"x-llm-d-destination-endpoint-served",
-}
-
 // finish computes what follows from the filters.
 func (c *Chain) finish() {
 	for i := range c.slots {
 		c.needs |= c.slots[i].filter.Needs()
 		if _, ok := c.slots[i].filter.(filter.FirstByter); ok {
 			c.firstByters = append(c.firstByters, i)
+		}
+		if _, ok := c.slots[i].filter.(filter.Screener); ok {
+			c.screeners = append(c.screeners, i)
 		}
 		if c.slots[i].factory.Strict {
 			c.strict = true

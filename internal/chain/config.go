@@ -20,8 +20,10 @@ const (
 	// DefaultPromptLimit bounds the time that screening a prompt may take away
 	// from the other requests of a worker; see guardrail.
 	DefaultPromptLimit = 128 << 10
-	maxBodyLimit       = 1 << 30
-	maxPromptLimit     = 64 << 20
+	// DefaultResponseLimit bounds what of a response is withheld while it is screened.
+	DefaultResponseLimit = 4 << 20
+	maxBodyLimit         = 1 << 30
+	maxPromptLimit       = 64 << 20
 )
 
 // Companion says where snapshots come from.
@@ -34,16 +36,17 @@ type Companion struct {
 
 // settings are the chain-wide part of the document.
 type settings struct {
-	bodyLimit    int64
-	promptLimit  int64
-	prefixLimit  int64
-	jsonLimits   jsonscan.Limits
-	pathPrefix   []string
-	paths        []llm.Operation // besides the standard ones, and before them
-	countTokens  bool
-	trustControl bool
-	passThrough  []string
-	companion    Companion
+	bodyLimit     int64
+	promptLimit   int64
+	responseLimit int64
+	prefixLimit   int64
+	jsonLimits    jsonscan.Limits
+	pathPrefix    []string
+	paths         []llm.Operation // besides the standard ones, and before them
+	countTokens   bool
+	trustControl  bool
+	passThrough   []string
+	companion     Companion
 }
 
 // New reads the configuration document (YAML or JSON, strict) and makes the
@@ -56,7 +59,8 @@ func New(doc []byte, known []filter.Factory, deps *filter.Deps) (*Chain, error) 
 	if err := checkText(doc); err != nil {
 		return nil, err
 	}
-	if err := conf.Decode(doc, func(o *conf.Object) { c.read(o, known) }); err != nil {
+	warn := func(w conf.Error) { c.deps.Log(filter.Warn, "configuration: "+w.Error()) }
+	if err := conf.DecodeWarn(doc, warn, func(o *conf.Object) { c.read(o, known) }); err != nil {
 		return nil, err
 	}
 	c.finish()
@@ -66,13 +70,14 @@ func New(doc []byte, known []filter.Factory, deps *filter.Deps) (*Chain, error) 
 // newChain is a chain without filters, with the default settings.
 func newChain(deps *filter.Deps) *Chain {
 	own := *deps
-	c := &Chain{deps: &own, control: slices.Clone(ControlHeaders), settings: settings{
-		bodyLimit:   DefaultBodyLimit,
-		promptLimit: DefaultPromptLimit,
-		prefixLimit: llm.DefaultPrefixBlocks * llm.PrefixBlockBytes,
-		jsonLimits:  jsonscan.DefaultLimits,
-		countTokens: true,
-		companion:   Companion{Wait: 20 * time.Second},
+	c := &Chain{deps: &own, control: slices.Clone(filter.ControlHeaders), settings: settings{
+		bodyLimit:     DefaultBodyLimit,
+		promptLimit:   DefaultPromptLimit,
+		responseLimit: DefaultResponseLimit,
+		prefixLimit:   llm.DefaultPrefixBlocks * llm.PrefixBlockBytes,
+		jsonLimits:    jsonscan.DefaultLimits,
+		countTokens:   true,
+		companion:     Companion{Wait: 20 * time.Second},
 	}}
 	own.ClaimHeader = c.claim
 	c.redirects.mutex = own.Mutex()
@@ -95,6 +100,7 @@ func (c *Chain) readSettings(o *conf.Object) {
 	o.Object("limits", func(o *conf.Object) {
 		o.Size("body", &c.bodyLimit, 1, maxBodyLimit)
 		o.Size("prompt", &c.promptLimit, 1, maxPromptLimit)
+		o.Size("response", &c.responseLimit, 1, maxBodyLimit)
 		o.Size("prefix", &c.prefixLimit, llm.PrefixBlockBytes, maxPromptLimit)
 		l := &c.jsonLimits
 		o.Int("depth", &l.Depth, 1, jsonscan.MaxDepth)

@@ -38,6 +38,7 @@ var help = []conf.Help{
 	{Key: "countTokens", Text: "whether the tokens of responses are counted as metrics"},
 	{Key: "limits.body", Text: "bytes of a body, as it comes and decoded; a larger one gets 413. Envoy's buffers must hold it"},
 	{Key: "limits.prompt", Text: "bytes of prompt that filters see; a guardrail refuses longer ones"},
+	{Key: "limits.response", Text: "bytes of a response that are held while filters screen it"},
 	{Key: "limits.prefix", Text: "bytes of prompt that are hashed to find the replica that has computed its beginning"},
 	{Key: "limits.depth", Text: "objects and arrays within each other"},
 	{Key: "limits.keyLength", Text: "bytes of a member's name"},

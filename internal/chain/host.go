@@ -2,6 +2,7 @@ package chain
 
 import (
 	"strings"
+	"time"
 
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
@@ -31,8 +32,17 @@ type Host interface {
 	// ResumeRequest lets a request go on that was held for a call.
 	ResumeRequest()
 
+	// ResumeResponse lets a response go on that was held (see Stream.HoldsResponse),
+	// beginning with body. If its end has come, it ends then.
+	ResumeResponse(body []byte)
+	// EndResponse says that no byte of the replica's goes on after those that are handed
+	// over now: the client's response is to end, and the replica to be told to stop. A
+	// host that cannot end it cleanly gives the client time (EndGrace) to close the
+	// connection itself, and then cuts it.
+	EndResponse()
+
 	// Subset appends the addresses of the subset hint to dst, and reports whether
-	// there is one: the dynamic metadata SubsetKey in SubsetNamespace, a list of
+	// there is one: the dynamic metadata filter.SubsetKey in filter.SubsetNamespace, a list of
 	// ip:port, or one string of them with commas between. Anything else that stands
 	// there is a hint that nobody fits.
 	Subset(dst []string) (addresses []string, given bool)
@@ -67,13 +77,6 @@ type Host interface {
 	Explain(why []byte)
 }
 
-// Where the subset hint stands in the dynamic metadata, by the endpoint picker
-// protocol.
-const (
-	SubsetNamespace = "envoy.lb.subset_hint"
-	SubsetKey       = "x-gateway-destination-endpoint-subset"
-)
-
 // RedirectDetails are the response code details of a stream that Envoy made anew
 // to follow a redirect. The same request then comes again at once.
 const RedirectDetails = "internal_redirect"
@@ -87,6 +90,9 @@ func AppendAddresses(dst []string, list string) []string {
 	}
 	return dst
 }
+
+// EndGrace is how long a client has to close a stream that Inlet has ended.
+const EndGrace = 500 * time.Millisecond
 
 // LocalReply is an answer that Inlet gives itself.
 type LocalReply struct {

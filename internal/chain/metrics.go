@@ -36,7 +36,7 @@ func (m *metrics) record(s *Stream, end filter.End) {
 	pool := poolOf(x)
 	series := filter.Values{x.Route.Model, pool}
 	m.requests.Record(1, filter.Values{x.Route.Model, pool, outcome(end)})
-	if end.Answered || !end.Complete || end.Status >= 400 {
+	if end.Answered || !end.Complete && !end.Ended || end.Status >= 400 {
 		return
 	}
 	m.duration.Record(end.At.Sub(x.Start).Milliseconds(), series)
@@ -74,6 +74,8 @@ func outcome(end filter.End) string {
 		return "refused"
 	case end.Answered:
 		return "answered"
+	case end.Ended:
+		return "ended"
 	case !end.Complete:
 		return "aborted"
 	case end.Status >= 500:

@@ -95,7 +95,7 @@ func isReplicas(reason string) bool {
 
 // brokeOff reports, at the end, whether the replica broke off its answer.
 func (s *Stream) brokeOff() bool {
-	if s.complete || s.state != released || s.bypassed || s.status == 0 {
+	if s.complete || !s.state.in(sent) || s.state == ended || s.status == 0 {
 		return false
 	}
 	reason, ok := strings.CutPrefix(s.host.Details(), resetAfter)

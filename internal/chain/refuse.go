@@ -13,25 +13,26 @@ import (
 	"github.com/inlet-proxy/inlet/shared/reading/llm"
 )
 
-// ReasonHeader carries the machine-readable reason of every refusal.
-// DroppedHeader has the same where the request may be sent again (429 and 503),
-// under the name that clients of the llm-d router know.
-const (
-	ReasonHeader  = "x-inlet-reason"
-	DroppedHeader = "x-llm-d-request-dropped-reason"
-)
-
 // refuse answers the client in the form of the path that it asked.
 func (s *Stream) refuse(r *filter.Refusal) Action {
-	reason := r.Reason
-	if reason == "" {
-		reason = r.Code
+	reason := reasonOf(r)
+	if s.state.in(setOf(bypassed, unmatched)) {
+		s.to(unrouted)
+	} else {
+		s.to(refused)
 	}
-	s.state, s.status, s.scanning = refused, r.Status, false
+	s.status, s.body = r.Status, bodyPasses
 	s.x.Explain("refused", reason)
 	s.host.Explain(s.x.Why())
 	s.c.metrics.refusals.Record(1, filter.Values{reason})
-	headers := [][2]string{{"content-type", "application/json"}, {ReasonHeader, reason}}
+	s.host.Reply(localReply(r, llm.FormOf(s.x.Path, s.c.paths)))
+	return Replied
+}
+
+// localReply is a refusal as the client gets it.
+func localReply(r *filter.Refusal, form llm.Form) *LocalReply {
+	reason := reasonOf(r)
+	headers := [][2]string{{"content-type", "application/json"}, {filter.ReasonHeader, reason}}
 	switch r.Code {
 	case codeEncoding:
 		headers = append(headers, [2]string{"accept-encoding", coding.Accepted}) // RFC 9110, section 15.5.16
@@ -39,20 +40,23 @@ func (s *Stream) refuse(r *filter.Refusal) Action {
 		headers = append(headers, [2]string{"upgrade", "HTTP/1.1"}, [2]string{"connection", "upgrade"}) // RFC 9110, section 15.5.22
 	}
 	if after := retryAfter(r); after > 0 {
-		headers = append(headers, [2]string{"retry-after", strconv.Itoa(after)}, [2]string{DroppedHeader, reason})
+		headers = append(headers, [2]string{"retry-after", strconv.Itoa(after)}, [2]string{filter.DroppedHeader, reason})
 	}
-	s.host.Reply(&LocalReply{
-		Status:  r.Status,
-		Headers: headers,
-		Body:    r.AppendJSON(nil, llm.FormOf(s.x.Path, s.c.paths)),
-		Detail:  "inlet_" + reason,
-	})
-	return Replied
+	return &LocalReply{Status: r.Status, Headers: headers, Body: r.AppendJSON(nil, form), Detail: "inlet_" + reason}
+}
+
+// reasonOf is the machine-readable reason of a refusal.
+func reasonOf(r *filter.Refusal) string {
+	if r.Reason != "" {
+		return r.Reason
+	}
+	return r.Code
 }
 
 // answer gives the client what a filter says, in place of a replica.
 func (s *Stream) answer(a *filter.Answer) {
-	s.state, s.status, s.scanning = answered, a.Status, false
+	s.to(answered)
+	s.status, s.body = a.Status, bodyPasses
 	s.host.Explain(s.x.Why())
 	s.host.Reply(&LocalReply{Status: a.Status, Headers: a.Headers, Body: a.Body, Detail: "inlet_answered"})
 }

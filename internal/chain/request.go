@@ -49,7 +49,8 @@ func (s *Stream) prepareBody() *filter.Refusal {
 	if s.length > s.c.bodyLimit {
 		return refuseTooLarge(s.c.bodyLimit)
 	}
-	if s.scanning = s.scans(); s.scanning {
+	if s.scans() {
+		s.body = bodyRead
 		s.timing.begin(s.c.deps)
 		if v, _ := h.Get("content-encoding"); v != "" {
 			var ok bool
@@ -57,7 +58,9 @@ func (s *Stream) prepareBody() *filter.Refusal {
 				return refuseEncoding(v)
 			}
 		}
-		s.early = s.c.early && !s.encoded.is() && sized == (s.length >= 0)
+		if s.c.early && !s.encoded.is() && sized == (s.length >= 0) {
+			s.body = bodyReadPassing
+		}
 		if s.x.API.TakesForm() {
 			return s.prepareForm()
 		}

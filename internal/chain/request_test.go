@@ -174,7 +174,7 @@ func TestRefusedBodies(t *testing.T) {
 			s, act := r.send(c.host, c.body)
 			require.Equal(t, chain.Replied, act)
 			require.Equal(t, c.status, c.host.reply.Status, string(c.host.reply.Body))
-			require.Contains(t, c.host.reply.Headers, [2]string{chain.ReasonHeader, c.reason})
+			require.Contains(t, c.host.reply.Headers, [2]string{filter.ReasonHeader, c.reason})
 			require.Contains(t, string(c.host.reply.Body), c.text)
 			require.Empty(t, c.host.log)
 			s.Done()

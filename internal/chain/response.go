@@ -10,10 +10,13 @@ import (
 // ResponseHeaders runs the response hooks in reverse order. end: there is no body.
 func (s *Stream) ResponseHeaders(end bool) Action {
 	defer func() { s.complete = s.complete || end }()
-	if s.state != released || s.bypassed {
-		// Envoy may refuse a request itself while the chain still reads it.
+	if s.state != released {
+		// Envoy may refuse a request itself while the chain still reads it. Or it is our own reply.
 		s.readStatus()
-		if s.unknown && s.nowhere() {
+		if s.reads == responseScreened {
+			s.x.Usage, s.reads = s.response.Usage(), responsePasses
+		}
+		if s.state == unmatched && s.nowhere() {
 			return s.refuse(refuseUnknownPath(s.x.Method))
 		}
 		return Continue
@@ -25,27 +28,42 @@ func (s *Stream) ResponseHeaders(end bool) Action {
 	kind, _ := x.Response.Headers.Get("content-type")
 	x.Response.EventStream = isEventStream(kind)
 	for i := s.started - 1; i >= 0; i-- {
-		if r := s.run(i, hookResponseHeaders, nil).Refusal(); r != nil {
-			return s.refuse(r)
+		if s.ends(s.run(i, hookResponseHeaders, nil)) {
+			return Replied
 		}
 	}
 	if !end {
+		if s.startScreening(kind) {
+			return s.standingResponse()
+		}
 		s.startReading(kind)
 	}
-	if s.restores {
+	if s.reads == responseRestored {
 		// The answer gets longer or shorter by what is not known before its end.
 		x.RemoveResponseHeader("content-length")
 	}
-	if e := x.Effects(); len(e.Response) > 0 {
+	s.applyResponse()
+	return Continue
+}
+
+// standingResponse is what the adapter does with a response that is not passing.
+func (s *Stream) standingResponse() Action {
+	if s.state == keeping {
+		return Hold
+	}
+	return Replied
+}
+
+func (s *Stream) applyResponse() {
+	if e := s.x.Effects(); len(e.Response) > 0 {
 		s.host.ApplyResponse(e.Response)
 	}
-	return Continue
 }
 
 // nowhere reports whether Envoy itself says that it has no route for a request that
 // no filter saw: nobody read its model or chose a pool.
 func (s *Stream) nowhere() bool {
-	return s.state == released && s.status == 404 && s.host.Served() == ""
+	return s.status == 404 && s.host.Served() == ""
 }
 
 func (s *Stream) readStatus() {
@@ -57,12 +75,12 @@ func (s *Stream) readStatus() {
 
 // wantsAnswer reports whether anybody is interested in what the answer says.
 func (s *Stream) wantsAnswer() bool {
-	return s.countsTokens() || s.x.Effects().Model != ""
+	return s.countsTokens() || s.x.Effects().Model != "" || len(s.c.screeners) > 0 && s.wantsScreening()
 }
 
 // countsTokens reports whether the answer has a usage that is wanted.
 func (s *Stream) countsTokens() bool {
-	return s.c.needs.Has(filter.NeedUsage) && !s.bypassed && s.x.API.HasUsage()
+	return s.c.needs.Has(filter.NeedUsage) && s.x.API.HasUsage()
 }
 
 // startReading decides whether the answer's body is scanned.
@@ -79,7 +97,9 @@ func (s *Stream) startReading(contentType string) {
 		}
 		return
 	}
-	s.reads, s.restores = true, name != ""
+	if s.reads = responseCounted; name != "" {
+		s.reads = responseRestored
+	}
 	s.response.Reset(x.API, x.Response.EventStream, name)
 }
 
@@ -104,7 +124,7 @@ func (s *Stream) lacksUsage() bool {
 		return false // nobody has computed anything
 	case s.x.Usage.Known:
 		return false
-	case s.reads:
+	case s.reads != responsePasses:
 		return s.response.Untold()
 	}
 	return s.x.API.TellsUsage()
@@ -112,63 +132,103 @@ func (s *Stream) lacksUsage() bool {
 
 // WantsResponseBody reports whether ResponseBody needs the bytes. When it does
 // not, the adapter passes nil.
-func (s *Stream) WantsResponseBody() bool { return s.reads }
+func (s *Stream) WantsResponseBody() bool { return s.reads != responsePasses }
 
-// ResponseBody takes the next bytes of the answer. None of them are ever held:
-// the first n are to be replaced by with, which may be empty and is valid until
-// the next call, and then all go on. n is 0 if they go on as they came.
+// ResponseBody takes the next bytes of the response. The first n are to be replaced
+// by with, which may be empty and is valid until the next call, and then all go on
+// unless HoldsResponse. n is 0 if they go on as they came.
 func (s *Stream) ResponseBody(chunk []byte, end bool) (n int, with []byte) {
-	if s.state == released && s.x.Response.FirstByte == 0 && s.x.Response.Origin == filter.OfReplica {
+	if s.state.in(sent) && s.x.Response.FirstByte == 0 && s.x.Response.Origin == filter.OfReplica {
 		s.x.Response.FirstByte = max(1, s.c.deps.Now().Sub(s.x.Start))
 		s.firstByte()
 	}
-	if s.reads {
+	switch s.reads {
+	case responsePasses:
+	case responseScreened:
+		s.complete = s.complete || end
+		s.take(chunk, end)
+		return len(chunk), s.next()
+	default:
 		n, with = s.response.Feed(chunk)
 	}
-	if end {
-		s.ResponseEnd()
-	}
+	s.complete = s.complete || end
 	return n, with
 }
 
-// ResponseEnd says that the answer is complete; for answers with trailers.
-func (s *Stream) ResponseEnd() { s.complete = true }
+// ResponseLost says that size bytes of the response, which stand in the adapter's
+// buffer, cannot be read. The first n are to be replaced as ResponseBody has it: nobody
+// has screened them.
+func (s *Stream) ResponseLost(size int) (n int, with []byte) {
+	if s.reads != responseScreened {
+		return 0, nil
+	}
+	if s.state.in(screened) && !s.screen.open {
+		s.unscreened("response-unreadable")
+	}
+	if s.screen.open {
+		return 0, s.next()
+	}
+	return size, s.next()
+}
+
+// next returns what of a screened response goes on now.
+func (s *Stream) next() []byte {
+	if s.HoldsResponse() {
+		return nil
+	}
+	return s.handOver()
+}
+
+// ResponseEnd says that the response is complete; for responses with trailers. What
+// it returns goes on before them, unless HoldsResponse.
+func (s *Stream) ResponseEnd() (with []byte) {
+	s.complete = true
+	if s.reads == responseScreened {
+		s.take(nil, true)
+		with = s.next()
+	}
+	return with
+}
 
 // Done ends the exchange, whatever became of it. A second call does nothing.
 func (s *Stream) Done() {
 	if s.state == done {
 		return
 	}
-	if s.reads && s.response.Ended() {
+	if s.reads != responsePasses && s.response.Ended() {
 		s.complete = true // OpenAI's clients close the connection here, often before Envoy has seen the end of the stream
 	}
-	if s.state == released && !s.bypassed && s.status == 0 {
+	if s.state == released && s.status == 0 {
 		s.readOrigin() // nobody has answered: who was asked?
 	}
 	end := filter.End{
-		Complete: s.complete && s.state != refused && s.state != answered, Refused: s.state == refused, Answered: s.state == answered,
-		Partial: s.state == released && s.scanning, Broken: s.brokeOff(), Status: s.status, At: s.c.deps.Now(),
+		Complete: s.complete && !s.state.in(setOf(refused, answered, ended)), Refused: s.state == refused, Answered: s.state == answered, Ended: s.state == ended,
+		Partial: s.state.in(sent) && s.body != bodyPasses, Broken: s.brokeOff(), Status: s.status, At: s.c.deps.Now(),
 	}
 	redirected := s.redirected()
 	if redirected {
 		s.keepRedirected(end.At)
 		end.Complete, end.Status = true, 307 // or another such status: the replica has answered
 	}
-	if s.reads {
+	if s.reads != responsePasses {
 		s.response.End()
 		s.x.Usage = s.response.Usage()
 	}
-	if s.restores && s.complete && s.response.Broken() != nil {
+	if s.reads >= responseRestored && s.x.Effects().Model != "" && s.complete && s.response.Broken() != nil {
 		s.c.metrics.unrestored.Record(1, filter.Values{s.x.Route.Model, poolOf(&s.x), "malformed"})
 	}
-	s.state = done
+	seen := !s.state.in(setOf(bypassed, unmatched, unrouted))
+	s.to(done)
 	for i := s.started - 1; i >= 0; i-- {
 		s.finish(i, end)
 	}
-	if !s.bypassed && !redirected {
+	if seen && !redirected {
 		s.c.metrics.record(s, end)
 	}
 	// A Stream that waits to be used again keeps no body and no headers: neither its own nor by an edit.
 	s.encoded.reset()
+	if len(s.c.screeners) > 0 {
+		s.screen.reset()
+	}
 	s.x.Reset(len(s.c.slots))
 }

@@ -14,29 +14,85 @@ const (
 	hookRequest
 	hookReply
 	hookResponseHeaders
+	hookResponse
+	hookResponseReply
 )
 
-// run calls one hook of one filter. A panic is the failure of that filter: its
-// effects of this hook are undone and its failure mode decides.
+// verdicts are kinds of verdicts, by bit.
+type verdicts uint8
+
+const (
+	mayDeny verdicts = 1 << iota
+	mayRespond
+	mayWait
+)
+
+// permitted says which verdicts a hook may give, besides Next and Fail. Any other
+// is the failure of its filter: taken for Next, it would let pass what a filter
+// that fails closed wanted to stop.
+var permitted = [...]struct {
+	name string
+	may  verdicts
+}{
+	hookRequestHeaders:  {"OnRequestHeaders", mayDeny | mayRespond},
+	hookRequest:         {"OnRequest", mayDeny | mayRespond | mayWait},
+	hookReply:           {"OnReply", mayDeny | mayRespond | mayWait},
+	hookResponseHeaders: {"OnResponseHeaders", mayDeny | mayRespond},
+	hookResponse:        {"OnResponse", mayDeny | mayRespond | mayWait},
+	hookResponseReply:   {"OnReply", mayDeny | mayRespond | mayWait},
+}
+
+// kindOf is what a verdict is besides Next and Fail, and how it is called.
+func kindOf(v filter.Verdict) (verdicts, string) {
+	switch {
+	case v.Refusal() != nil:
+		return mayDeny, "Deny"
+	case v.Answer() != nil:
+		return mayRespond, "Respond"
+	case v.Call() != nil:
+		return mayWait, "Wait"
+	}
+	return 0, "Next"
+}
+
+// run calls one hook of one filter. A panic, or a verdict that the hook may not
+// give, is the failure of that filter: its effects of this hook are undone and its
+// failure mode decides.
 func (s *Stream) run(i int, h hook, r *filter.Reply) (v filter.Verdict) {
 	s.x.Enter(i)
 	s.started = max(s.started, i+1)
-	defer s.recovered(i, s.x.Mark(), &v)
+	before := s.x.Mark()
+	defer s.recovered(i, before, &v)
 	f := s.c.slots[i].filter
 	switch h {
 	case hookRequestHeaders:
 		v = f.OnRequestHeaders(&s.x)
 	case hookRequest:
 		v = f.OnRequest(&s.x)
-	case hookReply:
+	case hookReply, hookResponseReply:
 		v = f.OnReply(&s.x, r)
 	case hookResponseHeaders:
 		v = f.OnResponseHeaders(&s.x)
+	case hookResponse:
+		v = f.(filter.Screener).OnResponse(&s.x, &s.screen.unit)
 	}
 	if why := v.Failure(); why != "" {
 		return s.unable(i, why)
 	}
+	if kind, name := kindOf(v); kind&^s.permits(h) != 0 {
+		s.x.Undo(before)
+		return s.failed(i, fmt.Sprintf("returns %s from %s, which cannot", name, permitted[h].name))
+	}
 	return v
+}
+
+// permits are the verdicts that a hook may give now.
+func (s *Stream) permits(h hook) verdicts {
+	may := permitted[h].may
+	if h >= hookResponse && s.screen.unit.Begun {
+		may &^= mayRespond // in whose place?
+	}
+	return may
 }
 
 // Tick lets the filters do what they do from time to time, see [filter.Ticker].
@@ -107,6 +163,7 @@ func (s *Stream) failure(i int, why string, r *filter.Refusal) filter.Verdict {
 	slot := &s.c.slots[i]
 	s.c.metrics.failures.Record(1, filter.Values{slot.name, string(slot.mode())})
 	s.x.Explain(slot.name, why)
+	s.screen.unit.ClearEdits()
 	if slot.failOpen && !s.goesAround(slot) {
 		return filter.Next
 	}
@@ -116,7 +173,7 @@ func (s *Stream) failure(i int, why string, r *filter.Refusal) filter.Verdict {
 // goesAround reports whether a request that goes on without slot's filter would go
 // around the subset hint, since nobody else has it keep to it.
 func (s *Stream) goesAround(slot *slot) bool {
-	return s.x.Subset.Given && s.state != released && slot.filter.Needs().Has(filter.NeedSubset)
+	return s.x.Subset.Given && !s.state.in(sent) && slot.filter.Needs().Has(filter.NeedSubset)
 }
 
 // describe tells of a panic and where it came from. A value that is not a

@@ -28,33 +28,19 @@ type Stream struct {
 	request  llm.RequestScanner
 	encoded  encodedBody
 	response llm.ResponseScanner
+	screen   screening
 	timing   timing
 
 	state     state
+	body      bodyUse
+	reads     responseUse
 	at        int   // slot whose turn it is in decide
 	started   int   // slots of which a hook has run: these get OnDone
 	bodyBytes int64 // request body bytes seen
 	length    int64 // of the request body, as its headers say; -1 if they do not
-	scanning  bool  // the body is read and its end was not seen
-	early     bool  // the request may go on before that
 	status    int   // status that the client gets
-	bypassed  bool  // no filter sees this exchange
-	unknown   bool  // ... because its path is unknown
-	reads     bool  // the answer's body is scanned
-	restores  bool  // ... and the model's name in it restored
-	complete  bool  // the answer's end was seen
+	complete  bool  // the response's end was seen
 }
-
-type state uint8
-
-const (
-	reading  state = iota // headers or body of the request are still coming
-	waiting               // a filter waits for its call
-	released              // the request has gone on
-	refused               // Inlet has refused it
-	answered              // Inlet has answered it
-	done                  // Done was called
-)
 
 // maxFailedCalls bounds how often a filter may answer a call that could not
 // even be started with another such call.
@@ -62,7 +48,7 @@ const maxFailedCalls = 8
 
 // NewStream makes a Stream; Begin readies it.
 func (c *Chain) NewStream() *Stream {
-	s := &Stream{c: c, state: done}
+	s := &Stream{c: c}
 	s.x.Reset(len(c.slots))
 	return s
 }
@@ -72,10 +58,10 @@ func (s *Stream) Begin(h Host) {
 	s.host = h
 	s.x.Start = s.c.deps.Now()
 	s.x.RequestHeaders = h.RequestHeaders()
-	s.state, s.at, s.started, s.bodyBytes, s.status = reading, 0, 0, 0, 0
-	s.bypassed, s.unknown, s.reads, s.restores, s.complete = false, false, false, false, false
+	s.to(reading)
+	s.at, s.started, s.bodyBytes, s.status, s.complete = 0, 0, 0, 0, false
+	s.body, s.reads = bodyPasses, responsePasses
 	s.timing = timing{}
-	s.scanning, s.early = false, false
 }
 
 // RequestHeaders runs the header phase. end: there is no body.
@@ -84,17 +70,16 @@ func (s *Stream) RequestHeaders(end bool) Action {
 	x.Method, _ = x.RequestHeaders.Get(":method")
 	x.Path, _ = x.RequestHeaders.Get(":path")
 	if s.recall() {
-		return s.release()
+		return s.release(released)
 	}
 	if s.dropControlHeaders() || s.c.passes(x.Path) {
-		return s.bypass()
+		return s.bypass(bypassed)
 	}
 	if r := s.recognise(); r != nil {
 		return s.refuse(r)
 	}
 	if x.API == llm.Unknown {
-		s.unknown = true
-		return s.bypass()
+		return s.bypass(unmatched)
 	}
 	if r := s.prepareBody(); r != nil {
 		return s.refuse(r)
@@ -106,7 +91,7 @@ func (s *Stream) RequestHeaders(end bool) Action {
 		}
 	}
 	switch {
-	case !s.scanning:
+	case s.body == bodyPasses:
 		return s.decide()
 	case end:
 		return s.RequestEnd()
@@ -147,10 +132,10 @@ func (s *Stream) RequestBody(chunk []byte, end bool) Action {
 	switch {
 	case end:
 		return s.RequestEnd()
-	case !s.scanning:
-	case s.early && s.bodyBytes == s.length:
+	case s.body != bodyReadPassing:
+	case s.bodyBytes == s.length:
 		return s.RequestEnd() // a server takes it for complete, though more callbacks may come
-	case s.early && s.state == reading && s.request.Decided():
+	case s.state == reading && s.request.Decided():
 		return s.decide()
 	}
 	return s.standing()
@@ -160,7 +145,7 @@ func (s *Stream) RequestBody(chunk []byte, end bool) Action {
 // follows before anything goes on. It reports whether the request goes on being
 // read; if not, a reply was sent.
 func (s *Stream) RequestPiece(chunk []byte) bool {
-	if !s.scanning {
+	if s.body == bodyPasses {
 		return s.standing() != Replied
 	}
 	s.bodyBytes += int64(len(chunk))
@@ -169,7 +154,7 @@ func (s *Stream) RequestPiece(chunk []byte) bool {
 		return false
 	}
 	r := s.scan(chunk)
-	if r == nil && s.early {
+	if r == nil && s.body == bodyReadPassing {
 		r = s.repeated()
 	}
 	if r != nil {
@@ -181,8 +166,8 @@ func (s *Stream) RequestPiece(chunk []byte) bool {
 
 // RequestEnd says that the body is complete; for bodies that end with trailers.
 func (s *Stream) RequestEnd() Action {
-	if s.scanning {
-		s.scanning = false
+	if s.body != bodyPasses {
+		s.body = bodyPasses
 		if r := s.endScan(); r != nil {
 			return s.refuse(r)
 		}
@@ -196,7 +181,7 @@ func (s *Stream) RequestEnd() Action {
 // RequestLost says that bytes of the body cannot be read. What nobody has read does
 // not go on: the request is refused, or broken off if it had gone on already.
 func (s *Stream) RequestLost() Action {
-	if s.scanning {
+	if s.body != bodyPasses {
 		s.refuse(refuseInternal())
 	}
 	return s.standing()
@@ -204,19 +189,24 @@ func (s *Stream) RequestLost() Action {
 
 // WantsRequestBody reports whether RequestBody needs the bytes. When it does
 // not, the adapter need not copy them.
-func (s *Stream) WantsRequestBody() bool { return s.scanning }
+func (s *Stream) WantsRequestBody() bool { return s.body != bodyPasses }
 
 // Reply hands over the answer to a call. A late one is ignored.
 func (s *Stream) Reply(r *filter.Reply) {
-	if s.state != waiting {
+	switch s.state {
+	case waiting:
+	case keepAsks, passAsks:
+		s.replyToScreener(r)
+		return
+	default:
 		return
 	}
-	s.state = reading
+	s.to(reading)
 	if !s.settle(s.run(s.at, hookReply, r)) {
 		return
 	}
-	if s.scanning {
-		s.early = false // what was held for a call waits for the body's end
+	if s.body != bodyPasses {
+		s.body = bodyRead // what was held for a call waits for the body's end
 		return
 	}
 	if s.decide() == Continue {
@@ -236,7 +226,7 @@ func (s *Stream) decide() Action {
 			return s.standing()
 		}
 	}
-	return s.release()
+	return s.release(released)
 }
 
 // settle does what the verdict of the filter at s.at says and reports whether
@@ -251,12 +241,12 @@ func (s *Stream) settle(v filter.Verdict) bool {
 			s.at++
 			return true
 		}
-		s.state = waiting
+		s.to(waiting)
 		err := s.host.Call(call)
 		if err == nil {
 			return false
 		}
-		s.state = reading
+		s.to(reading)
 		v = s.run(s.at, hookReply, &filter.Reply{Err: err})
 	}
 	return s.settle(s.failed(s.at, "gives up: its calls cannot be started"))
@@ -280,14 +270,15 @@ func (s *Stream) standing() Action {
 	switch s.state {
 	case reading, waiting:
 		return Hold
-	case released:
-		return Continue
+	case refused, unrouted, answered, done:
+		return Replied // also when the reply ended the exchange at once
 	}
-	return Replied // also when the reply ended the exchange at once
+	return Continue
 }
 
-// release applies the effects and lets the request go on.
-func (s *Stream) release() Action {
+// release applies the effects and lets the request go on; as is released, or why no
+// filter sees it.
+func (s *Stream) release(as state) Action {
 	x := &s.x
 	if s.wantsAnswer() {
 		// One that comes compressed could not be read.
@@ -298,26 +289,26 @@ func (s *Stream) release() Action {
 	e := x.Effects()
 	start := s.clock()
 	slices.SortFunc(e.Body, func(a, b filter.BodyEdit) int { return int(a.Span.Start - b.Span.Start) })
-	if s.encoded.is() && !s.bypassed {
+	if s.encoded.is() && as == released {
 		s.sendDecoded()
 	}
 	if len(e.Body) > 0 {
 		if _, ok := x.RequestHeaders.Get("content-length"); ok {
 			length := s.bodyBytes
-			if s.scanning {
+			if s.body != bodyPasses {
 				length = s.length // which it has not reached
 			}
 			x.SetRequestHeader("content-length", strconv.FormatInt(length+growth(e.Body), 10))
 		}
 	}
-	s.state = released
+	s.to(as)
 	if why := x.Why(); len(why) > 0 {
 		s.host.Explain(why)
 	}
 	if len(e.Request)+len(e.Body) == 0 {
 		return Continue
 	}
-	if !s.bypassed {
+	if as == released {
 		s.host.Mark(s.c.id)
 	}
 	err := s.host.ApplyRequest(e.Request, e.Body)
@@ -340,10 +331,9 @@ func growth(edits []filter.BodyEdit) (n int64) {
 }
 
 // bypass lets an exchange go by that no filter is to see.
-func (s *Stream) bypass() Action {
-	s.bypassed = true
+func (s *Stream) bypass(as state) Action {
 	s.at = len(s.c.slots)
-	return s.release()
+	return s.release(as)
 }
 
 // dropControlHeaders removes what a client may not say. Envoy has done so

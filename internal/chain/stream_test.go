@@ -48,12 +48,14 @@ type host struct {
 	marked            bool
 	stamp             uint64 // 0: none is told
 
-	log     []string
-	reply   *chain.LocalReply
-	calls   []*filter.Call
-	resumed int
-	marks   int
-	why     string
+	log                    []string
+	reply                  *chain.LocalReply
+	calls                  []*filter.Call
+	resumed                int
+	resumedResponse, ended int
+	went                   []byte
+	marks                  int
+	why                    string
 }
 
 func (h *host) Subset(dst []string) ([]string, bool) {
@@ -104,6 +106,8 @@ func (h *host) ApplyResponse(hs []filter.HeaderEdit) {
 func (h *host) Reply(r *chain.LocalReply) { h.reply = r }
 func (h *host) Call(c *filter.Call) error { h.calls = append(h.calls, c); return h.callError }
 func (h *host) ResumeRequest()            { h.resumed++ }
+func (h *host) ResumeResponse(b []byte)   { h.went = append(h.went, b...); h.resumedResponse++ }
+func (h *host) EndResponse()              { h.ended++ }
 func (h *host) Served() string            { return h.served }
 func (h *host) Details() string           { h.told++; return h.details }
 func (h *host) Attempts() int             { h.asked++; return h.attempts }
@@ -456,7 +460,7 @@ func TestRefusals(t *testing.T) {
 			s, act := r.send(c.host, c.body)
 			require.Equal(t, chain.Replied, act)
 			require.Equal(t, c.status, c.host.reply.Status)
-			require.Contains(t, c.host.reply.Headers, [2]string{chain.ReasonHeader, c.reason})
+			require.Contains(t, c.host.reply.Headers, [2]string{filter.ReasonHeader, c.reason})
 			require.Contains(t, string(c.host.reply.Body), `"error"`)
 			require.Equal(t, "inlet_"+c.reason, c.host.reply.Detail)
 			require.Equal(t, chain.Replied, s.RequestBody([]byte("more"), true), "what still comes is dropped")
@@ -495,7 +499,7 @@ func TestRetryAfter(t *testing.T) {
 			switch kv[0] {
 			case "retry-after":
 				got = kv[1]
-			case chain.DroppedHeader:
+			case filter.DroppedHeader:
 				dropped = true
 			}
 		}
@@ -531,7 +535,7 @@ func TestControlHeaders(t *testing.T) {
 	for _, trust := range []bool{false, true} {
 		r := newRig(t, map[bool]string{false: "", true: "controlHeaders: trust"}[trust])
 		h := post()
-		names := append([]string{"x-of-filter-a"}, chain.ControlHeaders...)
+		names := append([]string{"x-of-filter-a"}, filter.ControlHeaders...)
 		for _, name := range names {
 			h.request[name] = "forged"
 		}

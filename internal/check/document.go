@@ -3,6 +3,8 @@ package check
 import (
 	"errors"
 	"math/rand/v2"
+	"regexp"
+	"strconv"
 	"time"
 
 	"github.com/inlet-proxy/inlet/filters"
@@ -39,25 +41,51 @@ func (noMetrics) Record(int64, filter.Values)               {}
 
 // Document checks a chain's configuration.
 func Document(file string, text []byte) []Finding {
-	_, err := Load(text)
-	return documentFindings(err, func(e conf.Error) (line, column int, note string) { return e.Line, e.Column, "" }, file)
+	_, warnings, err := load(text, filters.All)
+	return documentFindings(warnings, err, func(e conf.Error) (line, column int, note string) { return e.Line, e.Column, "" }, file)
 }
 
-// documentFindings turns a chain's errors into findings; place says where in the file an error of the document is.
-func documentFindings(err error, place func(conf.Error) (line, column int, note string), file string) []Finding {
-	if err == nil {
-		return nil
+// load is Load with the given filters, and returns what the chain warns of, too.
+func load(document []byte, known []filter.Factory) (c *chain.Chain, warnings conf.Errors, err error) {
+	deps := Deps()
+	deps.Log = func(level filter.Level, message string) {
+		if w, ok := parseWarning(message); ok && level == filter.Warn {
+			warnings = append(warnings, w)
+		}
 	}
+	c, err = chain.New(document, known, deps)
+	return c, warnings, err
+}
+
+// warning is how a chain logs what is wrong with its configuration.
+var warning = regexp.MustCompile(`^configuration: (?:(.*?): )?([0-9]+):([0-9]+): (.*)$`)
+
+func parseWarning(message string) (conf.Error, bool) {
+	m := warning.FindStringSubmatch(message)
+	if m == nil {
+		return conf.Error{}, false
+	}
+	line, _ := strconv.Atoi(m[2]) // digits
+	column, _ := strconv.Atoi(m[3])
+	return conf.Error{Path: m[1], Line: line, Column: column, Message: m[4]}, true
+}
+
+// documentFindings turns a chain's warnings and errors into findings; place says where in the file an error of the document is.
+func documentFindings(warnings conf.Errors, err error, place func(conf.Error) (line, column int, note string), file string) []Finding {
 	var all conf.Errors
-	if !errors.As(err, &all) {
+	if err != nil && !errors.As(err, &all) {
 		all = conf.Errors{{Line: 1, Column: 1, Message: err.Error()}}
 	}
-	found := make([]Finding, 0, len(all))
-	for _, e := range all {
-		line, column, note := place(e)
-		found = append(found, Finding{
-			File: file, Line: line, Column: column, Severity: Error, Check: "configuration", Path: e.Path, Message: note + e.Message,
-		})
+	var found []Finding
+	add := func(severity Severity, all conf.Errors) {
+		for _, e := range all {
+			line, column, note := place(e)
+			found = append(found, Finding{
+				File: file, Line: line, Column: column, Severity: severity, Check: "configuration", Path: e.Path, Message: note + e.Message,
+			})
+		}
 	}
+	add(Error, all)
+	add(Warning, warnings)
 	return sorted(found)
 }

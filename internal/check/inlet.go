@@ -122,11 +122,10 @@ func (b *bootstrap) readDocument(i *inlet, where func([]string) placing) {
 	if one := alone(i.file); one != nil {
 		known = one
 	}
-	c, err := chain.New(i.text, known, Deps())
+	c, warnings, err := load(i.text, known)
+	b.found = append(b.found, documentFindings(warnings, err, where(lines(b.text)), b.file)...)
 	if err == nil {
 		i.chain = c
-	} else {
-		b.found = append(b.found, documentFindings(err, where(lines(b.text)), b.file)...)
 	}
 	// Also with faults, so that those of the bootstrap are reported with them.
 	var root yaml.Node

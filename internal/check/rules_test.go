@@ -53,6 +53,7 @@ var broken = []struct {
 	{"not YAML", "wasm", []string{"static_resources:\n", "static_resources: [\n"}, "yaml", check.Error, "", "malformed YAML"},
 	{"a slip in the configuration", "wasm", []string{"endpoints: 3", "endpoint: 3"}, "configuration", check.Error, "- picker: {profile: sticky, endpoint: 3}", `did you mean "endpoints"?`},
 	{"the same in the module", "module", []string{"endpoints: 3", "endpoint: 3"}, "configuration", check.Error, "- picker: {profile: sticky, endpoint: 3}", `did you mean "endpoints"?`},
+	{"an older name", "module", []string{"endpoints: 3", "room: {queue: 3}"}, "configuration", check.Warning, "- picker: {profile: sticky, room: {queue: 3}}", `"room" is now called "saturation"`},
 	{"no configuration", "module", []string{"filter_config:", "unused:"}, "configuration", check.Error, "type.googleapis.com", "no configuration"},
 	{"no Inlet", "wasm", []string{"- name: inlet\n", "- name: another\n", "name: inlet\n                        allow", "name: another\n                        allow", "inlet.wasm", "another.wasm", "filters:\n                              - bbr", "others:\n                              - bbr"}, "no-inlet", check.Error, "listeners:", "has Inlet in it"},
 	{"a Struct in wasm", "wasm", []string{"google.protobuf.StringValue\n                          value: |\n", "google.protobuf.Struct\n                          value:\n"}, "wasm-configuration", check.Error, "google.protobuf.Struct", "in binary"},

@@ -1,7 +1,7 @@
 // Package coding decodes the content codings of HTTP (RFC 9110, section 8.4.1) in which clients send request bodies: gzip
 // (RFC 1952), br (RFC 7932) and zstd (RFC 8878, with the window of RFC 9659).
 //
-// A body is decoded in one go when all of it is there. The decoders pull their input, so that taking it chunk by chunk
+// A body is decoded in one go when all of it has arrived. The decoders of gzip and zstd read from an io.Reader, so decoding chunk by chunk
 // would need a goroutine for each body; and nothing can be decided from a part of a body anyway. No goroutine is started.
 package coding
 
@@ -14,11 +14,12 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/dsnet/compress/brotli"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/inlet-proxy/inlet/internal/coding/brotli"
 )
 
-// Accepted is the list of codings as the Accept-Encoding header of an answer with status 415 has it.
+// Accepted is the list of codings, as the Accept-Encoding header of a 415 response has it.
 const Accepted = "gzip, br, zstd"
 
 // maxWindow is how far back a zstd body may refer (RFC 9659). It bounds the decoder's memory.
@@ -26,8 +27,6 @@ const maxWindow = 8 << 20
 
 // ErrTooLarge says that the decoded bytes exceed the limit.
 var ErrTooLarge = errors.New("the decoded body is too large")
-
-var errTrailing = errors.New("bytes follow the end of the stream")
 
 // Coding is how a body is encoded.
 type Coding uint8
@@ -56,50 +55,45 @@ func Parse(header string) (c Coding, ok bool) {
 	return Identity, false
 }
 
-// Append decodes a whole body and appends it to dst. It stops with ErrTooLarge after limit bytes, whatever size the body
-// claims: memory grows with what really was decoded. Any other error means that the body is not what its header says, or
-// not whole. What is returned with an error is of use as memory only.
+// Append decodes a whole body and appends it to dst. It stops with ErrTooLarge after limit bytes; memory grows with what was decoded, whatever
+// size the body claims. Any other error means that the body is malformed, truncated, or followed by other bytes. What is returned with an
+// error is only of use as memory.
 func Append(dst []byte, c Coding, body []byte, limit int64) ([]byte, error) {
+	if c == Brotli {
+		dst, err := brotli.Append(dst, body, limit)
+		if errors.Is(err, brotli.ErrLimit) {
+			err = tooLarge(limit)
+		}
+		return dst, err
+	}
 	r, err := c.reader(body)
 	if err == nil {
 		dst, err = appendAll(dst, r, limit)
-		if atEnd := r.close(); err == nil {
-			err = atEnd
-		}
+		_ = r.Close() // it only frees what the decoder has
 	}
 	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF // an empty body is no gzip stream
+		err = io.ErrUnexpectedEOF // an empty body is not a gzip stream
 	}
 	return dst, err
 }
 
-// reader decodes. close tells what was wrong with a body that was read to its end.
-type reader struct {
-	io.Reader
-	close func() error
-}
+func tooLarge(limit int64) error { return fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit) }
 
-func (c Coding) reader(body []byte) (reader, error) {
-	nothing := func() error { return nil }
+// reader returns a decoder that reads the body.
+func (c Coding) reader(body []byte) (io.ReadCloser, error) {
 	from := bytes.NewReader(body)
 	switch c {
 	case Gzip:
-		r, err := gzip.NewReader(from)
-		return reader{r, nothing}, err
-	case Brotli:
-		r, err := brotli.NewReader(from, nil)
-		return reader{r, func() error {
-			if r.InputOffset != int64(len(body)) {
-				return errTrailing
-			}
-			return nil
-		}}, err
+		return gzip.NewReader(from)
 	case Zstd:
 		// One decoder at a time means that it runs in the caller's goroutine.
 		r, err := zstd.NewReader(from, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
-		return reader{r, func() error { r.Close(); return nil }}, err
+		if err != nil {
+			return nil, err
+		}
+		return r.IOReadCloser(), nil
 	}
-	return reader{from, nothing}, nil
+	return io.NopCloser(from), nil
 }
 
 // appendAll reads r to its end.
@@ -113,7 +107,7 @@ func appendAll(dst []byte, r io.Reader, limit int64) ([]byte, error) {
 		n, err := r.Read(dst[len(dst):cap(dst)])
 		dst = dst[:len(dst)+n]
 		if int64(len(dst)-start) > limit {
-			return dst, fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit)
+			return dst, tooLarge(limit)
 		}
 		if err == io.EOF {
 			return dst, nil

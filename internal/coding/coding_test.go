@@ -3,6 +3,7 @@ package coding
 import (
 	"bytes"
 	"compress/gzip"
+	"fmt"
 	"io"
 	"runtime"
 	"strings"
@@ -113,8 +114,8 @@ func TestBrokenBodies(t *testing.T) {
 }
 
 func TestNoGoroutines(t *testing.T) {
-	for name, c := range codings {
-		t.Run(name, func(t *testing.T) {
+	for _, c := range []Coding{Gzip, Zstd} { // br has no reader
+		t.Run(fmt.Sprint(c), func(t *testing.T) {
 			body := encode(t, c, bytes.Repeat([]byte("0123456789"), 100_000))
 			before := runtime.NumGoroutine()
 			r, err := c.reader(body)
@@ -122,7 +123,7 @@ func TestNoGoroutines(t *testing.T) {
 			_, err = io.ReadFull(r, make([]byte, 200_000))
 			require.NoError(t, err)
 			require.LessOrEqual(t, runtime.NumGoroutine(), before, "half-way") // those of the encoder may still be ending
-			_ = r.close()
+			_ = r.Close()
 			require.LessOrEqual(t, runtime.NumGoroutine(), before)
 		})
 	}
@@ -138,30 +139,6 @@ func FuzzAppend(f *testing.F) {
 		if err == nil {
 			require.LessOrEqual(t, len(got), limit)
 		}
-	})
-}
-
-// A body is read as another implementation reads it, or refused.
-func FuzzBrotli(f *testing.F) {
-	for _, text := range []string{"", "a", `{"model":"llama"}`, strings.Repeat("the time of the year, ", 50)} {
-		for level := range 12 {
-			var out bytes.Buffer
-			w := brotli.NewWriterLevel(&out, level)
-			_, err := w.Write([]byte(text))
-			require.NoError(f, err)
-			require.NoError(f, w.Close())
-			f.Add(out.Bytes())
-		}
-	}
-	f.Fuzz(func(t *testing.T, body []byte) {
-		const limit = 1 << 16
-		got, err := Append(nil, Brotli, body, limit)
-		if err != nil {
-			return
-		}
-		want, err := io.ReadAll(brotli.NewReader(bytes.NewReader(body)))
-		require.NoError(t, err)
-		require.True(t, bytes.Equal(want, got))
 	})
 }
 

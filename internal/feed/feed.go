@@ -228,8 +228,8 @@ func (f *Feed) say(now time.Time) {
 	if s == nil || f.polls.pause > 0 {
 		return
 	}
-	tell := endpoint.Tell{InFlight: inFlight(s)}
-	body := endpoint.AppendTell(nil, &tell)
+	tell := endpoint.Report{InFlight: inFlight(s)}
+	body := endpoint.AppendReport(nil, &tell)
 	// A companion that has just started knows nothing of what is in flight.
 	renew := len(tell.InFlight) > 0 && (s.Source != f.toldTo || now.Sub(f.lastTell) >= Renewal)
 	news := renew || f.untold || !bytes.Equal(body, f.told)
@@ -242,13 +242,13 @@ func (f *Feed) say(now time.Time) {
 	}
 	f.lastTell, f.told, f.toldTo, f.untold = now, body, s.Source, false
 	if len(tell.Notes) > 0 {
-		body = endpoint.AppendTell(nil, &tell)
+		body = endpoint.AppendReport(nil, &tell)
 	}
 	f.send(body, now)
 }
 
 // nothingInFlight is a tell of a proxy that has nothing in flight.
-var nothingInFlight = endpoint.AppendTell(nil, &endpoint.Tell{})
+var nothingInFlight = endpoint.AppendReport(nil, &endpoint.Report{})
 
 func (f *Feed) send(body []byte, now time.Time) {
 	f.telling = now.Add(2 * tellTimeout)
@@ -268,7 +268,7 @@ func (f *Feed) send(body []byte, now time.Time) {
 			f.tells.worked()
 		}
 	}
-	if err := f.host.Call(&Request{Method: "POST", Path: endpoint.TellPath(f.Proxy), Body: body, Timeout: tellTimeout}, done); err != nil {
+	if err := f.host.Call(&Request{Method: "POST", Path: endpoint.ReportPath(f.Proxy), Body: body, Timeout: tellTimeout}, done); err != nil {
 		f.telling = time.Time{}
 		f.notTold(err)
 	}
@@ -284,14 +284,14 @@ func (f *Feed) notTold(err error) {
 }
 
 // inFlight is what this Envoy has in flight, by replica.
-func inFlight(s *endpoint.Snapshot) (told []endpoint.Told) {
+func inFlight(s *endpoint.Snapshot) (told []endpoint.Reported) {
 	for i := range s.Pools {
 		endpoints := s.Pools[i].Endpoints
 		for j := range endpoints {
 			e := &endpoints[j]
 			f := endpoint.InFlight{Requests: max(0, e.Load.Requests.Value()), Tokens: max(0, e.Load.Tokens.Value())}
-			if f != (endpoint.InFlight{}) && len(told) < endpoint.MaxTold {
-				told = append(told, endpoint.Told{Replica: endpoint.ReplicaID(e.Address), InFlight: f})
+			if f != (endpoint.InFlight{}) && len(told) < endpoint.MaxReported {
+				told = append(told, endpoint.Reported{Replica: endpoint.ReplicaID(e.Address), InFlight: f})
 			}
 		}
 	}

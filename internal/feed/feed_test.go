@@ -232,16 +232,16 @@ func (w *world) flight(requests, tokens int64) {
 }
 
 // told reads the oldest open tell.
-func (w *world) told(t require.TestingT) *endpoint.Tell {
+func (w *world) told(t require.TestingT) *endpoint.Report {
 	require.NotEmpty(t, w.tells)
 	require.Equal(t, "/v1/relay?proxy=p", w.tells[0].Path)
-	tell, err := endpoint.DecodeTell(w.tells[0].Body)
+	tell, err := endpoint.DecodeReport(w.tells[0].Body)
 	require.NoError(t, err)
 	return tell
 }
 
-func flying(requests, tokens int64) []endpoint.Told {
-	return []endpoint.Told{{Replica: endpoint.ReplicaID("10.0.0.1:80"), InFlight: endpoint.InFlight{Requests: requests, Tokens: tokens}}}
+func flying(requests, tokens int64) []endpoint.Reported {
+	return []endpoint.Reported{{Replica: endpoint.ReplicaID("10.0.0.1:80"), InFlight: endpoint.InFlight{Requests: requests, Tokens: tokens}}}
 }
 
 func TestWhatIsInFlightIsTold(t *testing.T) {
@@ -395,7 +395,7 @@ func TestAnyCourse(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := follow(t)
 		version, requests := uint64(1), int64(0)
-		var told []endpoint.Told
+		var told []endpoint.Reported
 		var last time.Time
 		take := func(r *filter.Reply) {
 			if r == ok {

@@ -25,6 +25,12 @@ func Check(step *Step, o *Outcome) error {
 	if e.Body != nil {
 		c.bytes("body", o.Body, []byte(*e.Body))
 	}
+	if e.Events != nil {
+		c.bytes("events", o.Body, bytes.Join(asEvents(e.Events), nil))
+	}
+	if e.Cancelled != nil {
+		c.equal("cancelled", o.Cancelled, *e.Cancelled)
+	}
 	if e.JSON != nil {
 		c.json("json", o.Body, e.JSON)
 	}

@@ -39,7 +39,9 @@ type exchange struct {
 	upstream *replica // the replica that the router chose
 	arrived  Arrived
 	pool     string
-	answered bool // the replica has begun to answer
+	answered bool // the replica has begun to answer, and nobody else has since
+	talks    bool // the replica has begun to answer
+	told     bool // ... and has said all
 	closed   bool
 	details  string // response code details, as Envoy has them
 	why      string
@@ -111,6 +113,9 @@ func (x *exchange) onData(h *half, chunk []byte, end bool) {
 	}
 	h.ended = end
 	h.fresh = len(h.body)
+	if h.body == nil {
+		h.body = []byte{} // there is one within the callback, with bytes or without
+	}
 	h.body = append(h.body, chunk...)
 	x.ask(h, func() bool { return h.filter.body(end) })
 }
@@ -273,14 +278,14 @@ func (x *exchange) answer() {
 		x.refuse(503, "unavailable", noReplica)
 		return
 	}
-	x.answered, x.details = true, "via_upstream"
+	x.answered, x.talks, x.details = true, true, "via_upstream"
 	pieces := u.Pieces()
 	headers := Headers{{":status", strconv.Itoa(u.Status)}}
 	for _, name := range sortedKeys(u.Headers) {
 		headers.Add(name, u.Headers[name])
 	}
 	endless := x.step.Request != nil && x.step.Request.Cancel == CancelAfterResponseHeaders
-	if u.Events == nil && u.Trailers == nil && u.Reset == "" && !endless {
+	if u.Events == nil && u.Trailers == nil && u.Reset == "" && !endless && !u.Endless {
 		headers.Set("content-length", strconv.Itoa(len(u.Payload())))
 	}
 	if endless {
@@ -288,19 +293,46 @@ func (x *exchange) answer() {
 		x.g.clock.after(x.step.Request.Patience, x.leave)
 		return
 	}
-	x.onHeaders(&x.response, headers, len(pieces) == 0 && u.Trailers == nil)
-	for i, piece := range pieces {
-		x.onData(&x.response, piece, i == len(pieces)-1 && u.Trailers == nil)
-		if i == 0 && x.step.Request.Cancel == CancelDuringResponse {
+	x.onHeaders(&x.response, headers, len(pieces) == 0 && u.Trailers == nil && !u.Endless)
+	x.say(pieces, 0)
+}
+
+// say plays what the replica says from the nth piece on.
+func (x *exchange) say(pieces [][]byte, n int) {
+	u := x.step.Upstream
+	// The end of a body without a length comes without bytes.
+	_, sized := x.response.headers.Get("content-length")
+	for ; n < len(pieces); n++ {
+		x.told = n == len(pieces)-1 && !u.Endless
+		x.onData(&x.response, pieces[n], x.told && u.Trailers == nil && sized)
+		if n == 0 && x.step.Request.Cancel == CancelDuringResponse {
 			x.close()
 		}
-		if i == 0 && u.Reset == ResetDuringBody {
+		if n == 0 && u.Reset == ResetDuringBody {
 			x.details = "upstream_reset_after_response_started{connection_termination}"
 			x.close()
 		}
+		if u.Gap > 0 && n+1 < len(pieces) {
+			x.g.clock.after(u.Gap, func() { x.say(pieces, n+1) })
+			return
+		}
 	}
-	if u.Trailers != nil {
+	if u.Endless {
+		return
+	}
+	x.told = true
+	switch {
+	case u.Trailers != nil:
 		x.onTrailers(&x.response, headersOf(u.Trailers))
+	case !sized && len(pieces) > 0:
+		x.onData(&x.response, nil, true)
+	}
+}
+
+// endEarly ends the client's response before the replica's is over.
+func (x *exchange) endEarly() {
+	if !x.closed {
+		x.complete()
 	}
 }
 
@@ -372,6 +404,7 @@ func (x *exchange) close() {
 		return
 	}
 	x.closed = true
+	x.got.Cancelled = x.talks && !x.told
 	if x.upstream != nil {
 		x.upstream.active--
 	}

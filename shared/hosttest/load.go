@@ -288,6 +288,6 @@ func (u *Upstream) complete() error {
 
 // empty reports whether nothing is expected.
 func (e *Expect) empty() bool {
-	return e.Status == nil && e.Cut == nil && e.Headers == nil && e.Body == nil && e.JSON == nil &&
+	return e.Status == nil && e.Cut == nil && e.Headers == nil && e.Body == nil && e.JSON == nil && e.Events == nil && e.Cancelled == nil &&
 		e.Pool == "" && e.Replica == nil && e.Arrived == nil && e.Calls == nil && e.Metrics == nil && !e.Trap
 }

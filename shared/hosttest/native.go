@@ -143,8 +143,7 @@ func (s *nativeStream) requestBody(end bool) bool {
 func (s *nativeStream) requestTrailers() bool { return s.chain.RequestEnd() != chain.Continue }
 
 func (s *nativeStream) responseHeaders(end bool) bool {
-	s.chain.ResponseHeaders(end)
-	return false
+	return s.chain.ResponseHeaders(end) == chain.Hold
 }
 
 func (s *nativeStream) responseBody(end bool) bool {
@@ -152,15 +151,15 @@ func (s *nativeStream) responseBody(end bool) bool {
 	if s.chain.WantsResponseBody() {
 		chunk = s.x.response.body
 	}
-	if n, with := s.chain.ResponseBody(chunk, end); n > 0 {
+	if n, with := s.chain.ResponseBody(chunk, end); n > 0 || len(with) > 0 {
 		s.x.response.body = append(slices.Clone(with), chunk[n:]...)
 	}
-	return false
+	return s.chain.HoldsResponse()
 }
 
 func (s *nativeStream) responseTrailers() bool {
-	s.chain.ResponseEnd()
-	return false
+	s.x.response.body = append(s.x.response.body, s.chain.ResponseEnd()...)
+	return s.chain.HoldsResponse()
 }
 
 func (s *nativeStream) done() {
@@ -219,10 +218,8 @@ func (s *nativeStream) Reply(r *chain.LocalReply) {
 
 // Call implements chain.Host.
 func (s *nativeStream) Call(c *filter.Call) error {
-	call := Call{Cluster: c.Cluster, Method: c.Method, Path: c.Path, Headers: slices.Clone(c.Headers), Body: slices.Clone(c.Body)}
-	if call.Method == "" {
-		call.Method = "POST"
-	}
+	headers := chain.CallHeaders(c)
+	call := Call{Cluster: c.Cluster, Method: headers[0][1], Path: c.Path, Headers: slices.Clone(c.Headers), Body: slices.Clone(c.Body)}
 	return s.guest.g.call(call, c.Timeout, func(r *reply) {
 		if s.chain == nil {
 			return // the exchange ended meanwhile
@@ -233,18 +230,33 @@ func (s *nativeStream) Call(c *filter.Call) error {
 
 // read is the reply as a filter sees it.
 func (r *reply) read() *filter.Reply {
-	status, _ := r.headers.Get(":status")
-	if _, answered := r.headers.Get(serviceTime); !answered {
-		return &filter.Reply{Err: errors.New("no answer: " + status)}
+	if len(r.headers) == 0 {
+		return &filter.Reply{Err: chain.ErrReset}
 	}
-	code, _ := strconv.Atoi(status)
-	return &filter.Reply{Status: code, Body: r.body}
+	var head chain.ReplyHead
+	for _, h := range r.headers {
+		head.Add(h[0], h[1])
+	}
+	reply := head.Reply(r.body)
+	return &reply
 }
 
 // ResumeRequest implements chain.Host.
 func (s *nativeStream) ResumeRequest() {
 	s.guest.w.later(func() { s.x.resume(&s.x.request) })
 }
+
+// ResumeResponse implements chain.Host.
+func (s *nativeStream) ResumeResponse(body []byte) {
+	body = slices.Clone(body)
+	s.guest.w.later(func() {
+		s.x.response.body = append(s.x.response.body, body...)
+		s.x.resume(&s.x.response)
+	})
+}
+
+// EndResponse implements chain.Host. What goes on now comes before it.
+func (s *nativeStream) EndResponse() { s.guest.g.clock.after(0, s.x.endEarly) }
 
 // Subset implements chain.Host.
 func (s *nativeStream) Subset(dst []string) ([]string, bool) {

@@ -15,6 +15,8 @@ type Outcome struct {
 	Body     []byte
 	Trailers Headers
 	Complete bool
+	// Cancelled: the replica was told to stop before it had said all.
+	Cancelled bool
 
 	// Pool whose cluster got the request, and the name of the replica; "" if
 	// no replica did.

@@ -13,7 +13,7 @@ import (
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 
-	"github.com/inlet-proxy/inlet/internal/chain"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
 	"github.com/inlet-proxy/inlet/shared/state/kv"
 )
 
@@ -370,7 +370,7 @@ func hostSetBuffer(ctx context.Context, kind, start, size, at, dataSize uint32) 
 	if *body == nil {
 		return notFound
 	}
-	data := v.read(at, dataSize)
+	data := append([]byte{}, v.read(at, dataSize)...) // an empty buffer is still there
 	switch {
 	case start == 0 && int(size) <= len(*body):
 		*body = append(data, (*body)[size:]...)
@@ -556,7 +556,7 @@ func hostGetProperty(ctx context.Context, path, pathSize, out, sizeOut uint32) s
 	return notFound
 }
 
-const subsetProperty = "metadata\x00filter_metadata\x00" + chain.SubsetNamespace + "\x00" + chain.SubsetKey
+const subsetProperty = "metadata\x00filter_metadata\x00" + filter.SubsetNamespace + "\x00" + filter.SubsetKey
 
 // marshal writes the hint as Envoy writes a property: a string as it is, a list as
 // pairs without values.

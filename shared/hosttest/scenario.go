@@ -213,11 +213,20 @@ type Upstream struct {
 	Status  int               `yaml:"status"` // 200 if absent
 	Headers map[string]string `yaml:"headers"`
 	Body    string            `yaml:"body"`
-	Chunks  []int             `yaml:"chunks"` // as in Request
+	// BodyRepeat is what $repeat in Body stands for.
+	BodyRepeat *Repeat `yaml:"bodyRepeat"`
+	Chunks     []int   `yaml:"chunks"` // as in Request
 	// Events makes the body a stream of server-sent events with these data.
 	Events   []string          `yaml:"events"`
 	Trailers map[string]string `yaml:"trailers"`
 	Delay    time.Duration     `yaml:"delay"`
+	// Gap is the time between chunks.
+	Gap time.Duration `yaml:"gap"`
+	// Awaited is how many chunks the client must have got something of before the
+	// next is sent, so that none of them comes together with the next.
+	Awaited int `yaml:"awaited"`
+	// Endless: after the last chunk nothing comes, and the end neither.
+	Endless bool `yaml:"endless"`
 	// Reset cuts the connection: beforeHeaders, or duringBody (after the first
 	// chunk).
 	Reset string `yaml:"reset"`
@@ -241,6 +250,10 @@ type Expect struct {
 	Headers map[string]*string `yaml:"headers"`
 	// Body of the answer, exactly.
 	Body *string `yaml:"body"`
+	// Events is the body as a stream of server-sent events with these data.
+	Events []string `yaml:"events"`
+	// Cancelled: the replica was told to stop before it had said all.
+	Cancelled *bool `yaml:"cancelled"`
 	// JSON is a subset of the answer's body: members that are not named are
 	// not looked at, null also stands for an absent one.
 	JSON any `yaml:"json"`
@@ -292,9 +305,13 @@ func (r *Request) Payload() []byte { return encode(r.Encode, r.Text()) }
 
 // Text returns the body without its content coding.
 func (r *Request) Text() []byte {
-	body := r.Body
-	if r.BodyRepeat != nil {
-		body = strings.ReplaceAll(body, "$repeat", strings.Repeat(r.BodyRepeat.Text, r.BodyRepeat.Times))
+	return r.BodyRepeat.in(r.Body)
+}
+
+// in puts the repeated text into a body.
+func (r *Repeat) in(body string) []byte {
+	if r != nil {
+		body = strings.ReplaceAll(body, "$repeat", strings.Repeat(r.Text, r.Times))
 	}
 	return []byte(body)
 }
@@ -305,7 +322,7 @@ func (r *Request) Pieces() [][]byte { return cut(r.Payload(), r.Chunks) }
 // Payload returns the answer's body as it goes over the wire.
 func (u *Upstream) Payload() []byte {
 	if u.Events == nil {
-		return []byte(u.Body)
+		return u.BodyRepeat.in(u.Body)
 	}
 	return bytes.Join(u.events(), nil)
 }
@@ -319,9 +336,12 @@ func (u *Upstream) Pieces() [][]byte {
 	return cut(u.Payload(), u.Chunks)
 }
 
-func (u *Upstream) events() [][]byte {
-	events := make([][]byte, len(u.Events))
-	for i, data := range u.Events {
+func (u *Upstream) events() [][]byte { return asEvents(u.Events) }
+
+// asEvents writes server-sent events.
+func asEvents(all []string) [][]byte {
+	events := make([][]byte, len(all))
+	for i, data := range all {
 		events[i] = []byte("data: " + data + "\n\n")
 	}
 	return events

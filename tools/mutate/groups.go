@@ -24,7 +24,7 @@ var groups = []group{
 	{"scanners", []string{"./shared/reading/sse", "./shared/reading/jsonscan"}, [][]string{{"./shared/reading/llm"}}},
 	{"chain", []string{"./internal/chain"}, [][]string{{"./filters", "./shared/adapters/wasm"}, scenarios}},
 	{"kv", []string{"./shared/state/kv", "./shared/state/kv/mem"}, [][]string{{"./shared/adapters/wasm", "./filters/picker"}}},
-	{"scrape", []string{"./internal/companion/scrape"}, [][]string{{"./cmd/companion"}}},
+	{"scrape", []string{"./internal/companion/scrape", "./internal/companion/http1"}, [][]string{{"./cmd/companion"}}},
 	{"picker", []string{"./filters/picker", "./filters/picker/prefix", "./filters/picker/scorer"}, [][]string{{"./filters"}, scenarios}},
 }
 

@@ -1,4 +1,4 @@
-// Package prefix remembers which replica has which prompt prefixes in its cache, as far as that can be told from the requests that it
+// Package prefix remembers which replica has which prompt prefixes in its cache, as far as that can be concluded from the requests that it
 // was sent.
 //
 // An [Index] has a fixed size. It is one array of fixed-size entries without pointers, so it costs the garbage collector nothing and
@@ -53,11 +53,11 @@ type Index struct {
 // at which the block was used last.
 type mark uint64
 
-// answered is the bit of a mark that says that the replica has begun an answer to a prompt with the block. Numbers of replicas leave it
+// computed is the bit of a mark that says that the replica has begun a response to a prompt with the block. Numbers of replicas leave it
 // free: see maxReplicas.
-const answered mark = 1 << 63
+const computed mark = 1 << 63
 
-func (m mark) replica() Replica { return Replica(m &^ answered >> 48) }
+func (m mark) replica() Replica { return Replica(m &^ computed >> 48) }
 func (m mark) epoch() uint16    { return uint16(m >> 32) }
 func (m mark) time() uint32     { return uint32(m) }
 
@@ -102,14 +102,14 @@ func (x *Index) allocate() {
 	x.epochLength = uint32(max(1, n/32))
 }
 
-// Size is the number of entries that the index has room for, Len that of those in use.
+// Size is the number of entries that fit into the index, Len that of those in use.
 func (x *Index) Size() int { return int(x.buckets) * ways }
 
 // Len is the number of entries in use. Some of them may be out of date.
 func (x *Index) Len() int { return x.used }
 
-// Add takes in a replica and returns its number, None if there are too many. capacity is the number of prefix blocks that its cache
-// has room for, 0 if it is unknown.
+// Add takes in a replica and returns its number, None if there are too many. capacity is the number of prefix blocks that fit
+// into its cache, 0 if it is unknown.
 func (x *Index) Add(capacity int) Replica {
 	if x.fresh == maxReplicas && len(x.free) == 0 {
 		x.sweep()
@@ -141,7 +141,7 @@ func (x *Index) Resize(r Replica, capacity int) {
 	x.replicas[r].capacity = uint32(capacity)
 }
 
-// Empty notes that the cache of a replica is empty: it was started anew.
+// Empty notes that the cache of a replica is empty: it was restarted.
 func (x *Index) Empty(r Replica) {
 	if x.has(r) {
 		x.replicas[r].since = 0
@@ -212,7 +212,7 @@ func (x *Index) Insert(r Replica, chain []uint64) {
 	}
 }
 
-// stretch is how many blocks are warmed at a time: their buckets fit into the smallest cache of a processor with room to spare.
+// stretch is how many blocks are warmed at a time: their buckets fit into the smallest cache of a processor with space to spare.
 const stretch = 32
 
 // warm reads what insert will read. Blocks lie anywhere in memory, and insert has to know what stands in one bucket before it goes on to the
@@ -300,7 +300,7 @@ func (x *Index) touch(at int, r Replica, owner *replica) {
 		owner.advance()
 	}
 	x.stamp(at, r, owner)
-	x.marks[at] |= was & answered
+	x.marks[at] |= was & computed
 }
 
 func (x *Index) stamp(at int, r Replica, owner *replica) {
@@ -331,29 +331,29 @@ func (x *Index) victim(home int) int {
 	return best
 }
 
-// Answered notes that a replica has begun an answer to a prompt with these blocks, so it has computed them. It reports whether it came to
+// Computed notes that a replica has begun a response to a prompt with these blocks, so it has computed them. It reports whether it came to
 // one that was noted before: then those in front of it were too.
-func (x *Index) Answered(r Replica, chain []uint64) (known bool) {
+func (x *Index) Computed(r Replica, chain []uint64) (known bool) {
 	for i := len(chain) - 1; i >= 0; i-- {
 		at := x.find(r, nonzero(chain[i]))
 		if at < 0 {
 			continue
 		}
-		if x.marks[at]&answered != 0 && x.live(x.marks[at]) {
+		if x.marks[at]&computed != 0 && x.live(x.marks[at]) {
 			return true
 		}
-		x.marks[at] |= answered
+		x.marks[at] |= computed
 	}
 	return false
 }
 
-// Forget takes back that a replica holds these blocks, but for those that it has begun an answer with. It returns how many of them, from the
+// Forget takes back that a replica holds these blocks, except those that it has begun a response with. It returns how many of them, from the
 // first, are not taken back.
 func (x *Index) Forget(r Replica, chain []uint64) (kept int) {
 	for i, block := range chain {
 		switch at := x.find(r, nonzero(block)); {
 		case at < 0:
-		case x.marks[at]&answered != 0 && x.live(x.marks[at]):
+		case x.marks[at]&computed != 0 && x.live(x.marks[at]):
 			kept = i + 1
 		default:
 			x.clear(at)

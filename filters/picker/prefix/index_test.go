@@ -320,8 +320,8 @@ func TestForgetKeepsWhatWasAnswered(t *testing.T) {
 	require.Zero(t, x.Forget(a, chain), "before there is anything")
 	x.Insert(a, chain)
 	x.Insert(b, chain)
-	require.False(t, x.Answered(a, chain[:10]))
-	require.True(t, x.Answered(a, chain[:12]), "10 were noted before")
+	require.False(t, x.Computed(a, chain[:10]))
+	require.True(t, x.Computed(a, chain[:12]), "10 were noted before")
 	require.Equal(t, 12, x.Forget(a, chain))
 	require.Equal(t, 12, matched(x, a, chain))
 	x.Insert(a, chain)
@@ -485,4 +485,19 @@ func TestAllocatesNothing(t *testing.T) {
 		x.Match(chain, &m)
 		x.Forget(r, chain)
 	}))
+}
+
+// Matches that are used again are as large as the number of replicas, however often.
+func TestMatchesDoNotGrow(t *testing.T) {
+	x := New(1 << 16)
+	chain := newPrompts(12).fresh(10)
+	for range 5 {
+		x.Insert(x.Add(0), chain)
+	}
+	var m Matches
+	for range 10_000 {
+		x.Match(chain, &m)
+	}
+	require.Len(t, m.listed, 5)
+	require.Less(t, cap(m.listed), 100)
 }

@@ -28,16 +28,16 @@ const (
 )
 
 // A batch is its number in the ring (u64), a hash of the worker that wrote it
-// (u64), whether it is what other proxies told (u8), then notes until its end, in
+// (u64), whether other proxies reported it (u8), then notes until its end, in
 // the form of endpoint.AppendNote. All little-endian.
 const batchHeader = 8 + 8 + 1
 
 // Ring brings what one worker learns to the others, for workers that share
 // nothing but a store. It is a ring of batches; its head is the number of the
-// next one. Who has something to tell takes a number by compare-and-swap and
-// then writes that batch; the others see by the head that there is something to
-// read. A worker that comes late, or reads slowly, misses what was written over:
-// the index is a guess in any case.
+// next one. A worker that has something to report takes a number by
+// compare-and-swap and then writes that batch. The others see by the head that
+// there is something to read. A worker that comes late, or reads slowly, misses
+// what was overwritten: the index is a guess in any case.
 //
 // A Ring belongs to one worker, which calls it from one thread.
 type Ring struct {
@@ -45,9 +45,9 @@ type Ring struct {
 	worker uint64
 	slots  [ringSlots]string // keys
 
-	queue []byte // notes to be told
+	queue []byte // notes to be reported
 	ends  []int  // ends of the notes in queue
-	lost  int    // notes for which there was no room
+	lost  int    // notes that did not fit into the queue
 
 	seen uint32   // cas of the head as last read; 0: never
 	next uint64   // number of the next batch to read
@@ -66,15 +66,15 @@ func NewRing(store kv.Store, worker string) *Ring {
 	return r
 }
 
-// Tell has the others told at the next Exchange that a replica, named by a hash
-// of its address, has a prompt's blocks.
-func (r *Ring) Tell(replica uint64, chain []uint64) {
+// Report has the next Exchange report to the others that a replica, named by a
+// hash of its address, has a prompt's blocks.
+func (r *Ring) Report(replica uint64, chain []uint64) {
 	for end := len(chain); end > 0; end -= endpoint.MaxNote {
-		r.tell(replica, chain[max(0, end-endpoint.MaxNote):end])
+		r.report(replica, chain[max(0, end-endpoint.MaxNote):end])
 	}
 }
 
-func (r *Ring) tell(replica uint64, chain []uint64) {
+func (r *Ring) report(replica uint64, chain []uint64) {
 	if len(r.queue)+8*len(chain) > queueBytes {
 		r.lost++
 		return
@@ -83,23 +83,23 @@ func (r *Ring) tell(replica uint64, chain []uint64) {
 	r.ends = append(r.ends, len(r.queue))
 }
 
-// Lost returns how many prompts could not be told since it was last asked.
+// Lost returns how many prompts could not be reported since the last call.
 func (r *Ring) Lost() int {
 	n := r.lost
 	r.lost = 0
 	return n
 }
 
-// Exchange tells what waits, and learns what others told. What any worker has
-// learnt itself, this one among them, goes to tell, too. An error is no harm: the
-// rest is done at the next Exchange.
-func (r *Ring) Exchange(learn, tell func(notes []byte)) error {
-	told := r.flush(tell)
-	return errors.Join(told, r.read(learn, tell))
+// Exchange reports what is in the queue, and learns what others reported. What any
+// worker has learnt itself, this one among them, goes to report, too. An error does no
+// harm: the rest is done at the next Exchange.
+func (r *Ring) Exchange(learn, report func(notes []byte)) error {
+	written := r.flush(report)
+	return errors.Join(written, r.read(learn, report))
 }
 
 // flush writes the queue, in batches.
-func (r *Ring) flush(tell func(notes []byte)) error {
+func (r *Ring) flush(report func(notes []byte)) error {
 	begin, done := 0, 0 // bytes and notes that were written
 	defer func() { r.drop(begin, done) }()
 	for done < len(r.ends) {
@@ -111,14 +111,14 @@ func (r *Ring) flush(tell func(notes []byte)) error {
 		if err := r.write(notes, false); err != nil {
 			return err
 		}
-		tell(notes)
+		report(notes)
 		begin, done = r.ends[last], last+1
 	}
 	return nil
 }
 
-// Pass passes on to the other workers what other proxies told.
-func (r *Ring) Pass(notes []byte) error {
+// Forward passes on to the other workers what other proxies reported.
+func (r *Ring) Forward(notes []byte) error {
 	for len(notes) > 0 {
 		end := 0
 		for _, rest, ok := endpoint.CutNote(notes); ok && len(notes)-len(rest) <= batchBytes-batchHeader; _, rest, ok = endpoint.CutNote(rest) {
@@ -165,7 +165,7 @@ func (r *Ring) drop(bytes, notes int) {
 	}
 }
 
-// rounds bounds the tries to take a number.
+// rounds bounds the attempts to take a number.
 const rounds = 16
 
 // take returns the number of a batch that nobody else writes.
@@ -189,7 +189,7 @@ func (r *Ring) take() (uint64, error) {
 	return 0, kv.ErrBusy
 }
 
-// head returns the number of the next batch; 0 and no cas if there was none yet.
+// head returns the number of the next batch; 0 and no cas if there is none yet.
 func (r *Ring) head() (uint64, uint32, error) {
 	value, cas, err := r.store.Get(ringHeadKey)
 	switch {
@@ -198,14 +198,14 @@ func (r *Ring) head() (uint64, uint32, error) {
 	case err != nil:
 		return 0, 0, fmt.Errorf("read the ring of prefixes: %w", err)
 	case len(value) != 8:
-		return 0, cas, nil // written by something else: begin anew
+		return 0, cas, nil // written by something else: start again
 	}
 	return binary.LittleEndian.Uint64(value), cas, nil
 }
 
 // read learns from the batches that were written since the last time, and from
 // those that were late then.
-func (r *Ring) read(learn, tell func(notes []byte)) error {
+func (r *Ring) read(learn, report func(notes []byte)) error {
 	head, cas, err := r.head()
 	if err != nil || cas == 0 || cas == r.seen && len(r.late) == 0 {
 		return err
@@ -214,9 +214,9 @@ func (r *Ring) read(learn, tell func(notes []byte)) error {
 	r.late = r.late[:0]
 	for i, number := range late {
 		if number >= head || head-number > ringSlots {
-			continue // written over by now, or the ring began anew
+			continue // overwritten by now, or the ring started again
 		}
-		if err := r.readBatch(number, learn, tell); err != nil {
+		if err := r.readBatch(number, learn, report); err != nil {
 			r.late = append(r.late, late[i:]...)
 			return err
 		}
@@ -225,7 +225,7 @@ func (r *Ring) read(learn, tell func(notes []byte)) error {
 		r.next = head - min(head, ringSlots)
 	}
 	for ; r.next < head; r.next++ {
-		if err := r.readBatch(r.next, learn, tell); err != nil {
+		if err := r.readBatch(r.next, learn, report); err != nil {
 			return err
 		}
 	}
@@ -234,9 +234,9 @@ func (r *Ring) read(learn, tell func(notes []byte)) error {
 }
 
 // readBatch learns from the batch of a number. Its writer may be between two
-// calls: nobody waits for it, and it is looked for again until its place in the
-// ring is taken.
-func (r *Ring) readBatch(number uint64, learn, tell func(notes []byte)) error {
+// calls. It is not waited for: it is looked for again until its place in the ring is
+// taken.
+func (r *Ring) readBatch(number uint64, learn, report func(notes []byte)) error {
 	value, _, err := r.store.Get(r.slots[number%ringSlots])
 	if err != nil && !errors.Is(err, kv.ErrNotFound) {
 		return fmt.Errorf("read a batch of prefixes: %w", err)
@@ -245,19 +245,19 @@ func (r *Ring) readBatch(number uint64, learn, tell func(notes []byte)) error {
 		r.late = append(r.late, number)
 		return nil
 	}
-	r.learn(value, learn, tell)
+	r.learn(value, learn, report)
 	return nil
 }
 
 // learn reads a batch of another worker. One that is newer than expected is as
 // good; its turn comes again.
-func (r *Ring) learn(value []byte, learn, tell func(notes []byte)) {
+func (r *Ring) learn(value []byte, learn, report func(notes []byte)) {
 	if binary.LittleEndian.Uint64(value[8:]) == r.worker {
 		return
 	}
 	notes := value[batchHeader:]
 	learn(notes)
 	if passed := value[batchHeader-1] == 1; !passed {
-		tell(notes)
+		report(notes)
 	}
 }

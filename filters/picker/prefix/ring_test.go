@@ -38,8 +38,8 @@ func TestRing(t *testing.T) {
 	a, b := NewRing(store, "a"), NewRing(store, "b")
 	fromA, fromB := learnt{}, learnt{}
 	exchange(t, a, fromB)
-	a.Tell(1, []uint64{10, 11, 12})
-	a.Tell(2, []uint64{20})
+	a.Report(1, []uint64{10, 11, 12})
+	a.Report(2, []uint64{20})
 	exchange(t, b, fromA)
 	require.Empty(t, fromA, "not told before the tick")
 	exchange(t, a, fromB)
@@ -59,9 +59,9 @@ func TestRingTellsAndPasses(t *testing.T) {
 	store := mem.NewStore()
 	a, b := NewRing(store, "a"), NewRing(store, "b")
 	told, heard := learnt{}, learnt{}
-	b.Tell(102, []uint64{20})
+	b.Report(102, []uint64{20})
 	exchange(t, b, learnt{})
-	a.Tell(101, []uint64{10})
+	a.Report(101, []uint64{10})
 	require.NoError(t, a.Exchange(learnt{}.learn, told.learn))
 	require.Equal(t, learnt{101: {10}, 102: {20}}, told)
 	exchange(t, b, learnt{})
@@ -75,7 +75,7 @@ func TestRingTellsAndPasses(t *testing.T) {
 		want.note(i, chain)
 	}
 	require.Greater(t, len(notes), 3*batchBytes)
-	require.NoError(t, a.Pass(notes))
+	require.NoError(t, a.Forward(notes))
 	told = learnt{}
 	require.NoError(t, a.Exchange(heard.learn, told.learn))
 	require.Empty(t, heard)
@@ -100,7 +100,7 @@ func (c *counting) Set(key string, v []byte, cas uint32) error {
 func TestRingIsQuiet(t *testing.T) {
 	store := &counting{Store: mem.NewStore()}
 	a, b := NewRing(store, "a"), NewRing(store, "b")
-	a.Tell(1, []uint64{10})
+	a.Report(1, []uint64{10})
 	exchange(t, a, learnt{})
 	exchange(t, b, learnt{})
 	for name, r := range map[string]*Ring{"the teller": a, "the reader": b} {
@@ -112,7 +112,7 @@ func TestRingIsQuiet(t *testing.T) {
 	_, cas, err := store.Store.Get(ringHeadKey)
 	require.NoError(t, err)
 	require.Equal(t, cas, a.seen)
-	b.Tell(2, []uint64{20})
+	b.Report(2, []uint64{20})
 	exchange(t, b, learnt{})
 	got := learnt{}
 	exchange(t, a, got)
@@ -147,7 +147,7 @@ func TestRingProperty(t *testing.T) {
 				chain[k] = uint64(step)<<32 | uint64(k)
 			}
 			replica := rapid.Uint64Range(0, 3).Draw(t, "replica")
-			rings[i].Tell(replica, chain)
+			rings[i].Report(replica, chain)
 			for j := range want {
 				if j != i {
 					want[j].note(replica, chain)
@@ -177,7 +177,7 @@ func TestRingIsBounded(t *testing.T) {
 	chain := make([]uint64, 1000)
 	for i := range 10 * ringSlots {
 		chain[0] = uint64(i)
-		a.Tell(1, chain)
+		a.Report(1, chain)
 		exchange(t, a, learnt{})
 	}
 	for i := range ringSlots {
@@ -190,7 +190,7 @@ func TestRingIsBounded(t *testing.T) {
 	require.Len(t, got[1], ringSlots*1000)
 
 	for range 1000 { // no tick
-		a.Tell(1, chain)
+		a.Report(1, chain)
 	}
 	require.LessOrEqual(t, len(a.queue), queueBytes)
 	require.Positive(t, a.Lost())
@@ -215,10 +215,10 @@ func TestRingKeepsWhatItCouldNotTell(t *testing.T) {
 	for _, e := range []error{kv.ErrMismatch, errors.New("broken")} {
 		store := &failing{Store: mem.NewStore(), set: e}
 		a, b := NewRing(store, "a"), NewRing(store, "b")
-		a.Tell(1, []uint64{10})
+		a.Report(1, []uint64{10})
 		require.Error(t, a.Exchange(learnt{}.learn, ignore))
 		store.set = nil
-		a.Tell(1, []uint64{11})
+		a.Report(1, []uint64{11})
 		exchange(t, a, learnt{})
 		got := learnt{}
 		exchange(t, b, got)
@@ -233,13 +233,13 @@ func TestALateWriter(t *testing.T) {
 		store := &failing{Store: mem.NewStore()}
 		a, b, c := NewRing(store, "a"), NewRing(store, "b"), NewRing(store, "c")
 		store.set, store.of = errors.New("slow"), ringSlotsKeys+"0"
-		a.Tell(1, []uint64{10})
+		a.Report(1, []uint64{10})
 		require.Error(t, a.Exchange(learnt{}.learn, ignore))
 		late := batchOf(0, a.worker, 1, 10)
 		store.set = nil
 		got := learnt{}
 		for i := range after {
-			b.Tell(2, []uint64{uint64(i)})
+			b.Report(2, []uint64{uint64(i)})
 			exchange(t, b, learnt{})
 			exchange(t, c, got)
 		}
@@ -264,7 +264,7 @@ func TestALostBatchDoesNotStopTheOthers(t *testing.T) {
 	told := 0
 	upTo := func(head int) {
 		for ; told < head; told++ {
-			b.Tell(2, []uint64{uint64(told)})
+			b.Report(2, []uint64{uint64(told)})
 			exchange(t, b, learnt{})
 			exchange(t, c, got)
 		}
@@ -273,7 +273,7 @@ func TestALostBatchDoesNotStopTheOthers(t *testing.T) {
 		upTo(slot)
 		late := NewRing(store, fmt.Sprint("late", slot))
 		store.set, store.of = errors.New("slow"), fmt.Sprint(ringSlotsKeys, slot)
-		late.Tell(1, []uint64{uint64(100 + slot)})
+		late.Report(1, []uint64{uint64(100 + slot)})
 		require.Error(t, late.Exchange(learnt{}.learn, ignore))
 		store.set = nil
 		told++
@@ -313,7 +313,7 @@ func TestRingReadsAnything(t *testing.T) {
 		r := NewRing(store, "r")
 		for range 3 {
 			exchange(t, r, learnt{})
-			r.Tell(1, []uint64{1})
+			r.Report(1, []uint64{1})
 		}
 	})
 }
@@ -330,7 +330,7 @@ func TestRingAmongThreads(t *testing.T) {
 		r := NewRing(store, fmt.Sprint(i))
 		wg.Go(func() {
 			for k := range 10 {
-				r.Tell(uint64(i), []uint64{uint64(k)})
+				r.Report(uint64(i), []uint64{uint64(k)})
 				for r.Exchange(got[i].learn, ignore) != nil {
 					continue
 				}
@@ -368,7 +368,7 @@ func TestRingPassesWhatCanBeRead(t *testing.T) {
 		a, b := NewRing(store, "a"), NewRing(store, "b")
 		got := learnt{}
 		exchange(t, b, got)
-		require.NoError(t, a.Pass(c.notes), name)
+		require.NoError(t, a.Forward(c.notes), name)
 		exchange(t, b, got)
 		require.Equal(t, c.want, got, name)
 	}
@@ -394,7 +394,7 @@ func TestRingReadsWhatItCouldNotRead(t *testing.T) {
 		failing := &unreadable{Store: store}
 		a, b := NewRing(store, "a"), NewRing(failing, "b")
 		for i := range uint64(3) {
-			a.Tell(1, []uint64{i})
+			a.Report(1, []uint64{i})
 			exchange(t, a, learnt{})
 		}
 		got := learnt{}
@@ -415,12 +415,12 @@ func TestRingWithoutItsHead(t *testing.T) {
 	failing := &unreadable{Store: store, at: ringHeadKey}
 	a, b := NewRing(failing, "a"), NewRing(store, "b")
 	note := endpoint.AppendNote(nil, 2, []uint64{20})
-	a.Tell(1, []uint64{10})
+	a.Report(1, []uint64{10})
 	require.ErrorContains(t, a.Exchange(learnt{}.learn, ignore), "broken")
-	require.ErrorContains(t, a.Pass(note), "broken")
+	require.ErrorContains(t, a.Forward(note), "broken")
 	failing.at = ""
 	exchange(t, a, learnt{})
-	require.NoError(t, a.Pass(note))
+	require.NoError(t, a.Forward(note))
 	got := learnt{}
 	exchange(t, b, got)
 	require.Equal(t, learnt{1: {10}, 2: {20}}, got)
@@ -435,7 +435,7 @@ func TestRingReadsLateBatchesThatItCouldNotRead(t *testing.T) {
 	for slot := range uint64(3) {
 		store.set, store.of = errors.New("slow"), fmt.Sprint(ringSlotsKeys, slot)
 		late := NewRing(store, fmt.Sprint("late", slot))
-		late.Tell(1, []uint64{100 + slot})
+		late.Report(1, []uint64{100 + slot})
 		require.Error(t, late.Exchange(learnt{}.learn, ignore))
 		store.set = nil
 		exchange(t, c, got)
@@ -448,7 +448,7 @@ func TestRingReadsLateBatchesThatItCouldNotRead(t *testing.T) {
 	require.Error(t, c.Exchange(got.learn, ignore))
 	require.Equal(t, []uint64{100}, got[1])
 	reading.at = ""
-	b.Tell(2, []uint64{20})
+	b.Report(2, []uint64{20})
 	exchange(t, b, learnt{})
 	exchange(t, c, got)
 	exchange(t, c, got)

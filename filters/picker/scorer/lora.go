@@ -8,36 +8,38 @@ import (
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
-// LoRA prefers replicas that have the request's adapter at work, then those that
-// can take it up at once: the ladder of the endpoint picker of the Gateway API
-// Inference Extension.
+// LoRA prefers replicas that run the request's adapter, then those that can load it at
+// once: the tiers of the endpoint picker of the Gateway API Inference Extension.
 type LoRA struct{}
 
-// Steps of the ladder.
+// Scores of the tiers.
 const (
-	adapterRunning = 1.0 // requests of this adapter are being worked on
-	adapterFits    = 0.8 // there is room for one more adapter
-	adapterWaiting = 0.6 // requests of this adapter wait for room
-	adapterNoRoom  = 0.0
+	adapterRunning = 1.0 // requests of this adapter are running
+	adapterFits    = 0.8 // one more adapter can be loaded
+	adapterWaiting = 0.6 // requests of this adapter wait for a free slot
+	adapterNoSlot  = 0.0 // all slots are taken by other adapters
 )
 
 // Name is "lora".
 func (LoRA) Name() string { return "lora" }
 
-// Score is the replica's step of the ladder; the same for all if the request
-// asks for no adapter.
+// Needs the adapter that is asked for.
+func (LoRA) Needs() Needs { return NeedAdapter }
+
+// Score goes by the replica's tier. It is the same for all if the request asks for no
+// adapter.
 func (LoRA) Score(in *Input, rs []Replica, out []float64) {
 	for i := range rs {
 		out[i] = neutral
 		if in.Adapter {
-			out[i] = ladder(rs[i].LoRA, in.Model)
+			out[i] = tierOf(rs[i].LoRA, in.Model)
 		}
 	}
 	Trusted(rs, out, neutral)
 }
 
-// ladder returns the step of a replica, NaN if it does not say.
-func ladder(l *endpoint.LoRA, adapter string) float64 {
+// tierOf returns the score of a replica's tier, NaN if its metrics do not say.
+func tierOf(l *endpoint.LoRA, adapter string) float64 {
 	switch {
 	case l == nil || l.Max == 0:
 		return math.NaN()
@@ -48,11 +50,11 @@ func ladder(l *endpoint.LoRA, adapter string) float64 {
 	case among(l.Waiting, adapter):
 		return adapterWaiting
 	}
-	return adapterNoRoom
+	return adapterNoSlot
 }
 
-// among reports whether an adapter is listed by its name, or by what stands behind
-// its parent's: SGLang's "parent:adapter".
+// among reports whether an adapter is listed, by its whole name or, for SGLang's
+// "parent:adapter", by the part after the colon.
 func among(sorted []string, name string) bool {
 	if _, found := slices.BinarySearch(sorted, name); found {
 		return true

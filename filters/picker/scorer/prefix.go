@@ -1,11 +1,14 @@
 package scorer
 
-// Prefix prefers replicas that have computed the beginning of the prompt before
-// and, as far as this proxy knows, still have it.
+// Prefix prefers replicas that have the beginning of the prompt in their prefix cache, as
+// far as this proxy knows.
 type Prefix struct{}
 
 // Name is "prefix".
 func (Prefix) Name() string { return "prefix" }
+
+// Needs the hits.
+func (Prefix) Needs() Needs { return NeedPrefix }
 
 // Score is the share of the prompt that the replica need not compute.
 func (Prefix) Score(_ *Input, rs []Replica, out []float64) {

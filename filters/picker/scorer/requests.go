@@ -1,15 +1,17 @@
 package scorer
 
-// Requests prefers replicas with few requests: those that are in flight from this
-// Envoy, counted exactly and at once, and those that the replica had besides when
-// its metrics were last read.
+// Requests prefers replicas with few requests: those in flight from known proxies, and
+// the others that the replica had when its metrics were last scraped.
 type Requests struct{}
 
 // Name is "requests".
 func (Requests) Name() string { return "requests" }
 
-// Score falls with the sum. It is one number that both go into: were they two
-// scores, the one from the gauges would count for ever while the other is used up.
+// Needs nothing special.
+func (Requests) Needs() Needs { return 0 }
+
+// Score falls with the sum of both. As two separate scores they would count requests
+// twice that are in flight from here and in the gauges.
 func (Requests) Score(_ *Input, rs []Replica, out []float64) {
 	for i := range rs {
 		out[i] = float64(rs[i].Others())

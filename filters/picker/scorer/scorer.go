@@ -1,4 +1,4 @@
-// Package scorer holds the opinions of which a picker profile is made: one
+// Package scorer holds the scorers of which the profiles of the picker are made: one
 // file each, listed in all.go.
 package scorer
 
@@ -8,46 +8,118 @@ import (
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
-// Input is what one decision looks at besides the replicas themselves.
+// Scorer says how well each replica would serve a request.
+//
+// Score writes one score for each of rs to out, which has the same length, from 0
+// (worst) to 1 (best). It must not allocate, keep or change rs, or depend on the order
+// of the replicas. Equal inputs give equal scores. What it does not know about a
+// replica must neither favour the replica nor count against it. scorer_test.go checks
+// this for every scorer in All.
+type Scorer interface {
+	// Name is the name in the configuration.
+	Name() string
+	// Needs says what Score reads besides what is always there.
+	Needs() Needs
+	Score(in *Input, rs []Replica, out []float64)
+}
+
+// Standalone is a Scorer that ranks the replicas by itself. Its scores have a scale of
+// their own: they are not added to those of others, and a profile that has it has no
+// other scorer. Slow start (Replica.WarmUp) is its own business too.
+type Standalone interface {
+	Scorer
+	Standalone()
+}
+
+// Needs is what must be prepared before scorers run. What no scorer of a profile needs
+// is not computed, and where it comes from the request's body, the body is not read
+// for it.
+type Needs uint8
+
+const (
+	// NeedPrefix fills in Replica.Hit.
+	NeedPrefix Needs = 1 << iota
+	// NeedSession fills in Input.Session.
+	NeedSession
+	// NeedAdapter has the model named with the LoRA adapter that the request's body
+	// asks for, where it stands apart from the model.
+	NeedAdapter
+	// NeedTurn fills in Input.Turn.
+	NeedTurn
+	// NeedWork fills in Replica.Work and Found.Affinity. They go by prefixes and
+	// adapters, so it comes with NeedPrefix and NeedAdapter.
+	NeedWork
+)
+
+// Has reports whether all bits of want are set.
+func (n Needs) Has(want Needs) bool { return n&want == want }
+
+// Input is what is known of the request.
 type Input struct {
 	// Model is the name that the replica is asked for.
 	Model string
-	// Adapter: it is a LoRA adapter's.
+	// Adapter says that it names a LoRA adapter.
 	Adapter bool
-	// Session is a hash of the session that the request belongs to, 0 if it is
-	// none.
+	// Tokens is the estimated length of the prompt.
+	Tokens int64
+	// Session is a hash of the session that the request belongs to, 0 if there is none.
 	Session uint64
+	// Turn grows by one with every request of the pool.
+	Turn uint64
+	// CachedWeight is how much a token in the prefix cache counts against one to
+	// wait for: prefix.weight of the configuration.
+	CachedWeight float64
 }
 
-// Replica is a candidate, with what this proxy knows of it at the moment of the
-// decision.
+// Replica is a candidate of one pick, with what this proxy knows of it at that moment.
 type Replica struct {
 	*endpoint.Endpoint
-	// Trust is how far its gauges can be believed, from 1 (fresh) to 0 (they say
-	// nothing).
-	Trust float64
+	// Place is its index in the pool's list of endpoints.
+	Place int
 	// ID is a hash of the address, the same in every proxy.
 	ID uint64
 	// InFlight is the number of requests in flight, from this Envoy and, as far as
-	// they told lately, from the other proxies.
+	// they reported lately, from the other proxies.
 	InFlight int64
-	// Tokens of theirs that the replica has to compute.
+	// Tokens is how many tokens of these requests the replica has to compute.
 	Tokens int64
-	// Hit is the share of this prompt that is in the replica's prefix cache, 0..1.
+	// Hit is the share of this prompt that is in the replica's prefix cache, 0 to 1.
 	Hit float64
+	// Trust is how much its gauges can be believed, from 1 (fresh) to 0 (they say
+	// nothing).
+	Trust float64
+	// WarmUp is the share of the load that it gets in slow start, up to 1.
+	WarmUp float64
+	// Work is the number of tokens to be computed there before this request, whoever
+	// sent them, and the cost of loading its adapter.
+	Work float64
+	// Found is what the filters of the pick found.
+	Found
 }
 
-// Scorer says how well each of the replicas would serve the request.
-//
-// Score writes one score for each of rs to out (of the same length), from 0
-// (worst) to 1 (best). It must not allocate, keep rs, or depend on the order
-// of the replicas; equal inputs give equal scores. What it does not know about
-// a replica must neither favour it nor count against it. scorer_test.go holds
-// every scorer to this.
-type Scorer interface {
-	Name() string
-	Score(in *Input, rs []Replica, out []float64)
+// Found is what the filters of a pick found out about a replica.
+type Found struct {
+	Affinity   Affinity // whether this prompt should stay where it is cached
+	Saturated  bool     // it has no capacity for one more request
+	BackingOff bool     // it said so itself (429, 503): it gets nothing for a while
+	OtherModel bool     // it lists its models without the one asked for, and others list that
+	Probe      bool     // it is ejected, and this request is to find out how it is
+	Standby    bool     // of a later priority than those that serve
+	Preferred  bool     // the prompt belongs there
 }
+
+// Affinity is how much the prompt that a replica has in its cache binds a request to it.
+type Affinity uint8
+
+const (
+	// NoAffinity means that the prompt is not cached there, or that the replica has so
+	// much more than its share that the request should go elsewhere.
+	NoAffinity Affinity = iota
+	// Stays means that the request may stay there even if the replica is saturated.
+	Stays
+	// Attracts means that cached tokens also count Input.CachedWeight times.
+	Attracts
+)
 
 // falling maps a load of 0 and more to a score from 1 towards 0, ½ at half.
 // The scale is absolute: whether a replica with one waiting request is much
@@ -56,16 +128,16 @@ func falling(load, half float64) float64 {
 	return half / (half + max(0, load))
 }
 
-// Others is the number of requests that a replica had besides those in flight from
-// proxies that are known, if its gauges are to be believed. The gauges have those
-// too: only what is more than them counts.
+// Others is the number of requests that a replica has besides those in flight from
+// known proxies, if its gauges can be believed. The gauges count those too, so only
+// what exceeds them counts.
 func (r *Replica) Others() int {
 	return max(0, r.Gauges.Waiting+r.Gauges.Running-int(r.InFlight))
 }
 
-// Trusted moves what was read from gauges towards the mean of those that are known
-// (otherwise, if none is), the more the less the gauge is to be believed: unknown is
-// neither idle nor saturated. A value that is not a number is not known at all.
+// Trusted moves values that were read from gauges towards the mean of the trusted ones
+// (towards otherwise, if none is): the older the gauge, the more. So an old gauge means
+// "unknown", neither idle nor saturated. A value that is not a number counts as unknown.
 func Trusted(rs []Replica, values []float64, otherwise float64) {
 	var sum, weight float64
 	for i := range rs {
@@ -87,5 +159,5 @@ func Trusted(rs []Replica, values []float64, otherwise float64) {
 	}
 }
 
-// neutral is the score of what nothing is known about.
+// neutral is the score of a replica of which nothing is known.
 const neutral = 0.5

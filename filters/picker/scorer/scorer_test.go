@@ -15,6 +15,9 @@ import (
 func drawReplicas(t *rapid.T) []scorer.Replica {
 	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) scorer.Replica {
 		r := scorer.Replica{
+			WarmUp:   rapid.Float64Range(0.1, 1).Draw(t, "warm-up"),
+			Work:     rapid.Float64Range(0, 1e6).Draw(t, "work"),
+			Found:    scorer.Found{Affinity: rapid.SampledFrom([]scorer.Affinity{scorer.NoAffinity, scorer.Stays, scorer.Attracts}).Draw(t, "affinity")},
 			ID:       rapid.Uint64().Draw(t, "id"),
 			InFlight: rapid.Int64Range(-3, 1000).Draw(t, "in flight"),
 			Tokens:   rapid.Int64Range(-3, 1_000_000).Draw(t, "tokens"),
@@ -58,6 +61,10 @@ func drawInput(t *rapid.T) *scorer.Input {
 		Model:   rapid.SampledFrom([]string{"", "llama", "lora-1"}).Draw(t, "model"),
 		Adapter: rapid.Bool().Draw(t, "adapter"),
 		Session: rapid.SampledFrom([]uint64{0, 1, 1 << 63}).Draw(t, "session"),
+		Turn:    rapid.Uint64().Draw(t, "turn"),
+		Tokens:  rapid.Int64Range(0, 1_000_000).Draw(t, "tokens"),
+
+		CachedWeight: rapid.Float64Range(1, 1000).Draw(t, "cached weight"),
 	}
 }
 
@@ -84,13 +91,17 @@ func TestLaws(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
 				in, rs := drawInput(t), drawReplicas(t)
 				out := score(s, in, rs)
+				_, standalone := s.(scorer.Standalone)
 				for i, v := range out {
-					if !(v >= 0 && v <= 1) {
+					if math.IsNaN(v) || !standalone && (v < 0 || v > 1) {
 						t.Fatalf("score %d is %v, want 0..1", i, v)
 					}
 				}
 				if again := score(s, in, rs); !near(out, again) {
 					t.Fatalf("equal inputs, other scores: %v and %v", out, again)
+				}
+				if s.Needs().Has(scorer.NeedTurn) {
+					return // whose turn it is does depend on the order
 				}
 				order := rapid.Permutation(indices(len(rs))).Draw(t, "order")
 				shuffled := make([]scorer.Replica, len(rs))
@@ -111,10 +122,13 @@ func TestLaws(t *testing.T) {
 // nothing is known of any, all score the same.
 func TestUnknownIsNeutral(t *testing.T) {
 	for _, s := range scorer.All {
+		if s.Needs().Has(scorer.NeedTurn) {
+			continue // somebody's turn it is
+		}
 		rapid.Check(t, func(t *rapid.T) {
 			rs := drawReplicas(t)
 			for i := range rs {
-				rs[i] = scorer.Replica{ID: rs[i].ID, Endpoint: &endpoint.Endpoint{Ready: true}}
+				rs[i] = scorer.Replica{ID: rs[i].ID, WarmUp: 1, Endpoint: &endpoint.Endpoint{Ready: true}}
 			}
 			for _, v := range score(s, plain, rs) {
 				if first := score(s, plain, rs)[0]; v != first {
@@ -139,12 +153,71 @@ func TestScoresAllocateNothing(t *testing.T) {
 	}
 }
 
-func TestNames(t *testing.T) {
-	var names []string
-	for _, s := range scorer.All {
-		names = append(names, s.Name())
+// The registry is what a configuration can name: each once, in order.
+func TestRegistry(t *testing.T) {
+	names := scorer.Names()
+	require.Len(t, names, len(scorer.All))
+	require.True(t, slices.IsSorted(names), "%v", names)
+	require.Equal(t, names, slices.Compact(slices.Clone(names)))
+	for _, name := range names {
+		require.Regexp(t, `^[a-z]+(-[a-z]+)*$`, name)
+		require.Equal(t, name, scorer.Named(name).Name())
 	}
-	require.Equal(t, []string{"in-flight", "kv-cache", "lora", "prefix", "queue", "requests", "session"}, names)
+	require.Nil(t, scorer.Named("sticky"))
+	require.Subset(t, names, []string{"in-flight", "kv-cache", "lora", "prefix", "queue", "requests", "round-robin", "session", "work"})
+}
+
+// What a scorer reads, it says that it needs: without it, it has no opinion.
+func TestNeeds(t *testing.T) {
+	for _, s := range scorer.All {
+		rapid.Check(t, func(t *rapid.T) {
+			in, rs := drawInput(t), drawReplicas(t)
+			needs := s.Needs()
+			same := *in
+			if !needs.Has(scorer.NeedSession) {
+				same.Session = 0
+			}
+			if !needs.Has(scorer.NeedTurn) {
+				same.Turn = 0
+			}
+			others := slices.Clone(rs)
+			for i := range others {
+				if !needs.Has(scorer.NeedPrefix) {
+					others[i].Hit = 0
+				}
+				if !needs.Has(scorer.NeedWork) {
+					others[i].Work, others[i].Affinity = 0, scorer.NoAffinity
+				}
+			}
+			if before, without := score(s, in, rs), score(s, &same, others); !near(before, without) {
+				t.Fatalf("%s goes by something that it does not need: %v, without it %v", s.Name(), before, without)
+			}
+		})
+	}
+	require.True(t, scorer.LoRA{}.Needs().Has(scorer.NeedAdapter))
+	require.False(t, scorer.Needs(0).Has(scorer.NeedPrefix))
+	require.False(t, scorer.NeedPrefix.Has(scorer.NeedPrefix|scorer.NeedTurn), "all bits")
+}
+
+func TestRoundRobinTakesTurns(t *testing.T) {
+	rs := make([]scorer.Replica, 3)
+	for turn, want := range [][]float64{{0, -1, -2}, {-2, 0, -1}, {-1, -2, 0}, {0, -1, -2}} {
+		require.Equal(t, want, score(scorer.RoundRobin{}, &scorer.Input{Turn: uint64(turn)}, rs))
+	}
+}
+
+// Work is the tokens before the first one of the response; a cached one that attracts
+// counts more.
+func TestWork(t *testing.T) {
+	in := &scorer.Input{Tokens: 1000, CachedWeight: 32}
+	require.Equal(t, []float64{-1000, -1500, -15000, -750, -750, -750 + 31*250}, score(scorer.Work{}, in, []scorer.Replica{
+		{WarmUp: 1},
+		{WarmUp: 1, Work: 500},
+		{WarmUp: 0.1, Work: 500},
+		{WarmUp: 1, Hit: 0.25},
+		{WarmUp: 1, Hit: 0.25, Found: scorer.Found{Affinity: scorer.Stays}},
+		{WarmUp: 1, Hit: 0.25, Found: scorer.Found{Affinity: scorer.Attracts}},
+	}))
 }
 
 func TestInFlightPrefersFewer(t *testing.T) {

@@ -1,15 +1,18 @@
 package scorer
 
-// Session prefers one replica for all requests of a session, and the same ones
-// in the same order when that is gone. Every proxy prefers the same, without a
-// word between them: rendezvous hashing (Thaler and Ravishankar, 1996).
+// Session prefers one replica for all requests of a session, and the same next one when
+// that is gone. Every proxy prefers the same, without any communication: rendezvous
+// hashing (Thaler and Ravishankar, 1996).
 type Session struct{}
 
 // Name is "session".
 func (Session) Name() string { return "session" }
 
-// Score is a hash of session and replica; the same for all replicas if the
-// request belongs to no session.
+// Needs the session.
+func (Session) Needs() Needs { return NeedSession }
+
+// Score is a hash of session and replica. It is the same for all if the request
+// belongs to no session.
 func (Session) Score(in *Input, rs []Replica, out []float64) {
 	for i := range rs {
 		out[i] = neutral
@@ -19,9 +22,9 @@ func (Session) Score(in *Input, rs []Replica, out []float64) {
 	}
 }
 
-// Rendezvous returns a number that is random in key and replica, and always the
-// same for both: the replica with the largest number is the one for the key. A
-// replica that comes or goes moves no key but those that it gets or had.
+// Rendezvous returns a pseudo-random number for a key and a replica. The replica with the
+// largest number is the one for the key. A replica that comes or goes moves no key but
+// those that it gets or had.
 func Rendezvous(key, id uint64) uint64 { return Mix(key ^ Mix(id)) }
 
 // Mix spreads the bits of x (the finaliser of SplitMix64, Steele et al. 2014).

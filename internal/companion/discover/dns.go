@@ -16,17 +16,17 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Name is the source of one pool in the DNS.
+// Name is a DNS name as the source of one pool.
 type Name struct {
 	Pool     string
 	Host     string        // its A or AAAA records are the replicas
 	Port     int           // of the replicas, with Host
 	SRV      string        // in place of Host and Port: its SRV records are the replicas
 	Family   string        // FamilyAuto, FamilyIPv4 or FamilyIPv6
-	Interval time.Duration // between two look-ups, each varied by a tenth
+	Interval time.Duration // between two lookups, varied by a tenth
 }
 
-// Families of addresses. A host has the same replicas in both as a rule, so one is taken: by FamilyAuto IPv4, or IPv6 if there is none.
+// Address families. A host usually has the same replicas in both, so one is used: with FamilyAuto IPv4, or IPv6 if there is none.
 const (
 	FamilyAuto = "auto"
 	FamilyIPv4 = "ipv4"
@@ -40,20 +40,20 @@ type Resolver interface {
 }
 
 const (
-	// lookupTime bounds one look-up.
+	// lookupTime bounds one lookup.
 	lookupTime = 5 * time.Second
-	// gone is how many answers in a row that there is no such name it takes to believe that one which was there is empty now: a server that
-	// is started anew says so too, for a moment.
+	// gone is how many consecutive responses that there is no such name it takes to empty a list that was not: a DNS server that was just
+	// restarted says so too, for a moment.
 	gone = 3
 )
 
-// SystemResolver is the system's, such that a server that fails never passes for one that knows no such name.
+// SystemResolver is the system's, set up so that a server failure is not mistaken for a name that does not exist.
 var SystemResolver Resolver = &net.Resolver{StrictErrors: true}
 
-// Resolve looks the names up, again and again. It calls loaded with each list that is another than before, and failed when a look-up fails
-// that did not fail before: then what was known stays. A name that is not there counts as an empty list, since the service of a pool
-// without replicas has no records: at once if there was none before, else after some such answers in a row. A target of SRV records that
-// cannot be resolved is left out. Both are called from several goroutines. Resolve returns when ctx ends.
+// Resolve looks the names up again and again. It calls loaded with each list that differs from the previous one, and failed when a lookup
+// starts to fail: then the known list stays. A name that does not exist is an empty list, since the service of a pool without replicas has
+// no records: at once if there was none before, otherwise after some such responses in a row. A target of SRV records that cannot be
+// resolved is skipped. Both functions are called from several goroutines. Resolve returns when ctx ends.
 func Resolve(ctx context.Context, names []Name, r Resolver, log *slog.Logger, loaded func(pool string, a *Assignment), failed func(pool string, err error)) {
 	var wait sync.WaitGroup
 	for _, n := range names {
@@ -84,8 +84,8 @@ func (n Name) follow(ctx context.Context, r Resolver, log *slog.Logger, loaded f
 		if err != nil {
 			text = err.Error()
 		}
-		if err != nil && text != reason { // said once, not at every look
-			log.Error("look-up failed; the last good list stays", "reason", err)
+		if err != nil && text != reason { // logged once, not at every lookup
+			log.Error("DNS lookup failed; keeping the last good list", "reason", err)
 			failed(n.Pool, err)
 		}
 		reason = text
@@ -93,26 +93,26 @@ func (n Name) follow(ctx context.Context, r Resolver, log *slog.Logger, loaded f
 			continue
 		}
 		known, last = true, found
-		log.Info("endpoints", "count", len(found))
+		log.Info("endpoints changed", "count", len(found))
 		loaded(n.Pool, &Assignment{Endpoints: slices.Clone(found)})
 	}
 }
 
-// memory is what was answered before about a name and the targets of its SRV records.
+// memory is what is known about a name and the targets of its SRV records from earlier lookups.
 type memory struct {
 	records known[*net.SRV]
 	hosts   map[string]*known[netip.Addr]
 }
 
-// known is what holds of a name.
+// known is what holds for a name.
 type known[T any] struct {
 	list   []T
 	is     bool // something holds
-	missed int  // answers in a row that there is no such name
+	missed int  // consecutive responses that there is no such name
 }
 
-// hear takes an answer, and reports whether anything holds after it.
-func (k *known[T]) hear(list []T, err error) bool {
+// record takes the result of a lookup, and reports whether anything holds after it.
+func (k *known[T]) record(list []T, err error) bool {
 	switch {
 	case err == nil:
 		*k = known[T]{list: list, is: true}
@@ -126,24 +126,24 @@ func (k *known[T]) hear(list []T, err error) bool {
 	return k.is
 }
 
-// hearAddresses is hear for a host. One that had IPv4 addresses and is answered IPv6 ones has lost the others, which is believed as late as that it
-// has lost all.
-func hearAddresses(k *known[netip.Addr], list []netip.Addr, err error) {
+// recordAddresses is record for a host. One that had IPv4 addresses and now has only IPv6 ones has lost the others, which takes as many responses
+// to believe as losing all.
+func recordAddresses(k *known[netip.Addr], list []netip.Addr, err error) {
 	if err == nil && len(list) > 0 && len(k.list) > 0 && k.list[0].Unmap().Is4() && !list[0].Unmap().Is4() {
 		if k.missed++; k.missed < gone {
 			return
 		}
 	}
-	k.hear(list, err)
+	k.record(list, err)
 }
 
-// notFound reports whether a server said that there is no such name, or nothing of the kind under it. All else is no answer.
+// notFound reports whether a server said that there is no such name, or no such record. Any other error says nothing about the name.
 func notFound(err error) bool {
 	var dns *net.DNSError
 	if errors.As(err, &dns) {
 		return dns.IsNotFound && !dns.IsTemporary && !dns.IsTimeout
 	}
-	return errors.As(err, new(*net.AddrError)) // of a name in the hosts file, or an address: it is of the other family
+	return errors.As(err, new(*net.AddrError)) // of a name in the hosts file, or an address, of the other family
 }
 
 // String returns the name that is looked up.
@@ -155,7 +155,7 @@ func (n Name) String() string {
 }
 
 // Lookup looks the name up once. The endpoints are sorted, each address once, and all usable. Targets of SRV records that cannot be
-// resolved are left out; it is an error if that is all of them.
+// resolved are skipped; it is an error if none can.
 func (n Name) Lookup(ctx context.Context, r Resolver) ([]Endpoint, error) {
 	a, err := n.Ask(ctx, r)
 	if err != nil {
@@ -164,7 +164,7 @@ func (n Name) Lookup(ctx context.Context, r Resolver) ([]Endpoint, error) {
 	return a.Endpoints, nil
 }
 
-// Ask is Lookup that says what was left out.
+// Ask is like Lookup and also returns what was skipped.
 func (n Name) Ask(ctx context.Context, r Resolver) (*Assignment, error) {
 	found, _, err := n.lookup(ctx, r, new(memory))
 	if err != nil && len(found) == 0 {
@@ -173,7 +173,7 @@ func (n Name) Ask(ctx context.Context, r Resolver) (*Assignment, error) {
 	return &Assignment{Endpoints: found, Skipped: err}, nil
 }
 
-// lookup looks the name up once more. It returns what holds now, whether anything does, and what could not be resolved.
+// lookup looks the name up again. It returns what holds now, whether anything does, and what could not be resolved.
 func (n Name) lookup(ctx context.Context, r Resolver, before *memory) (found []Endpoint, holds bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTime)
 	defer cancel()
@@ -183,11 +183,11 @@ func (n Name) lookup(ctx context.Context, r Resolver, before *memory) (found []E
 		return endpointsAt(k.list, n.Port, 0), k.is, errs
 	}
 	_, records, err := r.LookupSRV(ctx, "", "", n.SRV)
-	heard := err
+	failed := err
 	if len(records) > 0 {
-		heard = nil // then the error is about others, whose names are none
+		failed = nil // the error is about other records, whose names are invalid
 	}
-	if !before.records.hear(records, heard) {
+	if !before.records.record(records, failed) {
 		return nil, false, err
 	}
 	records, portless := n.withPort(before.records.list)
@@ -207,7 +207,7 @@ func (n Name) lookup(ctx context.Context, r Resolver, before *memory) (found []E
 	return found, holds || len(found) > 0, err
 }
 
-// withPort returns the records that have a port, and says which do not: nobody answers at port 0. A target of a single dot needs none.
+// withPort returns the records that have a port, and an error for the others. A target of a single dot needs none.
 func (n Name) withPort(records []*net.SRV) (usable []*net.SRV, portless error) {
 	for _, record := range records {
 		if host := targetOf(record); record.Port == 0 && host != "" {
@@ -219,7 +219,7 @@ func (n Name) withPort(records []*net.SRV) (usable []*net.SRV, portless error) {
 	return usable, portless
 }
 
-// targetsOf are the hosts of records, each once. A target of a single dot says that the service is decidedly not available (RFC 2782).
+// targetsOf returns the hosts of records, each once. A target of a single dot means that the service is not available (RFC 2782).
 func targetsOf(records []*net.SRV) (hosts []string) {
 	for _, record := range records {
 		if host := targetOf(record); host != "" && !slices.Contains(hosts, host) {
@@ -231,10 +231,10 @@ func targetsOf(records []*net.SRV) (hosts []string) {
 
 func targetOf(record *net.SRV) string { return strings.TrimSuffix(record.Target, ".") }
 
-// atOnce is how many hosts are looked up at a time: one whose server is silent does not hold up the rest.
+// atOnce is how many hosts are looked up at a time, so that one whose server does not respond does not delay the others.
 const atOnce = 16
 
-// lookupHosts looks up hosts, and remembers what holds of each, and of no others. It returns what could not be resolved.
+// lookupHosts looks up hosts, and remembers what holds for these and no others. It returns what could not be resolved.
 func (n Name) lookupHosts(ctx context.Context, r Resolver, hosts []string, before *memory) error {
 	addresses, errs := make([][]netip.Addr, len(hosts)), make([]error, len(hosts))
 	var group errgroup.Group
@@ -251,17 +251,17 @@ func (n Name) lookupHosts(ctx context.Context, r Resolver, hosts []string, befor
 		if now[host] = before.hosts[host]; now[host] == nil {
 			now[host] = new(known[netip.Addr])
 		}
-		hearAddresses(now[host], addresses[i], errs[i])
+		recordAddresses(now[host], addresses[i], errs[i])
 	}
 	before.hosts = now
 	return errors.Join(errs...)
 }
 
-// lookupHost returns the addresses of a host, of one family. A host that has none of the first one is asked for the other.
+// lookupHost returns the addresses of a host, of one family: the second one only if it has none of the first.
 func (n Name) lookupHost(ctx context.Context, r Resolver, host string) (addresses []netip.Addr, err error) {
 	families := map[string][]string{FamilyIPv4: {"ip4"}, FamilyIPv6: {"ip6"}}[n.Family]
 	if families == nil {
-		families = []string{"ip4", "ip6"} // apart: an answer about one must not hide that there is none about the other
+		families = []string{"ip4", "ip6"} // separately: a response about one must not hide that there is none about the other
 	}
 	for _, family := range families {
 		if addresses, err = r.LookupNetIP(ctx, family, host); !notFound(err) {
@@ -279,7 +279,7 @@ func endpointsAt(addresses []netip.Addr, port int, priority uint16) []Endpoint {
 	return merge(found)
 }
 
-// Static returns the assignment of a fixed list of ip:port, of which each must be one.
+// Static returns the assignment of a fixed list of ip:port.
 func Static(addresses []string) (*Assignment, error) {
 	a := new(Assignment)
 	for _, text := range addresses {

@@ -1,5 +1,5 @@
-// Package discover finds the replicas of each pool: in the file that Envoy itself reads them from, so that proxy and companion never
-// disagree about who is there, or by a name in the DNS.
+// Package discover finds the replicas of each pool: in the file that Envoy itself reads, so that proxy and companion have the same list, or
+// by a DNS name.
 package discover
 
 import (
@@ -21,24 +21,24 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// Endpoint is one replica as its source names it.
+// Endpoint is one replica as its source lists it.
 type Endpoint struct {
 	Address string // ip:port, an IPv6 address in brackets
-	// Usable is false if the source says that the replica takes no new requests (unhealthy, draining or timed out).
+	// Usable is false if the source lists the replica as taking no new requests (unhealthy, draining or timed out).
 	Usable bool
-	// Engine is the kind of model server, as its labels say; "" if they do not.
+	// Engine is the kind of model server by its labels; "" if they have none.
 	Engine string
-	// Priority is its rank: those of the lowest number come first.
+	// Priority is its priority: those with the lowest number come first.
 	Priority uint16
 }
 
-// Assignment is what a source says.
+// Assignment is the list of a source.
 type Assignment struct {
-	Cluster   string     // the Envoy cluster that it is for, "" if the source does not know
+	Cluster   string     // the Envoy cluster that it is for, "" if unknown
 	Endpoints []Endpoint // sorted by address, each address once; may be empty, as Envoy takes it
-	// Unknown is about fields that this build does not know, "" if there are none. Envoy ignores such fields, so they are no error here.
+	// Unknown is the error about fields that this build does not know, "" if there are none. Envoy ignores such fields, so they are not fatal here.
 	Unknown string
-	// Skipped says which of the endpoints were left out because they cannot be used, nil if none.
+	// Skipped is the error about endpoints that were skipped because they cannot be used, nil if none.
 	Skipped error
 }
 
@@ -87,13 +87,13 @@ func toJSON(doc []byte) ([]byte, error) {
 	return json.Marshal(tree)
 }
 
-// plain drops the random no-break space that protobuf puts into its messages to keep people from comparing them.
+// plain replaces the random no-break space that protobuf puts into its messages so that nobody compares them.
 func plain(err error) error {
 	return errors.New(strings.ReplaceAll(err.Error(), "\u00a0", " "))
 }
 
-// endpointsOf returns the endpoints that can be used, and what is wrong with those that Envoy takes and nobody can reach from here. A file that Envoy refuses
-// for one of its endpoints is an error: the lists of both would part.
+// endpointsOf returns the usable endpoints, and an error about those that Envoy accepts but that cannot be reached from here. A file that Envoy
+// rejects because of one endpoint is an error, since the two lists would differ.
 func endpointsOf(cla *endpointv3.ClusterLoadAssignment) (found []Endpoint, skipped, err error) {
 	for i, locality := range cla.Endpoints {
 		for j, lb := range locality.LbEndpoints {
@@ -109,7 +109,7 @@ func endpointsOf(cla *endpointv3.ClusterLoadAssignment) (found []Endpoint, skipp
 				return nil, nil, err
 			}
 			if isFollower(lb.Metadata) {
-				continue // its leader takes the requests for it
+				continue // its leader takes its requests
 			}
 			found = append(found, Endpoint{
 				Address: address, Usable: usable(lb.HealthStatus), Engine: engineOf(lb.Metadata), Priority: uint16(min(locality.Priority, math.MaxUint16)),
@@ -119,8 +119,8 @@ func endpointsOf(cla *endpointv3.ClusterLoadAssignment) (found []Endpoint, skipp
 	return merge(found), skipped, nil
 }
 
-// merge sorts endpoints and makes those of one address (in two localities, say) one replica, usable if one of them is, of the first of their
-// priorities.
+// merge sorts endpoints and makes those with the same address (for example in two localities) one replica, which is usable if one of them is
+// and has the lowest of their priorities.
 func merge(found []Endpoint) []Endpoint {
 	slices.SortStableFunc(found, func(a, b Endpoint) int { return cmp.Compare(a.Address, b.Address) })
 	merged := found[:0]
@@ -140,13 +140,13 @@ func merge(found []Endpoint) []Endpoint {
 // requests and has metrics.
 const workerIndexLabel = "leaderworkerset.sigs.k8s.io/worker-index"
 
-// isFollower reports whether an endpoint is in a group and not its leader. The index is a string, as labels are, or a number.
+// isFollower reports whether an endpoint is a member of a group other than its leader. The index is a string, as labels are, or a number.
 func isFollower(m *corev3.Metadata) bool {
 	index := label(m, workerIndexLabel)
 	return index.GetNumberValue() != 0 || index.GetStringValue() != "" && index.GetStringValue() != "0"
 }
 
-// engineLabels are the labels by which the endpoint pickers of this field know the kind of a model server, the newer first.
+// engineLabels are the labels by which other endpoint pickers know the kind of a model server, the newer first.
 var engineLabels = []string{"llm-d.ai/engine-type", "inference.networking.k8s.io/engine-type"}
 
 func engineOf(m *corev3.Metadata) string {
@@ -158,7 +158,7 @@ func engineOf(m *corev3.Metadata) string {
 	return ""
 }
 
-// label finds a label in an endpoint's metadata, in whatever namespace it stands; nil if it is not there.
+// label finds a label in an endpoint's metadata, in any namespace; nil if it is not there.
 func label(m *corev3.Metadata, name string) *structpb.Value {
 	for _, namespace := range slices.Sorted(maps.Keys(m.GetFilterMetadata())) {
 		if value := m.FilterMetadata[namespace].GetFields()[name]; value != nil {
@@ -168,7 +168,7 @@ func label(m *corev3.Metadata, name string) *structpb.Value {
 	return nil
 }
 
-// errNoSocket is about an endpoint with an address of another kind, such as a pipe.
+// errNoSocket is for an endpoint with an address of another kind, such as a pipe.
 var errNoSocket = errors.New("no socket_address")
 
 // addressOf writes an address the way Envoy does when it compares override_host's header with its hosts.

@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	// settle is how long a file must be left alone before it is read: a file that is written in place is not read in the middle.
+	// settle is how long a file must be unchanged before it is read, so that a file written in place is not read half-way.
 	settle = 20 * time.Millisecond
-	// recheck is how often the files are looked at without any event: directories that appear later, links into other directories, file
-	// systems that tell nothing.
+	// recheck is how often the files are read without any event: for directories that appear later, links into other directories, and file
+	// systems without events.
 	recheck = 2 * time.Second
 )
 
@@ -28,7 +28,7 @@ type File struct {
 }
 
 // Watch reads the files, and again whenever they change, in place, by rename over them, or by the swapped directory link of a Kubernetes
-// volume. It calls loaded with each content that can be used, and failed with each that cannot: then the last good one stays. Both are
+// volume. It calls loaded with each valid content, and failed with each error: then the last good content stays. Both are
 // called from one goroutine. Watch returns when ctx ends, or at once if the system cannot watch files.
 func Watch(ctx context.Context, files []File, log *slog.Logger, loaded func(pool string, a *Assignment), failed func(pool string, err error)) error {
 	events, err := fsnotify.NewWatcher()
@@ -56,7 +56,7 @@ func Watch(ctx context.Context, files []File, log *slog.Logger, loaded func(pool
 				quiet.Reset(settle)
 			}
 		case err := <-events.Errors:
-			log.Warn("watching files", "error", err) // an overflow at worst: the recheck finds what was missed
+			log.Warn("missed file events; the files are read again soon", "error", err) // an overflow, say
 		case <-quiet.C:
 			w.readAll()
 		case <-tick.C:
@@ -75,7 +75,7 @@ type watcher struct {
 
 type watched struct {
 	File
-	content []byte // as last read, good or bad
+	content []byte // as last read, valid or not
 	reason  string // why it cannot be used, "" if it can
 	read    bool
 }
@@ -114,21 +114,21 @@ func (w *watcher) read(f *watched) {
 		a, err = Parse(content)
 	}
 	if err != nil {
-		if err.Error() != f.reason { // said once, not at every look
+		if err.Error() != f.reason { // logged once, not at every read
 			f.reason = err.Error()
-			w.log.Error("endpoint file cannot be used, the last good one stays", "pool", f.Pool, "path", f.Path, "reason", err)
+			w.log.Error("cannot use the endpoint file; keeping the last good list", "pool", f.Pool, "path", f.Path, "reason", err)
 			w.failed(f.Pool, err)
 		}
 		return
 	}
 	f.content, f.reason, f.read = content, "", true
 	if a.Unknown != "" {
-		w.log.Warn("endpoint file has fields that are not known here", "pool", f.Pool, "path", f.Path, "reason", a.Unknown)
+		w.log.Warn("endpoint file has unknown fields", "pool", f.Pool, "path", f.Path, "reason", a.Unknown)
 	}
 	if a.Skipped != nil {
-		w.log.Error("endpoints that cannot be used are left out", "pool", f.Pool, "path", f.Path, "reason", a.Skipped)
+		w.log.Error("skipped unusable endpoints", "pool", f.Pool, "path", f.Path, "reason", a.Skipped)
 		w.failed(f.Pool, a.Skipped)
 	}
-	w.log.Info("endpoints", "pool", f.Pool, "path", f.Path, "cluster", a.Cluster, "count", len(a.Endpoints))
+	w.log.Info("endpoints changed", "pool", f.Pool, "path", f.Path, "cluster", a.Cluster, "count", len(a.Endpoints))
 	w.loaded(f.Pool, a)
 }

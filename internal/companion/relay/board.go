@@ -9,11 +9,11 @@ import (
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
-// board is what the proxies told of themselves. Everything told gets a number, in the order in which it came; a proxy that has heard up to
-// one is told the rest.
+// board is what the proxies reported. Everything reported gets a number, in the order of arrival; a proxy that has heard up to a number
+// is sent the rest.
 type board struct {
-	last    uint64 // number of what was told last
-	left    uint64 // the same of a proxy that is forgotten
+	last    uint64 // number of the latest report
+	left    uint64 // the same, over the proxies that were forgotten
 	proxies map[string]*proxy
 	notes   *notes
 	lives   lives
@@ -23,22 +23,22 @@ type board struct {
 	positions []int               // slots, by position
 	total     []endpoint.InFlight // by slot
 	shares    int                 // of all proxies
-	told      []endpoint.InFlight // scratch, by slot: what one proxy tells; else nothing
+	reported  []endpoint.InFlight // scratch, by slot: what one proxy reports; otherwise zero
 
-	rate  float64 // bytes of notes that a proxy may tell in a second
+	rate  float64 // bytes of notes that a proxy may report per second
 	quota quota   // of all proxies
 	stats BoardStats
 }
 
-// proxy is what is known of an Envoy.
+// proxy is what is known about an Envoy.
 type proxy struct {
 	id    string
-	last  uint64    // number of what it told last
-	heard uint64    // that it was answered with
+	last  uint64    // number of its latest report
+	heard uint64    // the number in the last response to it
 	seen  time.Time // its last call began or ended
 
 	own   []share   // in ascending order of slot
-	until time.Time // when that counts no more
+	until time.Time // when that expires
 
 	quota quota
 }
@@ -49,7 +49,7 @@ type share struct {
 	endpoint.InFlight
 }
 
-// quota is how many bytes of notes may be told, as of a time. At first it is full.
+// quota is how many bytes of notes may be reported, as of a time. At first it is full.
 type quota struct {
 	allowed float64
 	counted time.Time
@@ -61,42 +61,42 @@ func (q *quota) fill(rate float64, now time.Time) {
 	q.counted = now
 }
 
-// BoardStats is what is counted of what proxies tell each other.
+// BoardStats counts what proxies report.
 type BoardStats struct {
-	Proxies    int    // that are known
-	Tells      uint64 // that were taken
-	Refused    uint64 // that were not: malformed, too long, or over a bound of what all may tell
-	ToldBytes  uint64 // of those that were taken
-	Expired    uint64 // proxies that fell silent with requests in flight
-	Notes      uint64 // that were told and taken
-	Dropped    uint64 // that were over the quota of their proxy, or of all
-	Forgotten  uint64 // for which there was no memory any more
-	SentNotes  uint64 // each as often as it was sent
-	SentBytes  uint64 // of all that answers had of other proxies
-	Remembered int    // notes that are remembered ...
-	Bytes      int64  // ... and the memory that they take
+	Proxies       int    // that are known
+	Reports       uint64 // that were taken
+	Refused       uint64 // that were not: malformed, too long, or over the bound for all proxies
+	ReportedBytes uint64 // of those that were taken
+	Expired       uint64 // proxies that stopped reporting while they had requests in flight
+	Notes         uint64 // that were taken
+	Dropped       uint64 // that were over the quota of their proxy, or of all
+	Forgotten     uint64 // to make room for others
+	SentNotes     uint64 // counted each time they are sent
+	SentBytes     uint64 // of responses, about other proxies
+	Remembered    int    // stored notes ...
+	Bytes         int64  // ... and their memory
 }
 
 const (
-	// maxProxies bounds the memory that callers with ever new names can take.
+	// maxProxies bounds the memory that callers can take by using ever new names.
 	maxProxies = 1024
-	// maxShares bounds it, too: 24 MiB, for 100 proxies with requests on each of 10,000 replicas.
+	// maxShares bounds it, too: to 24 MiB, for 100 proxies with requests on each of 10,000 replicas.
 	maxShares = 1 << 20
-	// noteSeconds is how many seconds of its quota a proxy may tell at once.
+	// noteSeconds is how many seconds of its quota a proxy may report at once.
 	noteSeconds = 2
-	// noteProxies is how many proxies may tell as much as one may: a caller gives itself its name, and as many as it likes.
+	// noteProxies is the quota of all proxies together, in quotas of one: callers choose their names, and may use many.
 	noteProxies = 4
-	// notesOfAnswer is how many bytes of notes an answer has at most, about: more would keep a worker of Envoy busy for long.
-	notesOfAnswer = 256 << 10
+	// notesOfResponse is about the most bytes of notes in a response: more would keep an Envoy worker busy for too long.
+	notesOfResponse = 256 << 10
 )
 
 func newBoard(memory int64, rate int) *board {
 	return &board{proxies: make(map[string]*proxy), notes: newNotes(memory), lives: make(lives), rate: float64(rate)}
 }
 
-// list takes over the list of replicas. What is in flight on those that are gone is forgotten, what on new ones, is told within a renewal.
+// list takes over the list of replicas. What is in flight on removed ones is forgotten; what is on new ones is reported within a renewal.
 func (b *board) list(s *endpoint.Snapshot) {
-	ids := make([]uint64, len(b.slots)) // by slot, as it was
+	ids := make([]uint64, len(b.slots)) // by previous slot
 	for id, slot := range b.slots {
 		ids[slot] = id
 	}
@@ -112,21 +112,21 @@ func (b *board) list(s *endpoint.Snapshot) {
 			b.positions = append(b.positions, slot)
 		}
 	}
-	b.total, b.told = make([]endpoint.InFlight, len(b.slots)), make([]endpoint.InFlight, len(b.slots))
+	b.total, b.reported = make([]endpoint.InFlight, len(b.slots)), make([]endpoint.InFlight, len(b.slots))
 	b.shares = 0
 	for _, p := range b.proxies {
 		for _, s := range p.own {
 			if slot, ok := b.slots[ids[s.slot]]; ok {
-				b.told[slot] = s.InFlight
+				b.reported[slot] = s.InFlight
 			}
 		}
-		p.own = b.ownOfTold()
+		p.own = b.ownOfReported()
 		b.shares += len(p.own)
 		b.count(p.own, 1)
 	}
 }
 
-// count adds what a proxy has in flight to the total, or takes it off.
+// count adds what a proxy has in flight to the total, or subtracts it.
 func (b *board) count(own []share, sign int64) {
 	for _, s := range own {
 		b.total[s.slot].Requests += sign * s.Requests
@@ -134,7 +134,7 @@ func (b *board) count(own []share, sign int64) {
 	}
 }
 
-// proxy returns that of an id, nil if it is one too many.
+// proxy returns the proxy with an id, nil if there are too many.
 func (b *board) proxy(id string, now time.Time) *proxy {
 	p := b.proxies[id]
 	if p == nil {
@@ -148,10 +148,10 @@ func (b *board) proxy(id string, now time.Time) *proxy {
 	return p
 }
 
-var errTooMuch = fmt.Errorf("all proxies together have requests on replicas %d times", maxShares)
+var errTooMuch = fmt.Errorf("more than %d pairs of a proxy and a replica with requests in flight", maxShares)
 
-// tell takes what a proxy tells, and reports whether it is news to the others.
-func (b *board) tell(p *proxy, t *endpoint.Tell, now time.Time, lease time.Duration) (news bool, err error) {
+// report takes a report, and reports whether it is news to the other proxies.
+func (b *board) report(p *proxy, t *endpoint.Report, now time.Time, lease time.Duration) (news bool, err error) {
 	own := b.ownOf(t)
 	if b.shares-len(p.own)+len(own) > maxShares {
 		return false, errTooMuch
@@ -164,7 +164,7 @@ func (b *board) tell(p *proxy, t *endpoint.Tell, now time.Time, lease time.Durat
 	return b.take(p, t.Notes, now) || news, nil
 }
 
-// take takes the notes that a proxy tells, as far as the quotas go.
+// take takes the notes of a report, as far as the quotas permit.
 func (b *board) take(p *proxy, notes []byte, now time.Time) (news bool) {
 	p.quota.fill(b.rate, now)
 	b.quota.fill(noteProxies*b.rate, now)
@@ -190,31 +190,31 @@ func (b *board) take(p *proxy, notes []byte, now time.Time) (news bool) {
 	}
 }
 
-// ownOf is what is in flight on replicas that are listed.
-func (b *board) ownOf(t *endpoint.Tell) []share {
+// ownOf returns what is in flight on replicas that are listed.
+func (b *board) ownOf(t *endpoint.Report) []share {
 	for i := range t.InFlight {
 		if slot, ok := b.slots[t.InFlight[i].Replica]; ok {
-			b.told[slot] = t.InFlight[i].InFlight
+			b.reported[slot] = t.InFlight[i].InFlight
 		}
 	}
-	return b.ownOfTold()
+	return b.ownOfReported()
 }
 
-// ownOfTold takes what stands in told. It takes memory for that alone, and not for all replicas.
-func (b *board) ownOfTold() []share {
+// ownOfReported takes what is in b.reported. It allocates for that alone, not for all replicas.
+func (b *board) ownOfReported() []share {
 	n := 0
-	for _, f := range b.told {
+	for _, f := range b.reported {
 		if f != (endpoint.InFlight{}) {
 			n++
 		}
 	}
 	own := make([]share, 0, n)
-	for slot, f := range b.told {
+	for slot, f := range b.reported {
 		if f != (endpoint.InFlight{}) {
 			own = append(own, share{slot, f})
 		}
 	}
-	clear(b.told)
+	clear(b.reported)
 	return own
 }
 
@@ -228,8 +228,8 @@ func (b *board) change(p *proxy, own []share) {
 	p.last = b.last
 }
 
-// expire forgets what proxies that fell silent had in flight, and those that are silent for long altogether. It reports whether that is
-// news.
+// expire forgets what proxies had in flight that stopped reporting, and proxies that were not heard of for long. It reports whether that
+// is news.
 func (b *board) expire(now time.Time, forget time.Duration) (news bool) {
 	for id, p := range b.proxies {
 		if len(p.own) > 0 && !now.Before(p.until) {
@@ -245,7 +245,7 @@ func (b *board) expire(now time.Time, forget time.Duration) (news bool) {
 	return news
 }
 
-// untilExpiry is how long it is until something expires, at most limit.
+// untilExpiry returns the time until something expires, at most limit.
 func (b *board) untilExpiry(now time.Time, limit time.Duration) time.Duration {
 	for _, p := range b.proxies {
 		if len(p.own) > 0 {
@@ -255,7 +255,7 @@ func (b *board) untilExpiry(now time.Time, limit time.Duration) time.Duration {
 	return max(0, limit)
 }
 
-// hasNews reports whether others than p told something after a number.
+// hasNews reports whether proxies other than p reported something after a number.
 func (b *board) hasNews(p *proxy, heard uint64) bool {
 	if b.left > heard {
 		return true
@@ -268,9 +268,9 @@ func (b *board) hasNews(p *proxy, heard uint64) bool {
 	return false
 }
 
-// appendNews appends to an answer what others than the proxy of that id told after a number.
+// appendNews appends to a response what proxies other than that one reported after a number.
 func (b *board) appendNews(dst []byte, id string, p *proxy, heard uint64) []byte {
-	if p != nil { // others than it
+	if p != nil { // leave out its own
 		b.count(p.own, -1)
 		defer b.count(p.own, 1)
 	}
@@ -280,7 +280,7 @@ func (b *board) appendNews(dst []byte, id string, p *proxy, heard uint64) []byte
 			peers = append(peers, endpoint.Peer{Position: position, InFlight: f})
 		}
 	}
-	notes, sent, upTo := b.notes.since(heard, id, notesOfAnswer)
+	notes, sent, upTo := b.notes.since(heard, id, notesOfResponse)
 	if upTo == 0 {
 		upTo = b.last
 	}
@@ -315,7 +315,7 @@ func (b *board) all(now time.Time) []Proxy {
 	return list
 }
 
-// inFlight is what all proxies have in flight on the replica at an address.
+// inFlight returns what all proxies have in flight on the replica at an address.
 func (b *board) inFlight(address string) endpoint.InFlight {
 	slot, ok := b.slots[endpoint.ReplicaID(address)]
 	if !ok {
@@ -324,37 +324,37 @@ func (b *board) inFlight(address string) endpoint.InFlight {
 	return b.total[slot]
 }
 
-// notes are the latest that were told, in the order in which they came, within a bound on their memory. A prompt that goes on from another
-// on the same replica has its blocks and more: then the other is left out.
+// notes are the latest notes, in the order of arrival, within a memory bound. A prompt that continues another on the same replica has its
+// blocks and more: then the other one is removed.
 type notes struct {
 	limit, bytes int64
-	list         []*note // by number; those that are left out are still there
-	out          int     // so many
+	list         []*note // by number, the removed ones included ...
+	out          int     // ... which are so many
 	ends         map[end]*note
 }
 
 type note struct {
 	number uint64
 	origin string // id of the proxy
-	raw    []byte // nil: left out
+	raw    []byte // nil: removed
 	end    end
 }
 
-// end is the last block of a prompt, which stands for all of it, on a replica.
+// end is the last block of a prompt on a replica; it identifies the whole prompt.
 type end struct{ replica, block uint64 }
 
-// noteBytes is what a note takes besides its own bytes, about.
+// noteBytes is about the memory of a note in addition to its own bytes.
 const noteBytes = 192
 
 func newNotes(limit int64) *notes { return &notes{limit: limit, ends: make(map[end]*note)} }
 
-// add takes a note, and returns how many old ones were forgotten for it.
+// add stores a note, and returns how many old ones were forgotten for it.
 func (s *notes) add(origin string, number uint64, n endpoint.Note, raw []byte) (forgotten int) {
 	e := end{replica: n.Replica}
 	for i := range n.Len() {
 		e.block = n.Block(i)
 		if old := s.ends[e]; old != nil {
-			s.leaveOut(old)
+			s.remove(old)
 		}
 	}
 	added := &note{number: number, origin: origin, raw: slices.Clone(raw), end: e}
@@ -364,7 +364,7 @@ func (s *notes) add(origin string, number uint64, n endpoint.Note, raw []byte) (
 	oldest := 0
 	for ; s.bytes > s.limit; oldest++ {
 		if n := s.list[oldest]; n.raw != nil {
-			s.leaveOut(n)
+			s.remove(n)
 			forgotten++
 		}
 	}
@@ -375,15 +375,15 @@ func (s *notes) add(origin string, number uint64, n endpoint.Note, raw []byte) (
 	return forgotten
 }
 
-func (s *notes) leaveOut(n *note) {
+func (s *notes) remove(n *note) {
 	s.bytes -= int64(len(n.raw)) + noteBytes
 	delete(s.ends, n.end)
 	n.raw = nil
 	s.out++
 }
 
-// since returns notes after a number that are not from a proxy, the oldest first, and how many they are. If those are not all, because they
-// are more than limit bytes, upTo is the number of the last one.
+// since returns the notes after a number that are not from a proxy, the oldest first, and how many they are. If there are more than limit
+// bytes of them, upTo is the number of the last one returned, otherwise 0.
 func (s *notes) since(number uint64, origin string, limit int) (raw []byte, sent int, upTo uint64) {
 	first, _ := slices.BinarySearchFunc(s.list, number+1, func(n *note, number uint64) int {
 		switch {

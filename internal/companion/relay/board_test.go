@@ -29,13 +29,13 @@ func post(r http.Handler, path string, body []byte) *httptest.ResponseRecorder {
 
 // tell tells what a proxy has in flight on the replicas at 10.0.0.00:80, 10.0.0.01:80 …, and notes.
 func tell(t require.TestingT, r http.Handler, proxy string, inFlight []int64, notes ...[]byte) {
-	told := endpoint.Tell{Notes: bytes.Join(notes, nil)}
+	told := endpoint.Report{Notes: bytes.Join(notes, nil)}
 	for i, n := range inFlight {
-		told.InFlight = append(told.InFlight, endpoint.Told{
+		told.InFlight = append(told.InFlight, endpoint.Reported{
 			Replica: endpoint.ReplicaID(fmt.Sprintf("10.0.0.%02d:80", i)), InFlight: endpoint.InFlight{Requests: n, Tokens: 100 * n},
 		})
 	}
-	w := post(r, endpoint.TellPath(proxy), endpoint.AppendTell(nil, &told))
+	w := post(r, endpoint.ReportPath(proxy), endpoint.AppendReport(nil, &told))
 	require.Equal(t, http.StatusNoContent, w.Code, w.Body.String())
 }
 
@@ -332,7 +332,7 @@ func TestTwoCompanions(t *testing.T) {
 
 func TestBadTells(t *testing.T) {
 	r := relay.New(relay.Options{NoteRate: 1000})
-	good := endpoint.AppendTell(nil, &endpoint.Tell{})
+	good := endpoint.AppendReport(nil, &endpoint.Report{})
 	for name, c := range map[string]struct {
 		path string
 		body []byte
@@ -343,7 +343,7 @@ func TestBadTells(t *testing.T) {
 		"empty":         {"/v1/relay?proxy=a", nil, http.StatusBadRequest},
 		"garbage":       {"/v1/relay?proxy=a", []byte("garbage"), http.StatusBadRequest},
 		"truncated":     {"/v1/relay?proxy=a", good[:len(good)-1], http.StatusBadRequest},
-		"a cut note":    {"/v1/relay?proxy=a", endpoint.AppendTell(nil, &endpoint.Tell{Notes: note(1, 2)[:12]}), http.StatusBadRequest},
+		"a cut note":    {"/v1/relay?proxy=a", endpoint.AppendReport(nil, &endpoint.Report{Notes: note(1, 2)[:12]}), http.StatusBadRequest},
 		"far too large": {"/v1/relay?proxy=a", make([]byte, 1<<20+1), http.StatusRequestEntityTooLarge},
 	} {
 		require.Equal(t, c.want, post(r, c.path, c.body).Code, name)
@@ -362,7 +362,7 @@ func TestBadTells(t *testing.T) {
 	require.EqualValues(t, 1, s.Dropped, "over the quota")
 
 	for i := range 1100 {
-		post(r, endpoint.TellPath(fmt.Sprint(i)), good)
+		post(r, endpoint.ReportPath(fmt.Sprint(i)), good)
 	}
 	require.Equal(t, 1024, r.Stats().Relay.Proxies)
 	r.Publish(newFleet(1).now())
@@ -383,32 +383,32 @@ func TestManyNames(t *testing.T) {
 
 		f := newFleet(4096)
 		r.Publish(f.now())
-		told := endpoint.Tell{}
+		told := endpoint.Report{}
 		for _, e := range f.pools[0].Endpoints {
-			told.InFlight = append(told.InFlight, endpoint.Told{Replica: endpoint.ReplicaID(e.Address), InFlight: endpoint.InFlight{Requests: 1}})
+			told.InFlight = append(told.InFlight, endpoint.Reported{Replica: endpoint.ReplicaID(e.Address), InFlight: endpoint.InFlight{Requests: 1}})
 		}
-		everywhere := endpoint.AppendTell(nil, &told)
+		everywhere := endpoint.AppendReport(nil, &told)
 		for i := range 256 {
-			require.Equal(t, http.StatusNoContent, post(r, endpoint.TellPath(fmt.Sprint(i)), everywhere).Code)
+			require.Equal(t, http.StatusNoContent, post(r, endpoint.ReportPath(fmt.Sprint(i)), everywhere).Code)
 		}
-		require.Equal(t, http.StatusServiceUnavailable, post(r, endpoint.TellPath("one too many"), everywhere).Code)
-		require.Equal(t, http.StatusNoContent, post(r, endpoint.TellPath("0"), everywhere).Code, "who is there may go on")
+		require.Equal(t, http.StatusServiceUnavailable, post(r, endpoint.ReportPath("one too many"), everywhere).Code)
+		require.Equal(t, http.StatusNoContent, post(r, endpoint.ReportPath("0"), everywhere).Code, "who is there may go on")
 		require.EqualValues(t, 1, r.Stats().Relay.Refused)
 		time.Sleep(lease)
 		r.Publish(f.now())
-		require.Equal(t, http.StatusNoContent, post(r, endpoint.TellPath("one too many"), everywhere).Code, "the others are silent")
+		require.Equal(t, http.StatusNoContent, post(r, endpoint.ReportPath("one too many"), everywhere).Code, "the others are silent")
 	})
 }
 
 // No body of a tell is more than refused.
 func FuzzTell(f *testing.F) {
-	f.Add(endpoint.AppendTell(nil, &endpoint.Tell{}))
-	f.Add(endpoint.AppendTell(nil, &endpoint.Tell{InFlight: []endpoint.Told{{Replica: 1, InFlight: endpoint.InFlight{Requests: 2, Tokens: 3}}}, Notes: note(1, 2, 3)}))
+	f.Add(endpoint.AppendReport(nil, &endpoint.Report{}))
+	f.Add(endpoint.AppendReport(nil, &endpoint.Report{InFlight: []endpoint.Reported{{Replica: 1, InFlight: endpoint.InFlight{Requests: 2, Tokens: 3}}}, Notes: note(1, 2, 3)}))
 	f.Add([]byte("inlt"))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		r := relay.New(relay.Options{Memory: 4 << 10})
 		r.Publish(newFleet(2).now())
-		code := post(r, endpoint.TellPath("a"), body).Code
+		code := post(r, endpoint.ReportPath("a"), body).Code
 		require.Contains(t, []int{http.StatusNoContent, http.StatusBadRequest, http.StatusRequestEntityTooLarge}, code)
 		l := listener{id: "b"}
 		l.poll(t, r)
@@ -420,12 +420,12 @@ func BenchmarkHear1000(b *testing.B) {
 	f := newFleet(1000)
 	r := relay.New(relay.Options{})
 	r.Publish(f.pools)
-	told := endpoint.Tell{}
+	told := endpoint.Report{}
 	for _, e := range f.pools[0].Endpoints {
-		told.InFlight = append(told.InFlight, endpoint.Told{Replica: endpoint.ReplicaID(e.Address), InFlight: endpoint.InFlight{Requests: 9, Tokens: 30000}})
+		told.InFlight = append(told.InFlight, endpoint.Reported{Replica: endpoint.ReplicaID(e.Address), InFlight: endpoint.InFlight{Requests: 9, Tokens: 30000}})
 	}
 	for i := range 8 {
-		post(r, endpoint.TellPath(fmt.Sprint(i)), endpoint.AppendTell(nil, &told))
+		post(r, endpoint.ReportPath(fmt.Sprint(i)), endpoint.AppendReport(nil, &told))
 	}
 	l := listener{id: "l"}
 	l.poll(b, r)
@@ -433,7 +433,7 @@ func BenchmarkHear1000(b *testing.B) {
 	size := 0
 	for n := 0; b.Loop(); n++ {
 		told.InFlight[0].Requests = int64(n)
-		post(r, endpoint.TellPath("0"), endpoint.AppendTell(nil, &told))
+		post(r, endpoint.ReportPath("0"), endpoint.AppendReport(nil, &told))
 		w := get(r, l.path(0))
 		size = w.Body.Len()
 		l.take(b, w)

@@ -57,15 +57,15 @@ func TestCounters(t *testing.T) {
 	require.Equal(t, http.StatusNotModified, get(r, a.path(0)).Code)
 
 	bodies := [][]byte{
-		endpoint.AppendTell(nil, &endpoint.Tell{Notes: note(7, 1, 2)}),
-		endpoint.AppendTell(nil, &endpoint.Tell{Notes: append(note(8, 1), note(9, 2)...)}),
+		endpoint.AppendReport(nil, &endpoint.Report{Notes: note(7, 1, 2)}),
+		endpoint.AppendReport(nil, &endpoint.Report{Notes: append(note(8, 1), note(9, 2)...)}),
 	}
 	told := 0
 	for _, b := range bodies {
-		require.Equal(t, http.StatusNoContent, post(r, endpoint.TellPath("b"), b).Code)
+		require.Equal(t, http.StatusNoContent, post(r, endpoint.ReportPath("b"), b).Code)
 		told += len(b)
 	}
-	post(r, endpoint.TellPath("b"), []byte("garbage"))
+	post(r, endpoint.ReportPath("b"), []byte("garbage"))
 	third := get(r, a.path(0))
 	notes := a.take(t, third)
 	require.Equal(t, append(append(note(7, 1, 2), note(8, 1)...), note(9, 2)...), notes)
@@ -78,7 +78,7 @@ func TestCounters(t *testing.T) {
 	require.Greater(t, int(got.Relay.SentBytes), len(notes))
 	require.Less(t, int(got.Relay.SentBytes), len(notes)+100)
 	b := got.Relay
-	require.Equal(t, []uint64{2, 1, uint64(told), 3, 0, 0, 3}, []uint64{b.Tells, b.Refused, b.ToldBytes, b.Notes, b.Dropped, b.Forgotten, b.SentNotes})
+	require.Equal(t, []uint64{2, 1, uint64(told), 3, 0, 0, 3}, []uint64{b.Reports, b.Refused, b.ReportedBytes, b.Notes, b.Dropped, b.Forgotten, b.SentNotes})
 	require.Equal(t, 3, b.Remembered)
 	require.Equal(t, 2, b.Proxies)
 	require.Positive(t, b.Bytes)

@@ -7,17 +7,17 @@ import (
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
-// history knows with which version each endpoint became what it is, so that a proxy with an older one is told the rest. Endpoints go by
-// their position among those of all pools.
+// history records the version in which each endpoint changed last, so that a proxy with an older version is sent only the changes.
+// Endpoints are identified by their position among those of all pools.
 type history struct {
 	listed uint64   // the version since which there are these endpoints, and they serve what they serve
 	states []uint64 // of readiness and gauges
 	loras  []uint64
-	told   []time.Time // when the gauges were read that the proxies have
+	sent   []time.Time // when the gauges were read that the proxies have
 }
 
-// record compares the next snapshot with the one before, nil if there was none, and reports whether it is worth a version. If it is, or a
-// beat is due, what is new in it counts as of that version.
+// record compares the next snapshot with the previous one, nil if there was none, and reports whether it needs a new version. If it does,
+// or a heartbeat is due, its changes belong to that version.
 func (h *history) record(before, next *endpoint.Snapshot, version uint64, heartbeat time.Duration, beat bool) bool {
 	if before == nil || !sameList(before.Pools, next.Pools) {
 		h.begin(next, version)
@@ -31,9 +31,9 @@ func (h *history) record(before, next *endpoint.Snapshot, version uint64, heartb
 		return false
 	}
 	h.each(before, next, func(i int, a, b *endpoint.Endpoint) {
-		// What is soon overdue goes along, so that renewals do not make versions of their own one by one.
+		// What is soon overdue is sent along, so that renewals do not each need a version.
 		if !sameState(a, b) || h.overdue(i, next, b, heartbeat/2) {
-			h.states[i], h.told[i] = version, readTime(next, b)
+			h.states[i], h.sent[i] = version, readTime(next, b)
 		}
 		if !a.LoRA.Equal(b.LoRA) {
 			h.loras[i] = version
@@ -48,7 +48,7 @@ func (h *history) begin(s *endpoint.Snapshot, version uint64) {
 		for i := range p.Endpoints {
 			h.states = append(h.states, version)
 			h.loras = append(h.loras, version)
-			h.told = append(h.told, readTime(s, &p.Endpoints[i]))
+			h.sent = append(h.sent, readTime(s, &p.Endpoints[i]))
 		}
 	}
 }
@@ -63,16 +63,16 @@ func (h *history) each(before, next *endpoint.Snapshot, f func(i int, a, b *endp
 	}
 }
 
-// overdue reports whether the gauges were read again, and what the proxies have is so old.
+// overdue reports whether the gauges were read again while those of the proxies have reached an age.
 func (h *history) overdue(i int, s *endpoint.Snapshot, e *endpoint.Endpoint, age time.Duration) bool {
-	return e.Gauges.Known && s.Taken.Sub(h.told[i]) >= age && readTime(s, e).After(h.told[i])
+	return e.Gauges.Known && s.Taken.Sub(h.sent[i]) >= age && readTime(s, e).After(h.sent[i])
 }
 
 func readTime(s *endpoint.Snapshot, e *endpoint.Endpoint) time.Time {
 	return s.Taken.Add(-e.Gauges.Age)
 }
 
-// reaches reports whether a delta leads from that version to the current one.
+// reaches reports whether there is a delta from that version to the current one.
 func (h *history) reaches(version, current uint64) bool {
 	return h.listed <= version && version <= current
 }
@@ -88,7 +88,7 @@ func (h *history) since(version uint64) (changes []endpoint.Change) {
 	return changes
 }
 
-// sameList compares what a delta cannot tell.
+// sameList compares what a delta cannot express.
 func sameList(a, b []endpoint.Pool) bool {
 	return slices.EqualFunc(a, b, func(a, b endpoint.Pool) bool {
 		return a.Name == b.Name && slices.EqualFunc(a.Endpoints, b.Endpoints, func(a, b endpoint.Endpoint) bool {

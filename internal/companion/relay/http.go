@@ -14,19 +14,19 @@ import (
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
-// maxID is longer than any id that a proxy gives itself.
+// maxID is longer than any id that a proxy uses.
 const maxID = 128
 
-// fresh is for how long an encoding is used again: the ages in it are then off by so much.
+// fresh is how long an encoding is reused: the ages in it are off by as much.
 const fresh = 5 * time.Millisecond
 
-// maxTell is the largest body of a tell. A proxy tells half of it at most.
-const maxTell = 1 << 20
+// maxReport is the largest body of a report. A proxy sends at most half of it.
+const maxReport = 1 << 20
 
-// tellTimeout is how long its body may take.
-const tellTimeout = 5 * time.Second
+// reportTimeout is how long its body may take.
+const reportTimeout = 5 * time.Second
 
-// ServeHTTP answers the proxies' calls, and the human-readable twin of one.
+// ServeHTTP serves the proxies' polls and reports, and the snapshot for people.
 func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	serve, method := r.serveWire, http.MethodGet
 	switch req.URL.Path {
@@ -34,23 +34,23 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case endpoint.SnapshotPath + ".json":
 		serve = r.serveJSON
 	case endpoint.RelayPath:
-		serve, method = r.serveTell, http.MethodPost
+		serve, method = r.serveReport, http.MethodPost
 	default:
 		http.NotFound(w, req)
 		return
 	}
 	if req.Method != method {
 		w.Header().Set("Allow", method)
-		http.Error(w, "only "+method, http.StatusMethodNotAllowed)
+		http.Error(w, "method not allowed, use "+method, http.StatusMethodNotAllowed)
 		return
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	serve(w, req)
 }
 
-// serveTell takes what a proxy tells the others.
-func (r *Relay) serveTell(w http.ResponseWriter, req *http.Request) {
-	status, err := r.takeTell(w, req)
+// serveReport takes a report from a proxy.
+func (r *Relay) serveReport(w http.ResponseWriter, req *http.Request) {
+	status, err := r.takeReport(w, req)
 	if err != nil {
 		r.mu.Lock()
 		r.board.stats.Refused++
@@ -61,21 +61,21 @@ func (r *Relay) serveTell(w http.ResponseWriter, req *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-func (r *Relay) takeTell(w http.ResponseWriter, req *http.Request) (status int, err error) {
+func (r *Relay) takeReport(w http.ResponseWriter, req *http.Request) (status int, err error) {
 	id := req.URL.Query().Get("proxy")
 	if err := checkID("proxy", id); err != nil || id == "" {
-		return http.StatusBadRequest, cmp.Or(err, errors.New("proxy: missing"))
+		return http.StatusBadRequest, cmp.Or(err, errors.New("proxy: the parameter is missing"))
 	}
-	// A body that trickles in holds nobody up for long. In tests there may be no connection.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(tellTimeout))
-	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxTell))
+	// A body that trickles in must not last. In tests there may be no connection.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(reportTimeout))
+	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxReport))
 	if tooLong := new(http.MaxBytesError); errors.As(err, &tooLong) {
-		return http.StatusRequestEntityTooLarge, fmt.Errorf("over %d bytes", maxTell)
+		return http.StatusRequestEntityTooLarge, fmt.Errorf("the report exceeds %d bytes", maxReport)
 	}
 	if err != nil {
 		return http.StatusBadRequest, err
 	}
-	t, err := endpoint.DecodeTell(body)
+	t, err := endpoint.DecodeReport(body)
 	if err != nil {
 		return http.StatusBadRequest, err
 	}
@@ -86,33 +86,33 @@ func (r *Relay) takeTell(w http.ResponseWriter, req *http.Request) (status int, 
 	if p == nil {
 		return http.StatusServiceUnavailable, fmt.Errorf("more than %d proxies", maxProxies)
 	}
-	news, err := r.board.tell(p, t, now, r.opts.ProxyLease)
+	news, err := r.board.report(p, t, now, r.opts.ProxyLease)
 	if err != nil {
 		return http.StatusServiceUnavailable, err
 	}
-	r.board.stats.Tells++
-	r.board.stats.ToldBytes += uint64(len(body))
+	r.board.stats.Reports++
+	r.board.stats.ReportedBytes += uint64(len(body))
 	if news {
-		r.tellAgain()
+		r.notifyAgain()
 	}
 	return 0, nil
 }
 
 func checkID(name, id string) error {
 	if len(id) > maxID {
-		return fmt.Errorf("%s: over %d bytes", name, maxID)
+		return fmt.Errorf("%s: exceeds %d bytes", name, maxID)
 	}
 	return nil
 }
 
-// call is what a proxy asks.
+// call is a poll of a proxy.
 type call struct {
 	source, version uint64
 	since           string // the two as one, "" if the proxy has nothing
 	worker          string
 	wait            time.Duration
 	proxy           string // "" if it does not take part in the relay
-	heard           uint64 // up to which number of what others told, 0 if that is not of this companion
+	heard           uint64 // the number up to which it has heard, 0 if that is not of this companion
 }
 
 func parseCall(req *http.Request) (c call, err error) {
@@ -153,7 +153,7 @@ func (r *Relay) serveWire(w http.ResponseWriter, req *http.Request) {
 	timer := time.NewTimer(min(c.wait, r.opts.MaxWait))
 	defer timer.Stop()
 	for {
-		body, next, over := r.answer(c)
+		body, next, over := r.respond(c)
 		if body != nil {
 			w.Header().Set("Content-Type", endpoint.ContentType)
 			w.Header().Set("Content-Length", strconv.Itoa(len(body)))
@@ -168,12 +168,12 @@ func (r *Relay) serveWire(w http.ResponseWriter, req *http.Request) {
 			case <-timer.C:
 			}
 		}
-		r.answerNothing(w)
+		r.respondUnchanged(w)
 		return
 	}
 }
 
-// seen notes that a proxy was there.
+// seen notes that a proxy called.
 func (r *Relay) seen(proxy string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -182,8 +182,8 @@ func (r *Relay) seen(proxy string) {
 	}
 }
 
-// answer returns the body for a call, or the channel to wait on if there is nothing new for it; over says that waiting is of no use.
-func (r *Relay) answer(c call) (body []byte, next <-chan struct{}, over bool) {
+// respond returns the body for a poll, or the channel to wait on if there is nothing new for it; over means that waiting is pointless.
+func (r *Relay) respond(c call) (body []byte, next <-chan struct{}, over bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.current
@@ -205,8 +205,8 @@ func (r *Relay) answer(c call) (body []byte, next <-chan struct{}, over bool) {
 	return r.board.appendNews(slices.Clone(r.wire(c, same)), c.proxy, p, heard), nil, false
 }
 
-// heard is how far a proxy has heard. If it has the snapshot of another companion meanwhile, or none that it can read, then as far as it
-// was answered.
+// heard returns the number up to which a proxy has heard. If it now has the snapshot of another companion, or none that it can read, that
+// is the number in the last response to it.
 func (r *Relay) heard(c call, p *proxy, same bool) uint64 {
 	switch {
 	case same && c.heard <= r.board.last:
@@ -217,7 +217,7 @@ func (r *Relay) heard(c call, p *proxy, same bool) uint64 {
 	return 0
 }
 
-// wire returns the snapshot for a call, or what changed since the one that it has.
+// wire returns the snapshot for a poll, or the changes since the proxy's version.
 func (r *Relay) wire(c call, same bool) []byte {
 	s := r.current
 	if now := r.opts.Now(); r.aged == nil || now.Sub(r.aged.Taken) > fresh {
@@ -241,7 +241,7 @@ func (r *Relay) wire(c call, same bool) []byte {
 	return wire
 }
 
-// encode writes r.aged for a proxy that has the base, 0 for nothing.
+// encode encodes r.aged for a proxy that has the base version, 0 for none.
 func (r *Relay) encode(base uint64) []byte {
 	if base == 0 {
 		return endpoint.Append(make([]byte, 0, 64*sizeOf(r.aged)), r.aged)
@@ -257,7 +257,7 @@ func sizeOf(s *endpoint.Snapshot) int {
 	return n
 }
 
-func (r *Relay) answerNothing(w http.ResponseWriter) {
+func (r *Relay) respondUnchanged(w http.ResponseWriter) {
 	r.mu.Lock()
 	early := r.current == nil
 	if early {
@@ -274,7 +274,7 @@ func (r *Relay) answerNothing(w http.ResponseWriter) {
 	w.WriteHeader(http.StatusNotModified)
 }
 
-// The twin for people. Names and units are said in the keys; 64-bit ids are strings, as JSON readers round numbers.
+// The snapshot for people. Keys contain the units; 64-bit ids are strings, since JSON readers round numbers.
 type (
 	twin struct {
 		ID      string       `json:"id"`
@@ -346,9 +346,9 @@ func (r *Relay) serveJSON(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	t := twinOf(agedTo(s, r.opts.Now()), r.Workers())
-	r.tellTwin(&t)
+	r.addReports(&t)
 	body, err := json.MarshalIndent(t, "", "  ")
-	if err != nil { // a NaN among the gauges: relayed, not made here
+	if err != nil { // a NaN among the gauges, passed on from a replica
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
@@ -377,8 +377,8 @@ func twinOf(s *endpoint.Snapshot, workers []Worker) twin {
 	return t
 }
 
-// tellTwin adds what the proxies told.
-func (r *Relay) tellTwin(t *twin) {
+// addReports adds what the proxies reported.
+func (r *Relay) addReports(t *twin) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, p := range t.Pools {

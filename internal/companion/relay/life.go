@@ -6,11 +6,11 @@ import (
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
-// lives tell of each replica whether it is still the process of which the notes are. By endpoint.ReplicaID.
+// lives track for each replica, by endpoint.ReplicaID, whether it is still the process that its notes are about.
 type lives map[uint64]*endpoint.Life
 
-// see compares a snapshot with the one before, which may be nil, and forgets the notes of replicas that are another process now. What has not
-// changed costs a comparison.
+// see compares a snapshot with the previous one, which may be nil, and forgets the notes of replicas that are another process now. An
+// unchanged replica costs a comparison.
 func (b *board) see(before, s *endpoint.Snapshot) {
 	for i := range s.Pools {
 		p := &s.Pools[i]
@@ -40,7 +40,7 @@ func (b *board) live(address string, s *endpoint.Snapshot) {
 	}
 }
 
-// miss takes in which replicas are not listed any more, after list.
+// miss notes which replicas are no longer listed. It is called after list.
 func (b *board) miss(now time.Time) {
 	crowded := len(b.lives) > 2*len(b.slots)+maxMissing
 	for id, l := range b.lives {
@@ -54,14 +54,14 @@ func (b *board) miss(now time.Time) {
 	}
 }
 
-// maxMissing is how many replicas are remembered that are not listed, about.
+// maxMissing is about how many unlisted replicas are remembered.
 const maxMissing = 1000
 
-// forget leaves out the notes of a replica.
+// forget removes the notes of a replica.
 func (s *notes) forget(replica uint64) {
 	for _, n := range s.list {
 		if n.raw != nil && (n.end.replica == replica || n.end.replica == endpoint.Unlearnt(replica)) {
-			s.leaveOut(n)
+			s.remove(n)
 		}
 	}
 }

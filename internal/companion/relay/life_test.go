@@ -21,7 +21,7 @@ func lived(t *testing.T) (r *Relay, now *time.Time) {
 	notes = endpoint.AppendNote(notes, endpoint.Unlearnt(id), []uint64{3})
 	notes = endpoint.AppendNote(notes, endpoint.ReplicaID("10.0.0.2:80"), []uint64{4})
 	p := r.board.proxy("p", clock)
-	_, err := r.board.tell(p, &endpoint.Tell{Notes: notes}, clock, time.Second)
+	_, err := r.board.report(p, &endpoint.Report{Notes: notes}, clock, time.Second)
 	require.NoError(t, err)
 	require.Len(t, r.board.notes.ends, 3)
 	return r, &clock

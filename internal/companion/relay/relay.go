@@ -1,22 +1,22 @@
-// Package relay hands the snapshot of all replicas to the proxies: the companion's side of the call that endpoint.Path describes.
+// Package relay serves the snapshot of all replicas to the proxies: the companion's side of the poll that endpoint.Path describes.
 //
 // # Ages
 //
-// The age of a gauge grows by itself, so it is no change and wakes nobody. Instead a proxy ages what it has, from the moment it
-// received it (endpoint.Gauges.Trust). What it believes is then never younger than the truth, but an unchanged gauge, scraped again and
-// again, would look older and older to it. So at each heartbeat the relay makes a new version out of the same gauges with their ages of
-// now. And a proxy that comes at some other time gets the ages of that time: they are brought up to date when the answer is written.
+// The age of a gauge grows by itself, so it is not a change and ends no poll. Instead a proxy ages its gauges from the moment it received
+// them (endpoint.Gauges.Trust). They are then never younger to it than they are, but an unchanged gauge that is scraped again and again
+// would look older and older. So at each heartbeat the relay makes a new version of the same gauges with their present ages. A proxy that
+// polls at another time gets the ages of that time: they are updated when the response is written.
 //
 // # Deltas
 //
-// A proxy that has a version of this companion gets what changed since, as long as the list of endpoints and what they serve is the same.
-// Gauges that did not change count as changed once the proxies would take them for a heartbeat old.
+// A proxy that has a version of this companion gets the changes since, as long as the list of endpoints and what they serve is the same.
+// Unchanged gauges count as changed once they look a heartbeat old to the proxies.
 //
-// # What proxies tell each other
+// # What proxies share
 //
-// A proxy tells by POST /v1/relay what it has in flight, all of it each time, and notes about prompts that replicas have computed. The first
-// has a lease. The notes are remembered, the latest within a bound, so that a proxy which comes new gets what the fleet knows. An answer to
-// a proxy that takes part has what the others have in flight, and the notes since it heard last; see board.
+// A proxy reports by POST /v1/relay everything that it has in flight, and notes about prompts that replicas have computed. What it has in
+// flight has a lease. The latest notes are stored within a bound, so that a proxy that joins later gets what the others know. A response to
+// a proxy that takes part contains what the others have in flight, and the notes since its last response; see board.
 package relay
 
 import (
@@ -37,56 +37,56 @@ type Options struct {
 	Interval  time.Duration // Run publishes at most once in it; 20 ms
 	Heartbeat time.Duration // a new version at least that often; a quarter of endpoint.DefaultStale
 	MaxWait   time.Duration // of a long poll, whatever the proxy asks for; 60 s
-	Lease     time.Duration // a worker that did not call for it is forgotten; 10 s
+	Lease     time.Duration // a worker that did not poll for this long is forgotten; 10 s
 	Source    uint64        // id of this companion; random
 
-	ProxyLease time.Duration // what a proxy has in flight is forgotten if it does not tell it again; three of its renewals
-	Memory     int64         // of the notes that are remembered, in bytes; 64 MiB
-	NoteRate   int           // bytes of notes that one proxy may tell in a second; 8 MiB
+	ProxyLease time.Duration // what a proxy has in flight is forgotten if it does not report again; three of its renewals
+	Memory     int64         // of the stored notes, in bytes; 64 MiB
+	NoteRate   int           // bytes of notes that one proxy may report per second; 8 MiB
 
-	// Now is the time by a clock that is never set: one that was set would make gauges older or younger. Whoever calls Publish by itself, and
-	// not Run, may have one of his own.
+	// Now returns the time by a clock that is never adjusted, which would make gauges older or younger. A caller of Publish (and not Run) may
+	// use its own.
 	Now func() time.Time
 }
 
-// Relay holds the current snapshot, what proxies told, and their open calls. Its methods are safe for concurrent use. It is an http.Handler
+// Relay holds the current snapshot, what proxies reported, and their open polls. Its methods are safe for concurrent use. It is an http.Handler
 // for GET /v1/snapshot, GET /v1/snapshot.json and POST /v1/relay.
 type Relay struct {
 	opts Options
 
-	mu      sync.Mutex
-	current *endpoint.Snapshot // nil before the first Publish; never written to after it stands here
-	history history            // of current
-	bumped  time.Time          // when the version grew last
-	next    chan struct{}      // closed when it grows again, or at Close
-	closed  bool
-	aged    *endpoint.Snapshot // current as of a moment ago, nil if that is not known ...
-	wires   map[uint64][]byte  // ... and its encodings, by the version that the proxy has, 0 for none
-	workers map[string]*worker
-	board   *board
-	told    chan struct{} // something was told that nobody was told yet
-	stats   Stats
+	mu       sync.Mutex
+	current  *endpoint.Snapshot // nil before the first Publish; never written to after it stands here
+	history  history            // of current
+	bumped   time.Time          // when the version last changed
+	next     chan struct{}      // closed when it changes again, or at Close
+	closed   bool
+	aged     *endpoint.Snapshot // current as of a moment ago, nil if that is not known ...
+	wires    map[uint64][]byte  // ... and its encodings, by the version that the proxy has, 0 for none
+	workers  map[string]*worker
+	board    *board
+	reported chan struct{} // something was reported that was not sent to any proxy yet
+	stats    Stats
 }
 
-// worker is what is known of one worker of one proxy.
+// worker is what is known about one worker of one proxy.
 type worker struct {
 	seen    time.Time // its last call began or ended
 	waiting int       // calls that are open
 	has     string    // the snapshot that it has, by ID
 }
 
-// maxWorkers bounds the memory that callers with ever new names can take.
+// maxWorkers bounds the memory that callers can take by using ever new names.
 const maxWorkers = 8192
 
 // Stats is what the relay counts.
 type Stats struct {
 	Version   uint64 // of the current snapshot
 	Workers   int    // that hold a lease
-	Waiting   int    // calls that are open
-	Sent      uint64 // answers with a whole snapshot
-	Deltas    uint64 // answers with what changed
-	Unchanged uint64 // answers without
-	Early     uint64 // answers before there was a snapshot
+	Waiting   int    // open polls
+	Sent      uint64 // responses with a complete snapshot
+	Deltas    uint64 // responses with the changes
+	Unchanged uint64 // responses without either
+	Early     uint64 // responses before there was a snapshot
 	SentBytes uint64 // of both
 	Relay     BoardStats
 }
@@ -118,12 +118,12 @@ func New(o Options) *Relay {
 	}
 	return &Relay{
 		opts: o, next: make(chan struct{}), workers: make(map[string]*worker),
-		board: newBoard(o.Memory, o.NoteRate), told: make(chan struct{}, 1),
+		board: newBoard(o.Memory, o.NoteRate), reported: make(chan struct{}, 1),
 	}
 }
 
-// Publish makes the pools, with the gauges' ages of now, the current snapshot. If they differ from what was current (in more than ages),
-// or the last version is a heartbeat old, that is a new version and every waiting proxy gets it at once. The pools are copied.
+// Publish makes the pools, with the present ages of their gauges, the current snapshot. If they differ from it (in more than ages), or the
+// last version is a heartbeat old, that is a new version and every waiting proxy gets it at once. The pools are copied.
 func (r *Relay) Publish(pools []endpoint.Pool) {
 	s := &endpoint.Snapshot{Source: r.opts.Source, Taken: r.opts.Now(), Pools: clonePools(pools)}
 	s.Sort()
@@ -153,7 +153,7 @@ func (r *Relay) Publish(pools []endpoint.Pool) {
 	r.board.see(before, s)
 	news := r.board.expire(s.Taken, r.opts.MaxWait+r.opts.Lease)
 	select {
-	case <-r.told:
+	case <-r.reported:
 		news = true
 	default:
 	}
@@ -163,10 +163,10 @@ func (r *Relay) Publish(pools []endpoint.Pool) {
 	}
 }
 
-// Run publishes what pools returns: at once, at the heartbeat, and when changed receives a value or a proxy told something, but then not
-// before the interval since the last time is over. It returns when ctx ends. changed may be nil.
+// Run publishes what pools returns: at once, at the heartbeat, and when changed receives a value or a proxy reported, but not before the
+// interval since the last time is over. It returns when ctx ends. changed may be nil.
 //
-// With pools that returns gauges set by hand (and an Age of 0), a test has a companion of its own:
+// With pools that returns fixed gauges (and an Age of 0), a test has its own companion:
 //
 //	r := relay.New(relay.Options{})
 //	go r.Run(ctx, nil, func(time.Time) []endpoint.Pool { return pools })
@@ -187,14 +187,14 @@ func (r *Relay) Run(ctx context.Context, changed <-chan struct{}, pools func(now
 		case <-ctx.Done():
 			return
 		case <-changed:
-		case <-r.told:
-			r.tellAgain()
+		case <-r.reported:
+			r.notifyAgain()
 		case <-timer.C:
 		}
 	}
 }
 
-// untilDue is how long it is until the heartbeat, or until a proxy is given up.
+// untilDue returns the time until the heartbeat, or until a proxy's lease expires.
 func (r *Relay) untilDue() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -202,15 +202,15 @@ func (r *Relay) untilDue() time.Duration {
 	return r.board.untilExpiry(now, r.opts.Heartbeat-now.Sub(r.bumped))
 }
 
-// tellAgain has the next Publish wake those who wait.
-func (r *Relay) tellAgain() {
+// notifyAgain makes the next Publish end the open polls.
+func (r *Relay) notifyAgain() {
 	select {
-	case r.told <- struct{}{}:
+	case r.reported <- struct{}{}:
 	default:
 	}
 }
 
-// Close answers all open calls. Calls after it do not wait.
+// Close ends all open polls. Later ones do not wait.
 func (r *Relay) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -227,7 +227,7 @@ func (r *Relay) Snapshot() *endpoint.Snapshot {
 	return r.current
 }
 
-// Stats returns the counts of now.
+// Stats returns the present counts.
 func (r *Relay) Stats() Stats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -249,9 +249,9 @@ func (r *Relay) Stats() Stats {
 // Worker is a worker of a proxy that holds a lease.
 type Worker struct {
 	ID      string
-	Has     string        // the snapshot that it said it has, "" if none
-	Waiting bool          // a call of it is open
-	Silent  time.Duration // since it was heard of; 0 while it is waiting
+	Has     string        // the snapshot that it has, "" if none
+	Waiting bool          // it has an open poll
+	Silent  time.Duration // since its last poll; 0 while it is waiting
 }
 
 // Workers returns the workers that hold a lease, sorted by id.
@@ -279,14 +279,14 @@ func (r *Relay) Proxies() []Proxy {
 	return r.board.all(r.opts.Now())
 }
 
-// forgetWorkers drops the workers whose lease is over. Callers hold r.mu.
+// forgetWorkers removes the workers whose lease has expired. Callers hold r.mu.
 func (r *Relay) forgetWorkers(now time.Time) {
 	maps.DeleteFunc(r.workers, func(_ string, w *worker) bool {
 		return w.waiting == 0 && now.Sub(w.seen) >= r.opts.Lease
 	})
 }
 
-// arrive notes that a worker calls; the function that it returns notes the end of the call.
+// arrive notes that a worker polls; the function that it returns notes the end of the poll.
 func (r *Relay) arrive(id, has string) (leave func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -297,7 +297,7 @@ func (r *Relay) arrive(id, has string) (leave func()) {
 			r.forgetWorkers(now)
 		}
 		if id == "" || len(r.workers) >= maxWorkers {
-			return func() {} // served all the same, not listed
+			return func() {} // served, but not listed
 		}
 		w = new(worker)
 		r.workers[id] = w
@@ -312,7 +312,7 @@ func (r *Relay) arrive(id, has string) (leave func()) {
 	}
 }
 
-// clonePools copies without what belongs to a proxy.
+// clonePools copies the pools without what belongs to a proxy.
 func clonePools(pools []endpoint.Pool) []endpoint.Pool {
 	clones := slices.Clone(pools)
 	for i := range clones {

@@ -352,7 +352,7 @@ func TestBadCalls(t *testing.T) {
 		"/v1/snapshot?wait=2s":                            `wait: "2s" is not a number of milliseconds`,
 		"/v1/snapshot?wait=-1":                            `wait: "-1" is not a number of milliseconds`,
 		"/v1/snapshot?wait=99999999999":                   `wait: "99999999999" is not a number of milliseconds`,
-		"/v1/snapshot?worker=" + strings.Repeat("x", 129): "worker: over 128 bytes",
+		"/v1/snapshot?worker=" + strings.Repeat("x", 129): "worker: exceeds 128 bytes",
 	} {
 		w := get(r, path)
 		require.Equal(t, http.StatusBadRequest, w.Code, path)

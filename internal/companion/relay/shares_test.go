@@ -29,16 +29,16 @@ func TestSharesAddUp(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"list": func(*rapid.T) { list() },
 			"tell": func(t *rapid.T) {
-				told, listed := endpoint.Tell{}, map[int]bool{}
+				told, listed := endpoint.Report{}, map[int]bool{}
 				for _, i := range many.Draw(t, "told") {
 					id := endpoint.ReplicaID(address(i))
-					told.InFlight = append(told.InFlight, endpoint.Told{Replica: id, InFlight: endpoint.InFlight{Requests: 1 + int64(i)}})
+					told.InFlight = append(told.InFlight, endpoint.Reported{Replica: id, InFlight: endpoint.InFlight{Requests: 1 + int64(i)}})
 					if slot, ok := b.slots[id]; ok {
 						listed[slot] = true
 					}
 				}
 				p := b.proxy(fmt.Sprint(replica.Draw(t, "proxy")), now)
-				_, err := b.tell(p, &told, now, time.Second)
+				_, err := b.report(p, &told, now, time.Second)
 				require.NoError(t, err)
 				require.Len(t, p.own, len(listed))
 				require.LessOrEqual(t, cap(p.own), 2*len(listed))

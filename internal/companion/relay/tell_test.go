@@ -40,13 +40,13 @@ func TestATellHasItsTime(t *testing.T) {
 		server := &http.Server{Handler: r}
 		served := make(chan error)
 		go func() { served <- server.Serve(listener) }()
-		body := endpoint.AppendTell(nil, &endpoint.Tell{Notes: note(1, 2)})
+		body := endpoint.AppendReport(nil, &endpoint.Report{Notes: note(1, 2)})
 		for _, pause := range []time.Duration{2 * time.Second, time.Hour} {
 			client, conn := net.Pipe()
 			listener <- conn
 			began, over := time.Now(), make(chan struct{})
 			go func() {
-				fmt.Fprintf(client, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", endpoint.TellPath("a"), len(body))
+				fmt.Fprintf(client, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", endpoint.ReportPath("a"), len(body))
 				_, _ = client.Write(body[:3])
 				select {
 				case <-time.After(pause):
@@ -66,7 +66,7 @@ func TestATellHasItsTime(t *testing.T) {
 			close(over)
 			require.NoError(t, client.Close())
 		}
-		require.EqualValues(t, 1, r.Stats().Relay.Tells)
+		require.EqualValues(t, 1, r.Stats().Relay.Reports)
 		close(listener)
 		require.ErrorIs(t, <-served, net.ErrClosed)
 	})
@@ -77,7 +77,7 @@ func TestATellThatBreaksOff(t *testing.T) {
 	r := relay.New(relay.Options{})
 	r.Publish(newFleet(1).now())
 	w := httptest.NewRecorder()
-	r.ServeHTTP(w, httptest.NewRequest(http.MethodPost, endpoint.TellPath("a"), iotest.ErrReader(errors.New("reset"))))
+	r.ServeHTTP(w, httptest.NewRequest(http.MethodPost, endpoint.ReportPath("a"), iotest.ErrReader(errors.New("reset"))))
 	require.Equal(t, http.StatusBadRequest, w.Code)
 	require.Empty(t, r.Proxies())
 	require.EqualValues(t, 1, r.Stats().Relay.Refused)

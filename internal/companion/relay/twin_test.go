@@ -24,7 +24,7 @@ func TestJSONTwinOfAllThatIsKnown(t *testing.T) {
 				LoRA:   &endpoint.LoRA{Running: []string{"sql"}, Waiting: []string{"poem"}, Max: 4},
 				Cache:  endpoint.Cache{BlockTokens: 16, Blocks: 900},
 			},
-			{Address: "10.0.0.01:80", LoRA: &endpoint.LoRA{Max: 1}},
+			{Address: "10.0.0.01:80", LoRA: &endpoint.LoRA{Max: 1}, Started: 1},
 		}}})
 		tell(t, r, "b", []int64{0, 2})
 		tell(t, r, "a", []int64{1, 3})
@@ -37,7 +37,7 @@ func TestJSONTwinOfAllThatIsKnown(t *testing.T) {
 					"adapters":[{"name":"sql","parent":"base"},{"name":"poem","parent":"base"}],
 					"lora":{"running":["sql"],"waiting":["poem"],"max":4},"cache":{"blockTokens":16,"blocks":900},
 					"inFlight":{"requests":1,"tokens":100}},
-				{"address":"10.0.0.01:80","ready":false,"gauges":null,"lora":{"running":[],"waiting":[],"max":1},
+				{"address":"10.0.0.01:80","ready":false,"gauges":null,"lora":{"running":[],"waiting":[],"max":1},"started":"1970-01-01T00:00:01Z",
 					"inFlight":{"requests":5,"tokens":500}}]}],
 			"workers":[],
 			"proxies":[

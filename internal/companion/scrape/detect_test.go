@@ -49,7 +49,7 @@ func TestDetectionGoesOnBehindAnUnreadablePage(t *testing.T) {
 			time.Sleep(10 * interval)
 			require.InDelta(t, 10, f.count("a:1/metrics")+f.count("a:1/prometheus/metrics"), 2, "the engine is known")
 			s.Close()
-			require.Equal(t, 1, strings.Count(log.String(), "engine found"))
+			require.Equal(t, 1, strings.Count(log.String(), "detected the engine"))
 			require.Contains(t, log.String(), "endpoint=a:1 engine="+c.engine)
 		})
 	}

@@ -12,10 +12,10 @@ import (
 type Metric struct {
 	Name         string
 	Label, Value string // only samples with this label and value; all if Label is empty. Without a value: only those whose label is empty or absent
-	// Read is the label whose value is the number that is read; the sample's value if empty. Metrics that exist to tell labels (…_info) have
-	// no number elsewhere.
+	// Read is the label whose value is the number that is read; the sample's value if empty. Metrics that exist for their labels (…_info) have
+	// no other number.
 	Read  string
-	Whole bool // each rank tells of all ranks together: the largest counts, and not their sum
+	Whole bool // each rank reports for all ranks together: the largest counts, not the sum
 }
 
 // String writes the metric as the configuration has it.
@@ -30,7 +30,7 @@ func (m Metric) String() string {
 func ParseMetric(text string) (Metric, error) {
 	name, rest, labelled := strings.Cut(text, "{")
 	if !isMetricName(name) {
-		return Metric{}, fmt.Errorf("%q is not the name of a metric", name)
+		return Metric{}, fmt.Errorf("%q is not a metric name", name)
 	}
 	if !labelled {
 		return Metric{Name: name}, nil
@@ -62,28 +62,27 @@ func isName(s, more string) bool {
 	return true
 }
 
-// Engine says where one kind of model server tells what. Each signal has the metrics that tell it, the preferred first: of several that
-// are exposed, only the first that has samples counts. A signal without metrics is one that this kind of server does not tell: it is 0
-// for every replica of it, and nothing is missing.
+// Engine maps the metrics of one kind of model server. Each signal has the metrics that provide it, the preferred first: only the first one
+// with samples counts. A signal without metrics is one that this kind of server does not have: it is 0 for all its replicas, and nothing is
+// missing.
 type Engine struct {
-	// Ranks are the labels by which the ranks of a data-parallel engine, and models, are told apart. Series of a metric that differ in other
-	// labels (the process that wrote them, the tensor-parallel rank) tell the same thing several times: the largest of them counts. Nil: each
-	// series is a rank.
+	// Ranks are the labels that distinguish the ranks of a data-parallel engine, and models. Series of a metric that differ in other labels
+	// (the process that wrote them, the tensor-parallel rank) repeat the same value: the largest of them counts. Nil: each series is a rank.
 	Ranks []string
-	// Split is a label by which a metric is told in parts, beside their sum, whose label is empty: the sum counts, or the parts if there is
-	// none. "" if there is no such label.
+	// Split is a label that splits a metric into parts, in addition to their total, whose label is empty: the total counts, or the parts if
+	// there is none. "" if there is no such label.
 	Split string
 
 	// Waiting and running requests, summed over the ranks, which have a queue each.
 	Waiting, Running []Metric
 	// KVUse is the share of the KV cache in use, 0..1, the mean over the ranks, which have a cache of the same size each.
 	KVUse []Metric
-	// CacheTokens is how many tokens the KV cache of one rank holds. Where it is told it counts, and not the number of blocks: with several
+	// CacheTokens is how many tokens the KV cache of one rank holds. If present it counts, and not the number of blocks: with several
 	// groups of layers (full attention, sliding window, state space) a token takes a block in each, or none, and blocks cannot be multiplied.
 	CacheTokens []Metric
 	// BlockTokens is the tokens in a block of the KV cache, the same in all series; Blocks how many there are, of all ranks together.
 	BlockTokens, Blocks []Metric
-	// Awake is 0, and Asleep above 0, of a rank that was put to sleep: requests then wait until somebody wakes it. Awake counts first.
+	// Awake is 0, and Asleep above 0, for a rank that was put to sleep: requests wait until it is woken. Awake is preferred.
 	Awake, Asleep []Metric
 	// LoRA is a metric with labels as vLLM has them, "" if there is none.
 	LoRA string
@@ -92,18 +91,18 @@ type Engine struct {
 	Health string // answers 200 when it is ready, "" for /health
 }
 
-// processStart is the metric that clients of Prometheus have in all languages: when the process started, in seconds since 1970.
+// processStart is a metric of Prometheus's client libraries in all languages: when the process started, in seconds since 1970.
 const processStart = "process_start_time_seconds"
 
-// The labels of the LoRA metric. Its value is the time when these were its labels: the latest tells what is. With several API servers it is
-// the sum of such times.
+// The labels of the LoRA metric. Its value is the time when it had these labels: the latest is the present state. With several API servers
+// it is the sum of such times.
 const (
 	loraMax     = "max_lora"
 	loraRunning = "running_lora_adapters"
 	loraWaiting = "waiting_lora_adapters"
 )
 
-// named makes plain metrics.
+// named returns metrics without labels.
 func named(names ...string) []Metric {
 	var list []Metric
 	for _, n := range names {
@@ -112,7 +111,7 @@ func named(names ...string) []Metric {
 	return list
 }
 
-// engines are the model servers that are known, by the words of the label llm-d.ai/engine-type.
+// engines are the known model servers, by the values of the label llm-d.ai/engine-type.
 var engines = map[string]Engine{
 	// vLLM, docs/usage/metrics. The KV gauge was called gpu_cache_usage_perc in V0 and up to 0.9, and some releases have both.
 	"vllm": {
@@ -132,8 +131,8 @@ var engines = map[string]Engine{
 		LoRA: "vllm:lora_requests_info",
 	},
 	// SGLang with --enable-metrics, python/sglang/srt/metrics/collector.py. The cache's size came as labels before 0.5.11. Each
-	// pipeline-parallel rank tells the same requests, and with --enable-metrics-for-all-schedulers each tensor-parallel one. With
-	// --enable-priority-scheduling, requests are told by priority beside their sum.
+	// pipeline-parallel rank reports the same requests, and with --enable-metrics-for-all-schedulers each tensor-parallel one. With
+	// --enable-priority-scheduling, requests are reported by priority in addition to their total.
 	"sglang": {
 		Ranks:       []string{"dp_rank", "model_name", "engine_type"},
 		Split:       "priority",
@@ -163,7 +162,7 @@ var engines = map[string]Engine{
 		Blocks:      []Metric{{Name: "nv_trt_llm_kv_cache_block_metrics", Label: "kv_cache_block_type", Value: "max"}},
 		Health:      "/v2/health/ready",
 	},
-	// Triton with any backend, docs/user_guide/metrics.md. It has counters of what it ran and no gauge of what it is running.
+	// Triton with any backend, docs/user_guide/metrics.md. It has counters of finished requests and no gauge of running ones.
 	"triton": {
 		Waiting: named("nv_inference_pending_request_count"),
 		Health:  "/v2/health/ready",
@@ -176,16 +175,16 @@ var engines = map[string]Engine{
 }
 
 const (
-	// Auto stands for the engine that the metrics are of.
+	// Auto stands for the engine that is detected by its metrics.
 	Auto = "auto"
 	// Custom stands for metrics that the configuration names.
 	Custom = "custom"
 )
 
-// alias are other words for an engine.
+// alias are other names for an engine.
 var alias = map[string]string{"trtllm": "trtllm-serve"}
 
-// Engines returns the words for the engines that are known, sorted.
+// Engines returns the names of the known engines, sorted.
 func Engines() []string {
 	var words []string
 	for word := range engines {
@@ -198,7 +197,7 @@ func Engines() []string {
 	return words
 }
 
-// engineOf returns the engine of that word, with its proper name.
+// engineOf returns the engine with that name, and its canonical name.
 func engineOf(word string) (name string, e Engine, ok bool) {
 	if proper := alias[word]; proper != "" {
 		word = proper
@@ -223,14 +222,14 @@ const (
 // required are the signals without which there are no gauges.
 const required = blockTokens
 
-// mapping is an engine, made ready for the scanner.
+// mapping is an engine, compiled for the scanner.
 type mapping struct {
 	signals [numSignals][]Metric
 	wanted  []wanted
 	ranks   []string
 	split   string
 
-	// Most other lines are thrown away by two of their bytes.
+	// Most other lines are discarded by two of their bytes.
 	first [256]bool     // first bytes of the names
 	fork  int           // where the names begin to differ, but within the shortest ...
 	names [256][]string // ... and those that have each byte there, each once
@@ -278,7 +277,7 @@ func commonPrefix(a, b string) int {
 	return n
 }
 
-// compiled are the engines that are known, ready for the scanner.
+// compiled are the known engines, compiled.
 var compiled = func() map[string]*mapping {
 	all := make(map[string]*mapping)
 	for word, e := range engines {
@@ -287,11 +286,11 @@ var compiled = func() map[string]*mapping {
 	return all
 }()
 
-// Reading is what one exposition says.
+// Reading is what was read from one exposition.
 type Reading struct {
 	Gauges  endpoint.Gauges // their age is 0
 	Cache   endpoint.Cache
 	LoRA    *endpoint.LoRA
 	Asleep  bool
-	Started int64 // when the process started, in seconds since 1970; 0: it does not say
+	Started int64 // when the process started, in seconds since 1970; 0: unknown
 }

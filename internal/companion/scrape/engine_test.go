@@ -442,9 +442,9 @@ func TestParseMetric(t *testing.T) {
 		require.Equal(t, got, again)
 	}
 	for text, want := range map[string]string{
-		"":           `"" is not the name of a metric`,
-		"1a":         `"1a" is not the name of a metric`,
-		"a b":        `"a b" is not the name of a metric`,
+		"":           `"" is not a metric name`,
+		"1a":         `"1a" is not a metric name`,
+		"a b":        `"a b" is not a metric name`,
 		"a{":         `"a{" is not name{label=value}`,
 		"a{b}":       `"a{b}" is not name{label=value}`,
 		"a{b=c":      `"a{b=c" is not name{label=value}`,

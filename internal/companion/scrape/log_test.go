@@ -66,9 +66,9 @@ func TestEachTurnIsLoggedOnce(t *testing.T) {
 		during(good, good, "INFOreadiness changed"+name+"ready=true asleep=false")
 		during(good, good)
 		during(bad, good, "WARNscrape failed"+name+`reason="GET /metrics: status 500"`)
-		during(good, good, "INFOscrape works again"+strings.TrimRight(name, " "))
-		during(cut, cut, "WARNscrape failed"+name+`reason="the connection is gone: EOF"`, "INFOreadiness changed"+name+"ready=false asleep=false")
-		during(good, good, "INFOscrape works again"+strings.TrimRight(name, " "), "INFOreadiness changed"+name+"ready=true asleep=false")
+		during(good, good, "INFOscrape succeeded again"+strings.TrimRight(name, " "))
+		during(cut, cut, "WARNscrape failed"+name+`reason="the server closed the connection: EOF"`, "INFOreadiness changed"+name+"ready=false asleep=false")
+		during(good, good, "INFOscrape succeeded again"+strings.TrimRight(name, " "), "INFOreadiness changed"+name+"ready=true asleep=false")
 		s.Close()
 	})
 }

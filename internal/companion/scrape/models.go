@@ -15,10 +15,10 @@ const (
 	maxModelName = 512     // bytes
 )
 
-var errLongList = fmt.Errorf("list of models over %d KiB", maxList>>10)
+var errLongList = fmt.Errorf("the list of models exceeds %d KiB", maxList>>10)
 
-// readModels reads the answer to GET /v1/models as OpenAI has it. vLLM and SGLang list the LoRA adapters that are loaded as well, with the
-// model that they are made for as parent.
+// readModels parses the response to GET /v1/models in OpenAI's form. vLLM and SGLang also list the loaded LoRA adapters, with the model that
+// they are made for as parent.
 func readModels(text []byte) (*endpoint.Models, error) {
 	var list struct {
 		Data *[]struct {

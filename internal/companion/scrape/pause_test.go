@@ -59,7 +59,7 @@ func TestReadinessEndsAfterThreeIntervals(t *testing.T) {
 			of := s.pools["llama"]
 			p := &poller{key: key{"a:1", of.plan, "vllm"}, kind: vllm, mapping: compiled["vllm"], pools: map[*pool]bool{of: true}}
 			s.connect(t.Context(), p)
-			defer p.own.close()
+			defer p.own.Close()
 			try := func(a answer, health int) {
 				f.set("a:1/metrics", a)
 				f.set("a:1/health", answer{status: health})

@@ -1,29 +1,21 @@
 package scrape
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"io"
 	"log/slog"
-	"math/big"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/inlet-proxy/inlet/internal/companion/http1"
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
@@ -264,187 +256,39 @@ func TestReadModels(t *testing.T) {
 	}
 }
 
-// authority makes certificates for one test.
-type authority struct {
-	t    *testing.T
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newAuthority(t *testing.T) *authority {
-	a := &authority{t: t, dir: t.TempDir()}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	a.key = key
-	a.cert = &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"}, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	a.write("ca.pem", "CERTIFICATE", a.sign(a.cert, &key.PublicKey))
-	return a
-}
-
-func (a *authority) sign(c *x509.Certificate, key *ecdsa.PublicKey) []byte {
-	der, err := x509.CreateCertificate(rand.Reader, c, a.cert, key, a.key)
-	require.NoError(a.t, err)
-	return der
-}
-
-func (a *authority) file(name string) string { return filepath.Join(a.dir, name) }
-
-func (a *authority) write(name, kind string, der []byte) {
-	require.NoError(a.t, os.WriteFile(a.file(name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
-}
-
-// issue writes name.pem and name-key.pem, a certificate for a host name or an IP address.
-func (a *authority) issue(name, host string) tls.Certificate {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(a.t, err)
-	c := &x509.Certificate{SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour)}
-	if ip := net.ParseIP(host); ip != nil {
-		c.IPAddresses = []net.IP{ip}
-	} else {
-		c.DNSNames = []string{host}
-	}
-	a.write(name+".pem", "CERTIFICATE", a.sign(c, &key.PublicKey))
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	require.NoError(a.t, err)
-	a.write(name+"-key.pem", "PRIVATE KEY", der)
-	pair, err := tls.LoadX509KeyPair(a.file(name+".pem"), a.file(name+"-key.pem"))
-	require.NoError(a.t, err)
-	return pair
-}
-
-// secured is a replica behind TLS that says what it was shown.
-func secured(t *testing.T, config *tls.Config) (address string, seen func() string) {
-	var mu sync.Mutex
-	var authorization string
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		mu.Lock()
-		authorization = r.Header.Get("Authorization")
-		mu.Unlock()
+// The plan's TLS and token are what its replicas are scraped with; a plan that cannot work is refused at once.
+func TestAccess(t *testing.T) {
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer secret" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
 		_, _ = io.WriteString(w, exposition("1", "2", "0.5"))
 	}))
-	server.TLS = config
-	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
-	server.StartTLS()
-	t.Cleanup(server.Close)
-	return server.Listener.Addr().String(), func() string {
-		mu.Lock()
-		defer mu.Unlock()
-		return authorization
-	}
-}
-
-func TestTLS(t *testing.T) {
-	ca, other := newAuthority(t), newAuthority(t)
-	byIP, byName := ca.issue("ip", "127.0.0.1"), ca.issue("name", "replica.example")
-	ca.issue("client", "companion")
-	clients := x509.NewCertPool()
-	clients.AddCert(func() *x509.Certificate {
-		block, _ := pem.Decode(func() []byte { b, _ := os.ReadFile(ca.file("ca.pem")); return b }())
-		c, err := x509.ParseCertificate(block.Bytes)
-		require.NoError(t, err)
-		return c
-	}())
-	plain := &tls.Config{Certificates: []tls.Certificate{byIP}}
-	named := &tls.Config{Certificates: []tls.Certificate{byName}}
-	mutual := &tls.Config{Certificates: []tls.Certificate{byIP}, ClientCAs: clients, ClientAuth: tls.RequireAndVerifyClientCert}
-	pem, key := ca.file("client.pem"), ca.file("client-key.pem")
-	for name, c := range map[string]struct {
-		server *tls.Config
-		access TLS
-		reason string // "": it works
-	}{
-		"authority":          {plain, TLS{CAFile: ca.file("ca.pem")}, ""},
-		"verified":           {plain, TLS{}, "certificate signed by unknown authority"},
-		"another authority":  {plain, TLS{CAFile: other.file("ca.pem")}, "certificate signed by unknown authority"},
-		"a name":             {named, TLS{CAFile: ca.file("ca.pem"), ServerName: "replica.example"}, ""},
-		"no name":            {named, TLS{CAFile: ca.file("ca.pem")}, "cannot validate certificate for 127.0.0.1"},
-		"not verified":       {named, TLS{InsecureSkipVerify: true}, ""},
-		"client certificate": {mutual, TLS{CAFile: ca.file("ca.pem"), CertFile: pem, KeyFile: key}, ""},
-		"none":               {mutual, TLS{CAFile: ca.file("ca.pem")}, "certificate required"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			address, _ := secured(t, c.server)
-			s, err := New(map[string]Plan{"p": {Engine: "vllm", Access: Access{TLS: &c.access}}}, Options{Interval: interval, Timeout: 5 * time.Second})
-			require.NoError(t, err)
-			defer s.Close()
-			s.SetTargets("p", targets(address))
-			<-s.Tried()
-			s.mu.Lock()
-			reason := s.pools["p"].members[address].poller.reason
-			s.mu.Unlock()
-			if c.reason == "" {
-				require.Empty(t, reason)
-				require.True(t, only(t, s).Ready)
-			} else {
-				require.Contains(t, reason, c.reason)
-				require.False(t, only(t, s).Ready)
-			}
-		})
-	}
-}
-
-// Certificates and tokens are renewed in place: a connection that begins later takes the new ones.
-func TestRenewedFiles(t *testing.T) {
-	ca := newAuthority(t)
-	address, authorization := secured(t, &tls.Config{Certificates: []tls.Certificate{ca.issue("ip", "127.0.0.1")}})
-	file := filepath.Join(t.TempDir(), "token")
-	require.NoError(t, os.WriteFile(file, []byte("first\n"), 0o600))
-	access := Access{TLS: &TLS{CAFile: ca.file("ca.pem")}, TokenFile: file}
+	defer server.Close()
+	dir := t.TempDir()
+	ca, token := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "token")
+	require.NoError(t, os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600))
+	require.NoError(t, os.WriteFile(token, []byte("secret\n"), 0o600))
+	access := http1.Access{TLS: &http1.TLS{CAFile: ca}, TokenFile: token}
 	s, err := New(map[string]Plan{"p": {Engine: "vllm", Access: access}}, Options{Interval: interval, Timeout: 5 * time.Second})
 	require.NoError(t, err)
 	defer s.Close()
-	s.SetTargets("p", targets(address))
+	s.SetTargets("p", targets(server.Listener.Addr().String()))
 	<-s.Tried()
-	require.Equal(t, "Bearer first", authorization())
+	require.True(t, only(t, s).Ready)
 
-	require.NoError(t, os.WriteFile(file, []byte("second"), 0o600))
-	tk := &token{file: file, value: "Bearer first", read: time.Now()}
-	got, err := tk.header()
-	require.NoError(t, err)
-	require.Equal(t, "Bearer first", got, "not read for every request")
-	tk.read = time.Now().Add(-tokenTime)
-	got, err = tk.header()
-	require.NoError(t, err)
-	require.Equal(t, "Bearer second", got)
-
-	require.NoError(t, os.Remove(ca.file("ca.pem")))
-	_, err = access.TLS.config()
+	access.TokenFile = filepath.Join(dir, "none")
+	_, err = New(map[string]Plan{"p": {Engine: "vllm", Access: access}}, Options{})
+	require.ErrorContains(t, err, "pool p: ")
 	require.ErrorIs(t, err, os.ErrNotExist)
-}
-
-func TestAccessCheck(t *testing.T) {
-	dir := t.TempDir()
-	write := func(name, text string) string {
-		file := filepath.Join(dir, name)
-		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
-		return file
-	}
-	for name, c := range map[string]struct {
-		access Access
-		want   string
-	}{
-		"no such token":   {Access{TokenFile: filepath.Join(dir, "none")}, "no such file"},
-		"an empty token":  {Access{TokenFile: write("empty", " \n")}, "empty: it is empty"},
-		"two tokens":      {Access{TokenFile: write("two", "a\nb")}, "two: not a token: it has blanks or characters that are not ASCII"},
-		"no such CA":      {Access{TLS: &TLS{CAFile: filepath.Join(dir, "none")}}, "no such file"},
-		"a CA of nothing": {Access{TLS: &TLS{CAFile: write("ca", "x")}}, "ca: no certificate in it"},
-		"a bad pair":      {Access{TLS: &TLS{CertFile: write("cert", "x"), KeyFile: write("key", "x")}}, "failed to find any PEM data"},
-	} {
-		_, err := New(map[string]Plan{"p": {Engine: "vllm", Access: c.access}}, Options{})
-		require.ErrorContains(t, err, c.want, name)
-		require.ErrorContains(t, err, "pool p: ")
-	}
 }
 
 func TestInsecureIsLogged(t *testing.T) {
 	var log strings.Builder
-	s, err := New(map[string]Plan{"p": {Engine: "vllm", Access: Access{TLS: &TLS{InsecureSkipVerify: true}}}},
+	s, err := New(map[string]Plan{"p": {Engine: "vllm", Access: http1.Access{TLS: &http1.TLS{InsecureSkipVerify: true}}}},
 		Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 	require.NoError(t, err)
 	s.Close()
-	require.Contains(t, log.String(), "level=WARN msg=\"insecureSkipVerify:")
+	require.Contains(t, log.String(), "level=WARN msg=\"insecureSkipVerify is set:")
 }

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -15,15 +14,43 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/inlet-proxy/inlet/internal/companion/http1"
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
+
+// poller scrapes one replica, and has its state.
+type poller struct {
+	key
+	stop context.CancelFunc
+
+	// These belong to its goroutine.
+	own      *http1.Client // to the replica's address ...
+	metrics  *http1.Client // ... and to that of its metrics, usually the same client
+	kind     Engine
+	mapping  *mapping  // nil: not detected yet
+	listTime time.Time // when the models were requested
+
+	// These are guarded by Scraper.mu.
+	pools    map[*pool]bool // that list it
+	tried    bool           // the first attempt is over
+	answered bool           // recently
+	lastGood time.Time      // of scrape or health check
+	reading  Reading
+	began    int64 // endpoint.Endpoint.Started
+	models   *endpoint.Models
+	scraped  time.Time // when the gauges were read
+	reason   string    // why the last scrape failed, "" if it did not
+}
+
+// ready reports whether the replica takes requests, judging by its responses. One that sleeps responds, but lets requests wait.
+func (p *poller) ready() bool { return p.answered && !p.reading.Asleep }
 
 // poll scrapes one replica until ctx ends.
 func (s *Scraper) poll(ctx context.Context, p *poller) {
 	timer := time.NewTimer(rand.N(min(s.opts.Interval, firstWithin))) // spread over the interval
 	defer timer.Stop()
-	defer p.own.close()
-	defer p.metrics.close()
+	defer p.own.Close()
+	defer p.metrics.Close()
 	failures := 0
 	for {
 		select {
@@ -38,12 +65,12 @@ func (s *Scraper) poll(ctx context.Context, p *poller) {
 		} else {
 			failures++
 		}
-		s.lookAtModels(p, alive)
+		s.updateModels(p, alive)
 		timer.Reset(s.pauseAfter(failures, time.Since(began)))
 	}
 }
 
-// pauseAfter returns how long to wait for the next attempt: the rest of the interval, doubled for each failure in a row.
+// pauseAfter returns how long to wait for the next attempt: the rest of the interval, doubled for each consecutive failure.
 func (s *Scraper) pauseAfter(failures int, took time.Duration) time.Duration {
 	pause := s.opts.Interval
 	for range failures {
@@ -53,11 +80,11 @@ func (s *Scraper) pauseAfter(failures int, took time.Duration) time.Duration {
 		}
 	}
 	pause += time.Duration((rand.Float64() - 0.5) * 0.2 * float64(pause))
-	return max(pause-took, pause/10) // a replica that takes longer than the interval is not asked without a break
+	return max(pause-took, pause/10) // a replica that takes longer than the interval still gets a pause
 }
 
-// attempt scrapes one replica once, and asks for its health if that fails. It reports whether the scrape brought gauges, and whether the
-// replica answered at all.
+// attempt scrapes one replica once, and checks its health if that fails. It reports whether the scrape returned gauges, and whether the
+// replica is alive.
 func (s *Scraper) attempt(ctx context.Context, p *poller) (gauges, alive bool) {
 	began := time.Now()
 	reading, scrapeErr := s.scrape(p)
@@ -65,7 +92,7 @@ func (s *Scraper) attempt(ctx context.Context, p *poller) (gauges, alive bool) {
 	alive = scrapeErr == nil
 	refused := false
 	if !alive && ctx.Err() == nil {
-		alive, refused = s.vouched(p, scrapeErr)
+		alive, refused = s.checkHealth(p, scrapeErr)
 	}
 	if ctx.Err() != nil {
 		return false, false
@@ -93,33 +120,33 @@ func (s *Scraper) attempt(ctx context.Context, p *poller) (gauges, alive bool) {
 		}
 		reading.Started = steadyStart(before.Started, reading.Started, p.reason != "" || !wasReady)
 		switch {
-		case reading.Asleep && !before.Asleep: // its cache is emptied
-			p.anew(now.Unix())
+		case reading.Asleep && !before.Asleep: // which empties its cache
+			p.restarted(now.Unix())
 		case reading.Started != before.Started:
-			p.anew(reading.Started)
+			p.restarted(reading.Started)
 		}
 		p.reading, p.scraped = reading, began // the replica wrote them after that
 	case errors.Is(scrapeErr, ErrMissing):
-		p.reading = Reading{Started: before.Started} // it answers, and no longer says: not "as before"
+		p.reading = Reading{Started: before.Started} // it responds without them: the old values no longer hold
 	}
-	s.logTurn(p, wasReady, scrapeErr)
+	s.logChanges(p, wasReady, scrapeErr)
 	if p.ready() != wasReady || p.reading != before || !wasTried {
 		s.notify()
 	}
 	return scrapeErr == nil, alive
 }
 
-// anew notes that what the replica had is gone. The time that is told is later than the one before, whatever clocks say: an earlier one is no
-// sign of another process to who hears it (endpoint.Life). Callers hold s.mu.
-func (p *poller) anew(at int64) {
+// restarted notes that the replica's cache is gone. The reported time is later than the one before whatever the clocks say, because the
+// proxies do not take an earlier one for another process (endpoint.Life). Callers hold s.mu.
+func (p *poller) restarted(at int64) {
 	if p.began != 0 {
 		at = max(at, p.began+endpoint.StartJitter+1)
 	}
 	p.began = at
 }
 
-// steadyStart returns the start of a process. Some clients compute it anew each time from a clock that is set: a second or two makes no
-// other process, and what was known stays known. An earlier start is that of another process at the same port, unless the replica was away.
+// steadyStart returns the start of a process. Some metrics libraries compute it each time from a clock that may be adjusted, so a change of
+// a second or two does not mean another process. An earlier start is that of another process on the same port, unless the replica was away.
 func steadyStart(before, now int64, away bool) int64 {
 	if now == 0 || now <= before+endpoint.StartJitter && (!away || now >= before-endpoint.StartJitter) {
 		return before
@@ -127,11 +154,11 @@ func steadyStart(before, now int64, away bool) int64 {
 	return now
 }
 
-// lateEvery is the least time between two warnings of judgeAge: one slow replica is told like a thousand, and the metrics count.
+// lateEvery is the least time between two warnings of judgeAge: one for all replicas, since the metrics count them.
 const lateEvery = time.Minute
 
-// judgeAge notes whether the gauges, which were read now and the time before without a failure between, had become older than the proxies
-// trust without reserve. Callers hold s.mu.
+// judgeAge checks whether the gauges, which were read now and before without a failure in between, had become older than the proxies fully
+// trust. Callers hold s.mu.
 func (s *Scraper) judgeAge(p *poller, now time.Time) {
 	age := now.Sub(p.scraped)
 	if s.opts.Stale == 0 || p.scraped.IsZero() || p.reason != "" || age <= s.opts.Stale/2 {
@@ -140,15 +167,15 @@ func (s *Scraper) judgeAge(p *poller, now time.Time) {
 	for pool := range p.pools {
 		pool.stats.Late++
 	}
-	if s.toldLate.IsZero() || now.Sub(s.toldLate) >= lateEvery {
-		s.toldLate = now
-		s.logger(p).Warn("scrapes take so long that gauges get too old for the proxies: see whether replicas answer slowly or the CPU of this process is short, or raise stale, here and in the picker",
+	if s.loggedLate.IsZero() || now.Sub(s.loggedLate) >= lateEvery {
+		s.loggedLate = now
+		s.logger(p).Warn("scrapes are so slow that the proxies distrust the gauges: check for slow replicas or for CPU starvation of this process, or raise stale here and in the picker",
 			"age", age.Round(time.Millisecond), "interval", s.opts.Interval, "stale", s.opts.Stale)
 	}
 }
 
-// logTurn logs what is new about a replica, once.
-func (s *Scraper) logTurn(p *poller, wasReady bool, scrapeErr error) {
+// logChanges logs what changed about a replica, once.
+func (s *Scraper) logChanges(p *poller, wasReady bool, scrapeErr error) {
 	reason := ""
 	if scrapeErr != nil {
 		reason = scrapeErr.Error()
@@ -157,7 +184,7 @@ func (s *Scraper) logTurn(p *poller, wasReady bool, scrapeErr error) {
 		if reason != "" {
 			s.logger(p).Warn("scrape failed", "reason", reason)
 		} else {
-			s.logger(p).Info("scrape works again")
+			s.logger(p).Info("scrape succeeded again")
 		}
 	}
 	p.reason = reason
@@ -166,7 +193,7 @@ func (s *Scraper) logTurn(p *poller, wasReady bool, scrapeErr error) {
 	}
 }
 
-// logger names the replica. Callers hold s.mu.
+// logger returns a logger that names the replica. Callers hold s.mu.
 func (s *Scraper) logger(p *poller) *slog.Logger {
 	var names []string
 	for pool := range p.pools {
@@ -176,8 +203,8 @@ func (s *Scraper) logger(p *poller) *slog.Logger {
 	return s.log.With("pool", strings.Join(names, ","), "endpoint", p.address)
 }
 
-// lookAtModels asks for the models when it is time, and when the replica came up: it may serve others than before.
-func (s *Scraper) lookAtModels(p *poller, alive bool) {
+// updateModels requests the list of models when it is due, and when the replica comes up, since it may then serve others.
+func (s *Scraper) updateModels(p *poller, alive bool) {
 	if !alive {
 		p.listTime = time.Time{}
 		return
@@ -185,11 +212,11 @@ func (s *Scraper) lookAtModels(p *poller, alive bool) {
 	if p.plan.Models == "" || !p.listTime.IsZero() && time.Since(p.listTime) < s.opts.Models {
 		return
 	}
-	// The next look varies by a tenth, as the scrapes do.
+	// The time of the next request varies by a tenth, as that of the scrapes does.
 	p.listTime = time.Now().Add(time.Duration((rand.Float64() - 0.5) * 0.2 * float64(s.opts.Models)))
 	models, err := s.models(p)
 	if err != nil {
-		s.log.Debug("list of models", "endpoint", p.address, "reason", err) // many servers have none: that is no fault
+		s.log.Debug("no list of models", "endpoint", p.address, "reason", err) // many servers have none: that is not a fault
 		return
 	}
 	s.mu.Lock()
@@ -197,7 +224,7 @@ func (s *Scraper) lookAtModels(p *poller, alive bool) {
 	if models.Equal(p.models) {
 		return
 	}
-	for _, other := range s.pollers { // most replicas serve the same, which then takes no comparing
+	for _, other := range s.pollers { // most replicas serve the same models; sharing one list makes them cheap to compare
 		if other.models.Equal(models) {
 			models = other.models
 			break
@@ -208,77 +235,48 @@ func (s *Scraper) lookAtModels(p *poller, alive bool) {
 }
 
 func (s *Scraper) models(p *poller) (*endpoint.Models, error) {
-	text, err := s.text(p.own, p.plan.Models, &bounded{limit: maxList, err: errLongList})
+	text, err := s.text(p.own, p.plan.Models, maxList, errLongList)
 	if err != nil {
 		return nil, err
 	}
 	return readModels(text)
 }
 
-func (s *Scraper) scrape(p *poller) (Reading, error) {
-	if p.mapping == nil {
-		return s.detect(p)
-	}
-	reading, err := s.read(p)
-	if p.engine == Auto && errors.Is(err, ErrMissing) {
-		p.mapping = nil // another server may have come up at this address
-	}
-	return reading, err
-}
-
+// read reads the gauges of a replica whose engine is known.
 func (s *Scraper) read(p *poller) (Reading, error) {
 	scan := s.scanners.Get().(*scanner)
 	defer s.scanners.Put(scan)
 	scan.reset(p.mapping)
-	if err := p.metrics.get(cmp.Or(p.plan.Path, p.kind.Path, defaultPath), s.deadline(), scan); err != nil {
+	if err := p.metrics.Get(cmp.Or(p.plan.Path, p.kind.Path, defaultPath), s.deadline(), scan); err != nil {
 		return Reading{}, err
 	}
 	return scan.reading()
 }
 
-// deadline is when a request that begins now is given up.
+// deadline returns that of a request that begins now.
 func (s *Scraper) deadline() time.Time { return time.Now().Add(s.opts.Timeout) }
 
-// detection is the order in which engines are tried: one whose metrics are part of another's comes after it.
-var detection = []string{"vllm", "sglang", "trtllm-serve", "triton-tensorrt-llm", "triton", "jetstream"}
-
-// detect finds the engine that tells all that its kind tells.
-func (s *Scraper) detect(p *poller) (Reading, error) {
-	var failed error
-	texts := map[string][]byte{} // by path
-	for _, word := range detection {
-		path := cmp.Or(p.plan.Path, engines[word].Path, defaultPath)
-		text, asked := texts[path]
-		if !asked {
-			var err error
-			text, err = s.text(p.metrics, path, &bounded{limit: maxExposition, err: ErrTooLarge})
-			failed = cmp.Or(failed, err)
-			texts[path] = text
-		}
-		scan := new(scanner)
-		scan.reset(compiled[word])
-		if _, err := scan.Write(text); err != nil {
-			continue
-		}
-		if reading, err := scan.reading(); err == nil {
-			p.kind, p.mapping = engines[word], compiled[word]
-			s.log.Info("engine found", "endpoint", p.address, "engine", word)
-			return reading, nil
-		}
-	}
-	if len(texts[cmp.Or(p.plan.Path, defaultPath)]) == 0 && failed != nil {
-		return Reading{}, failed
-	}
-	return Reading{}, foreignError{fmt.Errorf("%w: these are not the metrics of an engine that is known", ErrMissing)}
-}
-
-// text returns a whole answer, as long as the bound allows.
-func (s *Scraper) text(l *link, path string, bound *bounded) ([]byte, error) {
-	bound.into = new(bytes.Buffer)
-	if err := l.get(path, s.deadline(), bound); err != nil {
+// text returns the whole body of a response. One over the limit is the given error.
+func (s *Scraper) text(c *http1.Client, path string, limit int, over error) ([]byte, error) {
+	body := bounded{limit: limit, over: over}
+	if err := c.Get(path, s.deadline(), &body); err != nil {
 		return nil, err
 	}
-	return bound.into.Bytes(), nil
+	return body.text.Bytes(), nil
+}
+
+// bounded keeps what is written to it, up to a limit.
+type bounded struct {
+	text  bytes.Buffer
+	limit int
+	over  error // of a write beyond it
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if b.text.Len()+len(p) > b.limit {
+		return 0, b.over
+	}
+	return b.text.Write(p)
 }
 
 func (p *poller) metricsAddress() string {
@@ -292,19 +290,29 @@ func (p *poller) metricsAddress() string {
 	return net.JoinHostPort(host, strconv.Itoa(p.plan.Port))
 }
 
-// vouched asks for the health of a replica whose scrape failed. It reports whether the replica is fit for requests, and whether nobody listens at
-// its port: that is no slow answer but a process that is gone, and one that is back before the next attempts may be another.
-func (s *Scraper) vouched(p *poller, scrapeErr error) (fit, refused bool) {
-	err := p.own.get(cmp.Or(p.plan.Health, p.kind.Health, defaultHealth), s.deadline(), &bounded{limit: maxAside, err: errAside})
-	var status *statusError
+// checkHealth checks the health of a replica whose scrape failed. It reports whether the replica can take requests, and whether its port
+// refused the connection: then the process is gone, not merely slow, and one that is there at the next attempt may be another.
+func (s *Scraper) checkHealth(p *poller, scrapeErr error) (fit, refused bool) {
+	err := p.own.Get(cmp.Or(p.plan.Health, p.kind.Health, defaultHealth), s.deadline(), nil)
+	var status *http1.StatusError
 	switch {
 	case err == nil:
 		return true, false
 	case !errors.Is(scrapeErr, ErrMissing):
 		return false, errors.Is(err, syscall.ECONNREFUSED)
-	case errors.As(err, &status): // metrics came, if not all: that speaks for it where nothing speaks against it
-		return status.saysNothing(), false
+	case errors.As(err, &status): // there are metrics, if not all of them: they count unless something contradicts them
+		return noVerdict(status.Status), false
 	}
-	// Some of its gauges came, so there is a model server. Metrics of something else are no evidence of one that does not answer.
+	// Some of its gauges are there, so it is a model server. Metrics of something else are no evidence of a server that does not respond.
 	return !errors.As(scrapeErr, new(foreignError)), false
+}
+
+// noVerdict reports whether a status of a health check is about the request and not about the server: there is no such path, or it is not
+// for us.
+func noVerdict(status int) bool {
+	switch status {
+	case 401, 403, 404, 405, 501:
+		return true
+	}
+	return false
 }

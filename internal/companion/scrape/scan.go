@@ -18,26 +18,26 @@ import (
 )
 
 const (
-	maxExposition = 8 << 20  // bytes of one answer; a vLLM replica with a few models has about 100 KiB
-	maxLine       = 64 << 10 // bytes of a line that is looked at
+	maxExposition = 8 << 20  // bytes of one response; a vLLM replica with a few models has about 100 KiB
+	maxLine       = 64 << 10 // bytes of a line of a wanted metric
 )
 
 var (
-	// ErrMissing says that the exposition lacks a metric. A missing gauge is never taken for a low one.
+	// ErrMissing means that the exposition lacks a metric. A missing gauge is never taken for a low one.
 	ErrMissing = errors.New("metric missing")
-	// ErrTooLarge says that the exposition is larger than any real one.
+	// ErrTooLarge means that the exposition is larger than any real one.
 	ErrTooLarge = fmt.Errorf("exposition over %d MiB", maxExposition>>20)
 	errLongLine = fmt.Errorf("a line over %d KiB", maxLine>>10)
 )
 
-// foreignError is an ErrMissing about an exposition that has none of the gauges: it may be that of something else than the model server,
-// or of one that is still loading.
+// foreignError is an ErrMissing for an exposition without any of the gauges: it may be that of something other than the model server, or of
+// one that is still loading.
 type foreignError struct{ error }
 
 func (e foreignError) Unwrap() error { return e.error }
 
-// Read reads from the text exposition format of Prometheus, version 0.0.4. It looks at the lines that it needs and no others: the rest,
-// nearly all of it, is histograms.
+// Read reads from the text exposition format of Prometheus, version 0.0.4. It parses only the lines that it needs: nearly all
+// of the rest is histograms.
 func (e Engine) Read(r io.Reader) (Reading, error) {
 	s := new(scanner)
 	s.reset(compile(e))
@@ -47,22 +47,21 @@ func (e Engine) Read(r io.Reader) (Reading, error) {
 	return s.reading()
 }
 
-// scanner reads one exposition in the pieces in which it comes, cut anywhere. It keeps the beginning of a line from one piece to the next,
-// and nothing else.
+// scanner parses one exposition in pieces that may be cut anywhere. It keeps only the beginning of a line from one piece to the next.
 type scanner struct {
 	mapping *mapping
 	sums    sums
 	size    int
 	begun   []byte // a line without its end
-	skip    bool   // the rest of the line is nothing to look at
+	skip    bool   // the rest of the line is not needed
 }
 
-// reset makes a scanner ready for the next exposition.
+// reset prepares a scanner for the next exposition.
 func (s *scanner) reset(m *mapping) {
 	*s = scanner{mapping: m, begun: s.begun[:0], sums: sums{now: float64(time.Now().Unix()), samples: s.sums.samples[:0], lora: s.sums.lora[:0]}}
 }
 
-// Write takes in the next piece.
+// Write parses the next piece.
 func (s *scanner) Write(piece []byte) (int, error) {
 	n := len(piece)
 	if s.size += n; s.size > maxExposition {
@@ -93,7 +92,7 @@ func (s *scanner) Write(piece []byte) (int, error) {
 	}
 }
 
-// begin keeps a line whose end has not come, unless it is too long to be one of ours.
+// begin keeps a line whose end has not arrived, unless it is too long to be a wanted one.
 func (s *scanner) begin(b []byte) error {
 	if s.skip {
 		return nil
@@ -125,7 +124,7 @@ func (s *scanner) line(line []byte) error {
 	return s.mapping.sample(name, rest, &s.sums)
 }
 
-// reading is what the exposition said, once all of it is taken in.
+// reading returns what was read, once the whole exposition is written.
 func (s *scanner) reading() (Reading, error) {
 	if err := s.endLine(); err != nil { // the last one may lack its newline
 		return Reading{}, err
@@ -133,7 +132,7 @@ func (s *scanner) reading() (Reading, error) {
 	return s.mapping.reading(&s.sums)
 }
 
-// nameOf reports whether a line is of a metric that is wanted, and splits it after the name. Nearly all lines end here, most of them at
+// nameOf reports whether a line is of a wanted metric, and splits it after the name. Nearly all lines end here, most of them at
 // two of their bytes: the first one, and the first in which the wanted names differ.
 func (m *mapping) nameOf(line []byte) (name, rest []byte, ours bool) {
 	if len(line) <= m.fork {
@@ -167,7 +166,7 @@ func isNamed(line []byte, name string) bool {
 
 func nameEnds(c byte) bool { return c == '{' || c == ' ' || c == '\t' }
 
-// sums is what one exposition has of the wanted metrics.
+// sums are the wanted metrics of one exposition.
 type sums struct {
 	now     float64 // seconds since 1970
 	samples []sample
@@ -184,10 +183,10 @@ type sample struct {
 	value              float64
 }
 
-// usable reports whether a number says anything: one that is negative, infinite or none does not.
+// usable reports whether a number is meaningful: not negative, infinite or NaN.
 func usable(value float64) bool { return value >= 0 && !math.IsInf(value, 0) }
 
-// labelled returns which rank a series is of, and which part of its number it tells, 0 for all of it.
+// labelled returns the rank that a series belongs to, and which part of the rank's number it has, 0 for all of it.
 func (m *mapping) labelled(labels []byte, s *sums) (rank, part uint64) {
 	if m.ranks == nil {
 		rank = uint64(len(s.samples))
@@ -208,7 +207,7 @@ func (m *mapping) labelled(labels []byte, s *sums) (rank, part uint64) {
 	}
 }
 
-// sample takes in a line of a wanted metric: name{label="value",...} value [timestamp].
+// sample parses a line of a wanted metric: name{label="value",...} value [timestamp].
 func (m *mapping) sample(name, rest []byte, s *sums) error {
 	labels, value, err := splitSample(rest)
 	if err != nil {
@@ -238,7 +237,7 @@ func (m *mapping) sample(name, rest []byte, s *sums) error {
 	return nil
 }
 
-// numberIn is the number that a label holds. What is no number says nothing: vLLM writes None for what it does not know.
+// numberIn returns the number in a label, NaN if it has none: vLLM writes None for unknown values.
 func numberIn(labels []byte, label string) float64 {
 	text, _ := labelValue(labels, label)
 	number, err := strconv.ParseFloat(text, 64)
@@ -386,7 +385,7 @@ func labelValue(labels []byte, label string) (value string, found bool) {
 
 var unescape = strings.NewReplacer(`\\`, `\`, `\"`, `"`, `\n`, "\n")
 
-// tally is a signal of all ranks.
+// tally is the sum of a signal over all ranks.
 type tally struct {
 	sum, most float64
 	ranks     int
@@ -410,7 +409,7 @@ func (s *sums) tally(signal int) (t tally) {
 	return t
 }
 
-// ofRank is what the samples of one rank say. Of those that tell the same, the largest counts. Beside the whole its parts count nothing.
+// ofRank returns the value of one rank by its samples. Of those for the same part, the largest counts. If there is a total, its parts do not count.
 func ofRank(list []sample) (value float64) {
 	whole := list[0].part == 0
 	for len(list) > 0 {
@@ -435,7 +434,7 @@ func compareSamples(a, b sample) int {
 	return cmp.Or(cmp.Compare(a.signal, b.signal), cmp.Compare(a.preference, b.preference), cmp.Compare(a.rank, b.rank), cmp.Compare(a.part, b.part))
 }
 
-// reading makes a reading of the sums. A signal that is required and missing is an error.
+// reading returns the reading by the sums. A missing signal that is required is an error.
 func (m *mapping) reading(s *sums) (Reading, error) {
 	slices.SortFunc(s.samples, compareSamples)
 	var missing []error
@@ -467,12 +466,12 @@ func (m *mapping) reading(s *sums) (Reading, error) {
 	}, nil
 }
 
-// cache is the size of the KV cache of all ranks: in tokens where these are told, else in blocks.
+// cache returns the size of the KV cache of all ranks: by its tokens if they are known, otherwise by its blocks.
 func (m *mapping) cache(totals *[numSignals]tally) endpoint.Cache {
 	size, tokens := whole(totals[blockTokens].mean()), totals[cacheTokens].mean()
 	if tokens >= 1 {
 		size = max(size, 1)
-		tokens *= float64(max(totals[cacheTokens].ranks, totals[blockTokens].ranks, totals[waiting].ranks)) // those that say nothing are as large
+		tokens *= float64(max(totals[cacheTokens].ranks, totals[blockTokens].ranks, totals[waiting].ranks)) // ranks without the metric are as large
 		return endpoint.Cache{BlockTokens: int32(size), Blocks: int32(min(tokens/float64(size), math.MaxInt32))}
 	}
 	n := totals[blocks].sum
@@ -485,7 +484,7 @@ func (m *mapping) cache(totals *[numSignals]tally) endpoint.Cache {
 	return endpoint.Cache{}
 }
 
-// asleep reports whether any rank was put to sleep: requests are dealt out to all of them.
+// asleep reports whether any rank was put to sleep, since requests are distributed over all of them.
 func (s *sums) asleep(totals *[numSignals]tally) bool {
 	if totals[awake].ranks > 0 {
 		return slices.ContainsFunc(s.samples, func(a sample) bool { return a.signal == awake && a.value == 0 })

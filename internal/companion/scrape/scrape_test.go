@@ -18,6 +18,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/inlet-proxy/inlet/internal/companion/http1"
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
@@ -106,7 +107,7 @@ func start(t *testing.T, f *fleet) *Scraper {
 	return startPlans(t, f.dial, map[string]Plan{"llama": {Engine: "vllm"}})
 }
 
-func startPlans(t *testing.T, dial dialFunc, plans map[string]Plan) *Scraper {
+func startPlans(t *testing.T, dial http1.DialFunc, plans map[string]Plan) *Scraper {
 	s, err := New(plans, Options{Interval: interval, Timeout: timeout, Models: 10 * time.Second, Dial: dial})
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
@@ -373,7 +374,7 @@ func TestTriedWaitsForEveryPool(t *testing.T) {
 
 func TestUnknownEngine(t *testing.T) {
 	_, err := New(map[string]Plan{"p": {Engine: "vlm"}}, Options{})
-	require.EqualError(t, err, `pool p: engine "vlm" is not one of jetstream, sglang, triton, triton-tensorrt-llm, trtllm, trtllm-serve, vllm, auto, custom`)
+	require.EqualError(t, err, `pool p: unknown engine "vlm", want one of jetstream, sglang, triton, triton-tensorrt-llm, trtllm, trtllm-serve, vllm, auto, custom`)
 }
 
 func TestCloseEndsThePollers(t *testing.T) {
@@ -426,7 +427,9 @@ func TestOverHTTP(t *testing.T) {
 	require.Len(t, connections, 1)
 	mu.Unlock()
 
-	err = (&link{ctx: t.Context(), dial: s.opts.Dial, access: &Access{}, address: address}).get("/moved", s.deadline(), io.Discard)
+	client := http1.New(t.Context(), http1.Options{Address: address})
+	defer client.Close()
+	err = client.Get("/moved", s.deadline(), io.Discard)
 	require.EqualError(t, err, "GET /moved: status 302")
 }
 

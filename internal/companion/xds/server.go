@@ -1,5 +1,5 @@
-// Package xds serves the companion's lists of replicas to Envoy by EDS (state of the world and delta, on a stream of its own or in ADS), so
-// that proxy and companion have one list also where no file holds it.
+// Package xds serves the companion's lists of replicas to Envoy by EDS (state of the world and delta, on its own stream or in ADS), so that
+// proxy and companion have the same list even without a file.
 package xds
 
 import (
@@ -32,12 +32,12 @@ type Server struct {
 	grpc  *grpc.Server
 }
 
-// New returns a server that knows no cluster yet. A proxy that asks for one gets its answer when Set tells it, so Envoy waits and does not
-// take a pool for empty.
+// New returns a server that knows no cluster yet. A request for a cluster is answered after Set, so that Envoy waits and does not take a pool
+// for empty.
 func New(log *slog.Logger) *Server {
 	s := &Server{
 		cache: cachev3.NewLinearCache(resourcev3.EndpointType, cachev3.WithLogger(logger{log})),
-		// A proxy that is gone without a word is noticed, and one that asks often enough whether we are here is not turned away.
+		// Notice proxies that vanished, and permit the keepalive pings of the others.
 		grpc: grpc.NewServer(
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
@@ -50,11 +50,11 @@ func New(log *slog.Logger) *Server {
 	return s
 }
 
-// patient is a cache that answers a first request when there is something to tell. The library answers it at once, with nothing if need
-// be, and Envoy would take every cluster that it asked for to be empty.
+// patient is a cache that answers a first request only when there is something to send. The library answers it at once, if need be with
+// nothing, and Envoy would take every requested cluster for empty.
 type patient struct{ *cachev3.LinearCache }
 
-// CreateWatch implements cachev3.ConfigWatcher. A request that names a version is not answered before there is a change; what was told on
+// CreateWatch implements cachev3.ConfigWatcher. A request with a version is not answered before there is a change; what was sent on
 // the stream is known without it.
 func (c patient) CreateWatch(r *cachev3.Request, sub cachev3.Subscription, value chan cachev3.Response) (func(), error) {
 	if r.GetVersionInfo() == "" && !sub.IsWildcard() {
@@ -64,7 +64,7 @@ func (c patient) CreateWatch(r *cachev3.Request, sub cachev3.Subscription, value
 	return c.LinearCache.CreateWatch(r, sub, value)
 }
 
-// Set tells the replicas of a cluster. Their order is that of endpoints; the same list again tells nobody anything.
+// Set sets the replicas of a cluster, in the order of endpoints. The same list again sends nothing.
 func (s *Server) Set(cluster string, endpoints []discover.Endpoint) error {
 	assignment, err := assign(cluster, endpoints)
 	if err != nil {
@@ -95,7 +95,7 @@ func assign(cluster string, endpoints []discover.Endpoint) (*endpointv3.ClusterL
 		if err != nil {
 			return nil, fmt.Errorf("cluster %s: %w", cluster, err)
 		}
-		health := corev3.HealthStatus_UNKNOWN // Envoy takes that for healthy; who is ready is what the picker decides by
+		health := corev3.HealthStatus_UNKNOWN // Envoy takes that for healthy; readiness is for the picker
 		if !e.Usable {
 			health = corev3.HealthStatus_DRAINING
 		}
@@ -116,8 +116,8 @@ func assign(cluster string, endpoints []discover.Endpoint) (*endpointv3.ClusterL
 // maxPriority is Envoy's bound.
 const maxPriority = 128
 
-// priorities are those that there are, sorted. To Envoy they are told as their places: it wants numbers from 0 without a gap. What is
-// beyond its bound has the last of them.
+// priorities returns the priorities in use, sorted. Envoy gets their indexes, since it requires numbers from 0 without gaps. Those beyond its
+// bound share the last one.
 func priorities(endpoints []discover.Endpoint) (levels []uint16) {
 	for _, e := range endpoints {
 		levels = append(levels, e.Priority)
@@ -127,7 +127,7 @@ func priorities(endpoints []discover.Endpoint) (levels []uint16) {
 	return levels[:min(len(levels), maxPriority+1)]
 }
 
-// logger gives the library's messages to slog; all but errors are of interest only when something is looked for.
+// logger passes the library's messages to slog; all but warnings and errors are for debugging.
 type logger struct{ *slog.Logger }
 
 func (l logger) Debugf(format string, args ...any) { l.Debug("xds: " + fmt.Sprintf(format, args...)) }

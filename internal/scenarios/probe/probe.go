@@ -1,20 +1,30 @@
 // Package probe is a filter for tests only: request headers tell it what to do.
 //
-//	x-probe-call: <cluster>   OnRequest waits for POST /probe of that cluster; the
-//	                          request then carries x-probe-reply: <status>, or "failed"
-//	x-probe-deny: <hook>      the hook refuses with 403
-//	x-probe-fail: <hook>      the hook says that it cannot decide
-//	x-probe-panic: <hook>     the hook panics
-//	x-probe-trap: <hook>      the hook ends in a fault that nobody can recover from
-//	x-probe-replace: <text>   the body's model is replaced by the text
-//	x-probe-response: <text>  the answer gets x-probe-response: <text>
+//	x-probe-call: <cluster>    OnRequest waits for POST /probe of that cluster; the
+//	                           request then carries x-probe-reply: <status>, or "failed"
+//	x-probe-deny: <hook>       the hook refuses with 403
+//	x-probe-respond: <hook>    the hook answers with 203
+//	x-probe-wait: <hook>       the hook waits for a call to "quick"
+//	x-probe-fail: <hook>       the hook says that it cannot decide
+//	x-probe-panic: <hook>      the hook panics
+//	x-probe-trap: <hook>       the hook ends in a fault that nobody can recover from
+//	x-probe-replace: <text>    the body's model is replaced by the text
+//	x-probe-response: <text>   the response gets x-probe-response: <text>
+//	x-probe-screen: <w>,<o>    responses are screened in windows of w bytes that overlap
+//	                           by o; with ",errors" those with an error status too
+//	x-probe-mask: <text>       this text is masked in responses that are screened
+//	x-probe-block: <text>      this text blocks them, with x-probe-filtered: 1 as filtered
+//	x-probe-unit-call: <cluster>   each unit waits for POST /unit of that cluster with its text,
+//	                           and goes on if the reply is a 200
 //
-// Hooks are requestHeaders, request, reply, responseHeaders and done.
+// Hooks are requestHeaders, request, reply, responseHeaders, response and done.
 package probe
 
 import (
+	"bytes"
 	"encoding/json"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -61,17 +71,21 @@ type probe struct {
 
 // orders are what a request told the probe to do, kept because a filter that
 // runs at the end may not count on the headers any more.
-type orders struct{ call, deny, fail, panic, trap, replace, response string }
+type orders struct {
+	call, deny, respond, wait, fail, panic, trap, replace, response string
+	screen, mask, block, filtered, unitCall                         string
+}
 
 func (p *probe) Needs() filter.Needs { return p.needs }
 
 func (p *probe) OnRequestHeaders(x *filter.Exchange) filter.Verdict {
 	o := &orders{}
 	for name, to := range map[string]*string{
-		"x-probe-call": &o.call, "x-probe-deny": &o.deny, "x-probe-fail": &o.fail, "x-probe-panic": &o.panic,
-		"x-probe-trap": &o.trap, "x-probe-replace": &o.replace, "x-probe-response": &o.response,
+		"call": &o.call, "deny": &o.deny, "respond": &o.respond, "wait": &o.wait, "fail": &o.fail, "panic": &o.panic,
+		"trap": &o.trap, "replace": &o.replace, "response": &o.response,
+		"screen": &o.screen, "mask": &o.mask, "block": &o.block, "filtered": &o.filtered, "unit-call": &o.unitCall,
 	} {
-		*to, _ = x.RequestHeaders.Get(name)
+		*to, _ = x.RequestHeaders.Get("x-probe-" + name)
 	}
 	x.SetState(o)
 	return p.at("requestHeaders", x)
@@ -79,6 +93,9 @@ func (p *probe) OnRequestHeaders(x *filter.Exchange) filter.Verdict {
 
 func (p *probe) OnRequest(x *filter.Exchange) filter.Verdict {
 	o := x.State().(*orders)
+	if o.screen != "" {
+		x.Screen(screening(o.screen))
+	}
 	if o.replace != "" && x.Request.HasModel {
 		with, _ := json.Marshal(o.replace) // a string always marshals
 		x.ReplaceInBody(x.Request.ModelSpan, with)
@@ -94,7 +111,27 @@ func (p *probe) OnRequest(x *filter.Exchange) filter.Verdict {
 	})
 }
 
+// screening reads "<window>,<overlap>", with ",errors" behind it or not.
+func screening(how string) (s filter.Screening) {
+	words := strings.Split(how, ",")
+	s.Window, _ = strconv.Atoi(words[0])
+	if len(words) > 1 {
+		s.Overlap, _ = strconv.Atoi(words[1])
+	}
+	s.Errors = len(words) > 2
+	return s
+}
+
 func (p *probe) OnReply(x *filter.Exchange, r *filter.Reply) filter.Verdict {
+	if u := x.Unit(); u != nil {
+		if r.Err != nil {
+			return filter.Fail("no-reply")
+		}
+		if r.Status != 200 {
+			return deny("The service refuses.", false)
+		}
+		return p.at("reply", x)
+	}
 	reply := strconv.Itoa(r.Status)
 	if r.Err != nil {
 		reply = "failed"
@@ -108,6 +145,30 @@ func (p *probe) OnResponseHeaders(x *filter.Exchange) filter.Verdict {
 		x.SetResponseHeader("x-probe-response", text)
 	}
 	return p.at("responseHeaders", x)
+}
+
+func (p *probe) OnResponse(x *filter.Exchange, u *filter.Unit) filter.Verdict {
+	o := x.State().(*orders)
+	var all []byte
+	for i := range u.Pieces {
+		text := u.Pieces[i].Text
+		all = append(append(all, text...), '\n')
+		if o.block != "" && bytes.Contains(text, []byte(o.block)) {
+			return deny("The probe blocks.", o.filtered != "")
+		}
+		for at := 0; o.mask != ""; at += len(o.mask) {
+			n := bytes.Index(text[at:], []byte(o.mask))
+			if n < 0 {
+				break
+			}
+			at += n
+			u.Replace(i, at, at+len(o.mask), "[MASK]")
+		}
+	}
+	if o.unitCall != "" && len(all) > 0 {
+		return filter.Wait(filter.Call{Cluster: o.unitCall, Path: "/unit", Body: all, Timeout: p.timeout})
+	}
+	return p.at("response", x)
 }
 
 func (p *probe) OnDone(x *filter.Exchange, end filter.End) {
@@ -126,9 +187,19 @@ func (p *probe) at(hook string, x *filter.Exchange) filter.Verdict {
 	case o.fail:
 		return filter.Fail("ordered")
 	case o.deny:
-		return filter.Deny(filter.Refusal{Refusal: llm.Refusal{
-			Status: 403, Type: "permission_error", Code: "probe_denied", Message: "The probe refuses in " + hook + ".",
-		}})
+		return deny("The probe refuses in "+hook+".", false)
+	case o.respond:
+		return filter.Respond(&filter.Answer{Status: 203, Headers: [][2]string{{"content-type", "text/plain"}}, Body: []byte("own")})
+	case o.wait:
+		o.wait = "" // once: OnReply may be the hook
+		return filter.Wait(filter.Call{Cluster: "quick", Path: "/probe", Timeout: p.timeout})
 	}
 	return filter.Next
+}
+
+func deny(message string, filtered bool) filter.Verdict {
+	return filter.Deny(filter.Refusal{
+		Refusal:  llm.Refusal{Status: 403, Type: "permission_error", Code: "probe_denied", Message: message},
+		Filtered: filtered,
+	})
 }

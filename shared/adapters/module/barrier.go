@@ -9,7 +9,6 @@ import (
 
 	"github.com/inlet-proxy/inlet/internal/chain"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
-	"github.com/inlet-proxy/inlet/shared/reading/llm"
 )
 
 // panicked logs and counts a panic. Panics of filters do not come here, the
@@ -43,13 +42,8 @@ func describe(p any) string {
 
 // sorry is the answer to a request that met a defect.
 func sorry(handle shared.HttpFilterHandle) {
-	r := llm.Refusal{
-		Status: 500, Type: "server_error", Code: "internal_error",
-		Message: "The gateway could not handle the request.",
-	}
-	handle.SendLocalResponse(uint32(r.Status),
-		[][2]string{{"content-type", "application/json"}, {chain.ReasonHeader, r.Code}},
-		r.AppendJSON(nil, llm.OpenAIForm), "inlet_"+r.Code)
+	r := chain.InternalError()
+	handle.SendLocalResponse(uint32(r.Status), r.Headers, r.Body, r.Detail)
 }
 
 // refuser stands for a filter that could not be made. Without it Envoy would let

@@ -257,6 +257,10 @@ type envoyStream struct {
 	buffered, arrived *buffer
 	whole             bool
 
+	heldResponse *buffer  // what the filter has had Envoy hold
+	client       []string // bytes of the response, as they went on
+	tasks        []func() // for the worker's next turn
+
 	did      []string // what the filter did, in order
 	reply    string   // body of the local reply
 	metadata map[string]string
@@ -423,6 +427,39 @@ func (e *envoyStream) data(end bool, pieces ...string) shared.BodyStatus {
 	return status
 }
 
+func (e *envoyStream) BufferedResponseBody() shared.BodyBuffer { return e.heldResponse }
+
+// ContinueResponse lets go what is held.
+func (e *envoyStream) ContinueResponse() {
+	e.note("continue response")
+	e.client = append(e.client, e.heldResponse.String())
+	e.heldResponse = newBuffer()
+}
+
+func (e *envoyStream) GetScheduler() shared.Scheduler { return e }
+
+func (e *envoyStream) Schedule(task func()) { e.tasks = append(e.tasks, task) }
+
+// SendResponseData passes the filter as what comes from the replica does.
+func (e *envoyStream) SendResponseData(body []byte, end bool) {
+	e.note("send %q %t", body, end)
+	e.says(string(body), end)
+}
+
+// says delivers bytes of the response and does with them what Envoy does with the status.
+func (e *envoyStream) says(bytes string, end bool) shared.BodyStatus {
+	arrived := newBuffer(bytes)
+	status := e.filter.OnResponseBody(arrived, end)
+	switch status {
+	case shared.BodyStatusContinue:
+		e.client = append(e.client, e.heldResponse.String()+arrived.String())
+		e.heldResponse = newBuffer()
+	case shared.BodyStatusStopAndBuffer:
+		e.heldResponse.move(arrived)
+	}
+	return status
+}
+
 // end is the end of the stream.
 func (e *envoyStream) end() {
 	if !e.ended {
@@ -446,6 +483,7 @@ type policy struct {
 	request  func(*filter.Exchange) filter.Verdict
 	reply    func(*filter.Exchange, *filter.Reply) filter.Verdict
 	response func(*filter.Exchange) filter.Verdict
+	unit     func(*filter.Exchange, *filter.Unit) filter.Verdict
 	done     func(*filter.Exchange, filter.End)
 }
 
@@ -479,6 +517,8 @@ func (p *policy) OnResponseHeaders(x *filter.Exchange) filter.Verdict {
 	return p.response(x)
 }
 
+func (p *policy) OnResponse(x *filter.Exchange, u *filter.Unit) filter.Verdict { return p.unit(x, u) }
+
 func (p *policy) OnDone(x *filter.Exchange, end filter.End) {
 	if p.done != nil {
 		p.done(x, end)
@@ -510,7 +550,7 @@ func open(t *testing.T, c *config, e *envoyConfig, headers ...[2]string) *envoyS
 		config:   e,
 		request:  &headerMap{list: append([][2]string{{":method", "POST"}, {":path", "/v1/chat/completions"}}, headers...)},
 		response: &headerMap{},
-		buffered: newBuffer(),
+		buffered: newBuffer(), heldResponse: newBuffer(),
 		metadata: map[string]string{}, state: map[string]string{}, metrics: recorded{},
 	}
 	s.filter = c.Create(s)

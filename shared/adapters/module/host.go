@@ -66,9 +66,28 @@ func (s *stream) Reply(r *chain.LocalReply) {
 // ResumeRequest lets a held request go on.
 func (s *stream) ResumeRequest() { s.handle.ContinueRequest() }
 
+// ResumeResponse lets a held response go on.
+func (s *stream) ResumeResponse(body []byte) {
+	s.putBefore(body)
+	s.handle.ContinueResponse()
+}
+
+// EndResponse ends the client's response when what goes on now has done so. With it
+// Envoy ends the request to the replica.
+func (s *stream) EndResponse() {
+	turn := s.turn
+	s.handle.GetScheduler().Schedule(func() {
+		s.enter()
+		defer s.leave()
+		if s.turn == turn && !s.over && !s.gone {
+			s.handle.SendResponseData(nil, true)
+		}
+	})
+}
+
 // Subset reads the hint from the dynamic metadata.
 func (s *stream) Subset(dst []string) (addresses []string, given bool) {
-	const from, ns, key = shared.MetadataSourceTypeDynamic, chain.SubsetNamespace, chain.SubsetKey
+	const from, ns, key = shared.MetadataSourceTypeDynamic, filter.SubsetNamespace, filter.SubsetKey
 	if !slices.ContainsFunc(s.handle.GetMetadataKeys(from, ns), func(k shared.UnsafeEnvoyBuffer) bool {
 		return string(k.ToUnsafeBytes()) == key
 	}) {

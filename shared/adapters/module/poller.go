@@ -102,7 +102,7 @@ func (p *poller) Call(r *feed.Request, done func(*filter.Reply)) error {
 	if len(r.Body) > 0 {
 		headers = append(headers, [2]string{"content-type", endpoint.ContentType})
 	}
-	result, _ := p.handle.HttpCallout(p.cluster, headers, r.Body, milliseconds(r.Timeout), &call{p, done})
+	result, _ := p.handle.HttpCallout(p.cluster, headers, r.Body, uint64(chain.Milliseconds(r.Timeout)), &call{p, done})
 	return notStarted(result, p.cluster)
 }
 

@@ -263,7 +263,7 @@ func TestFeedRelays(t *testing.T) {
 		e.turn()
 		require.Len(t, e.tells, 1)
 		require.Equal(t, "companion/v1/relay?proxy="+p.worker, e.tells[0].path)
-		tell, err := endpoint.DecodeTell(e.tells[0].body)
+		tell, err := endpoint.DecodeReport(e.tells[0].body)
 		require.NoError(t, err)
 		require.Equal(t, append(note, note...), tell.Notes)
 		require.EqualValues(t, 1, tell.InFlight[0].Requests)

@@ -31,6 +31,7 @@ type stream struct {
 	// call returns: OnDestroy then runs inside another callback.
 	depth int  // callbacks under way
 	gone  bool // OnDestroy ran: the handle is not to be used any more
+	turn  int  // how often the stream has been used
 }
 
 func newStream(c *config) *stream {
@@ -132,28 +133,34 @@ func (s *stream) OnResponseHeaders(_ shared.HeaderMap, end bool) (status shared.
 	return status
 }
 
-// OnResponseBody shows the chain the bytes of an answer, if it reads them. They
-// go on at once, changed or not.
-func (s *stream) OnResponseBody(body shared.BodyBuffer, end bool) shared.BodyStatus {
+// OnResponseBody shows the chain the bytes of a response, if it reads them. They
+// go on at once, changed or not, unless the chain holds them.
+func (s *stream) OnResponseBody(body shared.BodyBuffer, end bool) (status shared.BodyStatus) {
 	s.enter()
 	defer s.leave()
 	switch {
 	case !s.begun || s.broken:
-	case s.chain.WantsResponseBody():
-		s.readAnswer(body)
-		if end {
-			s.chain.ResponseEnd()
-		}
-	default:
+		return shared.BodyStatusContinue
+	case !s.chain.WantsResponseBody():
 		s.chain.ResponseBody(nil, end)
+		return shared.BodyStatusContinue
 	}
-	return shared.BodyStatusContinue
+	status = shared.BodyStatusStopNoBuffer // also if a panic comes: nobody has seen all of it
+	s.readResponse(body, end)
+	switch {
+	case s.over:
+	case s.chain.HoldsResponse():
+		status = shared.BodyStatusStopAndBuffer
+	default:
+		status = shared.BodyStatusContinue
+	}
+	return status
 }
 
-// readAnswer feeds the chain with the bytes where they lie. If some of them are to
+// readResponse feeds the chain with the bytes where they lie. If some of them are to
 // change, all are written anew: bytes can only be taken off the front of a
 // buffer and added to its end.
-func (s *stream) readAnswer(body shared.BodyBuffer) {
+func (s *stream) readResponse(body shared.BodyBuffer, end bool) {
 	changed := false
 	size := 0
 	s.answer = s.answer[:0]
@@ -172,6 +179,13 @@ func (s *stream) readAnswer(body shared.BodyBuffer) {
 			s.answer = append(append(s.answer, with...), bytes[n:]...)
 		}
 	}
+	if end {
+		tail := s.chain.ResponseEnd()
+		if !changed && len(tail) > 0 {
+			body.Append(tail)
+		}
+		s.answer = append(s.answer, tail...)
+	}
 	if !changed {
 		return
 	}
@@ -181,14 +195,26 @@ func (s *stream) readAnswer(body shared.BodyBuffer) {
 	}
 }
 
-// OnResponseTrailers ends an answer that has trailers.
-func (s *stream) OnResponseTrailers(shared.HeaderMap) shared.TrailersStatus {
+// OnResponseTrailers ends a response that has trailers.
+func (s *stream) OnResponseTrailers(shared.HeaderMap) (status shared.TrailersStatus) {
 	s.enter()
 	defer s.leave()
-	if s.begun && !s.broken {
-		s.chain.ResponseEnd()
+	if !s.begun || s.broken {
+		return shared.TrailersStatusContinue
 	}
-	return shared.TrailersStatusContinue
+	status = shared.TrailersStatusStop
+	s.putBefore(s.chain.ResponseEnd())
+	if !s.over && !s.chain.HoldsResponse() {
+		status = shared.TrailersStatusContinue
+	}
+	return status
+}
+
+// putBefore puts bytes behind what is held of the response, and before what follows.
+func (s *stream) putBefore(b []byte) {
+	if len(b) > 0 {
+		s.handle.BufferedResponseBody().Append(b)
+	}
 }
 
 // OnStreamComplete ends the exchange, whatever became of it, before the access
@@ -262,6 +288,7 @@ func (s *stream) fail(p any) {
 // recycle makes the stream ready for another exchange.
 func (s *stream) recycle() {
 	s.handle, s.gone, s.begun, s.over = nil, false, false, false
+	s.turn++
 	s.request.reset(nil)
 	s.response.reset(nil)
 	s.arena.reset()

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/inlet-proxy/inlet/internal/chain"
 	inletversion "github.com/inlet-proxy/inlet/internal/version"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 	"github.com/inlet-proxy/inlet/shared/reading/llm"
@@ -194,10 +195,10 @@ func TestCallWithoutAnswer(t *testing.T) {
 		err     string
 		status  int
 	}{
-		{"reset", shared.HttpCalloutReset, nil, errReset.Error(), 0},
-		{"too long", shared.HttpCalloutExceedResponseBufferLimit, nil, errTooLong.Error(), 0},
-		{"Envoy's 503", shared.HttpCalloutSuccess, made("503"), "no answer: text", 0},
-		{"Envoy's 504", shared.HttpCalloutSuccess, made("504"), "no answer: text", 0},
+		{"reset", shared.HttpCalloutReset, nil, chain.ErrReset.Error(), 0},
+		{"too long", shared.HttpCalloutExceedResponseBufferLimit, nil, chain.ErrTooLong.Error(), 0},
+		{"Envoy's 503", shared.HttpCalloutSuccess, made("503"), "no reply: text", 0},
+		{"Envoy's 504", shared.HttpCalloutSuccess, made("504"), "no reply: text", 0},
 		{"the service's 503", shared.HttpCalloutSuccess, append(made("503"), fine[1]), "", 503},
 		{"429", shared.HttpCalloutSuccess, made("429"), "", 429},
 	} {
@@ -224,7 +225,7 @@ func views(headers [][2]string) (list [][2]shared.UnsafeEnvoyBuffer) {
 func TestCallThatCannotStart(t *testing.T) {
 	for init, want := range map[shared.HttpCalloutInitResult]string{
 		shared.HttpCalloutInitClusterNotFound:     `no cluster "guard" in Envoy`,
-		shared.HttpCalloutInitCannotCreateRequest: errNotStarted.Error(),
+		shared.HttpCalloutInitCannotCreateRequest: chain.ErrNotStarted.Error(),
 	} {
 		var got error
 		c, e := load(t, policyOnly, waits(func(_ *filter.Exchange, r *filter.Reply) filter.Verdict {

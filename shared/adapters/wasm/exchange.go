@@ -14,10 +14,12 @@ import (
 type exchange struct {
 	types.DefaultHttpContext
 	plugin *plugin
+	id     uint32
 	*kit   // nil before the request's headers and after the end
 
 	size int  // bytes of the request body that the chain has seen
 	body bool // a body callback came
+	held bool // the response's body is held, by an empty buffer
 }
 
 // kit is what exchanges use one after the other.
@@ -102,23 +104,56 @@ func (x *exchange) OnHttpResponseBody(size int, end bool) types.Action {
 	var chunk []byte
 	if size > 0 && x.stream.WantsResponseBody() {
 		var err error
-		if chunk, err = responseBody(size, &x.plugin.piece); err != nil {
-			proxywasm.LogError("the answer cannot be read: " + err.Error())
+		if chunk, err = responseBody(size, &x.plugin.piece); err == nil && len(chunk) < size {
+			err = errShort
+		}
+		if err != nil {
+			proxywasm.LogError("the response cannot be read: " + err.Error())
+			x.putResponse(x.stream.ResponseLost(size))
+			return x.holds()
 		}
 	}
-	if n, with := x.stream.ResponseBody(chunk, end); n > 0 {
-		if err := setResponseBody(n, with); err != nil {
-			proxywasm.LogError("the answer cannot be changed: " + err.Error())
-		}
+	if n, with := x.stream.ResponseBody(chunk, end); n > 0 || len(with) > 0 { // the end may come without bytes
+		x.putResponse(n, with)
+	}
+	return x.holds()
+}
+
+// putResponse replaces the first n bytes of the response's piece that is under way.
+func (x *exchange) putResponse(n int, with []byte) {
+	if err := setResponseBody(n, with); err != nil {
+		proxywasm.LogError("the response cannot be changed: " + err.Error())
+	}
+}
+
+// holds is the action after a callback of the response. While it is held the host's buffer is
+// empty: the chain has the bytes, and bounds them.
+func (x *exchange) holds() types.Action {
+	if x.held = x.stream.HoldsResponse(); x.held {
+		return types.ActionPause
 	}
 	return types.ActionContinue
 }
 
+// OnHttpResponseTrailers can put bytes before the trailers only into a buffer that is held. What
+// is left then is of a stream that lacks its last event: it is cut instead.
 func (x *exchange) OnHttpResponseTrailers(int) types.Action {
-	if x.kit != nil {
-		x.stream.ResponseEnd()
+	if x.kit == nil {
+		return types.ActionContinue
 	}
-	return types.ActionContinue
+	with := x.stream.ResponseEnd()
+	switch {
+	case len(with) == 0:
+	case x.held:
+		x.putResponse(0, with)
+	default:
+		proxywasm.LogWarn("a stream ended with trailers and without its last event: what was withheld of it is lost")
+		if err := closeResponse(); err != nil {
+			proxywasm.LogError("the response cannot be cut: " + err.Error())
+		}
+		return types.ActionPause
+	}
+	return x.holds()
 }
 
 // OnHttpStreamDone comes once for every exchange, however it ended.
@@ -130,6 +165,7 @@ func (x *exchange) OnHttpStreamDone() {
 		x.plugin.vm.warnOfHang()
 	}
 	x.stream.Done()
+	x.plugin.ended.remove(x.id)
 	x.plugin.keep(x.kit)
 	x.kit = nil
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm"
@@ -71,11 +70,7 @@ func (x *exchange) Reply(r *chain.LocalReply) {
 
 // Call implements chain.Host.
 func (x *exchange) Call(c *filter.Call) error {
-	request := append(make([][2]string, 0, 3+len(c.Headers)),
-		[2]string{":method", or(c.Method, "POST")},
-		[2]string{":path", c.Path},
-		[2]string{":authority", or(c.Host, c.Cluster)})
-	return dispatch(c.Cluster, append(request, c.Headers...), c.Body, c.Timeout, func(r *filter.Reply) {
+	return dispatch(c.Cluster, chain.CallHeaders(c), c.Body, c.Timeout, func(r *filter.Reply) {
 		if x.kit != nil { // else the exchange ended meanwhile
 			x.stream.Reply(r)
 		}
@@ -86,60 +81,40 @@ func (x *exchange) Call(c *filter.Call) error {
 // The answer comes in the plugin's context, also when the caller's is gone; the
 // SDK goes back to the caller's context and drops the answer if it is.
 func dispatch(cluster string, headers [][2]string, body []byte, timeout time.Duration, done func(*filter.Reply)) error {
-	ms := max(1, timeout.Milliseconds())
-	_, err := proxywasm.DispatchHttpCall(cluster, headers, body, nil, uint32(ms), func(headers, size, _ int) {
+	_, err := proxywasm.DispatchHttpCall(cluster, headers, body, nil, uint32(chain.Milliseconds(timeout)), func(headers, size, _ int) {
 		done(readReply(headers, size))
 	})
 	switch {
 	case errors.Is(err, types.ErrorStatusBadArgument):
-		return errNoCluster
+		return chain.ErrNoCluster(cluster)
 	case errors.Is(err, types.ErrorInternalFailure):
-		return errNoEndpoint
+		return chain.ErrNotStarted
 	}
 	return err
 }
 
-var (
-	errNoCluster  = errors.New("Envoy has no such cluster")
-	errNoEndpoint = errors.New("the cluster has no endpoint")
-	errReset      = errors.New("the connection was reset before the answer was complete")
-)
-
 // readReply reads the answer to a call, in whose callback alone it can be read.
 func readReply(headers, size int) *filter.Reply {
 	if headers == 0 {
-		return &filter.Reply{Err: errReset}
+		return &filter.Reply{Err: chain.ErrReset}
 	}
 	list, err := proxywasm.GetHttpCallResponseHeaders()
 	if err != nil {
 		return &filter.Reply{Err: err}
 	}
-	r := &filter.Reply{}
+	var head chain.ReplyHead
+	for _, h := range list {
+		head.Add(h[0], h[1])
+	}
+	var body []byte
 	if size > 0 {
-		if r.Body, err = proxywasm.GetHttpCallResponseBody(0, size); err != nil {
+		if body, err = proxywasm.GetHttpCallResponseBody(0, size); err != nil {
 			return &filter.Reply{Err: err}
 		}
 	}
-	answered := false
-	for _, h := range list {
-		switch h[0] {
-		case ":status":
-			r.Status, _ = strconv.Atoi(h[1])
-		case "x-envoy-upstream-service-time":
-			answered = true
-		}
-	}
-	if !answered && unanswered(r.Status) {
-		return &filter.Reply{Err: fmt.Errorf("no answer: %s", r.Body)}
-	}
-	return r
+	r := head.Reply(body)
+	return &r
 }
-
-// unanswered reports whether status is one that Envoy gives a callout itself:
-// 503 when the service cannot be reached, 504 when the time is over. Its own
-// answers lack the header that it adds to those of a service; their body says
-// what happened.
-func unanswered(status int) bool { return status == 503 || status == 504 }
 
 // ResumeRequest implements chain.Host.
 func (x *exchange) ResumeRequest() {
@@ -148,9 +123,23 @@ func (x *exchange) ResumeRequest() {
 	}
 }
 
+// ResumeResponse implements chain.Host.
+func (x *exchange) ResumeResponse(body []byte) {
+	if len(body) > 0 {
+		x.putResponse(0, body)
+	}
+	x.held = false
+	if err := proxywasm.ResumeHttpResponse(); err != nil {
+		proxywasm.LogError("the response cannot go on: " + err.Error())
+	}
+}
+
+// EndResponse implements chain.Host.
+func (x *exchange) EndResponse() { x.plugin.ended.add(x.id, x.plugin.clock.now()) }
+
 // Properties by their paths, of which zero bytes separate the parts.
 const (
-	subsetHint       = "metadata\x00filter_metadata\x00" + chain.SubsetNamespace + "\x00" + chain.SubsetKey
+	subsetHint       = "metadata\x00filter_metadata\x00" + filter.SubsetNamespace + "\x00" + filter.SubsetKey
 	requestTime      = "request\x00time"
 	upstreamAddress  = "upstream\x00address"
 	upstreamAttempts = "upstream\x00request_attempt_count"
@@ -261,11 +250,4 @@ func (x *exchange) Explain(why []byte) {
 	if err := setProperty(whyProperty, why); err != nil {
 		proxywasm.LogDebug("no reason for the access log: " + err.Error())
 	}
-}
-
-func or(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
 }

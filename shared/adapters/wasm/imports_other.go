@@ -22,3 +22,5 @@ func setRequestBody(int, []byte) error { panic("not in a wasm VM") }
 func setResponseBody(int, []byte) error { panic("not in a wasm VM") }
 
 func sendLocalResponse(*chain.LocalReply) error { panic("not in a wasm VM") }
+
+func closeResponse() error { panic("not in a wasm VM") }

@@ -19,6 +19,9 @@ func proxySetBufferBytes(buffer, start, size uint32, data *byte, dataSize uint32
 func proxySendLocalResponse(status uint32, detail *byte, detailSize uint32, body *byte, bodySize uint32,
 	headers *byte, headersSize uint32, grpcStatus int32) uint32
 
+//go:wasmimport env proxy_close_stream
+func proxyCloseStream(stream uint32) uint32
+
 //go:wasmimport env proxy_get_buffer_bytes
 func proxyGetBufferBytes(buffer, start, size uint32, data, dataSize unsafe.Pointer) uint32
 
@@ -117,6 +120,13 @@ func setRequestBody(n int, data []byte) error {
 func setResponseBody(n int, data []byte) error {
 	const responseBody = 1
 	return statusError(proxySetBufferBytes(responseBody, 0, uint32(n), unsafe.SliceData(data), uint32(len(data))))
+}
+
+// closeResponse resets the exchange of the effective context, towards the client and
+// the replica.
+func closeResponse() error {
+	const response = 1
+	return statusError(proxyCloseStream(response))
 }
 
 // sendLocalResponse answers the client. The SDK cannot set the details, which

@@ -82,6 +82,7 @@ type plugin struct {
 	free     []*kit      // to be used again
 	piece    []byte      // what the host hands over, until it does so again
 	splice   []byte      // scratch of replaceBody
+	ended    endedStreams
 	clock    clock
 }
 
@@ -157,6 +158,7 @@ func (p *plugin) OnTick() {
 		p.follower.tick()
 	}
 	p.chain.Tick()
+	p.ended.cut(p.clock.now())
 }
 
 // exchangeCounters lets an error pass: it means that others kept writing or that
@@ -182,7 +184,7 @@ func (p *plugin) OnPluginDone() bool {
 }
 
 // NewHttpContext is called for each exchange.
-func (p *plugin) NewHttpContext(uint32) types.HttpContext { return &exchange{plugin: p} }
+func (p *plugin) NewHttpContext(id uint32) types.HttpContext { return &exchange{plugin: p, id: id} }
 
 func (p *plugin) newKit() *kit {
 	n := len(p.free)

@@ -308,7 +308,7 @@ func TestTheHolderTellsForAll(t *testing.T) {
 	}
 	last := w.tells[len(w.tells)-1]
 	require.Equal(t, "/v1/relay?proxy=a", last.Path)
-	told, err := endpoint.DecodeTell(last.Body)
+	told, err := endpoint.DecodeReport(last.Body)
 	require.NoError(t, err)
-	require.Equal(t, []endpoint.Told{{Replica: endpoint.ReplicaID("10.0.0.1:80"), InFlight: endpoint.InFlight{Requests: 3, Tokens: 300}}}, told.InFlight)
+	require.Equal(t, []endpoint.Reported{{Replica: endpoint.ReplicaID("10.0.0.1:80"), InFlight: endpoint.InFlight{Requests: 3, Tokens: 300}}}, told.InFlight)
 }

@@ -20,13 +20,16 @@ import (
 )
 
 // Decode reads a document whose root is an object, hands it to f, and returns Errors with all the mistakes that were
-// found, or nil. f is not called if the document cannot be parsed.
-func Decode(doc []byte, f func(*Object)) error {
+// found, or nil. f is not called if the document cannot be parsed. Warnings are dropped.
+func Decode(doc []byte, f func(*Object)) error { return DecodeWarn(doc, func(Error) {}, f) }
+
+// DecodeWarn is Decode, and calls warn for what still works and will not for ever: see Object.Alias.
+func DecodeWarn(doc []byte, warn func(Error), f func(*Object)) error {
 	root, wrong := parse(doc)
 	if wrong != nil {
 		return Errors{*wrong}
 	}
-	d := &decoder{first: map[string]*yaml.Node{}}
+	d := &decoder{warn: warn, first: map[string]*yaml.Node{}}
 	(&Value{d: d, node: root}).Object(f)
 	if len(d.errs) == 0 {
 		return nil
@@ -37,10 +40,15 @@ func Decode(doc []byte, f func(*Object)) error {
 // decoder collects the mistakes.
 type decoder struct {
 	errs  Errors
+	warn  func(Error)
 	first map[string]*yaml.Node // of reportRepeated, used again
 }
 
 // errorf reports a mistake at a node of a value.
 func (d *decoder) errorf(of *Value, at *yaml.Node, format string, args ...any) {
-	d.errs = append(d.errs, Error{Path: of.Path(), Line: at.Line, Column: at.Column, Message: fmt.Sprintf(format, args...)})
+	d.errs = append(d.errs, mistake(of, at, format, args...))
+}
+
+func mistake(of *Value, at *yaml.Node, format string, args ...any) Error {
+	return Error{Path: of.Path(), Line: at.Line, Column: at.Column, Message: fmt.Sprintf(format, args...)}
 }

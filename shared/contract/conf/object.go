@@ -21,6 +21,7 @@ type Object struct {
 }
 
 type member struct {
+	key   string // by which it is asked for: its name, if that is no alias
 	name  *yaml.Node
 	value Value
 	known bool
@@ -34,7 +35,7 @@ func newObject(self *Value) *Object {
 	for i := 0; i+1 < len(content); i += 2 {
 		if name := content[i]; isName(self, name) {
 			o.members = append(o.members, member{
-				name: name, value: Value{d: self.d, node: content[i+1], in: self, name: name.Value, index: -1},
+				key: name.Value, name: name, value: Value{d: self.d, node: content[i+1], in: self, name: name.Value, index: -1},
 			})
 		}
 	}
@@ -164,9 +165,6 @@ func (o *Object) List(key string, f func(*Value)) bool {
 	return o.read(key, func(v *Value) { v.List(f) })
 }
 
-// Value hands the value of a key to f: for values that may be of several kinds.
-func (o *Object) Value(key string, f func(*Value)) bool { return o.read(key, f) }
-
 // Each calls f for every member in document order and makes it known: for objects whose names are free.
 func (o *Object) Each(f func(name string, v *Value)) {
 	if form := o.self.form; o.self.described() {
@@ -175,8 +173,33 @@ func (o *Object) Each(f func(name string, v *Value)) {
 	for i := range o.members {
 		m := &o.members[i]
 		m.known = true
-		f(m.name.Value, &m.value)
+		f(m.key, &m.value)
 	}
+}
+
+// Value hands the value of a key to f: for values that may be of several kinds.
+func (o *Object) Value(key string, f func(*Value)) bool { return o.read(key, f) }
+
+// Alias has the object read the key also by its old name, with a warning. Call it before the key is read. Suggestions and messages
+// about missing keys name the new one only.
+func (o *Object) Alias(key, old string) {
+	if form := o.self.form; o.self.described() {
+		k := form.as(KindObject).key(key)
+		k.Old = append(k.Old, old)
+		return
+	}
+	at := slices.IndexFunc(o.members, func(m member) bool { return m.key == old })
+	if at < 0 {
+		return
+	}
+	m := &o.members[at]
+	if slices.ContainsFunc(o.members, func(m member) bool { return m.key == key }) {
+		m.known = true
+		o.self.d.errorf(o.self, m.name, "%s is the old name of %s, which is here too", quote(old), quote(key))
+		return
+	}
+	m.key = key
+	o.self.d.warn(mistake(o.self, m.name, "%s is now called %s; the old name will stop working with the next release", quote(old), quote(key)))
 }
 
 // read makes the key known and hands its value to f. It reports whether the key is present.
@@ -198,7 +221,7 @@ func (o *Object) read(key string, f func(*Value)) bool {
 func (o *Object) find(key string) *member {
 	o.asked = append(o.asked, key)
 	for i := range o.members {
-		if o.members[i].name.Value == key {
+		if o.members[i].key == key {
 			return &o.members[i]
 		}
 	}

@@ -1,7 +1,6 @@
 package conf
 
 import (
-	"fmt"
 	"math"
 	"regexp"
 	"slices"
@@ -182,7 +181,7 @@ func (v *Value) Float(p *float64, min, max float64) bool {
 	}
 	n, _ := strconv.ParseFloat(v.node.Value, 64) // of a JSON number: an infinity if it is too large, else no error
 	if n < min || n > max || math.IsInf(n, 0) {
-		v.outOfRange(bounds(min, max, math.Inf(-1), math.Inf(1), func(f float64) string { return fmt.Sprint(f) }))
+		v.outOfRange(bounds(min, max, math.Inf(-1), math.Inf(1), func(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }))
 		return false
 	}
 	*p = n

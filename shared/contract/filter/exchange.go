@@ -52,6 +52,8 @@ type Exchange struct {
 	effects Effects
 	why     []byte
 	states  []any
+	screens []screen
+	unit    *Unit
 	slot    int
 }
 
@@ -186,15 +188,17 @@ func (x *Exchange) SetState(v any) { x.states[x.slot] = v }
 // filters. For the chain only.
 func (x *Exchange) Reset(n int) {
 	states := x.states
+	screens := x.screens
 	if len(states) != n {
-		states = make([]any, n)
+		states, screens = make([]any, n), make([]screen, n)
 	}
+	clear(screens)
 	e := x.effects
 	clear(e.Request) // what they point to is not to be kept for them
 	clear(e.Response)
 	clear(e.Body)
 	clear(x.Subset.Addresses)
-	*x = Exchange{states: states, why: x.why[:0], Subset: Subset{Addresses: x.Subset.Addresses[:0]}}
+	*x = Exchange{states: states, screens: screens, why: x.why[:0], Subset: Subset{Addresses: x.Subset.Addresses[:0]}}
 	x.effects = Effects{Request: e.Request[:0], Response: e.Response[:0], Body: e.Body[:0]}
 }
 

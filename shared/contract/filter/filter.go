@@ -21,7 +21,8 @@ import (
 //
 // The request hooks run in the order of the configuration, the response hooks
 // in reverse. A hook that panics is caught by the chain and counts as a failure
-// of its filter, which its failure mode decides.
+// of its filter, which its failure mode decides. So does a verdict that the hook may
+// not give: each hook lists those that it may. See [Screener] for the response's body.
 type Filter interface {
 	// Needs says what must be read before the hooks of this filter can work.
 	// It is asked once, after the configuration was read.
@@ -36,13 +37,13 @@ type Filter interface {
 	// refused, of which OnDone tells. Verdicts: Next, Deny, Respond, Wait, Fail.
 	OnRequest(x *Exchange) Verdict
 
-	// OnReply runs with the answer to the call that this filter waited for.
-	// Verdicts: Next, Deny, Respond, Wait, Fail.
+	// OnReply runs with the reply to the call that this filter waited for.
+	// Verdicts: those of the hook that returned Wait.
 	OnReply(x *Exchange, r *Reply) Verdict
 
 	// OnResponseHeaders runs when the replica's response headers are there
-	// (x.Response). Verdicts: Next, Deny, Fail. Not run for answers that Inlet
-	// gave itself.
+	// (x.Response). Verdicts: Next, Deny, Respond, Fail. Not run for responses that
+	// Inlet gave itself.
 	OnResponseHeaders(x *Exchange) Verdict
 
 	// OnDone runs exactly once on every ending (finished, client gone, reset,
@@ -212,6 +213,13 @@ type Refusal struct {
 	// Reason is the machine-readable value of the x-inlet-reason header,
 	// for example "no-endpoints". Empty: Code is used.
 	Reason string
+	// Filtered is for a response that has begun: the stream ends as the API ends one
+	// that the model's provider has stopped (finish_reason "content_filter", stop_reason
+	// "refusal"), which clients take for an answer. Without it the stream ends with an
+	// error event, which clients raise. The wasm build cannot end a stream cleanly: after
+	// half a second it cuts the connection, which clients of Messages and Responses, who read
+	// to its end, raise then.
+	Filtered bool
 	// RetryAfter becomes the Retry-After header, rounded up to whole seconds.
 	// 429 and 503 without one get one second.
 	RetryAfter time.Duration
@@ -246,12 +254,15 @@ type Reply struct {
 
 // End says how an exchange ended.
 type End struct {
-	// Complete: the whole answer of the replica went through.
+	// Complete: the whole response of the replica went through.
 	Complete bool
-	// Refused: Inlet refused the request.
+	// Refused: Inlet refused the request, or its response before anything of it went on.
 	Refused bool
-	// Answered: Inlet answered the request itself, no replica saw it.
+	// Answered: Inlet gave the response itself. If x.Response.Status is set, a replica
+	// had given another.
 	Answered bool
+	// Ended: Inlet ended a response that had begun.
+	Ended bool
 	// Partial: the replica did not get the end of the request's body.
 	Partial bool
 	// Broken: the replica broke off an answer that it had begun.

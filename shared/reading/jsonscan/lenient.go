@@ -7,7 +7,10 @@ import (
 )
 
 // passOver makes a lenient scanner pass over a value, of which it has read the beginning.
-func (s *Scanner) passOver(from state) { s.state, s.skipTo, s.nested = from, s.depth, 1 }
+func (s *Scanner) passOver(from state) {
+	s.state, s.skipTo, s.nested = from, s.depth, 1
+	s.unread = s.unread || from == passNested
+}
 
 // pass passes over a value, or what b[i:] has of it. It returns the index of the first byte that it has not consumed.
 func (s *Scanner) pass(b []byte, i int) int {

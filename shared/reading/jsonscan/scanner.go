@@ -40,6 +40,7 @@ type Scanner struct {
 	depth  int  // open containers
 	skipTo int  // depth at which a skipped value ends; noSkip if nothing is skipped
 	nested int  // containers that a lenient scanner has open within what it passes over
+	unread bool // a lenient scanner has passed over containers that are too deep to tell apart
 	count  int  // commas so far in the innermost open container
 
 	number  numberState
@@ -86,6 +87,7 @@ func (s *Scanner) begins(h Handler) {
 	s.array = false
 	s.depth = 0
 	s.skipTo = noSkip
+	s.unread = false
 	s.count = 0
 	s.size = 0
 	s.pending = whole
@@ -154,6 +156,9 @@ func (s *Scanner) Skip() {
 
 // Depth returns the number of open containers. Within Open and Close it includes, respectively excludes, the container.
 func (s *Scanner) Depth() int { return s.depth }
+
+// Unread reports whether a lenient scanner has passed over containers that are too deep to tell apart. There may be text in them.
+func (s *Scanner) Unread() bool { return s.unread }
 
 // InText reports whether the input so far ends within a string value. Start is then the offset of its opening quote.
 func (s *Scanner) InText() bool { return s.state == inText && s.err == nil }

@@ -65,6 +65,11 @@ func TestWellFormedTextIsOnePiece(t *testing.T) {
 	for n := 1; n < 100; n++ { // the words and blocks in which ASCII is read
 		texts = append(texts, strings.Repeat("a", n))
 	}
+	for c := ' '; c <= 0x7f; c++ {
+		if c != '"' && c != '\\' {
+			texts = append(texts, string(c), strings.Repeat(string(c), 20), strings.Repeat("a", 19)+string(c)+strings.Repeat("a", 50))
+		}
+	}
 	for _, text := range texts {
 		s := new(Scanner)
 		p := &pieces{recorder: recorder{t: t, s: s}}

@@ -6,6 +6,9 @@ import (
 	"github.com/inlet-proxy/inlet/shared/reading/formscan"
 )
 
+// maxFormText bounds the text fields of a form that are read. A transcription's prompt has some hundred tokens.
+const maxFormText = 64 << 10
+
 // formReader takes the parts of a form. Text fields that are read are short and collected whole; files and other fields pass.
 type formReader struct {
 	*requestReader

@@ -3,6 +3,7 @@ package llm
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/inlet-proxy/inlet/shared/reading/jsonscan"
 	"github.com/inlet-proxy/inlet/shared/reading/sse"
@@ -25,6 +26,9 @@ type ResponseScanner struct {
 	doc    int64 // bytes of the document: the answer, or the data of the event under way
 	marker int   // bytes of doneMarker that the event's data so far consists of; -1 if it is anything else
 
+	at   int64 // where the event under way begins in the response
+	over bool  // End was called
+
 	model []byte // the name to put in, a JSON string; empty to leave names as they are
 	with  []byte // memory for what Feed returns
 }
@@ -38,7 +42,7 @@ func (r *ResponseScanner) Reset(api API, stream bool, model string) {
 	r.stream = stream
 	r.n = 0
 	r.broken, r.ended = nil, false
-	r.fed = 0
+	r.fed, r.at, r.over = 0, 0, false
 	r.model = r.model[:0]
 	if model != "" {
 		r.model = AppendString(r.model, model)
@@ -46,15 +50,81 @@ func (r *ResponseScanner) Reset(api API, stream bool, model string) {
 	if cap(r.with) > withKept {
 		r.with = nil
 	}
-	r.reader = responseReader{json: &r.json, api: api, restores: model != "", names: r.reader.names[:0]}
+	r.reader = responseReader{json: &r.json, api: api, restores: model != "", names: r.reader.names[:0], texts: r.reader.texts}
+	r.reader.texts.reset(false)
 	r.events.Reset((*eventReader)(r))
 	r.begin()
+}
+
+// Screen has the scanner find the texts of the response, see Texts. Said after Reset, before Feed. Feed then says no more what to
+// put where the model's name stands: Splice does.
+func (r *ResponseScanner) Screen() { r.reader.texts.reset(true) }
+
+// Texts are the texts of those events that are over, or of a JSON document that is over, in order, and of other things that
+// stand among them. They stay until they are dropped. Value, and what is for whoever screens, may be changed.
+func (r *ResponseScanner) Texts() []Text {
+	t := &r.reader.texts
+	return t.found[:t.ready]
+}
+
+// ID returns the id of a screened response, "" if it was not told.
+func (r *ResponseScanner) ID() string { return string(r.reader.texts.id) }
+
+// Drop forgets the first n of Texts.
+func (r *ResponseScanner) Drop(n int) { r.reader.texts.drop(n) }
+
+// Boundary returns the offset in the response up to which events are over; of a JSON document all or nothing is.
+func (r *ResponseScanner) Boundary() int64 {
+	switch {
+	case r.stream:
+		return r.events.Boundary()
+	case r.over:
+		return r.fed
+	}
+	return 0
+}
+
+// Splice appends a piece of a screened response to dst, with the edits made. The piece stands at an offset in the response,
+// and texts are those in it.
+func (r *ResponseScanner) Splice(dst, piece []byte, at int64, texts []Text) []byte {
+	for i := range texts {
+		t := &texts[i]
+		if !r.changes(t, texts) {
+			continue
+		}
+		dst = append(dst, piece[:t.Span.Start-at]...)
+		piece, at = piece[t.Span.End-at:], t.Span.End
+		switch t.Kind {
+		case modelName:
+			dst = append(dst, r.model...)
+		case tokenDetails:
+			dst = append(dst, "null"...)
+		default:
+			dst = AppendString(dst, string(t.Value))
+		}
+	}
+	return append(dst, piece...)
+}
+
+// changes reports whether something else is put in the place of t.
+func (r *ResponseScanner) changes(t *Text, among []Text) bool {
+	switch t.Kind {
+	case modelName:
+		return len(r.model) > 0
+	case tokenDetails:
+		// They tell the text that was edited.
+		return slices.ContainsFunc(among, func(o Text) bool { return o.Edited && o.Event == t.Event })
+	}
+	return t.Edited
 }
 
 // begin makes ready for a document. What those before it said stays.
 func (r *ResponseScanner) begin() {
 	r.doc, r.marker = 0, 0
 	r.reader.next, r.reader.last = nowhere, false
+	if r.reader.texts.on {
+		r.reader.texts.begin()
+	}
 	r.json.ResetLenient(&r.reader)
 }
 
@@ -72,7 +142,7 @@ func (r *ResponseScanner) Feed(chunk []byte) (n int, with []byte) {
 	} else {
 		r.fail(r.read(chunk, base))
 	}
-	if !r.reader.restores {
+	if !r.reader.restores || r.reader.texts.on {
 		return 0, nil
 	}
 	if r.reader.next == atModel && r.json.InText() {
@@ -109,15 +179,33 @@ func (r *ResponseScanner) restore(chunk []byte, base int64) (n int, with []byte)
 	return n, r.with
 }
 
-// End says that the answer is complete. It is called once.
+// End says that the answer is complete.
 func (r *ResponseScanner) End() {
+	if r.over {
+		return
+	}
+	r.over = true
 	if r.stream {
 		r.events.End()
-	} else {
-		r.fail(r.json.End())
-		r.reader.take()
+		return
 	}
+	r.fail(r.json.End())
+	r.endTexts()
+	r.reader.take()
 }
+
+// endTexts ends a document of which the texts are read.
+func (r *ResponseScanner) endTexts() {
+	if !r.reader.texts.on {
+		return
+	}
+	if r.json.Unread() {
+		r.fail(errDeep)
+	}
+	r.reader.texts.endDocument(r.reader.api, r.at)
+}
+
+var errDeep = errors.New("the response has containers too deep to be read")
 
 // Usage returns what has been read of the usage so far. In a stream it may change with every event.
 func (r *ResponseScanner) Usage() Usage {
@@ -160,6 +248,9 @@ type eventReader ResponseScanner
 
 func (e *eventReader) Data(piece []byte) {
 	r := (*ResponseScanner)(e)
+	if r.doc == 0 && r.marker == 0 {
+		r.at = r.events.Boundary()
+	}
 	if r.marker >= 0 {
 		if rest := doneMarker[r.marker:]; len(piece) <= len(rest) && string(piece) == rest[:len(piece)] {
 			r.marker += len(piece)
@@ -191,6 +282,7 @@ func (e *eventReader) End(whole bool) {
 			r.fail(fmt.Errorf("event %d: %w", r.n, err))
 		}
 	}
+	r.endTexts()
 	r.reader.take()
 	r.begin()
 }
@@ -237,6 +329,8 @@ type responseReader struct {
 
 	base  int64  // offset in the answer of the document's first byte, if what is being read stood there in one piece with it
 	names []Span // of the model, in the answer, quotes included: those of which a piece was fed last, as far as they were fed
+
+	texts textReader
 }
 
 // name notes the name that has been read up to an offset in the document. Data fields that are joined to one document
@@ -252,8 +346,11 @@ func (r *responseReader) Open(array bool) {
 		p = inAnswer
 	}
 	r.next = nowhere
-	if array || p < inAnswer {
-		r.json.Skip()
+	if r.texts.on {
+		r.texts.openContainer(array, r.base+r.json.Start())
+	}
+	if array || p < inAnswer || depth > len(r.at) {
+		r.leaveOut(depth)
 		return
 	}
 	if p == inWritten {
@@ -262,7 +359,20 @@ func (r *responseReader) Open(array bool) {
 	r.at[depth-1] = p
 }
 
-func (r *responseReader) Close(bool) {}
+// leaveOut takes no tokens from a container that has been opened.
+func (r *responseReader) leaveOut(depth int) {
+	if !r.texts.on {
+		r.json.Skip()
+	} else if depth <= len(r.at) {
+		r.at[depth-1] = nowhere
+	}
+}
+
+func (r *responseReader) Close(bool) {
+	if r.texts.on {
+		r.texts.closeContainer(r.base + r.json.Offset())
+	}
+}
 
 // take adds what the answer, or the event under way, has told to what the events before it told.
 func (r *responseReader) take() {
@@ -274,7 +384,7 @@ func (r *responseReader) take() {
 
 func (r *responseReader) Key(name []byte) {
 	r.next = nowhere
-	switch r.at[r.json.Depth()-1] {
+	switch r.place() {
 	case inAnswer:
 		r.next = r.answerMember(name, true)
 	case inWrapper:
@@ -296,9 +406,20 @@ func (r *responseReader) Key(name []byte) {
 	case inWritten:
 		r.next = atWritten
 	}
-	if r.next == nowhere {
+	switch {
+	case r.texts.on:
+		r.texts.keyed(name)
+	case r.next == nowhere:
 		r.json.Skip()
 	}
+}
+
+// place is what the innermost container means.
+func (r *responseReader) place() place {
+	if depth := r.json.Depth(); depth <= len(r.at) {
+		return r.at[depth-1]
+	}
+	return nowhere
 }
 
 // answerMember returns what a member of an answer means; outermost is false within a wrapper.
@@ -405,12 +526,20 @@ func (r *responseReader) Text(piece []byte) {
 	if r.next == atType {
 		r.kind.add(piece)
 	}
+	if r.texts.on {
+		r.texts.text(piece)
+	}
 }
 
 func (r *responseReader) TextEnd() {
+	if r.texts.on {
+		r.texts.textEnd(Span{r.base + r.json.Start(), r.base + r.json.Offset()}, r.next == atModel)
+	}
 	switch r.next {
 	case atModel:
-		r.name(r.json.Offset())
+		if !r.texts.on {
+			r.name(r.json.Offset())
+		}
 	case atType:
 		r.last = r.kind.isLast(r.api)
 	case atOther:
@@ -424,4 +553,7 @@ func (r *responseReader) Scalar(raw []byte) {
 		r.event.add(r.next, count(raw))
 	}
 	r.next = nowhere
+	if r.texts.on {
+		r.texts.number(raw)
+	}
 }

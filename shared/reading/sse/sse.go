@@ -23,6 +23,7 @@ type Scanner struct {
 	handler Handler
 	base    int64 // offset of the current chunk's first byte
 	offset  int64 // offset of the piece being reported
+	bound   int64 // offset after the last empty line
 
 	state   state
 	matched int  // bytes of the byte order mark, or of a field's name, that have been read
@@ -47,6 +48,10 @@ func (s *Scanner) Reset(h Handler) { *s = Scanner{handler: h} }
 // values stands nowhere.)
 func (s *Scanner) Offset() int64 { return s.offset }
 
+// Boundary returns the offset in the stream after the last empty line: what stands before it belongs to events that are
+// over, and to comments.
+func (s *Scanner) Boundary() int64 { return s.bound }
+
 const (
 	byteOrderMark = "\xef\xbb\xbf"
 	dataField     = "data"
@@ -60,6 +65,9 @@ func (s *Scanner) Feed(chunk []byte) {
 		if s.afterCR {
 			s.afterCR = false
 			if chunk[i] == '\n' {
+				if s.bound == s.base+int64(i) {
+					s.bound++ // of the empty line
+				}
 				i++
 				continue
 			}
@@ -84,8 +92,8 @@ func (s *Scanner) Feed(chunk []byte) {
 		}
 		i = end
 		if end < len(chunk) {
-			s.endLine(chunk[end])
 			i++
+			s.endLine(chunk[end], i)
 		}
 	}
 	s.base += int64(len(chunk))
@@ -136,7 +144,7 @@ func (s *Scanner) name(b []byte, i int) int {
 		if s.matched == len(dataField) {
 			s.beginData()
 		}
-		s.endLine(c)
+		s.endLine(c, i+1)
 	case c == ':' && s.matched == len(dataField):
 		s.beginData()
 		s.state = atSpace
@@ -158,11 +166,14 @@ func (s *Scanner) beginData() {
 
 var newline = []byte("\n")
 
-// endLine ends a line with its terminator c, and with an empty line the event.
-func (s *Scanner) endLine(c byte) {
+// endLine ends a line with its terminator c, and with an empty line the event. next is the index after it.
+func (s *Scanner) endLine(c byte, next int) {
 	empty := s.state == inName && s.matched == 0
 	s.state, s.matched = inName, 0
 	s.afterCR = c == '\r'
+	if empty {
+		s.bound = s.base + int64(next)
+	}
 	if empty && s.hasData {
 		s.hasData = false
 		s.handler.End(true)

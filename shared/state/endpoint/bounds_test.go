@@ -37,15 +37,15 @@ func TestNoNotesTakeNoBytes(t *testing.T) {
 }
 
 func TestTheLongestTell(t *testing.T) {
-	full := &Tell{InFlight: make([]Told, MaxTold)}
+	full := &Report{InFlight: make([]Reported, MaxReported)}
 	for i := range full.InFlight {
-		full.InFlight[i] = Told{Replica: uint64(i), InFlight: InFlight{Requests: 1}}
+		full.InFlight[i] = Reported{Replica: uint64(i), InFlight: InFlight{Requests: 1}}
 	}
-	got, err := DecodeTell(AppendTell(nil, full))
+	got, err := DecodeReport(AppendReport(nil, full))
 	require.NoError(t, err)
 	require.Equal(t, full.InFlight, got.InFlight)
-	full.InFlight = append(full.InFlight, Told{Replica: 1 << 40, InFlight: InFlight{Requests: 1}})
-	_, err = DecodeTell(AppendTell(nil, full))
+	full.InFlight = append(full.InFlight, Reported{Replica: 1 << 40, InFlight: InFlight{Requests: 1}})
+	_, err = DecodeReport(AppendReport(nil, full))
 	require.ErrorContains(t, err, "too many replicas")
 }
 

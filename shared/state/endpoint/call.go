@@ -7,22 +7,22 @@ import (
 	"time"
 )
 
-// SnapshotPath is where the companion serves the snapshot; SnapshotPath + ".json" is its human-readable twin.
+// SnapshotPath is where the companion serves the snapshot; SnapshotPath + ".json" is the same for people.
 const SnapshotPath = "/v1/snapshot"
 
-// Path returns the request path of the one call between proxy and companion, a GET and long poll:
+// Path returns the request path by which a proxy polls the companion, a GET and long poll:
 //
 //	/v1/snapshot?since=<source>-<version>&worker=<id>&wait=<milliseconds>
 //
-// have is what the proxy has, nil if nothing; worker is its unique id. The companion answers at once if it has another version (or is
-// another process than the one before), else when one comes, at the latest after wait:
+// have is what the proxy has, nil if nothing; worker is its unique id. The companion responds at once if it has another version (or is
+// another process than before), otherwise when there is one, at the latest after wait:
 //
 //	200  the snapshot in the wire form, whole or as a delta to what the proxy has, Content-Type as [ContentType]
 //	304  nothing changed within wait
-//	503  the companion itself does not know yet (it has just started)
+//	503  the companion has no snapshot yet (it has just started)
 //
-// In each case but the first, and if there is no answer at all, the proxy goes on with what it has. A proxy that cannot apply a delta asks
-// again without since: then the answer is whole.
+// In each case but the first, and if there is no response at all, the proxy keeps what it has. A proxy that cannot apply a delta polls again
+// without since: then the response is a complete snapshot.
 func Path(have *Snapshot, worker string, wait time.Duration) string {
 	b := []byte(SnapshotPath)
 	sep := byte('?')
@@ -37,12 +37,12 @@ func Path(have *Snapshot, worker string, wait time.Duration) string {
 	return string(strconv.AppendInt(b, wait.Milliseconds(), 10))
 }
 
-// ID names this state of this companion: source and version in decimal, joined by "-".
+// ID identifies this state of this companion: source and version in decimal, joined by "-".
 func (s *Snapshot) ID() string {
 	return strconv.FormatUint(s.Source, 10) + "-" + strconv.FormatUint(s.Version, 10)
 }
 
-// ParseID reads what ID wrote.
+// ParseID parses what ID returned.
 func ParseID(id string) (source, version uint64, err error) {
 	first, second, ok := strings.Cut(id, "-")
 	if ok {

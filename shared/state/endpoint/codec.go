@@ -13,9 +13,9 @@ import (
 //	snapshot: "inlt", format (u8), then sections until the end
 //	section:  type (u16), length (u32), that many bytes
 //
-// A section of an unknown type is skipped, so a newer companion can say more to an older proxy: a new fact is a new section and never a
-// change of one below. Sections stand in ascending order of type, each at most once. A whole snapshot has a head and pools, and what is
-// known of the others; a delta has a head, a base and changes; either may have the sections of the relay (relay.go) behind them:
+// A section of an unknown type is skipped, so a newer companion can send more to an older proxy: a new fact is a new section, never a
+// change of one below. Sections are in ascending order of type, each at most once. A complete snapshot has a head and pools, and those of
+// the others that are known; a delta has a head, a base and changes. Either may have the sections of the relay (relay.go) after them:
 //
 //	1 head:  source (u64), version (u64), taken (i64, nanoseconds since 1970)
 //	2 pools: number of pools, number of endpoints in all of them, then per pool:
@@ -24,15 +24,15 @@ import (
 //	               age in microseconds, waiting, running, KV use in steps of 1/65535 (u16)
 //	16 models: names, number of sets, then per set:
 //	             number of models, each as a name; number of adapters, each as a name and its parent's (1 more than the name, 0: none);
-//	           then per endpoint: 1 more than the number of its set, 0: not told
-//	17 LoRA:   names, number of endpoints that tell, number of names that they tell, then per endpoint:
-//	             1 more than max, 0: not told; then if told: number of running adapters, each as a name; the same of waiting ones
+//	           then per endpoint: 1 more than the number of its set, 0: unknown
+//	17 LoRA:   names, number of endpoints with it, number of names in them, then per endpoint:
+//	             1 more than max, 0: unknown; then if known: number of running adapters, each as a name; the same of waiting ones
 //	18 cache:  per endpoint: tokens in a block, blocks
 //	19 origin: per endpoint: priority, start of its process in seconds since 1970
 //	32 base:   version (u64, of the same source)
-//	33 changes: names, number of endpoints that tell LoRA anew, number of names that they tell, number of changes, then per change:
-//	             how many endpoints lie between it and the one before, flags (u8: 1 ready, 2 gauges known, 4 LoRA is told anew),
-//	             if known: the same as in pools; if LoRA is told anew: the same as in LoRA
+//	33 changes: names, number of endpoints with new LoRA, number of names in them, number of changes, then per change:
+//	             how many endpoints lie between it and the one before, flags (u8: 1 ready, 2 gauges known, 4 new LoRA),
+//	             if known: the same as in pools; if new LoRA: the same as in LoRA
 //
 // where numbers without a type are uvarints, and a string is its length (uvarint) and its bytes. "Per endpoint" is in the order of the
 // pools section. "Names" is their number and each as a string; "a name" is then the position in it.
@@ -64,9 +64,9 @@ const (
 const ContentType = "application/vnd.inlet.snapshot"
 
 var (
-	// ErrMalformed is wrapped by the errors about bytes that no Append wrote.
+	// ErrMalformed is wrapped by the errors about bytes that Append does not write.
 	ErrMalformed = errors.New("malformed snapshot")
-	// ErrBase says that a delta is not to the snapshot at hand.
+	// ErrBase means that a delta is for another snapshot.
 	ErrBase = errors.New("a delta to another snapshot")
 )
 
@@ -153,15 +153,15 @@ func appendString(dst []byte, s string) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
 }
 
-// Decode reads a whole snapshot: it is Apply to nothing. It allocates the snapshot, its pools, one slice of endpoints and one string that
+// Decode decodes a complete snapshot: it is Apply without a previous one. It allocates the snapshot, its pools, one slice of endpoints and one string that
 // all their names lie in, and a few things more if there are models or adapters.
 func Decode(b []byte) (*Snapshot, error) { return Apply(nil, b) }
 
-// Apply reads the wire form, whole or a delta to have, and returns the new snapshot; have, which may be nil, stays as it is, and b is not
-// kept. A delta to another snapshot is ErrBase: ask for a whole one. Every truncation, every length that is not true, every number out of
-// its range is an error that wraps ErrMalformed.
+// Apply decodes the wire form, complete or a delta to have, and returns the new snapshot; have, which may be nil, is not changed, and b is
+// not kept. A delta to another snapshot is ErrBase: poll for a complete one. Every truncation, wrong length or number out of range is an
+// error that wraps ErrMalformed.
 //
-// After a delta the endpoints keep their Load. Gauges that it does not name have aged by the time between the two.
+// After a delta the endpoints keep their Load. Gauges that are not in it have aged by the time between the two.
 func Apply(have *Snapshot, b []byte) (*Snapshot, error) {
 	d := decoder{snapshot: new(Snapshot), have: have}
 	if err := d.decode(b); err != nil {
@@ -204,7 +204,7 @@ type decoder struct {
 	series *Series // nil: the snapshot stands by itself
 	issue  issue   // what the series keeps of it
 
-	head, listed, base, changed bool // what came
+	head, listed, base, changed bool // which sections were there
 }
 
 func (d *decoder) decode(b []byte) error {
@@ -276,13 +276,13 @@ func (s *Snapshot) decodeHead(b []byte) error {
 	return nil
 }
 
-// reader takes values from the front of a section. After the first that does not fit it stays bad and returns zeros: the callers check
-// once per pool and endpoint.
+// reader reads values from a section. After the first malformed one it stays bad and returns zeros, so callers check once per pool and
+// endpoint.
 type reader struct {
 	b    []byte // the section
 	text string // a copy of it that names are cut from; "": each name is copied by itself
 	at   int
-	bad  string // what was wrong, "" if nothing
+	bad  string // what is malformed, "" if nothing
 }
 
 // textReader returns a reader whose names lie in one copy of the section.
@@ -339,7 +339,7 @@ func (r *reader) longUvarint(limit uint64) uint64 {
 	return 0
 }
 
-// count reads the number of items that follow, each of at least size bytes: a lie cannot make us allocate more than the section holds.
+// count reads the number of items that follow, each of at least size bytes: a false number cannot make us allocate more than the section permits.
 func (r *reader) count(size int) int {
 	n := r.uvarint(math.MaxInt32)
 	if n*uint64(size) > uint64(r.left()) {
@@ -349,7 +349,7 @@ func (r *reader) count(size int) int {
 	return int(n)
 }
 
-// string reads a name. If it is the one that was there before, it is that.
+// string reads a name, and returns the previous one if they are the same.
 func (r *reader) string(before string) string {
 	n := r.count(1)
 	if n == 0 {
@@ -376,7 +376,7 @@ func (r *reader) uint16() uint16 {
 	return uint16(r.b[r.at-2]) | uint16(r.b[r.at-1])<<8
 }
 
-// done returns the error of a section that should be read to its end.
+// done returns the error of a section, which must have been read to its end.
 func (r *reader) done(section string) error {
 	if r.bad == "" && r.left() > 0 {
 		r.fail("more than was announced, or less")

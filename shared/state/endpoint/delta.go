@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// Change names an endpoint that changed, by its position among the endpoints of all pools in their order.
+// Change is an endpoint that changed, by its position among the endpoints of all pools in their order.
 type Change struct {
 	Position int
-	LoRA     bool // its LoRA is told anew; without that it stays, and readiness and gauges alone are told
+	LoRA     bool // it has new LoRA; otherwise only readiness and gauges changed
 }
 
 // AppendDelta appends the wire form of s to dst for a proxy that has version base of the same source: only the endpoints that changed
@@ -59,7 +59,7 @@ func endpointsAt(pools []Pool, changes []Change) []*Endpoint {
 	return found
 }
 
-// decodeBase makes the snapshot a copy of the one at hand, aged.
+// decodeBase makes the snapshot a copy of the previous one, aged.
 func (d *decoder) decodeBase(b []byte) error {
 	if len(b) != baseSize {
 		return fmt.Errorf("%w: a base of %d bytes", ErrMalformed, len(b))
@@ -84,7 +84,7 @@ func (d *decoder) decodeBase(b []byte) error {
 	}
 	passed := max(0, s.Taken.Sub(have.Taken))
 	for i := range d.endpoints {
-		d.endpoints[i].Peers = InFlight{} // told anew, or not known
+		d.endpoints[i].Peers = InFlight{} // sent again, or unknown
 		if g := &d.endpoints[i].Gauges; g.Known {
 			g.Age = older(g.Age, passed)
 		}
@@ -92,12 +92,25 @@ func (d *decoder) decodeBase(b []byte) error {
 	return nil
 }
 
-// older adds two times that are not negative.
+// older adds two durations that are not negative.
 func older(age, by time.Duration) time.Duration {
 	if by > math.MaxInt64-age {
 		return math.MaxInt64
 	}
 	return age + by
+}
+
+// endpointAt reads how many endpoints lie between the next one and the one before, and returns the next one, nil if there is none.
+func (d *decoder) endpointAt(r *reader, next *int) *Endpoint {
+	gap := r.uvarint(math.MaxInt32)
+	if gap >= uint64(len(d.endpoints)-*next) {
+		r.fail("there is no such endpoint")
+	}
+	if r.bad != "" {
+		return nil
+	}
+	*next += int(gap) + 1
+	return &d.endpoints[*next-1]
 }
 
 func (d *decoder) decodeChanges(b []byte) error {
@@ -106,15 +119,10 @@ func (d *decoder) decodeChanges(b []byte) error {
 	room := r.loraRoom()
 	next := 0
 	for range r.count(minChange) {
-		gap := r.uvarint(math.MaxInt32)
-		if gap >= uint64(len(d.endpoints)-next) {
-			r.fail("there is no such endpoint")
-		}
-		if r.bad != "" {
+		e := d.endpointAt(&r, &next)
+		if e == nil {
 			break
 		}
-		e := &d.endpoints[next+int(gap)]
-		next += int(gap) + 1
 		if flags := r.state(e, flagLoRA); flags&flagLoRA != 0 {
 			e.LoRA = r.lora(&room)
 		}

@@ -1,6 +1,6 @@
-// Package endpoint is what the companion tells the proxies: which replicas each pool has, whether they are ready, what their gauges
-// said, with the age of each, and what they serve. Apply and Append (or AppendDelta, for a proxy that has most of it) are the two ends of
-// the wire; the wire call itself is described at [Path].
+// Package endpoint is the snapshot that the companion sends to the proxies: which replicas each pool has, whether they are ready, their
+// gauges with the age of each, and what they serve. Apply and Append (or AppendDelta, for a proxy that has most of it) decode and encode it;
+// the poll itself is described at [Path].
 package endpoint
 
 import (
@@ -19,11 +19,12 @@ type Snapshot struct {
 	Taken   time.Time // when the companion built it, by the companion's clock
 	Pools   []Pool    // sorted by name, each name once
 
-	// Heard is how far this proxy has heard what others told, by the count of the same companion; 0: not at all. With it come the Peers.
+	// Heard is the number, counted by the same companion, up to which this proxy has received what others reported; 0: nothing. The Peers
+	// come with it.
 	Heard uint64
 
-	// Received is when the proxy got it, by the proxy's clock; set by the proxy, not on the wire. The ages of gauges grow from here, so
-	// that the two clocks are never compared.
+	// Received is when the proxy received it, by the proxy's clock; set by the proxy, not on the wire. The ages of gauges grow from here, so
+	// the two clocks are never compared.
 	Received time.Time
 }
 
@@ -36,10 +37,10 @@ type Pool struct {
 // Endpoint is one replica.
 type Endpoint struct {
 	Address string // ip:port, an IPv6 address in brackets: as Envoy's override_host compares it
-	Ready   bool   // the companion reached it lately, and its source does not say it is unhealthy or draining
+	Ready   bool   // the companion reached it recently, and its source does not list it as unhealthy or draining
 
-	// Priority is the rank that its source of replicas gives it: those of the lowest number come first, the others stand in when there is
-	// none of them. 0 where the source has no ranks. It stands beside Ready because each pick reads both of each replica.
+	// Priority is that of its source of replicas: those with the lowest number come first, the others are used when there are none of them.
+	// 0 where the source has no priorities. It is next to Ready because each pick reads both of each replica.
 	Priority uint16
 
 	Gauges Gauges
@@ -47,13 +48,13 @@ type Endpoint struct {
 	Peers  InFlight // from the other proxies, when the snapshot was received
 	Load   *Load    // from this Envoy, now; attached by the proxy, not on the wire
 
-	// Started is when the server's process started, or when that was put to sleep last, in seconds since 1970; 0: it does not say. Another
-	// time means that what it had in its cache is gone.
+	// Started is when the server's process started, or was last put to sleep, in seconds since 1970; 0: unknown. Another time
+	// means that the contents of its cache are gone.
 	Started int64
 
-	// Both are shared by endpoints and snapshots: they are not to be changed.
-	LoRA   *LoRA   // the adapters at work, when the gauges were read; nil: its metrics do not say
-	Models *Models // the names that it serves; nil: it was not asked yet, or does not say
+	// Both are shared by endpoints and snapshots and must not be changed.
+	LoRA   *LoRA   // the adapters in use when the gauges were read; nil: unknown
+	Models *Models // the names that it serves; nil: unknown
 }
 
 // Load counts what is in flight on a replica from one Envoy.
@@ -62,42 +63,42 @@ type Load struct {
 	Tokens   kv.Counter // of their prompts, that it has to compute
 }
 
-// LoRA is what a replica's metrics say about adapters. The names are those of Models.Adapters.
+// LoRA is the state of a replica's adapters by its metrics. The names are those of Models.Adapters.
 type LoRA struct {
-	Running []string // adapters with requests that it works on, sorted
-	Waiting []string // adapters with requests in its queue and none at work, sorted
-	Max     int      // that it can work on at a time
+	Running []string // adapters with running requests, sorted
+	Waiting []string // adapters with waiting requests and no running ones, sorted
+	Max     int      // that it can run at a time
 }
 
-// Models is what a replica lists as its models.
+// Models is a replica's list of models.
 type Models struct {
 	Names    []string  // adapters not among them, sorted
 	Adapters []Adapter // the LoRA adapters that are loaded, sorted by name
 }
 
-// Adapter is a LoRA adapter that requests can ask for by its name.
+// Adapter is a LoRA adapter that requests can name as their model.
 type Adapter struct {
 	Name   string
-	Parent string // the model that it is made for, "" if that is not said
+	Parent string // the model that it is made for, "" if unknown
 }
 
-// Cache is the size of a replica's KV cache, all its engines together; zero: it does not say.
+// Cache is the size of a replica's KV cache, all its engines together; zero: unknown.
 type Cache struct {
 	BlockTokens int32 // tokens in a block
 	Blocks      int32 // blocks that there are, used or not
 }
 
-// Gauges is what a replica's metrics said when they were last read.
+// Gauges are a replica's metrics when they were last read.
 type Gauges struct {
 	Known   bool          // false: never read, or a metric was missing. The other fields are then zero and mean nothing
 	Age     time.Duration // at Taken, since they were read. On the wire in microseconds
 	Waiting int           // requests in the replica's queue, all its engines together
-	Running int           // requests it works on, all its engines together
+	Running int           // running requests, all its engines together
 	KVUse   float64       // share of its KV cache in use, 0..1, mean of its engines. On the wire in steps of 1/65535
 }
 
-// DefaultStale is the age at which gauges say nothing any more, unless configured otherwise. The companion renews what it tells more
-// often than that, also when nothing changes.
+// DefaultStale is the age at which gauges are ignored, unless configured otherwise. The companion sends them more often than that, even
+// when nothing changes.
 const DefaultStale = 2 * time.Second
 
 // Pool returns the pool of that name, nil if there is none.
@@ -110,8 +111,8 @@ func (s *Snapshot) Pool(name string) *Pool {
 	return nil
 }
 
-// Process says of the replica at an address whether any pool has it ready, and the latest start that any tells. Pools are scraped apart, and
-// have it drain apart, but it is one process.
+// Process returns whether the replica at an address is ready in any pool, and its latest start in any. Pools may be scraped and drained
+// separately, but the replica is one process.
 func (s *Snapshot) Process(address string) (ready bool, started int64) {
 	for i := range s.Pools {
 		endpoints := s.Pools[i].Endpoints
@@ -125,7 +126,7 @@ func (s *Snapshot) Process(address string) (ready bool, started int64) {
 }
 
 // Attach sets the Load of every endpoint that has none to the counters of its address: a replica that is in two pools has them in both.
-// What the snapshot before has in the same place is taken over, which is quicker; before may be nil.
+// What the previous snapshot has in the same place is reused, which is faster; before may be nil.
 func (s *Snapshot) Attach(c kv.Counters, before *Snapshot) {
 	for i := range s.Pools {
 		var old []Endpoint
@@ -145,7 +146,7 @@ func (s *Snapshot) Attach(c kv.Counters, before *Snapshot) {
 	}
 }
 
-// Sort brings pools and endpoints into the order that Decode asks for.
+// Sort brings pools and endpoints into the order that Decode requires.
 func (s *Snapshot) Sort() {
 	slices.SortFunc(s.Pools, func(a, b Pool) int { return cmp.Compare(a.Name, b.Name) })
 	for _, p := range s.Pools {
@@ -153,11 +154,11 @@ func (s *Snapshot) Sort() {
 	}
 }
 
-// Trust returns how far the gauges can be believed, from 1 (fresh) to 0 (say nothing), sinceTaken after the snapshot was received. Weigh
-// a gauge's opinion with it against a neutral one: an old gauge means "unknown", never "idle" and never "saturated".
+// Trust returns how far the gauges can be trusted, from 1 (fresh) to 0 (useless), sinceTaken after the snapshot was received. Use it to weigh
+// a gauge against a neutral value: an old gauge means "unknown", never "idle" and never "saturated".
 //
-// Up to half of stale the answer is 1, because a healthy gauge gets that old without harm: the companion is silent while nothing changes,
-// up to its heartbeat. From there it falls evenly to 0 at stale.
+// Up to half of stale it is 1, because a valid gauge may get that old: the companion sends nothing while nothing changes, up to its
+// heartbeat. From there it falls linearly to 0 at stale.
 func (g Gauges) Trust(sinceTaken, stale time.Duration) float64 {
 	if !g.Known {
 		return 0
@@ -165,7 +166,7 @@ func (g Gauges) Trust(sinceTaken, stale time.Duration) float64 {
 	return Trust(older(g.Age, sinceTaken), stale)
 }
 
-// Trust returns how far what is so old can be believed, as for gauges.
+// Trust returns how far something of an age can be trusted, as for gauges.
 func Trust(age, stale time.Duration) float64 {
 	switch {
 	case stale <= 0 || age >= stale:

@@ -7,9 +7,9 @@ import (
 	"slices"
 )
 
-// The sections about what changes seldom or is not told by all: models, LoRA, cache and origin.
+// The sections about what changes rarely or is not known for all: models, LoRA, cache and origin.
 
-// appendFacts appends the sections that have anything to say.
+// appendFacts appends the sections that are not empty.
 func appendFacts(dst []byte, pools []Pool) []byte {
 	var models, lora, cache, origin bool
 	for i := range pools {
@@ -41,7 +41,7 @@ func appendFacts(dst []byte, pools []Pool) []byte {
 	return dst
 }
 
-// names is a table of strings, each once, in the order in which they came.
+// names is a table of strings, each once, in the order in which they were added.
 type names struct {
 	list     []string
 	position map[string]uint64
@@ -79,7 +79,7 @@ func (n *names) appendList(dst []byte, list []string) []byte {
 	return dst
 }
 
-// All are the names that requests can ask for, those of adapters among them.
+// All iterates over the names that requests can use as their model, including those of adapters.
 func (m *Models) All() iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for _, name := range m.Names {
@@ -103,7 +103,7 @@ func (m *Models) Equal(other *Models) bool {
 	return m == other || slices.Equal(m.Names, other.Names) && slices.Equal(m.Adapters, other.Adapters)
 }
 
-// Equal reports whether two say the same.
+// Equal reports whether two are the same.
 func (l *LoRA) Equal(other *LoRA) bool {
 	if l == nil || other == nil {
 		return l == other
@@ -111,7 +111,7 @@ func (l *LoRA) Equal(other *LoRA) bool {
 	return l == other || l.Max == other.Max && slices.Equal(l.Running, other.Running) && slices.Equal(l.Waiting, other.Waiting)
 }
 
-// appendModels tells each set of models once: most endpoints of a pool serve the same.
+// appendModels writes each set of models once: most endpoints of a pool serve the same.
 func appendModels(dst []byte, pools []Pool) []byte {
 	var table names
 	var sets []*Models
@@ -330,7 +330,7 @@ func (r *reader) loras(endpoints []Endpoint) {
 	r.filled(room)
 }
 
-// loraRoom is the memory for a list of LoRAs, taken in two pieces.
+// loraRoom is the memory for a list of LoRAs, allocated in two pieces.
 type loraRoom struct {
 	names []string
 	loras []LoRA
@@ -342,7 +342,7 @@ func (r *reader) loraRoom() loraRoom {
 	return loraRoom{names: r.names(), loras: make([]LoRA, r.count(minLoRA)), lists: make([]string, r.count(1))}
 }
 
-// filled checks that as much came as was announced.
+// filled checks that the list had as much as it announced.
 func (r *reader) filled(room loraRoom) {
 	if len(room.loras) > 0 || len(room.lists) > 0 {
 		r.fail("more than was announced, or less")

@@ -6,7 +6,7 @@ import (
 )
 
 // Serves reports whether a replica that lists these models serves one of this name, and whether as an adapter. Either is the name
-// listed, or it is how SGLang names an adapter: parent:adapter. A name that is listed is itself, whatever it looks like.
+// listed, or it is how SGLang names an adapter: parent:adapter. A listed name stands for itself, whatever it looks like.
 func (m *Models) Serves(name string) (serves, adapter bool) {
 	if _, adapter := m.find(name); adapter {
 		return true, true
@@ -26,7 +26,7 @@ func (m *Models) Serves(name string) (serves, adapter bool) {
 	return false, false
 }
 
-// find returns the place of the first adapter of a name.
+// find returns the index of the first adapter with a name.
 func (m *Models) find(name string) (int, bool) {
 	return slices.BinarySearchFunc(m.Adapters, name, func(a Adapter, name string) int { return strings.Compare(a.Name, name) })
 }
@@ -36,7 +36,7 @@ func (m *Models) lists(name string) bool {
 	return ok
 }
 
-// Known reports whether an adapter is asked for by this name: its own, or with its parent's before it.
+// Known reports whether a name is that of the adapter: its own, or with its parent's before it.
 func (a Adapter) Known(name string) bool {
 	return name == a.Name || a.Parent != "" && len(name) == len(a.Parent)+1+len(a.Name) &&
 		name[:len(a.Parent)] == a.Parent && name[len(a.Parent)] == ':' && name[len(a.Parent)+1:] == a.Name

@@ -10,25 +10,25 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// What proxies tell each other, by way of the companion: how much of theirs is in flight on each replica, and which prompts each replica
-// has computed. A replica is named by [ReplicaID], a prompt by a chain of hashes of its blocks; no text of a prompt is in it.
+// What proxies share through the companion: how much they have in flight on each replica, and which prompts each replica has computed. A
+// replica is identified by [ReplicaID], a prompt by a chain of hashes of its blocks. It contains no prompt text.
 
-// RelayPath is where a proxy tells what it knows, by POST:
+// RelayPath is where a proxy reports, by POST:
 //
 //	/v1/relay?proxy=<id>
 //
-// with a [Tell] in the body. 204 says that it was taken. It is heard by the other proxies with their next snapshot, see [RelayedPath].
+// with a [Report] in the body. 204 means that it was taken. The other proxies receive it with their next snapshot, see [RelayedPath].
 const RelayPath = "/v1/relay"
 
-// TellPath returns the request path of a tell.
-func TellPath(proxy string) string { return string(escape([]byte(RelayPath+"?proxy="), proxy)) }
+// ReportPath returns the request path of a report.
+func ReportPath(proxy string) string { return string(escape([]byte(RelayPath+"?proxy="), proxy)) }
 
 // RelayedPath is Path for a proxy that takes part in the relay:
 //
 //	…&proxy=<id>&heard=<number>
 //
-// proxy is the id of this Envoy, the same in all its workers and in its tells; heard is what the snapshot that it has says. The answer
-// then has what the other proxies have in flight, and the notes that came since. It comes when there is any of that, too.
+// proxy is the id of this Envoy, the same in all its workers and in its reports; heard is Snapshot.Heard of the snapshot that it has. The
+// response then contains what the other proxies have in flight, and the notes reported since. These end a long poll, too.
 func RelayedPath(have *Snapshot, worker string, wait time.Duration, proxy string) string {
 	b := append([]byte(Path(have, worker, wait)), "&proxy="...)
 	b = append(escape(b, proxy), "&heard="...)
@@ -39,36 +39,36 @@ func RelayedPath(have *Snapshot, worker string, wait time.Duration, proxy string
 	return string(strconv.AppendUint(b, heard, 10))
 }
 
-// InFlight is work that proxies have sent to a replica and that is not done.
+// InFlight is unfinished work that proxies have sent to a replica.
 type InFlight struct {
 	Requests int64
-	Tokens   int64 // of prompts, that it has to compute
+	Tokens   int64 // of prompts that it has to compute
 }
 
-// Bounds of what is told: no sum of many overflows.
+// Bounds of what is reported, so that no sum overflows.
 const (
 	maxRequests = math.MaxInt32
 	maxTokens   = 1 << 40
 )
 
-// ReplicaID names a replica in what proxies tell each other: a hash of its address.
+// ReplicaID identifies a replica in reports: a hash of its address.
 func ReplicaID(address string) uint64 { return xxhash.Sum64String(address) }
 
 // TokensCounter is the name of the counter of the tokens in flight on the replica at an address. The counter of the requests has the
-// address itself for its name.
+// address as its name.
 func TokensCounter(address string) string { return address + "#tokens" }
 
-// The sections of the relay. Those of an answer come behind all others, since they are for one proxy alone, and the rest for many:
+// The sections of the relay. Those of a response come after all others, since they are for one proxy, and the rest is the same for many:
 //
 //	48 peers: number of endpoints on which the other proxies have something in flight, then per such endpoint:
 //	            how many endpoints lie between it and the one before, requests, tokens
-//	49 heard: number (u64): all that was told up to it is in this answer and those before
+//	49 heard: number (u64): everything reported up to it is in this response and those before
 //	50 notes: notes until its end, each: replica (u64), number of blocks (u16), the blocks (u64 each)
 //
-// and in a tell:
+// and in a report:
 //
 //	50 notes: as above
-//	64 in flight: number of replicas, then per replica: id (u64), requests, tokens. What is not in it is nothing
+//	64 in flight: number of replicas, then per replica: id (u64), requests, tokens. Replicas that are not listed have none
 const (
 	sectionPeers    = 48
 	sectionHeard    = 49
@@ -81,9 +81,8 @@ const (
 // MaxNote is the most blocks of one note. A longer prompt is several notes, its end first.
 const MaxNote = 4000
 
-// Unlearnt returns the id by which a note says the opposite: the replica does not have
-// these blocks after all. Who does not know that takes it for a replica that is not
-// there. Twice gives the id itself.
+// Unlearnt returns the id by which a note says the opposite: the replica does not have these blocks after all. Older versions take it for
+// an unknown replica. Applied twice it returns the id itself.
 func Unlearnt(replica uint64) uint64 { return ^replica }
 
 // AppendNote appends a note: a replica has a prompt's blocks, at most MaxNote of them.
@@ -96,13 +95,13 @@ func AppendNote(dst []byte, replica uint64, chain []uint64) []byte {
 	return dst
 }
 
-// Note is a note where it lies.
+// Note is a note in the buffer that it was read from.
 type Note struct {
 	Replica uint64
 	blocks  []byte
 }
 
-// CutNote returns the first note of some; ok is false at their end, and if the rest is none.
+// CutNote returns the first of several notes; ok is false at their end, and if the rest is malformed.
 func CutNote(notes []byte) (n Note, rest []byte, ok bool) {
 	if len(notes) < noteHeader {
 		return Note{}, nil, false
@@ -116,7 +115,7 @@ func CutNote(notes []byte) (n Note, rest []byte, ok bool) {
 	return n, notes[size:], true
 }
 
-// Len is the number of blocks.
+// Len returns the number of blocks.
 func (n *Note) Len() int { return len(n.blocks) / 8 }
 
 // Block returns one of the blocks.
@@ -148,8 +147,8 @@ type Peer struct {
 	InFlight
 }
 
-// AppendRelayed appends to an answer (of Append or AppendDelta) what is for one proxy: peers in ascending order of position, how far it has
-// heard with that, and notes.
+// AppendRelayed appends to a response (of Append or AppendDelta) what is for one proxy: peers in ascending order of position, the number up
+// to which it has then heard, and notes.
 func AppendRelayed(dst []byte, peers []Peer, heard uint64, notes []byte) []byte {
 	dst = appendPeers(dst, peers)
 	dst = appendHeard(dst, heard)
@@ -208,15 +207,11 @@ func (d *decoder) decodePeers(b []byte) error {
 	r := reader{b: b}
 	next := 0
 	for range r.count(minPeer) {
-		gap := r.uvarint(math.MaxInt32)
-		if gap >= uint64(len(d.endpoints)-next) {
-			r.fail("there is no such endpoint")
-		}
-		if r.bad != "" {
+		e := d.endpointAt(&r, &next)
+		if e == nil {
 			break
 		}
-		next += int(gap) + 1
-		d.endpoints[next-1].Peers = r.inFlight()
+		e.Peers = r.inFlight()
 	}
 	return r.done("peers")
 }
@@ -233,9 +228,9 @@ func (s *Snapshot) decodeHeard(b []byte) error {
 	return nil
 }
 
-// Notes returns the notes in an answer that Apply has read. They lie in it.
-func Notes(answer []byte) []byte {
-	for rest := answer[len(magic)+1:]; len(rest) > 0; {
+// Notes returns the notes in a response that Apply has decoded. They alias it.
+func Notes(response []byte) []byte {
+	for rest := response[len(magic)+1:]; len(rest) > 0; {
 		kind, body, after, err := cutSection(rest)
 		if err != nil {
 			return nil
@@ -248,23 +243,23 @@ func Notes(answer []byte) []byte {
 	return nil
 }
 
-// Tell is what a proxy tells.
-type Tell struct {
-	InFlight []Told // all that it has in flight
-	Notes    []byte // of what it has learnt since its last tell
+// Report is what a proxy reports.
+type Report struct {
+	InFlight []Reported // all that it has in flight
+	Notes    []byte     // what it has learnt since its last report
 }
 
-// Told is what a proxy has in flight on a replica.
-type Told struct {
+// Reported is what a proxy has in flight on a replica.
+type Reported struct {
 	Replica uint64
 	InFlight
 }
 
-// MaxTold is the most replicas of one tell.
-const MaxTold = 1 << 14
+// MaxReported is the most replicas in one report.
+const MaxReported = 1 << 14
 
-// AppendTell appends the wire form of a tell to dst.
-func AppendTell(dst []byte, t *Tell) []byte {
+// AppendReport appends the wire form of a report to dst.
+func AppendReport(dst []byte, t *Report) []byte {
 	dst = append(dst, magic...)
 	dst = append(dst, format)
 	var start int
@@ -281,22 +276,22 @@ func AppendTell(dst []byte, t *Tell) []byte {
 	return closeSection(dst, start)
 }
 
-// DecodeTell reads a tell, whose notes lie in b. What AppendTell does not write is an error that wraps ErrMalformed, but for sections that
-// it does not know.
-func DecodeTell(b []byte) (*Tell, error) {
-	t, told := new(Tell), false
+// DecodeReport decodes a report, whose notes alias b. Unknown sections are ignored; anything else that AppendReport does not write is an
+// error that wraps ErrMalformed.
+func DecodeReport(b []byte) (*Report, error) {
+	t, complete := new(Report), false
 	err := eachSection(b, func(kind int, body []byte) error {
 		switch kind {
 		case sectionNotes:
 			t.Notes = body
 			return validNotes(body)
 		case sectionInFlight:
-			told = true
+			complete = true
 			return t.decodeInFlight(body)
 		}
 		return nil
 	})
-	if err == nil && !told {
+	if err == nil && !complete {
 		err = fmt.Errorf("%w: a required section is missing", ErrMalformed)
 	}
 	if err != nil {
@@ -305,17 +300,17 @@ func DecodeTell(b []byte) (*Tell, error) {
 	return t, nil
 }
 
-func (t *Tell) decodeInFlight(b []byte) error {
-	const minTold = 8 + 1 + 1
+func (t *Report) decodeInFlight(b []byte) error {
+	const minReported = 8 + 1 + 1
 	r := reader{b: b}
-	n := r.count(minTold)
-	if n > MaxTold {
+	n := r.count(minReported)
+	if n > MaxReported {
 		r.fail("too many replicas")
 		n = 0
 	}
-	t.InFlight = make([]Told, 0, n)
+	t.InFlight = make([]Reported, 0, n)
 	for range n {
-		t.InFlight = append(t.InFlight, Told{r.uint64(), r.inFlight()})
+		t.InFlight = append(t.InFlight, Reported{r.uint64(), r.inFlight()})
 	}
 	return r.done("in flight")
 }

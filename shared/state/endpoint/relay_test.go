@@ -17,7 +17,7 @@ func TestRelayedPath(t *testing.T) {
 	require.Equal(t, "/v1/snapshot?worker=w&wait=20000&proxy=a%26b&heard=0", endpoint.RelayedPath(nil, "w", 20*time.Second, "a&b"))
 	require.Equal(t, "/v1/snapshot?since=3-4&worker=w&wait=0&proxy=a&heard=5",
 		endpoint.RelayedPath(&endpoint.Snapshot{Source: 3, Version: 4, Heard: 5}, "w", 0, "a"))
-	require.Equal(t, "/v1/relay?proxy=a%26b", endpoint.TellPath("a&b"))
+	require.Equal(t, "/v1/relay?proxy=a%26b", endpoint.ReportPath("a&b"))
 }
 
 func anyInFlight(t *rapid.T) endpoint.InFlight {
@@ -45,9 +45,9 @@ func read(t require.TestingT, notes []byte) (all []told) {
 // A tell comes back as it was.
 func TestTell(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var tell endpoint.Tell
+		var tell endpoint.Report
 		for range rapid.IntRange(0, 5).Draw(t, "replicas") {
-			tell.InFlight = append(tell.InFlight, endpoint.Told{Replica: rapid.Uint64().Draw(t, "replica"), InFlight: anyInFlight(t)})
+			tell.InFlight = append(tell.InFlight, endpoint.Reported{Replica: rapid.Uint64().Draw(t, "replica"), InFlight: anyInFlight(t)})
 		}
 		var notes []told
 		for range rapid.IntRange(0, 5).Draw(t, "notes") {
@@ -55,13 +55,13 @@ func TestTell(t *testing.T) {
 			notes = append(notes, n)
 			tell.Notes = endpoint.AppendNote(tell.Notes, n.replica, n.chain)
 		}
-		wire := endpoint.AppendTell(nil, &tell)
-		got, err := endpoint.DecodeTell(wire)
+		wire := endpoint.AppendReport(nil, &tell)
+		got, err := endpoint.DecodeReport(wire)
 		require.NoError(t, err)
 		require.Empty(t, cmp.Diff(&tell, got, exact))
 		require.Equal(t, notes, read(t, got.Notes))
 		for cut := range wire {
-			_, err := endpoint.DecodeTell(wire[:cut])
+			_, err := endpoint.DecodeReport(wire[:cut])
 			require.ErrorIs(t, err, endpoint.ErrMalformed)
 		}
 	})
@@ -134,27 +134,27 @@ func TestMalformedRelay(t *testing.T) {
 		"more than it said":  wire(section(64, 0, 1)),
 		"requests too large": wire(section(64, append(append([]byte{1}, make([]byte, 8)...), 0xff, 0xff, 0xff, 0xff, 0x0f, 0)...)),
 	} {
-		_, err := endpoint.DecodeTell(b)
+		_, err := endpoint.DecodeReport(b)
 		require.ErrorIs(t, err, endpoint.ErrMalformed, name)
 	}
-	_, err := endpoint.DecodeTell(wire(section(64, 0), section(99, 1, 2, 3)))
+	_, err := endpoint.DecodeReport(wire(section(64, 0), section(99, 1, 2, 3)))
 	require.NoError(t, err, "what is new is skipped")
 }
 
 func FuzzDecodeTell(f *testing.F) {
-	f.Add(endpoint.AppendTell(nil, &endpoint.Tell{}))
-	f.Add(endpoint.AppendTell(nil, &endpoint.Tell{
-		InFlight: []endpoint.Told{{Replica: 1, InFlight: endpoint.InFlight{Requests: 2, Tokens: 3}}}, Notes: endpoint.AppendNote(nil, 1, []uint64{2, 3}),
+	f.Add(endpoint.AppendReport(nil, &endpoint.Report{}))
+	f.Add(endpoint.AppendReport(nil, &endpoint.Report{
+		InFlight: []endpoint.Reported{{Replica: 1, InFlight: endpoint.InFlight{Requests: 2, Tokens: 3}}}, Notes: endpoint.AppendNote(nil, 1, []uint64{2, 3}),
 	}))
 	f.Add(wire(section(50, make([]byte, 10)...), section(64, 0)))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		tell, err := endpoint.DecodeTell(b)
+		tell, err := endpoint.DecodeReport(b)
 		if err != nil {
 			require.ErrorIs(t, err, endpoint.ErrMalformed)
 			return
 		}
 		read(t, tell.Notes)
-		again, err := endpoint.DecodeTell(endpoint.AppendTell(nil, tell))
+		again, err := endpoint.DecodeReport(endpoint.AppendReport(nil, tell))
 		require.NoError(t, err)
 		require.Empty(t, cmp.Diff(tell, again, exact))
 	})

@@ -1,10 +1,9 @@
 package endpoint
 
-// Series reads whole snapshots that come one after another. What is read is what Decode returns, in the memory of the one before the
-// last: so a snapshot is as it was until the second Read after it, and nobody may use it after that. Nothing is allocated for names and
-// facts that are the same in two snapshots.
+// Series decodes complete snapshots that follow one another. It returns what Decode returns, in the memory of the snapshot before the last:
+// a snapshot is valid until the second Read after it. Nothing is allocated for names and facts that are the same in two snapshots.
 //
-// It is for a VM of its own, whose garbage collector would have some hundred KB to clear away at each change among 1,000 replicas.
+// It is for wasm VMs, whose garbage collector would otherwise have some hundred KB to free at each change among 1,000 replicas.
 type Series struct {
 	last, spare issue
 }
@@ -16,7 +15,7 @@ type issue struct {
 	models, lora string     // their sections
 }
 
-// Read reads a whole snapshot. b is not kept.
+// Read decodes a complete snapshot. b is not kept.
 func (s *Series) Read(b []byte) (*Snapshot, error) {
 	d := decoder{snapshot: new(Snapshot), series: s}
 	if err := d.decode(b); err != nil {
@@ -27,7 +26,7 @@ func (s *Series) Read(b []byte) (*Snapshot, error) {
 	return d.snapshot, nil
 }
 
-// room returns memory for so many endpoints.
+// room returns memory for n endpoints.
 func (d *decoder) room(n int) []Endpoint {
 	if d.series == nil || d.series.spare.endpoints == nil || cap(d.series.spare.endpoints) < n {
 		return make([]Endpoint, n)
@@ -45,7 +44,7 @@ func (d *decoder) namesFrom(b []byte) reader {
 	return reader{b: b}
 }
 
-// poolBefore is the name of the pool that was at a position the last time.
+// poolBefore returns the name of the pool that was at a position the last time.
 func (d *decoder) poolBefore(position int) string {
 	if d.series == nil || position >= len(d.series.last.pools) {
 		return ""
@@ -53,7 +52,7 @@ func (d *decoder) poolBefore(position int) string {
 	return d.series.last.pools[position].Name
 }
 
-// addressBefore is the address of the endpoint that was at a position of all pools the last time.
+// addressBefore returns the address of the endpoint that was at a position of all pools the last time.
 func (d *decoder) addressBefore(position int) string {
 	if d.series == nil || position >= len(d.series.last.endpoints) {
 		return ""
@@ -61,7 +60,7 @@ func (d *decoder) addressBefore(position int) string {
 	return d.series.last.endpoints[position].Address
 }
 
-// repeats takes over what a section told the last time, if it is the same again.
+// repeats reuses what was decoded of a section the last time, if it is the same again.
 func (d *decoder) repeats(kind int, section []byte) bool {
 	if d.series == nil || len(d.series.last.endpoints) != len(d.endpoints) {
 		return false

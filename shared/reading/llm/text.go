@@ -1,0 +1,432 @@
+package llm
+
+import (
+	"bytes"
+)
+
+// TextKind is what a text of a response is to the client.
+type TextKind uint8
+
+// The kinds of text.
+const (
+	// OtherText stands at a place that has no meaning here: it may be of an extension, or the name of a tool.
+	OtherText TextKind = iota
+	// AnswerText is what the model says to the user.
+	AnswerText
+	// ReasoningText is what it has thought before.
+	ReasoningText
+	// ArgumentsText is of the arguments of a tool call, which are JSON.
+	ArgumentsText
+	// RefusalText says why the model does not answer.
+	RefusalText
+
+	// What follows is no text, and stands in the list of texts to keep its place.
+
+	modelName    // a name of the model
+	tokenDetails // logprobs: they repeat a text token by token
+	channelEnd   // a channel has ended
+)
+
+var kindNames = [...]string{"other", "text", "reasoning", "arguments", "refusal"}
+
+// String returns a short lower-case name for logs and metrics.
+func (k TextKind) String() string { return kindNames[min(int(k), len(kindNames)-1)] }
+
+// Channel is one running text of a response. A stream brings it in pieces, and those of several channels in turn.
+type Channel struct {
+	Kind   TextKind
+	Choice int // 0 where there is one
+	Item   int // tells the tool calls, content blocks or output items of a choice apart
+}
+
+// anyItem is the Item of an end that is the end of all items of a choice.
+const anyItem = -1
+
+// Text is one JSON string of a response, or one of the things that stand among them.
+type Text struct {
+	Channel
+	// Whole: it does not continue the channel's text. Events that tell at the end what a stream has said repeat it so.
+	Whole bool
+	Span  Span   // in the response, quotes included
+	Event int64  // offset in the response of the event's beginning
+	Value []byte // decoded, and as it has been edited
+	// Edited: Value is to stand in its place.
+	Edited bool
+	// Seen and Piece are for whoever screens: it was seen before, and of which piece of text it is.
+	Seen  bool
+	Piece int
+}
+
+// Ends reports whether t is the end of a channel.
+func (t *Text) Ends(c Channel) bool {
+	return t.Kind == channelEnd && t.Choice == c.Choice && (t.Item == anyItem || t.Item == c.Item)
+}
+
+// IsText reports whether t is a text.
+func (t *Text) IsText() bool { return t.Kind <= RefusalText }
+
+// meaning is what the name of a JSON member says of the strings in its value.
+type meaning uint8
+
+const (
+	unknownMember meaning = iota
+	aboutMember           // the server's, not the model's
+	textMember
+	reasoningMember
+	argumentsMember
+	refusalMember
+	deltaMember // of Responses: what it is says the event's type
+	finishMember
+	choicesMember
+	callsMember
+	outputMember
+	logprobsMember
+	modelMember
+	indexMember
+	outputIndexMember
+	contentIndexMember
+	responseMember
+)
+
+// memberOf returns what a name means. The same names mean the same in all APIs.
+func memberOf(name []byte) meaning {
+	switch string(name) {
+	case "content", "text":
+		return textMember
+	case "reasoning_content", "reasoning", "thinking", "reasoning_text", "summary", "reasoning_details":
+		return reasoningMember
+	case "arguments", "partial_json", "input":
+		return argumentsMember
+	case "refusal":
+		return refusalMember
+	case "delta":
+		return deltaMember
+	case "finish_reason":
+		return finishMember
+	case "choices":
+		return choicesMember
+	case "tool_calls":
+		return callsMember
+	case "output":
+		return outputMember
+	case "logprobs", "top_logprobs", "prompt_logprobs":
+		return logprobsMember
+	case "model":
+		return modelMember
+	case "index":
+		return indexMember
+	case "response":
+		return responseMember
+	case "output_index":
+		return outputIndexMember
+	case "content_index", "summary_index":
+		return contentIndexMember
+	case "id", "object", "type", "role", "status", "stop_reason", "system_fingerprint", "service_tier", "item_id", "call_id",
+		"tool_call_id", "previous_response_id", "signature", "encrypted_content", "obfuscation":
+		return aboutMember
+	}
+	return unknownMember
+}
+
+// frame is an open container.
+type frame struct {
+	member meaning // by which it stands, or of the array that it is an item of
+	within meaning // reasoning, arguments or logprobs: what all in it is
+	array  bool
+	item   bool // of an array
+	items  int  // of an array, so far
+	index  int  // its "index", or its place in an array
+	output int  // its "output_index"
+	part   int  // its "content_index"
+	told   bool // index was told
+	first  int  // of the texts in it
+	start  int64
+}
+
+// textReader finds the texts of a response, or of one event after the other, beside the tokens that a responseReader reads.
+type textReader struct {
+	on     bool
+	frames []frame
+	key    meaning
+	found  []Text
+	ready  int  // of found: those of events that are over
+	event  int  // of found: the first of the event under way
+	open   bool // a text is being read
+	kind   [48]byte
+	kindN  int  // length of the event's type in kind
+	typing bool // it is being read
+	item   int  // that the event tells of
+
+	id     []byte // of the response
+	known  bool   // all of it is in id
+	naming bool   // it is being read
+}
+
+// idLimit bounds what of an id is kept.
+const idLimit = 256
+
+// What a textReader keeps for the next response.
+const (
+	textsKept = 256
+	valueKept = 16 << 10
+)
+
+func (t *textReader) reset(on bool) {
+	t.on = on
+	t.ready, t.event = 0, 0
+	t.id, t.known = t.id[:0], false
+	if cap(t.found) > textsKept {
+		t.found = nil
+	}
+	for i, all := 0, t.found[:cap(t.found)]; i < len(all); i++ {
+		if cap(all[i].Value) > valueKept {
+			all[i].Value = nil
+		}
+	}
+	t.found = t.found[:0]
+	t.begin()
+}
+
+// drop forgets the first n texts.
+func (t *textReader) drop(n int) {
+	kept := len(t.found) - n
+	for i := range kept {
+		t.found[i], t.found[n+i] = t.found[n+i], t.found[i] // also the memory of those that are dropped stays
+	}
+	t.found = t.found[:kept]
+	t.ready, t.event = t.ready-n, t.event-n
+	for i := range t.frames {
+		t.frames[i].first -= n
+	}
+}
+
+// begin makes ready for a document.
+func (t *textReader) begin() {
+	t.frames, t.key, t.open, t.typing, t.kindN, t.item = t.frames[:0], unknownMember, false, false, 0, 0
+	t.naming = false
+}
+
+func (t *textReader) openContainer(array bool, start int64) {
+	f := frame{member: t.key, array: array, first: len(t.found), start: start, index: 0}
+	if n := len(t.frames); n > 0 {
+		outer := &t.frames[n-1]
+		f.within = outer.within
+		if outer.array {
+			f.member, f.item, f.index = outer.member, true, outer.items
+			outer.items++
+		}
+	}
+	if f.within == unknownMember {
+		switch f.member {
+		case reasoningMember, argumentsMember, logprobsMember:
+			f.within = f.member
+		}
+	}
+	t.frames = append(t.frames, f)
+	t.key = unknownMember
+}
+
+func (t *textReader) closeContainer(end int64) {
+	n := len(t.frames) - 1
+	f := t.frames[n]
+	t.frames = t.frames[:n]
+	t.key = unknownMember
+	if f.member == logprobsMember && (n == 0 || t.frames[n-1].within != logprobsMember) {
+		t.add(Text{Channel: Channel{Kind: tokenDetails}, Span: Span{f.start, end}})
+	}
+	if t.place(&f, n == 0); n > 0 {
+		return
+	}
+	if t.item = f.output<<8 | f.part; f.told {
+		t.item = f.index
+	}
+}
+
+// place says of the texts found in a container where they belong.
+func (t *textReader) place(f *frame, outermost bool) {
+	for i := f.first; i < len(t.found); i++ {
+		c := &t.found[i].Channel
+		switch {
+		case f.item && f.member == choicesMember:
+			c.Choice = f.index
+		case f.item && f.member == callsMember:
+			c.Item = f.index
+		case f.item && f.member == outputMember:
+			c.Item |= f.index << 8
+		case f.item && f.member == textMember && c.Kind == ArgumentsText:
+			c.Item = f.index // of the content blocks
+		case outermost && f.told && c.Item == 0:
+			c.Item = f.index
+		case outermost && c.Item == 0:
+			c.Item = f.output<<8 | f.part
+		}
+	}
+}
+
+// add adds a thing that is no text.
+func (t *textReader) add(x Text) {
+	value := t.grow()
+	*t.last() = x
+	t.last().Value = value
+}
+
+// grow adds an entry, and returns the memory of the value that stood there before.
+func (t *textReader) grow() (memory []byte) {
+	n := len(t.found)
+	if n < cap(t.found) {
+		t.found = t.found[:n+1]
+		return t.found[n].Value[:0]
+	}
+	t.found = append(t.found, Text{})
+	return nil
+}
+
+func (t *textReader) last() *Text { return &t.found[len(t.found)-1] }
+
+func (t *textReader) keyed(name []byte) {
+	t.key = memberOf(name)
+	t.typing = string(name) == "type" && len(t.frames) == 1
+	if t.typing {
+		t.kindN = 0
+	}
+	if t.naming = string(name) == "id" && !t.known && t.aboutResponse(); t.naming {
+		t.id = t.id[:0]
+	}
+}
+
+// aboutResponse reports whether the innermost container is the response itself: an event of Responses has it as a member.
+func (t *textReader) aboutResponse() bool {
+	n := len(t.frames)
+	return n == 1 || n == 2 && t.frames[1].member == responseMember
+}
+
+// kindOf returns what a string here is, and whether it is a text.
+func (t *textReader) kindOf() (kind TextKind, whole, text bool) {
+	key, n := t.key, len(t.frames)
+	if n == 0 {
+		return OtherText, true, true
+	}
+	in := &t.frames[n-1]
+	if in.array {
+		key = in.member
+	}
+	switch in.within {
+	case logprobsMember:
+		return 0, false, false
+	case argumentsMember:
+		return ArgumentsText, true, true
+	case reasoningMember:
+		if key == textMember {
+			key = reasoningMember
+		}
+	}
+	switch key {
+	case textMember:
+		return AnswerText, false, true
+	case reasoningMember:
+		return ReasoningText, false, true
+	case argumentsMember:
+		return ArgumentsText, false, true
+	case refusalMember:
+		return RefusalText, false, true
+	case deltaMember:
+		return OtherText, false, true
+	case aboutMember, finishMember, modelMember, indexMember:
+		return 0, false, false
+	}
+	return OtherText, true, true
+}
+
+func (t *textReader) text(piece []byte) {
+	switch {
+	case t.typing:
+		t.kindN += copy(t.kind[t.kindN:], piece)
+		return
+	case t.naming:
+		t.id = append(t.id, piece[:min(len(piece), idLimit-len(t.id))]...)
+		return
+	}
+	if !t.open {
+		kind, whole, is := t.kindOf()
+		if !is {
+			return
+		}
+		memory := t.grow()
+		*t.last() = Text{Channel: Channel{Kind: kind}, Whole: whole, Value: memory}
+		t.open = true
+	}
+	t.last().Value = append(t.last().Value, piece...)
+}
+
+// textEnd ends a string, which stands at a span of the response.
+func (t *textReader) textEnd(span Span, model bool) {
+	switch {
+	case t.open:
+		t.last().Span = span // an empty string is no text
+	case model:
+		t.add(Text{Channel: Channel{Kind: modelName}, Span: span})
+	case t.key == finishMember:
+		t.add(Text{Channel: Channel{Kind: channelEnd, Item: anyItem}, Span: span})
+	}
+	t.known = t.known || t.naming
+	t.open, t.typing, t.naming, t.key = false, false, false, unknownMember
+}
+
+func (t *textReader) number(raw []byte) {
+	if n := len(t.frames); n > 0 && raw[0]-'0' <= 9 {
+		f, v := &t.frames[n-1], min(count(raw), 1<<20)
+		switch t.key {
+		case indexMember:
+			f.index, f.told = v, true
+		case outputIndexMember:
+			f.output = v
+		case contentIndexMember:
+			f.part = v
+		}
+	}
+	t.key = unknownMember
+}
+
+var (
+	deltaSuffix = []byte(".delta")
+	doneSuffix  = []byte(".done")
+)
+
+// endDocument ends a response, or the event that begins at an offset in it.
+func (t *textReader) endDocument(api API, at int64) {
+	kind := t.kind[:t.kindN]
+	if api == Responses {
+		t.typeDeltas(kind)
+	}
+	if string(kind) == "content_block_stop" || bytes.HasSuffix(kind, doneSuffix) {
+		t.add(Text{Channel: Channel{Kind: channelEnd, Item: t.item}})
+	}
+	for i := t.event; i < len(t.found); i++ {
+		t.found[i].Event = at
+	}
+	t.ready, t.event = len(t.found), len(t.found)
+}
+
+// typeDeltas says what the texts of an event of Responses are. Only those of deltas run on.
+func (t *textReader) typeDeltas(kind []byte) {
+	delta := bytes.HasSuffix(kind, deltaSuffix)
+	for i := t.event; i < len(t.found); i++ {
+		x := &t.found[i]
+		if !x.IsText() {
+			continue
+		}
+		if x.Whole = !delta || x.Whole; x.Kind != OtherText || x.Whole {
+			continue
+		}
+		switch {
+		case bytes.Contains(kind, []byte("output_text")):
+			x.Kind = AnswerText
+		case bytes.Contains(kind, []byte("reasoning")):
+			x.Kind = ReasoningText
+		case bytes.Contains(kind, []byte("refusal")):
+			x.Kind = RefusalText
+		default: // of the arguments or the input of some kind of tool
+			x.Kind = ArgumentsText
+		}
+	}
+}

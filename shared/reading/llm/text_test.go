@@ -1,0 +1,280 @@
+package llm
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// textsOf reads a response in chunks and returns its texts as "kind/choice/item value", with what stands where they say,
+// and the response with those texts edited in which edit puts something else.
+func textsOf(t require.TestingT, api API, stream bool, edit func(string) string, chunks ...[]byte) (texts []string, out string, err error) {
+	r := new(ResponseScanner)
+	r.Reset(api, stream, "")
+	r.Screen()
+	whole := bytes.Join(chunks, nil)
+	for _, c := range chunks {
+		c = bytes.Clone(c)
+		n, with := r.Feed(c)
+		require.Zero(t, n)
+		require.Empty(t, with)
+		for i := range c {
+			c[i] = 'X'
+		}
+	}
+	r.End()
+	for i := range r.Texts() {
+		x := &r.Texts()[i]
+		if x.Kind == channelEnd {
+			texts = append(texts, fmt.Sprintf("end/%d/%d", x.Choice, x.Item))
+			continue
+		}
+		if !x.IsText() {
+			continue
+		}
+		mark := ""
+		if x.Whole {
+			mark = "!"
+		}
+		texts = append(texts, fmt.Sprintf("%s%s/%d/%d %s", mark, x.Kind, x.Choice, x.Item, x.Value))
+		require.EqualValues(t, '"', whole[x.Span.Start])
+		require.EqualValues(t, '"', whole[x.Span.End-1])
+		if with := edit(string(x.Value)); with != string(x.Value) {
+			x.Value, x.Edited = []byte(with), true
+		}
+	}
+	return texts, string(r.Splice(nil, whole, 0, r.Texts())), r.Broken()
+}
+
+func same(s string) string { return s }
+
+var textCases = []struct {
+	name   string
+	api    API
+	stream bool
+	body   string
+	want   []string
+}{
+	{
+		"chat", Chat, false, `{"id":"c","model":"m","choices":[{"index":1,"message":{"role":"assistant","content":"Hi\n\u00e9","reasoning_content":"hm","refusal":null,
+		"tool_calls":[{"id":"x","type":"function","function":{"name":"f","arguments":"{\"a\":1}"}},{"function":{"name":"g","arguments":"{}"}}]},"finish_reason":"stop",
+		"logprobs":{"content":[{"token":"Hi","top_logprobs":[{"token":"Ho"}]}]}}],"usage":{"prompt_tokens":1}}`,
+		[]string{"text/1/0 Hi\né", "reasoning/1/0 hm", "!other/1/0 f", `arguments/1/0 {"a":1}`, "!other/1/1 g", "arguments/1/1 {}", "end/1/-1"},
+	},
+	{
+		"chat, parts, no index", Chat, false, `{"choices":[{"message":{"content":[{"type":"text","text":"a"},{"text":"b"}]}},{"message":{"content":"c"}}]}`,
+		[]string{"text/0/0 a", "text/0/0 b", "text/1/0 c"},
+	},
+	{"completions", Completions, false, `{"choices":[{"text":"a","index":0,"logprobs":{"tokens":["a"]},"finish_reason":null}]}`, []string{"text/0/0 a"}},
+	{
+		"messages", Messages, false, `{"type":"message","content":[{"type":"thinking","thinking":"hm","signature":"s"},{"type":"text","text":"a"},
+		{"type":"tool_use","id":"t","name":"f","input":{"id":"x","list":["y",{"type":"z"}],"n":5}}],"stop_reason":"tool_use"}`,
+		[]string{"reasoning/0/0 hm", "text/0/0 a", "!other/0/0 f", "!arguments/0/2 x", "!arguments/0/2 y", "!arguments/0/2 z"},
+	},
+	{
+		"responses", Responses, false, `{"output":[{"type":"reasoning","summary":[{"type":"summary_text","text":"hm"}]},
+		{"type":"message","content":[{"type":"output_text","text":"a","annotations":[],"logprobs":[{"token":"a"}]},{"type":"refusal","refusal":"no"}]},
+		{"type":"function_call","name":"f","arguments":"{}"}]}`,
+		[]string{"!reasoning/0/0 hm", "!text/0/256 a", "!refusal/0/256 no", "!other/0/512 f", "!arguments/0/512 {}"},
+	},
+	{
+		"chat stream", Chat, true, `data: {"choices":[{"delta":{"role":"assistant","content":""},"index":0}]}
+
+data: {"choices":[{"index":0,"delta":{"content":"a"}},{"index":1,"delta":{"reasoning":"b"}}]}
+
+data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":1,"function":{"arguments":"{"}}]},"finish_reason":"stop"}]}
+
+data: [DONE]
+
+`, []string{"text/0/0 a", "reasoning/1/0 b", "arguments/0/1 {", "end/0/-1"},
+	},
+	{
+		"messages stream", Messages, true, `event: content_block_delta
+data: {"type":"content_block_delta","index":2,"delta":{"type":"text_delta","text":"a"}}
+
+event: content_block_delta
+data: {"type":"content_block_delta","index":3,"delta":{"type":"input_json_delta","partial_json":"{\"a"}}
+
+event: content_block_delta
+data: {"type":"content_block_delta","index":3,"delta":{"type":"signature_delta","signature":"s"}}
+
+event: content_block_stop
+data: {"type":"content_block_stop","index":3}
+
+`, []string{"text/0/2 a", `arguments/0/3 {"a`, "end/0/3"},
+	},
+	{
+		"responses stream, the type comes last", Responses, true, `data: {"delta":"a","output_index":1,"content_index":0,"type":"response.output_text.delta"}
+
+data: {"delta":"b","output_index":1,"type":"response.function_call_arguments.delta"}
+
+data: {"delta":"c","output_index":1,"summary_index":1,"type":"response.reasoning_summary_text.delta"}
+
+data: {"text":"a","output_index":1,"content_index":0,"type":"response.output_text.done"}
+
+data: {"response":{"output":[{"content":[{"text":"a"}]}]},"type":"response.completed"}
+
+`, []string{"text/0/256 a", "arguments/0/256 b", "reasoning/0/257 c", "!text/0/256 a", "end/0/256", "!text/0/0 a"},
+	},
+	{"an event that nobody knows", Chat, true, "data: {\"x\":[{\"note\":\"a\"}],\"y\":\"b\"}\n\ndata: \"c\"\n\n", []string{"!other/0/0 a", "!other/0/0 b", "!other/0/0 c"}},
+}
+
+func TestTexts(t *testing.T) {
+	for _, c := range textCases {
+		t.Run(c.name, func(t *testing.T) {
+			body := []byte(c.body)
+			got, out, err := textsOf(t, c.api, c.stream, same, body)
+			require.NoError(t, err)
+			require.Equal(t, c.want, got)
+			require.Equal(t, c.body, out)
+			upper, edited, _ := textsOf(t, c.api, c.stream, strings.ToUpper, body)
+			require.Equal(t, c.want, upper)
+			again, _, err := textsOf(t, c.api, c.stream, same, []byte(edited))
+			require.NoError(t, err, edited)
+			require.Len(t, again, len(c.want))
+			for i := range again {
+				kind, value, is := strings.Cut(c.want[i], " ")
+				if is {
+					require.Equal(t, kind+" "+strings.ToUpper(value), again[i])
+				}
+			}
+			for i := range body {
+				cut, _, err := textsOf(t, c.api, c.stream, same, body[:i], body[i:])
+				require.NoError(t, err)
+				require.Equal(t, c.want, cut, "cut at %d", i)
+			}
+		})
+	}
+}
+
+// Token details tell the text too: where it was edited, they go.
+func TestTokenDetailsGoWithAnEditedText(t *testing.T) {
+	body := `{"choices":[{"index":0,"message":{"content":"key"},"logprobs":{"content":[{"token":"key","bytes":[107]}]}}]}`
+	_, out, err := textsOf(t, Chat, false, func(string) string { return "[SECRET]" }, []byte(body))
+	require.NoError(t, err)
+	require.Equal(t, `{"choices":[{"index":0,"message":{"content":"[SECRET]"},"logprobs":null}]}`, out)
+}
+
+func TestTextThatCannotBeReadIsBroken(t *testing.T) {
+	for _, body := range []string{"data: mail a@example.com\n\n", "data: {\"a\":\"b\"", "data: {\"a\":" + strings.Repeat("[", 300) + `"x"` + strings.Repeat("]", 300) + "}\n\n"} {
+		_, _, err := textsOf(t, Chat, true, same, []byte(body))
+		require.Error(t, err, body)
+	}
+}
+
+func TestTextsInAnyChunks(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		c := rapid.SampledFrom(textCases).Draw(rt, "case")
+		var chunks [][]byte
+		for rest := []byte(c.body); len(rest) > 0; {
+			n := rapid.IntRange(1, min(len(rest), 40)).Draw(rt, "n")
+			chunks, rest = append(chunks, rest[:n]), rest[n:]
+		}
+		got, _, err := textsOf(rt, c.api, c.stream, same, chunks...)
+		require.NoError(rt, err)
+		require.Equal(rt, c.want, got)
+	})
+}
+
+// A scanner that is used again allocates nothing, also for responses whose texts are read.
+func TestTextsAllocateNothing(t *testing.T) {
+	r := new(ResponseScanner)
+	body := []byte(textCases[5].body)
+	require.Zero(t, testing.AllocsPerRun(50, func() {
+		r.Reset(Chat, true, "")
+		r.Screen()
+		r.Feed(body)
+		r.Drop(len(r.Texts()))
+		r.End()
+	}))
+}
+
+func TestTheIDOfAResponse(t *testing.T) {
+	for body, want := range map[string]string{
+		"data: {\"id\":\"c-1\",\"choices\":[{\"id\":\"no\"}]}\n\ndata: {\"id\":\"c-2\"}\n\n":                        "c-1",
+		"data: {\"type\":\"response.created\",\"item\":{\"id\":\"no\"},\"response\":{\"id\":\"resp_\\u0031\"}}\n\n": "resp_1",
+		"data: {\"type\":\"x\"}\n\n": "",
+	} {
+		for i := range body {
+			r := new(ResponseScanner)
+			r.Reset(Responses, true, "")
+			r.Screen()
+			r.Feed([]byte(body[:i]))
+			r.Feed([]byte(body[i:]))
+			require.Equal(t, want, r.ID())
+		}
+	}
+}
+
+// The endings are what the APIs' own clients expect; which raise what is in docs/rationale.md.
+func TestEndings(t *testing.T) {
+	refusal := Refusal{Status: 403, Type: "permission_error", Code: "blocked", Message: "Blocked \"now\"."}
+	for _, c := range []struct {
+		api             API
+		filtered, error string
+	}{
+		{
+			Chat, `data: {"id":"i","object":"chat.completion.chunk","created":7,"model":"m","choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"content_filter"},` +
+				`{"index":1,"delta":{},"logprobs":null,"finish_reason":"content_filter"}]}` + "\n\ndata: [DONE]\n\n",
+			"event: error\ndata: {\"error\":{\"message\":\"Blocked \\\"now\\\".\",\"type\":\"permission_error\",\"param\":null,\"code\":\"blocked\"}}\n\ndata: [DONE]\n\n",
+		},
+		{
+			Completions, `data: {"id":"i","object":"text_completion","created":7,"model":"m","choices":[{"index":0,"text":"","logprobs":null,"finish_reason":"content_filter"},` +
+				`{"index":1,"text":"","logprobs":null,"finish_reason":"content_filter"}]}` + "\n\ndata: [DONE]\n\n",
+			"event: error\ndata: {\"error\":{\"message\":\"Blocked \\\"now\\\".\",\"type\":\"permission_error\",\"param\":null,\"code\":\"blocked\"}}\n\ndata: [DONE]\n\n",
+		},
+		{
+			Messages, "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"refusal\",\"stop_sequence\":null},\"usage\":{\"output_tokens\":5}}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
+			"event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"permission_error\",\"message\":\"Blocked \\\"now\\\".\"}}\n\n",
+		},
+		{
+			Responses, `event: response.incomplete` + "\n" + `data: {"type":"response.incomplete","sequence_number":3,"response":{"id":"i","object":"response","created_at":7,"model":"m",` +
+				`"status":"incomplete","error":null,"incomplete_details":{"reason":"content_filter"},"output":[],"parallel_tool_calls":false,"tool_choice":"auto","tools":[]}}` + "\n\n",
+			`event: response.failed` + "\n" + `data: {"type":"response.failed","sequence_number":3,"response":{"id":"i","object":"response","created_at":7,"model":"m",` +
+				`"status":"failed","incomplete_details":null,"error":{"code":"blocked","message":"Blocked \"now\"."},"output":[],"parallel_tool_calls":false,"tool_choice":"auto","tools":[]}}` + "\n\n",
+		},
+	} {
+		e := Ending{API: c.api, ID: "i", Model: "m", Created: 7, Choices: 2, Events: 3, Tokens: 5}
+		require.Equal(t, c.filtered, string(e.AppendFiltered(nil)))
+		require.Equal(t, c.error, string(e.AppendError(nil, refusal)))
+	}
+}
+
+// FuzzTexts: whatever a response is, its texts do not depend on the chunks, and without edits it is what it was.
+func FuzzTexts(f *testing.F) {
+	for _, c := range textCases {
+		f.Add(c.body, len(c.body)/2, c.stream, uint8(c.api))
+	}
+	f.Fuzz(func(t *testing.T, body string, at int, stream bool, api uint8) {
+		read := func(chunks ...string) (texts []string, out string, broken bool) {
+			r := new(ResponseScanner)
+			r.Reset(API(api%uint8(Other+1)), stream, "")
+			r.Screen()
+			for _, c := range chunks {
+				r.Feed([]byte(c))
+			}
+			r.End()
+			if r.Broken() != nil {
+				return nil, body, true // nobody screens it
+			}
+			for i := range r.Texts() {
+				x := &r.Texts()[i]
+				texts = append(texts, fmt.Sprintf("%v %v %v %v", x.Channel, x.Whole, x.Span, string(x.Value)))
+			}
+			return texts, string(r.Splice(nil, []byte(body), 0, r.Texts())), false
+		}
+		texts, out, broken := read(body)
+		require.Equal(t, body, out)
+		i := 0
+		if len(body) > 0 {
+			i = int(uint(at) % uint(len(body)))
+		}
+		cut, _, cutBroken := read(body[:i], body[i:])
+		require.Equal(t, broken, cutBroken)
+		require.Equal(t, texts, cut)
+	})
+}

@@ -14,24 +14,35 @@ help: ## list the targets
 	@printf '\nVariables of run and demo: ABI=wasm|module  PORT=8080  CONFIG=<document>  WORKERS=2  ENVOY=<path>\n'
 
 .PHONY: doctor
-doctor: ## say what this machine lacks
-	@tools/doctor.sh
+doctor: inletctl ## say what this machine lacks
+	@dist/inletctl doctor
+
+# What the targets above and below call; Go is needed to build it.
+.PHONY: has-go inletctl
+inletctl: has-go
+	@go build -trimpath -o dist/inletctl ./cmd/inletctl
+has-go:
+	@command -v go >/dev/null || { echo 'MISSING  go         install Go 1.26 or newer: https://go.dev/dl' >&2; exit 1; }
+	@case $$(go env GOVERSION) in go1.[0-9] | go1.[0-9].* | go1.1[0-9]* | go1.2[0-5]*) \
+	  echo "MISSING  go         $$(go version) is too old; install Go 1.26 or newer: https://go.dev/dl" >&2; exit 1;; esac
 
 .PHONY: build
-build: ## fill dist/ with both builds of Inlet, the filters one by one, the companion and modelsim
+build: ## fill dist/ with both builds of Inlet, the filters one by one, the companion, modelsim, inletctl and the JSON Schema
 	GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -trimpath -ldflags='-s -w' -o dist/inlet.wasm ./cmd/bundle-wasm
 	for f in $(FILTERS); do GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -trimpath -ldflags='-s -w' -o dist/$$f.wasm ./filters/$$f/wasm || exit 1; done
 	CGO_ENABLED=1 go build -buildmode=c-shared -trimpath -ldflags='-s -w -X runtime.godebugDefault=cgocheck=0' -o dist/libinlet.so ./cmd/bundle-module
 	go build -trimpath -o dist/companion ./cmd/companion
 	go build -trimpath -o dist/modelsim ./cmd/modelsim
+	go build -trimpath -o dist/inletctl ./cmd/inletctl
+	dist/inletctl schema >dist/inlet.schema.json
 
 .PHONY: run
-run: ## Envoy with Inlet on :8080, the companion and six simulated replicas, until Ctrl-C
-	@go build -o dist/run ./e2e/run && exec dist/run
+run: inletctl ## Envoy with Inlet on :8080, the companion and six simulated replicas, until Ctrl-C
+	@exec dist/inletctl run
 
 .PHONY: demo
-demo: ## send real requests through it and show where each went, and why
-	@go build -o dist/demo ./e2e/demo && exec dist/demo
+demo: inletctl ## send real requests through it and show where each went, and why
+	@exec dist/inletctl demo
 
 .PHONY: test
 test: build unit race e2e ## all tests: unit, compiled wasm, race, real Envoy
@@ -39,7 +50,7 @@ test: build unit race e2e ## all tests: unit, compiled wasm, race, real Envoy
 .PHONY: unit
 unit: ## tests without Envoy, the compiled wasm under wazero among them
 	go test $(UNIT)
-	go -C tools test ./mutate
+	go -C tools test ./mutate ./release
 
 .PHONY: race
 race: ## the same under the race detector
@@ -89,6 +100,18 @@ matrix: ## large bodies through every supported Envoy, byte for byte; fetches th
 mutate: ## change the code in one place after the other, and print what share the unit tests notice; SEED=1 COUNT=50 PACKAGES=llm,kv AT=<file> PARALLEL=2
 	@go -C tools build -o ../dist/mutate ./mutate && exec dist/mutate -seed '$(or $(SEED),1)' -count '$(or $(COUNT),50)' -packages '$(PACKAGES)' -at '$(AT)' -parallel '$(or $(PARALLEL),2)'
 
+.PHONY: release
+release: ## fill dist/release/: all builds, checksums and an SBOM; VERSION=v0.1.0 ONLY=<part of a file's name>
+	@go -C tools build -o ../dist/make-release ./release && dist/make-release -version '$(VERSION)' -only '$(ONLY)'
+
+.PHONY: release-check
+release-check: ## build the release of the last commit twice, in two folders, and compare the bytes; ONLY=<part of a file's name>
+	@go -C tools build -o ../dist/make-release ./release && dist/make-release -twice -version '$(VERSION)' -only '$(ONLY)'
+
+.PHONY: docs
+docs: ## write the key tables of the documentation from the code
+	go test ./docs -run TestKeyTables -update
+
 .PHONY: fmt
 fmt: ## format the code
 	go tool -modfile=tools/go.mod golangci-lint fmt ./...
@@ -98,7 +121,7 @@ fmt: ## format the code
 lint: ## lint and check the format
 	go tool -modfile=tools/go.mod golangci-lint run --allow-parallel-runners ./...
 	cd bench && go tool -modfile=../tools/go.mod golangci-lint run --allow-parallel-runners ./...
-	cd tools && go tool golangci-lint run --allow-parallel-runners ./mutate
+	cd tools && go tool golangci-lint run --allow-parallel-runners ./mutate ./release
 
 .PHONY: check
 check: ## what CI asks for before the tests: wasm and no-cgo builds, dependency rules, documentation, lint and format

@@ -3,22 +3,16 @@
 package docs_test
 
 import (
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/inlet-proxy/inlet/filters"
-	"github.com/inlet-proxy/inlet/internal/chain"
-	"github.com/inlet-proxy/inlet/shared/contract/filter"
-	"github.com/inlet-proxy/inlet/shared/state/endpoint"
-	"github.com/inlet-proxy/inlet/shared/state/kv/mem"
+	"github.com/inlet-proxy/inlet/internal/check"
 )
 
 const root = ".."
@@ -116,22 +110,9 @@ func TestFilesInCommands(t *testing.T) {
 	}
 }
 
-// noMetrics takes metrics and drops them.
-type noMetrics struct{}
-
-func (noMetrics) Counter(string, ...string) filter.Metric   { return noMetrics{} }
-func (noMetrics) Gauge(string, ...string) filter.Metric     { return noMetrics{} }
-func (noMetrics) Histogram(string, ...string) filter.Metric { return noMetrics{} }
-func (noMetrics) Record(int64, filter.Values)               {}
-
 // load makes a chain of a document, as the adapters do.
 func load(document string) error {
-	_, err := chain.New([]byte(document), filters.All, &filter.Deps{
-		Now: time.Now, Rand: rand.Uint64,
-		Store: mem.NewStore(), Counters: mem.NewCounters(),
-		Snapshot: func() *endpoint.Snapshot { return nil },
-		Metrics:  noMetrics{}, Log: func(filter.Level, string) {},
-	})
+	_, err := check.Load([]byte(document))
 	return err
 }
 

@@ -17,6 +17,7 @@ func TestGateway(t *testing.T) {
 			s := stack.ForTest(t, stack.Options{ABI: abi, Workers: 4, Pools: quickPools(), Edit: mergeOnScrape})
 			waitForPicks(t, s)
 			t.Run("the same few requests for every build", func(t *testing.T) { scraped[abi] = testSameRequests(t, s) })
+			t.Run("the version", func(t *testing.T) { testVersion(t, s) })
 			t.Run("README's example", func(t *testing.T) { testReadmeExample(t, s) })
 			t.Run("answers have the name that was asked for", func(t *testing.T) { testRestored(t, s) })
 			t.Run("tokens of streams in Anthropic's form", func(t *testing.T) { testMessageTokens(t, s) })

@@ -7,15 +7,11 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/inlet-proxy/inlet/e2e/stack"
-	"github.com/inlet-proxy/inlet/filters"
-	"github.com/inlet-proxy/inlet/internal/chain"
-	"github.com/inlet-proxy/inlet/shared/contract/filter"
-	"github.com/inlet-proxy/inlet/shared/state/kv/mem"
+	"github.com/inlet-proxy/inlet/internal/check"
 )
 
 // block is a fenced block of the README.
@@ -38,7 +34,7 @@ func TestReadmeBlocks(t *testing.T) {
 	for _, b := range readmeBlocks(t) {
 		switch {
 		case b.language == "yaml":
-			_, err := chain.New([]byte(b.text), filters.All, testDeps())
+			_, err := check.Load([]byte(b.text))
 			require.NoError(t, err, b.text)
 		case b.language == "sh":
 			for line := range strings.Lines(b.text) {
@@ -53,7 +49,7 @@ func TestReadmeBlocks(t *testing.T) {
 var (
 	makeCommand = regexp.MustCompile(`^make ([a-z0-9-]+)( +[A-Z]+=\S+)*( +#.*)?$`)
 	curlCommand = regexp.MustCompile(`^(curl .* \\|-d '.*')$`)
-	distCommand = regexp.MustCompile(`^dist/([a-z]+) --config (\S+)$`)
+	distCommand = regexp.MustCompile(`^dist/([a-z]+)(?: check| --config) (\S+)( \S+)*$`)
 )
 
 // testReadmeCommand checks one line of a shell block.
@@ -95,18 +91,3 @@ func testReadmeExample(t *testing.T, s *stack.Stack) {
 	}
 	require.Positive(t, found)
 }
-
-// testDeps are what a chain needs to be read.
-func testDeps() *filter.Deps {
-	return &filter.Deps{
-		Now: time.Now, Rand: func() uint64 { return 0 }, Store: mem.NewStore(), Counters: mem.NewCounters(),
-		Metrics: noMetrics{}, Log: func(filter.Level, string) {},
-	}
-}
-
-type noMetrics struct{}
-
-func (noMetrics) Counter(string, ...string) filter.Metric   { return noMetrics{} }
-func (noMetrics) Gauge(string, ...string) filter.Metric     { return noMetrics{} }
-func (noMetrics) Histogram(string, ...string) filter.Metric { return noMetrics{} }
-func (noMetrics) Record(int64, filter.Values)               {}

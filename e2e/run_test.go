@@ -22,9 +22,9 @@ import (
 // TestRun is `make run` as a user has it: it prints three commands, they work as
 // printed, and Ctrl-C ends everything.
 func TestRun(t *testing.T) {
-	program := buildProgram(t, "./e2e/run")
+	program := buildProgram(t, "./cmd/inletctl")
 	port := freePort(t)
-	cmd := exec.Command(program)
+	cmd := exec.Command(program, "run")
 	cmd.Dir = root(t)
 	cmd.Env = append(os.Environ(), fmt.Sprintf("PORT=%d", port), "ABI=module", "CONFIG=envoy/static/inlet-keys.yaml")
 	lines := startLines(t, cmd)
@@ -56,7 +56,7 @@ func TestRunOnATakenPort(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer func() { _ = taken.Close() }()
-	cmd := exec.Command(buildProgram(t, "./e2e/run"))
+	cmd := exec.Command(buildProgram(t, "./cmd/inletctl"), "run")
 	cmd.Dir = root(t)
 	cmd.Env = append(os.Environ(), fmt.Sprintf("PORT=%d", taken.Addr().(*net.TCPAddr).Port))
 	out, err := cmd.CombinedOutput()

@@ -77,40 +77,41 @@ func readConfig(file string) (*Config, error) {
 
 func parseConfig(doc []byte) (*Config, error) {
 	c := defaultConfig()
-	err := conf.Decode(doc, func(o *conf.Object) {
-		o.String("listen", &c.Listen, hostPort)
-		o.Object("serve", func(o *conf.Object) {
-			o.Required("xds")
-			o.String("xds", &c.XDS, hostPort)
-		})
-		o.Object("scrape", func(o *conf.Object) {
-			o.Duration("interval", &c.Scrape.Interval, 10*time.Millisecond, 5*time.Minute)
-			o.Duration("timeout", &c.Scrape.Timeout, 10*time.Millisecond, time.Minute)
-			o.Duration("modelsInterval", &c.Scrape.Models, time.Second, time.Hour)
-			parsePlan(o, &c.Scrape.Plan)
-		})
-		o.Duration("publish", &c.Publish, time.Millisecond, time.Second)
-		o.Duration("stale", &c.Stale, 100*time.Millisecond, 30*time.Minute)
-		o.Object("relay", func(o *conf.Object) {
-			o.Size("memory", &c.Memory, 64<<10, 16<<30)
-		})
-		if c.Scrape.Interval > c.Stale/4 {
-			o.Errorf("stale", "stale (%s) is less than four times scrape.interval (%s): the proxies would distrust valid gauges between two scrapes", c.Stale, c.Scrape.Interval)
-		}
-		if c.Publish > c.Stale/4 {
-			o.Errorf("publish", "publish (%s) is more than a quarter of stale (%s)", c.Publish, c.Stale)
-		}
-		pools := poolParser{config: c, names: map[string]bool{}, clusters: map[string]string{}}
-		o.List("pools", pools.parse)
-		o.Required("pools")
-		if o.Has("pools") && len(c.Pools) == 0 {
-			o.Errorf("pools", "no pools")
-		}
-	})
-	if err != nil {
+	if err := conf.Decode(doc, c.read); err != nil {
 		return nil, err
 	}
 	return c, nil
+}
+
+func (c *Config) read(o *conf.Object) {
+	o.String("listen", &c.Listen, hostPort)
+	o.Object("serve", func(o *conf.Object) {
+		o.Required("xds")
+		o.String("xds", &c.XDS, hostPort)
+	})
+	o.Object("scrape", func(o *conf.Object) {
+		o.Duration("interval", &c.Scrape.Interval, 10*time.Millisecond, 5*time.Minute)
+		o.Duration("timeout", &c.Scrape.Timeout, 10*time.Millisecond, time.Minute)
+		o.Duration("modelsInterval", &c.Scrape.Models, time.Second, time.Hour)
+		parsePlan(o, &c.Scrape.Plan)
+	})
+	o.Duration("publish", &c.Publish, time.Millisecond, time.Second)
+	o.Duration("stale", &c.Stale, 100*time.Millisecond, 30*time.Minute)
+	o.Object("relay", func(o *conf.Object) {
+		o.Size("memory", &c.Memory, 64<<10, 16<<30)
+	})
+	if c.Scrape.Interval > c.Stale/4 {
+		o.Errorf("stale", "stale (%s) is less than four times scrape.interval (%s): the proxies would distrust valid gauges between two scrapes", c.Stale, c.Scrape.Interval)
+	}
+	if c.Publish > c.Stale/4 {
+		o.Errorf("publish", "publish (%s) is more than a quarter of stale (%s)", c.Publish, c.Stale)
+	}
+	pools := poolParser{config: c, names: map[string]bool{}, clusters: map[string]string{}}
+	o.List("pools", pools.parse)
+	o.Required("pools")
+	if o.Has("pools") && len(c.Pools) == 0 {
+		o.Errorf("pools", "no pools")
+	}
 }
 
 // parsePlan reads what can be set for all pools and for one.

@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/inlet-proxy/inlet/internal/version"
 )
 
 func main() {
@@ -27,8 +29,9 @@ func command() *cobra.Command {
 	var file, listen, level, format string
 	var check bool
 	cmd := &cobra.Command{
-		Use:   "companion --config FILE",
-		Short: "Scrapes model servers once for all proxies and serves them a snapshot",
+		Use:     "companion --config FILE",
+		Version: version.String(),
+		Short:   "Scrapes model servers once for all proxies and serves them a snapshot",
 		Long: `Finds the replicas of each pool, scrapes their metrics once for all proxies, and serves the proxies a snapshot of them. It is not on the
 request path: while it is down, a proxy uses its last snapshot.
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/inlet-proxy/inlet/internal/companion/relay"
 	"github.com/inlet-proxy/inlet/internal/companion/scrape"
+	"github.com/inlet-proxy/inlet/internal/version"
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
@@ -52,6 +53,7 @@ func (a aliases) gauge(ch chan<- prometheus.Metric, v float64, labels ...string)
 }
 
 var (
+	buildDesc     = describe("inlet_companion_build_info", "1, with the version of the companion.", "version")
 	endpointsDesc = describe("inlet_companion_endpoints", "Replicas of the pool.", "pool")
 	staleDesc     = describe("inlet_companion_stale_endpoints", "Replicas whose gauges are unknown or too old to count.", "pool")
 	readyDescs    = describeAliases("Ready replicas of the pool.",
@@ -117,6 +119,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	for _, p := range pools {
 		m.collectPool(ch, p)
 	}
+	gauge(ch, buildDesc, 1, version.String())
 	m.collectModels(ch, pools)
 	gauge(ch, pollersDesc, float64(m.scraper.Pollers()))
 	m.collectScrapes(ch)

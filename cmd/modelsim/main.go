@@ -15,6 +15,7 @@ import (
 
 	"github.com/inlet-proxy/inlet/internal/modelsim/engine"
 	"github.com/inlet-proxy/inlet/internal/modelsim/sim"
+	"github.com/inlet-proxy/inlet/internal/version"
 )
 
 func main() {
@@ -31,8 +32,9 @@ func command() *cobra.Command {
 	var drain time.Duration
 
 	cmd := &cobra.Command{
-		Use:   "modelsim",
-		Short: "A simulated model server: OpenAI and Anthropic APIs, vLLM's metrics or its kin's, plausible timing, faults on demand",
+		Use:     "modelsim",
+		Version: version.String(),
+		Short:   "A simulated model server: OpenAI and Anthropic APIs, vLLM's metrics or its kin's, plausible timing, faults on demand",
 		Example: `  modelsim --listen 127.0.0.1:8000 --name a1 --model llama-3-8b --lora llama-sql
   modelsim --listen 127.0.0.1:0 --speed 0                                  # any port, no delays
   curl -d 'status=503,delay=200ms' http://127.0.0.1:8000/admin/fault       # break the replica

@@ -211,7 +211,7 @@ func portIsFree(port int) error {
 	}
 	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
-		return fmt.Errorf("port %d is taken: choose another with PORT=%d, or end the program that listens on it (%w)", port, port+1, err)
+		return fmt.Errorf("port %d is taken: choose another with PORT=%d or --port, or end the program that listens on it (%w)", port, port+1, err)
 	}
 	return l.Close()
 }

@@ -149,7 +149,7 @@ func TestTakenPortIsAnErrorWithTheFix(t *testing.T) {
 	defer func() { _ = l.Close() }()
 	port := l.Addr().(*net.TCPAddr).Port
 	_, err = stack.Start(t.Context(), stack.Options{Port: port})
-	require.ErrorContains(t, err, fmt.Sprintf("port %d is taken: choose another with PORT=%d, or end the program", port, port+1))
+	require.ErrorContains(t, err, fmt.Sprintf("port %d is taken: choose another with PORT=%d or --port, or end the program", port, port+1))
 }
 
 func TestUnknownABI(t *testing.T) {

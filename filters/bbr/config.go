@@ -17,6 +17,7 @@ var Factory = filter.Factory{
 	Writes:      filter.FactRoute,
 	FailureMode: filter.FailClosed,
 	New:         newFilter,
+	Help:        help,
 }
 
 // model is one public name and what it may be sent as.

@@ -13,6 +13,7 @@ var Factory = filter.Factory{
 	Strict:      true,
 	FailureMode: filter.FailClosed,
 	New:         newFilter,
+	Help:        help,
 }
 
 // provider screens text.

@@ -17,6 +17,7 @@ var Factory = filter.Factory{
 	Writes:      filter.FactTarget,
 	FailureMode: filter.FailOpen,
 	New:         newFilter,
+	Help:        help,
 }
 
 // maxEndpoints bounds the ranked list: each entry is one more attempt that Envoy may

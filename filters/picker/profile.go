@@ -55,17 +55,15 @@ func readProfiles(document []byte) (all []*profile) {
 // wrong and then returns one that is not to be used.
 func readProfile(v *conf.Value, named []*profile) *profile {
 	p := &profile{name: customProfile}
-	if v.Keys() != nil {
-		v.Object(func(o *conf.Object) { p.read(o, named) })
-		return p
-	}
-	name := ""
-	v.Enum(&name, profileNames(named)...)
-	for _, known := range named {
-		if known.name == name {
-			return known
+	v.Either(func(o *conf.Object) { p.read(o, named) }, func(v *conf.Value) {
+		name := ""
+		v.Enum(&name, profileNames(named)...)
+		for _, known := range named {
+			if known.name == name {
+				p = known
+			}
 		}
-	}
+	})
 	return p
 }
 

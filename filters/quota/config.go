@@ -17,6 +17,7 @@ var Factory = filter.Factory{
 	Strict:      true,
 	FailureMode: filter.FailClosed,
 	New:         newFilter,
+	Help:        help,
 }
 
 // digest is the SHA-256 of a key. Keys are configured by their digest, so that

@@ -75,6 +75,15 @@ func (c *Chain) finish() {
 // Companion says where snapshots come from.
 func (c *Chain) Companion() Companion { return c.companion }
 
+// BodyLimit is the most bytes that a body may have.
+func (c *Chain) BodyLimit() int64 { return c.bodyLimit }
+
+// Control returns the request headers that only Inlet may set: ControlHeaders, and those that its filters claim.
+func (c *Chain) Control() []string { return c.control }
+
+// TrustsControl reports whether clients' own control headers are left alone ("controlHeaders: trust").
+func (c *Chain) TrustsControl() bool { return c.trustControl }
+
 // ID tells the chain's document apart from others.
 func (c *Chain) ID() uint64 { return c.id }
 

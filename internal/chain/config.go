@@ -52,6 +52,23 @@ type settings struct {
 // New reads the configuration document (YAML or JSON, strict) and makes the
 // chain. The error is a conf.Errors with every mistake at once. New does no I/O.
 func New(doc []byte, known []filter.Factory, deps *filter.Deps) (*Chain, error) {
+	c := newChain(deps)
+	hash := fnv.New64a()
+	_, _ = hash.Write(doc) // never fails
+	c.id = hash.Sum64()
+	if err := checkText(doc); err != nil {
+		return nil, err
+	}
+	warn := func(w conf.Error) { c.deps.Log(filter.Warn, "configuration: "+w.Error()) }
+	if err := conf.DecodeWarn(doc, warn, func(o *conf.Object) { c.read(o, known) }); err != nil {
+		return nil, err
+	}
+	c.finish()
+	return c, nil
+}
+
+// newChain is a chain without filters, with the default settings.
+func newChain(deps *filter.Deps) *Chain {
 	own := *deps
 	c := &Chain{deps: &own, control: slices.Clone(filter.ControlHeaders), settings: settings{
 		bodyLimit:     DefaultBodyLimit,
@@ -64,22 +81,12 @@ func New(doc []byte, known []filter.Factory, deps *filter.Deps) (*Chain, error) 
 	}}
 	own.ClaimHeader = c.claim
 	c.redirects.mutex = own.Mutex()
-	hash := fnv.New64a()
-	_, _ = hash.Write(doc) // never fails
-	c.id = hash.Sum64()
-	if err := checkText(doc); err != nil {
-		return nil, err
-	}
-	warn := func(w conf.Error) { own.Log(filter.Warn, "configuration: "+w.Error()) }
-	err := conf.DecodeWarn(doc, warn, func(o *conf.Object) {
-		c.readFilters(o, known)
-		c.readSettings(o)
-	})
-	if err != nil {
-		return nil, err
-	}
-	c.finish()
-	return c, nil
+	return c
+}
+
+func (c *Chain) read(o *conf.Object, known []filter.Factory) {
+	c.readFilters(o, known)
+	c.readSettings(o)
 }
 
 // claim implements filter.Deps.ClaimHeader.
@@ -145,18 +152,8 @@ func (c *Chain) readFilters(o *conf.Object, known []filter.Factory) {
 	n := 0
 	o.List("filters", func(v *conf.Value) {
 		n++
-		names := v.Keys()
-		if len(names) != 1 {
-			v.Errorf("one filter an item, like %q; found %d keys", "- bbr: {…}", len(names))
-			return
-		}
-		i := indexOf(known, names[0])
-		if i < 0 {
-			v.Errorf("unknown filter %q%s", names[0], conf.Suggest(names[0], namesOf(known)))
-			return
-		}
-		v.Object(func(o *conf.Object) {
-			o.Object(names[0], func(o *conf.Object) { c.add(o, &known[i]) })
+		v.OneOf("filter", namesOf(known), func(name string, v *conf.Value) {
+			v.Object(func(o *conf.Object) { c.add(o, &known[indexOf(known, name)]) })
 		})
 	})
 	if o.Has("filters") && n == 0 {

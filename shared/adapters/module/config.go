@@ -12,6 +12,7 @@ import (
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
 
 	"github.com/inlet-proxy/inlet/internal/chain"
+	inletversion "github.com/inlet-proxy/inlet/internal/version"
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
@@ -65,8 +66,19 @@ func newConfig(handle shared.HttpFilterConfigHandle, document []byte, known []fi
 	}
 	c.same = p.keep(fmt.Sprintf("document %x", c.chain.ID()), func() any { return new(atomic.Int64) }).(*atomic.Int64)
 	c.same.Add(1)
-	c.log(filter.Info, "chain: "+c.chain.String())
+	c.announce(p)
 	return c, nil
+}
+
+// announce logs version and chain, and shows the version as a metric.
+func (c *config) announce(p *process) {
+	v, first := inletversion.String(), false
+	info := c.metrics.Gauge("inlet_build_info", "version")
+	p.keep("inlet_build_info", func() any { first = true; return nil })
+	if first { // the gauge is of the whole process
+		info.Record(1, filter.Values{v})
+	}
+	c.log(filter.Info, "version "+v+", chain: "+c.chain.String())
 }
 
 // refuse logs every mistake of a document on a line of its own.

@@ -10,6 +10,7 @@ import (
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
 	"github.com/stretchr/testify/require"
 
+	inletversion "github.com/inlet-proxy/inlet/internal/version"
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
@@ -40,7 +41,7 @@ func TestDocuments(t *testing.T) {
 		e := &envoyConfig{}
 		_, err := l.Create(e, []byte(document))
 		require.NoError(t, err)
-		require.Equal(t, []string{"2 inlet: chain: policy(FailClosed)"}, e.logs)
+		require.Equal(t, []string{"2 inlet: version " + inletversion.String() + ", chain: policy(FailClosed)"}, e.logs)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/inlet-proxy/inlet/internal/chain"
+	inletversion "github.com/inlet-proxy/inlet/internal/version"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 	"github.com/inlet-proxy/inlet/shared/reading/llm"
 )
@@ -365,7 +366,7 @@ func TestAnswerBeforeTheRequest(t *testing.T) {
 	require.Equal(t, shared.HeadersStatusContinue, s.respond(false, [2]string{":status", "403"}))
 	require.Equal(t, shared.BodyStatusContinue, s.filter.OnResponseBody(newBuffer("no"), true))
 	s.end()
-	require.Empty(t, s.metrics)
+	require.Equal(t, recorded{"inlet_build_info{" + inletversion.String() + "}": 1}, s.metrics, "the version, and nothing of a request")
 }
 
 // Envoy may answer itself while the request is still held.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/inlet-proxy/inlet/internal/chain"
 	"github.com/inlet-proxy/inlet/internal/feed"
+	"github.com/inlet-proxy/inlet/internal/version"
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
@@ -233,13 +234,17 @@ func logMistakes(err error) {
 	}
 }
 
-// announce logs the chain once per Envoy and document, not once per VM.
+// announce logs version and chain once per Envoy and document, not once per VM, and shows the version as a metric.
 func announce(c *chain.Chain, doc []byte) {
 	h := fnv.New64a()
 	h.Write(doc)
 	key := "inlet.announced/" + strconv.FormatUint(h.Sum64(), 16)
+	v := version.String()
 	if (sharedData{}).Set(key, []byte{1}, kv.Create) == nil {
-		proxywasm.LogInfo("chain: " + c.String())
+		proxywasm.LogInfo("version " + v + ", chain: " + c.String())
+	}
+	if (sharedData{}).Set("inlet.version/"+v, []byte{1}, kv.Create) == nil {
+		metrics{}.Gauge("inlet_build_info", "version").Record(1, filter.Values{v})
 	}
 }
 

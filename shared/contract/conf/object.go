@@ -96,6 +96,10 @@ func (o *Object) Has(key string) bool { return o.find(key) != nil }
 // Required reports each of the keys that is absent, at the object.
 func (o *Object) Required(keys ...string) {
 	for _, key := range keys {
+		if o.self.described() {
+			o.self.form.as(KindObject).key(key).Required = true
+			continue
+		}
 		if !o.Has(key) {
 			o.self.Errorf("missing key %s", quote(key))
 		}
@@ -163,6 +167,9 @@ func (o *Object) List(key string, f func(*Value)) bool {
 
 // Each calls f for every member in document order and makes it known: for objects whose names are free.
 func (o *Object) Each(f func(name string, v *Value)) {
+	if form := o.self.form; o.self.described() {
+		f("name", o.self.child(form.as(KindObject).item()))
+	}
 	for i := range o.members {
 		m := &o.members[i]
 		m.known = true
@@ -176,6 +183,11 @@ func (o *Object) Value(key string, f func(*Value)) bool { return o.read(key, f) 
 // Alias has the object read the key also by its old name, with a warning. Call it before the key is read. Suggestions and messages
 // about missing keys name the new one only.
 func (o *Object) Alias(key, old string) {
+	if form := o.self.form; o.self.described() {
+		k := form.as(KindObject).key(key)
+		k.Old = append(k.Old, old)
+		return
+	}
 	at := slices.IndexFunc(o.members, func(m member) bool { return m.key == old })
 	if at < 0 {
 		return
@@ -192,6 +204,10 @@ func (o *Object) Alias(key, old string) {
 
 // read makes the key known and hands its value to f. It reports whether the key is present.
 func (o *Object) read(key string, f func(*Value)) bool {
+	if form := o.self.form; o.self.described() {
+		f(o.self.child(&form.as(KindObject).key(key).Form))
+		return false
+	}
 	m := o.find(key)
 	if m == nil {
 		return false

@@ -17,6 +17,9 @@ import (
 type Value struct {
 	d    *decoder
 	node *yaml.Node
+	form *Form // being recorded, if there is no document: see Describe
+
+	reading *reading // of the objects around a value that is being recorded
 
 	in    *Value // the list or object that it is in; nil for the root
 	name  string // of a member
@@ -37,12 +40,14 @@ func (v *Value) Path() string {
 
 // Errorf reports a mistake at the value.
 func (v *Value) Errorf(format string, args ...any) {
-	v.d.errorf(v, v.node, format, args...)
+	if !v.described() {
+		v.d.errorf(v, v.node, format, args...)
+	}
 }
 
 // Keys returns the member names in document order if the value is an object, else nil.
 func (v *Value) Keys() []string {
-	if v.node.Kind != yaml.MappingNode {
+	if v.described() || v.node.Kind != yaml.MappingNode {
 		return nil
 	}
 	names := make([]string, 0, len(v.node.Content)/2)
@@ -54,6 +59,10 @@ func (v *Value) Keys() []string {
 
 // Object decodes an object: f reads its members; the keys that f did not ask for are reported after it returns.
 func (v *Value) Object(f func(*Object)) bool {
+	if v.described() {
+		v.describeObject(f)
+		return false
+	}
 	if !v.is("an object", object) {
 		return false
 	}
@@ -63,8 +72,22 @@ func (v *Value) Object(f func(*Object)) bool {
 	return true
 }
 
+// Either decodes an object with f, and any other value with other: for values that may be of several kinds.
+func (v *Value) Either(f func(*Object), other func(*Value)) {
+	if v.described() || v.kind() == object {
+		v.Object(f)
+	}
+	if v.described() || v.kind() != object {
+		other(v)
+	}
+}
+
 // List decodes a list: f is called for each item in order.
 func (v *Value) List(f func(*Value)) bool {
+	if v.described() {
+		f(v.child(v.form.as(KindList).item()))
+		return false
+	}
 	if !v.is("a list", list) {
 		return false
 	}
@@ -76,6 +99,10 @@ func (v *Value) List(f func(*Value)) bool {
 
 // String decodes a string that passes every check.
 func (v *Value) String(p *string, checks ...Check) bool {
+	if v.described() {
+		v.form.describeString(*p, checks)
+		return false
+	}
 	if !v.is("a string", text) {
 		return false
 	}
@@ -91,6 +118,10 @@ func (v *Value) String(p *string, checks ...Check) bool {
 
 // Strings decodes a list of strings that each pass every check.
 func (v *Value) Strings(p *[]string, checks ...Check) bool {
+	if v.described() {
+		v.form.describeStrings(*p, checks)
+		return false
+	}
 	right, items := true, []string{}
 	if !v.List(func(item *Value) {
 		var s string
@@ -105,6 +136,10 @@ func (v *Value) Strings(p *[]string, checks ...Check) bool {
 
 // Bool decodes true or false. The other words that YAML 1.1 has for them (yes, on, ...) are strings.
 func (v *Value) Bool(p *bool) bool {
+	if v.described() {
+		v.form.describeBool(*p)
+		return false
+	}
 	if !v.is("true or false", boolean) {
 		return false
 	}
@@ -115,6 +150,10 @@ func (v *Value) Bool(p *bool) bool {
 // Int decodes a whole number of min..max. math.MinInt and math.MaxInt are no bound. 1e3 and 5.0 are whole numbers: a
 // protobuf Struct holds every number as a double.
 func (v *Value) Int(p *int, min, max int) bool {
+	if v.described() {
+		v.form.describeInt(*p, min, max)
+		return false
+	}
 	if !v.is("a whole number", number) {
 		return false
 	}
@@ -133,6 +172,10 @@ func (v *Value) Int(p *int, min, max int) bool {
 
 // Float decodes a number of min..max. An infinity is no bound.
 func (v *Value) Float(p *float64, min, max float64) bool {
+	if v.described() {
+		v.form.describeFloat(*p, min, max)
+		return false
+	}
 	if !v.is("a number", number) {
 		return false
 	}
@@ -148,6 +191,10 @@ func (v *Value) Float(p *float64, min, max float64) bool {
 // Duration decodes a duration of min..max with its unit, as time.ParseDuration reads it. math.MinInt64 and
 // math.MaxInt64 are no bound.
 func (v *Value) Duration(p *time.Duration, min, max time.Duration) bool {
+	if v.described() {
+		v.form.describeDuration(*p, min, max)
+		return false
+	}
 	if !v.is("a duration such as 800ms, 10s, 1h30m", number, text) {
 		return false
 	}
@@ -166,6 +213,10 @@ func (v *Value) Duration(p *time.Duration, min, max time.Duration) bool {
 
 // Size decodes a number of bytes of min..max: 4096, 64KiB, 8MiB, 1MB. math.MaxInt64 is no bound.
 func (v *Value) Size(p *int64, min, max int64) bool {
+	if v.described() {
+		v.form.describeSize(*p, min, max)
+		return false
+	}
 	if !v.is("a size such as 4096, 64KiB, 1MB", number, text) {
 		return false
 	}
@@ -182,8 +233,35 @@ func (v *Value) Size(p *int64, min, max int64) bool {
 	return false
 }
 
+// OneOf decodes an object with one member, whose name is one of the words: f reads its value. The kind of thing that the
+// words name is for messages.
+func (v *Value) OneOf(kind string, words []string, f func(name string, v *Value)) bool {
+	if v.described() {
+		form := v.form.as(KindObject)
+		form.OneOf = true
+		for _, word := range words {
+			f(word, v.child(&form.key(word).Form))
+		}
+		return false
+	}
+	names := v.Keys()
+	if len(names) != 1 {
+		v.Errorf("one %s an item, like %q; found %d keys", kind, "- "+words[0]+": {…}", len(names))
+		return false
+	}
+	if !slices.Contains(words, names[0]) {
+		v.Errorf("unknown %s %q%s", kind, names[0], Suggest(names[0], words))
+		return false
+	}
+	return v.Object(func(o *Object) { o.read(names[0], func(v *Value) { f(names[0], v) }) })
+}
+
 // Enum decodes one of the words.
 func (v *Value) Enum(p *string, words ...string) bool {
+	if v.described() {
+		v.form.describeEnum(*p, words)
+		return false
+	}
 	var word string
 	if !v.String(&word) {
 		return false

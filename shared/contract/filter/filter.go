@@ -163,6 +163,9 @@ type Factory struct {
 	// New reads the filter's configuration object and makes the filter. It
 	// reports mistakes through o and may then return nil. It does no I/O.
 	New func(o *conf.Object, d *Deps) Filter
+	// Help says of each key that New reads what it is for. Key tables and the
+	// JSON Schema have it; type, default and bounds come from New itself.
+	Help []conf.Help
 }
 
 // Verdict is what a hook decides. The zero value is [Next].

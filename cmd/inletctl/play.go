@@ -1,53 +1,20 @@
-// Command demo is `make demo`: it starts the whole of Inlet on free ports, sends
-// real requests with the official OpenAI client, prints where each went and why,
-// and exits with 0 only if each went where it should.
-//
-// Variables: ABI=wasm|module, WORKERS=<Envoy's threads>, ENVOY=<Envoy's binary>.
 package main
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/signal"
-	"strconv"
-	"syscall"
-	"time"
+	"io"
 
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
-	err := demo(ctx)
-	cancel()
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
-
-func demo(ctx context.Context) error {
-	o := stack.Options{ABI: os.Getenv("ABI"), Progress: os.Stderr}
-	if text := os.Getenv("WORKERS"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 {
-			return fmt.Errorf("WORKERS=%s: it is a number from 1", text)
-		}
-		o.Workers = n
-	}
-	s, err := stack.Start(ctx, o)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
+// play sends the requests of the demo to a stack with the chain of envoy/static/inlet.yaml, prints a table of them, and returns an
+// error if one of them did not go where it should.
+func play(ctx context.Context, s *stack.Stack, out io.Writer) error {
 	if err := warmUp(ctx, s); err != nil {
 		return err
 	}
-
 	var wrong []error
 	var rows [][]string
 	var before *answer
@@ -64,11 +31,11 @@ func demo(ctx context.Context) error {
 			wrong = append(wrong, fmt.Errorf("%s: %s", a.what, b))
 		}
 	}
-	printTable(os.Stdout, []string{"", "request", "asked", "sent", "pool", "replica", "why", "first token", "tokens"}, rows)
+	printTable(out, []string{"", "request", "asked", "sent", "pool", "replica", "why", "first token", "tokens"}, rows)
 	if len(wrong) > 0 {
 		return fmt.Errorf("%d of the checks failed:\n%w", len(wrong), errors.Join(wrong...))
 	}
-	fmt.Printf("\nall %d requests went where they should\n", len(asks))
+	_, _ = fmt.Fprintf(out, "\nall %d requests went where they should\n", len(asks))
 	return nil
 }
 

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/internal/version"
+)
+
+// tool runs a command line and returns its exit code and what it printed.
+func tool(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = execute(&interrupts{first: t.Context(), second: t.Context()}, args, &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+func TestExitCodes(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		file := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o644))
+		return file
+	}
+	good := write("good.yaml", "filters: [{bbr: {}}]")
+	bad := write("bad.yaml", "filters:\n  - bbr: {modles: []}\n  - pickr: {}\n")
+	bootstrap, err := os.ReadFile("../../envoy/static/wasm.yaml")
+	require.NoError(t, err)
+	warned := write("warned.yaml", strings.Replace(string(bootstrap), "envoy.wasm.runtime.v8", "envoy.wasm.runtime.wamr", 1))
+	for _, c := range []struct {
+		name        string
+		env         []string // name, value, ...
+		args        []string
+		code        int
+		out, stderr string
+	}{
+		{"nothing", nil, nil, exitOK, "Exit codes:", ""},
+		{"help", nil, []string{"run", "--help"}, exitOK, "inletctl run --abi module", ""},
+		{"version", nil, []string{"--version"}, exitOK, "inletctl version " + version.String() + "\n", ""},
+		{"no such command", nil, []string{"rum"}, exitUsage, "", `unknown command "rum"`},
+		{"no such flag", nil, []string{"run", "--nosuch"}, exitUsage, "", "See inletctl run --help"},
+		{"too many arguments", nil, []string{"demo", "x"}, exitUsage, "", "unknown command"},
+		{"a good configuration", nil, []string{"check", good}, exitOK, good + ": ok\n", ""},
+		{"two faults", nil, []string{"check", good, bad}, exitFaults, bad + `:2:11: error: filters[0].bbr: unknown key "modles" (did you mean "models"?) [configuration]` + "\n" + bad + `:3:5: error: filters[1]: unknown filter "pickr" (did you mean "picker"?) [configuration]` + "\n2 errors, 0 warnings\n", ""},
+		{"a bootstrap", nil, []string{"check", "../../envoy/static/wasm.yaml"}, exitOK, "ok", ""},
+		{"a configuration said to be a bootstrap", nil, []string{"check", "--envoy", good}, exitFaults, "no-inlet", ""},
+		{"a warning", nil, []string{"check", warned}, exitOK, "0 errors, 1 warnings", ""},
+		{"a warning that counts", nil, []string{"check", "--strict", warned}, exitFaults, "fix: runtime: envoy.wasm.runtime.v8", ""},
+		{"no file", nil, []string{"check"}, exitUsage, "", "which file?"},
+		{"a file that is not there", nil, []string{"check", filepath.Join(dir, "none")}, exitUsage, "", "no such file"},
+		{"a format that is not there", nil, []string{"check", "-o", "xml", good}, exitUsage, "", "text or json"},
+		{"all checks", nil, []string{"check", "--list"}, exitOK, "wasm-failure-policy", ""},
+		{"an ABI that is not there", nil, []string{"run", "--abi", "ext_proc"}, exitUsage, "", "--abi=ext_proc: it is wasm or module"},
+		{"the same by its variable", []string{"ABI", "ext_proc"}, []string{"demo"}, exitUsage, "", "ABI=ext_proc: it is wasm or module"},
+		{"a port that is none", []string{"PORT", "http"}, []string{"run"}, exitUsage, "", "PORT=http: "},
+		{"a port out of range", nil, []string{"run", "--port", "0"}, exitUsage, "", "--port=0: it is a number from 1 to 65535"},
+		{"the flag wins", []string{"PORT", "http", "WORKERS", "0"}, []string{"run", "--port", "0", "--workers", "1"}, exitUsage, "", "--port=0"},
+		{"no workers", []string{"WORKERS", "0"}, []string{"demo"}, exitUsage, "", "WORKERS=0"},
+		{"a configuration that is not there", []string{"CONFIG", filepath.Join(dir, "none")}, []string{"run"}, exitUsage, "", "CONFIG: open"},
+		{"an Envoy that is none", []string{"ENVOY", good}, []string{"run"}, exitUsage, "", "is not an executable file"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, name := range variables {
+				t.Setenv(name, "")
+			}
+			for i := 0; i < len(c.env); i += 2 {
+				t.Setenv(c.env[i], c.env[i+1])
+			}
+			code, out, stderr := tool(t, c.args...)
+			require.Equal(t, c.code, code, out+stderr)
+			require.Contains(t, out, c.out)
+			require.Contains(t, stderr, c.stderr)
+			if c.stderr == "" {
+				require.Empty(t, stderr)
+			}
+		})
+	}
+}
+
+func TestCheckJSON(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "bad.json")
+	require.NoError(t, os.WriteFile(file, []byte(`{"filters": [{"picker": {"endpoints": 0}}]}`), 0o644))
+	code, out, _ := tool(t, "check", "-o", "json", file)
+	require.Equal(t, exitFaults, code)
+	var report struct {
+		Findings []struct {
+			File, Severity, Check, Path, Message string
+			Line, Column                         int
+		}
+		Errors, Warnings int
+	}
+	require.NoError(t, json.Unmarshal([]byte(out), &report))
+	require.Equal(t, 1, report.Errors)
+	require.Len(t, report.Findings, 1)
+	require.Equal(t, "filters[0].picker.endpoints", report.Findings[0].Path)
+	require.Equal(t, 1, report.Findings[0].Line)
+
+	require.NoError(t, os.WriteFile(file, []byte(`{"filters": [{"picker": {}}]}`), 0o644))
+	code, out, _ = tool(t, "check", "-o", "json", file)
+	require.Equal(t, exitOK, code)
+	require.JSONEq(t, `{"findings": [], "errors": 0, "warnings": 0}`, out)
+}
+
+// TestHelp: each command says what it does and has examples, whose flags there are.
+func TestHelp(t *testing.T) {
+	for _, cmd := range newRoot(&interrupts{}).Commands() {
+		if cmd.Hidden || cmd.Name() == "help" || cmd.Name() == "completion" {
+			continue
+		}
+		require.NotEmpty(t, cmd.Short, cmd.Name())
+		require.NotEmpty(t, cmd.Long, cmd.Name())
+		examples := 0
+		for line := range strings.Lines(cmd.Example) {
+			line, _, _ = strings.Cut(strings.TrimSpace(line), " |")
+			line, _, _ = strings.Cut(line, " >")
+			words := strings.Fields(strings.Split(line, "  #")[0])
+			for len(words) > 0 && strings.Contains(words[0], "=") {
+				words = words[1:] // a variable
+			}
+			require.Equal(t, []string{"inletctl", cmd.Name()}, words[:2], line)
+			require.NoError(t, cmd.ParseFlags(words[2:]), line)
+			require.NoError(t, cmd.ValidateArgs(cmd.Flags().Args()), line)
+			examples++
+		}
+		require.Positive(t, examples, cmd.Name())
+	}
+}
+
+// TestInterrupts: the first signal asks to finish, the second ends everything.
+func TestInterrupts(t *testing.T) {
+	kill := catchInterrupts()
+	defer kill.stop()
+	wait := func(ctx context.Context) {
+		select {
+		case <-ctx.Done():
+		case <-time.After(10 * time.Second):
+			require.FailNow(t, "the signal was not heard")
+		}
+	}
+	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGINT))
+	wait(kill.first)
+	require.NoError(t, kill.second.Err())
+	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGTERM))
+	wait(kill.second)
+}

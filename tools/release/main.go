@@ -1,0 +1,198 @@
+// Command release is `make release`: it builds all that a release has into dist/release, with checksums and a software bill of
+// materials. The same commit and the same tools give the same bytes, in whatever folder: no path, time or user is in them.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+)
+
+// goVersion is the Go that builds: of this program, and so of all that it has built.
+var goVersion = runtime.Version()
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	version := flag.String("version", "", "the release, such as v0.1.0 (default: what git describes)")
+	root := flag.String("root", ".", "root of the repository")
+	twice := flag.Bool("twice", false, "build the last commit twice, in two folders and with two build caches, and compare the bytes")
+	only := flag.String("only", "", "only the files whose name contains this")
+	flag.Parse()
+	if *version == "" {
+		described, err := describe(ctx, *root)
+		if err != nil {
+			return err
+		}
+		*version = described
+	}
+	if *twice {
+		return compare(ctx, *root, *version, *only)
+	}
+	dir := filepath.Join(*root, "dist", "release")
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	if err := release(ctx, *root, dir, *version, *only, nil); err != nil {
+		return err
+	}
+	fmt.Println(dir)
+	return nil
+}
+
+// describe names the version of a checkout: its tag, or its commit.
+func describe(ctx context.Context, root string) (string, error) {
+	cmd := exec.CommandContext(ctx, "git", "-C", root, "describe", "--tags", "--match", "v[0-9]*", "--always", "--abbrev=12", "--dirty")
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("git cannot tell the version: give it with -version (%w)", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// release builds into a folder.
+func release(ctx context.Context, root, dir, version, only string, env []string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	built := 0
+	for _, a := range artifacts() {
+		if !strings.Contains(a.file, only) {
+			continue
+		}
+		if a.missing != "" {
+			fmt.Printf("left out %s: it needs %s\n", a.file, a.missing)
+			continue
+		}
+		fmt.Printf("building %s\n", a.file)
+		if err := a.build(ctx, root, dir, version, env); err != nil {
+			return err
+		}
+		built++
+	}
+	if built == 0 {
+		return fmt.Errorf("no file of a release is called %q", only)
+	}
+	if only == "" {
+		if err := writeSchema(ctx, root, dir, env); err != nil {
+			return err
+		}
+	}
+	if err := writeBill(dir, version); err != nil {
+		return err
+	}
+	return writeSums(dir)
+}
+
+const module = "github.com/inlet-proxy/inlet"
+
+// artifact is one file of a release.
+type artifact struct {
+	file    string
+	pkg     string
+	env     []string
+	flags   []string
+	ldflags string
+	missing string // what this machine lacks to build it, "" for nothing
+}
+
+// artifacts are all files that are built.
+func artifacts() []artifact {
+	wasm := func(file, pkg string) artifact {
+		return artifact{file: file, pkg: pkg, env: []string{"GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0"}, flags: []string{"-buildmode=c-shared"}}
+	}
+	all := []artifact{wasm("inlet.wasm", "./cmd/bundle-wasm")}
+	for _, f := range []string{"bbr", "quota", "guardrail", "picker"} {
+		all = append(all, wasm(f+".wasm", "./filters/"+f+"/wasm"))
+	}
+	for _, arch := range []string{"amd64", "arm64"} {
+		cc, missing := compiler(arch)
+		all = append(all, artifact{
+			file: "libinlet-linux-" + arch + ".so", pkg: "./cmd/bundle-module", missing: missing,
+			env:     []string{"GOOS=linux", "GOARCH=" + arch, "CGO_ENABLED=1", "CC=" + cc},
+			flags:   []string{"-buildmode=c-shared"},
+			ldflags: " -X runtime.godebugDefault=cgocheck=0",
+		})
+	}
+	for _, platform := range []string{"linux-amd64", "linux-arm64", "darwin-amd64", "darwin-arm64"} {
+		goos, arch, _ := strings.Cut(platform, "-")
+		for _, program := range []string{"companion", "inletctl", "modelsim"} {
+			all = append(all, artifact{file: program + "-" + platform, pkg: "./cmd/" + program, env: []string{"GOOS=" + goos, "GOARCH=" + arch, "CGO_ENABLED=0"}})
+		}
+	}
+	return all
+}
+
+// compiler returns the C compiler for linux on an architecture: the variable CC_<arch>, else this machine's own or the one that
+// distributions have for other machines.
+func compiler(arch string) (cc, missing string) {
+	cc = os.Getenv("CC_" + arch)
+	if cc == "" && runtime.GOOS == "linux" && runtime.GOARCH == arch {
+		cc = "gcc"
+	}
+	if cc == "" {
+		cc = map[string]string{"amd64": "x86_64-linux-gnu-gcc", "arm64": "aarch64-linux-gnu-gcc"}[arch]
+	}
+	if _, err := exec.LookPath(cc); err != nil {
+		return cc, "a C compiler for linux/" + arch + ": " + cc + ", or another one in the variable CC_" + arch
+	}
+	return cc, ""
+}
+
+// build builds the artifact. Nothing of this machine gets in: no path (-trimpath), no build id, no state of the working tree.
+func (a *artifact) build(ctx context.Context, root, dir, version string, env []string) error {
+	out, err := filepath.Abs(filepath.Join(dir, a.file))
+	if err != nil {
+		return err
+	}
+	args := append([]string{"build"}, a.flags...)
+	args = append(args, "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid= -X "+module+"/internal/version.release="+version+a.ldflags, "-o", out, a.pkg)
+	if err := goTool(ctx, root, append(a.env, env...), args...); err != nil {
+		return fmt.Errorf("%s: %w", a.file, err)
+	}
+	if header := strings.TrimSuffix(out, filepath.Ext(out)) + ".h"; header != out {
+		if err := os.Remove(header); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err // c-shared leaves a C header beside a library
+		}
+	}
+	return os.Chmod(out, 0o755)
+}
+
+// goTool runs go in the repository. Settings of this machine that change what is built do not count.
+func goTool(ctx context.Context, root string, env []string, args ...string) error {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = root
+	cmd.Env = append(append(os.Environ(), "GOFLAGS=-mod=readonly", "GOWORK=off", "GOAMD64=v1", "GOARM64=v8.0", "CGO_CFLAGS=-O2 -g0", "CGO_LDFLAGS="), env...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("go %s: %w\n%s", args[0], err, out)
+	}
+	return nil
+}
+
+// writeSchema has inletctl, as built for this machine, write the JSON Schema.
+func writeSchema(ctx context.Context, root, dir string, env []string) error {
+	cmd := exec.CommandContext(ctx, "go", "run", "-trimpath", "./cmd/inletctl", "schema")
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("inletctl schema: %w", err)
+	}
+	return os.WriteFile(filepath.Join(dir, "inlet.schema.json"), out, 0o644)
+}

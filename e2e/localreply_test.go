@@ -102,7 +102,7 @@ func TestEnvoysOwnRefusals(t *testing.T) {
 				inlets(t, k.send("POST", chatPath, `{"model":`), 400, "invalid_json")
 				a := k.send("POST", chatPath, strings.Repeat(" ", 1<<20)+smallChat)
 				inlets(t, a, 413, "request_too_large")
-				require.JSONEq(t, `{"error":{"message":"The body is larger than 1048576 bytes.","type":"invalid_request_error","param":null,"code":"request_too_large"}}`, string(a.body))
+				require.JSONEq(t, `{"error":{"message":"Maximum content size limit (1048576 bytes) exceeded.","type":"invalid_request_error","param":null,"code":"request_too_large"}}`, string(a.body))
 				a = k.send("POST", "/v1/messages", nobody)
 				inlets(t, a, 404, "model_not_found")
 				require.Contains(t, string(a.body), `"not_found_error"`)
@@ -113,7 +113,7 @@ func TestEnvoysOwnRefusals(t *testing.T) {
 				for _, status := range []string{"429", "503", "404", "413"} {
 					a := k.chat("x-modelsim-fault", "status="+status)
 					require.NotEmpty(t, a.header.Get("x-modelsim-replica"), status)
-					require.NotContains(t, string(a.body), "No replica can take this request now.")
+					require.NotContains(t, string(a.body), "The server is overloaded or not ready yet.")
 				}
 			})
 			t.Run("no path at all", func(t *testing.T) {

@@ -73,7 +73,7 @@ func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
 	return filter.Next
 }
 
-const invalidModel = "The model parameter must be a string of 1 to 256 printable characters."
+const invalidModel = "Invalid value for 'model': expected a string of 1 to 256 printable characters."
 
 // find returns what a name stands for: as configured, as a replica lists it, or
 // by its longest prefix.
@@ -143,7 +143,7 @@ func (f *Filter) copyFields(x *filter.Exchange) filter.Verdict {
 			value := string(field.Value)
 			if !fitsHeader(value) {
 				return refuse(400, "invalid_field", c.field,
-					"The parameter "+c.field+" must be a number, a boolean, or a string of at most 256 printable characters.")
+					"Invalid value for '"+c.field+"': expected a number, a boolean, or a string of at most 256 printable characters.")
 			}
 			x.SetRequestHeader(c.header, value)
 		}

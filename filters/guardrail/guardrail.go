@@ -21,17 +21,17 @@ func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
 	// What was not read was not screened, and must not pass as screened.
 	switch {
 	case x.Request.Template:
-		return refuse(400, "template_not_allowed", "A prompt with a chat template of its own cannot be screened; leave out chat_template.")
+		return refuse(400, "template_not_allowed", "A request with its own chat template cannot be screened. Remove chat_template from the request.")
 	case x.Request.PromptCut:
-		return refuse(413, "prompt_too_large", "The prompt is too large to be screened.")
+		return refuse(413, "prompt_too_large", "The prompt is too long to be screened. Please reduce its length.")
 	case x.Request.PromptTokens > 0 || x.Request.PromptEmbeds:
-		return refuse(400, "prompt_not_text", "A prompt of token numbers or embeddings cannot be screened; send text.")
+		return refuse(400, "prompt_not_text", "Token IDs and embeddings cannot be screened. Send the prompt as text.")
 	}
 	for i := range f.policies {
 		for _, p := range f.policies[i].use {
 			if p.finds(x.Request.Prompt) || p.finds(x.Request.Joined) {
 				x.Explain("guardrail", p.name)
-				return refuse(400, "content_policy_violation", "The request was blocked by the content policy.")
+				return refuse(400, "content_policy_violation", "Your request was rejected by the content policy of this gateway.")
 			}
 		}
 	}

@@ -71,9 +71,9 @@ func (f *Filter) readPlaces(o *conf.Object) {
 		if !slices.Contains(f.hides, place) {
 			f.hides = append(f.hides, place)
 		}
-		said[i] = place + ": KEY"
+		said[i] = place + ": YOUR_KEY"
 		if hasScheme(place) {
-			said[i] = place + ": Bearer KEY"
+			said[i] = place + ": Bearer YOUR_KEY"
 		}
 	}
 	f.where = strings.Join(said, " or ")

@@ -40,11 +40,11 @@ func (f *Filter) OnRequestHeaders(x *filter.Exchange) filter.Verdict {
 	f.identify(x.RequestHeaders, &who)
 	switch {
 	case who.disagree:
-		return refuse("conflicting_api_keys", "You sent API keys of two different callers. Send one, as "+f.where+".")
+		return refuse("conflicting_api_keys", "You provided API keys of two different callers. Provide one key, as "+f.where+".")
 	case who.keys == 0:
-		return refuse("missing_api_key", "You did not provide an API key. Send it as "+f.where+".")
+		return refuse("missing_api_key", "You didn't provide an API key. Provide your API key as "+f.where+".")
 	case who.name == "":
-		return refuse("invalid_api_key", "The API key you provided is not valid. It is read from "+f.where+".")
+		return refuse("invalid_api_key", "Incorrect API key provided. Provide your API key as "+f.where+".")
 	}
 	f.hide(x, who.known[:who.distinct])
 	x.Tenant = filter.Tenant{Name: who.name}

@@ -86,15 +86,15 @@ func (s *Stream) refuseBody(err error) *filter.Refusal {
 	}
 	var form *formscan.Error
 	if errors.As(err, &form) {
-		return badRequest("invalid_multipart", where, "The body is not accepted: "+what+".")
+		return badRequest("invalid_multipart", where, "We could not parse the form data of your request: "+what+".")
 	}
 	var json *jsonscan.Error
 	if errors.As(err, &json) {
 		if limit := limitOf(json.Code); limit != "" && where != "model" { // whose length has a bound of its own
-			return badRequest("limit_exceeded", where, "The body exceeds limits."+limit+" of this gateway: "+what+".")
+			return badRequest("limit_exceeded", where, "The request body exceeds limits."+limit+" of this gateway: "+what+".")
 		}
 	}
-	return badRequest("invalid_json", where, "The body is not accepted: "+what+".")
+	return badRequest("invalid_json", where, "We could not parse the JSON body of your request: "+what+".")
 }
 
 // limitOf returns the name of the limit that a body of this fault exceeds, as the document has it.
@@ -115,32 +115,32 @@ func limitOf(c jsonscan.Code) string {
 }
 
 func refuseRepeated(key string) *filter.Refusal {
-	return badRequest("duplicate_key", key, fmt.Sprintf("The key %q stands in the body twice.", key))
+	return badRequest("duplicate_key", key, fmt.Sprintf("Duplicate key %q in request body.", key))
 }
 
 const codeEncoding = "unsupported_content_encoding"
 
 func refuseEncoding(encoding string) *filter.Refusal {
 	r := badRequest(codeEncoding, "",
-		fmt.Sprintf("A body with content-encoding %q is not accepted; use one of %s, or none.", encoding, coding.Accepted))
+		fmt.Sprintf("Unsupported content encoding %q. Use one of %s, or send the body uncompressed.", encoding, coding.Accepted))
 	r.Status = 415
 	return r
 }
 
 func refuseMediaType() *filter.Refusal {
-	r := badRequest("unsupported_media_type", "", "Send this request as multipart/form-data or as application/json.")
+	r := badRequest("unsupported_media_type", "", "Unsupported content type. This API method only accepts multipart/form-data and application/json.")
 	r.Status = 415
 	return r
 }
 
 func refuseTooLarge(limit int64) *filter.Refusal {
-	r := badRequest("request_too_large", "", fmt.Sprintf("The body is larger than %d bytes.", limit))
+	r := badRequest("request_too_large", "", fmt.Sprintf("Maximum content size limit (%d bytes) exceeded.", limit))
 	r.Status = 413
 	return r
 }
 
 func refuseUnknownPath(method string) *filter.Refusal {
-	r := badRequest("unknown_path", "", "Unknown path, or the path does not accept "+method+".")
+	r := badRequest("unknown_path", "", "Invalid URL: unknown path, or the path does not accept "+method+".")
 	r.Status = 404
 	return r
 }
@@ -150,19 +150,19 @@ func refuseUnknownPath(method string) *filter.Refusal {
 const codeUpgrade = "upgrade_not_supported"
 
 func refuseUpgrade() *filter.Refusal {
-	r := badRequest(codeUpgrade, "", "This gateway does not support WebSocket or other protocol upgrades. Send an ordinary HTTP request, without Upgrade.")
+	r := badRequest(codeUpgrade, "", "This gateway does not support WebSocket or other protocol upgrades. Send a plain HTTP request without the Upgrade header.")
 	r.Status = 426
 	return r
 }
 
 func refuseInternal() *filter.Refusal {
 	return &filter.Refusal{Refusal: llm.Refusal{
-		Status: 500, Type: "server_error", Code: "internal_error", Message: "The gateway could not handle the request.",
+		Status: 500, Type: "server_error", Code: "internal_error", Message: "The server had an error while processing your request.",
 	}}
 }
 
 func refuseUnable(name, why string) *filter.Refusal {
 	return &filter.Refusal{Refusal: llm.Refusal{
-		Status: 503, Type: "server_error", Code: "unavailable", Message: "The gateway cannot decide about the request now (" + name + ": " + why + ").",
+		Status: 503, Type: "server_error", Code: "unavailable", Message: "The gateway cannot process your request right now (" + name + ": " + why + "). Please try again later.",
 	}, Reason: why}
 }

@@ -186,7 +186,7 @@ func (x *exchange) fail(err error) {
 	}
 }
 
-const noReplica = "No replica can take this request now."
+const noReplica = "The server is overloaded or not ready yet. Please try again later."
 
 // refuse is a refusal of Envoy itself, in the words of the shipped local_reply_config.
 func (x *exchange) refuse(status int, code, message string) {

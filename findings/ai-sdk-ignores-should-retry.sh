@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Vercel's AI SDK retries a refusal that says "x-should-retry: false".
+# Vercel's AI SDK retries a refusal with "x-should-retry: false".
 #
-# Expected: the header with which OpenAI's and Anthropic's own clients are told not to retry works for the other clients of
-# these APIs too.
+# Expected: the header that stops retries in OpenAI's and Anthropic's own clients also works in other clients of
+# these APIs.
 # Seen (npm ai 7.0.173 with @ai-sdk/openai-compatible 3.0.92): a 429 with x-should-retry: false is sent three times, as without the
-# header; npm openai 7.59.0 sends it once. The number of the attempt is not told (no x-stainless-retry-count). A Retry-After
-# of one second is obeyed by both.
-# Why it matters to a gateway: the header saves nothing from these clients. What an exhausted quota needs to be cheap is a
-# refusal that costs nothing, and a Retry-After is what these clients do obey.
+# header; npm openai 7.59.0 sends it once. The SDK does not send the number of the attempt (no x-stainless-retry-count). Both
+# respect a Retry-After of one second.
+# Why it matters to a gateway: the header saves nothing with these clients. To make an exhausted quota cheap, the refusal itself
+# must cost nothing, and it should have a Retry-After, which these clients do respect.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -46,6 +46,6 @@ server.closeAllConnections();
 console.log(seen.join('\n'));
 const want = ['ai, x-should-retry absent: 3 requests, retry counts told: none none none', 'ai, x-should-retry false: 3 requests, retry counts told: none none none',
   'openai, x-should-retry absent: 3 requests, retry counts told: 0 1 2', 'openai, x-should-retry false: 1 requests, retry counts told: 0'];
-if (JSON.stringify(seen) !== JSON.stringify(want)) { console.error('the behaviour has changed'); process.exit(1); }
+if (JSON.stringify(seen) !== JSON.stringify(want)) { console.error('the behavior has changed'); process.exit(1); }
 JS
 node retry.mjs

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Envoy's local_reply_config rewrites what filters answer with a body of their own.
+# Envoy's local_reply_config rewrites the bodies of local replies that filters send.
 #
-# Expected: a mapper that gives Envoy's own errors a JSON body leaves a refusal alone that a filter answers with a body of its own,
+# Expected: a mapper that gives Envoy's own errors a JSON body does not touch a refusal for which a filter provides the body,
 # such as the denial that an ext_authz service wrote.
-# Seen (Envoy 1.40.0): every local reply of every filter goes through the mappers. The service's page becomes a string in
+# Seen (Envoy 1.40.0): every local reply of every filter passes the mappers. The service's page becomes a string in
 # the mapper's JSON, and its content type is lost. A first mapper whose filter sees the reply's headers (the CEL extension,
-# response.headers["content-type"]) and that changes nothing keeps the filters' bodies.
+# response.headers["content-type"]) and that changes nothing preserves the filters' bodies.
 # Why it matters to a gateway: a catch-all mapper for SDK-readable errors destroys the reasons that authorization, quota or
 # guardrail filters give.
 set -euo pipefail
@@ -80,6 +80,6 @@ for how, got in seen.items():
 replaced = json.loads(seen["a catch-all mapper"][2])
 ok = (seen["no mapper"] == (403, "text/html", own) and seen["a mapper that keeps, before it"] == (403, "text/html", own)
       and seen["a catch-all mapper"][:2] == (403, "application/json") and replaced == {"error": {"code": 403, "message": own}})
-sys.exit(0 if ok else "the behaviour has changed")
+sys.exit(0 if ok else "the behavior has changed")
 PY
 "$dir/venv/bin/python" "$dir/run.py"

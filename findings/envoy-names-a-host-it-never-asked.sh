@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Envoy names an upstream host for a request that its circuit breaker refused.
+# Envoy reports an upstream host for a request that its circuit breaker refused.
 #
-# Expected: %UPSTREAM_HOST% is "-" for a 503 that Envoy made itself, so a named host is one that was asked.
-# Seen (Envoy 1.40.0): with max_requests: 1 and one request under way, the next one gets 503 at once with the flag UO and the details
-# upstream_reset_before_response_started{overflow}. Its upstream host is the one that would have been asked, the attempt count is 1;
-# the host got one request. Only the details and the flag tell.
-# Why it matters to a gateway: one that charges 5xx to %UPSTREAM_HOST% (or to the property upstream.address, which is the
-# same) ejects healthy hosts, the more of them the busier the cluster is.
+# Expected: %UPSTREAM_HOST% is "-" for a 503 that Envoy made itself, so a reported host is one that got the request.
+# Seen (Envoy 1.40.0): with max_requests: 1 and one request in flight, the next one gets 503 at once with the flag UO and the details
+# upstream_reset_before_response_started{overflow}. Its upstream host is the host that would have got the request, and the attempt
+# count is 1, but the host got only the first request. Only the details and the flag show the difference.
+# Why it matters to a gateway: a gateway that attributes 5xx to %UPSTREAM_HOST% (or to the equivalent property upstream.address)
+# ejects healthy hosts, and more of them the busier the cluster is.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -73,6 +73,6 @@ lines = log.read().splitlines()
 print(*lines, sep="\n")
 print("the host was asked for", asked)
 want = f"503 UO upstream_reset_before_response_started{{overflow}} host=127.0.0.1:{host.server_port} attempts=1"
-sys.exit(0 if refused == 503 and want in lines and asked == ["/first"] else "the behaviour has changed")
+sys.exit(0 if refused == 503 and want in lines and asked == ["/first"] else "the behavior has changed")
 PY
 "$dir/venv/bin/python" "$dir/run.py"

@@ -3,11 +3,11 @@
 #
 # Expected: a connection that is lost in the middle of a response is a local-origin failure; five in a row (consecutive_5xx, or
 # consecutive_local_origin_failure with split errors) eject the host.
-# Seen (Envoy 1.40.0): it is counted as one, but the response headers with status 200 before it have reset the counter. With a threshold
-# of 2 or more a replica that sends headers and one event and then dies is never ejected in 20 requests; with a threshold of 1 it is.
-# A replica that answers 500 is ejected at once.
-# Why it matters to a gateway: an engine that dies after the first token looks healthy to Envoy. Who picks replicas has
-# to count cut responses himself.
+# Seen (Envoy 1.40.0): it counts as one, but the response headers with status 200 before it have reset the counter. With a threshold
+# of 2 or more, a replica that sends headers and one event and then dies is never ejected in 20 requests; with a threshold of 1 it is.
+# A replica that responds with 500 is ejected at once.
+# Why it matters to a gateway: an engine that dies after the first token looks healthy to Envoy. Whatever picks replicas must
+# count cut responses itself.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -106,6 +106,6 @@ for counter in ("consecutive_5xx", "consecutive_local_origin_failure"):
         cut, ejected = ejections(threshold, counter)
         print(f"{counter} {threshold}: {cut} of 20 streams cut, {ejected} ejections")
         ok = ok and cut == 20 and ejected == (1 if threshold == 1 else 0)
-sys.exit(0 if ok else "the behaviour has changed")
+sys.exit(0 if ok else "the behavior has changed")
 PY
 "$dir/venv/bin/python" "$dir/run.py"

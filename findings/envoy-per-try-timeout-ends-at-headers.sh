@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Envoy's per_try_timeout does not guard the time to the first token of a stream.
+# Envoy's per_try_timeout does not limit the time to the first token of a stream.
 #
-# Expected: per_try_timeout of 1 s with a retry policy gets a request away from a replica that sends nothing for 1 s.
-# Seen (Envoy 1.40.0): the timer ends with the response headers, which a streaming server may send long before the first token. Headers and
-# then four seconds of silence pass untouched. per_try_idle_timeout and the route's idle_timeout do end such a stream, but
-# the client gets a cut response with status 200: nothing is retried.
-# Why it matters to a gateway: there is no timeout that moves a stream to another replica once its headers are out. Silence
-# after the headers has to be seen by who picks replicas, so that at least the next request goes elsewhere.
+# Expected: per_try_timeout of 1 s with a retry policy moves a request away from a replica that sends nothing for 1 s.
+# Seen (Envoy 1.40.0): the timer ends with the response headers, which a streaming server may send long before the first token. Headers
+# followed by four seconds of silence pass. per_try_idle_timeout and the route's idle_timeout do end such a stream, but
+# the client gets a cut response with status 200, and nothing is retried.
+# Why it matters to a gateway: no timeout moves a stream to another replica once its headers are sent. Whatever picks replicas must
+# notice silence after the headers, so that at least the next request goes elsewhere.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -106,6 +106,6 @@ seen = {
 for what, (status, end, retries) in seen.items():
     print(f"{what:23} status {status}, response {end}, {retries} retries")
 want = {"per_try_timeout 1s": (200, "whole", 0), "per_try_idle_timeout 1s": (200, "cut", 0), "idle_timeout 1s": (200, "cut", 0)}
-sys.exit(0 if seen == want else "the behaviour has changed")
+sys.exit(0 if seen == want else "the behavior has changed")
 PY
 "$dir/venv/bin/python" "$dir/run.py"

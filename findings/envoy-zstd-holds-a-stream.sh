@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Envoy's compressor passes each server-sent event on with gzip and brotli, and holds the whole stream with zstd.
+# Envoy's compressor forwards each server-sent event with gzip and brotli, but holds the whole stream with zstd.
 #
-# Expected: the three compressor libraries differ in size and speed only; if the filter is told to compress text/event-stream,
-# either all of them flush what they have after each chunk or none does.
+# Expected: the three compressor libraries differ only in size and speed. If the filter compresses text/event-stream,
+# either all of them flush after each chunk or none does.
 # Seen (Envoy 1.40.0, default settings of each library): with gzip and br every event of a stream reaches the client when it is
-# written; with zstd nothing but the headers comes until the stream has ended. Without content_type in its configuration, the filter
-# leaves text/event-stream alone.
-# Why it matters to a gateway: "prefer zstd, compress everything" turns a streaming chat into one that answers at the end, and
-# no error says so. Time to first token seen by the client is then the time of the whole answer.
+# written; with zstd only the headers arrive before the stream has ended. Without content_type in its configuration, the filter
+# does not compress text/event-stream.
+# Why it matters to a gateway: "prefer zstd, compress everything" turns a streaming chat into one that responds at the end, without
+# any error. The client's time to first token is then the time of the whole response.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -82,7 +82,7 @@ threading.Thread(target=replica.serve_forever, daemon=True).start()
 
 
 EVENTS = 4
-turn = None  # a semaphore for each stream: the next event goes out when the client has the last
+turn = None  # one semaphore per stream: the next event is sent when the client has the last
 def serve(r):
     mine = turn
     for _ in range(EVENTS):
@@ -110,7 +110,7 @@ def early(library, listed):
                 pieces += 1
                 turn.release()
         except TimeoutError:
-            pass  # the event was written two seconds ago and has not come
+            pass  # the event was written two seconds ago and has not arrived
         turn.release(EVENTS)
         client.close()
         return response.getheader("content-encoding"), pieces
@@ -119,6 +119,6 @@ seen = {(library, listed): early(library, listed) for library in ("gzip", "br", 
 for (library, listed), (encoding, pieces) in seen.items():
     print(f"{library:4} {'text/event-stream listed' if listed else 'default types':24} content-encoding {encoding}: {pieces} of {EVENTS} events came one by one")
 want = {("gzip", False): (None, 4), ("br", False): (None, 4), ("zstd", False): (None, 4), ("gzip", True): ("gzip", 4), ("br", True): ("br", 4), ("zstd", True): ("zstd", 0)}
-sys.exit(0 if seen == want else "the behaviour has changed")
+sys.exit(0 if seen == want else "the behavior has changed")
 PY
 "$dir/venv/bin/python" "$dir/run.py"

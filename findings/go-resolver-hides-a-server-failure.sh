@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Go's resolver tells a DNS server's failure as "no such host" when it asks for both address families.
+# Go's resolver reports a DNS server's failure as "no such host" when it queries both address families.
 #
-# Expected: a name server that answers SERVFAIL for A gives a temporary error; IsNotFound is for NXDOMAIN and for names
+# Expected: a name server that responds SERVFAIL for A gives a temporary error; IsNotFound is for NXDOMAIN and for names
 # without records.
 # Seen (Go's own resolver, the go on the path; 1.26.8 when written): for a name whose A query fails with SERVFAIL and whose AAAA query
-# is answered with no records (as for every IPv4-only name), LookupNetIP(ctx, "ip", "replicas.example.") returns "no such
-# host" with IsNotFound true and IsTemporary false. Asked for "ip4", or with Resolver.StrictErrors, the same name gives "server misbehaving",
+# returns no records (as for every IPv4-only name), LookupNetIP(ctx, "ip", "replicas.example.") returns "no such
+# host" with IsNotFound true and IsTemporary false. With "ip4", or with Resolver.StrictErrors, the same name gives "server misbehaving",
 # IsNotFound false, IsTemporary true.
-# Why it matters to a gateway: who takes "not found" for "scaled to zero" empties a pool because its name server has a bad moment.
-# Ask for each family by itself, or set StrictErrors.
+# Why it matters to a gateway: if "not found" means "scaled to zero", a short failure of the name server empties the pool.
+# Query each family separately, or set StrictErrors.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'chmod -R u+w "$dir"; rm -rf "$dir"' EXIT
@@ -83,7 +83,7 @@ func main() {
 		ok = ok && told.IsNotFound == c.notFound && told.IsTemporary == !c.notFound
 	}
 	if !ok {
-		fmt.Println("the behaviour has changed")
+		fmt.Println("the behavior has changed")
 		os.Exit(1)
 	}
 }

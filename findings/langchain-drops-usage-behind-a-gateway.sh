@@ -2,11 +2,11 @@
 # LangChain asks OpenAI for the usage of a stream, but not a gateway.
 #
 # Expected: the same code sends the same body whatever the base URL is.
-# Seen (langchain-openai 1.7.4 on openai 3.57.0): ChatOpenAI.stream() adds stream_options {"include_usage": true} only when
-# no base URL is set, neither as an argument nor as OPENAI_BASE_URL. Behind any gateway the streams carry no usage unless
-# the caller says stream_usage=True.
-# Why it matters to a gateway: token quotas see no usage in exactly the streams that go through it. The gateway has to ask
-# for the usage itself, and take the extra event out again.
+# Seen (langchain-openai 1.7.4 on openai 3.57.0): ChatOpenAI.stream() adds stream_options {"include_usage": true} only if
+# no base URL is set, neither as an argument nor as OPENAI_BASE_URL. Behind a gateway the streams have no usage unless
+# the caller sets stream_usage=True.
+# Why it matters to a gateway: token quotas see no usage in exactly the streams that pass the gateway. It must request
+# the usage itself and remove the additional event again.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -17,7 +17,7 @@ import json, os, sys
 import httpx2
 
 seen = []
-def answer(_, request):  # in the place of the network: no request leaves the process
+def answer(_, request):  # replaces the network: no request leaves the process
     seen.append(json.loads(request.read()))
     chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [{"index": 0, "delta": {"role": "assistant", "content": "a"}, "finish_reason": "stop"}]}
     return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n")
@@ -35,6 +35,6 @@ for how, options in got.items():
     print(f"{how:31} stream_options: {options}")
 yes = {"include_usage": True}
 want = {"no base URL": yes, "base_url": None, "base_url and stream_usage=True": yes, "OPENAI_BASE_URL": None}
-sys.exit(0 if got == want else "the behaviour has changed")
+sys.exit(0 if got == want else "the behavior has changed")
 PY
 env -u OPENAI_BASE_URL -u OPENAI_API_BASE LANGSMITH_TRACING=false "$dir/venv/bin/python" "$dir/ask.py"

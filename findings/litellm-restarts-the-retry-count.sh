@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# LiteLLM adds its own retries to those of OpenAI's client, and these say that they are first attempts.
+# LiteLLM adds its own retries to those of OpenAI's client, and its retries claim to be first attempts.
 #
 # Expected: num_retries=2 means at most three requests, and x-stainless-retry-count numbers them.
-# Seen (litellm 1.105.7 on openai 2.54.0, tenacity 9.1.2): five requests: three by OpenAI's client (0, 1, 2), then two by LiteLLM with the count
-# 0 each. Without num_retries there are three, although no retry was asked for.
-# Why it matters to a gateway: a budget or an alert for retries that goes by x-stainless-retry-count does not see the storm.
+# Seen (litellm 1.105.7 on openai 2.54.0, tenacity 9.1.2): five requests: three by OpenAI's client (0, 1, 2), then two by LiteLLM, each with
+# the count 0. Without num_retries there are three, although no retry was requested.
+# Why it matters to a gateway: a retry budget or an alert based on x-stainless-retry-count does not see the storm.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -44,6 +44,6 @@ for options in ({}, {"num_retries": 2}):
     print(options, "->", len(counts), "requests, retry counts", counts)
     got.append(list(counts))
 server.shutdown()
-sys.exit(0 if got == [["0", "1", "2"], ["0", "1", "2", "0", "0"]] else "the behaviour has changed")
+sys.exit(0 if got == [["0", "1", "2"], ["0", "1", "2", "0", "0"]] else "the behavior has changed")
 PY
 LITELLM_LOCAL_MODEL_COST_MAP=True "$dir/venv/bin/python" "$dir/retries.py"

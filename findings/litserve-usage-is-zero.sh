@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # LitServe reports a usage of zero tokens for every chat, and gives each event of a stream another id.
 #
-# Expected: a server that knows no token counts leaves "usage" out (or null), and all chunks of one completion share an id.
+# Expected: a server that does not count tokens omits "usage" (or sends null), and all chunks of one completion share an id.
 # Seen (litserve 0.2.19, OpenAISpec, a model that yields three pieces of text): "usage" is present with prompt, completion and
-# total tokens of 0, whole and streamed, also where nobody asked for it; each chunk has an id of its own. "stream": "yes" streams,
-# and "max_tokens": "1_0" is ten: the body is read by pydantic, which takes text for booleans and numbers.
-# Why it matters to a gateway: a quota that believes any usage that is present lets all of it pass for free; no prompt has zero
-# tokens, so that means "not counted". Chunks can't be joined by id. And who looks for a literal true does not see the stream.
+# total tokens of 0, whole and streamed, even if the client did not ask for it. Each chunk has its own id. "stream": "yes" streams,
+# and "max_tokens": "1_0" is ten: pydantic reads the body and accepts text as booleans and numbers.
+# Why it matters to a gateway: a quota that trusts any present usage lets everything pass for free. No prompt has zero
+# tokens, so 0 means "not counted". Chunks cannot be joined by id. A gateway that looks for a literal true misses the stream.
 set -euo pipefail
 dir=$(mktemp -d)
 pid=
@@ -52,6 +52,6 @@ ids = {c["id"] for c in chunks}
 print("stream:", kind, len(chunks), "chunks with", len(ids), "ids, last usage", chunks[-1]["usage"])
 zero = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 ok = usage == zero and chunks[-1]["usage"] == zero and kind == "text/event-stream" and len(chunks) == len(ids) == 4
-sys.exit(0 if ok else "the behaviour has changed")
+sys.exit(0 if ok else "the behavior has changed")
 PY
 venv/bin/python ask.py "$port"

@@ -4,11 +4,11 @@
 # Expected: a chat template writes tools and system prompt first, so conversations that share them share a prefix of the
 # prompt, and turn n+1 of a conversation begins with the whole of turn n.
 # Seen (mistral-common 1.13.1, the tokenizers it ships): with v2 and v3 (Mistral 7B v0.2/v0.3, Mixtral, Nemo 2407) the system
-# prompt moves into the last user message and the tools stand right before it. The first two turns of a conversation share
-# one or two tokens, later ones only what came before the previous question. v7 puts the system prompt first, but still
+# prompt moves into the last user message and the tools come right before it. The first two turns of a conversation share
+# one or two tokens, later turns only what came before the previous question. v7 puts the system prompt first, but still
 # moves the tools. v1 keeps everything in place (it has no tools).
-# Why it matters to a gateway: a router that hashes "tools, system, messages" promises cache hits that such a replica does
-# not have, and sends all conversations with one system prompt to one replica for nothing.
+# Why it matters to a gateway: a router that hashes "tools, system, messages" expects cache hits that such a replica does
+# not have, and sends all conversations with one system prompt to one replica without any benefit.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -48,6 +48,6 @@ for name, make in (("v1", MistralTokenizer.v1), ("v2", MistralTokenizer.v2), ("v
         print(f"{name:10} {'tools' if tools else 'no tools':9} turn 2 begins with {same:4} of the {whole} tokens of turn 1")
 ok = all(seen[n, t] < 0.01 for n in ("v2", "v3", "v3 tekken") for t in (False, True))
 ok = ok and seen["v7", False] == 1 and seen["v7", True] < 0.9 and seen["v1", False] == 1
-sys.exit(0 if ok else "the behaviour has changed")
+sys.exit(0 if ok else "the behavior has changed")
 PY
 "$dir/venv/bin/python" "$dir/turns.py"

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# The same request by the official clients of one API arrives with its members in another order in each language.
+# The official clients of one API send the members of the same request in a different order in each language.
 #
-# Expected: the clients write the members as the API reference lists them, or all alike; at least instructions and tools, which the
+# Expected: the clients write the members in the order of the API reference, or at least all alike; and instructions and tools, which the
 # model reads first, come before the conversation.
-# Seen (OpenAI: PyPI 3.57.0, npm 7.59.0, Go v3.95.0; Anthropic: PyPI 2.14.0, npm 1.14.0): JavaScript's order is that of the caller's
+# Seen (OpenAI: PyPI 3.57.0, npm 7.59.0, Go v3.95.0; Anthropic: PyPI 2.14.0, npm 1.14.0): JavaScript keeps the order of the caller's
 # object. Python has its own, whatever the caller writes: "input" before "instructions" and "tools" in Responses, "messages"
 # before "system" and "tools" in Messages. Go has "instructions" before "input", and writes a message as content, then role.
-# Why it matters to a gateway: a prefix hash of the body as it comes sees two prompts where the model sees one; a router that
-# looks at the first kilobyte finds the shared instruction with one client only; who reads a role to know what the
-# following content is reads it too late.
+# Why it matters to a gateway: a prefix hash of the body in order of arrival sees two prompts where the model sees one. A router that
+# looks at the first kilobyte finds the shared instruction with one client only. A reader that needs the role before the
+# content gets it too late.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'chmod -R u+w "$dir"; rm -rf "$dir"' EXIT
@@ -92,6 +92,6 @@ ok = (first("go", "responses", "instructions", "input") and first("python", "res
       and first("python", "messages", "messages", "system") and first("python", "messages", "messages", "tools")
       and seen["node", "messages"] == ["model", "max_tokens", "system", "messages", "tools"]
       and seen["go", "completions message"] == ["content", "role"] and seen["python", "messages message"] == ["role", "content"])
-sys.exit(0 if ok else "the behaviour has changed")
+sys.exit(0 if ok else "the behavior has changed")
 PY
 venv/bin/python server.py

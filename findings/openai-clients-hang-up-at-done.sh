@@ -2,10 +2,10 @@
 # OpenAI's clients close the connection when they have read "data: [DONE]", before the response has ended.
 #
 # Expected: a client that reads a stream to its end reads the HTTP response to its end, and keeps the connection.
-# Seen (PyPI openai 3.57.0, npm openai 7.59.0): both hang up at [DONE], if the last chunk of the chunked body has not come with it.
-# Nothing that follows is read. The next request needs a new connection.
-# Why it matters to a gateway: to it a whole and paid stream looks like a client that went away (Envoy's response flag DC). If
-# usage, latency or the replica's health are taken only from responses that ended, these streams are missing.
+# Seen (PyPI openai 3.57.0, npm openai 7.59.0): both close the connection at [DONE] if the last chunk of the chunked body has not arrived with it.
+# They read nothing that follows. The next request needs a new connection.
+# Why it matters to a gateway: a complete, paid stream looks like a client that went away (Envoy's response flag DC). If
+# usage, latency or the replica's health are recorded only for responses that ended, these streams are missing.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -36,7 +36,7 @@ ends = []
 def serve(conn):
     with conn, conn.makefile("rb") as reader:
         if not reader.readline():
-            return  # a connection that was opened for nothing
+            return  # a connection without a request
         length = 0
         while (line := reader.readline()) not in (b"\r\n", b""):
             if line.lower().startswith(b"content-length:"):
@@ -68,6 +68,6 @@ for name, command in (("python", [sys.executable, "python.py"]), ("node", ["node
             thread.join()
     print(name, ends)
     ok = ok and ends == ["hung up before the end"] * 2
-sys.exit(0 if ok else "the behaviour has changed")
+sys.exit(0 if ok else "the behavior has changed")
 PY
 venv/bin/python server.py

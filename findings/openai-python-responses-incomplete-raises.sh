@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# OpenAI's Python client has no final response where a Responses stream ends with response.incomplete.
+# OpenAI's Python client returns no final response for a Responses stream that ends with response.incomplete.
 #
 # Expected: response.incomplete is one of the three regular ends of a Responses stream (max_output_tokens reached, content
 # filter); get_final_response() returns the response with its status, as Node's finalResponse() does.
 # Seen (PyPI openai 3.57.0, npm openai 7.59.0): Python raises RuntimeError "Didn't receive a `response.completed` event." for
-# response.incomplete and response.failed. A response.completed event whose response has the status "incomplete" is fine.
+# response.incomplete and response.failed. A response.completed event whose response has the status "incomplete" works.
 # Node returns the response in all three cases.
-# Why it matters to a gateway: one that ends a stream early by its own decision has to choose the event. The one that the
-# API documents for it costs Python users an exception; response.completed with the status "incomplete" reaches both.
+# Why it matters to a gateway: a gateway that ends a stream early must choose the event. The event that the
+# API documents for it raises an exception in Python; response.completed with the status "incomplete" works in both.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # OpenAI's Python client raises on finish_reason "length" and "content_filter" in streams of plain text.
 #
-# Expected: chat.completions.stream() and .parse() raise LengthFinishReasonError or ContentFilterFinishReasonError only where
-# the caller asked for a structured answer; a text that ends early is an ordinary end, as with create() and as in Node.
+# Expected: chat.completions.stream() and .parse() raise LengthFinishReasonError or ContentFilterFinishReasonError only if
+# the caller asked for structured output; a text that ends early is a normal end, as with create() and as in Node.
 # Seen (PyPI openai 3.57.0, npm openai 7.59.0; no response_format, no tools): Python's stream() and parse() raise for both
 # reasons. Node's parse() throws too, Node's stream() does not.
-# Why it matters to a gateway: one that clamps max_tokens, or blocks with finish_reason "content_filter", turns an answer into
-# an exception for Python's stream() users, after they have already been shown the text.
+# Why it matters to a gateway: a gateway that lowers max_tokens, or blocks with finish_reason "content_filter", turns a response into
+# an exception for users of Python's stream(), after they have already seen the text.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

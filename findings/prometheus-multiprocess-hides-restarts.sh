@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# A model server whose metrics come from several processes does not say when it started, and keeps what dead workers said.
+# A model server whose metrics come from several processes does not report when it started, and keeps reporting the gauges of dead workers.
 #
 # Expected: every Python server that uses prometheus_client exposes process_start_time_seconds, so a scraper can see a restart;
 # and the gauge of a worker that has exited goes away.
 # Seen (prometheus-client 0.26.0 in multiprocess mode, the one for servers with several worker processes):
-# process_start_time_seconds and every Info metric are missing without a word, a gauge appears once per pid, and the "livesum" of
+# process_start_time_seconds and every Info metric are silently missing, a gauge appears once per pid, and the "livesum" of
 # gauges still counts workers that have exited, until somebody calls mark_process_dead.
-# Why it matters to a gateway: a restart (and with it an empty KV cache) must be seen by something else, such as counters that
-# fall; and "requests running" can stay above zero for ever after a worker has crashed.
+# Why it matters to a gateway: it must detect a restart (and the empty KV cache that comes with it) by something else, such as counters that
+# decrease. "requests running" can stay above zero forever after a worker has crashed.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

@@ -23,7 +23,7 @@ const fullChain = `filters:
 limits: {prompt: 15MiB}
 `
 
-// envoy is a host that does nothing, so that what is measured is Inlet.
+// envoy is a host that does nothing, so that the benchmark measures only Inlet.
 type envoy struct {
 	request, response pairs
 	released          int
@@ -43,7 +43,7 @@ func (p pairs) Get(name string) (string, bool) {
 
 func (p pairs) At(name string, n int) (string, bool) {
 	if n > 0 {
-		return "", false // no header stands twice here
+		return "", false // no header is repeated here
 	}
 	return p.Get(name)
 }
@@ -78,8 +78,8 @@ func (e *envoy) Attempts() int                        { return 1 }
 func (e *envoy) Cluster() string                      { return "" }
 func (e *envoy) Explain([]byte)                       {}
 
-// BenchmarkChain is the whole chain on one request, body in chunks of 16 KiB
-// as Envoy reads them, over 8 replicas. The model is the body's last member.
+// BenchmarkChain runs the whole chain on one request, over 8 replicas, with the body
+// in chunks of 16 KiB as Envoy reads them. The model is the last member of the body.
 func BenchmarkChain(b *testing.B) {
 	for _, request := range []struct{ name, body string }{
 		{"body=1KB", chat(1 << 10)},
@@ -139,12 +139,12 @@ func chat(size int) string {
 	return `{"messages":[{"role":"user","content":"` + strings.Repeat(line, size/len(line)) + `"}],"model":"llama"}`
 }
 
-// nested is a tool whose parameters are objects in objects, 28 deep.
+// nested is a tool whose parameters are objects nested 28 deep.
 var nested = `{"type":"function","function":{"name":"f","parameters":` +
 	strings.Repeat(`{"type":"object","properties":{"a":`, 12) + `{"type":"string"}` + strings.Repeat("}}", 12) + `}}`
 
-// BenchmarkEvent is the whole chain on one event of a streamed answer, its
-// tokens counted; with target=public the model's name stays as it is.
+// BenchmarkEvent runs the whole chain on one event of a streamed response and counts
+// its tokens; with target=public the model's name stays unchanged.
 func BenchmarkEvent(b *testing.B) {
 	for _, target := range []string{"public", "other"} {
 		b.Run("target="+target, func(b *testing.B) {
@@ -180,7 +180,7 @@ func BenchmarkEvent(b *testing.B) {
 	}
 }
 
-// usage is a filter that has tokens counted.
+// usage is a filter that makes the chain count tokens.
 var usage = filter.Factory{Name: "usage", FailureMode: filter.FailClosed, New: func(*conf.Object, *filter.Deps) filter.Filter { return counting{} }}
 
 type counting struct{ filter.Base }

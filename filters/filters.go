@@ -1,4 +1,4 @@
-// Package filters lists the filters that Inlet has.
+// Package filters lists Inlet's filters.
 package filters
 
 import (
@@ -9,6 +9,6 @@ import (
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
-// All is every filter, in the order in which a chain usually has them. A new
-// filter is its own folder and one entry here.
+// All lists every filter, in the usual order of a chain. To add a filter, add its
+// folder and one entry here.
 var All = []filter.Factory{bbr.Factory, quota.Factory, guardrail.Factory, picker.Factory}

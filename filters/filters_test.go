@@ -38,8 +38,8 @@ func deps() *filter.Deps {
 	}
 }
 
-// Every filter has a README with the same heads, a document that works and
-// one document for each rule that it checks.
+// Every filter has a README with the same headings, a valid configuration, and an
+// invalid one for each rule that it checks.
 func TestEveryFilterIsComplete(t *testing.T) {
 	heads := []string{"## Does", "## Reads and writes", "## On failure", "## Metrics", "## Configuration"}
 	for _, f := range filters.All {
@@ -64,7 +64,7 @@ func TestGoodDocuments(t *testing.T) {
 	}
 }
 
-// One bad document for each rule; the text of its errors is held to the letter.
+// One invalid configuration per rule; the error text must match exactly.
 func TestBadDocuments(t *testing.T) {
 	for _, path := range glob(t, "*/testdata/bad/*.yaml") {
 		t.Run(path, func(t *testing.T) {
@@ -83,7 +83,7 @@ func TestBadDocuments(t *testing.T) {
 	}
 }
 
-// The configuration example of each README is a document that works.
+// The configuration examples in each README are valid.
 func TestReadmeExamples(t *testing.T) {
 	for _, f := range filters.All {
 		readme, err := os.ReadFile(filepath.Join(f.Name, "README.md"))

@@ -14,7 +14,7 @@ import (
 	"github.com/inlet-proxy/inlet/shared/state/kv/mem"
 )
 
-// noMetrics takes metrics and drops them.
+// noMetrics discards metrics.
 type noMetrics struct{}
 
 func (noMetrics) Counter(string, ...string) filter.Metric   { return noMetrics{} }
@@ -22,7 +22,7 @@ func (noMetrics) Gauge(string, ...string) filter.Metric     { return noMetrics{}
 func (noMetrics) Histogram(string, ...string) filter.Metric { return noMetrics{} }
 func (noMetrics) Record(int64, filter.Values)               {}
 
-// manyModels is a document with n models of two targets each.
+// manyModels returns a configuration with n models of two targets each.
 func manyModels(n int) []byte {
 	var b strings.Builder
 	b.WriteString("filters:\n  - bbr:\n      models:\n")
@@ -48,7 +48,7 @@ func load(tb testing.TB, document []byte) *chain.Chain {
 	return c
 }
 
-// BenchmarkLoad is what each worker of the wasm build does at an update, while its requests wait.
+// BenchmarkLoad measures what each worker of the wasm build does at an update, while its requests wait.
 func BenchmarkLoad(b *testing.B) {
 	document := manyModels(2000)
 	b.ReportAllocs()
@@ -57,8 +57,8 @@ func BenchmarkLoad(b *testing.B) {
 	}
 }
 
-// TestLoadAllocates holds what reading a large document allocates: in wasm it is what the VM's memory grows by, and never
-// shrinks again.
+// TestLoadAllocates limits the allocations when a large configuration is read: in wasm, the VM's memory grows by them and
+// never shrinks again.
 func TestLoadAllocates(t *testing.T) {
 	document := manyModels(2000)
 	allocs := testing.AllocsPerRun(2, func() { load(t, document) })

@@ -9,7 +9,8 @@ import (
 	"github.com/inlet-proxy/inlet/shared/reading/llm"
 )
 
-// TestInternalNamesAreNotTold: a gateway behind another one that has renamed the model speaks of what the client asked for.
+// TestInternalNamesAreNotTold: behind a gateway that has renamed the model, messages contain the name that the client
+// used.
 func TestInternalNamesAreNotTold(t *testing.T) {
 	f := newBBR(t, models)
 	for name, c := range map[string]struct {

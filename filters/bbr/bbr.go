@@ -1,7 +1,7 @@
-// Package bbr is body-based routing: it reads the model from the request body,
-// puts it into headers that ordinary routes match, chooses the target behind a
-// public model name, and rewrites the name in the body when the replica knows
-// the model by another one. The answer then has the public name again.
+// Package bbr implements body-based routing: it reads the model from the request body,
+// copies it to headers that ordinary routes match, chooses the target behind a public
+// model name, and rewrites the name in the body if the replica uses another one. The
+// response then gets the public name back.
 package bbr
 
 import (
@@ -12,24 +12,24 @@ import (
 	"github.com/inlet-proxy/inlet/shared/reading/llm"
 )
 
-// Headers by which routes and later gateways learn what was decided.
+// Headers that pass the decision to routes and later gateways.
 const (
 	RewriteHeader = filter.RewriteHeader
 	BaseHeader    = filter.BaseHeader
 	PoolHeader    = filter.PoolHeader
 )
 
-// Filter routes by the body's model. Writes x.Route.
+// Filter routes by the model in the body. It writes x.Route.
 type Filter struct {
 	filter.Base
-	headers       []string // get the public name; the first is "header"
+	headers       []string // get the public name; the first one is "header"
 	copies        []fieldCopy
-	fields        []string          // members of the body that are read by name
+	fields        []string          // body members that are read by name
 	models        map[string]*model // by public name, alias and adapter
 	prefixes      []prefix          // longest first
 	listed        []*model          // as configured, in order
 	cards         []card            // all names but prefixes
-	lists         bool              // GET /v1/models is answered here
+	lists         bool              // whether to respond to GET /v1/models
 	learner       learner
 	nothing       *lesson // what is known without any replica
 	refuseUnknown bool
@@ -39,10 +39,10 @@ type Filter struct {
 	empty         filter.Metric
 }
 
-// Needs the model and the fields that are configured.
+// Needs requests the model and the configured fields.
 func (f *Filter) Needs() filter.Needs { return filter.NeedModel }
 
-// Fields are the members that go to headers or keep a client with its target.
+// Fields returns the members that are copied to headers or keep a client with its target.
 func (f *Filter) Fields() []string { return f.fields }
 
 // OnRequest decides where the request goes.
@@ -75,8 +75,8 @@ func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
 
 const invalidModel = "Invalid value for 'model': expected a string of 1 to 256 printable characters."
 
-// find returns what a name stands for: as configured, as a replica lists it, or
-// by its longest prefix.
+// find looks a name up: as configured, as listed by a replica, or by its longest
+// prefix.
 func (f *Filter) find(l *lesson, name string) *model {
 	if m := f.models[name]; m != nil {
 		return m
@@ -92,8 +92,8 @@ func (f *Filter) find(l *lesson, name string) *model {
 	return nil
 }
 
-// withoutModel handles a request that names no model: many servers then take
-// the only one they have.
+// withoutModel handles a request without a model: many servers then use the only one
+// they have.
 func (f *Filter) withoutModel(x *filter.Exchange) filter.Verdict {
 	if f.refuseMissing {
 		return refuse(400, "missing_model", "model", "You must provide a model parameter.")
@@ -126,8 +126,8 @@ func (f *Filter) setModel(x *filter.Exchange, name string) {
 	}
 }
 
-// copyFields puts members of the body into headers. What a client sent there
-// itself never stays.
+// copyFields copies body members to headers. A value that the client set there itself
+// is always removed.
 func (f *Filter) copyFields(x *filter.Exchange) filter.Verdict {
 	for i := range f.copies {
 		c := &f.copies[i]
@@ -151,7 +151,7 @@ func (f *Filter) copyFields(x *filter.Exchange) filter.Verdict {
 	return filter.Next
 }
 
-// send writes down the decision for headers, body and later filters.
+// send records the decision for headers, body and later filters.
 func (f *Filter) send(x *filter.Exchange, l *lesson, m *model, t *target) {
 	x.Route = filter.Route{
 		Model: m.name, Target: t.model, Base: l.baseOf(m, t),
@@ -178,15 +178,15 @@ func (f *Filter) send(x *filter.Exchange, l *lesson, m *model, t *target) {
 	x.Explain("bbr", t.why)
 }
 
-// choose takes a target by weight: by the value that the client is to stay
-// with, else by lot.
+// choose selects a target by weight: by the value that the client is to stay with,
+// otherwise at random.
 func (m *model) choose(x *filter.Exchange, rand func() uint64) *target {
 	if len(m.targets) == 1 {
 		return &m.targets[0]
 	}
 	if h, ok := m.sticky.hash(x, m.name); ok {
-		// The high bits of hash × weights are uniform in [0, weights), and
-		// keep most clients where they are when the weights change.
+		// The high bits of hash × weights are uniform in [0, weights), and most clients keep
+		// their target when the weights change.
 		point, _ := bits.Mul64(h, m.weights)
 		return m.at(point)
 	}
@@ -194,7 +194,7 @@ func (m *model) choose(x *filter.Exchange, rand func() uint64) *target {
 	return m.at(rand() % m.weights)
 }
 
-// at returns the target in whose share of the weights the point lies.
+// at returns the target whose share of the weights contains the point.
 func (m *model) at(point uint64) *target {
 	for i := range m.targets {
 		w := uint64(m.targets[i].weight)
@@ -207,7 +207,7 @@ func (m *model) at(point uint64) *target {
 }
 
 // hash returns a number that is the same for the same client and model in every
-// worker, Envoy and build; ok is false if the request does not say who it is.
+// worker, Envoy and build; ok is false if the request does not identify the client.
 func (s *sticky) hash(x *filter.Exchange, model string) (h uint64, ok bool) {
 	h = fnv(fnvOffset, model) * fnvPrime // a zero byte between the two
 	switch {
@@ -235,16 +235,16 @@ func fnv[T string | []byte](h uint64, s T) uint64 {
 }
 
 // mix spreads the bits of x, since FNV's high bits hardly depend on the last
-// characters (the finaliser of SplitMix64, Steele et al. 2014).
+// characters (the finalizer of SplitMix64, Steele et al. 2014).
 func mix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
 }
 
-// asked returns what the client called the model. Where a gateway before this one has
-// put another name into the body, that is not for the client to see. A client that
-// writes these headers itself is told what it wrote.
+// asked returns the client's name for the model. If a gateway before this one has put
+// another name into the body, the client must not see that name. A client that writes
+// these headers itself gets back what it wrote.
 func asked(x *filter.Exchange, name string) string {
 	for _, h := range &filter.Renamings {
 		if rewritten, _ := x.RequestHeaders.Get(h.To); rewritten != name {
@@ -267,8 +267,8 @@ func refuse(status int, code, param, message string) filter.Verdict {
 	}})
 }
 
-// fitsHeader reports whether s can stand in a header as it is: a line break
-// in a model name must not become a second header.
+// fitsHeader reports whether s is valid as a header value: a line break in a model
+// name must not become a second header.
 func fitsHeader(s string) bool {
 	if s == "" || len(s) > 256 || s[0] == ' ' || s[len(s)-1] == ' ' {
 		return false

@@ -54,7 +54,7 @@ func (h headers) Line(n int) (name, value string, ok bool) {
 	return name, h[name], true
 }
 
-// route runs body through f and returns what came of it.
+// route runs f on body and returns the result.
 func route(t testing.TB, f *Filter, body string) (*filter.Exchange, filter.Verdict) {
 	var scan llm.RequestScanner
 	scan.Reset(llm.Chat, llm.Want{Fields: f.Fields()}, jsonscan.Limits{})

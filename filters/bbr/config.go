@@ -20,7 +20,7 @@ var Factory = filter.Factory{
 	Help:        help,
 }
 
-// model is one public name and what it may be sent as.
+// model is one public name and the targets behind it.
 type model struct {
 	name     string
 	base     string
@@ -30,18 +30,18 @@ type model struct {
 	fallback []filter.Pool
 }
 
-// target is one thing that a public name can stand for.
+// target is one of the choices behind a public name.
 type target struct {
-	model  string // name that the replica knows
+	model  string // the replica's name for the model
 	pool   filter.Pool
 	weight int
 
-	quoted []byte // model as a JSON string, what a JSON body gets
-	bare   []byte // model as it is, what a form gets
-	why    string // "name>model@pool", what the access log gets
+	quoted []byte // model as a JSON string, written into JSON bodies
+	bare   []byte // model without quotes, written into forms
+	why    string // "name>model@pool", for the access log
 }
 
-// sticky says which value keeps a client with one target; empty for none.
+// sticky is the value that keeps a client with one target; empty for none.
 type sticky struct{ field, header string }
 
 // prefix is an alias "name*".
@@ -50,7 +50,7 @@ type prefix struct {
 	model *model
 }
 
-// fieldCopy is a member of the body that a header gets.
+// fieldCopy is a body member that is copied to a header.
 type fieldCopy struct{ field, header string }
 
 // reader reads the configuration into f.
@@ -95,9 +95,9 @@ func newFilter(o *conf.Object, d *filter.Deps) filter.Filter {
 	return f
 }
 
-// readSwitches reads what depends on whether models are listed: with them, a
-// name that is not among them is a mistake of the caller, and the list of models
-// is known; without, the filter only copies the name to the header.
+// readSwitches reads the keys whose defaults depend on whether models are listed. With
+// models, an unknown name is the client's mistake, and the list of models is known.
+// Without, the filter only copies the name to the header.
 func (r *reader) readSwitches(o *conf.Object) {
 	f, listed := r.f, len(r.f.cards) > 0
 	unknown, missing, list := "pass", "refuse", listed
@@ -114,7 +114,7 @@ func (r *reader) readSwitches(o *conf.Object) {
 	f.lists = list
 }
 
-// readLearning reads whether the replicas' own lists of models count.
+// readLearning reads whether to learn from the replicas' own lists of models.
 func (r *reader) readLearning(o *conf.Object, d *filter.Deps) {
 	f, learn := r.f, true
 	o.Bool("learnAdapters", &learn)
@@ -139,7 +139,7 @@ func (r *reader) readCopies(o *conf.Object) {
 			case c.header == "":
 				return // reported already
 			case c.field == "model" && c.header == f.headers[0]:
-				return // said twice, and the same
+				return // the same copy is listed twice
 			case slices.Contains(taken, c.header):
 				o.Errorf("header", "two members of the body cannot both be header %q", c.header)
 			}
@@ -154,21 +154,20 @@ func (r *reader) readCopies(o *conf.Object) {
 	})
 }
 
-// reads adds a member of the body to those that the filter reads by name.
+// reads adds a body member to those that the filter reads by name.
 func (f *Filter) reads(field string) {
 	if !slices.Contains(f.fields, field) {
 		f.fields = append(f.fields, field)
 	}
 }
 
-// reserved headers have a meaning of their own, which no client may choose.
+// reserved headers have a meaning of their own, so clients must not control them.
 var reserved = []string{
 	RewriteHeader, BaseHeader, PoolHeader, filter.EndpointHeader, filter.SubsetKey,
 	"host", "connection", "content-length", "content-type", "content-encoding", "transfer-encoding", "te", "upgrade", "authorization",
 }
 
-// freeHeader wants a header name in any case that a member of the body may be
-// copied to.
+// freeHeader checks that a header name, in any case, may get a copy of a body member.
 func freeHeader(s string) string {
 	s = strings.ToLower(s)
 	if slices.Contains(reserved, s) {
@@ -200,8 +199,7 @@ func (r *reader) pool(name string) *pool {
 	return r.pools[i]
 }
 
-// use returns the pool of a name. Pools that have nothing special need not be
-// listed.
+// use returns the pool of a name. Only pools with special settings must be listed.
 func (r *reader) use(name string) filter.Pool {
 	p := r.pool(name)
 	if p == nil {
@@ -270,8 +268,8 @@ func newTarget(public, name string, pool filter.Pool, weight int) target {
 	}
 }
 
-// adapter returns the model that a LoRA adapter of m is: it is served where m
-// is, by its own name.
+// adapter returns the model for a LoRA adapter of m: it is served wherever m is, under
+// its own name.
 func (m *model) adapter(name string) *model {
 	a := *m
 	a.name = name
@@ -296,7 +294,7 @@ func (r *reader) readSticky(o *conf.Object, s *sticky) {
 	}
 }
 
-// offer makes m known by a name.
+// offer adds m under a name.
 func (r *reader) offer(o *conf.Object, key, name string, m *model) {
 	if name == "" {
 		return // reported already
@@ -309,7 +307,7 @@ func (r *reader) offer(o *conf.Object, key, name string, m *model) {
 	r.f.cards = append(r.f.cards, card{name, m})
 }
 
-// offerPrefix makes m known by all names that begin with of.
+// offerPrefix adds m under all names that begin with of.
 func (r *reader) offerPrefix(o *conf.Object, of string, m *model) {
 	if slices.ContainsFunc(r.f.prefixes, func(p prefix) bool { return p.of == of }) {
 		o.Errorf("aliases", "alias %q is listed twice", of+"*")
@@ -318,7 +316,7 @@ func (r *reader) offerPrefix(o *conf.Object, of string, m *model) {
 	r.f.prefixes = append(r.f.prefixes, prefix{of, m})
 }
 
-// headerValue says what keeps s from being a header value.
+// headerValue returns why s is not valid as a header value.
 func headerValue(s string) string {
 	if !fitsHeader(s) {
 		return "has characters that a header cannot carry, or is longer than 256 bytes"

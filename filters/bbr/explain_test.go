@@ -9,7 +9,7 @@ import (
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
-// What the access log says of each decision.
+// What the access log shows for each decision.
 func TestTheAccessLogSaysWhy(t *testing.T) {
 	s := replicas
 	for _, c := range []struct{ document, body, want string }{

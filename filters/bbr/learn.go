@@ -8,35 +8,35 @@ import (
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
-// learner reads what the replicas list as their models: which LoRA adapters
-// they have loaded, and for which model each is made.
+// learner reads the replicas' lists of models: which LoRA adapters they have loaded,
+// and the base model of each.
 type learner struct {
 	f        *Filter
-	snapshot func() *endpoint.Snapshot // nil: nothing is to be learned
+	snapshot func() *endpoint.Snapshot // nil if learning is off
 
 	lock filter.Mutex
-	from *endpoint.Snapshot // of which the lesson was learned
+	from *endpoint.Snapshot // the lists that the lesson was learned from
 	last *lesson
 }
 
-// lesson is what the replicas' lists add to the configuration. It is not changed
-// after it was made, and made again only when a list changes.
+// lesson is what the replicas' lists add to the configuration. It is immutable, and is
+// rebuilt only when a list changes.
 type lesson struct {
 	of []listed
 
 	models  map[string]*model  // adapters that are served, by name
 	bases   map[*target]string // of configured targets that are adapters
-	parents map[string]string  // of all adapters, as the replicas know them
-	list    *filter.Answer     // to GET /v1/models; nil to ask a replica
+	parents map[string]string  // of all adapters, by the replicas' names
+	list    *filter.Answer     // response to GET /v1/models; nil to ask a replica
 }
 
-// listed is one list of models of a pool's replicas. Most of a pool have the same.
+// listed is one list of models of a pool's replicas. Most replicas of a pool have the same list.
 type listed struct {
 	pool   string
 	models *endpoint.Models
 }
 
-// lesson returns what is known now; never nil.
+// lesson returns the current lesson; never nil.
 func (l *learner) lesson() *lesson {
 	if l.snapshot == nil {
 		return l.last
@@ -60,7 +60,7 @@ func (l listed) equal(other listed) bool {
 	return l.pool == other.pool && l.models.Equal(other.models)
 }
 
-// listsOf returns the different lists of each pool.
+// listsOf returns the distinct lists of each pool.
 func listsOf(s *endpoint.Snapshot) (all []listed) {
 	for i := range s.Pools {
 		p := &s.Pools[i]
@@ -80,7 +80,7 @@ func listsOf(s *endpoint.Snapshot) (all []listed) {
 	return all
 }
 
-// learn makes a lesson of the replicas' lists.
+// learn builds a lesson from the replicas' lists.
 func (f *Filter) learn(of []listed) *lesson {
 	l := &lesson{of: of, models: map[string]*model{}, bases: map[*target]string{}, parents: map[string]string{}}
 	for _, list := range of {
@@ -107,9 +107,9 @@ func (f *Filter) learn(of []listed) *lesson {
 	return l
 }
 
-// target learns what the replicas say about a target of m: its base, and the
-// adapters that are made for it, whose names it returns. A target to which nobody is
-// sent has none, nor has one without a pool: nobody knows which replicas serve it.
+// target learns what the replicas list about a target of m: its base, and the adapters
+// made for it, whose names it returns. A target that gets no requests has none, and
+// neither has one without a pool: nobody knows which replicas serve it.
 func (l *lesson) target(f *Filter, m *model, t *target) (learned []string) {
 	for _, list := range l.of {
 		if t.pool.External || t.pool.Name != "" && t.pool.Name != list.pool {
@@ -122,7 +122,7 @@ func (l *lesson) target(f *Filter, m *model, t *target) (learned []string) {
 			case t.weight > 0 && t.pool.Name == list.pool && a.Parent == t.model && !f.stands(a.Name) && l.models[a.Name] == nil && fitsHeader(a.Name):
 				l.models[a.Name] = l.adapter(m, a, a.Name, a.Name)
 				learned = append(learned, a.Name)
-				// As SGLang has it; one name is enough in the list of models.
+				// As SGLang spells it; one name is enough in the list of models.
 				if name := cmp.Or(m.base, m.name) + ":" + a.Name; f.models[name] == nil && l.models[name] == nil {
 					l.models[name] = l.adapter(m, a, name, a.Parent+":"+a.Name)
 				}
@@ -132,8 +132,8 @@ func (l *lesson) target(f *Filter, m *model, t *target) (learned []string) {
 	return learned
 }
 
-// adapter returns the model that an adapter of m is: by which name clients ask for
-// it, and replicas are asked. It is served by those of m's pools that list it.
+// adapter returns the model for an adapter of m, with the name that clients use and
+// the name that replicas use. It is served by those of m's pools that list it.
 func (l *lesson) adapter(m *model, a endpoint.Adapter, name, target string) *model {
 	learned := &model{name: name, base: cmp.Or(m.base, m.name), sticky: m.sticky}
 	for _, t := range m.targets {
@@ -158,16 +158,15 @@ func (l *lesson) has(p filter.Pool, name string) bool {
 	})
 }
 
-// stands reports whether the configuration says what a name stands for, or by
-// which name clients ask for it.
+// stands reports whether the configuration defines a name, or a public name for it.
 func (f *Filter) stands(name string) bool {
 	return f.models[name] != nil || slices.ContainsFunc(f.listed, func(m *model) bool {
 		return slices.ContainsFunc(m.targets, func(t target) bool { return t.model == name })
 	})
 }
 
-// publicBase returns the name by which clients know a base model of a pool; the
-// replicas' own if they do not.
+// publicBase returns the clients' name for a base model of a pool; the replicas' own
+// name if there is none.
 func (f *Filter) publicBase(name, pool string) string {
 	for _, m := range f.listed {
 		for _, t := range m.targets {
@@ -179,8 +178,8 @@ func (f *Filter) publicBase(name, pool string) string {
 	return name
 }
 
-// baseOf returns the base of what a model is sent as, "" if that is unknown or it
-// is none's.
+// baseOf returns the base of the model that a target serves, "" if it is unknown or
+// the target is not an adapter.
 func (l *lesson) baseOf(m *model, t *target) string { return cmp.Or(m.base, l.bases[t]) }
 
 // baseOfAny returns the base of the first target that has one.

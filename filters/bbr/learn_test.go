@@ -13,7 +13,7 @@ import (
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
-// learning returns a filter to which the companion says what is in *s.
+// learning returns a filter whose companion sends *s.
 func learning(t testing.TB, doc string, s **endpoint.Snapshot) *Filter {
 	var f filter.Filter
 	require.NoError(t, conf.Decode([]byte(doc), func(o *conf.Object) {
@@ -25,7 +25,7 @@ func learning(t testing.TB, doc string, s **endpoint.Snapshot) *Filter {
 	return f.(*Filter)
 }
 
-// replicasOf has a replica for each list of models.
+// replicasOf returns one replica for each list of models.
 func replicasOf(name string, lists ...*endpoint.Models) endpoint.Pool {
 	p := endpoint.Pool{Name: name}
 	for _, m := range lists {
@@ -34,7 +34,7 @@ func replicasOf(name string, lists ...*endpoint.Models) endpoint.Pool {
 	return p
 }
 
-// having are the models of a replica: a base model, and adapters of it.
+// having returns the models of a replica: a base model, and adapters of it.
 func having(base string, adapters ...string) *endpoint.Models {
 	m := &endpoint.Models{Names: []string{base}}
 	for _, name := range adapters {
@@ -67,7 +67,7 @@ func TestLearnedAdapters(t *testing.T) {
 	four := []filter.Pool{{Name: "four"}}
 	for asked, want := range map[string]filter.Route{
 		"poems":       {Model: "poems", Target: "poems", Base: "gemma", Pool: "one", Fallback: four},                // only where it is loaded
-		"gemma:poems": {Model: "gemma:poems", Target: "gemma-7b:poems", Base: "gemma", Pool: "one", Fallback: four}, // as SGLang names it
+		"gemma:poems": {Model: "gemma:poems", Target: "gemma-7b:poems", Base: "gemma", Pool: "one", Fallback: four}, // SGLang's name for it
 		"gemma:late":  {Model: "gemma:late", Target: "gemma-7b:late", Base: "gemma", Pool: "one"},
 		"late":        {Model: "late", Target: "late", Base: "gemma", Pool: "one"}, // of one replica
 		"support":     {Model: "support", Target: "lora-1", Base: "gemma", Pool: "one"},
@@ -93,15 +93,15 @@ func TestLearnedAdapters(t *testing.T) {
 		require.Equal(t, want.Base, base)
 	}
 	pools := map[string]int{}
-	for range 1000 { // a name that is listed goes before a prefix, and is split as its base
+	for range 1000 { // a listed name takes precedence over a prefix, and is split like its base
 		x, _ := route(t, f, `{"model":"g-poems"}`)
 		require.Equal(t, "g-poems", x.Route.Model)
 		pools[x.Route.Pool]++
 	}
 	require.InDelta(t, 900, pools["one"], 5*10)
 	for _, asked := range []string{
-		"far",    // its pool is no target's
-		"rare",   // nobody is sent to that target
+		"far",    // its pool is not a target's
+		"rare",   // that target gets no requests
 		"stray",  // its base has no pool
 		"lora-1", // it has a name already
 		"gemma:lora-1", "gemma-7b:poems", "llama:poems", "gemma:", "gemma:far", "idle:rare", ":poems",
@@ -111,7 +111,7 @@ func TestLearnedAdapters(t *testing.T) {
 		require.NotNil(t, v.Refusal(), asked)
 		require.Equal(t, 404, v.Refusal().Status, asked)
 	}
-	x, _ := route(t, f, `{"model":"gemma"}`) // not the adapter that llama's replicas call so
+	x, _ := route(t, f, `{"model":"gemma"}`) // not the adapter of the same name on llama's replicas
 	require.Equal(t, "gemma-7b", x.Route.Target)
 	require.Empty(t, x.Route.Base)
 }
@@ -170,7 +170,7 @@ func TestNamesOfReplicasThatNoHeaderCarries(t *testing.T) {
 	require.Empty(t, x.Route.Base)
 }
 
-// ask asks for a path of the list of models.
+// ask requests a path of the list of models.
 func ask(f *Filter, path string) filter.Verdict {
 	return f.OnRequest(&filter.Exchange{API: llm.Models, Path: path})
 }
@@ -240,7 +240,7 @@ func BenchmarkLearn(b *testing.B) {
 	}
 }
 
-// What a name is made for in one pool says nothing of the same name in another.
+// The base of a name in one pool says nothing about the same name in another.
 func TestBasesAreOfTheTargetsPool(t *testing.T) {
 	s := &endpoint.Snapshot{Pools: []endpoint.Pool{
 		replicasOf("one", having("gemma-7b", "lora-1")),

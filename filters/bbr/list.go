@@ -5,16 +5,15 @@ import (
 	"github.com/inlet-proxy/inlet/shared/reading/llm"
 )
 
-// card is a name in the answer to GET /v1/models.
+// card is a name in the response to GET /v1/models.
 type card struct {
 	name  string
 	model *model
 }
 
 // append writes a model as OpenAI and vLLM do
-// (https://platform.openai.com/docs/api-reference/models/object); a LoRA adapter
-// names its base as "parent", as in vLLM. The time of creation is not known and
-// the same everywhere.
+// (https://platform.openai.com/docs/api-reference/models/object); a LoRA adapter has
+// its base as "parent", as in vLLM. The time of creation is unknown and always 0.
 func (c card) append(body []byte, l *lesson) []byte {
 	body = llm.AppendString(append(body, `{"id":`...), c.name)
 	body = append(body, `,"object":"model","created":0,"owned_by":"inlet"`...)
@@ -41,8 +40,8 @@ func answer(body []byte) *filter.Answer {
 	return &filter.Answer{Status: 200, Headers: [][2]string{{"content-type", "application/json"}}, Body: body}
 }
 
-// answerModels answers GET /v1/models and GET /v1/models/{id}, unless that is a
-// replica's business.
+// answerModels responds to GET /v1/models and GET /v1/models/{id}, unless a replica
+// should.
 func (f *Filter) answerModels(x *filter.Exchange) filter.Verdict {
 	l := f.learner.lesson()
 	if l.list == nil {
@@ -54,7 +53,7 @@ func (f *Filter) answerModels(x *filter.Exchange) filter.Verdict {
 	}
 	m := f.find(l, id)
 	if m == nil {
-		// Proxies make one slash of two, also where a name begins with one.
+		// Some proxies merge two slashes into one, also at the beginning of a name.
 		if m = f.find(l, "/"+id); m == nil {
 			if f.refuseUnknown {
 				return refuseUnknown(id)

@@ -42,7 +42,7 @@ func TestNames(t *testing.T) {
 			require.Equal(t, `"`+want.Target+`"`, string(x.Effects().Body[0].With))
 		}
 	}
-	for range 20 { // an adapter is where its base is, by its own name
+	for range 20 { // an adapter is served where its base is, under its own name
 		x, _ := route(t, f, `{"model":"sales"}`)
 		require.Contains(t, []string{"g1", "g2"}, x.Route.Pool)
 		require.Equal(t, "sales", x.Route.Target)
@@ -133,16 +133,16 @@ func TestRequestsWithoutModelCanPass(t *testing.T) {
 
 const stickyByUser = `models: [{name: m, targets: [{pool: a, weight: %d}, {pool: b, weight: %d}], stickyBy: {field: user}}]`
 
-// poolOf returns where a user is sent.
+// poolOf returns the pool that a user is sent to.
 func poolOf(t *testing.T, f *Filter, user int) string {
 	x, v := route(t, f, fmt.Sprintf(`{"model":"m","user":"user-%d"}`, user))
 	require.Equal(t, filter.Next, v)
 	return x.Route.Pool
 }
 
-// The same user always has the same target, in every filter that was made of
-// the same document; users are spread by weight, within three standard
-// deviations; and a change of weights moves only those who must move.
+// The same user always gets the same target, in every filter built from the same
+// configuration. Users are spread by weight, within three standard deviations. A
+// change of weights moves only those users who must move.
 func TestSticky(t *testing.T) {
 	const n, p = 10_000, 0.9
 	f, again := newBBR(t, fmt.Sprintf(stickyByUser, 90, 10)), newBBR(t, fmt.Sprintf(stickyByUser, 90, 10))
@@ -163,7 +163,7 @@ func TestSticky(t *testing.T) {
 	require.InDelta(t, n*p, first, 3*math.Sqrt(n*p*(1-p)))
 	require.InDelta(t, n*0.1, moved, 3*math.Sqrt(n*0.1*0.9))
 
-	// Pinned, so that a restart into another build keeps everybody in place.
+	// Pinned, so that a restart with another build keeps everybody in place.
 	var pools string
 	for user := range 40 {
 		pools += poolOf(t, f, user)
@@ -194,7 +194,7 @@ func TestStickyByHeader(t *testing.T) {
 	}
 	require.Len(t, seen, 2)
 	seen = map[string]bool{}
-	for range 50 { // who does not say who they are is sent by lot
+	for range 50 { // a client that does not identify itself is sent at random
 		seen[at(headers{})] = true
 	}
 	require.Len(t, seen, 2)

@@ -22,7 +22,7 @@ type provider struct {
 	patterns []*regexp.Regexp
 }
 
-// policy says which providers screen what, and what a finding leads to.
+// policy is which providers screen what, and what happens on a match.
 type policy struct {
 	use []*provider
 }
@@ -51,8 +51,8 @@ func newFilter(o *conf.Object, _ *filter.Deps) filter.Filter {
 	return f
 }
 
-// notEmpty refuses an empty list: a guard that screens nothing is a mistake
-// that nobody would notice.
+// notEmpty refuses an empty list: a guardrail that screens nothing is a mistake that
+// nobody would notice.
 func notEmpty(o *conf.Object, key string, n int) {
 	if n == 0 && o.Has(key) {
 		o.Errorf(key, "needs at least one entry")

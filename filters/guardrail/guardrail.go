@@ -1,5 +1,5 @@
-// Package guardrail screens prompts. So far a provider is a list of patterns
-// that are matched here; providers that are called belong here too.
+// Package guardrail screens prompts. So far a provider is a list of patterns that are
+// matched here; providers that are called over the network belong here too.
 package guardrail
 
 import (
@@ -13,12 +13,12 @@ type Filter struct {
 	policies []policy
 }
 
-// Needs the prompt's text.
+// Needs requests the prompt's text.
 func (f *Filter) Needs() filter.Needs { return filter.NeedPrompt }
 
-// OnRequest blocks a prompt in which a provider finds something.
+// OnRequest blocks a prompt that matches a provider.
 func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
-	// What was not read was not screened, and must not pass as screened.
+	// Text that was not read was not screened, and must not pass as screened.
 	switch {
 	case x.Request.Template:
 		return refuse(400, "template_not_allowed", "A request with its own chat template cannot be screened. Remove chat_template from the request.")

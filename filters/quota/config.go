@@ -20,8 +20,8 @@ var Factory = filter.Factory{
 	Help:        help,
 }
 
-// digest is the SHA-256 of a key. Keys are configured by their digest, so that
-// a config dump of Envoy shows none.
+// digest is the SHA-256 of a key. Keys are configured by their digest, so that Envoy's
+// config dump contains no key.
 type digest [sha256.Size]byte
 
 func newFilter(o *conf.Object, _ *filter.Deps) filter.Filter {
@@ -42,12 +42,12 @@ func newFilter(o *conf.Object, _ *filter.Deps) filter.Filter {
 	return f
 }
 
-// carriers are the headers in which clients of model APIs send keys (OpenAI's
-// and Anthropic's, Azure's, Google's) or proxies do. None of them brings a key of
-// ours to a replica, be it the caller's or another's.
+// carriers are the headers in which clients of model APIs (OpenAI's, Anthropic's,
+// Azure's, Google's) or proxies send keys. None of them may carry one of our keys to a
+// replica, whether the caller's or another's.
 var carriers = []string{"x-api-key", "authorization", "api-key", "x-goog-api-key", "apikey", "proxy-authorization"}
 
-// readPlaces reads where a key may stand. "header" is the older spelling, for one place.
+// readPlaces reads in which headers a key is accepted. "header" is the older spelling, for one header.
 func (f *Filter) readPlaces(o *conf.Object) {
 	f.places = []string{"x-api-key", "authorization"}
 	var header string

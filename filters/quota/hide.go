@@ -9,8 +9,8 @@ import (
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
-// hide keeps keys from the replica: those of the caller, wherever they stand in
-// the headers or the query, and those of others where clients send keys.
+// hide removes keys before the request reaches the replica: the caller's keys anywhere
+// in the headers or the query, and other callers' keys where clients send keys.
 func (f *Filter) hide(x *filter.Exchange, keys []string) {
 	for n := 0; ; n++ {
 		name, value, ok := x.RequestHeaders.Line(n)
@@ -37,14 +37,14 @@ func (f *Filter) hide(x *filter.Exchange, keys []string) {
 	}
 }
 
-// belongsToMessage reports whether a header is part of the message itself. Without
-// it nobody could read the request.
+// belongsToMessage reports whether a header is part of the message itself. Nobody
+// could read the request without it.
 func belongsToMessage(name string) bool {
 	return strings.HasPrefix(name, "content-") || name == "host" || name == "transfer-encoding"
 }
 
-// withoutKeys takes the parameters that have a key out of the query of a path.
-// ok: there was one.
+// withoutKeys removes the parameters that contain a key from the query of a path. ok
+// reports whether there was one.
 func withoutKeys(path string, keys []string) (plain string, ok bool) {
 	before, query, _ := strings.Cut(path, "?")
 	if !mentionsAny(query, keys) {
@@ -68,8 +68,8 @@ func mentionsAny(text string, keys []string) bool {
 	return false
 }
 
-// inBasic reports whether a key is the user or the password of Basic credentials
-// (RFC 7617), by themselves or beside others.
+// inBasic reports whether a key is the user or the password of Basic credentials (RFC
+// 7617), alone or in a list.
 func inBasic(text, key string) bool {
 	const scheme = "basic "
 	if strings.IndexByte(text, ' ') < 0 {
@@ -90,12 +90,12 @@ func inBasic(text, key string) bool {
 	return false
 }
 
-// longKey is the length from which a key is found within a longer word, too. A
-// shorter one may be part of a word by chance.
+// longKey is the length from which a key is also found within a longer word. A shorter
+// key may be part of a word by coincidence.
 const longKey = 8
 
-// mentions reports whether a key stands in a text, as it is or with percent-escapes.
-// A short one has to be a word by itself.
+// mentions reports whether a text contains a key, unescaped or with percent-escapes. A
+// short key must be a word of its own.
 func mentions(text, key string) bool {
 	for rest := text; ; {
 		at := strings.Index(rest, key)
@@ -138,7 +138,7 @@ func mentionsEscaped(text, key string) bool {
 	return false
 }
 
-// cutEscaped reports whether a text begins with a key, and where that ends.
+// cutEscaped reports whether a text begins with a key, and where the key ends.
 func cutEscaped(text, key string) (end int, ok bool) {
 	for i := range len(key) {
 		if end == len(text) {
@@ -153,7 +153,7 @@ func cutEscaped(text, key string) (end int, ok bool) {
 	return end, true
 }
 
-// unescape returns the first byte of a text, and how many bytes it takes there.
+// unescape returns the first byte of a text, and how many bytes its encoding takes.
 func unescape(text string) (c byte, n int) {
 	if text[0] != '%' || len(text) < 3 {
 		return text[0], 1
@@ -165,8 +165,8 @@ func unescape(text string) (c byte, n int) {
 	return byte(v), 3
 }
 
-// mentionsKey reports whether anybody's key stands in a value in whatever form: bare,
-// behind a scheme, or beside others.
+// mentionsKey reports whether a value contains any caller's key: bare, behind a
+// scheme, or in a list.
 func (f *Filter) mentionsKey(value string) bool {
 	if f.isKey(value) {
 		return true
@@ -184,7 +184,7 @@ func (f *Filter) mentionsKey(value string) bool {
 	return false
 }
 
-// isKey reports whether s is a key, by itself or as a bearer token.
+// isKey reports whether s is a key, alone or as a bearer token.
 func (f *Filter) isKey(s string) bool {
 	s = strings.TrimSpace(s)
 	_, ok := f.lookup(s)

@@ -1,4 +1,4 @@
-// Package quota says who may call. So far it checks API keys; quotas and token
+// Package quota decides who may call. So far it checks API keys; quotas and token
 // buckets per key belong here too.
 package quota
 
@@ -11,30 +11,31 @@ import (
 	"github.com/inlet-proxy/inlet/shared/reading/llm"
 )
 
-// Filter checks API keys. Writes x.Tenant.
+// Filter checks API keys. It writes x.Tenant.
 type Filter struct {
 	filter.Base
-	places  []string          // headers in which a key counts
-	hides   []string          // headers that never bring anybody's key to the replica; places are among them
-	where   string            // the places, for people
-	tenants map[digest]string // name by key
+	places  []string          // headers in which a key is accepted
+	hides   []string          // headers that must not carry any caller's key to the replica; they include places
+	where   string            // the places, in words
+	tenants map[digest]string // name by digest of the key
 }
 
-// maxKeys bounds how many keys of one request are looked up. A client has one,
-// and may say it in each place; who has none must not make us hash for long.
+// maxKeys limits how many keys of one request are looked up. A client has one and may
+// send it in each place; a client without a key must not make us hash for long.
 const maxKeys = 16
 
-// caller is who the keys of a request belong to.
+// caller is the owner of a request's keys.
 type caller struct {
 	name     string // "" if no key is known
-	keys     int    // that stand where keys belong, known or not
+	keys     int    // number of values where keys belong, known or not
 	disagree bool   // two keys belong to different callers
 	known    [maxKeys]string
-	distinct int // of known: the caller's keys, each once
+	distinct int // length of known, which has the caller's keys, each once
 }
 
-// OnRequestHeaders refuses callers without a known key before a byte of body
-// is buffered, and keeps the key from the replica, wherever the client put it.
+// OnRequestHeaders refuses callers without a known key before a byte of the body is
+// buffered, and removes the key before the replica gets the request, wherever the
+// client put it.
 func (f *Filter) OnRequestHeaders(x *filter.Exchange) filter.Verdict {
 	var who caller
 	f.identify(x.RequestHeaders, &who)
@@ -52,8 +53,9 @@ func (f *Filter) OnRequestHeaders(x *filter.Exchange) filter.Verdict {
 	return filter.Next
 }
 
-// identify looks in every place. What is no key of ours may be the credential of
-// the service behind, so that it neither helps nor harms beside a key that is one.
+// identify looks in every place. A value that is not one of our keys may be a
+// credential for the service behind Inlet, so it does not matter if there is also a
+// key.
 func (f *Filter) identify(h filter.Headers, who *caller) {
 	for _, header := range f.places {
 		for n := 0; ; n++ {
@@ -64,7 +66,7 @@ func (f *Filter) identify(h filter.Headers, who *caller) {
 			if f.take(who, header, value) || strings.IndexByte(value, ',') < 0 {
 				continue
 			}
-			// Proxies join what stands on two lines.
+			// Proxies join the values of two lines.
 			for part := range strings.SplitSeq(value, ",") {
 				f.take(who, header, part)
 			}
@@ -95,8 +97,8 @@ func (f *Filter) take(who *caller, header, value string) bool {
 	return true
 }
 
-// lookup returns whose key it is. Looking up the digest leaks nothing useful by
-// its timing: an attacker cannot steer the digest of a guess.
+// lookup returns the owner of a key. The timing of a look-up by digest reveals nothing
+// useful: an attacker cannot control the digest of a guess.
 func (f *Filter) lookup(key string) (name string, ok bool) {
 	name, ok = f.tenants[sha256.Sum256([]byte(key))]
 	return name, ok

@@ -14,8 +14,8 @@ import (
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
-// newQuota makes a filter from where keys stand, such as "header: x-api-key"; "" is the default. Key one belongs to app-0
-// and so on.
+// newQuota makes a filter from a setting of the places, such as "header: x-api-key"; "" is the default. Key one belongs
+// to app-0 and so on.
 func newQuota(t testing.TB, places string, keys ...string) *Filter {
 	doc := "keys:\n  " + places + "\n  list:\n"
 	for i, key := range keys {
@@ -52,7 +52,7 @@ func (h headers) Line(n int) (name, value string, ok bool) {
 	return name, value, true
 }
 
-// ask sends headers and returns the verdict, and the headers that are removed, each once.
+// ask sends headers and returns the verdict and the removed headers, each once.
 func ask(f *Filter, h headers) (x *filter.Exchange, v filter.Verdict, removed []string) {
 	x = &filter.Exchange{}
 	x.Reset(1)
@@ -211,7 +211,7 @@ func TestSeveralPlaces(t *testing.T) {
 	}
 }
 
-// Two keys of one caller, as while one replaces the other, are no conflict, and neither goes on.
+// Two keys of one caller, as during a key rotation, are no conflict, and neither is forwarded.
 func TestTwoKeysOfOneCaller(t *testing.T) {
 	f := newQuota(t, "", "one")
 	f.tenants[sha256.Sum256([]byte("new"))] = "app-0"
@@ -221,7 +221,7 @@ func TestTwoKeysOfOneCaller(t *testing.T) {
 	require.ElementsMatch(t, []string{"x-api-key", "authorization", "x-a", "x-b"}, removed)
 }
 
-// TestQuery: a key is not read from the query, and does not go on in it.
+// TestQuery: a key in the query is not accepted, and is not forwarded.
 func TestQuery(t *testing.T) {
 	f := newQuota(t, "", "one", "two")
 	for path, want := range map[string]string{
@@ -249,7 +249,7 @@ func TestQuery(t *testing.T) {
 	}
 }
 
-// Who has no key cannot make the filter hash for long.
+// A client without a key cannot make the filter hash for long.
 func TestManyKeys(t *testing.T) {
 	f := newQuota(t, "", "one")
 	_, v, _ := ask(f, headers{"x-api-key: " + strings.Repeat("x,", maxKeys) + "one"})
@@ -258,7 +258,7 @@ func TestManyKeys(t *testing.T) {
 	require.Equal(t, filter.Next, v, "what is empty is no key")
 }
 
-// No header has a key behind the filter: where clients send keys nobody's, elsewhere not the caller's.
+// Behind the filter no header contains a key: no caller's where clients send keys, and elsewhere not the request's own.
 func FuzzNoKeyGoesOn(f *testing.F) {
 	f.Add("one", "Bearer two", "x")
 	f.Add("Bearer one, two", "one", "Basic one")

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// Check judges a string. It returns "" if all is well, else what is wrong in words that follow the quoted value, such as
-// "is not a header name".
+// Check validates a string. It returns "" if the string is valid; otherwise it returns what is wrong, in words that
+// follow the quoted value, such as "is not a header name".
 type Check func(string) string
 
 // NotEmpty refuses the empty string.
@@ -17,7 +17,7 @@ func NotEmpty(s string) string {
 	return ""
 }
 
-// HeaderName wants a field name as RFC 9110 section 5.1 has it (a token), in lower case as HTTP/2 and Envoy write it.
+// HeaderName accepts a field name as defined in RFC 9110 section 5.1 (a token), in lower case as in HTTP/2 and Envoy.
 // Pseudo-headers such as ":path" are not field names.
 func HeaderName(s string) string {
 	if s == "" {

@@ -1,15 +1,15 @@
-// Package conf decodes configuration documents strictly: YAML or JSON, no unknown keys, every mistake at once, each with
-// path, line, column and, where a word looks like a slip, what was probably meant.
+// Package conf decodes configurations strictly: YAML or JSON, no unknown keys, and all errors at once, each with path,
+// line, column and, if a word looks misspelled, a suggestion.
 //
-// The caller walks the document with functions instead of struct tags, so that defaults, ranges and checks stand next to
-// the field that they are about:
+// The caller walks the document with functions instead of struct tags, so that defaults, ranges and checks are next to
+// the field that they belong to:
 //
 //	err := conf.Decode(doc, func(o *conf.Object) {
 //		o.String("header", &c.Header, conf.HeaderName)
 //		o.Duration("timeout", &c.Timeout, time.Millisecond, time.Minute)
 //	})
 //
-// What a document can say is what JSON can say: aliases, anchors, merge keys, tags and several documents in one are
+// A document can contain what JSON can contain: aliases, anchors, merge keys, tags and several documents in one file are
 // refused, and plain words mean what they mean in JSON (yes, on and 0x10 are strings).
 package conf
 
@@ -19,11 +19,11 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Decode reads a document whose root is an object, hands it to f, and returns Errors with all the mistakes that were
-// found, or nil. f is not called if the document cannot be parsed. Warnings are dropped.
+// Decode reads a document whose root is an object, passes it to f, and returns Errors with all mistakes, or nil. It does
+// not call f if the document cannot be parsed. It drops warnings.
 func Decode(doc []byte, f func(*Object)) error { return DecodeWarn(doc, func(Error) {}, f) }
 
-// DecodeWarn is Decode, and calls warn for what still works and will not for ever: see Object.Alias.
+// DecodeWarn is Decode, and calls warn for what will stop working in a later release: see Object.Alias.
 func DecodeWarn(doc []byte, warn func(Error), f func(*Object)) error {
 	root, wrong := parse(doc)
 	if wrong != nil {
@@ -41,7 +41,7 @@ func DecodeWarn(doc []byte, warn func(Error), f func(*Object)) error {
 type decoder struct {
 	errs  Errors
 	warn  func(Error)
-	first map[string]*yaml.Node // of reportRepeated, used again
+	first map[string]*yaml.Node // buffer of reportRepeated
 }
 
 // errorf reports a mistake at a node of a value.

@@ -31,7 +31,7 @@ type server struct {
 	TLS     *tls
 	Pools   []pool
 	Labels  map[string]string
-	Ranges  []any // what items of free form decode to
+	Ranges  []any // the type of free-form items
 }
 
 type tls struct{ Cert string }
@@ -82,7 +82,7 @@ func readServer(o *Object, s *server) {
 	o.List("ranges", func(v *Value) { s.Ranges = append(s.Ranges, readAny(v)) })
 }
 
-// readAny decodes a value of any form as encoding/json would.
+// readAny decodes a value of any type as encoding/json would.
 func readAny(v *Value) any {
 	switch v.kind() {
 	case null:
@@ -120,7 +120,7 @@ func decodeServer(doc []byte) (server, error) {
 	return s, err
 }
 
-// Each document of testdata/bad breaks the rule that it is named after; the .err file beside it is what the operator reads.
+// Each document of testdata/bad breaks the rule in its name; the .err file next to it is what the operator reads.
 func TestBadDocuments(t *testing.T) {
 	docs := glob(t, "testdata/bad/*.yaml", "testdata/bad/*.json")
 	for _, name := range docs {
@@ -157,7 +157,7 @@ var wantServer = server{
 	Ranges:  []any{nil, true, false, -1.5, 1e6, "", []any{}, map[string]any{}, []any{1.0, []any{2.0}}, map[string]any{"k": nil}},
 }
 
-// The same configuration in every dress gives the same values.
+// The same configuration in every notation gives the same values.
 func TestGoodDocuments(t *testing.T) {
 	for _, name := range glob(t, "testdata/good/*") {
 		t.Run(filepath.Base(name), func(t *testing.T) {
@@ -249,7 +249,7 @@ func TestOversizedDocument(t *testing.T) {
 	require.EqualError(t, err, "1:1: the document has 1048577 bytes, want 1MiB or less")
 }
 
-// nested returns a document whose innermost list stands in depth lists and objects, itself counted.
+// nested returns a document whose innermost list is depth lists and objects deep, itself counted.
 func nested(depth int) string {
 	return `{"a": ` + strings.Repeat("[", depth-1) + strings.Repeat("]", depth-1) + "}"
 }
@@ -260,7 +260,7 @@ func TestNesting(t *testing.T) {
 	require.Equal(t, Errors{{Line: 1, Column: 70, Message: tooDeep}}, Decode([]byte(nested(MaxDepth+1)), read))
 	require.Equal(t, Errors{{Line: 2, Column: 70, Message: tooDeep}}, Decode([]byte("# not JSON\n"+nested(MaxDepth+1)), read))
 
-	// The parser must not even begin with these: it recurses.
+	// The parser must refuse these before it starts: it recurses.
 	indented := func(depth int) string {
 		var doc strings.Builder
 		for i := range depth {
@@ -283,14 +283,14 @@ func TestNesting(t *testing.T) {
 		require.ErrorContains(t, Decode([]byte(doc), read), tooDeep, name)
 	}
 
-	// The deepest that it does begin with fits the stack of a VM: run these tests in one to see.
+	// The deepest document that it accepts fits the stack of a VM: run these tests in one to check.
 	deepest := indented(512) + strings.Repeat(" ", 512) + strings.Repeat("[", 256) + strings.Repeat("]", 256)
 	_, deep := looksDeep([]byte(deepest))
 	require.False(t, deep)
 	require.ErrorContains(t, Decode([]byte(deepest), read), tooDeep)
 }
 
-// Brackets in text are no nesting, however many are left open.
+// Brackets in text are not nesting, however many are left open.
 func TestBracketsInText(t *testing.T) {
 	for name, item := range map[string]string{
 		"quoted":  "- '\\[ {'\n",

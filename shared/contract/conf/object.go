@@ -9,14 +9,14 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Object is an object of the document, valid during the function that decodes it. The methods that decode a key make it
-// known, decode its value into *p if it is present, report what is wrong, and return whether the key is present: also
-// with a wrong value, so that nobody reports it as missing too. A wrong or absent value leaves *p as it was: set *p to
-// the default first.
+// Object is an object of the document. It is valid during the function that decodes it. The methods that decode a key
+// make it known, decode its value into *p if it is present, report what is wrong, and return whether the key is present.
+// That includes a wrong value, so that nobody reports it as missing too. A wrong or absent value leaves *p unchanged: set
+// *p to the default first.
 type Object struct {
 	self    *Value
 	members []member
-	asked   []string  // every key that the decoding function mentioned: an unknown one may be a slip of them
+	asked   []string  // every key that the decoding function has asked for: an unknown key may be a misspelling of one
 	few     [8]string // memory for asked
 }
 
@@ -27,7 +27,7 @@ type member struct {
 	known bool
 }
 
-// newObject takes stock of the members and reports those that are none.
+// newObject records the members and reports invalid ones.
 func newObject(self *Value) *Object {
 	content := self.node.Content
 	o := &Object{self: self, members: make([]member, 0, len(content)/2)}
@@ -43,7 +43,7 @@ func newObject(self *Value) *Object {
 	return o
 }
 
-// reportRepeated reports members whose name has stood before, and takes them out.
+// reportRepeated reports members with a repeated name, and removes them.
 func (o *Object) reportRepeated() {
 	first := o.self.d.first
 	clear(first)
@@ -58,10 +58,10 @@ func (o *Object) reportRepeated() {
 	})
 }
 
-// isName reports whether the key n of an object is a name, and what it is if it is none. Any plain word is a name, also
-// on, true and 1.
+// isName reports whether key n of an object is a name, and what it is otherwise. Any plain word is a name, also on, true
+// and 1.
 func isName(object *Value, n *yaml.Node) bool {
-	key := *object // whose path a wrong key has
+	key := *object // the path for an invalid key
 	key.node = n
 	switch {
 	case !key.usable():
@@ -75,7 +75,7 @@ func isName(object *Value, n *yaml.Node) bool {
 	return false
 }
 
-// join appends a member's name to a path. A name that would blur the path is quoted: headers["a.b"].
+// join appends a member's name to a path. A name that would make the path ambiguous is quoted: headers["a.b"].
 func join(path, name string) string {
 	name = shorten(name)
 	if name == "" || strings.ContainsFunc(name, func(r rune) bool { return !strconv.IsPrint(r) || strings.ContainsRune(` ."[]:`, r) }) {
@@ -87,13 +87,13 @@ func join(path, name string) string {
 	return path + "." + name
 }
 
-// Path returns where the object stands, such as "filters[1].quota"; "" is the root.
+// Path returns the position of the object, such as "filters[1].quota"; "" is the root.
 func (o *Object) Path() string { return o.self.Path() }
 
-// Has reports whether the key is present. It does not make it known: only reading the value does.
+// Has reports whether the key is present. It does not make the key known; only reading the value does.
 func (o *Object) Has(key string) bool { return o.find(key) != nil }
 
-// Required reports each of the keys that is absent, at the object.
+// Required reports each absent key, at the object.
 func (o *Object) Required(keys ...string) {
 	for _, key := range keys {
 		if o.self.described() {
@@ -130,22 +130,22 @@ func (o *Object) Bool(key string, p *bool) bool {
 	return o.read(key, func(v *Value) { v.Bool(p) })
 }
 
-// Int decodes a whole number of min..max. math.MinInt and math.MaxInt are no bound.
+// Int decodes an integer in min..max. math.MinInt and math.MaxInt mean no limit.
 func (o *Object) Int(key string, p *int, min, max int) bool {
 	return o.read(key, func(v *Value) { v.Int(p, min, max) })
 }
 
-// Float decodes a number of min..max. An infinity is no bound.
+// Float decodes a number in min..max. An infinity means no limit.
 func (o *Object) Float(key string, p *float64, min, max float64) bool {
 	return o.read(key, func(v *Value) { v.Float(p, min, max) })
 }
 
-// Duration decodes a duration of min..max: 800ms, 10s, 1h30m. math.MinInt64 and math.MaxInt64 are no bound.
+// Duration decodes a duration in min..max: 800ms, 10s, 1h30m. math.MinInt64 and math.MaxInt64 mean no limit.
 func (o *Object) Duration(key string, p *time.Duration, min, max time.Duration) bool {
 	return o.read(key, func(v *Value) { v.Duration(p, min, max) })
 }
 
-// Size decodes a number of bytes of min..max: 4096, 64KiB, 1MB. math.MaxInt64 is no bound.
+// Size decodes a number of bytes in min..max: 4096, 64KiB, 1MB. math.MaxInt64 means no limit.
 func (o *Object) Size(key string, p *int64, min, max int64) bool {
 	return o.read(key, func(v *Value) { v.Size(p, min, max) })
 }
@@ -165,7 +165,7 @@ func (o *Object) List(key string, f func(*Value)) bool {
 	return o.read(key, func(v *Value) { v.List(f) })
 }
 
-// Each calls f for every member in document order and makes it known: for objects whose names are free.
+// Each calls f for every member in document order and makes it known. It is for objects with free names.
 func (o *Object) Each(f func(name string, v *Value)) {
 	if form := o.self.form; o.self.described() {
 		f("name", o.self.child(form.as(KindObject).item()))
@@ -177,11 +177,11 @@ func (o *Object) Each(f func(name string, v *Value)) {
 	}
 }
 
-// Value hands the value of a key to f: for values that may be of several kinds.
+// Value passes the value of a key to f, for values that may be of several kinds.
 func (o *Object) Value(key string, f func(*Value)) bool { return o.read(key, f) }
 
-// Alias has the object read the key also by its old name, with a warning. Call it before the key is read. Suggestions and messages
-// about missing keys name the new one only.
+// Alias makes the object also accept a key under its old name, with a warning. Call it before the key is read. Suggestions and
+// messages about missing keys contain only the new name.
 func (o *Object) Alias(key, old string) {
 	if form := o.self.form; o.self.described() {
 		k := form.as(KindObject).key(key)
@@ -202,7 +202,7 @@ func (o *Object) Alias(key, old string) {
 	o.self.d.warn(mistake(o.self, m.name, "%s is now called %s; the old name will stop working with the next release", quote(old), quote(key)))
 }
 
-// read makes the key known and hands its value to f. It reports whether the key is present.
+// read makes the key known and passes its value to f. It reports whether the key is present.
 func (o *Object) read(key string, f func(*Value)) bool {
 	if form := o.self.form; o.self.described() {
 		f(o.self.child(&form.as(KindObject).key(key).Form))

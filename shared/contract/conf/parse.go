@@ -15,8 +15,8 @@ import (
 	"github.com/inlet-proxy/inlet/shared/reading/jsonscan"
 )
 
-// Limits of a document. They are far above what a configuration needs: its author is trusted, but a slip of the tool that
-// wrote it must not cost the proxy its memory.
+// Limits of a document. They are far above what a configuration needs. Its author is trusted, but an error in the tool
+// that wrote it must not use up the proxy's memory.
 const (
 	MaxBytes = 1 << 20 // bytes of the document
 	MaxDepth = 64      // lists and objects within each other
@@ -42,8 +42,8 @@ func parse(doc []byte) (*yaml.Node, *Error) {
 	return root, nil
 }
 
-// parseAny takes the document for JSON if it is JSON, else for YAML. YAML is not quite the superset of JSON that it is
-// meant to be: the parser refuses surrogate pairs (how most languages escape an emoji) and some characters.
+// parseAny parses the document as JSON if it is JSON, otherwise as YAML. In practice YAML is not a superset of JSON: the
+// parser refuses surrogate pairs (how most languages escape an emoji) and some characters.
 func parseAny(doc []byte) (*yaml.Node, *Error) {
 	doc = bytes.TrimPrefix(doc, []byte("\xef\xbb\xbf")) // a byte order mark, as some editors on Windows write it
 	if !bytes.HasPrefix(bytes.TrimLeft(doc, " \t\r\n"), []byte("{")) {
@@ -55,12 +55,12 @@ func parseAny(doc []byte) (*yaml.Node, *Error) {
 	}
 	root, notYAML := parseYAML(doc) // {in: [flow, style]}
 	if notYAML != nil && position(*notYAML, *notJSON) < 0 {
-		return nil, notJSON // it was good for longer as JSON: that is what it is meant to be
+		return nil, notJSON // it parsed further as JSON, so it is meant to be JSON
 	}
 	return root, notYAML
 }
 
-// below returns a node that has more than depth lists and objects around it and itself, nil if there is none.
+// below returns a node that is more than depth lists and objects deep, itself counted, nil if there is none.
 func below(n *yaml.Node, depth int) *yaml.Node {
 	if n.Kind != yaml.SequenceNode && n.Kind != yaml.MappingNode {
 		return nil
@@ -76,16 +76,16 @@ func below(n *yaml.Node, depth int) *yaml.Node {
 	return nil
 }
 
-// looksDeep reports the first line where the YAML parser would recurse so deep that a wasm VM might run out of stack,
-// which ends the VM. It goes by brackets and indentation and knows nothing of quotes and comments, so its bounds are far
-// above MaxDepth, and brackets that a text leaves open are forgotten at a line that is indented no more than theirs.
+// looksDeep reports the first line where the YAML parser would recurse so deeply that a wasm VM might run out of stack,
+// which ends the VM. It counts brackets and indentation and ignores quotes and comments, so its limits are far above
+// MaxDepth, and it forgets open brackets of a text at a line that is not indented more than they are.
 func looksDeep(doc []byte) (line int, deep bool) {
 	const maxBrackets, maxIndent = 256, 512
-	brackets, opened := 0, 0 // how many are open, and the indentation of the line that has the outermost
+	brackets, opened := 0, 0 // number of open brackets, and the indentation of the line with the outermost
 	for text := range bytes.Lines(doc) {
 		line++
 		indent := len(text)
-		text = bytes.TrimLeft(text, " \t-?:") // each of them can begin another level of block style
+		text = bytes.TrimLeft(text, " \t-?:") // each of them can begin another level in block style
 		indent -= len(text)
 		if indent <= opened && bytes.IndexAny(text, "[]{}") != 0 {
 			brackets = 0
@@ -138,12 +138,12 @@ func nextYAML(parser *yaml.Decoder) (*yaml.Node, error) {
 	return &n, err
 }
 
-// yamlLine is the position that the YAML parser gives. It is left out: it is missing for line 1, and often it is where
-// the surrounding object begins, far above the mistake.
+// yamlLine matches the position that the YAML parser gives. It is dropped: it is missing for line 1, and often it is
+// where the surrounding object begins, far above the mistake.
 var yamlLine = regexp.MustCompile(`^yaml: (line \d+: )?`)
 
-// malformed words a parser's error and finds its line: the last one of the smallest number of lines that the parser
-// refuses for the same reason.
+// malformed returns a parser's error with its line: the last one of the smallest number of lines that the parser refuses
+// for the same reason.
 func malformed(doc []byte, err error) *Error {
 	lines := bytes.SplitAfter(doc, []byte("\n"))
 	end := 0

@@ -18,7 +18,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// decodeAny decodes an object of free form as encoding/json would.
+// decodeAny decodes a free-form object as encoding/json would.
 func decodeAny(doc []byte) (map[string]any, error) {
 	members := map[string]any{}
 	err := Decode(doc, func(o *Object) {
@@ -54,7 +54,7 @@ func anyObject() *rapid.Generator[map[string]any] {
 	return rapid.MapOfN(words, value(3), 0, 4)
 }
 
-// writeYAML writes a value in block style. (The YAML library writes some strings so that it cannot read them itself.)
+// writeYAML writes a value in block style. (The YAML library writes some strings in a way that it cannot read itself.)
 func writeYAML(v any, indent string) string {
 	var s strings.Builder
 	switch v := v.(type) {
@@ -89,7 +89,7 @@ func quoteYAML(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", "''") + "'"
 }
 
-// What is written as JSON or YAML, Decode reads back, however it is laid out.
+// Decode reads back what is written as JSON or YAML, however it is laid out.
 func TestReadsWhatIsWritten(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		want := anyObject().Draw(t, "object")
@@ -133,7 +133,7 @@ func TestNumbersAreThoseOfJSON(t *testing.T) {
 	})
 }
 
-// Whatever the document, Decode returns, and each mistake has a position within the document, in order.
+// For every document Decode returns, and each mistake has a position within the document, in order.
 func FuzzDecode(f *testing.F) {
 	for _, name := range glob(f, "testdata/bad/*.yaml", "testdata/bad/*.json", "testdata/good/*") {
 		f.Add(read(f, name))
@@ -187,7 +187,7 @@ func TestSuggest(t *testing.T) {
 		"guard":                    "",
 		"x":                        "",
 		"":                         "",
-		"bbr":                      "", // the word itself is no suggestion
+		"bbr":                      "", // the word itself is not a suggestion
 		strings.Repeat("bbr", 100): "",
 	} {
 		if want != "" {

@@ -13,7 +13,7 @@ import (
 )
 
 // Value is one item of a list, or one member of an object with free names. Each method reports what is wrong with the
-// value and returns whether it was right; a wrong value leaves *p as it was.
+// value and returns whether it was right; a wrong value leaves *p unchanged.
 type Value struct {
 	d    *decoder
 	node *yaml.Node
@@ -26,8 +26,8 @@ type Value struct {
 	index int    // of an item; -1 for a member
 }
 
-// Path returns where the value stands, such as "filters[1].quota.keys". It is put together when somebody asks: a document
-// without mistakes needs none of its paths.
+// Path returns the position of the value, such as "filters[1].quota.keys". It is built on demand: a document without
+// mistakes needs none of its paths.
 func (v *Value) Path() string {
 	switch {
 	case v.in == nil:
@@ -57,7 +57,7 @@ func (v *Value) Keys() []string {
 	return names
 }
 
-// Object decodes an object: f reads its members; the keys that f did not ask for are reported after it returns.
+// Object decodes an object: f reads its members; afterwards the keys that f did not ask for are reported.
 func (v *Value) Object(f func(*Object)) bool {
 	if v.described() {
 		v.describeObject(f)
@@ -134,7 +134,7 @@ func (v *Value) Strings(p *[]string, checks ...Check) bool {
 	return true
 }
 
-// Bool decodes true or false. The other words that YAML 1.1 has for them (yes, on, ...) are strings.
+// Bool decodes true or false. YAML 1.1's other words for them (yes, on, ...) are strings.
 func (v *Value) Bool(p *bool) bool {
 	if v.described() {
 		v.form.describeBool(*p)
@@ -147,7 +147,7 @@ func (v *Value) Bool(p *bool) bool {
 	return true
 }
 
-// Int decodes a whole number of min..max. math.MinInt and math.MaxInt are no bound. 1e3 and 5.0 are whole numbers: a
+// Int decodes an integer in min..max. math.MinInt and math.MaxInt mean no limit. 1e3 and 5.0 are integers, because a
 // protobuf Struct holds every number as a double.
 func (v *Value) Int(p *int, min, max int) bool {
 	if v.described() {
@@ -170,7 +170,7 @@ func (v *Value) Int(p *int, min, max int) bool {
 	return false
 }
 
-// Float decodes a number of min..max. An infinity is no bound.
+// Float decodes a number in min..max. An infinity means no limit.
 func (v *Value) Float(p *float64, min, max float64) bool {
 	if v.described() {
 		v.form.describeFloat(*p, min, max)
@@ -188,8 +188,8 @@ func (v *Value) Float(p *float64, min, max float64) bool {
 	return true
 }
 
-// Duration decodes a duration of min..max with its unit, as time.ParseDuration reads it. math.MinInt64 and
-// math.MaxInt64 are no bound.
+// Duration decodes a duration in min..max with its unit, as time.ParseDuration reads it. math.MinInt64 and math.MaxInt64
+// mean no limit.
 func (v *Value) Duration(p *time.Duration, min, max time.Duration) bool {
 	if v.described() {
 		v.form.describeDuration(*p, min, max)
@@ -211,7 +211,7 @@ func (v *Value) Duration(p *time.Duration, min, max time.Duration) bool {
 	return false
 }
 
-// Size decodes a number of bytes of min..max: 4096, 64KiB, 8MiB, 1MB. math.MaxInt64 is no bound.
+// Size decodes a number of bytes in min..max: 4096, 64KiB, 8MiB, 1MB. math.MaxInt64 means no limit.
 func (v *Value) Size(p *int64, min, max int64) bool {
 	if v.described() {
 		v.form.describeSize(*p, min, max)
@@ -274,8 +274,8 @@ func (v *Value) Enum(p *string, words ...string) bool {
 	return true
 }
 
-// kind is what a node holds. conf reads YAML like JSON: a plain word is true, false, null, a JSON number, or a string.
-// So yes, on, 1_000, 0x10 and 2026-01-02 are strings, whatever the version of YAML.
+// kind is the type of a node. conf reads YAML like JSON: a plain word is true, false, null, a JSON number, or a string.
+// So yes, on, 1_000, 0x10 and 2026-01-02 are strings in every YAML version.
 type kind int
 
 const (
@@ -313,7 +313,7 @@ func kindOf(n *yaml.Node) kind {
 	return text
 }
 
-// is reports whether the value is of one of the kinds, and says what stands there instead if it is not.
+// is reports whether the value is of one of the kinds, and otherwise reports what it is instead.
 func (v *Value) is(wanted string, kinds ...kind) bool {
 	if !v.usable() {
 		return false
@@ -333,8 +333,8 @@ func (v *Value) is(wanted string, kinds ...kind) bool {
 
 const quoteStar = " (put a string that begins with * or & in quotes)"
 
-// usable refuses what would make a document mean more than it says. Following aliases could also make a small document
-// huge.
+// usable refuses constructs that would make a document mean more than it says. Following aliases could also make a small
+// document huge.
 func (v *Value) usable() bool {
 	switch {
 	case v.node.Kind == yaml.AliasNode:
@@ -349,7 +349,7 @@ func (v *Value) usable() bool {
 	return false
 }
 
-// found names what the value holds.
+// found describes the value.
 func (v *Value) found() string {
 	switch v.kind() {
 	case null:
@@ -370,7 +370,7 @@ func (v *Value) outOfRange(wanted string) {
 	v.Errorf("%s is out of range (want %s)", shorten(v.node.Value), wanted)
 }
 
-// bounds words a range. A bound that equals none or all is not worth a word.
+// bounds describes a range. A bound that equals none or all is left out.
 func bounds[T int64 | float64 | time.Duration](min, max, none, all T, word func(T) string) string {
 	switch {
 	case min == none && max == all:
@@ -388,8 +388,8 @@ func decimal(n int64) string { return strconv.FormatInt(n, 10) }
 // jsonNumber is a number of RFC 8259 section 6.
 var jsonNumber = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$`)
 
-// wholeNumber reads a JSON number that has no fraction and is below 2^53, where doubles stop being exact: the document may
-// have passed through them.
+// wholeNumber parses a JSON number that has no fraction and is below 2^53, the limit of exact doubles: the document may
+// have been converted to doubles on its way.
 func wholeNumber(s string) (int64, bool) {
 	f, err := strconv.ParseFloat(s, 64)
 	if !jsonNumber.MatchString(s) || err != nil || f != math.Trunc(f) || math.Abs(f) >= 1<<53 {
@@ -398,7 +398,7 @@ func wholeNumber(s string) (int64, bool) {
 	return int64(f), true
 }
 
-// units of sizes, largest first, so that the largest that divides a size words it.
+// units of sizes, largest first, so that a size is written in the largest unit that divides it.
 var units = []struct {
 	name  string
 	bytes int64
@@ -425,7 +425,7 @@ func shortSize(n int64) string {
 	return decimal(n)
 }
 
-// shortDuration words a duration without the zero units that Duration.String appends: 1h, not 1h0m0s.
+// shortDuration formats a duration without the zero units that Duration.String appends: 1h, not 1h0m0s.
 func shortDuration(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {

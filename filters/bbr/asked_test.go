@@ -9,9 +9,9 @@ import (
 	"github.com/inlet-proxy/inlet/shared/reading/llm"
 )
 
-// TestInternalNamesAreNotTold: behind a gateway that has renamed the model, messages contain the name that the client
+// TestInternalNamesAreNotShown: behind a gateway that has renamed the model, messages contain the name that the client
 // used.
-func TestInternalNamesAreNotTold(t *testing.T) {
+func TestInternalNamesAreNotShown(t *testing.T) {
 	f := newBBR(t, models)
 	for name, c := range map[string]struct {
 		headers headers

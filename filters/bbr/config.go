@@ -141,7 +141,7 @@ func (r *reader) readCopies(o *conf.Object) {
 			case c.field == "model" && c.header == f.headers[0]:
 				return // the same copy is listed twice
 			case slices.Contains(taken, c.header):
-				o.Errorf("header", "two members of the body cannot both be header %q", c.header)
+				o.Errorf("header", "two body members cannot both be copied to header %q", c.header)
 			}
 			taken = append(taken, c.header)
 			if c.field == "model" {
@@ -223,14 +223,14 @@ func (r *reader) addModel(o *conf.Object) {
 	if o.Has("targets") && len(m.targets) == 0 {
 		o.Errorf("targets", "needs at least one target")
 	} else if len(m.targets) > 0 && m.weights == 0 {
-		o.Errorf("targets", "all weights are 0, so no target can be chosen")
+		o.Errorf("targets", "all weights are 0, so no target can be selected")
 	}
 	o.Strings("fallback", &fallback, conf.NotEmpty, headerValue)
 	for _, name := range fallback {
 		m.fallback = append(m.fallback, r.use(name))
 	}
 	if slices.ContainsFunc(m.targets, func(t target) bool { return t.pool.Name == "" }) && len(fallback) > 0 {
-		o.Errorf("fallback", "every target needs a pool, from which to fall back")
+		o.Errorf("fallback", "every target needs a pool to fall back from")
 	}
 	o.Object("stickyBy", func(o *conf.Object) { r.readSticky(o, &m.sticky) })
 	r.f.listed = append(r.f.listed, m)

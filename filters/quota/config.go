@@ -36,7 +36,7 @@ func newFilter(o *conf.Object, _ *filter.Deps) filter.Filter {
 			v.Object(func(o *conf.Object) { f.addKey(o) })
 		})
 		if o.Has("list") && n == 0 {
-			o.Errorf("list", "needs at least one key, else every request is refused")
+			o.Errorf("list", "needs at least one key; otherwise every request is refused")
 		}
 	})
 	return f
@@ -54,7 +54,7 @@ func (f *Filter) readPlaces(o *conf.Object) {
 	switch alone := o.String("header", &header, conf.HeaderName); {
 	case o.Strings("from", &f.places, conf.HeaderName):
 		if alone {
-			o.Errorf("header", "is the older spelling of \"from\", which is given too")
+			o.Errorf("header", "is the older spelling of \"from\"; set only one of them")
 		}
 		if len(f.places) == 0 {
 			o.Errorf("from", "needs at least one header")

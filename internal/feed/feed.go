@@ -1,13 +1,13 @@
-// Package feed is a proxy's end of what it and the companion tell each other.
+// Package feed is the proxy's side of the protocol with the companion: it polls for snapshots and reports.
 //
-// One call is open for news most of the time, a long poll: its answer brings the
-// snapshot and what the other proxies told. A call that waits cannot send, so what
-// this proxy has to tell goes by another, short one, at most once in a Round and
-// only when there is something. See docs/architecture.md.
+// Most of the time one call is open, a long poll: its response brings the snapshot and
+// the reports of the other proxies. A waiting call cannot send, so this proxy reports
+// with another, short call, at most once per Round and only if there is something to
+// report. See docs/architecture.md.
 //
-// A [Feed] is the rules of it, which are the same in a wasm VM and in a native
-// module: when to call, what to make of an answer, how long to rest after a
-// failure. It does nothing by itself; its [Host] calls Tick.
+// A [Feed] has the rules, which are the same in a wasm VM and in a native module: when
+// to call, how to read a response, how long to pause after a failure. It does nothing
+// by itself; its [Host] calls Tick.
 package feed
 
 import (
@@ -21,51 +21,50 @@ import (
 )
 
 const (
-	// Period is how often Tick wants to be called.
+	// Period is how often Tick should be called.
 	Period = 20 * time.Millisecond
-	// Round is the least time between two tells.
+	// Round is the shortest time between two reports.
 	Round = 100 * time.Millisecond
-	// Renewal is how often it is told again what is in flight, if that does not
-	// change. The companion forgets it after three.
+	// Renewal is how often requests in flight are reported again if they do not change.
+	// The companion forgets them after three of these periods.
 	Renewal = 500 * time.Millisecond
 
-	// slack is what a long poll may take beyond the wait that it asks for.
+	// slack is how much longer a long poll may take than the wait that it requests.
 	slack = 5 * time.Second
-	// tellTimeout is how long a tell may take.
-	tellTimeout = 2 * time.Second
-	// Pauses after failures in a row double from the first to the last.
+	// reportTimeout is how long a report may take.
+	reportTimeout = 2 * time.Second
+	// Pauses after consecutive failures double from the first to the last.
 	firstPause = 100 * time.Millisecond
 	lastPause  = 5 * time.Second
-	// many notes in one answer keep the workers busy for some milliseconds: the
-	// next ones are asked for at the next tick.
+	// many notes in one response keep the workers busy for some milliseconds, so the next
+	// ones are requested only at the next tick.
 	many = 64 << 10
 )
 
-// Host is the proxy that a feed runs in. It calls the feed, and the feed calls it,
-// from one thread.
+// Host is the proxy that runs a feed. The two call each other from one thread.
 type Host interface {
-	// Turn reports whether it is this feed that calls, of all feeds of this Envoy
-	// that have the same companion.
+	// Turn reports whether this feed should call, of all feeds of this Envoy that have the
+	// same companion.
 	Turn() bool
-	// Current returns the newest snapshot, nil before the first. It is not used any
-	// more once there is another.
+	// Current returns the newest snapshot, nil before the first. A snapshot is not used
+	// any more once there is a newer one.
 	Current() *endpoint.Snapshot
-	// Adopt makes a snapshot the newest, unless there is one meanwhile that it does
-	// not supersede, see Supersedes.
+	// Adopt makes a snapshot the newest, unless there is now one that it does not
+	// supersede, see Supersedes.
 	Adopt(s *endpoint.Snapshot) error
-	// Call sends a request to the companion; done gets the answer, later and in any
-	// case, unless an error is returned.
+	// Call sends a request to the companion. Unless Call returns an error, done is always
+	// called later, with the response.
 	Call(r *Request, done func(*filter.Reply)) error
 }
 
 // Request is a call to the companion.
 type Request struct {
 	Method, Path string
-	Body         []byte // belongs to the host from now on
+	Body         []byte // the host owns it from now on
 	Timeout      time.Duration
 }
 
-// Options say who asks whom.
+// Options identify the caller and the companion.
 type Options struct {
 	Companion string        // its cluster, for the log
 	Wait      time.Duration // of a long poll
@@ -81,47 +80,47 @@ type Feed struct {
 	host Host
 
 	polls backoff
-	open  time.Time // a poll is under way, until then at the longest
-	poll  int       // its number: an older one that was given up is not listened to
-	whole bool      // the last answer could not be read: the next poll says that we have nothing
+	open  time.Time // latest end of the open poll
+	poll  int       // number of the open poll; responses to earlier ones are ignored
+	whole bool      // the last response was unreadable: the next poll asks for a whole snapshot
 
-	tells    backoff
-	telling  time.Time // a tell is under way, until then at the longest
-	tell     int
-	lastTell time.Time
-	told     []byte // what the companion was told last, without notes
-	toldTo   uint64 // which companion
-	untold   bool   // it was not taken
+	reports    backoff
+	reporting  time.Time // latest end of the open report
+	reportNo   int
+	lastReport time.Time
+	reported   []byte // last report without notes
+	reportedTo uint64 // id of the companion that got it
+	unaccepted bool   // the companion did not accept it
 }
 
 // New returns the feed of a host.
-func New(o Options, h Host) *Feed { return &Feed{Options: o, host: h, told: nothingInFlight} }
+func New(o Options, h Host) *Feed { return &Feed{Options: o, host: h, reported: nothingInFlight} }
 
-// Tick does what is due.
+// Tick starts the calls that are due.
 func (f *Feed) Tick() {
 	if !f.host.Turn() {
 		return
 	}
 	now := f.Deps.Now()
 	if now.After(f.open) && f.polls.over(now) {
-		f.ask(now)
+		f.sendPoll(now)
 	}
-	if now.After(f.telling) && f.tells.over(now) && now.Sub(f.lastTell) >= Round {
-		f.say(now)
+	if now.After(f.reporting) && f.reports.over(now) && now.Sub(f.lastReport) >= Round {
+		f.report(now)
 	}
 }
 
-// Rest has the feed do nothing for a while: something is wrong with it.
+// Rest pauses the feed after a defect.
 func (f *Feed) Rest() {
-	f.open, f.telling = time.Time{}, time.Time{}
+	f.open, f.reporting = time.Time{}, time.Time{}
 	f.poll++
-	f.tell++
+	f.reportNo++
 	until := f.Deps.Now().Add(lastPause)
-	f.polls.until, f.tells.until = until, until
+	f.polls.until, f.reports.until = until, until
 }
 
-// ask polls.
-func (f *Feed) ask(now time.Time) {
+// sendPoll sends a poll.
+func (f *Feed) sendPoll(now time.Time) {
 	have := f.host.Current()
 	if f.whole {
 		have = nil
@@ -133,7 +132,7 @@ func (f *Feed) ask(now time.Time) {
 		Method: "GET", Path: endpoint.RelayedPath(have, f.Worker, f.Wait, f.Proxy), Timeout: f.Wait + slack,
 	}, func(r *filter.Reply) {
 		if poll == f.poll {
-			f.answered(r, have, now)
+			f.polled(r, have, now)
 		}
 	})
 	if err != nil {
@@ -141,12 +140,12 @@ func (f *Feed) ask(now time.Time) {
 	}
 }
 
-var errSameAgain = errors.New("it answers at once with the snapshot that it was told is here")
+var errSameSnapshot = errors.New("the response repeats the snapshot that this proxy already has")
 
-// answered takes the answer to a poll that said what was here. After news the next
-// poll follows at once, after silence at the next tick. An answer to what is no
-// longer here, since another worker was quicker, is of no use.
-func (f *Feed) answered(r *filter.Reply, have *endpoint.Snapshot, asked time.Time) {
+// polled handles the response to a poll that started with have. After news the next
+// poll follows at once, otherwise at the next tick. If another worker was quicker and
+// have is no longer current, the response is useless.
+func (f *Feed) polled(r *filter.Reply, have *endpoint.Snapshot, asked time.Time) {
 	if have != nil && have != f.host.Current() {
 		f.open = time.Time{}
 		return
@@ -155,7 +154,7 @@ func (f *Feed) answered(r *filter.Reply, have *endpoint.Snapshot, asked time.Tim
 	if r.Err == nil && r.Status == 304 {
 		f.worked()
 		if now.Sub(asked) < min(f.Wait/2, firstPause) {
-			f.polls.until = now.Add(firstPause) // it did not wait
+			f.polls.until = now.Add(firstPause) // the companion did not wait
 		}
 		return
 	}
@@ -170,9 +169,9 @@ func (f *Feed) answered(r *filter.Reply, have *endpoint.Snapshot, asked time.Tim
 	f.worked()
 	notes := endpoint.Notes(r.Body)
 	f.Notes.heard(notes)
-	// The poll may have been open for long, and another feed be at it now.
+	// The poll may have been open for long, and another feed may have taken over.
 	if len(notes) < many && f.host.Turn() {
-		f.ask(now)
+		f.sendPoll(now)
 	}
 }
 
@@ -181,23 +180,23 @@ func (f *Feed) read(r *filter.Reply, have *endpoint.Snapshot, now time.Time) (*e
 	case r.Err != nil:
 		return nil, r.Err
 	case r.Status != 200:
-		return nil, fmt.Errorf("it answers %d", r.Status)
+		return nil, fmt.Errorf("response status %d, want 200", r.Status)
 	}
 	s, err := endpoint.Apply(have, r.Body)
 	f.whole = err != nil
 	if err != nil {
-		return nil, fmt.Errorf("its answer cannot be read: %w", err)
+		return nil, fmt.Errorf("invalid snapshot in the response: %w", err)
 	}
 	if have != nil && s.ID() == have.ID() && s.Heard == have.Heard {
-		return nil, errSameAgain // to ask on at once would be a tight loop
+		return nil, errSameSnapshot // polling again at once would be a tight loop
 	}
 	s.Received = now
 	s.Attach(f.Deps.Counters, f.host.Current())
 	return s, nil
 }
 
-// Supersedes reports whether a snapshot is to replace another: it is from another
-// companion, or newer. A late answer never replaces a newer one.
+// Supersedes reports whether a snapshot should replace another: it comes from another
+// companion, or is newer. A late response never replaces a newer one.
 func Supersedes(s, current *endpoint.Snapshot) bool {
 	if current == nil || current.Source != s.Source {
 		return true
@@ -208,82 +207,82 @@ func Supersedes(s, current *endpoint.Snapshot) bool {
 func (f *Feed) worked() {
 	f.open = time.Time{}
 	if f.polls.worked() {
-		f.Deps.Log(filter.Info, fmt.Sprintf("companion: cluster %q answers again", f.Companion))
+		f.Deps.Log(filter.Info, fmt.Sprintf("companion: polls of cluster %q succeed again", f.Companion))
 	}
 }
 
-// failed plans the next try; only the first failure in a row is logged.
+// failed schedules the next poll. It logs only the first of consecutive failures.
 func (f *Feed) failed(err error) {
 	f.open = time.Time{}
 	if f.polls.failed(f.Deps) {
-		f.Deps.Log(filter.Warn, fmt.Sprintf("companion: no snapshot from cluster %q: %v; going on with what is there, and trying again",
+		f.Deps.Log(filter.Warn, fmt.Sprintf("companion: poll of cluster %q failed: %v; keeping the last snapshot and retrying",
 			f.Companion, err))
 	}
 }
 
-// say tells what there is to tell. It waits for the poll to work: if that fails,
-// a tell would too.
-func (f *Feed) say(now time.Time) {
+// report sends what is new to the companion. It waits until polls work: if they fail, a report would
+// too.
+func (f *Feed) report(now time.Time) {
 	s := f.host.Current()
 	if s == nil || f.polls.pause > 0 {
 		return
 	}
 	tell := endpoint.Report{InFlight: inFlight(s)}
 	body := endpoint.AppendReport(nil, &tell)
-	// A companion that has just started knows nothing of what is in flight.
-	renew := len(tell.InFlight) > 0 && (s.Source != f.toldTo || now.Sub(f.lastTell) >= Renewal)
-	news := renew || f.untold || !bytes.Equal(body, f.told)
+	// A companion that has just started does not know what is in flight.
+	renew := len(tell.InFlight) > 0 && (s.Source != f.reportedTo || now.Sub(f.lastReport) >= Renewal)
+	news := renew || f.unaccepted || !bytes.Equal(body, f.reported)
 	var lost int
 	if tell.Notes, lost = f.Notes.take(); lost > 0 {
-		f.Deps.Log(filter.Debug, fmt.Sprintf("companion: the other proxies are not told of %d prompts: too many in one round", lost))
+		f.Deps.Log(filter.Debug, fmt.Sprintf("companion: %d notes about prompts are not reported to the other proxies: too many in one round", lost))
 	}
 	if !news && len(tell.Notes) == 0 {
 		return
 	}
-	f.lastTell, f.told, f.toldTo, f.untold = now, body, s.Source, false
+	f.lastReport, f.reported, f.reportedTo, f.unaccepted = now, body, s.Source, false
 	if len(tell.Notes) > 0 {
 		body = endpoint.AppendReport(nil, &tell)
 	}
 	f.send(body, now)
 }
 
-// nothingInFlight is a tell of a proxy that has nothing in flight.
+// nothingInFlight is the report of a proxy without requests in flight.
 var nothingInFlight = endpoint.AppendReport(nil, &endpoint.Report{})
 
 func (f *Feed) send(body []byte, now time.Time) {
-	f.telling = now.Add(2 * tellTimeout)
-	f.tell++
-	tell := f.tell
+	f.reporting = now.Add(2 * reportTimeout)
+	f.reportNo++
+	tell := f.reportNo
 	done := func(r *filter.Reply) {
-		if tell != f.tell {
+		if tell != f.reportNo {
 			return
 		}
-		f.telling = time.Time{}
+		f.reporting = time.Time{}
 		switch {
 		case r.Err != nil:
-			f.notTold(r.Err)
+			f.reportFailed(r.Err)
 		case r.Status != 204:
-			f.notTold(fmt.Errorf("it answers %d", r.Status))
+			f.reportFailed(fmt.Errorf("response status %d, want 204", r.Status))
 		default:
-			f.tells.worked()
+			f.reports.worked()
 		}
 	}
-	if err := f.host.Call(&Request{Method: "POST", Path: endpoint.ReportPath(f.Proxy), Body: body, Timeout: tellTimeout}, done); err != nil {
-		f.telling = time.Time{}
-		f.notTold(err)
+	if err := f.host.Call(&Request{Method: "POST", Path: endpoint.ReportPath(f.Proxy), Body: body, Timeout: reportTimeout}, done); err != nil {
+		f.reporting = time.Time{}
+		f.reportFailed(err)
 	}
 }
 
-// notTold has it told again what is in flight. The notes are lost: others can do
-// without them.
-func (f *Feed) notTold(err error) {
-	f.untold = true
-	if f.tells.failed(f.Deps) {
-		f.Deps.Log(filter.Info, fmt.Sprintf("companion: cluster %q does not take what this proxy tells the others: %v; trying again", f.Companion, err))
+// reportFailed schedules another report of the requests in flight. The notes are lost: the
+// other proxies can do without them.
+func (f *Feed) reportFailed(err error) {
+	f.unaccepted = true
+	if f.reports.failed(f.Deps) {
+		f.Deps.Log(filter.Info, fmt.Sprintf("companion: report to cluster %q failed: %v; retrying", f.Companion, err))
 	}
 }
 
-// inFlight is what this Envoy has in flight, by replica.
+// inFlight returns this Envoy's requests in flight, by replica.
 func inFlight(s *endpoint.Snapshot) (told []endpoint.Reported) {
 	for i := range s.Pools {
 		endpoints := s.Pools[i].Endpoints
@@ -298,26 +297,26 @@ func inFlight(s *endpoint.Snapshot) (told []endpoint.Reported) {
 	return told
 }
 
-// backoff is when to try again after failures.
+// backoff is the time of the next attempt after failures.
 type backoff struct {
-	pause time.Duration // the last one; 0: the last try did not fail
+	pause time.Duration // the last one; 0 if the last attempt succeeded
 	until time.Time
 }
 
 func (b *backoff) over(now time.Time) bool { return !now.Before(b.until) }
 
-// worked reports whether tries failed before.
+// worked reports whether earlier attempts failed.
 func (b *backoff) worked() (again bool) {
 	again = b.pause > 0
 	*b = backoff{}
 	return again
 }
 
-// failed reports whether it is the first failure in a row.
+// failed reports whether it is the first of consecutive failures.
 func (b *backoff) failed(d *filter.Deps) (first bool) {
 	first = b.pause == 0
 	b.pause = min(max(2*b.pause, firstPause), lastPause)
-	// Half of the pause is random, so that many Envoys do not come back at once.
+	// Half of the pause is random, so that many Envoys do not retry at the same time.
 	half := b.pause / 2
 	b.until = d.Now().Add(half + time.Duration(d.Rand()%uint64(half)))
 	return first

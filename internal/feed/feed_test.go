@@ -19,16 +19,16 @@ import (
 type world struct {
 	*Feed
 	now     time.Time
-	idle    bool // not this feed's turn
+	idle    bool // it is not this feed's turn
 	current *endpoint.Snapshot
-	refuse  error // what a call returns at once
+	refuse  error // error that a call returns at once
 	polls   []call
-	tells   []call
+	reports []call
 	heard   []byte
 	logs    []string
 }
 
-// call is made and not answered.
+// call is a call without a response so far.
 type call struct {
 	*Request
 	done func(*filter.Reply)
@@ -56,14 +56,14 @@ func (w *world) Call(r *Request, done func(*filter.Reply)) error {
 	case w.refuse != nil:
 		return w.refuse
 	case r.Method == "POST":
-		w.tells = append(w.tells, call{r, done})
+		w.reports = append(w.reports, call{r, done})
 	default:
 		w.polls = append(w.polls, call{r, done})
 	}
 	return nil
 }
 
-// pass lets time go by with a tick every 20 ms.
+// pass advances the time with a tick every 20 ms.
 func (w *world) pass(d time.Duration) {
 	for end := w.now.Add(d); w.now.Before(end); {
 		w.now = w.now.Add(Period)
@@ -71,9 +71,9 @@ func (w *world) pass(d time.Duration) {
 	}
 }
 
-// answer answers the oldest open poll, taken the oldest tell.
+// answer responds to the oldest open poll, taken to the oldest report.
 func (w *world) answer(r *filter.Reply) { end(&w.polls, r) }
-func (w *world) taken(r *filter.Reply)  { end(&w.tells, r) }
+func (w *world) taken(r *filter.Reply)  { end(&w.reports, r) }
 
 func end(calls *[]call, r *filter.Reply) {
 	c := (*calls)[0]
@@ -94,7 +94,7 @@ func snapshot(version uint64) *filter.Reply {
 	return &filter.Reply{Status: 200, Body: wire(1, version)}
 }
 
-// follow is a world that has a snapshot.
+// follow returns a world that has a snapshot.
 func follow(t require.TestingT) *world {
 	w := newWorld()
 	w.pass(Period)
@@ -112,17 +112,17 @@ func TestSilenceKeepsTheSnapshot(t *testing.T) {
 	require.Empty(t, w.polls)
 	w.pass(Period)
 	require.Len(t, w.polls, 1)
-	w.answer(&filter.Reply{Status: 304}) // it does not wait
+	w.answer(&filter.Reply{Status: 304}) // the companion does not wait
 	w.pass(firstPause - Period)
 	require.Empty(t, w.polls, "no tight loop")
 	w.pass(Period)
 	require.Len(t, w.polls, 1)
 	require.Equal(t, "1-1", w.current.ID())
 	require.Empty(t, w.logs)
-	require.Empty(t, w.tells, "nothing to tell costs nothing")
+	require.Empty(t, w.reports, "without news, no report is sent")
 }
 
-func TestFailuresAreToldOnceAndPausesGrow(t *testing.T) {
+func TestFailuresAreLoggedOnceAndPausesGrow(t *testing.T) {
 	for name, fail := range map[string]func(w *world){
 		"reset":     func(w *world) { w.answer(&filter.Reply{Err: errors.New("reset")}) },
 		"503":       func(w *world) { w.answer(&filter.Reply{Status: 503}) },
@@ -152,15 +152,15 @@ func TestFailuresAreToldOnceAndPausesGrow(t *testing.T) {
 
 			w.answer(&filter.Reply{Status: 304})
 			require.Len(t, w.logs, 2)
-			require.True(t, strings.HasSuffix(w.logs[1], "answers again"))
+			require.True(t, strings.HasSuffix(w.logs[1], "succeed again"))
 			w.pass(firstPause)
 			fail(w)
-			require.Len(t, w.logs, 3, "a new failure is told again")
+			require.Len(t, w.logs, 3, "a new failure is logged again")
 		})
 	}
 }
 
-func TestTheSameAgainIsAFailure(t *testing.T) {
+func TestTheSameSnapshotAgainIsAFailure(t *testing.T) {
 	w := follow(t)
 	w.answer(snapshot(1))
 	require.Len(t, w.logs, 1)
@@ -171,7 +171,7 @@ func TestTheSameAgainIsAFailure(t *testing.T) {
 	require.Contains(t, w.polls[0].Path, "since=1-1&worker=w&wait=20000&proxy=p&heard=5")
 }
 
-func TestACallThatCannotBeMadeIsTriedAgain(t *testing.T) {
+func TestACallThatCannotBeSentIsRetried(t *testing.T) {
 	w := newWorld()
 	w.refuse = errors.New("no such cluster")
 	w.pass(10 * time.Second)
@@ -183,7 +183,7 @@ func TestACallThatCannotBeMadeIsTriedAgain(t *testing.T) {
 	require.Equal(t, "1-1", w.current.ID())
 }
 
-func TestAPollWhoseAnswerNeverComesIsMadeAgain(t *testing.T) {
+func TestAPollWithoutAResponseIsRepeated(t *testing.T) {
 	w := newWorld()
 	w.pass(Period)
 	w.pass(w.Wait + 2*slack)
@@ -198,7 +198,7 @@ func TestAPollWhoseAnswerNeverComesIsMadeAgain(t *testing.T) {
 	require.Len(t, w.polls, 1)
 }
 
-func TestAnAnswerThatCannotBeAppliedIsAskedForWhole(t *testing.T) {
+func TestAfterAnInvalidDeltaAWholeSnapshotIsRequested(t *testing.T) {
 	w := follow(t)
 	s, err := endpoint.Decode(wire(1, 5))
 	require.NoError(t, err)
@@ -210,7 +210,7 @@ func TestAnAnswerThatCannotBeAppliedIsAskedForWhole(t *testing.T) {
 	require.Contains(t, w.polls[0].Path, "since=1-5")
 }
 
-// What supersedes what.
+// Which snapshot supersedes which.
 func TestSupersedes(t *testing.T) {
 	at := func(source, version, heard uint64) *endpoint.Snapshot {
 		return &endpoint.Snapshot{Source: source, Version: version, Heard: heard}
@@ -231,57 +231,57 @@ func (w *world) flight(requests, tokens int64) {
 	e.Load.Tokens.Add(tokens)
 }
 
-// told reads the oldest open tell.
-func (w *world) told(t require.TestingT) *endpoint.Report {
-	require.NotEmpty(t, w.tells)
-	require.Equal(t, "/v1/relay?proxy=p", w.tells[0].Path)
-	tell, err := endpoint.DecodeReport(w.tells[0].Body)
+// reported decodes the oldest open report.
+func (w *world) reported(t require.TestingT) *endpoint.Report {
+	require.NotEmpty(t, w.reports)
+	require.Equal(t, "/v1/relay?proxy=p", w.reports[0].Path)
+	tell, err := endpoint.DecodeReport(w.reports[0].Body)
 	require.NoError(t, err)
 	return tell
 }
 
-func flying(requests, tokens int64) []endpoint.Reported {
+func flight(requests, tokens int64) []endpoint.Reported {
 	return []endpoint.Reported{{Replica: endpoint.ReplicaID("10.0.0.1:80"), InFlight: endpoint.InFlight{Requests: requests, Tokens: tokens}}}
 }
 
-func TestWhatIsInFlightIsTold(t *testing.T) {
+func TestRequestsInFlightAreReported(t *testing.T) {
 	w := follow(t)
 	w.pass(time.Second)
 	w.flight(1, 500)
 	w.pass(Period)
-	require.Equal(t, flying(1, 500), w.told(t).InFlight, "after a silence at the next tick")
+	require.Equal(t, flight(1, 500), w.reported(t).InFlight, "after a quiet time, at the next tick")
 	w.taken(ok)
 	w.flight(1, 0)
 	w.pass(Round - Period)
-	require.Empty(t, w.tells, "at most once in a round")
+	require.Empty(t, w.reports, "at most once per round")
 	w.pass(Period)
-	require.Equal(t, flying(2, 500), w.told(t).InFlight)
+	require.Equal(t, flight(2, 500), w.reported(t).InFlight)
 	w.taken(ok)
 
 	w.pass(Renewal - Period)
-	require.Empty(t, w.tells)
+	require.Empty(t, w.reports)
 	w.pass(Period)
-	require.Equal(t, flying(2, 500), w.told(t).InFlight, "it has a lease")
+	require.Equal(t, flight(2, 500), w.reported(t).InFlight, "it has a lease")
 	w.taken(ok)
 
 	w.flight(-2, -500)
 	w.pass(Round)
-	require.Empty(t, w.told(t).InFlight)
+	require.Empty(t, w.reported(t).InFlight)
 	w.taken(ok)
 	w.pass(10 * time.Second)
-	require.Empty(t, w.tells, "that nothing is in flight is told once")
+	require.Empty(t, w.reports, "an empty report is sent once")
 }
 
-func TestNotesAreTold(t *testing.T) {
+func TestNotesAreReported(t *testing.T) {
 	w := follow(t)
 	note := endpoint.AppendNote(nil, 7, []uint64{1, 2})
 	w.Notes.Tell(note)
 	w.Notes.Tell(note)
 	w.pass(Period)
-	require.Equal(t, append(note, note...), w.told(t).Notes)
+	require.Equal(t, append(note, note...), w.reported(t).Notes)
 	w.taken(ok)
 	w.pass(time.Second)
-	require.Empty(t, w.tells)
+	require.Empty(t, w.reports)
 
 	for range maxNotes / len(note) {
 		w.Notes.Tell(note)
@@ -290,52 +290,52 @@ func TestNotesAreTold(t *testing.T) {
 	w.Notes.Tell(note)
 	require.Positive(t, w.Notes.lost)
 	w.pass(Period)
-	require.LessOrEqual(t, len(w.tells[0].Body), maxNotes+100)
+	require.LessOrEqual(t, len(w.reports[0].Body), maxNotes+100)
 	require.Contains(t, strings.Join(w.logs, "\n"), "are not told of")
 	require.Zero(t, w.Notes.lost, "it is said once")
 }
 
-// A feed with a defect rests with all that it does, and what comes late of before is not listened to.
-func TestRest(t *testing.T) {
+// A feed with a defect pauses all its calls, and late responses to earlier calls are ignored.
+func TestPause(t *testing.T) {
 	w := follow(t)
 	w.flight(1, 0)
 	w.pass(Round)
-	require.Len(t, w.tells, 1)
+	require.Len(t, w.reports, 1)
 	w.Rest()
 	w.flight(1, 0)
 	w.pass(lastPause - Period)
-	require.Len(t, w.tells, 1)
+	require.Len(t, w.reports, 1)
 	require.Len(t, w.polls, 1)
-	w.taken(&filter.Reply{Err: errSameAgain})
+	w.taken(&filter.Reply{Err: errSameSnapshot})
 	require.Empty(t, w.logs)
 	w.pass(2 * Period)
-	require.Len(t, w.tells, 1)
+	require.Len(t, w.reports, 1)
 	require.Len(t, w.polls, 2)
 }
 
-// A companion that has just started knows nothing of what is in flight, and one that did not take it, neither.
-func TestWhatWasNotTakenIsToldAgain(t *testing.T) {
+// A companion that has just started does not know what is in flight, and neither does one that did not accept the report.
+func TestAnUnacceptedReportIsRepeated(t *testing.T) {
 	w := follow(t)
 	w.flight(1, 0)
 	w.pass(Round)
 	w.taken(ok)
 	w.answer(&filter.Reply{Status: 200, Body: wire(2, 1)})
 	w.pass(Round)
-	require.Equal(t, flying(1, 0), w.told(t).InFlight)
+	require.Equal(t, flight(1, 0), w.reported(t).InFlight)
 	for name, reply := range map[string]*filter.Reply{"405": {Status: 405}, "reset": {Err: errors.New("reset")}} {
 		w.taken(reply)
 		require.Len(t, w.logs, 1, name)
 		w.pass(firstPause)
-		require.Equal(t, flying(1, 0), w.told(t).InFlight)
+		require.Equal(t, flight(1, 0), w.reported(t).InFlight)
 		w.logs = nil
 		w.taken(ok)
 		w.pass(Renewal)
 	}
-	w.pass(tellTimeout)
-	require.Len(t, w.tells, 1, "a second one waits for the first")
+	w.pass(reportTimeout)
+	require.Len(t, w.reports, 1, "a second one waits for the first")
 }
 
-func TestNothingIsToldWhileThePollFails(t *testing.T) {
+func TestNothingIsReportedWhileThePollFails(t *testing.T) {
 	w := follow(t)
 	w.answer(&filter.Reply{Status: 503})
 	w.flight(1, 0)
@@ -344,10 +344,10 @@ func TestNothingIsToldWhileThePollFails(t *testing.T) {
 	require.Len(t, w.logs, 1)
 	w.refuse = nil
 	w.pass(lastPause)
-	require.Empty(t, w.tells)
+	require.Empty(t, w.reports)
 	w.answer(snapshot(2))
 	w.pass(Round)
-	require.Equal(t, flying(1, 0), w.told(t).InFlight)
+	require.Equal(t, flight(1, 0), w.reported(t).InFlight)
 }
 
 func TestOnlyOneFeedCalls(t *testing.T) {
@@ -358,10 +358,10 @@ func TestOnlyOneFeedCalls(t *testing.T) {
 	w.pass(time.Minute)
 	require.Equal(t, "1-2", w.current.ID())
 	require.Empty(t, w.polls)
-	require.Empty(t, w.tells)
+	require.Empty(t, w.reports)
 }
 
-func TestManyNotesAreHeardInTurns(t *testing.T) {
+func TestManyNotesAreReceivedInTurns(t *testing.T) {
 	w := follow(t)
 	var notes []byte
 	for len(notes) < many {
@@ -374,8 +374,8 @@ func TestManyNotesAreHeardInTurns(t *testing.T) {
 	require.Contains(t, w.polls[0].Path, "heard=5")
 }
 
-// Another worker may take over while a poll is open, and then its memory may be used again.
-func TestAnAnswerToWhatIsNoLongerHere(t *testing.T) {
+// Another worker may take over while a poll is open, and then the memory of the feed may be reused.
+func TestAResponseToAnOldSnapshotIsIgnored(t *testing.T) {
 	w := follow(t)
 	newer, err := endpoint.Decode(wire(1, 5))
 	require.NoError(t, err)
@@ -389,9 +389,9 @@ func TestAnAnswerToWhatIsNoLongerHere(t *testing.T) {
 	require.Empty(t, w.logs)
 }
 
-// Whatever happens: one poll and one tell at a time, no more tells than rounds, and once the companion answers again it knows what is in
-// flight.
-func TestAnyCourse(t *testing.T) {
+// In every course of events: one poll and one report at a time, no more reports than rounds, and once the companion
+// responds again it knows what is in flight.
+func TestRandomCourses(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := follow(t)
 		version, requests := uint64(1), int64(0)
@@ -399,19 +399,19 @@ func TestAnyCourse(t *testing.T) {
 		var last time.Time
 		take := func(r *filter.Reply) {
 			if r == ok {
-				told = w.told(t).InFlight
+				told = w.reported(t).InFlight
 			}
 			w.taken(r)
 		}
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
-			before := len(w.tells)
+			before := len(w.reports)
 			w.pass(Period)
-			if len(w.tells) > before {
+			if len(w.reports) > before {
 				require.GreaterOrEqual(t, w.now.Sub(last), Round)
 				last = w.now
 			}
 			require.LessOrEqual(t, len(w.polls), 1)
-			require.LessOrEqual(t, len(w.tells), 1)
+			require.LessOrEqual(t, len(w.reports), 1)
 			switch rapid.IntRange(0, 6).Draw(t, "what") {
 			case 0:
 				w.flight(1, 10)
@@ -422,7 +422,7 @@ func TestAnyCourse(t *testing.T) {
 					requests--
 				}
 			case 2:
-				if len(w.tells) > 0 {
+				if len(w.reports) > 0 {
 					take(rapid.SampledFrom([]*filter.Reply{ok, {Status: 500}, {Err: errors.New("reset")}}).Draw(t, "taken"))
 				}
 			case 3:
@@ -441,14 +441,14 @@ func TestAnyCourse(t *testing.T) {
 		w.answer(snapshot(version))
 		for range 10 {
 			w.pass(lastPause)
-			if len(w.tells) > 0 {
+			if len(w.reports) > 0 {
 				take(ok)
 			}
 		}
 		if requests == 0 {
 			require.Empty(t, told)
 		} else {
-			require.Equal(t, flying(requests, 10*requests), told)
+			require.Equal(t, flight(requests, 10*requests), told)
 		}
 	})
 }

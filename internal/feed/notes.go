@@ -2,17 +2,17 @@ package feed
 
 import "github.com/inlet-proxy/inlet/shared/contract/filter"
 
-// maxNotes bounds what waits to be told, in bytes: what is more within a round is
-// lost. With the rest it fits into what the companion takes.
+// maxNotes limits the queue of notes, in bytes: what exceeds it within a round is
+// lost. Together with the rest of a report it fits into what the companion accepts.
 const maxNotes = 512 << 10
 
-// Notes are what filters tell the filters of other proxies; it implements
-// filter.Peers. It may be used by any number of threads, with a lock.
+// Notes are what filters send to the filters of other proxies; it implements
+// filter.Peers. Any number of threads may use it, with a lock.
 type Notes struct {
 	mu    filter.Mutex
 	queue []byte
-	spare []byte // the queue before, which is told
-	lost  int    // what found no room in the queue
+	spare []byte // the previous queue, which is being reported
+	lost  int    // number of notes that did not fit into the queue
 	learn func(notes []byte)
 }
 
@@ -37,8 +37,8 @@ func (n *Notes) Hear(learn func(notes []byte)) {
 	n.learn = learn
 }
 
-// take empties the queue and says how many found no room in it. The notes are good
-// until it is called again.
+// take empties the queue and returns how many notes did not fit into it. The notes are
+// valid until the next call.
 func (n *Notes) take() (notes []byte, lost int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -47,7 +47,7 @@ func (n *Notes) take() (notes []byte, lost int) {
 	return n.spare, lost
 }
 
-// heard brings what other proxies told to who learns from it.
+// heard passes the notes of other proxies to the function that learns from them.
 func (n *Notes) heard(notes []byte) {
 	n.mu.Lock()
 	learn := n.learn

@@ -9,9 +9,9 @@ import (
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
-// An answer that brings nothing has waited if it took half of the wait, or as long as the first pause: then the next poll follows with
-// the next tick, else after a pause.
-func TestWhoHasWaited(t *testing.T) {
+// A response without news has waited if it took half of the wait, or as long as the first pause: then the next poll
+// follows at the next tick, otherwise after a pause.
+func TestWhenAPollHasWaited(t *testing.T) {
 	const ms = time.Millisecond
 	for _, c := range []struct {
 		wait, took time.Duration
@@ -27,7 +27,7 @@ func TestWhoHasWaited(t *testing.T) {
 	} {
 		w := follow(t)
 		w.Wait = c.wait
-		w.answer(&filter.Reply{Status: 304}) // of the poll with the wait of before
+		w.answer(&filter.Reply{Status: 304}) // of the poll with the earlier wait
 		for len(w.polls) == 0 {
 			w.pass(Period)
 		}

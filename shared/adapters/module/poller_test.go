@@ -87,7 +87,7 @@ func TestFeedFails(t *testing.T) {
 		e.init = shared.HttpCalloutInitSuccess
 		e.run(5 * time.Second)
 		e.answer("200", wire(1))
-		require.Equal(t, 1, logged(e, "answers again"))
+		require.Equal(t, 1, logged(e, "succeed again"))
 		require.EqualValues(t, 1, version(c))
 	})
 }

@@ -291,7 +291,7 @@ func TestNotesAreReported(t *testing.T) {
 	require.Positive(t, w.Notes.lost)
 	w.pass(Period)
 	require.LessOrEqual(t, len(w.reports[0].Body), maxNotes+100)
-	require.Contains(t, strings.Join(w.logs, "\n"), "are not told of")
+	require.Contains(t, strings.Join(w.logs, "\n"), "are not reported to the other proxies")
 	require.Zero(t, w.Notes.lost, "it is said once")
 }
 

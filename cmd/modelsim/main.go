@@ -34,11 +34,11 @@ func command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "modelsim",
 		Version: version.String(),
-		Short:   "A simulated model server: OpenAI and Anthropic APIs, vLLM's metrics or its kin's, plausible timing, faults on demand",
+		Short:   "A simulated model server: OpenAI and Anthropic APIs, the metrics of vLLM or other servers, plausible timing, faults on demand",
 		Example: `  modelsim --listen 127.0.0.1:8000 --name a1 --model llama-3-8b --lora llama-sql
   modelsim --listen 127.0.0.1:0 --speed 0                                  # any port, no delays
   curl -d 'status=503,delay=200ms' http://127.0.0.1:8000/admin/fault       # break the replica
-  curl -X DELETE http://127.0.0.1:8000/admin/fault                         # mend it`,
+  curl -X DELETE http://127.0.0.1:8000/admin/fault                         # repair it`,
 		Args:         cobra.NoArgs,
 		SilenceUsage: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -47,7 +47,7 @@ func command() *cobra.Command {
 				return err
 			}
 			cfg.Logger = logger
-			// In sim.Config 0 means the default; who writes 0 on a command line means 0.
+			// In sim.Config 0 means the default; on the command line 0 means 0.
 			for _, name := range []string{"max-loras", "engines", "max-num-seqs", "max-num-batched-tokens", "kv-blocks", "block-size", "bytes-per-token", "max-body"} {
 				if cmd.Flag(name).Value.String() == "0" {
 					return fmt.Errorf("--%s must be at least 1", name)
@@ -70,39 +70,39 @@ func command() *cobra.Command {
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&listen, "listen", "127.0.0.1:8000", "address to listen on; port 0 takes any free one")
-	f.StringVar(&cfg.Name, "name", "modelsim", "the replica's name, told in x-modelsim-replica")
-	f.StringArrayVar(&cfg.Models, "model", []string{sim.DefaultModel}, "name of the served model; repeat for further names of the same one")
+	f.StringVar(&cfg.Name, "name", "modelsim", "the replica's name, shown in x-modelsim-replica")
+	f.StringArrayVar(&cfg.Models, "model", []string{sim.DefaultModel}, "name of the served model; repeat it for further names of the same model")
 	f.StringArrayVar(&cfg.LoRAs, "lora", nil, "name of a LoRA adapter; repeatable")
-	f.IntVar(&cfg.MaxLoRAs, "max-loras", 1, "LoRA adapters that have a slot at once; requests under others wait")
+	f.IntVar(&cfg.MaxLoRAs, "max-loras", 1, "LoRA adapters that have a slot at the same time; requests for others wait")
 	f.BoolVar(&cfg.StrictModels, "strict-models", false, "refuse other models with 404, as vLLM does")
-	f.IntVar(&cfg.MaxModelLen, "max-model-len", 0, "longest prompt plus answer in tokens (default: what the KV cache holds)")
+	f.IntVar(&cfg.MaxModelLen, "max-model-len", 0, "longest prompt plus output in tokens (default: what the KV cache holds)")
 	f.IntVar(&cfg.Engines, "engines", 1, "data-parallel engines, each with its own KV cache, limits and metrics")
-	f.IntVar(&cfg.MaxNumSeqs, "max-num-seqs", 256, "requests that one engine runs at once; the others wait")
-	f.IntVar(&cfg.MaxNumBatchedTokens, "max-num-batched-tokens", 8192, "tokens that one step computes at most; longer prompts come in chunks")
+	f.IntVar(&cfg.MaxNumSeqs, "max-num-seqs", 256, "requests that one engine runs at the same time; the others wait")
+	f.IntVar(&cfg.MaxNumBatchedTokens, "max-num-batched-tokens", 8192, "most tokens that one step computes; longer prompts are split into chunks")
 	f.IntVar(&cfg.KVBlocks, "kv-blocks", engine.DefaultBlocks, "size of one engine's KV cache in blocks")
 	f.IntVar(&cfg.BlockSize, "block-size", 16, "tokens per KV block")
-	f.IntVar(&cfg.BytesPerToken, "bytes-per-token", 4, "bytes of text that make one token, in place of a tokenizer")
+	f.IntVar(&cfg.BytesPerToken, "bytes-per-token", 4, "bytes of text per token; replaces a tokenizer")
 	f.Int64Var(&cfg.MaxBody, "max-body", 64<<20, "longest request body in bytes")
-	f.BoolVar(&cfg.Echo, "echo", false, "answer with the text of the last message instead of filler words")
-	f.Float64Var(&cfg.Speed, "speed", 1, "how many times faster than real time; 0 is without delays")
-	f.DurationVar(&cfg.Timing.Overhead, "overhead", cfg.Timing.Overhead, "time that every request pays before the scheduler sees it")
+	f.BoolVar(&cfg.Echo, "echo", false, "respond with the text of the last message instead of filler words")
+	f.Float64Var(&cfg.Speed, "speed", 1, "how many times faster than real time; 0 means no delays")
+	f.DurationVar(&cfg.Timing.Overhead, "overhead", cfg.Timing.Overhead, "time of every request before the scheduler sees it")
 	f.Float64Var(&cfg.Timing.PrefillRate, "prefill-rate", cfg.Timing.PrefillRate, "uncached prompt tokens per second")
 	f.DurationVar(&cfg.Timing.TokenTime, "token-time", cfg.Timing.TokenTime, "shortest step: time per output token of a single request")
 	f.DurationVar(&cfg.Timing.TokenTimePerSeq, "token-time-per-seq", cfg.Timing.TokenTimePerSeq, "time that each further request in a step adds to it")
 	f.DurationVar(&cfg.Timing.ContextTime, "context-time", cfg.Timing.ContextTime, "time per output token that every 1,000 tokens of context add")
 	f.DurationVar(&cfg.Timing.LoRALoad, "lora-load", cfg.Timing.LoRALoad, "time to load a LoRA adapter into its slot")
-	f.StringVar((*string)(&cfg.Dialect), "dialect", string(cfg.Dialect), "whose metrics to show: "+dialects())
-	f.BoolVar(&cfg.OldKVName, "old-kv-name", false, "dialect vllm: the KV cache under its names of old (vllm:gpu_cache_usage_perc)")
-	f.IntVar(&cfg.HybridBlocks, "hybrid-blocks", 0, "dialect vllm: tell so many blocks, as of a hybrid model, whose blocks do not tell the size of the cache (default: --kv-blocks)")
-	f.BoolVar(&cfg.PriorityScheduling, "priority-scheduling", false, "dialect sglang: show requests also by priority, beside their sum")
-	f.StringVar(&fault, "fault", "", "fault to start with, as POST /admin/fault takes it")
+	f.StringVar((*string)(&cfg.Dialect), "dialect", string(cfg.Dialect), "whose metrics to expose: "+dialects())
+	f.BoolVar(&cfg.OldKVName, "old-kv-name", false, "dialect vllm: the KV cache under its old names (vllm:gpu_cache_usage_perc)")
+	f.IntVar(&cfg.HybridBlocks, "hybrid-blocks", 0, "dialect vllm: blocks that the metrics report, as for a hybrid model, whose blocks do not give the size of the cache (default: --kv-blocks)")
+	f.BoolVar(&cfg.PriorityScheduling, "priority-scheduling", false, "dialect sglang: expose requests also by priority, in addition to their sum")
+	f.StringVar(&fault, "fault", "", "fault to start with, as POST /admin/fault accepts it")
 	f.DurationVar(&drain, "drain", 30*time.Second, "how long requests in flight may take to finish after SIGINT or SIGTERM")
 	f.StringVar(&logLevel, "log-level", "info", "debug (one line per request), info, warn or error")
 	f.StringVar(&logFormat, "log-format", "text", "text or json, to stderr")
 	return cmd
 }
 
-// dialects are the words for --dialect.
+// dialects are the names for --dialect.
 func dialects() string {
 	words := ""
 	for i, d := range sim.Dialects {
@@ -114,7 +114,7 @@ func dialects() string {
 	return words
 }
 
-// serve runs until ctx ends, then drains. The line on stdout is for whoever started the process with port 0.
+// serve runs until ctx ends, then drains. The line on stdout is for the process that started this one with port 0.
 func serve(ctx context.Context, stdout io.Writer, server *sim.Server, name, listen string, drain time.Duration, logger *slog.Logger) error {
 	if err := server.Start(listen); err != nil {
 		return err

@@ -13,7 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestServeAndDrain: the command says where it listens, serves, and finishes a stream in flight when it is told to stop.
+// TestServeAndDrain: the command prints its address, serves, and finishes a stream in flight when it gets the signal to
+// stop.
 func TestServeAndDrain(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -42,7 +43,7 @@ func TestServeAndDrain(t *testing.T) {
 	require.Contains(t, stderr.String(), `"msg":"draining","replica":"a1"`)
 }
 
-// TestDrainLimit: what is not done in time is cut, and said.
+// TestDrainLimit: requests that take too long are cut, and the error says so.
 func TestDrainLimit(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()

@@ -2,21 +2,21 @@ package engine
 
 import "hash/maphash"
 
-// cache is the paged KV cache of one engine with automatic prefix caching, in the manner of vLLM: a block that holds a
-// whole block of tokens is found again by the hash of everything up to its end; a block that no running request uses
-// stays cached until it is the least recently used one and somebody needs room.
+// cache is the paged KV cache of one engine with automatic prefix caching, like vLLM's: a full block is found by the hash
+// of all tokens up to its end; a block without running requests stays cached until it is the least recently used one and
+// its memory is needed.
 //
-// Blocks come into being when they are first needed: an engine costs as much memory as it has seen tokens, so that
+// Blocks are created when they are first needed: an engine costs as much memory as the tokens that it has seen, so that
 // thousands of engines fit into one process.
 type cache struct {
 	limit int              // blocks
 	table map[uint64]int32 // hash of everything up to a block's end -> block
-	block []cacheBlock     // [0] is the head of the free list, no real block
+	block []cacheBlock     // [0] is the head of the free list, not a real block
 	idle  int              // blocks in the free list
 }
 
 type cacheBlock struct {
-	hash       uint64 // 0: not to be found
+	hash       uint64 // 0: cannot be found
 	users      int32
 	prev, next int32 // free list, next to be reused first; valid while users == 0
 }
@@ -25,11 +25,11 @@ func newCache(blocks int) cache {
 	return cache{limit: blocks, table: map[uint64]int32{}, block: make([]cacheBlock, 1)}
 }
 
-// seed is one for the process, so that all engines in it agree on the hashes of a prompt.
+// seed is the same for the whole process, so that all engines in it agree on the hashes of a prompt.
 var seed = maphash.MakeSeed()
 
-// Hashes appends one hash per whole block of text, each over all of it up to that block's end: what Request.Hashes
-// wants. Texts under different salts (model, adapter, cache_salt) share nothing. The values hold for this process only.
+// Hashes appends one hash per whole block of text, each over all text up to that block's end, as Request.Hashes needs it.
+// Texts with different salts (model, adapter, cache_salt) share nothing. The values are valid only in this process.
 func Hashes(dst []uint64, salt string, text []byte, blockBytes int) []uint64 {
 	h := maphash.String(seed, salt)
 	for len(text) >= blockBytes {
@@ -40,17 +40,17 @@ func Hashes(dst []uint64, salt string, text []byte, blockBytes int) []uint64 {
 	return dst
 }
 
-// Chain is the hash of a prefix that goes on with one more block, for callers whose blocks come as ids, as in traces.
-// The hash of nothing may be any number; another one is another salt.
+// Chain returns the hash of a prefix that is one block longer, for callers whose blocks are ids, as in traces. The hash
+// of nothing may be any number; another number is another salt.
 func Chain(prefix, block uint64) uint64 {
 	h := (prefix ^ block) * 0x9E3779B97F4A7C15 // golden ratio: order matters, bits spread
 	return max(h^h>>29, 1)                     // 0 means no hash
 }
 
-// free is how many blocks have no users, cached or not.
+// free returns how many blocks have no users, cached or not.
 func (c *cache) free() int { return c.limit - (len(c.block) - 1) + c.idle }
 
-// find tells how many blocks of a prefix are cached, at most limit, and how many of these are in the free list.
+// find returns how many blocks of a prefix are cached, at most limit, and how many of these are in the free list.
 func (c *cache) find(hashes []uint64, limit int) (cached, idle int) {
 	for _, hash := range hashes[:min(limit, len(hashes))] {
 		id, found := c.table[hash]
@@ -65,7 +65,7 @@ func (c *cache) find(hashes []uint64, limit int) (cached, idle int) {
 	return cached, idle
 }
 
-// share appends the blocks of a cached prefix to ids. They have one user more.
+// share appends the blocks of a cached prefix to ids and adds a user to each.
 func (c *cache) share(ids []int32, hashes []uint64) []int32 {
 	for _, hash := range hashes {
 		id := c.table[hash]
@@ -78,8 +78,8 @@ func (c *cache) share(ids []int32, hashes []uint64) []int32 {
 	return ids
 }
 
-// take appends n blocks without content to ids: new ones as long as there are any, then the least recently used ones.
-// The caller has made sure that they are there.
+// take appends n blocks without content to ids: new ones as long as there are any, then the least recently used ones. The
+// caller has checked that there are enough.
 func (c *cache) take(ids []int32, n int) []int32 {
 	for range n {
 		if len(c.block) <= c.limit {
@@ -98,9 +98,9 @@ func (c *cache) take(ids []int32, n int) []int32 {
 	return ids
 }
 
-// remember makes a block known by its hash. If another block already is (the end of a prompt is computed again although
-// it is cached, and so is what two requests compute side by side), the one that somebody uses stays known, since it will
-// be evicted later. vLLM keeps both.
+// remember registers a block under its hash. If another block has this hash already (the end of a prompt is computed
+// again although it is cached, and two parallel requests may compute the same), the block with users stays registered,
+// since it will be evicted later. vLLM keeps both.
 func (c *cache) remember(id int32, hash uint64) {
 	if other, known := c.table[hash]; known {
 		if c.block[other].users > 0 {
@@ -112,7 +112,7 @@ func (c *cache) remember(id int32, hash uint64) {
 	c.table[hash] = id
 }
 
-// release gives a request's blocks back. The end is freed first, so that it is also evicted first.
+// release frees a request's blocks. The end is freed first, so that it is also evicted first.
 func (c *cache) release(ids []int32) {
 	for i := len(ids) - 1; i >= 0; i-- {
 		id := ids[i]
@@ -122,7 +122,7 @@ func (c *cache) release(ids []int32) {
 	}
 }
 
-// forget makes all blocks unknown, those in use too.
+// forget removes all blocks from the cache, including those in use.
 func (c *cache) forget() {
 	clear(c.table)
 	for i := range c.block {

@@ -5,30 +5,30 @@ import (
 	"fmt"
 )
 
-// Config describes one engine: one scheduler with its KV cache. Zero fields take the default that their comment names.
+// Config describes one engine: one scheduler with its KV cache. Zero fields take the default in their comment.
 type Config struct {
 	// Blocks is the size of the KV cache in blocks. Default DefaultBlocks.
 	Blocks int
 	// BlockTokens is the size of one block in tokens. Default 16, as vLLM on a GPU.
 	BlockTokens int
-	// MaxNumSeqs is how many requests run at once; the others wait. Default 256, as vLLM's server.
+	// MaxNumSeqs is how many requests run at the same time; the others wait. Default 256, as in vLLM's server.
 	MaxNumSeqs int
-	// MaxNumBatchedTokens is how many tokens one step computes at most. Longer prompts are computed in chunks.
-	// Default 8192, as vLLM's server on an H100.
+	// MaxNumBatchedTokens is how many tokens one step computes at most. Longer prompts are computed in chunks. Default
+	// 8192, as in vLLM's server on an H100.
 	MaxNumBatchedTokens int
-	// MaxLoRAs is how many adapters have a slot at once. Default 1, as vLLM.
+	// MaxLoRAs is how many adapters have a slot at the same time. Default 1, as in vLLM.
 	MaxLoRAs int
 	// Timing is the simulated hardware. All of it zero: Default.
 	Timing Timing
-	// TokenEvents reports every output token, not just the first one of a request and its end.
+	// TokenEvents reports every output token, not just the first one and the end of a request.
 	TokenEvents bool
 }
 
-// DefaultBlocks follows from arithmetic for the hardware of Default: 0.9 * 80 GB less 16 GB of weights and some working
-// memory leaves about 54 GB, which at 128 KiB a token are about 416,000 tokens: 26,000 blocks of 16.
+// DefaultBlocks is calculated for the hardware of Default: 0.9 * 80 GB minus 16 GB of weights and some working memory
+// leaves about 54 GB. At 128 KiB per token these are about 416,000 tokens, or 26,000 blocks of 16.
 const DefaultBlocks = 26000
 
-// Validate names everything that is wrong, joined into one error.
+// Validate returns all errors, joined into one.
 func (c Config) Validate() error {
 	c = c.WithDefaults()
 	var errs errorList
@@ -40,7 +40,7 @@ func (c Config) Validate() error {
 	return errors.Join(errors.Join(errs...), c.Timing.Validate())
 }
 
-// WithDefaults fills the zero fields in.
+// WithDefaults fills in the zero fields.
 func (c Config) WithDefaults() Config {
 	c.Blocks = orDefault(c.Blocks, DefaultBlocks)
 	c.BlockTokens = orDefault(c.BlockTokens, 16)

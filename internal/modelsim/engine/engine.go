@@ -1,16 +1,16 @@
-// Package engine is the timing and cache model of one simulated inference engine, after the scheduler of vLLM's V1
-// engine (vllm/v1/core/sched/scheduler.py, vllm/v1/core/block_pool.py): continuous batching with chunked prefill, a
-// paged KV cache with prefix caching and eviction, preemption when blocks run out, LoRA slots.
+// Package engine is the timing and cache model of one simulated inference engine. It follows the scheduler of vLLM's V1
+// engine (vllm/v1/core/sched/scheduler.py, vllm/v1/core/block_pool.py): continuous batching with chunked prefill, a paged
+// KV cache with prefix caching and eviction, preemption when blocks run out, LoRA slots.
 //
-// It is a pure function of what is submitted and when: no clock, no goroutine, no chance. Time is whatever the caller
-// says, so the same model serves a server in real time and thousands of replicas in virtual time:
+// It is a pure function of what is submitted and when: no clock, no goroutine, no randomness. The caller provides the
+// time, so the same model serves a server in real time and thousands of replicas in virtual time:
 //
 //	e := engine.New(engine.Config{})
 //	r := &engine.Request{Hashes: engine.Hashes(nil, "", prompt, 64), PromptTokens: len(prompt) / 4, OutputTokens: 100}
 //	e.Submit(at, r)
 //	for _, event := range e.Advance(until) { … }
 //
-// Times are durations since a beginning that the caller chooses. An Engine is not safe for concurrent use.
+// Times are durations since a start that the caller chooses. An Engine is not safe for concurrent use.
 package engine
 
 import (
@@ -20,38 +20,38 @@ import (
 	"time"
 )
 
-// Request is one request as the engine sees it. The caller fills the first group and does not touch the request while the
-// engine has it; the engine fills the second group.
+// Request is one request as the engine sees it. The caller fills the first group of fields and does not touch the request
+// while the engine has it. The engine fills the second group.
 type Request struct {
-	// Hashes has one hash per whole block of the prompt, each over everything up to that block's end (see Hashes).
-	// Hashes beyond the prompt are those of the answer's blocks, which then are cached too.
+	// Hashes has one hash per whole block of the prompt, each over everything up to that block's end (see Hashes). Hashes
+	// beyond the prompt belong to the output's blocks, which are then cached too.
 	Hashes []uint64
 	// PromptTokens is the length of the prompt, at least 1.
 	PromptTokens int
-	// OutputTokens is the length of the answer, known beforehand: the simulation has nothing to say. With 0 the request
-	// ends when its prompt is computed, as an embedding does.
+	// OutputTokens is the length of the output, known in advance. With 0 the request ends when its prompt is computed, as
+	// for an embedding.
 	OutputTokens int
 	// Adapter is the number of a LoRA adapter, from 1; 0 is the base model.
 	Adapter int
-	// Stall is a fault: the request takes its place, computes its prompt and never generates; it ends by Cancel.
+	// Stall is a fault: the request takes a slot, computes its prompt and never generates; it ends by Cancel.
 	Stall bool
-	// Tag is the caller's own.
+	// Tag is for the caller.
 	Tag any
 
 	Arrived    time.Duration // as submitted
 	Admitted   time.Duration // when it first ran; meaningless while Admissions is 0
 	FirstToken time.Duration // meaningless while Generated is 0
-	Finished   time.Duration // of requests that ended by themselves
+	Finished   time.Duration // of requests that ended normally
 
 	CachedTokens int // of the prompt, at the first admission
 	Generated    int // output tokens so far
-	Admissions   int // how often it began to run: 1, and 1 for each preemption
+	Admissions   int // how often it started to run: 1, and 1 for each preemption
 
 	ready     time.Duration // Arrived + overhead: the scheduler sees it
 	computed  int           // tokens whose keys and values are in the cache
-	scheduled int           // tokens in the present step
+	scheduled int           // tokens in the current step
 	blocks    []int32
-	known     int // leading blocks whose hashes the cache has been told
+	known     int // leading blocks whose hashes the cache knows
 	state     state
 }
 
@@ -63,13 +63,13 @@ const (
 	running
 )
 
-// tokens is how many tokens there are now, the last of which has been sampled but not computed.
+// tokens returns the current number of tokens. The last one has been sampled but not computed.
 func (r *Request) tokens() int { return r.PromptTokens + r.Generated }
 
 // Queued is how long the request waited in the scheduler's queue before it first ran.
 func (r *Request) Queued() time.Duration { return r.Admitted - r.ready }
 
-// Kind is what an Event tells.
+// Kind is the type of an Event.
 type Kind uint8
 
 const (
@@ -81,17 +81,17 @@ const (
 	Finished
 )
 
-// Event is something that happened to a request.
+// Event is a change in the life of a request.
 type Event struct {
 	At      time.Duration
 	Kind    Kind
 	Request *Request
 }
 
-// Totals are what an engine has counted since its beginning.
+// Totals are the engine's counters since its start.
 type Totals struct {
 	Steps           uint64
-	PromptTokens    uint64 // of prompts whose computing is complete, cached tokens included
+	PromptTokens    uint64 // of prompts that are completely computed, cached tokens included
 	GeneratedTokens uint64
 	CacheQueries    uint64 // prompt tokens that were looked up
 	CacheHits       uint64 // prompt tokens that were found
@@ -109,9 +109,9 @@ type Engine struct {
 	waiting  []*Request // from head, in order of arrival; preempted ones first
 	head     int
 	running  []*Request // in order of admission: the last one is preempted first
-	stepping bool       // a step is under way
+	stepping bool       // a step is in progress
 	end      time.Duration
-	// now is how far Advance has been told to go, or the end of the last step. A step begins here or later.
+	// now is the time up to which Advance has been called, or the end of the last step. A step begins here or later.
 	now    time.Duration
 	events []Event
 }
@@ -127,12 +127,12 @@ func New(cfg Config) *Engine {
 
 // Errors of Submit.
 var (
-	ErrTooLong = errors.New("prompt and answer exceed the KV cache")
+	ErrTooLong = errors.New("prompt and output exceed the KV cache")
 	ErrInvalid = errors.New("not a valid request")
 )
 
-// Submit hands a request over at a time that is not before those of the requests submitted earlier. The time may lie
-// ahead of Advance: a whole trace can be submitted at once. A request may be submitted again once it has ended.
+// Submit adds a request at a time that is not before those of earlier requests. The time may be later than Advance has
+// reached: a whole trace can be submitted in advance. A request may be submitted again once it has ended.
 func (e *Engine) Submit(at time.Duration, r *Request) error {
 	switch {
 	case r.state != outside || r.PromptTokens < 1 || r.OutputTokens < 0 || r.Adapter < 0:
@@ -145,7 +145,7 @@ func (e *Engine) Submit(at time.Duration, r *Request) error {
 	r.CachedTokens, r.Generated, r.Admissions = 0, 0, 0
 	r.computed, r.scheduled, r.known, r.blocks = 0, 0, 0, r.blocks[:0]
 	r.state = waiting
-	if e.head > 64 && e.head > len(e.waiting)/2 { // the part before head is garbage
+	if e.head > 64 && e.head > len(e.waiting)/2 { // everything before head is garbage
 		e.waiting = append(e.waiting[:0], e.waiting[e.head:]...)
 		e.head = 0
 	}
@@ -153,7 +153,8 @@ func (e *Engine) Submit(at time.Duration, r *Request) error {
 	return nil
 }
 
-// Cancel takes a request out, wherever it is: its client has gone. False if the engine does not have it (any more).
+// Cancel removes a request in any state, because its client has gone. It returns false if the engine does not have it
+// (any more).
 func (e *Engine) Cancel(r *Request) bool {
 	switch r.state {
 	case outside:
@@ -170,8 +171,8 @@ func (e *Engine) Cancel(r *Request) bool {
 	return true
 }
 
-// Next tells when Advance next has something to do: the end of the present step, or the beginning of one. False: never,
-// unless something is submitted or canceled.
+// Next returns when Advance next has something to do: the end of the current step, or the beginning of one. It returns
+// false if there is nothing to do until a request is submitted or canceled.
 func (e *Engine) Next() (time.Duration, bool) {
 	if e.stepping {
 		return e.end, true
@@ -181,7 +182,7 @@ func (e *Engine) Next() (time.Duration, bool) {
 			return e.now, true
 		}
 	}
-	// Nothing is under way: what waits can be blocked by stalled requests only.
+	// No step is in progress: waiting requests can be blocked only by stalled ones.
 	for _, r := range e.waiting[e.head:] {
 		switch {
 		case r.ready > e.now:
@@ -197,7 +198,7 @@ func (e *Engine) Next() (time.Duration, bool) {
 	return 0, false
 }
 
-// Advance runs the engine up to a time and returns what happened, in order; the slice is valid until the next call. A time
+// Advance runs the engine up to a time and returns the events, in order; the slice is valid until the next call. A time
 // before that of an earlier call changes nothing.
 func (e *Engine) Advance(until time.Duration) []Event {
 	e.events = e.events[:0]
@@ -216,7 +217,7 @@ func (e *Engine) Advance(until time.Duration) []Event {
 	return e.events
 }
 
-// begin starts the next step that begins by until. False: there is none.
+// begin starts the next step, if one begins by until.
 func (e *Engine) begin(until time.Duration) bool {
 	for e.now <= until {
 		b, later := e.schedule()
@@ -237,7 +238,7 @@ func (e *Engine) begin(until time.Duration) bool {
 const never = time.Duration(math.MaxInt64)
 
 // schedule decides what the next step computes: first the running requests in order, then as many of the waiting ones as
-// have room. It also tells when the next waiting request will be ready.
+// fit. It also returns when the next waiting request will be ready.
 func (e *Engine) schedule() (b batch, later time.Duration) {
 	budget := e.cfg.MaxNumBatchedTokens
 	preempted := false
@@ -250,7 +251,7 @@ func (e *Engine) schedule() (b batch, later time.Duration) {
 		if r.computed+n > len(r.blocks)*e.cfg.BlockTokens && !e.grow(r, n) {
 			preempted = true
 			if !e.makeRoom(i, n) {
-				break // it was the last one, and went itself
+				break // it was the last one, and was preempted itself
 			}
 		}
 		e.compute(r, n, &b)
@@ -258,7 +259,7 @@ func (e *Engine) schedule() (b batch, later time.Duration) {
 	}
 	later = never
 	if preempted {
-		return b, later // as in vLLM: nobody comes in while there is too little room for those who are in
+		return b, later // as in vLLM: no request is admitted while there are too few blocks for the running ones
 	}
 	for i := e.head; i < len(e.waiting) && budget > 0 && len(e.running) < e.cfg.MaxNumSeqs; i++ {
 		r := e.waiting[i]
@@ -267,12 +268,12 @@ func (e *Engine) schedule() (b batch, later time.Duration) {
 			break
 		}
 		if !e.slots.allows(r.Adapter) {
-			continue // all slots are in use by others: those behind may go first, as in vLLM
+			continue // other adapters use all slots: requests behind it may go first, as in vLLM
 		}
 		if !e.admit(r) {
 			break // and nobody overtakes
 		}
-		copy(e.waiting[e.head+1:i+1], e.waiting[e.head:i]) // those passed over move up
+		copy(e.waiting[e.head+1:i+1], e.waiting[e.head:i]) // the skipped ones move up
 		e.waiting[e.head] = nil
 		e.head++
 		if e.slots.enter(r.Adapter) {
@@ -280,14 +281,14 @@ func (e *Engine) schedule() (b batch, later time.Duration) {
 			e.totals.LoRALoads++
 		}
 		n := min(r.pending(), budget)
-		e.grow(r, n) // there is room: see admit
+		e.grow(r, n) // there are enough blocks: see admit
 		e.compute(r, n, &b)
 		budget -= n
 	}
 	return b, later
 }
 
-// pending is how many tokens of a running request are to be computed.
+// pending returns how many tokens of a running request are to be computed.
 func (r *Request) pending() int {
 	if r.Stall {
 		return r.PromptTokens - r.computed
@@ -295,8 +296,8 @@ func (r *Request) pending() int {
 	return r.tokens() - r.computed
 }
 
-// compute puts n tokens of a request into the step. Blocks that it fills are known from now on: within a step keys and
-// values are written before they are read, so that a later request in it can share them.
+// compute puts n tokens of a request into the step. The blocks that it fills are known from now on: within a step keys
+// and values are written before they are read, so that a later request in it can share them.
 func (e *Engine) compute(r *Request, n int, b *batch) {
 	r.scheduled = n
 	b.requests++
@@ -311,7 +312,7 @@ func (e *Engine) compute(r *Request, n int, b *batch) {
 	}
 }
 
-// complete ends the present step: whoever has all tokens computed gets the next one.
+// complete ends the current step: a request whose tokens are all computed gets the next one.
 func (e *Engine) complete() {
 	e.stepping = false
 	e.now = e.end
@@ -363,7 +364,7 @@ func (e *Engine) finish(r *Request) {
 	e.events = append(e.events, Event{At: e.now, Kind: Finished, Request: r})
 }
 
-// compact drops those who have finished from the running ones.
+// compact removes finished requests from the running ones.
 func (e *Engine) compact() {
 	kept := e.running[:0]
 	for _, r := range e.running {
@@ -375,9 +376,9 @@ func (e *Engine) compact() {
 	e.running = kept
 }
 
-// admit lets a waiting request run if the cache has room for all its tokens up to now (vLLM's scheduler_reserve_full_isl;
-// the blocks themselves are taken chunk by chunk). The last token is always computed, even when its block is cached: its
-// logits are needed.
+// admit lets a waiting request run if the cache can hold all its current tokens (vLLM's scheduler_reserve_full_isl; the
+// blocks themselves are taken chunk by chunk). The last token is always computed, even if its block is cached, because
+// its logits are needed.
 func (e *Engine) admit(r *Request) bool {
 	cached, fits := e.lookUp(r)
 	if !fits {
@@ -403,7 +404,7 @@ func (e *Engine) lookUp(r *Request) (cached int, fits bool) {
 	return cached, e.blocksFor(r.tokens())-cached <= e.cache.free()-idle
 }
 
-// grow gives a request the blocks for n more tokens. False: there are too few.
+// grow gives a request the blocks for n more tokens. It returns false if there are too few.
 func (e *Engine) grow(r *Request, n int) bool {
 	missing := e.blocksFor(r.computed+n) - len(r.blocks)
 	if missing > e.cache.free() {
@@ -413,8 +414,8 @@ func (e *Engine) grow(r *Request, n int) bool {
 	return true
 }
 
-// makeRoom preempts the requests that were admitted last until running[i] has the blocks for n more tokens. False: it was
-// the last one itself.
+// makeRoom preempts the last admitted requests until running[i] has the blocks for n more tokens. It returns false if
+// running[i] was the last one itself.
 func (e *Engine) makeRoom(i, n int) bool {
 	r := e.running[i]
 	for {
@@ -432,8 +433,8 @@ func (e *Engine) makeRoom(i, n int) bool {
 	}
 }
 
-// preempt puts a request back to the head of the queue. It keeps its tokens but computes them again, as far as its blocks
-// are no longer cached by then.
+// preempt puts a request back at the head of the queue. It keeps its tokens but computes them again, as far as their
+// blocks are no longer cached by then.
 func (e *Engine) preempt(r *Request) {
 	e.totals.Preemptions++
 	e.vacate(r)
@@ -447,7 +448,7 @@ func (e *Engine) preempt(r *Request) {
 	e.waiting[e.head] = r
 }
 
-// vacate gives back what a running request holds.
+// vacate releases what a running request holds.
 func (e *Engine) vacate(r *Request) {
 	e.cache.release(r.blocks)
 	r.blocks = r.blocks[:0]
@@ -479,7 +480,7 @@ func (e *Engine) KVUse() float64 {
 // CachedBlocks is how many blocks can be found by prefix, in use or not.
 func (e *Engine) CachedBlocks() int { return len(e.cache.table) }
 
-// Cached is how many leading blocks of a prompt the cache has now.
+// Cached is how many leading blocks of a prompt are now in the cache.
 func (e *Engine) Cached(hashes []uint64) int {
 	n, _ := e.cache.find(hashes, len(hashes))
 	return n
@@ -488,7 +489,7 @@ func (e *Engine) Cached(hashes []uint64) int {
 // Totals are the counters.
 func (e *Engine) Totals() Totals { return e.totals }
 
-// Forget empties the prefix cache. Requests under way go on.
+// Forget empties the prefix cache. Running requests continue.
 func (e *Engine) Forget() { e.cache.forget() }
 
 // AppendAdapters appends the adapters of running and of waiting requests, each once, in the order of their requests.

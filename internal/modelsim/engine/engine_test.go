@@ -13,10 +13,10 @@ import (
 
 const ms = time.Millisecond
 
-// simple is hardware with round figures.
+// simple is hardware with round numbers.
 var simple = Timing{Overhead: 10 * ms, PrefillRate: 1000, TokenTime: 5 * ms, TokenTimePerSeq: ms}
 
-// prompt makes a request of so many prompt tokens whose text is one letter, at 16 tokens of 4 bytes a block.
+// prompt makes a request with this many prompt tokens whose text is one letter, at 16 tokens of 4 bytes per block.
 func prompt(letter string, tokens, output int) *Request {
 	return &Request{Hashes: Hashes(nil, "", []byte(strings.Repeat(letter, 4*tokens)), 64), PromptTokens: tokens, OutputTokens: output}
 }
@@ -35,7 +35,7 @@ func submit(t require.TestingT, e *Engine, at time.Duration, requests ...*Reques
 	}
 }
 
-// TestTimes: when the first token and the last one come, for requests that arrive together.
+// TestTimes checks when the first and the last token arrive, for requests that arrive together.
 func TestTimes(t *testing.T) {
 	type times struct{ first, last time.Duration }
 	for _, test := range []struct {
@@ -107,13 +107,13 @@ func TestPrefixCache(t *testing.T) {
 	salted.Hashes = Hashes(nil, "salt", []byte(strings.Repeat("a", 400)), 64)
 	require.Equal(t, 0, ask(salted))
 
-	answer := prompt("c", 30, 20) // one whole block of prompt, the second one ends in the answer
+	answer := prompt("c", 30, 20) // one whole block of prompt; the second one ends in the output
 	answer.Hashes = append(answer.Hashes, 77, 78)
 	require.Equal(t, 0, ask(answer))
 	require.Equal(t, 3, e.Cached(answer.Hashes), "49 of 50 tokens are computed: three whole blocks")
 }
 
-// TestEviction: the least recently used prefix goes first, and its end before its beginning.
+// TestEviction: the least recently used prefix is evicted first, and its end before its beginning.
 func TestEviction(t *testing.T) {
 	e := New(Config{Timing: simple, Blocks: 10})
 	ask := func(letter string) int {
@@ -131,8 +131,8 @@ func TestEviction(t *testing.T) {
 	require.Equal(t, 10, e.CachedBlocks())
 }
 
-// TestPreemption: when the blocks run out in the middle of answers, the one that came last goes back to the queue and
-// later computes again what is no longer cached.
+// TestPreemption: when the blocks run out during generation, the request that came last goes back to the queue and later
+// computes again what is no longer cached.
 func TestPreemption(t *testing.T) {
 	e := New(Config{Timing: simple, Blocks: 5, TokenEvents: true})
 	first, second := prompt("a", 32, 40), prompt("b", 32, 40) // 2 blocks each, 5 (71 computed tokens) at the end
@@ -155,7 +155,7 @@ func TestPreemption(t *testing.T) {
 	requireIdle(t, e)
 }
 
-// TestNobodyOvertakes: a request that finds no room holds up smaller ones behind it.
+// TestNobodyOvertakes: a request that does not fit blocks smaller ones behind it.
 func TestNobodyOvertakes(t *testing.T) {
 	e := New(Config{Timing: simple, Blocks: 10})
 	large, larger, small := prompt("a", 100, 20), prompt("b", 100, 20), prompt("c", 1, 1)
@@ -203,7 +203,7 @@ func TestSlots(t *testing.T) {
 	require.EqualValues(t, 3, e.Totals().LoRALoads, "it is still there")
 }
 
-// TestStall: a stalled request keeps its place until it is canceled, and nothing spins meanwhile.
+// TestStall: a stalled request keeps its slot until it is canceled, and nothing spins meanwhile.
 func TestStall(t *testing.T) {
 	e := New(Config{Timing: simple, MaxNumSeqs: 1})
 	stalled, next := prompt("a", 20, 5), prompt("b", 1, 1)
@@ -290,7 +290,8 @@ func record(into []happened, events []Event) []happened {
 	return into
 }
 
-// TestAdvanceInAnyPieces: what happens does not depend on how often Advance is called, nor on how long ahead requests are submitted.
+// TestAdvanceInAnyPieces: the events depend neither on how often Advance is called, nor on how long in advance requests
+// are submitted.
 func TestAdvanceInAnyPieces(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		cfg, at, make := workload(t)
@@ -319,8 +320,8 @@ func TestAdvanceInAnyPieces(t *testing.T) {
 	})
 }
 
-// TestLaws: every request ends, with all its tokens, in order of time; nobody exceeds the limits; blocks and slots are neither lost
-// nor used twice; requests may be canceled at any time.
+// TestLaws: every request ends, with all its tokens, in order of time; no engine exceeds its limits; blocks and slots are
+// neither lost nor used twice; requests may be canceled at any time.
 func TestLaws(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		cfg, at, make := workload(t)
@@ -401,7 +402,7 @@ func checkState(t *rapid.T, e *Engine) {
 	require.Equal(t, e.cfg.Blocks-len(users), e.cache.free())
 }
 
-// BenchmarkDecode is the cost of one step with so many requests that decode.
+// BenchmarkDecode is the cost of one step with this many decoding requests.
 func BenchmarkDecode(b *testing.B) {
 	for _, seqs := range []int{1, 16, 64, 256} {
 		b.Run(fmt.Sprintf("%dseqs", seqs), func(b *testing.B) {

@@ -1,7 +1,7 @@
 package engine
 
-// slots are the places for LoRA adapters on the accelerator. An adapter that running requests use stays; the others stay
-// until they are the least recently used ones and another one needs the slot.
+// slots are the slots for LoRA adapters on the accelerator. An adapter of a running request keeps its slot; another one
+// keeps it until it is the least recently used one and the slot is needed.
 type slots struct {
 	adapters []int // in a slot, least recently used first
 	users    []int // running requests by adapter; grows with the adapters seen
@@ -9,12 +9,12 @@ type slots struct {
 	limit    int
 }
 
-// allows tells whether a request under this adapter may run beside the running ones. Adapter 0 is the base model.
+// allows reports whether a request with this adapter may run next to the running ones. Adapter 0 is the base model.
 func (s *slots) allows(adapter int) bool {
 	return adapter == 0 || s.used < s.limit || (adapter < len(s.users) && s.users[adapter] > 0)
 }
 
-// enter is a request that begins to run. It tells whether its adapter must be loaded.
+// enter records a request that begins to run. It reports whether its adapter must be loaded.
 func (s *slots) enter(adapter int) (load bool) {
 	if adapter == 0 {
 		return false
@@ -39,7 +39,7 @@ func (s *slots) enter(adapter int) (load bool) {
 	return true
 }
 
-// evict frees the slot of the least recently used adapter without users. There is one: see allows.
+// evict frees the slot of the least recently used adapter without users. There always is one, see allows.
 func (s *slots) evict() {
 	for i, adapter := range s.adapters {
 		if s.users[adapter] == 0 {
@@ -49,7 +49,7 @@ func (s *slots) evict() {
 	}
 }
 
-// leave is a request that no longer runs.
+// leave records a request that no longer runs.
 func (s *slots) leave(adapter int) {
 	if adapter == 0 {
 		return

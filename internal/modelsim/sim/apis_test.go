@@ -20,7 +20,7 @@ import (
 	"github.com/inlet-proxy/inlet/internal/modelsim/sim"
 )
 
-// named are the events of a stream whose events have names: the name, and the data without what changes from run to run.
+// named are the events of a stream with event names: the name, and the data without what changes from run to run.
 func named(t *testing.T, stream string) (events []string) {
 	t.Helper()
 	require.True(t, strings.HasSuffix(stream, "\n\n"), stream)
@@ -70,7 +70,7 @@ func TestMessages(t *testing.T) {
 	_, answer = post(t, url, long)
 	require.Equal(t, `{"input_tokens":6,"output_tokens":1,"cache_creation_input_tokens":0,"cache_read_input_tokens":96}`, gjson.Get(answer, "usage").Raw,
 		"what was cached is no input")
-	// In a stream vLLM tells the whole prompt first, and at the end what of it was cached.
+	// In a stream vLLM reports the whole prompt first, and at the end how much of it was cached.
 	streamed := func(fault string) (first, last string) {
 		_, answer, err := call(t, http.MethodPost, url, `{"stream":true,`+long[1:], fault)
 		require.NoError(t, err)
@@ -92,7 +92,7 @@ func TestMessages(t *testing.T) {
 	require.Contains(t, answer, `"choices":[],"usage":{"prompt_tokens":102,"total_tokens":103,"completion_tokens":1},`)
 }
 
-// TestMessagesErrors: errors come in Anthropic's form.
+// TestMessagesErrors: errors have Anthropic's form.
 func TestMessagesErrors(t *testing.T) {
 	server := start(t, sim.Config{Models: []string{"m"}, StrictModels: true})
 	for _, test := range []struct {
@@ -112,7 +112,7 @@ func TestMessagesErrors(t *testing.T) {
 	}
 }
 
-// TestResponses: OpenAI's own client understands answer and stream.
+// TestResponses: OpenAI's own client understands response and stream.
 func TestResponses(t *testing.T) {
 	for _, echo := range []bool{false, true} {
 		server := start(t, sim.Config{Models: []string{"m"}, Echo: echo})
@@ -180,7 +180,7 @@ func TestResponsesInput(t *testing.T) {
 	require.Equal(t, "Input should be a valid string or list: input", gjson.Get(answer, "error.message").Str)
 }
 
-// TestTranscription: the transcript tells what arrived; OpenAI's own client understands it.
+// TestTranscription: the transcript describes what arrived; OpenAI's own client understands it.
 func TestTranscription(t *testing.T) {
 	server := start(t, sim.Config{})
 	client := openai.NewClient(option.WithBaseURL(server.URL()+"/v1"), option.WithAPIKey("none"), option.WithMaxRetries(0))
@@ -244,7 +244,7 @@ func TestRerankAndScore(t *testing.T) {
 	require.Equal(t, "Field required: documents", gjson.Get(answer, "error.message").Str)
 }
 
-// TestNoUsageAnywhere: the fault holds for every API.
+// TestNoUsageAnywhere: the fault applies to every API.
 func TestNoUsageAnywhere(t *testing.T) {
 	server := start(t, sim.Config{})
 	for path, body := range map[string]string{
@@ -262,7 +262,7 @@ func TestNoUsageAnywhere(t *testing.T) {
 	}
 }
 
-// TestDialects: each kind of server shows its own names, in well-formed text.
+// TestDialects: each kind of server exposes its own names, in well-formed text.
 func TestDialects(t *testing.T) {
 	prompt, err := json.Marshal(strings.Repeat("abcd", 40))
 	require.NoError(t, err)
@@ -330,7 +330,7 @@ func TestDialects(t *testing.T) {
 	}
 }
 
-// TestDialectsUnderLoad: a running and a waiting request are seen in every dialect.
+// TestDialectsUnderLoad: a running and a waiting request are visible in every dialect.
 func TestDialectsUnderLoad(t *testing.T) {
 	for dialect, want := range map[sim.Dialect][]string{ // running, waiting, KV use
 		sim.VLLM:        {`vllm:num_requests_running{engine="0",model_name="m"} 1.0`, `vllm:num_requests_waiting{engine="0",model_name="m"} 1.0`, `vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.1`},

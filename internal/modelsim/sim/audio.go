@@ -10,17 +10,17 @@ import (
 	"strconv"
 )
 
-// Transcriptions of OpenAI's audio API. What is "heard" is what arrived: the model and the sizes, so that a test sees
-// whether a proxy let a form pass whole.
+// Transcriptions of OpenAI's audio API. The transcript describes what arrived: the model and the sizes, so that a test
+// sees whether a proxy forwards a form completely.
 
 const (
-	// audioBytesPerSecond is sound of 16 kHz with 16 bits, whatever the file is.
+	// audioBytesPerSecond is for 16 kHz audio with 16 bits, whatever the file is.
 	audioBytesPerSecond = 32000
 	// audioTokensPerSecond: Whisper's encoder makes 1,500 positions of 30 seconds.
 	audioTokensPerSecond = 50
 )
 
-// parseForm reads a multipart form. An *apiError is what the client gets.
+// parseForm reads a multipart form. The client gets an *apiError.
 func (q *request) parseForm(contentType string, body []byte) error {
 	q.clear()
 	kind, params, err := mime.ParseMediaType(contentType)
@@ -63,7 +63,7 @@ func (q *request) parseForm(contentType string, body []byte) error {
 	return nil
 }
 
-// appendTranscript appends the answer in the form of response_format json.
+// appendTranscript appends the response in the form of response_format json.
 func (x *exchange) appendTranscript(out []byte) []byte {
 	out = append(out, `{"text":"`...)
 	out = x.appendText(out)

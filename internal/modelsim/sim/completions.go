@@ -8,7 +8,7 @@ import (
 
 // Chat and text completions of OpenAI's API, members in vLLM's order.
 
-// appendCompletion appends a whole answer.
+// appendCompletion appends a complete response.
 func (x *exchange) appendCompletion(out []byte) []byte {
 	j, chat := &x.job, x.api == apiChat
 	if chat {
@@ -38,7 +38,7 @@ func (x *exchange) appendCompletion(out []byte) []byte {
 	return append(out, `,"kv_transfer_params":null,"ec_transfer_params":null,"metrics":null}`...)
 }
 
-// streamCompletion sends for chat first the role, then one event per token, the usage if it was asked for, and [DONE].
+// streamCompletion sends first the role (for chat), then one event per token, the usage if it was requested, and [DONE].
 func (x *exchange) streamCompletion(events *eventWriter) {
 	j, q, chat := &x.job, &x.request, x.api == apiChat
 	usage := q.includeUsage && !x.fault.NoUsage
@@ -48,7 +48,7 @@ func (x *exchange) streamCompletion(events *eventWriter) {
 		object = "chat.completion.chunk"
 	}
 	head := x.appendStart(append(x.out[:0], "data: "...), object)
-	start := len(head) // every event begins with the same bytes: they stay in x.out
+	start := len(head) // every event begins with the same bytes, which stay in x.out
 	x.out = head
 	send := func(event []byte) {
 		x.out = event
@@ -96,7 +96,7 @@ func (x *exchange) streamCompletion(events *eventWriter) {
 			event = append(event, `,"token_ids":null}]`...)
 		}
 		event = end(event)
-		if i == j.OutputTokens-1 && !usage { // the last event tells who answered
+		if i == j.OutputTokens-1 && !usage { // the last event contains the response headers' values
 			event = append(event, `,"system_fingerprint":"`+fingerprint+`"`...)
 		}
 		send(append(event, "}\n\n"...))
@@ -118,7 +118,7 @@ func (x *exchange) streamCompletion(events *eventWriter) {
 	send(append(x.out[:0], "data: [DONE]\n\n"...))
 }
 
-// appendStart appends an answer up to its first choice.
+// appendStart appends a response up to its first choice.
 func (x *exchange) appendStart(dst []byte, object string) []byte {
 	dst = x.appendID(append(dst, `{"id":`...))
 	dst = append(dst, `,"object":"`...)
@@ -130,7 +130,7 @@ func (x *exchange) appendStart(dst []byte, object string) []byte {
 	return append(dst, `,"choices":[`...)
 }
 
-// fingerprint is the system_fingerprint of every answer.
+// fingerprint is the system_fingerprint of every response.
 const fingerprint = "vllm-0.32.0-modelsim"
 
 // appendTokens begins the usage so far.
@@ -143,7 +143,7 @@ func appendTokens(dst []byte, j *job) []byte {
 	return strconv.AppendInt(dst, int64(j.sent), 10)
 }
 
-// appendUsage appends the usage of a whole answer.
+// appendUsage appends the usage of a complete response.
 func (x *exchange) appendUsage(dst []byte) []byte {
 	dst = appendTokens(dst, &x.job)
 	if x.fault.NoCached {
@@ -160,7 +160,7 @@ func (x *exchange) appendUsage(dst []byte) []byte {
 	return append(dst, `,"multimodal_tokens":null},"completion_tokens_details":null}`...)
 }
 
-// createdTokens are those of the prompt's whole blocks that were not cached before.
+// createdTokens returns the tokens of the prompt's whole blocks that were not cached before.
 func (x *exchange) createdTokens() int {
 	return max(0, x.job.promptTokens/x.blockSize*x.blockSize-x.job.CachedTokens)
 }

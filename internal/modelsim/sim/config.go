@@ -10,61 +10,64 @@ import (
 	"github.com/inlet-proxy/inlet/internal/modelsim/engine"
 )
 
-// Config describes one simulated replica. The zero value is a working replica without delays; every zero field
-// takes the default that its comment names.
+// Config describes one simulated replica. The zero value is a working replica without delays; every zero field takes the
+// default in its comment.
 type Config struct {
-	// Name is the replica's name, told in x-modelsim-replica. Default "modelsim".
+	// Name is the replica's name, shown in x-modelsim-replica. Default "modelsim".
 	Name string
 	// Models are the names under which the base model is served; the first is the model_name of the metrics.
 	// Default DefaultModel.
 	Models []string
 	// LoRAs are the names of the adapters of Models[0].
 	LoRAs []string
-	// MaxLoRAs is how many adapters have a slot at once; requests under others wait. Default 1 (vLLM's own default).
+	// MaxLoRAs is how many adapters have a slot at the same time; requests for others wait. Default 1 (vLLM's own
+	// default).
 	MaxLoRAs int
-	// StrictModels refuses a model that is neither in Models nor in LoRAs with 404, as vLLM does. Without it the
-	// replica answers under any name, so that one kind of replica can stand in for all.
+	// StrictModels refuses a model that is neither in Models nor in LoRAs with 404, as vLLM does. Without it the replica
+	// accepts any name, so that one kind of replica can replace all.
 	StrictModels bool
-	// MaxModelLen is the longest prompt plus answer in tokens. Default: what the KV cache holds.
+	// MaxModelLen is the longest prompt plus output in tokens. Default: what the KV cache holds.
 	MaxModelLen int
 	// Engines is how many data-parallel engines share the replica's requests; each has its own KV cache, limits and series
 	// of metrics. Default 1.
 	Engines int
-	// MaxNumSeqs is how many requests one engine runs at once; the others wait in order of arrival. Default 256.
+	// MaxNumSeqs is how many requests one engine runs at the same time; the others wait in order of arrival. Default 256.
 	MaxNumSeqs int
-	// MaxNumBatchedTokens is how many tokens one step computes at most; longer prompts come in chunks. Default 8192.
+	// MaxNumBatchedTokens is how many tokens one step computes at most; longer prompts are split into chunks. Default
+	// 8192.
 	MaxNumBatchedTokens int
 	// KVBlocks is the size of one engine's KV cache in blocks. Default engine.DefaultBlocks.
 	KVBlocks int
 	// BlockSize is the size of one KV block in tokens. Default 16.
 	BlockSize int
-	// BytesPerToken stands in for a tokenizer: so many bytes of text make one token. Default 4, as in English text.
+	// BytesPerToken replaces a tokenizer: this many bytes of text are one token. Default 4, as in English text.
 	BytesPerToken int
 	// MaxBody is the longest request body in bytes that is read. Default 64 MiB.
 	MaxBody int64
-	// Echo answers with the text of the prompt's last message instead of filler words.
+	// Echo responds with the text of the prompt's last message instead of filler words.
 	Echo bool
 	// Speed divides every simulated duration: 1 is real time, 10 is ten times as fast, 0 has no delays at all.
 	Speed float64
 	// Timing is the simulated hardware. All of it zero: engine.Default.
 	Timing engine.Timing
-	// Dialect is the kind of server whose metrics /metrics shows. Default VLLM.
+	// Dialect is the kind of server whose metrics /metrics exposes. Default VLLM.
 	Dialect Dialect
-	// OldKVName shows vLLM's KV cache under the names before they lost their "gpu" (vllm:gpu_cache_usage_perc).
+	// OldKVName exposes vLLM's KV cache under its old names, with "gpu" (vllm:gpu_cache_usage_perc).
 	OldKVName bool
-	// HybridBlocks is what vLLM's metrics tell as the number of blocks of an engine, in place of KVBlocks: of a hybrid model (sliding window, state
-	// space) blocks do not tell how many tokens have room. The metrics tell that beside it. Default KVBlocks.
+	// HybridBlocks is what vLLM's metrics report as the number of blocks of an engine instead of KVBlocks. In a hybrid
+	// model (sliding window, state space) the number of blocks does not give the number of tokens that fit; the metrics
+	// report that separately. Default KVBlocks.
 	HybridBlocks int
-	// PriorityScheduling shows SGLang's requests also by priority, beside their sum.
+	// PriorityScheduling also exposes SGLang's requests by priority, in addition to their sum.
 	PriorityScheduling bool
-	// Logger takes the structured log. Default: discarded.
+	// Logger gets the structured log. Default: discarded.
 	Logger *slog.Logger
 }
 
-// DefaultModel is the model that a replica serves when none is named.
+// DefaultModel is the model of a replica without a configured one.
 const DefaultModel = "meta-llama/Llama-3.1-8B-Instruct"
 
-// Validate names everything that is wrong with the configuration, joined into one error.
+// Validate returns all errors of the configuration, joined into one.
 func (c Config) Validate() error {
 	c = c.withDefaults()
 	var errs []error

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Dialect is a kind of model server, as its metrics tell it.
+// Dialect is a kind of model server, as its metrics show it.
 type Dialect string
 
 // The dialects: names, labels and help texts of these servers' metrics.
@@ -18,10 +18,10 @@ const (
 	JetStream   Dialect = "jetstream" // jetstream/core/metrics/prometheus.py; not compared with a running server
 )
 
-// Dialects are all of them.
+// Dialects are all dialects.
 var Dialects = []Dialect{VLLM, SGLang, TensorRTLLM, Triton, JetStream}
 
-// each makes the labels of every engine; rank is its number.
+// each returns the labels of every engine; rank is its number.
 func (t *metricsText) each(of func(rank string) []label) {
 	for i := range t.ranks {
 		t.labels = append(t.labels, of(strconv.Itoa(i)))
@@ -66,9 +66,9 @@ func (t *metricsText) vllm(cfg *Config) {
 			{"block_size", strconv.Itoa(cfg.BlockSize)},
 			{"enable_prefix_caching", "True"},
 			{"engine", strconv.Itoa(i)},
-			{"num_gpu_blocks", strconv.Itoa(orDefault(cfg.HybridBlocks, cfg.KVBlocks) * cfg.Engines)}, // of all engines, in each one's series
+			{"num_gpu_blocks", strconv.Itoa(orDefault(cfg.HybridBlocks, cfg.KVBlocks) * cfg.Engines)}, // of all engines, in the series of each
 		}
-		if cfg.OldKVName { // then there was no size in tokens
+		if cfg.OldKVName { // at that time there was no size in tokens
 			t.sample("vllm:cache_config_info", labels, 1)
 			continue
 		}
@@ -79,8 +79,8 @@ func (t *metricsText) vllm(cfg *Config) {
 	}
 }
 
-// loraInfo writes vllm:lora_requests_info. It has no label for the engine: where several engines have had the same
-// adapters, the latest time holds, as in vLLM.
+// loraInfo writes vllm:lora_requests_info. It has no label for the engine: if several engines have had the same adapters,
+// the latest time counts, as in vLLM.
 func (t *metricsText) loraInfo(cfg *Config) {
 	const name = "vllm:lora_requests_info"
 	t.family(name, "gauge", "Running stats on lora requests.")
@@ -130,8 +130,8 @@ func (t *metricsText) sglang(cfg *Config) {
 	t.histogram("sglang:e2e_request_latency_seconds", "Histogram of End-to-end request latency in seconds", func(s *snapshot) *histogram { return &s.endToEnd })
 }
 
-// byPriority writes a gauge of requests. With priority scheduling SGLang tells it in all, under an empty priority, and by priority: here all
-// have the same one.
+// byPriority writes a gauge of requests. With priority scheduling SGLang reports it in total, under an empty priority,
+// and by priority: here all requests have the same one.
 func (t *metricsText) byPriority(cfg *Config, name, help string, v func(*snapshot) float64) {
 	if !cfg.PriorityScheduling {
 		t.gauge(name, help, v)
@@ -149,7 +149,7 @@ func (t *metricsText) tensorRTLLM(cfg *Config) {
 	t.each(func(rank string) []label {
 		labels := []label{{"engine_type", "pytorch"}, {"model_name", cfg.Models[0]}}
 		if cfg.Engines > 1 {
-			labels = append([]label{{"engine", rank}}, labels...) // trtllm-serve itself exports its first rank alone
+			labels = append([]label{{"engine", rank}}, labels...) // trtllm-serve itself exports only its first rank
 		}
 		return labels
 	})
@@ -173,8 +173,8 @@ func (t *metricsText) tensorRTLLM(cfg *Config) {
 	t.gauge("trtllm_kv_cache_tokens_per_block", "Number of tokens per KV cache block", func(*snapshot) float64 { return float64(cfg.BlockSize) })
 }
 
-// triton writes what Triton has of itself, and the gauges of its TensorRT-LLM backend: families with a label that says
-// which number it is. Triton has no data-parallel ranks: each engine is a model of its own there, as instances are.
+// triton writes Triton's own metrics and the gauges of its TensorRT-LLM backend, whose families have a label for the kind
+// of number. Triton has no data-parallel ranks: each engine is a separate model there, as instances are.
 func (t *metricsText) triton(cfg *Config) {
 	t.created, t.integer = 0, true
 	t.each(func(rank string) []label {
@@ -204,7 +204,7 @@ func (t *metricsText) triton(cfg *Config) {
 			case "active":
 				return float64(s.running + s.waiting)
 			}
-			return 0 // prompts in a chunk of their own are not told apart
+			return 0 // prompts in a separate chunk are not distinguished
 		})
 	kinds("nv_trt_llm_kv_cache_block_metrics", "TRT LLM KV cache block metrics", "kv_cache_block_type",
 		[]string{"fraction", "tokens_per", "used", "free", "max"},
@@ -235,8 +235,8 @@ func (t *metricsText) triton(cfg *Config) {
 		func(s *snapshot) float64 { return float64(s.waiting) })
 }
 
-// jetStream writes the gauges of JetStream that a picker wants. Its model names are such that Prometheus could take them for
-// names of metrics.
+// jetStream writes the gauges of JetStream that a picker needs. Its model names are written so that Prometheus accepts
+// them in metric names.
 func (t *metricsText) jetStream(cfg *Config) {
 	model := strings.ReplaceAll(cfg.Models[0], "-", "_")
 	t.each(func(rank string) []label { return []label{{"id", cfg.Name}, {"idx", rank}} })
@@ -271,5 +271,5 @@ func (s *snapshot) hitRate() float64 {
 	return float64(s.CacheHits) / float64(s.CacheQueries)
 }
 
-// completed counts the requests that ended by themselves.
+// completed counts the requests that ended normally.
 func (s *snapshot) completed() uint64 { return s.success[0] + s.success[1] }

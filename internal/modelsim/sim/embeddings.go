@@ -13,13 +13,14 @@ import (
 	"github.com/tidwall/gjson"
 )
 
-// embeddingDimensions is the length of a vector when the request does not say. Real ones are longer; nothing here reads them.
+// embeddingDimensions is the length of a vector if the request does not set it. Real ones are longer; nothing here reads
+// them.
 const (
 	embeddingDimensions = 8
 	maxDimensions       = 4096
 )
 
-// embeddings answers /v1/embeddings: one vector of length 1 per input, the same for the same text on every replica.
+// embeddings responds to /v1/embeddings: one vector of length 1 per input, the same for the same text on every replica.
 func (x *exchange) embeddings() {
 	q := &x.request
 	out := x.appendID(append(x.out[:0], `{"id":`...))
@@ -69,7 +70,8 @@ func vector(text []byte, dimensions int) []float32 {
 	return v
 }
 
-// appendVector appends a vector as numbers, or as the little-endian float32 in base64 that OpenAI's Python client asks for.
+// appendVector appends a vector as numbers, or as the little-endian float32 in base64 that OpenAI's Python client
+// requests.
 func appendVector(dst []byte, v []float32, asBase64 bool) []byte {
 	if asBase64 {
 		raw := make([]byte, 0, 4*len(v))

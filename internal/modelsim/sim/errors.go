@@ -10,7 +10,7 @@ import (
 	"github.com/tidwall/gjson"
 )
 
-// apiError is an error answer in the form of vLLM's ErrorResponse: {"error":{"message","type","param","code"}}.
+// apiError is an error response in the form of vLLM's ErrorResponse: {"error":{"message","type","param","code"}}.
 type apiError struct {
 	status  int
 	kind    string // vLLM's type: BadRequestError, NotFoundError, or the status text
@@ -21,8 +21,8 @@ type apiError struct {
 
 func (e *apiError) Error() string { return e.message }
 
-// badRequest is what vLLM answers when the body does not fit its schema. vLLM's own message is the dump of a
-// validation library; here it is a sentence with that library's first words.
+// badRequest is vLLM's response to a body that does not fit its schema. vLLM's own message is the output of a validation
+// library; here it is a sentence that begins like it.
 func badRequest(format string, args ...any) error {
 	return statusError(http.StatusBadRequest, fmt.Sprintf(format, args...))
 }
@@ -45,7 +45,7 @@ func unknownModel(model string, served []string) error {
 		"The model `%s` does not exist. Valid aliases: %s.", model, strings.Join(served, ", "))}
 }
 
-// refused is how vLLM speaks of a parameter that it does not take.
+// refused is vLLM's message about a parameter that it does not accept.
 func refused(param string, value any, format string, args ...any) error {
 	return &apiError{
 		status: http.StatusBadRequest, kind: "BadRequestError", param: param,
@@ -53,8 +53,8 @@ func refused(param string, value any, format string, args ...any) error {
 	}
 }
 
-// fit checks prompt and answer, in tokens, against the length of the model, and returns how long the answer can be: it is cut short silently.
-// The messages are vLLM's; it counts a prompt that is too long no further than one token over.
+// fit checks prompt and output, in tokens, against the model's length, and returns how long the output can be: it is cut
+// short silently. The messages are vLLM's, which counts a prompt that is too long only to one token over the limit.
 func fit(prompt, answer, limit int) (int, error) {
 	switch {
 	case prompt > limit:
@@ -79,13 +79,13 @@ var anthropicKinds = map[int]string{
 	529: "overloaded_error",
 }
 
-// appendJSON appends the error in the form that the clients of an API understand.
+// appendJSON appends the error in the form of the API.
 func (e *apiError) appendJSON(dst []byte, api api) []byte {
 	if e.detail {
 		return append(gjson.AppendJSONString(append(dst, `{"detail":`...), e.message), '}')
 	}
 	if api == apiMessages {
-		kind := e.kind // vLLM says its own words there
+		kind := e.kind // vLLM uses its own types here
 		if kind == "" || kind == http.StatusText(e.status) {
 			kind = cmp.Or(anthropicKinds[e.status], "api_error")
 		}

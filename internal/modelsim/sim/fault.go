@@ -7,22 +7,22 @@ import (
 	"time"
 )
 
-// FaultHeader asks for a fault in one request: one or more of the words of ParseFault, comma separated.
+// FaultHeader requests faults for one request: one or more of those that ParseFault accepts, comma separated.
 const FaultHeader = "X-Modelsim-Fault"
 
-// Fault is what goes wrong on demand, for one request or for the whole replica.
+// Fault is an injected failure, for one request or for the whole replica.
 type Fault struct {
-	Status             int           // status=503: answer with this error status
+	Status             int           // status=503: respond with this error status
 	Delay              time.Duration // delay=200ms: wait before anything else; speed does not scale it
 	ResetBeforeHeaders bool          // reset-before-headers: TCP reset once the request has arrived
-	ResetAfter         int           // reset-after=3: TCP reset after so many stream events (0: after the headers); -1 never
-	CutBody            bool          // cut-body: close the connection half way through the answer, with no end marker
-	NoUsage            bool          // no-usage: leave usage out, also where it was asked for
-	NoCached           bool          // no-cached: no tokens of the cache in the usage, as vLLM without --enable-prompt-tokens-details
-	Hang               bool          // hang: take a slot and never answer
-	Silent             bool          // silent: take the request and never answer, with nothing of it in the metrics
-	SilentAfterHeaders bool          // silent-after-headers: the same, but the headers of a stream come at once
-	QueueFull          int           // queue-full=3: so many requests get 503 in SGLang's words, then all is well
+	ResetAfter         int           // reset-after=3: TCP reset after this many stream events (0: after the headers); -1 never
+	CutBody            bool          // cut-body: close the connection halfway through the response, without an end marker
+	NoUsage            bool          // no-usage: omit usage, even if it was requested
+	NoCached           bool          // no-cached: no cached tokens in the usage, like vLLM without --enable-prompt-tokens-details
+	Hang               bool          // hang: take a slot and never respond
+	Silent             bool          // silent: take the request and never respond, without any trace in the metrics
+	SilentAfterHeaders bool          // silent-after-headers: the same, but the headers of a stream are sent at once
+	QueueFull          int           // queue-full=3: this many requests get 503 with SGLang's message, then the fault is over
 	Metrics            string        // metrics=off (503) or metrics=hang; whole replica only
 	Health             string        // health=off (503) or health=hang; whole replica only
 }
@@ -35,7 +35,7 @@ var noFault = Fault{ResetAfter: -1}
 //	silent silent-after-headers queue-full=<requests>
 //	metrics=<off|hang> health=<off|hang>
 //
-// An unknown word is an error: a test that asks for a fault must not pass because of a typing mistake.
+// An unknown fault is an error: a test that asks for a fault must not pass because of a typo.
 func ParseFault(spec string) (Fault, error) {
 	f := noFault
 	for _, word := range strings.Split(spec, ",") {
@@ -125,7 +125,7 @@ func (f Fault) String() string {
 	return strings.Join(words, ",")
 }
 
-// with adds the faults of one request to those of the replica; where both name one, the request's holds.
+// with adds the faults of one request to those of the replica; if both have one, the request's applies.
 func (f Fault) with(request Fault) Fault {
 	if request.Status > 0 {
 		f.Status = request.Status

@@ -18,7 +18,7 @@ import (
 )
 
 func TestParseFault(t *testing.T) {
-	for spec, want := range map[string]string{ // what String gives back
+	for spec, want := range map[string]string{ // what String returns
 		"status=503":                         "status=503",
 		"delay=200ms":                        "delay=200ms",
 		"reset-before-headers":               "reset-before-headers",
@@ -57,7 +57,7 @@ func TestParseFault(t *testing.T) {
 	}
 }
 
-// TestFaults shows each fault as a client meets it, asked for by header, and by the replica's own fault.
+// TestFaults shows each fault as a client sees it, requested by header, and as the replica's own fault.
 func TestFaults(t *testing.T) {
 	stream := `{"model":"m","prompt":"x","stream":true,"max_tokens":8,"stream_options":{"include_usage":true}}`
 	whole := `{"model":"m","prompt":"x","max_tokens":8}`
@@ -66,7 +66,7 @@ func TestFaults(t *testing.T) {
 	fine := func(t *testing.T, err error) { require.NoError(t, err) }
 	for _, test := range []struct {
 		name, fault, body string
-		status            int // 0: no headers come
+		status            int // 0: no headers arrive
 		err               func(*testing.T, error)
 		events            int // complete ones that arrive
 		answer            func(*testing.T, string)
@@ -168,7 +168,7 @@ func TestMetricsAndHealthSwitch(t *testing.T) {
 	require.True(t, errors.As(err, &timeout) && timeout.Timeout(), "%v", err)
 }
 
-// TestStreamIsFlushed: the first events are readable while the answer goes on.
+// TestStreamIsFlushed: the first events are readable while the response continues.
 func TestStreamIsFlushed(t *testing.T) {
 	server := start(t, sim.Config{Speed: 1, Timing: engine.Timing{PrefillRate: 1e9, ContextTime: time.Hour}})
 	res, err := http.Post(server.URL()+"/v1/completions", "application/json", strings.NewReader(`{"prompt":"`+strings.Repeat("x", 4000)+`","stream":true}`))
@@ -179,7 +179,7 @@ func TestStreamIsFlushed(t *testing.T) {
 	require.Equal(t, "The", gjson.Get(strings.TrimPrefix(line, "data: "), "choices.0.text").String())
 }
 
-// TestSilence: nothing comes, or nothing after the headers, and the metrics say that nothing is going on.
+// TestSilence: nothing arrives, or nothing after the headers, and the metrics show an idle server.
 func TestSilence(t *testing.T) {
 	server := start(t, sim.Config{})
 	impatient := http.Client{Timeout: 50 * time.Millisecond}
@@ -203,7 +203,7 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-// TestQueueFull: so many requests are refused, then all is well.
+// TestQueueFull: this many requests are refused, then the fault is over.
 func TestQueueFull(t *testing.T) {
 	server := start(t, sim.Config{})
 	status := func(fault string) int {

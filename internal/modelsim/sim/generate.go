@@ -16,7 +16,7 @@ import (
 	"github.com/inlet-proxy/inlet/internal/modelsim/engine"
 )
 
-// api is what a path that runs on the engine speaks.
+// api is the API of a path that runs on the engine.
 type api uint8
 
 const (
@@ -26,28 +26,28 @@ const (
 	apiMessages
 	apiResponses
 	apiTranscription
-	apiEmbeddings // from here on answers have no output tokens
+	apiEmbeddings // from here on, responses have no output tokens
 	apiRerank
 	apiScore
 )
 
-// content is the body's member that holds the prompt.
+// content returns the body member that contains the prompt.
 func (a api) content() string {
 	return [...]string{"", "messages", "prompt", "messages", "input", "file", "input", "query", "text_1"}[a]
 }
 
-// idPrefix is what vLLM's ids of this API begin with.
+// idPrefix is the prefix of vLLM's ids in this API.
 func (a api) idPrefix() string {
 	return [...]string{"", "chatcmpl-", "cmpl-", "chatcmpl-", "resp_", "", "embd-", "rerank-", "score-"}[a]
 }
 
-// filler is the text of answers, one word a token. None needs escaping in JSON.
+// filler is the text of responses, one word per token. None needs escaping in JSON.
 var filler = [...]string{
 	"The", " quick", " brown", " fox", " jumps", " over", " the", " lazy", " dog", " and", " then", " it", " rests", " for", " a", " while.",
 	" Soon", " after", " that", " another", " one", " comes", " along", " to", " see", " what", " all", " of", " this", " is", " about", ".",
 }
 
-// generate answers one inference request.
+// generate handles one inference request.
 func (s *Server) generate(x *exchange) {
 	q, j := &x.request, &x.job
 	var err error
@@ -68,7 +68,7 @@ func (s *Server) generate(x *exchange) {
 	}
 	x.model, x.blockSize = q.model, s.cfg.BlockSize
 	if adapter == 0 && slices.Contains(s.cfg.Models, q.model) {
-		x.model = s.cfg.Models[0] // whatever name was asked for, as vLLM does
+		x.model = s.cfg.Models[0] // whatever name was requested, as in vLLM
 	}
 	j.reset()
 	j.promptTokens, j.Adapter = q.promptTokens(s.cfg.BytesPerToken), adapter
@@ -119,7 +119,7 @@ func (s *Server) generate(x *exchange) {
 	}
 }
 
-// partition is what the client says to keep what is computed for it from others.
+// partition is the client's key that separates its cached prefixes from those of others.
 func (q *request) partition(d Dialect) string {
 	if d == SGLang {
 		return q.cacheSalt + "\x00" + q.extraKey
@@ -127,7 +127,7 @@ func (q *request) partition(d Dialect) string {
 	return q.cacheSalt
 }
 
-// salt keeps the prefixes of adapters apart: they compute other keys and values.
+// salt separates the prefixes of adapters: they compute different keys and values.
 func (s *Server) salt(adapter int) string {
 	if adapter == 0 {
 		return "\x00"
@@ -135,8 +135,8 @@ func (s *Server) salt(adapter int) string {
 	return s.cfg.LoRAs[adapter-1] + "\x00"
 }
 
-// adapterOf is the name of the adapter that a request asks for, if it is one: the model's, but with SGLang what stands behind the first
-// colon of it, or else lora_path.
+// adapterOf returns the name of the adapter that a request asks for, if any: the model's name; with SGLang the part after
+// its first colon, or else lora_path.
 func (s *Server) adapterOf(q *request) string {
 	if s.cfg.Dialect != SGLang {
 		return q.model
@@ -147,8 +147,9 @@ func (s *Server) adapterOf(q *request) string {
 	return q.loraPath
 }
 
-// resolve finds the adapter that a model name means (from 1; 0 is the base model). An unknown name is an error on a strict replica; on any
-// other it is the base model under another name. A request without a model gets the first one, as in vLLM.
+// resolve finds the adapter for a model name (from 1; 0 is the base model). An unknown name is an error on a strict
+// replica; on any other it is the base model under another name. A request without a model gets the first one, as in
+// vLLM.
 func (s *Server) resolve(q *request) (adapter int, err error) {
 	if q.model == "" {
 		q.model = s.cfg.Models[0]
@@ -163,7 +164,7 @@ func (s *Server) resolve(q *request) (adapter int, err error) {
 	return 0, nil
 }
 
-// plan decides how long the answer is and why it ends: filler has no end of its own, an echo and a transcript have.
+// plan decides how long the output is and why it ends: filler has no end of its own, an echo and a transcript have one.
 func (s *Server) plan(x *exchange) {
 	q, j := &x.request, &x.job
 	x.text = x.text[:0]
@@ -183,8 +184,8 @@ func (s *Server) plan(x *exchange) {
 	}
 }
 
-// appendPiece appends the text of output token i, escaped for JSON but without quotes, and returns what is left of an
-// echo's text.
+// appendPiece appends the text of output token i, escaped for JSON but without quotes, and returns the rest of an echo's
+// text.
 func appendPiece(dst []byte, i int, echo []byte) (out, rest []byte) {
 	if len(echo) == 0 {
 		return append(dst, filler[i%len(filler)]...), nil
@@ -196,10 +197,10 @@ func appendPiece(dst []byte, i int, echo []byte) (out, rest []byte) {
 	return dst[:len(dst)-1], echo[n:]
 }
 
-// pieceBytes is about how long a piece of an echo is.
+// pieceBytes is the approximate length of a piece of an echo.
 const pieceBytes = 4
 
-// pieceLen is the length of the first piece of text: no character is split.
+// pieceLen is the length of the first piece of text; it does not split characters.
 func pieceLen(text []byte) int {
 	n := 0
 	for n < len(text) && n < pieceBytes {
@@ -209,7 +210,7 @@ func pieceLen(text []byte) int {
 	return n
 }
 
-// wait blocks until the answer has more than so many tokens (see job.wait), or ends the request.
+// wait blocks until the output has more than n tokens (see job.wait), or ends the request.
 func (x *exchange) wait(tokens int) {
 	if x.job.wait(x.r.Context(), tokens) != nil {
 		x.abort()
@@ -226,7 +227,7 @@ func (x *exchange) decode(emit func(i int)) {
 	}
 }
 
-// appendText appends the whole text of the answer, escaped for JSON but without quotes.
+// appendText appends the whole text of the output, escaped for JSON but without quotes.
 func (x *exchange) appendText(dst []byte) []byte {
 	echo := x.text
 	for i := range x.job.OutputTokens {
@@ -235,7 +236,7 @@ func (x *exchange) appendText(dst []byte) []byte {
 	return dst
 }
 
-// whole answers without streaming, once all tokens are there.
+// whole responds without streaming, once all tokens are there.
 func (x *exchange) whole() {
 	j := &x.job
 	x.wait(j.OutputTokens)
@@ -256,12 +257,12 @@ func (x *exchange) whole() {
 	x.answer(http.StatusOK, "application/json", x.out)
 }
 
-// tellCached sets x-modelsim-cached to how many of the prompt's tokens were in the cache.
+// tellCached sets x-modelsim-cached to the number of the prompt's tokens that were in the cache.
 func (x *exchange) tellCached() {
 	x.w.Header()["X-Modelsim-Cached"] = []string{strconv.Itoa(x.job.CachedTokens) + "/" + strconv.Itoa(x.job.promptTokens)}
 }
 
-// encoded answers where the model only encodes.
+// encoded responds for APIs in which the model only encodes.
 func (x *exchange) encoded() {
 	switch x.api {
 	case apiEmbeddings:
@@ -273,7 +274,7 @@ func (x *exchange) encoded() {
 	}
 }
 
-// stream answers with server-sent events. Each event is flushed by itself, as a real server writes them.
+// stream responds with server-sent events. Each event is flushed separately, as a real server does.
 func (x *exchange) stream() {
 	x.tellCached()
 	x.w.Header()["Content-Type"] = []string{"text/event-stream; charset=utf-8"}
@@ -293,7 +294,7 @@ func (x *exchange) stream() {
 		x.streamResponse(&events)
 	}
 	if x.fault.ResetAfter >= 0 {
-		x.reset() // fewer events than the fault counts on: the end of the answer is missing at least
+		x.reset() // there were fewer events than the fault's number: at least the end of the response is missing
 	}
 }
 
@@ -318,7 +319,8 @@ func (e *eventWriter) send(event []byte) {
 	e.sent++
 }
 
-// appendID appends the answer's id as a JSON string. Like vLLM it is made of the request's x-request-id if there is one.
+// appendID appends the response's id as a JSON string. As in vLLM it is made from the request's x-request-id if there is
+// one.
 func (x *exchange) appendID(dst []byte) []byte {
 	if id := x.r.Header.Get("X-Request-Id"); id != "" {
 		return gjson.AppendJSONString(dst, x.api.idPrefix()+id)
@@ -331,5 +333,5 @@ func (x *exchange) appendID(dst []byte) []byte {
 	return append(dst, '"')
 }
 
-// appendNow appends the present time in Unix seconds.
+// appendNow appends the current time in Unix seconds.
 func appendNow(dst []byte) []byte { return strconv.AppendInt(dst, time.Now().Unix(), 10) }

@@ -9,15 +9,15 @@ import (
 )
 
 // loraSeries is vllm:lora_requests_info of one engine: a gauge whose labels are lists of adapters and whose value is the
-// time when that was so. As vLLM's Prometheus client does, it keeps every combination that has been: a reader must take
-// the latest one.
+// time when these were current. Like vLLM's Prometheus client, it keeps every combination that has occurred: a reader
+// must take the latest one.
 type loraSeries struct {
 	names   []string // adapter i+1 is names[i]
 	series  []loraSample
-	current int // index in series of what run and wait say
+	current int // index in series of the current run and wait
 
 	run, wait         []int
-	nextRun, nextWait []int // reused
+	nextRun, nextWait []int // buffer
 }
 
 type loraSample struct {
@@ -25,10 +25,10 @@ type loraSample struct {
 	at               time.Time
 }
 
-// maxLoRASeries bounds the combinations that are kept. vLLM keeps all of them.
+// maxLoRASeries limits the combinations that are kept. vLLM keeps all of them.
 const maxLoRASeries = 256
 
-// record notes which adapters run and wait now.
+// record stores which adapters run and wait now.
 func (l *loraSeries) record(e *engine.Engine, now time.Time) {
 	l.nextRun, l.nextWait = e.AppendAdapters(l.nextRun[:0], l.nextWait[:0])
 	if len(l.series) > 0 && slices.Equal(l.run, l.nextRun) && slices.Equal(l.wait, l.nextWait) {

@@ -6,8 +6,8 @@ import (
 	"github.com/tidwall/gjson"
 )
 
-// Anthropic's Messages API (docs.anthropic.com, Messages and Streaming Messages), which vLLM serves too. The usage counts as
-// Anthropic does: input_tokens are those that were neither read from the cache nor left in it.
+// Anthropic's Messages API (docs.anthropic.com, Messages and Streaming Messages), which vLLM serves too. The usage counts
+// as in Anthropic's API: input_tokens are those that were neither read from the cache nor written to it.
 
 func (x *exchange) stopReason() string {
 	if x.job.finish == "stop" {
@@ -16,7 +16,7 @@ func (x *exchange) stopReason() string {
 	return "max_tokens"
 }
 
-// appendMessage appends a message: a whole one, or the empty one that a stream begins with.
+// appendMessage appends a message: a complete one, or the empty one that a stream begins with.
 func (x *exchange) appendMessage(out []byte, whole bool) []byte {
 	out = x.appendID(append(out, `{"id":`...))
 	out = append(out, `,"type":"message","role":"assistant","content":[`...)
@@ -39,8 +39,8 @@ func (x *exchange) appendMessage(out []byte, whole bool) []byte {
 	return append(out, '}')
 }
 
-// appendMessageUsage appends the usage; that of the message that begins a stream does not know of the cache yet, and has the
-// whole prompt as input.
+// appendMessageUsage appends the usage. In the message that begins a stream the cache is not known yet, so the whole
+// prompt is input.
 func (x *exchange) appendMessageUsage(out []byte, done bool) []byte {
 	j := &x.job
 	input := j.promptTokens
@@ -61,7 +61,8 @@ func (x *exchange) appendMessageUsage(out []byte, done bool) []byte {
 	return append(out, '}')
 }
 
-// streamMessage sends message_start, one content block with a delta per token, message_delta with the usage, message_stop.
+// streamMessage sends message_start, one content block with a delta per token, message_delta with the usage,
+// message_stop.
 func (x *exchange) streamMessage(events *eventWriter) {
 	send := func(event []byte) {
 		x.out = append(event, "\n\n"...)

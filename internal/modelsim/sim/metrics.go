@@ -11,8 +11,8 @@ import (
 	"github.com/inlet-proxy/inlet/internal/modelsim/engine"
 )
 
-// The metrics are written by hand: the sets are small and fixed, the text comes out as the servers' own clients write it,
-// and a request pays for no registry. What each kind of server shows is in dialects.go.
+// The metrics are written by hand: the sets are small and fixed, the text equals what the servers' own clients write, and
+// requests do not pay for a registry. What each kind of server exposes is in dialects.go.
 
 var (
 	firstTokenBuckets = []float64{0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560}
@@ -23,7 +23,7 @@ var (
 // finishReasons are vLLM's values of finished_reason. The simulation has the first three.
 var finishReasons = [...]string{"stop", "length", "abort", "error", "repetition"}
 
-// stats is what is counted per request and not by the engine. Guarded by replica.mu.
+// stats are the counters that the engine does not have. Guarded by replica.mu.
 type stats struct {
 	success [len(finishReasons)]uint64
 
@@ -61,7 +61,8 @@ func tokenBuckets(limit int) (buckets []float64) {
 	}
 }
 
-// finished counts a request that has ended, by itself or because its client has gone. The reason is vLLM's finished_reason.
+// finished counts a request that has ended, normally or because its client has gone. The reason is vLLM's
+// finished_reason.
 func (s *stats) finished(j *job, reason string, now time.Duration, cfg *Config) {
 	for i, known := range finishReasons {
 		if known == reason {
@@ -73,7 +74,7 @@ func (s *stats) finished(j *job, reason string, now time.Duration, cfg *Config) 
 	s.requestMaxTokens.observe(float64(j.maxTokens))
 	s.endToEnd.observe(cfg.seconds(now - j.Arrived))
 	if j.Admissions == 0 {
-		return // left the queue: it was never running
+		return // it left the queue: it never ran
 	}
 	s.queue.observe(cfg.seconds(j.Queued()))
 	s.inference.observe(cfg.seconds(now - j.Admitted))
@@ -90,7 +91,7 @@ func (s *stats) finished(j *job, reason string, now time.Duration, cfg *Config) 
 // histogram is one Prometheus histogram.
 type histogram struct {
 	buckets []float64
-	count   [32]uint64 // per bucket, not cumulative; what exceeds every bucket counts in n alone
+	count   [32]uint64 // per bucket, not cumulative; a value above every bucket counts only in n
 	n       uint64
 	sum     float64
 }
@@ -106,7 +107,7 @@ func (h *histogram) observe(v float64) {
 	h.sum += v
 }
 
-// snapshot is what a scrape sees of one engine: a copy, so that writing the text does not hold up the requests.
+// snapshot is what a scrape sees of one engine: a copy, so that writing the text does not block requests.
 type snapshot struct {
 	stats
 	engine.Totals
@@ -115,7 +116,7 @@ type snapshot struct {
 	loras            []loraSample
 }
 
-// snapshots looks at all engines.
+// snapshots copies the state of all engines.
 func (p *replica) snapshots() []snapshot {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -184,7 +185,7 @@ func (t *metricsText) counter(name, help string, v func(*snapshot) uint64) {
 	t.createdAt(name, help)
 }
 
-// successes is the counter of finished requests by the first so many reasons.
+// successes is the counter of finished requests by the first n reasons.
 func (t *metricsText) successes(name, help string, reasons int) {
 	t.family(name+"_total", "counter", help)
 	for i := range t.ranks {
@@ -219,7 +220,7 @@ func (t *metricsText) histogram(name, help string, of func(*snapshot) *histogram
 	t.createdAt(name, help)
 }
 
-// createdAt writes what Python's client puts beside counters and histograms.
+// createdAt writes the _created series of Python's client.
 func (t *metricsText) createdAt(name, help string) {
 	if t.created == 0 {
 		return
@@ -236,7 +237,7 @@ func (t *metricsText) family(name, kind, help string) {
 
 var labelEscaper = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 
-// sample writes one line. An extra label goes to its place among the sorted ones.
+// sample writes one line. An extra label is inserted in sorted order.
 func (t *metricsText) sample(name string, labels []label, v float64, extra ...label) {
 	t.buf = append(t.buf, name...)
 	separator := byte('{')
@@ -270,7 +271,7 @@ func (t *metricsText) sample(name string, labels []label, v float64, extra ...la
 	t.buf = append(t.buf, '\n')
 }
 
-// pythonNumber renders a value as Python does: whole numbers with .0.
+// pythonNumber formats a value as Python does: whole numbers with .0.
 func pythonNumber(v float64) string {
 	if v == math.Trunc(v) && math.Abs(v) < 1e15 {
 		return strconv.FormatFloat(v, 'f', 1, 64)

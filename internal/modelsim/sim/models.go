@@ -5,7 +5,7 @@ import (
 	"net/http"
 )
 
-// modelCard is one entry of /v1/models in vLLM's form; an adapter names its base model as parent.
+// modelCard is one entry of /v1/models in vLLM's form; an adapter has its base model as parent.
 type modelCard struct {
 	ID          string            `json:"id"`
 	Object      string            `json:"object"`
@@ -32,7 +32,7 @@ type modelPermission struct {
 	IsBlocking         bool    `json:"is_blocking"`
 }
 
-// models answers /v1/models: the base model under all its names, then the adapters.
+// models responds to /v1/models: the base model under all its names, then the adapters.
 func (s *Server) models(x *exchange) {
 	card := func(id string) modelCard {
 		return modelCard{ID: id, Object: "model", Created: s.created, OwnedBy: "vllm", Root: s.cfg.Models[0], Permission: []modelPermission{{

@@ -11,7 +11,7 @@ import (
 	"github.com/inlet-proxy/inlet/internal/modelsim/sim"
 )
 
-// cachedOf is what an answer says of the prompt's tokens in the cache: cached/prompt.
+// cachedOf returns what a response reports about the prompt's cached tokens: cached/prompt.
 func cachedOf(t *testing.T, url string, members ...string) string {
 	t.Helper()
 	res, answer := post(t, url, "{"+strings.Join(members, ",")+"}")
@@ -46,7 +46,7 @@ func TestPromptOrder(t *testing.T) {
 	}
 }
 
-// A block that a client puts before its system prompt is not shown to the model.
+// A billing block that a client puts before its system prompt is not shown to the model.
 func TestBillingBlock(t *testing.T) {
 	server := start(t, sim.Config{})
 	url := server.URL() + "/v1/messages"
@@ -79,7 +79,7 @@ func TestBillingBlock(t *testing.T) {
 	require.Equal(t, nothing, asked(`""`))
 }
 
-// SGLang keeps prompts apart by what a client says, and knows an adapter by another name.
+// SGLang separates prompts by a client's key, and knows an adapter by another name.
 func TestPartitionsOfSGLang(t *testing.T) {
 	sglang := start(t, sim.Config{Dialect: sim.SGLang, Models: []string{"gemma"}, LoRAs: []string{"sql"}})
 	vllm := start(t, sim.Config{Models: []string{"gemma"}, LoRAs: []string{"sql"}})
@@ -92,12 +92,12 @@ func TestPartitionsOfSGLang(t *testing.T) {
 		{`"model":"gemma","extra_key":["a"]`, yes, yes},
 		{`"model":"gemma","extra_key":"b"`, no, yes},
 		{`"model":"gemma","extra_key":null,"lora_path":null`, yes, yes},
-		{`"model":"gemma","cache_salt":"a"`, no, no}, // another thing than the key
+		{`"model":"gemma","cache_salt":"a"`, no, no}, // not the same as the key
 		{`"model":"gemma","cache_salt":"a","extra_key":"a"`, no, yes},
 		{`"model":"gemma","lora_path":"sql"`, no, yes},
-		{`"model":"gemma:sql"`, yes, yes}, // to vLLM an unknown name, which a replica that is not strict takes for its model
+		{`"model":"gemma:sql"`, yes, yes}, // an unknown name for vLLM; a replica that is not strict takes it as its model
 		{`"model":"gemma:sql","lora_path":"poem"`, yes, yes},
-		{`"model":"sql"`, yes, no}, // to SGLang the base under another name
+		{`"model":"sql"`, yes, no}, // the base under another name for SGLang
 	} {
 		require.Equal(t, c.sglang, cachedOf(t, sglang.URL()+"/v1/completions", c.members, prompt), "%s", c.members)
 		require.Equal(t, c.vllm, cachedOf(t, vllm.URL()+"/v1/completions", c.members, prompt), "%s", c.members)

@@ -18,7 +18,7 @@ import (
 	"github.com/tidwall/gjson"
 )
 
-// What testdata/vllm holds was said by a real vLLM; the simulation is held to it here.
+// testdata/vllm contains responses of a real vLLM; these tests compare the simulation with them.
 type recording struct {
 	Exchanges []struct {
 		Name, Method, Path, Request string
@@ -51,7 +51,7 @@ func readRecording(t *testing.T) (r recording) {
 	return r
 }
 
-// likeRecorded is configured as the recorded server was.
+// likeRecorded is configured like the recorded server.
 func likeRecorded() *Server {
 	return New(Config{
 		Models: []string{"tiny", "tiny-too"}, LoRAs: []string{"sql", "law"}, MaxLoRAs: 2, StrictModels: true,
@@ -65,13 +65,13 @@ func call(s *Server, method, path, body string) *httptest.ResponseRecorder {
 	return w
 }
 
-// told are the values that are compared, and not only that they are there and of what type. Errors have more of them.
+// told are the members whose values are compared, not only their presence and type. Errors have more of them.
 var told = []string{
 	"object", "type", "role", "finish_reason", "stop_reason", "status", "owned_by", "parent", "max_model_len", "index", "model", "code", "detail",
 	"prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "input_tokens", "output_tokens", "cache_read_input_tokens", "sequence_number",
 }
 
-// shapeOf lists the members of a document in their order, each with its type, and what told asks for with its value.
+// shapeOf lists the members of a document in their order, each with its type, and with its value if told has it.
 func shapeOf(path string, v gjson.Result, told []string) (lines []string) {
 	switch {
 	case v.IsObject():
@@ -93,7 +93,8 @@ func shapeOf(path string, v gjson.Result, told []string) (lines []string) {
 	return []string{path + " " + v.Type.String()}
 }
 
-// eventsOf are the shapes of a stream's events. How text is cut into pieces is not compared: of several alike only the first one stands.
+// eventsOf returns the shapes of a stream's events. How text is split into pieces is not compared: of several equal
+// shapes only the first is listed.
 func eventsOf(text string) (events []string) {
 	for event := range strings.SplitSeq(strings.TrimSuffix(text, "\n\n"), "\n\n") {
 		var lines []string
@@ -111,7 +112,7 @@ func eventsOf(text string) (events []string) {
 	return events
 }
 
-// own is what is said in the simulation's own words: the dumps of a validation library.
+// own are messages in the simulation's own words, instead of the output of a validation library.
 var own = map[string]bool{"not-json": true, "no-messages": true, "messages-a-string": true}
 
 func TestAnswersAsRecorded(t *testing.T) {
@@ -142,7 +143,7 @@ func TestAnswersAsRecorded(t *testing.T) {
 	}
 }
 
-// The cache counts as the real one does: whole blocks, never the last token, apart for each adapter and salt.
+// The cache counts as the real one does: whole blocks, never the last token, separately for each adapter and salt.
 func TestCachedTokensAsRecorded(t *testing.T) {
 	r := readRecording(t)
 	s := likeRecorded()
@@ -162,7 +163,7 @@ func TestCachedTokensAsRecorded(t *testing.T) {
 	}
 }
 
-// Each metric that the simulation has is one of the real server's: its name, type, help text, labels and buckets.
+// Each metric of the simulation exists in the real server: name, type, help text, labels and buckets.
 func TestMetricsAsRecorded(t *testing.T) {
 	text, err := os.ReadFile("testdata/vllm/metrics-busy.txt")
 	require.NoError(t, err)
@@ -183,8 +184,8 @@ func TestMetricsAsRecorded(t *testing.T) {
 	}
 }
 
-// families are the metrics of an exposition, each with its help, its type, the names of its labels (or, where they tell a state, their
-// values) and its buckets.
+// families are the metrics of an exposition, each with its help, its type, the names of its labels (or, if they show a
+// state, their values) and its buckets.
 func families(t *testing.T, text string) map[string]string {
 	parser := expfmt.NewTextParser(model.LegacyValidation)
 	parsed, err := parser.TextToMetricFamilies(strings.NewReader(text))
@@ -196,7 +197,7 @@ func families(t *testing.T, text string) map[string]string {
 			var line []string
 			for _, l := range m.Label {
 				if name == "vllm:cache_config_info" && !slices.Contains([]string{"engine", "block_size", "num_gpu_blocks", "kv_cache_size_tokens", "enable_prefix_caching"}, l.GetName()) {
-					continue // it tells the whole configuration
+					continue // its labels are the whole configuration
 				}
 				switch l.GetName() {
 				case "engine", "model_name", "finished_reason", "reason", "source", "sleep_state", "kv_cache_size_tokens", "block_size", "num_gpu_blocks", "enable_prefix_caching", "max_lora":

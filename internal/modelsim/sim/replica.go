@@ -10,8 +10,8 @@ import (
 	"github.com/inlet-proxy/inlet/internal/modelsim/engine"
 )
 
-// replica runs the engines of one server in real time: it says what time it is, and wakes the requests that wait for
-// their tokens. The model itself is package engine.
+// replica runs the engines of one server in real time: it provides the time, and wakes the requests that wait for their
+// tokens. The model itself is package engine.
 type replica struct {
 	cfg   Config
 	began time.Time
@@ -21,10 +21,10 @@ type replica struct {
 	ranks []*rank
 	turn  int // where the search for the least loaded rank begins
 	timer *time.Timer
-	due   time.Time // what the timer is set to; zero: stopped
+	due   time.Time // when the timer fires; zero: stopped
 }
 
-// rank is one engine with what is counted about it. Guarded by replica.mu.
+// rank is one engine with its counters. Guarded by replica.mu.
 type rank struct {
 	engine *engine.Engine
 	stats  stats
@@ -32,25 +32,25 @@ type rank struct {
 	steps  uint64 // of the engine, when loras was recorded
 }
 
-// job is one request on its way through an engine.
+// job is one request in an engine.
 type job struct {
 	engine.Request
-	promptTokens int // as the usage tells it: 0 is possible
-	maxTokens    int // what the client asked for
+	promptTokens int // as in the usage: 0 is possible
+	maxTokens    int // what the client requested
 	finish       string
-	streams      bool // wants to know of every token, not just of the end
+	streams      bool // wakes for every token, not just for the end
 	rank         int
-	sent         int // output tokens that the answer has so far
+	sent         int // output tokens of the response so far
 
 	lastToken time.Duration // guarded by replica.mu
 
 	available atomic.Int64 // output tokens so far
-	ended     atomic.Bool  // the engine has no longer anything to do with the job
+	ended     atomic.Bool  // the engine is done with the job
 	wake      chan struct{}
 }
 
-// reset makes a job ready for the next request. wake stays for good: a wake-up that comes late finds somebody who looks
-// and goes on waiting.
+// reset prepares a job for the next request. wake stays: a late wake-up finds a waiter that checks its condition and
+// waits again.
 func (j *job) reset() {
 	j.Stall, j.promptTokens, j.maxTokens, j.finish, j.streams, j.sent, j.lastToken = false, 0, 0, "", false, 0, 0
 	j.available.Store(0)
@@ -71,7 +71,7 @@ func newReplica(cfg Config) *replica {
 	return p
 }
 
-// submit hands a job to the least loaded engine.
+// submit adds a job to the least loaded engine.
 func (p *replica) submit(j *job) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -87,7 +87,7 @@ func (p *replica) submit(j *job) error {
 	return nil
 }
 
-// cancel takes a job out whose client has gone. A job that has ended is left alone.
+// cancel removes a job whose client has gone. It ignores a job that has ended.
 func (p *replica) cancel(j *job) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -99,11 +99,11 @@ func (p *replica) cancel(j *job) {
 	}
 	rank.stats.finished(j, "abort", now, &p.cfg)
 	rank.loras.record(rank.engine, time.Now())
-	p.deliver(rank, rank.engine.Advance(now)) // what it held up goes on
+	p.deliver(rank, rank.engine.Advance(now)) // requests that it blocked continue
 	p.arm(now)
 }
 
-// tick is the timer's: some engine has something to do.
+// tick runs when the timer fires: some engine has something to do.
 func (p *replica) tick() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -113,8 +113,8 @@ func (p *replica) tick() {
 	p.arm(now)
 }
 
-// leastLoaded is the engine that vLLM's own balancer takes (DPLBAsyncMPClient): a waiting request weighs as much as four
-// running ones. Among equals they take turns.
+// leastLoaded returns the engine that vLLM's own balancer selects (DPLBAsyncMPClient): a waiting request weighs as much
+// as four running ones. Equal engines take turns.
 func (p *replica) leastLoaded() int {
 	if len(p.ranks) == 1 {
 		return 0
@@ -136,7 +136,7 @@ func (p *replica) advance(now time.Duration) {
 	}
 }
 
-// deliver tells the jobs what happened to them.
+// deliver passes events to their jobs.
 func (p *replica) deliver(rank *rank, events []engine.Event) {
 	for _, event := range events {
 		j := event.Request.Tag.(*job)
@@ -154,7 +154,7 @@ func (p *replica) deliver(rank *rank, events []engine.Event) {
 			signal(wake)
 			continue
 		}
-		if n := j.available.Add(1); j.streams && int(n) < j.OutputTokens { // the last one comes with the end
+		if n := j.available.Add(1); j.streams && int(n) < j.OutputTokens { // the last one arrives with the end
 			signal(j.wake)
 		}
 	}
@@ -171,8 +171,8 @@ func signal(wake chan struct{}) {
 	}
 }
 
-// wait blocks until the job has more than so many tokens; for its last one, and for a job that does not stream, until it
-// has ended. An error is the context's.
+// wait blocks until the job has more than so many tokens; for the last one, and for a job that does not stream, until it
+// has ended. It returns the error of the context.
 func (j *job) wait(ctx context.Context, tokens int) error {
 	for {
 		if j.ended.Load() || (j.streams && tokens < j.OutputTokens-1 && j.available.Load() > int64(tokens)) {
@@ -186,7 +186,7 @@ func (j *job) wait(ctx context.Context, tokens int) error {
 	}
 }
 
-// now is the engines' time: real time since the beginning, as fast as the configuration says.
+// now is the engines' time: real time since the start, scaled by the configured speed.
 func (p *replica) now() time.Duration {
 	real := time.Since(p.began)
 	if p.cfg.Speed == 0 || p.cfg.Speed == 1 {
@@ -195,7 +195,7 @@ func (p *replica) now() time.Duration {
 	return time.Duration(float64(real) * p.cfg.Speed)
 }
 
-// seconds of real time in a duration of the engines' time.
+// seconds converts a duration of the engines' time to seconds of real time.
 func (p *replica) seconds(d time.Duration) float64 { return p.cfg.seconds(d) }
 
 func (c *Config) seconds(d time.Duration) float64 {
@@ -205,7 +205,7 @@ func (c *Config) seconds(d time.Duration) float64 {
 	return d.Seconds() / c.Speed
 }
 
-// arm sets the timer to when the first engine has something to do.
+// arm sets the timer to the first time at which an engine has something to do.
 func (p *replica) arm(now time.Duration) {
 	if p.cfg.Speed == 0 {
 		return // nothing takes time
@@ -226,5 +226,5 @@ func (p *replica) arm(now time.Duration) {
 		return
 	}
 	p.due = due
-	p.timer.Reset(max(time.Until(due), 1)) // 1: after a rounding error the same moment may come twice
+	p.timer.Reset(max(time.Until(due), 1)) // 1: after a rounding error the same moment may occur twice
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/tidwall/gjson"
 )
 
-// request is what the simulation reads of a request body.
+// request is the part of a request body that the simulation reads.
 type request struct {
 	model           string
 	stream          bool
@@ -20,7 +20,7 @@ type request struct {
 	continuousUsage bool // usage in every chunk
 	maxTokens       int
 	cacheSalt       string
-	extraKey        string // SGLang: keeps caches apart, as cacheSalt does
+	extraKey        string // SGLang: separates caches, as cacheSalt does
 	loraPath        string // SGLang: the adapter
 	base64          bool   // embeddings: encoding_format
 	dimensions      int    // embeddings
@@ -34,25 +34,26 @@ type request struct {
 	lastMsg   []byte // text of the last message; aliases prompt
 }
 
-// defaultMaxTokens is what a request without max_tokens gets: vLLM's default for completions. (For chat vLLM goes on until the model
-// ends its turn; a simulated one has nothing to say.)
+// defaultMaxTokens is for a request without max_tokens: vLLM's default for completions. (For chat, vLLM generates until
+// the model ends its turn; a simulated model has no end of its own.)
 const defaultMaxTokens = 16
 
-// clear forgets the request before.
+// clear resets the fields of the previous request.
 func (q *request) clear() {
 	clear(q.pairs)
 	*q = request{maxTokens: defaultMaxTokens, dimensions: embeddingDimensions, prompt: q.prompt[:0], inputEnds: q.inputEnds[:0], pairs: q.pairs[:0]}
 }
 
-// parse reads a body. Of a member that stands twice the last one holds, as in Python's json, which vLLM uses.
-// gjson checks and walks the document without building it: the body may be large, and this server is the upstream of
-// benchmarks. An *apiError is what the client gets.
+// parse reads a body. The last of repeated members counts, as in Python's json, which vLLM uses. gjson checks and walks
+// the document without building it: the body may be large, and this server is the upstream of benchmarks. The client gets
+// an *apiError.
 func (q *request) parse(api api, body []byte) error {
 	q.clear()
 	if tooDeep(body) || !utf8.Valid(body) || !gjson.ValidBytes(body) {
 		return badMember("0", "JSON decode error: the body is not valid JSON")
 	}
-	// A string over the body's own bytes: ParseBytes would copy them. What outlives the request is cloned (stringMember).
+	// A string over the body's own bytes: ParseBytes would copy them. Values that outlive the request are cloned
+	// (stringMember).
 	root := gjson.Parse(unsafe.String(unsafe.SliceData(body), len(body)))
 	if !root.IsObject() {
 		return badRequest("Input should be a valid dictionary: the body is not a JSON object")
@@ -62,7 +63,7 @@ func (q *request) parse(api api, body []byte) error {
 	member, limit, limited := api.content(), api.limit(), false
 	root.ForEach(func(key, value gjson.Result) bool {
 		if value.Type == gjson.Null {
-			return true // every member that is read is optional, or missed below
+			return true // every member that is read is optional, or checked below
 		}
 		var err error
 		switch name := key.String(); name {
@@ -105,7 +106,7 @@ func (q *request) parse(api api, body []byte) error {
 		if firstErr == nil {
 			firstErr = err
 		}
-		return true // to the end, so that the model is known also for a refused body
+		return true // to the end, so that the model is also known for a refused body
 	})
 	if firstErr != nil {
 		return firstErr
@@ -140,7 +141,7 @@ func (q *request) parse(api api, body []byte) error {
 	}
 }
 
-// system is the body's member that holds the system prompt, for those that have one beside the messages.
+// system is the body member that contains the system prompt, for APIs that have one outside the messages.
 func (a api) system() string {
 	switch a {
 	case apiMessages:
@@ -151,7 +152,7 @@ func (a api) system() string {
 	return ""
 }
 
-// limit is the body's member that bounds the answer.
+// limit is the body member that limits the output.
 func (a api) limit() string {
 	if a == apiResponses {
 		return "max_output_tokens"
@@ -183,7 +184,7 @@ func (q *request) readStreamOptions(options gjson.Result) error {
 	return err
 }
 
-// readResponseInput reads the input of the Responses API: a string, or items of which messages are one kind.
+// readResponseInput reads the input of the Responses API: a string, or items, one kind of which are messages.
 func (q *request) readResponseInput(tools, instructions, input gjson.Result) error {
 	if input.Type == gjson.String {
 		q.lead(tools, instructions)
@@ -199,7 +200,7 @@ func (q *request) readResponseInput(tools, instructions, input gjson.Result) err
 	return q.readMessages(tools, instructions, input)
 }
 
-// lead puts before the messages what stands beside them: tools, and the system prompt of Messages and Responses.
+// lead adds what precedes the messages: tools, and the system prompt of Messages and Responses.
 func (q *request) lead(tools, system gjson.Result) {
 	if tools.Exists() {
 		q.prompt = append(q.prompt, tools.Raw...)
@@ -210,7 +211,7 @@ func (q *request) lead(tools, system gjson.Result) {
 	before := len(q.prompt)
 	q.prompt = append(q.prompt, "\nsystem\n"...)
 	start := len(q.prompt)
-	if system.Type == gjson.String { // shown as it is
+	if system.Type == gjson.String { // shown unchanged
 		q.prompt = append(q.prompt, system.Str...)
 	} else {
 		q.appendContent(system, q.blocks)
@@ -253,7 +254,7 @@ func (q *request) readMessages(tools, system, messages gjson.Result) error {
 		system := q.blocks && role.Str == "system"
 		q.appendContent(content, system)
 		if system && len(q.prompt) == start {
-			q.prompt = q.prompt[:before] // one of which nothing is left has no turn
+			q.prompt = q.prompt[:before] // a message of which nothing is left has no turn
 			return true
 		}
 		lastStart = start
@@ -264,11 +265,11 @@ func (q *request) readMessages(tools, system, messages gjson.Result) error {
 	return err
 }
 
-// billing is how the text of a block begins that Claude Code puts before its system prompt. vLLM leaves the block out.
+// billing is the beginning of a block that Claude Code puts before its system prompt. vLLM leaves the block out.
 const billing = "x-anthropic-billing-header"
 
-// appendContent adds a message's content: a string, or parts; of a system prompt what is shown. What is not text (an image) adds
-// a digest of itself, so that equal images are equal prefixes.
+// appendContent adds a message's content: a string, or parts; of a system prompt only what is shown. Parts that are not
+// text (an image) add a digest, so that equal images are equal prefixes.
 func (q *request) appendContent(content gjson.Result, system bool) {
 	appendText := func(text string) {
 		if !system || !strings.HasPrefix(text, billing) {
@@ -320,7 +321,7 @@ func (q *request) readInputs(api api, content gjson.Result) error {
 	return nil
 }
 
-// appendTokenID adds one token that came as its number: as many bytes as a token has.
+// appendTokenID adds one token given as its number: as many bytes as a token has.
 func (q *request) appendTokenID(id gjson.Result) {
 	n := id.Uint()
 	q.prompt = append(q.prompt, byte(n), byte(n>>8), byte(n>>16), byte(n>>24))
@@ -365,10 +366,10 @@ func positiveMember(name string, v gjson.Result) (int, error) {
 	return int(v.Num), nil
 }
 
-// maxDepth is how deep JSON may nest, in the order of what Python's recursion limit allows; beyond it vLLM answers 400 too.
+// maxDepth is how deep JSON may nest, about Python's recursion limit; beyond it vLLM responds with 400 too.
 const maxDepth = 1000
 
-// tooDeep guards the recursive JSON walk. Counting brackets is cheap and settles it for nearly every body.
+// tooDeep guards the recursive JSON walk. Counting brackets is cheap and decides it for nearly every body.
 func tooDeep(body []byte) bool {
 	if bytes.Count(body, []byte{'['})+bytes.Count(body, []byte{'{'}) <= maxDepth {
 		return false

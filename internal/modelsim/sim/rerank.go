@@ -10,8 +10,8 @@ import (
 	"github.com/tidwall/gjson"
 )
 
-// Rerank (as Jina and Cohere have it) and score, as vLLM serves them. A score is a number from 0 to 1 that depends on the two
-// texts alone: the same on every replica.
+// Rerank (as in Jina and Cohere) and score, as vLLM serves them. A score is a number from 0 to 1 that depends only on the
+// two texts: it is the same on every replica.
 
 // pair is one comparison: a document by its place in the request, and its score.
 type pair struct {
@@ -32,7 +32,7 @@ func (q *request) readRerank(query, documents gjson.Result) error {
 	return nil
 }
 
-// readScore reads text_1 and text_2, each a string or a list: one with many, or as many with as many.
+// readScore reads text_1 and text_2, each a string or a list: one with many, or equally many of both.
 func (q *request) readScore(first, second gjson.Result) error {
 	if !second.Exists() {
 		return badRequest("Field required: text_2")
@@ -48,7 +48,7 @@ func (q *request) readScore(first, second gjson.Result) error {
 	return nil
 }
 
-// texts are the texts of a string, of a list of strings, or of a list of objects with a text.
+// texts returns the texts of a string, of a list of strings, or of a list of objects with a text.
 func texts(v gjson.Result) (list []string) {
 	if v.Type == gjson.String {
 		return []string{v.Str}
@@ -78,7 +78,7 @@ func (q *request) compare(first, second []string) {
 	}
 }
 
-// rerank answers with the documents, the best first.
+// rerank responds with the documents, the best first.
 func (x *exchange) rerank() {
 	q := &x.request
 	slices.SortStableFunc(q.pairs, func(a, b pair) int { return cmp.Compare(b.score, a.score) })
@@ -113,7 +113,7 @@ func (x *exchange) rerank() {
 	x.answer(http.StatusOK, "application/json", x.out)
 }
 
-// score answers with one score per pair, in their order.
+// score responds with one score per pair, in their order.
 func (x *exchange) score() {
 	q := &x.request
 	out := x.appendID(append(x.out[:0], `{"id":`...))

@@ -6,8 +6,8 @@ import (
 	"github.com/tidwall/gjson"
 )
 
-// OpenAI's Responses API. As in vLLM a stream ends with response.completed also when the answer was cut at its limit,
-// which its status tells ("incomplete").
+// OpenAI's Responses API. As in vLLM, a stream also ends with response.completed if the output was cut at its limit; its
+// status then says "incomplete".
 
 func (x *exchange) responseStatus() string {
 	if x.job.finish == "stop" {
@@ -57,7 +57,7 @@ func (x *exchange) appendResponse(out []byte, status string) []byte {
 
 const responseItem = "msg_0" // id of the only output item
 
-// appendOutputItem appends the message that is the output; one in progress is empty.
+// appendOutputItem appends the message that is the output; while in progress it is empty.
 func (x *exchange) appendOutputItem(out []byte, status string) []byte {
 	out = append(out, `{"id":"`+responseItem+`","content":[`...)
 	if status == "completed" {

@@ -1,8 +1,8 @@
-// Package sim is a simulated model server: one replica of vLLM, as a gateway in front of it sees it. It speaks the
-// OpenAI and Anthropic APIs, shows vLLM's metrics or those of its kin, takes plausible time, remembers prefixes as a real
-// KV cache does, and fails on demand. It computes nothing. Time and cache are package engine's.
+// Package sim is a simulated model server: one replica of vLLM as a gateway sees it. It speaks the OpenAI and Anthropic
+// APIs, exposes the metrics of vLLM or of other servers, takes plausible time, remembers prefixes as a real KV cache
+// does, and fails on demand. It computes nothing. Package engine models time and cache.
 //
-// The forms of answers, errors and metrics follow vLLM's V1 engine (vllm/entrypoints/openai, vllm/v1/metrics).
+// The forms of responses, errors and metrics follow vLLM's V1 engine (vllm/entrypoints/openai, vllm/v1/metrics).
 package sim
 
 import (
@@ -24,23 +24,23 @@ import (
 	"time"
 )
 
-// Version is what /version answers.
+// Version is the response of /version.
 const Version = "0.0.0+modelsim"
 
-// Server is one replica. It is an http.Handler, and can listen by itself.
+// Server is one replica. It is an http.Handler, and can also listen by itself.
 type Server struct {
 	cfg     Config
 	log     *slog.Logger
 	model   *replica
 	fault   atomic.Pointer[Fault] // of the whole replica
-	refused atomic.Int64          // requests that it has refused for QueueFull
+	refused atomic.Int64          // requests refused because of QueueFull
 	pool    sync.Pool             // of *exchange
 	replica []string              // value of x-modelsim-replica
 	created int64                 // Unix seconds
 
 	http     http.Server
 	listener net.Listener
-	stop     context.CancelFunc // ends what still waits or hangs
+	stop     context.CancelFunc // ends all waiting and hanging requests
 }
 
 // New makes a replica. It panics on a configuration that Config.Validate refuses.
@@ -55,7 +55,7 @@ func New(cfg Config) *Server {
 
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
-	// No timeouts: an idle connection stays open, a slow stream too.
+	// No timeouts: an idle connection stays open, and so does a slow stream.
 	s.http = http.Server{
 		Handler:     s,
 		BaseContext: func(net.Listener) context.Context { return ctx },
@@ -98,7 +98,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return errors.Join(err, s.Close())
 }
 
-// SetFault puts the whole replica under a fault, in place of the one before.
+// SetFault sets the fault of the whole replica, replacing the one before.
 func (s *Server) SetFault(f Fault) {
 	s.refused.Store(0)
 	s.fault.Store(&f)
@@ -111,7 +111,7 @@ func (s *Server) ClearFault() {
 	s.log.Info("fault cleared", "replica", s.cfg.Name)
 }
 
-// exchange is one request and its answer. Pooled: nothing of it may be kept.
+// exchange is one request and its response. It is pooled: nothing of it may be kept.
 type exchange struct {
 	w      http.ResponseWriter
 	r      *http.Request
@@ -122,10 +122,10 @@ type exchange struct {
 	api    api
 
 	request   request
-	model     string // that the answer names
+	model     string // that the response contains
 	blockSize int    // of the KV cache, in tokens
 	job       job
-	text      []byte   // of the answer
+	text      []byte   // of the response
 	out       []byte   // what is written
 	names     []string // of the request's headers
 }
@@ -137,7 +137,7 @@ func newExchange() *exchange {
 	return x
 }
 
-// ServeHTTP answers one request.
+// ServeHTTP handles one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := s.pool.Get().(*exchange)
 	defer s.recycle(x)
@@ -160,7 +160,7 @@ func (s *Server) logRequest(x *exchange, started time.Time) {
 		"model", x.request.model, "bodyBytes", len(x.body), "took", time.Since(started))
 }
 
-// recycle keeps an exchange for the next request, unless a huge one has blown it up.
+// recycle keeps an exchange for the next request, unless a huge one has grown its buffers.
 func (s *Server) recycle(x *exchange) {
 	const keep = 4 << 20
 	if cap(x.body)+cap(x.request.prompt)+cap(x.out) > keep {
@@ -170,7 +170,7 @@ func (s *Server) recycle(x *exchange) {
 	s.pool.Put(x)
 }
 
-// readBody reads the whole body and hashes it on the way. The error is what the client gets.
+// readBody reads the whole body and hashes it. The client gets the error.
 func (x *exchange) readBody(limit int64) error {
 	x.digest.Reset()
 	x.body = x.body[:0]
@@ -178,7 +178,7 @@ func (x *exchange) readBody(limit int64) error {
 		return nil
 	}
 	if length := x.r.ContentLength; length > int64(cap(x.body)) && length <= limit {
-		x.body = make([]byte, 0, length+1) // one more, to see the end without growing
+		x.body = make([]byte, 0, length+1) // one more byte, to see the end without growing
 	}
 	for {
 		if len(x.body) == cap(x.body) {
@@ -198,8 +198,8 @@ func (x *exchange) readBody(limit int64) error {
 	}
 }
 
-// identify tells in the answer's headers who answers and what arrived. The header map is written directly: the names are in canonical
-// form, and Set would check that each time.
+// identify writes the replica's name and what arrived into the response headers. It writes the header map directly: the
+// names are in canonical form, and Set would check that each time.
 func (s *Server) identify(x *exchange) {
 	var sum [sha256.Size]byte
 	h := x.w.Header()
@@ -210,8 +210,8 @@ func (s *Server) identify(x *exchange) {
 	h["X-Modelsim-Headers"] = []string{x.headerNames()}
 }
 
-// headerNames are the names of the request's headers, lower case, sorted, comma separated. net/http takes host and
-// transfer-encoding out of the header map; they are put back.
+// headerNames are the names of the request's headers, lower case, sorted, comma separated. net/http removes host and
+// transfer-encoding from the header map; they are added again.
 func (x *exchange) headerNames() string {
 	names := x.names[:0]
 	for name := range x.r.Header {
@@ -228,7 +228,8 @@ func (x *exchange) headerNames() string {
 	return strings.Join(names, ",")
 }
 
-// tellModel sets x-modelsim-model to the name in the body. What is no printable ASCII is percent-encoded, and so is a percent sign.
+// tellModel sets x-modelsim-model to the name in the body. Bytes that are not printable ASCII, and percent signs, are
+// percent-encoded.
 func (x *exchange) tellModel(model string) {
 	x.w.Header()["X-Modelsim-Model"] = []string{headerValue(model)}
 }
@@ -263,7 +264,7 @@ var inference = map[string]api{
 	"/score":                   apiScore,
 }
 
-// route finds what answers a path.
+// route finds the handler of a path.
 func (s *Server) route(x *exchange) {
 	path := x.r.URL.Path
 	x.api = inference[path]
@@ -281,7 +282,7 @@ func (s *Server) route(x *exchange) {
 		if x.available(s.fault.Load().Health) {
 			x.answer(http.StatusOK, "", nil)
 		}
-	case "/metrics", "/prometheus/metrics": // the second one is TensorRT-LLM's
+	case "/metrics", "/prometheus/metrics": // the second one is for TensorRT-LLM
 		if x.available(s.fault.Load().Metrics) {
 			x.out = s.model.appendMetrics(x.out[:0])
 			x.answer(http.StatusOK, "text/plain; version=0.0.4; charset=utf-8", x.out)
@@ -310,7 +311,7 @@ func (x *exchange) only(method string, serve func()) {
 	serve()
 }
 
-// available acts on a switch of the replica: "", off or hang.
+// available applies a switch of the replica: "", off or hang.
 func (x *exchange) available(state string) bool {
 	switch state {
 	case "off":
@@ -321,7 +322,7 @@ func (x *exchange) available(state string) bool {
 	return state == ""
 }
 
-// admin sets, clears and tells the fault of the whole replica. The body of a POST is in the form of ParseFault.
+// admin sets, clears and shows the fault of the whole replica. The body of a POST has the form of ParseFault.
 func (s *Server) admin(x *exchange) {
 	switch x.r.Method {
 	case http.MethodPost:
@@ -341,7 +342,7 @@ func (s *Server) admin(x *exchange) {
 	x.answer(http.StatusOK, "text/plain; charset=utf-8", []byte(s.fault.Load().String()+"\n"))
 }
 
-// faults finds the faults that this request meets and acts on those before the answer. False: it is answered.
+// faults finds the faults of this request and applies those before the response. It returns false if the request is done.
 func (s *Server) faults(x *exchange) bool {
 	x.fault = *s.fault.Load()
 	full := false
@@ -383,7 +384,7 @@ func (s *Server) faults(x *exchange) bool {
 	return true
 }
 
-// answer writes a whole answer, which a fault may cut or reset half way.
+// answer writes a complete response, which a fault may cut or reset halfway.
 func (x *exchange) answer(status int, contentType string, body []byte) {
 	x.status = status
 	h := x.w.Header()
@@ -404,7 +405,7 @@ func (x *exchange) answer(status int, contentType string, body []byte) {
 	x.abort()
 }
 
-// fail answers with an error; one that is no *apiError is the client's going away.
+// fail responds with an error. An error that is not an *apiError means that the client has gone.
 func (x *exchange) fail(err error) {
 	var apiErr *apiError
 	if !errors.As(err, &apiErr) {
@@ -420,10 +421,10 @@ func (x *exchange) flush() {
 	}
 }
 
-// abort ends the request and closes its connection without an end of the answer. It does not return.
+// abort ends the request and closes its connection without an end of the response. It does not return.
 func (x *exchange) abort() { panic(http.ErrAbortHandler) }
 
-// reset is abort with a TCP reset in place of an orderly close. It does not return.
+// reset is abort with a TCP reset instead of a normal close. It does not return.
 func (x *exchange) reset() {
 	if hijacker, ok := x.w.(http.Hijacker); ok {
 		if conn, _, err := hijacker.Hijack(); err == nil {
@@ -442,7 +443,7 @@ func (x *exchange) hang() {
 	x.abort()
 }
 
-// sleepUntil waits until t; an error is the context's.
+// sleepUntil waits until t, or returns the error of the context.
 func sleepUntil(ctx context.Context, t time.Time) error {
 	d := time.Until(t)
 	if d <= 0 {

@@ -63,7 +63,7 @@ func post(t *testing.T, url, body string) (*http.Response, string) {
 	return res, answer
 }
 
-// members drops what changes from run to run.
+// members removes what changes from run to run.
 func members(t *testing.T, answer string) map[string]any {
 	t.Helper()
 	var m map[string]any
@@ -106,7 +106,7 @@ func TestWholeAnswers(t *testing.T) {
 	}
 }
 
-// TestTokensAndUsage: how many tokens come out and what the usage says.
+// TestTokensAndUsage checks how many tokens are generated and what the usage reports.
 func TestTokensAndUsage(t *testing.T) {
 	for _, test := range []struct {
 		name, path, body  string
@@ -148,7 +148,7 @@ func TestTokensAndUsage(t *testing.T) {
 				require.Equal(t, test.text, text)
 			}
 
-			// The stream says the same.
+			// The stream reports the same.
 			body := strings.Replace(test.body, "{", `{"stream":true,"stream_options":{"include_usage":true},`, 1)
 			if strings.Contains(body, `"stream":null`) {
 				return
@@ -296,7 +296,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestTold: every answer, whatever its status, tells who answered and what arrived.
+// TestTold: every response, whatever its status, contains the replica's name and what arrived.
 func TestTold(t *testing.T) {
 	server := start(t, sim.Config{Name: "a1"})
 	large := `{"messages":[{"role":"user","content":"` + strings.Repeat("long text ", 50000) + `"}],"model":"large"}`
@@ -394,7 +394,7 @@ func TestEmbeddings(t *testing.T) {
 	require.Len(t, raw, 16)
 }
 
-// TestOpenAIClient: the official client understands every answer.
+// TestOpenAIClient: the official client understands every response.
 func TestOpenAIClient(t *testing.T) {
 	server := start(t, sim.Config{Models: []string{"llama"}, LoRAs: []string{"sql"}, StrictModels: true})
 	client := openai.NewClient(option.WithBaseURL(server.URL()+"/v1"), option.WithAPIKey("none"), option.WithMaxRetries(0))
@@ -458,8 +458,8 @@ var (
 	labelPair  = regexp.MustCompile(`([a-z_]+)="((?:[^"\\\n]|\\[\\"n])*)"`)
 )
 
-// parseMetrics holds a text to the Prometheus text format 0.0.4: HELP and TYPE once and before their samples, all
-// samples of a family together, none twice, buckets cumulative up to +Inf, which is the count.
+// parseMetrics checks a text against the Prometheus text format 0.0.4: HELP and TYPE once and before their samples, all
+// samples of a family together, no duplicates, buckets cumulative up to +Inf, which equals the count.
 func parseMetrics(t *testing.T, text string) map[string]float64 {
 	t.Helper()
 	require.True(t, strings.HasSuffix(text, "\n"))
@@ -548,7 +548,7 @@ func TestMetrics(t *testing.T) {
 	require.Contains(t, got, "vllm:lora_requests_info{max_lora=4,running_lora_adapters=,waiting_lora_adapters=}")
 }
 
-// TestWaiting: a full replica lets requests wait, shows them, and serves them when there is room.
+// TestWaiting: a full replica lets requests wait, shows them, and serves them when there is a free slot.
 func TestWaiting(t *testing.T) {
 	server := start(t, sim.Config{Models: []string{"m"}, LoRAs: []string{"sql", "chat"}, MaxNumSeqs: 1, KVBlocks: 10})
 	ctx, leave := context.WithCancel(t.Context())
@@ -603,7 +603,7 @@ func eventually(t *testing.T, condition func() bool) {
 	}
 }
 
-// TestShutdown: a stream in flight is finished, new connections are refused; Close cuts.
+// TestShutdown: a stream in flight is finished, new connections are refused; Close cuts it.
 func TestShutdown(t *testing.T) {
 	server := sim.New(sim.Config{Speed: 1, Timing: engine.Timing{PrefillRate: 1e9, TokenTime: 10e6}})
 	require.NoError(t, server.Start("127.0.0.1:0"))
@@ -636,7 +636,7 @@ func TestShutdown(t *testing.T) {
 	require.Error(t, <-hung)
 }
 
-// TestManyAtOnce mixes everything; at the end nothing is held. Run with -race.
+// TestManyAtOnce mixes everything; at the end nothing is held. Run it with -race.
 func TestManyAtOnce(t *testing.T) {
 	server := start(t, sim.Config{Models: []string{"m"}, LoRAs: []string{"sql"}, MaxNumSeqs: 4, KVBlocks: 40})
 	var workers sync.WaitGroup
@@ -704,8 +704,8 @@ func TestLogPerRequest(t *testing.T) {
 	})
 }
 
-// TestNothingIsKept: buffers are used again for the next request; what an answer's headers say must not change with them.
-// net/http may write headers only after the handler has returned.
+// TestNothingIsKept: buffers are reused for the next request; a response's headers must not change with them. net/http
+// may write headers only after the handler has returned.
 func TestNothingIsKept(t *testing.T) {
 	server := sim.New(sim.Config{})
 	var answers []*httptest.ResponseRecorder

@@ -7,13 +7,13 @@ import (
 	"sync"
 )
 
-// rest is whether a replica was put to sleep, as vLLM's /sleep does: its caches are emptied, what runs goes on, and what comes waits until it
-// is woken. Health and metrics answer as ever; one metric tells.
+// rest is the sleep state of a replica, as after vLLM's /sleep: its caches are emptied, running requests continue, and
+// new ones wait until it is woken. Health and metrics respond as usual; one metric shows the state.
 type rest struct {
 	mu     sync.Mutex
 	asleep bool
-	level  int           // 1: weights are kept in memory, 2: all is discarded
-	woken  chan struct{} // closed when it is; nil while awake
+	level  int           // 1: weights are kept in memory, 2: everything is discarded
+	woken  chan struct{} // closed on waking; nil while awake
 }
 
 // Sleep puts the replica to sleep, at vLLM's level 0, 1 or 2.
@@ -28,7 +28,7 @@ func (s *Server) Sleep(level int) {
 	s.log.Info("asleep", "replica", s.cfg.Name, "level", level)
 }
 
-// WakeUp ends the sleep; what waited goes on.
+// WakeUp ends the sleep; waiting requests continue.
 func (s *Server) WakeUp() {
 	s.model.rest.mu.Lock()
 	defer s.model.rest.mu.Unlock()
@@ -39,14 +39,14 @@ func (s *Server) WakeUp() {
 	}
 }
 
-// state tells whether it sleeps, and how deep.
+// state returns whether the replica sleeps, and at which level.
 func (r *rest) state() (asleep bool, level int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.asleep, r.level
 }
 
-// wait returns when the replica is awake; an error is the context's.
+// wait returns when the replica is awake, or with the error of the context.
 func (r *rest) wait(ctx context.Context) error {
 	r.mu.Lock()
 	woken := r.woken
@@ -62,7 +62,7 @@ func (r *rest) wait(ctx context.Context) error {
 	}
 }
 
-// sleep answers POST /sleep?level=<0..2>, 1 if it is not said.
+// sleep handles POST /sleep?level=<0..2>; the default is 1.
 func (s *Server) sleep(x *exchange) {
 	level := 1
 	if text := x.r.URL.Query().Get("level"); text != "" {

@@ -11,7 +11,7 @@ import (
 	"github.com/inlet-proxy/inlet/internal/modelsim/sim"
 )
 
-// A replica that sleeps is well by its health and idle by its gauges; requests wait, and find an empty cache when it is awake.
+// A sleeping replica is healthy and idle by its gauges; requests wait, and find an empty cache when it is awake.
 func TestSleep(t *testing.T) {
 	server := start(t, sim.Config{Models: []string{"m"}, Engines: 2, KVBlocks: 100})
 	get := func(method, path string) (int, string) {

@@ -15,17 +15,17 @@ import (
 	"github.com/inlet-proxy/inlet/internal/modelsim/engine"
 )
 
-// These tests run in a bubble of virtual time: durations are exact and cost nothing.
+// These tests run in virtual time: durations are exact and cost nothing.
 
 var testTiming = engine.Timing{Overhead: 10 * time.Millisecond, PrefillRate: 1000, TokenTime: 5 * time.Millisecond, TokenTimePerSeq: time.Millisecond}
 
-// took is how long one request of so many prompt and output tokens takes.
+// took returns how long one request with this many prompt and output tokens takes.
 func took(s *Server, ctx context.Context, prompt string, tokens int) time.Duration {
 	began := time.Now()
 	body := fmt.Sprintf(`{"prompt":%q,"max_tokens":%d}`, prompt, tokens)
 	req := httptest.NewRequestWithContext(ctx, "POST", "/v1/completions", strings.NewReader(body))
 	func() {
-		defer func() { recover() }() // an aborted request panics, as net/http wants it
+		defer func() { recover() }() // an aborted request panics, as net/http requires
 		s.ServeHTTP(httptest.NewRecorder(), req)
 	}()
 	return time.Since(began)
@@ -36,7 +36,7 @@ func TestTimeOfOneRequest(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		speed float64
-		want  []time.Duration // of the same request, again and again
+		want  []time.Duration // of the same request, repeated
 	}{
 		{"real time", 1, []time.Duration{145 * time.Millisecond, 50 * time.Millisecond, 50 * time.Millisecond}},
 		{"ten times as fast", 10, []time.Duration{14500 * time.Microsecond, 5000 * time.Microsecond}},
@@ -54,7 +54,7 @@ func TestTimeOfOneRequest(t *testing.T) {
 	}
 }
 
-// TestBatch: two at once share the one accelerator, from the step on after the second one has come.
+// TestBatch: two requests share the accelerator, starting with the step after the second one has arrived.
 func TestBatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(Config{Speed: 1, Timing: testTiming})
@@ -101,8 +101,8 @@ func TestQueueIsFIFO(t *testing.T) {
 	})
 }
 
-// TestNobodyOvertakes: a request that does not fit into the KV cache holds up smaller ones behind it, as in vLLM; when
-// it gives up they go on with the next step.
+// TestNobodyOvertakes: a request that does not fit into the KV cache blocks smaller ones behind it, as in vLLM; when it
+// gives up they continue with the next step.
 func TestNobodyOvertakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(Config{Speed: 1, KVBlocks: 10, Timing: testTiming})
@@ -125,7 +125,7 @@ func TestNobodyOvertakes(t *testing.T) {
 	})
 }
 
-// TestClientGone: whoever leaves in the middle of an answer gives everything back at once.
+// TestClientGone: a client that leaves in the middle of a response frees everything at once.
 func TestClientGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(Config{Speed: 1, Timing: testTiming})
@@ -157,7 +157,7 @@ func TestEngines(t *testing.T) {
 	})
 }
 
-// TestLoRASeries: a combination of adapters stays in the metrics with the time when it last was.
+// TestLoRASeries: a combination of adapters stays in the metrics with the time of its last occurrence.
 func TestLoRASeries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		timing := testTiming
@@ -225,7 +225,7 @@ func TestTimesInMetrics(t *testing.T) {
 	})
 }
 
-// look is what a scrape sees of the first engine.
+// look returns what a scrape sees of the first engine.
 func look(s *Server) snapshot { return s.model.snapshots()[0] }
 
 func TestHistogram(t *testing.T) {
@@ -274,7 +274,7 @@ func TestConfigValidate(t *testing.T) {
 	require.Panics(t, func() { New(Config{Speed: -1}) })
 }
 
-// FuzzParse: no body breaks the parser, and what it accepts makes sense.
+// FuzzParse: no body breaks the parser, and what it accepts is plausible.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		`{"model":"m","messages":[{"role":"user","content":"x"}]}`, `{"prompt":["a",[1,2],3]}`, `{"input":{}}`, `{`, ``, `[]`, `{"messages":[[]]}`,

@@ -36,7 +36,7 @@ const againChain = `filters:
 type redirector struct {
 	mu    sync.Mutex
 	times int             // how many are redirected
-	seen  []*http.Request // with the model for a body
+	seen  []*http.Request // with the model as body
 }
 
 func (r *redirector) ServeHTTP(w http.ResponseWriter, req *http.Request) {
@@ -59,7 +59,7 @@ func (r *redirector) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	_, _ = io.WriteString(w, `{"model":"llama-3-8b","usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}`)
 }
 
-// reset makes ready for another case.
+// reset prepares the replica for another case.
 func (r *redirector) reset(times int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -72,8 +72,9 @@ func (r *redirector) requests() []*http.Request {
 	return r.seen
 }
 
-// TestRequestComesAgain: what Inlet has decided once passes it a second time as it is, in Envoy's internal redirect and where it stands in the chain
-// twice: its own name for a model is no client's, and no client gets to see it.
+// TestRequestComesAgain: a request that has been through Inlet passes it unchanged the second time, both after Envoy's
+// internal redirect and if Inlet is in the chain twice: its own name for a model does not count as a client's, and no
+// client sees it.
 func TestRequestComesAgain(t *testing.T) {
 	for _, abi := range abis {
 		t.Run(abi, func(t *testing.T) {
@@ -121,7 +122,7 @@ func TestRequestComesAgain(t *testing.T) {
 	}
 }
 
-// servedTwice checks what a client gets, and a replica sees, of a request that came through.
+// servedTwice checks what the client gets, and what a replica sees, for a request that came through.
 func servedTwice(t *testing.T, r *redirector, a *answer, requests int) {
 	t.Helper()
 	require.True(t, a.ok(), "%+v\n%s", a, a.body)
@@ -154,8 +155,8 @@ func testRedirect(t *testing.T, s *stack.Stack, r *redirector) {
 	testNoWayAround(t, s, r, 1)
 }
 
-// testRefusedRedirect: a filter before Inlet refuses the redirected request, so that nobody fetches what Inlet knows of it. No request that
-// follows is taken for it, though Envoy holds the client for internal and leaves it all its headers.
+// testRefusedRedirect: a filter before Inlet refuses the redirected request, so nobody uses what Inlet stored about it.
+// No later request is taken for it, although Envoy considers the client internal and leaves it all its headers.
 func testRefusedRedirect(t *testing.T, s *stack.Stack, r *redirector) {
 	const id = "00000000-0000-4000-8000-000000000002"
 	control := []string{"x-gateway-model-name", "llama", "x-gateway-model-name-rewrite", "llama-3-8b", "x-gateway-inference-pool", "one"}
@@ -198,11 +199,11 @@ func testTwice(t *testing.T, s *stack.Stack, r *redirector) {
 	testNoWayAround(t, s, r, 0)
 }
 
-// testNoWayAround: a client cannot say that its request came before.
+// testNoWayAround: a client cannot claim that its request has been through Inlet.
 func testNoWayAround(t *testing.T, s *stack.Stack, r *redirector, redirects int) {
 	t.Helper()
 	r.reset(redirects)
-	// The one before it did come, and had the same number.
+	// The request before it has, and had the same id.
 	const id = "00000000-0000-4000-8000-000000000001"
 	a := post(t.Context(), s, chatPath, smallChat, "x-api-key", "key", "x-request-id", id)
 	servedTwice(t, r, &a, redirects+1)
@@ -220,7 +221,7 @@ func testNoWayAround(t *testing.T, s *stack.Stack, r *redirector, redirects int)
 	require.Len(t, r.requests(), redirects+1, "none of them came to the replica")
 }
 
-// requestsOf counts the requests that were answered or refused.
+// requestsOf counts the requests that got a response or a refusal.
 func requestsOf(m stack.Metrics) (n float64) {
 	for _, sample := range m {
 		if sample.Name == "inlet_request_total" {
@@ -239,13 +240,13 @@ func twice(b *bootstrapv3.Bootstrap) {
 	b.GetStaticResources().GetListeners()[0].Name = "twice"
 }
 
-// trustAll leaves clients their control headers.
+// trustAll does not remove clients' control headers.
 func trustAll(b *bootstrapv3.Bootstrap) {
 	editManager(b, func(m *hcmv3.HttpConnectionManager) { m.EarlyHeaderMutationExtensions = nil })
 	b.GetStaticResources().GetListeners()[0].Name = "trusting"
 }
 
-// followRedirects makes Envoy follow a replica's 307 by itself.
+// followRedirects makes Envoy follow a replica's 307.
 func followRedirects(b *bootstrapv3.Bootstrap) {
 	editManager(b, func(m *hcmv3.HttpConnectionManager) {
 		m.GetRouteConfig().GetVirtualHosts()[0].GetRoutes()[0].GetRoute().InternalRedirectPolicy = &routev3.InternalRedirectPolicy{
@@ -255,7 +256,8 @@ func followRedirects(b *bootstrapv3.Bootstrap) {
 	})
 }
 
-// refuseElsewhere refuses what is redirected, unless a header stands in it, and holds clients of this machine for internal.
+// refuseElsewhere refuses redirected requests, unless they have a certain header, and makes Envoy consider clients of
+// this machine internal.
 func refuseElsewhere(b *bootstrapv3.Bootstrap) {
 	prefix := &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "/elsewhere"}}
 	allowed := &routev3.HeaderMatcher{Name: "x-allowed", HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}}

@@ -67,7 +67,7 @@ func examples(t *testing.T) []example {
 	return all
 }
 
-// otherSide is the same with the filter on the other side of Inlet.
+// otherSide is the same example with the filter on the other side of Inlet.
 func (e example) otherSide() example {
 	e.manager = proto.CloneOf(e.manager)
 	f := e.manager.GetHttpFilters()
@@ -90,7 +90,7 @@ func (e example) apply(m *hcmv3.HttpConnectionManager) {
 	}
 }
 
-// addListener adds a copy of the shipped listener under a name, at a port of its own.
+// addListener adds a copy of the shipped listener under a name, at its own port.
 func addListener(b *bootstrapv3.Bootstrap, name string, change func(*listenerv3.Listener, *hcmv3.HttpConnectionManager)) {
 	changed := proto.CloneOf(b)
 	l := changed.GetStaticResources().GetListeners()[0]
@@ -128,14 +128,14 @@ func (k asker) send(method, path, body string, headers ...string) answer {
 
 func (k asker) chat(headers ...string) answer { return k.send("POST", chatPath, smallChat, headers...) }
 
-// served checks that a replica of the pool answered.
+// served checks that a replica of the pool responded.
 func served(t *testing.T, pool string, a answer) {
 	t.Helper()
 	require.True(t, a.ok(), "%d %v %s", a.status, a.header, a.body)
 	require.True(t, strings.HasPrefix(a.header.Get("x-modelsim-replica"), pool+"-"), a.header)
 }
 
-// refusedAs checks a refusal of Envoy itself: the status, and an error as the API of the path has it.
+// refusedAs checks a refusal of Envoy itself: the status, and an error in the form of the path's API.
 func refusedAs(t *testing.T, a answer, status int, kind, code string) {
 	t.Helper()
 	require.Equal(t, status, a.status, "%s", a.body)
@@ -167,7 +167,7 @@ func refusedAs(t *testing.T, a answer, status int, kind, code string) {
 	require.Equal(t, status == 429 || status == 503, a.header.Get("retry-after") != "")
 }
 
-// inlets checks a refusal of Inlet: nobody has rewritten it.
+// inlets checks that a refusal is Inlet's, unchanged.
 func inlets(t *testing.T, a answer, status int, reason string) {
 	t.Helper()
 	require.Equal(t, status, a.status, "%s", a.body)
@@ -181,10 +181,10 @@ const (
 	nobody    = `{"model":"nobody","messages":[{"role":"user","content":"hello"}]}`
 )
 
-// largeChat is a request of some 120 KB.
+// largeChat is a request of about 120 KB.
 var largeChat = strings.Replace(smallChat, "hello", strings.Repeat("hello ", 20000), 1)
 
-// besideChecks say what each example of the page does.
+// besideChecks check what the page says about each example.
 var besideChecks = map[string]func(*testing.T, asker){
 	"local_ratelimit": func(t *testing.T, k asker) {
 		for range 2 {
@@ -212,7 +212,7 @@ var besideChecks = map[string]func(*testing.T, asker){
 		require.NotContains(t, a.header.Get("x-modelsim-headers"), "authorization", "the token stays here")
 	},
 	"csrf": func(t *testing.T, k asker) {
-		refusedAs(t, k.chat(), 403, "permission_error", "") // without an Origin, as each SDK is
+		refusedAs(t, k.chat(), 403, "permission_error", "") // without an Origin, like every SDK
 		refusedAs(t, k.chat("origin", "https://other.example.com"), 403, "permission_error", "")
 		served(t, "llama", k.chat("origin", k.url))
 	},
@@ -252,7 +252,7 @@ var besideChecks = map[string]func(*testing.T, asker){
 	},
 	"header_mutation": func(t *testing.T, k asker) {
 		a := k.chat("x-team", "a", "x-tenant", "b")
-		served(t, "llama", a) // not the pool that this filter names
+		served(t, "llama", a) // not the pool that this filter sets
 		require.Contains(t, a.header.Get("x-modelsim-headers"), "x-tenant")
 		require.Equal(t, "gateway", a.header.Get("x-served-by"))
 		a = k.send("POST", chatPath, nobody)
@@ -272,7 +272,7 @@ var userToken = func() string {
 	return signed + "." + encode(mac.Sum(nil))
 }()
 
-// newAuthorizer is a service that ext_authz asks.
+// newAuthorizer is the service that ext_authz calls.
 func newAuthorizer(t *testing.T) string {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -286,8 +286,8 @@ func newAuthorizer(t *testing.T) string {
 	return server.Listener.Addr().String()
 }
 
-// TestBesideOtherFilters runs each example of the page in a real Envoy. What is no request for a model meets the same errors
-// as without the other filter, on either side of it, and forged headers go nowhere.
+// TestBesideOtherFilters runs each example of the page in a real Envoy. Requests without a model get the same errors as
+// without the other filter, on either side of it, and forged headers have no effect.
 func TestBesideOtherFilters(t *testing.T) {
 	for _, abi := range abis {
 		t.Run(abi, func(t *testing.T) {
@@ -347,7 +347,7 @@ companion: {cluster: inlet-companion}
 pathPrefix: [/team-a]
 `
 
-// pathRewrite is the page's rewrite of paths behind a prefix.
+// pathRewrite is the page's rewrite of paths with a prefix.
 func pathRewrite(t *testing.T) *routev3.RouteAction {
 	t.Helper()
 	text, err := os.ReadFile(besidePage)

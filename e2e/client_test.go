@@ -13,21 +13,21 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// client keeps connections open, as real ones do.
+// client keeps connections open, as real clients do.
 var client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: 30 * time.Second}
 
-// answer is what a client got.
+// answer is the response that a client got.
 type answer struct {
 	began  time.Time
 	status int
 	header http.Header
 	body   []byte
-	err    error // no answer, or not all of it
+	err    error // no response, or not all of it
 }
 
 func (a *answer) ok() bool { return a.err == nil && a.status == http.StatusOK }
 
-// do sends a request and reads the whole answer.
+// do sends a request and reads the whole response.
 func do(req *http.Request) answer {
 	a := answer{began: time.Now()}
 	resp, err := client.Do(req)
@@ -41,7 +41,7 @@ func do(req *http.Request) answer {
 	return a
 }
 
-// post sends a body to the gateway; headers are names and values in turn.
+// post sends a body to the gateway; headers alternates names and values.
 func post(ctx context.Context, s *stack.Stack, path, body string, headers ...string) answer {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL()+path, strings.NewReader(body))
 	if err != nil {
@@ -67,13 +67,13 @@ func eventually(t *testing.T, what string, ask func() (bool, error)) {
 	require.NoError(t, poll(ctx, what, ask))
 }
 
-// waitForPicks waits until all workers choose replicas: the first requests may
-// come before the companion's first snapshot.
+// waitForPicks waits until all workers pick replicas: the first requests may arrive
+// before the companion's first snapshot.
 func waitForPicks(t *testing.T, s *stack.Stack) {
 	t.Helper()
 	picked := 0
 	eventually(t, "every worker picks replicas", func() (bool, error) {
-		// New connections, so that all workers get their share.
+		// New connections, so that all workers get some.
 		a := post(t.Context(), s, chatPath, smallChat, "connection", "close")
 		if !a.ok() {
 			return false, a.err

@@ -22,8 +22,8 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// threeMistakes is a document with three mistakes, and these are their lines
-// in Envoy's log.
+// threeMistakes is a configuration with three mistakes, and these are their lines in
+// Envoy's log.
 const threeMistakes = `filters:
   - bbr:
       models:
@@ -38,8 +38,8 @@ var mistakesFound = []string{
 	`configuration: 6:1: unknown key "compnion" (did you mean "companion"?)`,
 }
 
-// TestShippedBootstraps: Envoy accepts what is shipped, word for word, and
-// with the document that asks for keys.
+// TestShippedBootstraps: Envoy accepts the shipped bootstraps unchanged, and with the
+// configuration that has API keys.
 func TestShippedBootstraps(t *testing.T) {
 	keys, err := os.ReadFile("../envoy/static/inlet-keys.yaml")
 	require.NoError(t, err)
@@ -60,7 +60,7 @@ func TestShippedBootstraps(t *testing.T) {
 	}
 }
 
-// TestMistakesAreAllTold: one attempt shows every mistake with its place.
+// TestMistakesAreAllTold: one attempt shows every mistake with its position.
 func TestMistakesAreAllTold(t *testing.T) {
 	for _, abi := range abis {
 		t.Run(abi, func(t *testing.T) {
@@ -76,14 +76,15 @@ func TestMistakesAreAllTold(t *testing.T) {
 	}
 }
 
-// TestDocumentAsMessage: a document that is given as a Struct is read, or it is said how to give it; as text in bytes it is read.
+// TestDocumentAsMessage: a configuration given as a Struct is accepted, or the error says what to use instead; as text in
+// bytes it is accepted.
 func TestDocumentAsMessage(t *testing.T) {
 	tree, err := structpb.NewStruct(map[string]any{"filters": []any{map[string]any{"bbr": map[string]any{}}}, "limits": map[string]any{"depth": 100}})
 	require.NoError(t, err)
 	for _, abi := range abis {
 		for name, c := range map[string]struct {
 			message proto.Message
-			refused string // what the wasm plugin says; the module reads it
+			refused string // the wasm plugin's error; the module accepts it
 		}{
 			"Struct":     {tree, "give it as a StringValue"},
 			"BytesValue": {wrapperspb.Bytes([]byte("filters: [bbr: {}]")), ""},
@@ -106,8 +107,8 @@ func TestDocumentAsMessage(t *testing.T) {
 	}
 }
 
-// validate runs envoy --mode validate at the root of the repository and
-// returns what it says.
+// validate runs envoy --mode validate at the root of the repository and returns its
+// output.
 func validate(t *testing.T, b *bootstrapv3.Bootstrap) (log string, err error) {
 	t.Helper()
 	envoy, err := envoybin.Find(t.Context(), envoybin.Options{})
@@ -124,7 +125,7 @@ func validate(t *testing.T, b *bootstrapv3.Bootstrap) (log string, err error) {
 	return string(out), err
 }
 
-// setDocument puts a chain document into the Inlet filter.
+// setDocument puts a configuration into the Inlet filter.
 func setDocument(b *bootstrapv3.Bootstrap, document string) {
 	editManager(b, func(m *hcmv3.HttpConnectionManager) { setManagerDocument(m, document) })
 }
@@ -135,7 +136,7 @@ func setManagerDocument(m *hcmv3.HttpConnectionManager, document string) {
 	})
 }
 
-// setConfiguration changes what the Inlet filter is configured with.
+// setConfiguration changes the configuration of the Inlet filter.
 func setConfiguration(b *bootstrapv3.Bootstrap, set func(*anypb.Any)) {
 	editManager(b, func(m *hcmv3.HttpConnectionManager) { setManagerConfiguration(m, set) })
 }

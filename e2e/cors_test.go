@@ -16,7 +16,7 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// keyedChain asks for the key inlet-demo-key, and refuses what nothing has room for.
+// keyedChain requires the key inlet-demo-key, and refuses requests if all replicas are saturated.
 const keyedChain = `
 filters:
   - bbr:
@@ -32,7 +32,7 @@ companion: {cluster: inlet-companion}
 // corsOrigin is the origin of the shipped recipe.
 const corsOrigin = "https://chat.example.com"
 
-// TestCORS runs the shipped bootstrap with its recipe for browsers, where a key is asked for.
+// TestCORS runs the shipped bootstrap with its recipe for browsers, with API keys.
 func TestCORS(t *testing.T) {
 	for _, abi := range abis {
 		t.Run(abi, func(t *testing.T) {
@@ -70,7 +70,7 @@ func TestCORS(t *testing.T) {
 	}
 }
 
-// mayBeRead checks that a browser shows an answer to the page that asked.
+// mayBeRead checks that a browser shows the response to the page.
 func mayBeRead(t *testing.T, a answer) {
 	t.Helper()
 	require.Equal(t, corsOrigin, a.header.Get("access-control-allow-origin"), "%d %v", a.status, a.header)
@@ -117,7 +117,7 @@ func testCORSAnswers(t *testing.T, s *stack.Stack, k asker) {
 	inlets(t, a, 404, "model_not_found")
 	mayBeRead(t, a)
 	a = k.send("GET", "/nothing", "", key...)
-	inlets(t, a, 404, "unknown_path") // with keys asked for, no path goes by
+	inlets(t, a, 404, "unknown_path") // with API keys, no path passes
 	mayBeRead(t, a)
 
 	full := strings.Replace(smallChat, "llama", "full", 1)
@@ -129,7 +129,7 @@ func testCORSAnswers(t *testing.T, s *stack.Stack, k asker) {
 		req.Header.Set(name, value)
 	}
 	gone := make(chan struct{})
-	go func() { // holds the pool's only place until this test is over
+	go func() { // occupies the pool's only slot until this test ends
 		defer close(gone)
 		_ = do(req)
 	}()
@@ -142,7 +142,7 @@ func testCORSAnswers(t *testing.T, s *stack.Stack, k asker) {
 		return false, err
 	})
 	eventually(t, "every worker has heard", func() (bool, error) {
-		brief, stop := context.WithTimeout(ctx, time.Second) // a worker that has not lets it wait behind the other
+		brief, stop := context.WithTimeout(ctx, time.Second) // another worker lets it wait behind the first
 		defer stop()
 		req := req.Clone(brief)
 		req.Body = io.NopCloser(strings.NewReader(full))

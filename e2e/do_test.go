@@ -32,7 +32,7 @@ func (g *gateway) Do(step *hosttest.Step) (*hosttest.Outcome, error) {
 	}
 	o := x.outcome()
 	if step.Finish != "" {
-		o.Calls = nil // they are those of the step that sent the request
+		o.Calls = nil // the metrics of the step that sent the request
 	}
 	if before != nil {
 		o.Metrics, err = g.growth(ctx, before, step.Expect.Metrics)
@@ -42,8 +42,8 @@ func (g *gateway) Do(step *hosttest.Step) (*hosttest.Outcome, error) {
 	return &o, err
 }
 
-// prepare brings the gateway into the state that the step begins with, and
-// returns the metrics of then if the step looks at them.
+// prepare puts the gateway into the state that the step begins with, and returns the
+// metrics before it if the step checks them.
 func (g *gateway) prepare(ctx context.Context, step *hosttest.Step) (stack.Metrics, error) {
 	changed := false
 	if step != g.last {
@@ -58,7 +58,7 @@ func (g *gateway) prepare(ctx context.Context, step *hosttest.Step) (stack.Metri
 		}
 		changed = step.Pools != nil || g.workers > 1
 	}
-	// Which replica is right depends on what the workers know of each other.
+	// Which replica is right depends on what the workers know about each other.
 	if changed || g.workers > 1 && step.Expect.Replica != nil {
 		if err := g.spread(ctx); err != nil {
 			return nil, err
@@ -70,7 +70,7 @@ func (g *gateway) prepare(ctx context.Context, step *hosttest.Step) (stack.Metri
 	return g.quiet(ctx)
 }
 
-// exchange sends the step's request, or lets the replica of a held one answer.
+// exchange sends the step's request, or lets the replica of a held one respond.
 func (g *gateway) exchange(step *hosttest.Step) (*exchange, error) {
 	if x := g.held[step.Finish]; x != nil {
 		delete(g.held, step.Finish)
@@ -88,14 +88,14 @@ func (g *gateway) exchange(step *hosttest.Step) (*exchange, error) {
 	return x, nil
 }
 
-// underWay is the request that comes to replicas and services now.
+// underWay is the request that replicas and services now receive.
 func (g *gateway) underWay() *exchange {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.current
 }
 
-// end closes what is over, and waits for its traces to be gone.
+// end finishes completed exchanges, and waits until their traces are gone.
 func (g *gateway) end(ctx context.Context, x *exchange, step *hosttest.Step) error {
 	if step.Hold != "" {
 		g.held[step.Hold] = x
@@ -109,8 +109,8 @@ func (g *gateway) end(ctx context.Context, x *exchange, step *hosttest.Step) err
 	return err
 }
 
-// quiet waits until no request but the held ones is in Envoy, and returns the
-// metrics of then.
+// quiet waits until Envoy has no requests except the held ones, and returns the
+// metrics of that time.
 func (g *gateway) quiet(ctx context.Context) (m stack.Metrics, err error) {
 	err = poll(ctx, "no request is left in Envoy", func() (bool, error) {
 		m, err = g.stack.Metrics(ctx)
@@ -119,8 +119,8 @@ func (g *gateway) quiet(ctx context.Context) (m stack.Metrics, err error) {
 	return m, err
 }
 
-// growth is by how much Inlet's metrics grew. It waits for what is expected,
-// because histograms come with a later scrape.
+// growth is the increase of Inlet's metrics. It waits for the expected values, because
+// histograms appear in a later scrape.
 func (g *gateway) growth(ctx context.Context, before stack.Metrics, want map[string]int64) (map[string]int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience/10)
 	defer cancel()
@@ -129,7 +129,7 @@ func (g *gateway) growth(ctx context.Context, before stack.Metrics, want map[str
 	for scrapes := 1; ; scrapes++ {
 		m, err := g.quiet(ctx)
 		if errors.Is(err, context.DeadlineExceeded) && grown != nil {
-			return grown, nil // not what is expected, which Check will tell
+			return grown, nil // not the expected value, which Check will report
 		}
 		if err != nil {
 			return nil, err
@@ -146,7 +146,7 @@ func (g *gateway) growth(ctx context.Context, before stack.Metrics, want map[str
 	}
 }
 
-// series are a scrape's metrics by the names that scenarios use.
+// series are a scrape's metrics under the names that scenarios use.
 func series(m stack.Metrics) map[string]int64 {
 	values := map[string]int64{}
 	for _, sample := range m {
@@ -170,7 +170,7 @@ func (g *gateway) logged(n int) []string {
 	return g.stack.EnvoyErrors()[n:]
 }
 
-// trap finds the death of a wasm VM in the log.
+// trap finds the crash of a wasm VM in the log.
 func trap(lines []string) string {
 	for _, line := range lines {
 		if strings.Contains(line, "Function: proxy_on_") && strings.Contains(line, "failed") {

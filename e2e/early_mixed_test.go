@@ -18,9 +18,9 @@ import (
 
 const uploadsMixed = 400
 
-// TestEarlyReleaseMixed: bodies of 200 bytes to 8 MB arrive byte for byte but for
-// the model's name, wherever that stands and however they are sent, when most of
-// them have gone on before their end.
+// TestEarlyReleaseMixed: bodies of 200 bytes to 8 MB arrive byte for byte except for
+// the model's name, wherever it is and however they are sent, when most of them are
+// forwarded before their end.
 func TestEarlyReleaseMixed(t *testing.T) {
 	for _, abi := range abis {
 		t.Run(abi, func(t *testing.T) {
@@ -46,7 +46,7 @@ type mixedUpload struct {
 	sent, want string
 	code       string // of the error; "" for none
 	sized      bool
-	piece      int // bytes that are sent at a time
+	piece      int // bytes per write
 }
 
 // uploadOf makes body n; the same for every n.
@@ -54,7 +54,7 @@ func uploadOf(n uint64) *mixedUpload {
 	r := rand.New(rand.NewPCG(n, 1))
 	u := &mixedUpload{sized: r.IntN(2) == 0, piece: 1 << (10 + r.IntN(10))}
 	size := int(200 * math.Pow(40_000, r.Float64()))
-	before := size * r.IntN(4) / 3 // nothing, all, or something between
+	before := size * r.IntN(4) / 3 // nothing, all, or something in between
 	text := func(n int) string { return strings.Repeat(`wörd \u00e9 \"{\\`, max(0, n)/17) }
 	model, target := "m", "renamed"
 	if r.IntN(3) == 0 {
@@ -73,7 +73,7 @@ func uploadOf(n uint64) *mixedUpload {
 	return u
 }
 
-// bySize is a body that is read by pieces, and is not known to have a length.
+// bySize is a body that is read in pieces and whose length is unknown.
 type bySize struct {
 	of    *strings.Reader
 	piece int

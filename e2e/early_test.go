@@ -17,9 +17,9 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// TestEarlyRelease: a request goes on while its body still comes, and one whose
-// rest is refused never arrives whole; over HTTP/1.1 and HTTP/2 on both sides,
-// with a length, and without but with trailers.
+// TestEarlyRelease: a request is forwarded while its body is still arriving, and one
+// whose rest is refused never arrives whole; over HTTP/1.1 and HTTP/2 on both sides,
+// with a length, and without one but with trailers.
 func TestEarlyRelease(t *testing.T) {
 	for _, abi := range abis {
 		for _, upstream := range []string{"HTTP 1.1", "HTTP 2"} {
@@ -54,16 +54,16 @@ func framing(protocol string, sized bool) string {
 	return protocol + ", without a length"
 }
 
-// speakHTTP2 makes a cluster's connections HTTP/2.
+// speakHTTP2 makes a cluster use HTTP/2.
 func speakHTTP2(c *clusterv3.Cluster) {
-	//nolint:staticcheck // the fields that replace these take ten lines more for the same
+	//nolint:staticcheck // the fields that replace these need ten more lines for the same effect
 	c.HttpProtocolOptions, c.Http2ProtocolOptions = nil, &corev3.Http2ProtocolOptions{}
 }
 
-// uploadee is a replica that tells how far a request has come.
+// uploadee is a replica that reports how much of a request has arrived.
 type uploadee struct {
 	address string
-	got     chan []byte // what has come by now, at each piece
+	got     chan []byte // what has arrived so far, for each piece
 	ended   chan ending
 }
 
@@ -110,7 +110,7 @@ func (r *uploadee) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// until waits until the replica has what begins so.
+// until waits until the replica has a request that begins like this.
 func (r *uploadee) until(t *testing.T, beginning string) {
 	t.Helper()
 	wait := time.After(patience)
@@ -178,7 +178,7 @@ func testEarly(t *testing.T, s *stack.Stack, r *uploadee, protocol string, sized
 			if _, err = io.WriteString(to, c.rest); err == nil {
 				_ = to.Close()
 			} else {
-				require.ErrorIs(t, err, io.ErrClosedPipe) // the answer came before
+				require.ErrorIs(t, err, io.ErrClosedPipe) // the response came before
 			}
 			a := <-answers
 			require.NoError(t, a.err)
@@ -212,7 +212,7 @@ func (r *uploadee) end(t *testing.T) ending {
 	}
 }
 
-// forget makes room for the next request.
+// forget prepares for the next request.
 func (r *uploadee) forget() {
 	for {
 		select {

@@ -24,17 +24,17 @@ import (
 	"github.com/inlet-proxy/inlet/shared/hosttest"
 )
 
-// edits are what a scenario changes in the shipped bootstrap.
+// edits are a scenario's changes to the shipped bootstrap.
 type edits struct {
 	abi      string
 	name     string              // of listener and VM; as shipped if empty
-	trusted  bool                // clients may send control headers: another gateway stands in front
+	trusted  bool                // clients may send control headers: another gateway is in front
 	pools    map[string][]string // addresses of the replicas
 	services map[string]string   // addresses by cluster, the companion's too
 	subset   *hosttest.Subset    // with addresses; nil: no hint
 
-	unfollowed  bool // the clusters do not read the ranked list
-	maxRequests int  // of a cluster at once; 0: as shipped
+	unfollowed  bool // the clusters ignore the ranked list
+	maxRequests int  // limit of a cluster; 0: as shipped
 }
 
 func (e *edits) apply(b *bootstrapv3.Bootstrap) {
@@ -77,7 +77,7 @@ func (e *edits) apply(b *bootstrapv3.Bootstrap) {
 	nameProbeLabels(b)
 }
 
-// limit gives a cluster what a scenario says of clusters.
+// limit gives a cluster the scenario's limits.
 func (e *edits) limit(c *clusterv3.Cluster) {
 	if e.unfollowed {
 		c.LoadBalancingPolicy = nil
@@ -87,8 +87,8 @@ func (e *edits) limit(c *clusterv3.Cluster) {
 	}
 }
 
-// sayingSubset is a filter that says the subset hint for every request, as a
-// gateway in front of Inlet does.
+// sayingSubset is a filter that sets the subset hint for every request, like a gateway
+// in front of Inlet.
 func sayingSubset(s *hosttest.Subset) *hcmv3.HttpFilter {
 	value := structpb.NewStringValue(strings.Join(s.Replicas, ", "))
 	if !s.Text {
@@ -112,7 +112,7 @@ func sayingSubset(s *hosttest.Subset) *hcmv3.HttpFilter {
 // shipped filters.
 func nameProbeLabels(b *bootstrapv3.Bootstrap) {
 	if b.StatsConfig == nil {
-		return // the module has labels without
+		return // the module has labels without them
 	}
 	for _, label := range []string{"complete", "refused"} {
 		b.StatsConfig.StatsTags = append(b.StatsConfig.GetStatsTags(), &metricsv3.TagSpecifier{
@@ -122,8 +122,8 @@ func nameProbeLabels(b *bootstrapv3.Bootstrap) {
 	}
 }
 
-// mergeOnScrape makes histograms up to date at the next scrape but one, which
-// otherwise takes seconds.
+// mergeOnScrape makes histograms current after at most two scrapes, which otherwise
+// takes seconds.
 func mergeOnScrape(b *bootstrapv3.Bootstrap) {
 	b.StatsFlush = &bootstrapv3.Bootstrap_StatsFlushOnAdmin{StatsFlushOnAdmin: true}
 }
@@ -149,9 +149,9 @@ func setEndpoints(c *clusterv3.Cluster, addresses ...string) {
 	}
 }
 
-// allowTrailers lets HTTP/1 trailers through to the replicas, which Envoy drops by default.
+// allowTrailers forwards HTTP/1 trailers, which Envoy drops by default, to the replicas.
 func allowTrailers(c *clusterv3.Cluster) {
-	//nolint:staticcheck // the field that replaces it takes ten lines more for the same
+	//nolint:staticcheck // the field that replaces it needs ten more lines for the same effect
 	c.HttpProtocolOptions = &corev3.Http1ProtocolOptions{EnableTrailers: true}
 }
 
@@ -161,8 +161,8 @@ func editManager(b *bootstrapv3.Bootstrap, f func(*hcmv3.HttpConnectionManager))
 	editAny(network.GetTypedConfig(), f)
 }
 
-// editAny changes the message inside an Any. It panics when that is another
-// one: then the shipped bootstrap has changed its shape.
+// editAny changes the message inside an Any. It panics if it is another message: then
+// the shipped bootstrap has changed its structure.
 func editAny[T proto.Message](a *anypb.Any, f func(T)) {
 	message, err := a.UnmarshalNew()
 	if err != nil {
@@ -178,7 +178,7 @@ func editAny[T proto.Message](a *anypb.Any, f func(T)) {
 	}
 }
 
-// inletFilter is the position of the Inlet filter.
+// inletFilter returns the position of the Inlet filter.
 func inletFilter(m *hcmv3.HttpConnectionManager) *hcmv3.HttpFilter {
 	i := slices.IndexFunc(m.GetHttpFilters(), func(f *hcmv3.HttpFilter) bool { return f.GetName() == "inlet" })
 	return m.GetHttpFilters()[i]

@@ -23,15 +23,15 @@ import (
 // patience is how long anything may take before it counts as hanging.
 const patience = 20 * time.Second
 
-// ticks is by when every wasm worker knows what another one knew: they look at
-// every tick of 20 ms, and the machine may be busy. Nothing outside shows what
-// a worker has read, so that there is nothing to poll.
+// ticks is the time after which every wasm worker knows what another one knew: they
+// look every 20 ms, and the machine may be busy. What a worker has read is not visible
+// from outside, so there is nothing to poll.
 const ticks = 100 * time.Millisecond
 
-// envoyHost plays scenarios in a real Envoy: scripted replicas and services
-// are servers of this process, and so is the companion. Each scenario comes to
-// a running Envoy as an update, with a listener, a VM and a store of its own:
-// V8 takes seconds to compile the plugin, but only once in a process.
+// envoyHost plays scenarios in a real Envoy. Scripted replicas and services are
+// servers of this process, and so is the companion. Each scenario is an update of a
+// running Envoy, with its own listener, VM and store: V8 takes seconds to compile the
+// plugin, but only once per process.
 type envoyHost struct {
 	t      *testing.T
 	abi    string
@@ -77,15 +77,15 @@ type gateway struct {
 	stop      context.CancelFunc
 	relay     *relay.Relay
 	servers   []*server
-	polled    bool              // the configuration names the companion
+	polled    bool              // the configuration has a companion
 	addresses map[string]string // of replicas, by name
 
-	last *hosttest.Step // whose pools are in force
+	last *hosttest.Step // the pools that are in effect
 	held map[string]*exchange
 
 	mu      sync.Mutex
 	pools   map[string][]hosttest.Replica
-	current *exchange // the request under way
+	current *exchange // the current request
 }
 
 // Start implements hosttest.Host.
@@ -95,7 +95,7 @@ func (h *envoyHost) Start(s *hosttest.Scenario) (hosttest.Gateway, error) {
 		Companion      any    `yaml:"companion"`
 		ControlHeaders string `yaml:"controlHeaders"`
 	}
-	// A document that is no such thing is for Envoy to refuse.
+	// Envoy should refuse an invalid configuration.
 	_ = yaml.Unmarshal([]byte(s.Config), &document)
 	g := &gateway{
 		host: h, workers: s.Workers, stack: h.envoy(envoyKind{s.NeedsProbe(), s.Workers}), stop: stop,
@@ -165,7 +165,7 @@ func (g *gateway) serve(s *hosttest.Scenario, e *edits) error {
 	return err
 }
 
-// snapshot is what the companion knows now.
+// snapshot returns what the companion knows now.
 func (g *gateway) snapshot(time.Time) []endpoint.Pool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -197,8 +197,8 @@ func (g *gateway) spread(ctx context.Context) error {
 	return pass(ctx, ticks)
 }
 
-// pollers are the VMs of this scenario that ask the companion: one at a time.
-// The native module asks under one name all its life.
+// pollers are the VMs of this scenario that poll the companion, one at a time. The
+// native module polls under one name all the time.
 func (g *gateway) pollers() []relay.Worker {
 	return slices.DeleteFunc(g.relay.Workers(), func(w relay.Worker) bool { return g.host.gone[w.ID] })
 }
@@ -222,7 +222,7 @@ func (g *gateway) Close() error {
 	return errors.Join(errs...)
 }
 
-// pass lets real time pass, where time itself is what a scenario is about.
+// pass waits in real time, for scenarios about time itself.
 func pass(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -251,14 +251,14 @@ func poll(ctx context.Context, what string, ask func() (bool, error)) error {
 	}
 }
 
-// plugin are the builds of one ABI: the shipped one, and the one of all filters
-// and the probe.
+// plugin are the builds of one ABI: the shipped one, and one with all filters and the
+// probe.
 type plugin struct{ shipped, probed string }
 
 var plugins = map[string]plugin{}
 
-// buildPlugins builds what the tests run. Once for all, because even finding
-// out that nothing changed takes a second.
+// buildPlugins builds what the tests run, once for all, because even finding out that
+// nothing changed takes a second.
 func buildPlugins(ctx context.Context) error {
 	root, err := stack.Root()
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// evidenceChain ejects for good, so that whoever is picked again was not ejected.
+// evidenceChain ejects permanently, so that a replica that is picked again was not ejected.
 const evidenceChain = `
 filters:
   - bbr: {models: [{name: llama, targets: [{model: llama-3-8b, pool: llama}]}]}
@@ -21,7 +21,7 @@ filters:
 companion: {cluster: inlet-companion}
 `
 
-// TestEvidence: what is taken for the failure of a replica, and what is not.
+// TestEvidence: what counts as a replica's failure, and what does not.
 func TestEvidence(t *testing.T) {
 	for _, abi := range abis {
 		t.Run(abi, func(t *testing.T) {
@@ -46,12 +46,12 @@ func (p *picks) ejections(t *testing.T) float64 {
 	return m.Sum("inlet_ejection_total", "pool", "llama")
 }
 
-// ask has a new prompt answered and returns who did.
+// ask sends a new prompt and returns the replica that responded.
 func (p *picks) ask(t *testing.T, n int) answer {
 	return post(t.Context(), p.s, chatPath, chat("llama", longText(n)))
 }
 
-// testFullQueue: three 503, then the replica is as good as any.
+// testFullQueue: after three 503 the replica is as good as any.
 func (p *picks) testFullQueue(t *testing.T) {
 	full := p.s.Replicas[0]
 	p.setFault(t, "queue-full=3", full)
@@ -77,7 +77,7 @@ func (p *picks) testFullQueue(t *testing.T) {
 	require.Zero(t, p.ejections(t))
 }
 
-// testIdleStart: slow start is over when nobody asked for anything meanwhile.
+// testIdleStart: slow start ends even without requests.
 func (p *picks) testIdleStart(t *testing.T) {
 	var all []string
 	for _, r := range p.s.Replicas {
@@ -92,7 +92,7 @@ func (p *picks) testIdleStart(t *testing.T) {
 	require.NoError(t, pass(t.Context(), ticks))
 	require.NoError(t, p.s.SetEndpoints("llama", all...))
 	eventually(t, "it is ready", func() (bool, error) { ready, _ := p.isReady(late, true); return ready, nil })
-	require.NoError(t, pass(t.Context(), 3*time.Second)) // slow start, in which nobody asks
+	require.NoError(t, pass(t.Context(), 3*time.Second)) // slow start, without requests
 	hits := map[string]int{}
 	for i := range 60 {
 		hits[p.ask(t, 1000+i).header.Get("x-modelsim-replica")]++
@@ -110,7 +110,7 @@ func (p *picks) testStartedAnew(t *testing.T) {
 	require.NotContains(t, a.header.Get("x-inlet-why"), " hit=0/")
 	home.Kill()
 	eventually(t, "the companion knows", func() (bool, error) { return p.isReady(home, false) })
-	require.NoError(t, pass(t.Context(), 3*time.Second)) // what a server takes to start, and no request
+	require.NoError(t, pass(t.Context(), 3*time.Second)) // the time that a server takes to start, without requests
 	require.NoError(t, home.Start(ctx))
 	eventually(t, "it is ready", func() (bool, error) { return p.isReady(home, true) })
 	require.NoError(t, pass(t.Context(), ticks))
@@ -120,16 +120,16 @@ func (p *picks) testStartedAnew(t *testing.T) {
 	require.Zero(t, p.ejections(t))
 }
 
-// testSilence: a replica that answers nothing, while its metrics are well, is ejected, and
-// no prompt stays there.
+// testSilence: a replica that never responds although its metrics do is ejected, and keeps no prompt.
 func (p *picks) testSilence(t *testing.T, sick *stack.Replica, fault string) {
 	p.setFault(t, fault, sick)
 	before := p.ejections(t)
 	n := 3000
 	var lost []int
 	eventually(t, "it is ejected", func() (bool, error) {
-		// Many at once: after the first that was in vain it gets nothing for health.eject, so two of these must reach it.
-		ctx, leave := context.WithTimeout(t.Context(), 5*time.Second) // long beside what the others take, on a busy machine too
+		// Many at a time: after the first failure the replica gets nothing for health.eject, so two of these must reach
+		// it.
+		ctx, leave := context.WithTimeout(t.Context(), 5*time.Second) // long compared with the others' times, even on a busy machine
 		defer leave()
 		var all sync.WaitGroup
 		var mu sync.Mutex

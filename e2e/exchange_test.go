@@ -14,25 +14,25 @@ import (
 	"github.com/inlet-proxy/inlet/shared/hosttest"
 )
 
-// exchange is one request of a scenario and what became of it.
+// exchange is one request of a scenario and its result.
 type exchange struct {
 	step *hosttest.Step
 	conn net.Conn
 
 	arrived chan struct{} // closed when a replica has the whole request
 	called  chan struct{} // closed at the first callout
-	release chan struct{} // closed when the replica may answer
-	over    chan struct{} // closed when the client has all that it gets
+	release chan struct{} // closed when the replica may respond
+	over    chan struct{} // closed when the client has its whole response
 	ceased  chan struct{} // closed when the replica was told to stop
-	heard   chan struct{} // gets something each time that the client does
+	heard   chan struct{} // gets a value each time that the client receives something
 	once    struct{ arrived, called, release, ceased sync.Once }
 
 	mu  sync.Mutex
 	got hosttest.Outcome
 }
 
-// send opens a connection of its own, so that the kernel chooses a worker, and
-// sends the step's request.
+// send opens its own connection, so that the kernel chooses a worker, and sends the
+// step's request.
 func send(address string, step *hosttest.Step) (*exchange, error) {
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
@@ -52,16 +52,16 @@ func send(address string, step *hosttest.Step) (*exchange, error) {
 func (x *exchange) run() {
 	defer close(x.over)
 	if x.step.Request.Cancel == hosttest.CancelAfterHeaders {
-		_ = writeRequest(x.conn, x.step.Request) // what does not get through is not there to be cancelled
+		_ = writeRequest(x.conn, x.step.Request) // a request that does not get through cannot be canceled
 		return
 	}
-	// The gateway may answer before it has read everything, so both go on at
-	// once. A connection that breaks shows itself to the reader.
+	// The gateway may respond before it has read everything, so both run concurrently. The
+	// reader notices a broken connection.
 	go func() { _ = writeRequest(x.conn, x.step.Request) }()
 	x.receive()
 }
 
-// writeRequest writes a request as HTTP/1.1, each piece of its body by a write of its own.
+// writeRequest writes a request as HTTP/1.1, with one write for each piece of its body.
 func writeRequest(w io.Writer, r *hosttest.Request) error {
 	pieces := r.Pieces()
 	chunked := r.Chunked || r.Trailers != nil
@@ -104,7 +104,7 @@ func writeRequest(w io.Writer, r *hosttest.Request) error {
 	return err
 }
 
-// receive reads the answer until its end or that of the connection.
+// receive reads the response until its end or that of the connection.
 func (x *exchange) receive() {
 	reader := bufio.NewReader(x.conn)
 	resp, err := http.ReadResponse(reader, &http.Request{Method: x.step.Request.Method})
@@ -136,14 +136,14 @@ func (x *exchange) receive() {
 	}
 }
 
-// note writes down what happened.
+// note records what happened.
 func (x *exchange) note(f func(*hosttest.Outcome)) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	f(&x.got)
 }
 
-// outcome is what is known by now.
+// outcome is the result so far.
 func (x *exchange) outcome() hosttest.Outcome {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -162,7 +162,7 @@ func (x *exchange) call(c hosttest.Call) {
 	x.once.called.Do(func() { close(x.called) })
 }
 
-// hears waits until the client gets something more of the response.
+// hears waits until the client receives more of the response.
 func (x *exchange) hears(ctx context.Context) bool {
 	select {
 	case <-x.heard:
@@ -180,10 +180,10 @@ func (x *exchange) cancel() {
 
 func (x *exchange) letAnswer() { x.once.release.Do(func() { close(x.release) }) }
 
-// leave is the client's going away.
+// leave closes the client's connection.
 func (x *exchange) leave() { _ = x.conn.Close() }
 
-// wait waits until the request is where the step wants it.
+// wait waits until the request is in the state that the step asks for.
 func (x *exchange) wait(ctx context.Context, step *hosttest.Step) error {
 	if err := x.waitFor(ctx, step); err != nil || step.Expect.Cancelled == nil || !*step.Expect.Cancelled {
 		return err

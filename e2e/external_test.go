@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
-	// The types that the provider's cluster uses by name only.
+	// The types that the provider's cluster uses only by name.
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/credential_injector/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/upstream_codec/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -26,7 +26,7 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// external is a document with a pool that is somebody else's service.
+// external is a configuration with an external pool.
 const external = `filters:
   - bbr:
       pools: [{name: provider, external: true}]
@@ -62,7 +62,8 @@ const (
 )
 
 // TestExternalPool: a provider's service over TLS, with its own host, path and
-// credential, all by its route and cluster in Envoy. The client's key stays here.
+// credential, all set by its route and cluster in Envoy. The client's key is not
+// forwarded.
 func TestExternalPool(t *testing.T) {
 	type arrived struct{ host, path, sni, key, endpoint, body string }
 	got := make(chan arrived, 1)

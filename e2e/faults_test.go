@@ -14,7 +14,7 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// faultyChain is the shipped chain with the probe, which fails when it is told to.
+// faultyChain is the shipped chain with the probe, which fails on demand.
 const faultyChain = `
 filters:
   - bbr:
@@ -26,7 +26,7 @@ filters:
 companion: {cluster: inlet-companion}
 `
 
-// faultyChainOpen has nothing but a filter that may be passed by.
+// faultyChainOpen has only a filter that fails open.
 const faultyChainOpen = `
 filters: [{probe: {failureMode: FailOpen}}]
 controlHeaders: trust
@@ -38,7 +38,7 @@ func TestFaults(t *testing.T) {
 		t.Run(abi, func(t *testing.T) {
 			s := stack.ForTest(t, stack.Options{
 				ABI: abi, Workers: 2, Plugin: plugins[abi].probed, Chain: faultyChain, Updatable: true,
-				Pools: []stack.Pool{ // llama answers within some 10 ms, so that requests are under way at any time
+				Pools: []stack.Pool{ // llama responds within about 10 ms, so that there always are requests in progress
 					{Name: "llama", Replicas: 2, Args: []string{"--model", "llama-3-8b", "--speed", "5"}},
 					{Name: "gemma", Replicas: 1, Args: []string{"--model", "gemma", "--speed", "0"}},
 				},
@@ -46,7 +46,7 @@ func TestFaults(t *testing.T) {
 			waitForPicks(t, s)
 			t.Run("a bad update is refused and the old chain keeps serving", func(t *testing.T) { testBadUpdate(t, s) })
 			t.Run("a panic costs one request", func(t *testing.T) { testPanic(t, s) })
-			if abi == stack.Wasm { // a fault that cannot be recovered from ends a process, and with it Envoy
+			if abi == stack.Wasm { // a fault that cannot be recovered ends the process, and Envoy with it
 				t.Run("a dead VM is replaced", func(t *testing.T) { testTrap(t, s) })
 			}
 			t.Run("failed open, forged headers go nowhere", func(t *testing.T) { testFailedOpen(t, s, abi) })
@@ -54,7 +54,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// testBadUpdate: Envoy takes an update as a whole or not at all.
+// testBadUpdate: Envoy applies an update completely or not at all.
 func testBadUpdate(t *testing.T, s *stack.Stack) {
 	answers := underLoad(t, s, 4, func(l *load) {
 		err := s.Update(t.Context(), func(o *stack.Options) { o.Chain = threeMistakes })
@@ -68,8 +68,8 @@ func testBadUpdate(t *testing.T, s *stack.Stack) {
 	require.Empty(t, failures(answers))
 }
 
-// testPanic: a panic in a filter that must not be passed by refuses its
-// request, and nobody else's.
+// testPanic: a panic in a filter that fails closed refuses its own request, and no
+// other.
 func testPanic(t *testing.T, s *stack.Stack) {
 	const panics = 20
 	pid := s.EnvoyPID()
@@ -88,8 +88,8 @@ func testPanic(t *testing.T, s *stack.Stack) {
 	require.InDelta(t, panics, m.Sum("inlet_filter_failure_total", "filter", "probe", "failure_mode", "FailClosed"), 0)
 }
 
-// testTrap: a VM that dies takes the requests with it that it holds. The other
-// worker's go on, and it is replaced by the time of the next request.
+// testTrap: a VM that crashes loses the requests that it holds. Those of the other
+// worker continue, and the VM is replaced by the time of the next request.
 func testTrap(t *testing.T, s *stack.Stack) {
 	const clients, deaths = 8, 6
 	answers := underLoad(t, s, clients, func(l *load) {
@@ -117,18 +117,18 @@ func testTrap(t *testing.T, s *stack.Stack) {
 	waitForPicks(t, s) // the new VMs know the replicas
 }
 
-// testFailedOpen: when nothing of Inlet judges a request, what its client says
-// about pools and replicas must not count either. Envoy's own early removal
-// sees to that: the chain, if it runs at all, is told to trust these headers.
+// testFailedOpen: when Inlet does not check a request, its client's control headers
+// must not count either. Envoy's early removal ensures that: the chain, if it runs at
+// all, trusts these headers.
 func testFailedOpen(t *testing.T, s *stack.Stack, abi string) {
 	update := func(edit func(*bootstrapv3.Bootstrap)) {
 		require.NoError(t, s.Update(t.Context(), func(o *stack.Options) { o.Chain, o.Edit = faultyChainOpen, edit }))
-		client.CloseIdleConnections() // those of the listener that is gone
+		client.CloseIdleConnections() // those of the removed listener
 	}
 	update(func(b *bootstrapv3.Bootstrap) { failOpen(b, "failed-open", abi) })
 	breakOpen := func(headers ...string) answer {
 		if abi == stack.Wasm {
-			// The VM is dead for good; whoever comes later is not seen by Inlet.
+			// The VM is permanently dead; Inlet does not see later requests.
 			_ = post(t.Context(), s, chatPath, smallChat, "x-probe-trap", "requestHeaders")
 		} else {
 			headers = append(headers, "x-probe-panic", "requestHeaders")
@@ -144,7 +144,7 @@ func testFailedOpen(t *testing.T, s *stack.Stack, abi string) {
 	}
 	testForgedNowhere(t, s)
 
-	// Without the early removal the same requests come through, so it is what
+	// Without the early removal the same requests get through, so the removal was what
 	// stopped them.
 	update(func(b *bootstrapv3.Bootstrap) {
 		failOpen(b, "failed-open-unguarded", abi)
@@ -154,11 +154,11 @@ func testFailedOpen(t *testing.T, s *stack.Stack, abi string) {
 	require.Equal(t, "gemma-1", a.header.Get("x-modelsim-replica"), "%+v", a)
 }
 
-// failOpen gives the gateway a new listener, with a plugin that Envoy passes by when it died.
+// failOpen gives the gateway a new listener, with a plugin that Envoy bypasses after a crash.
 func failOpen(b *bootstrapv3.Bootstrap, name, abi string) {
 	b.GetStaticResources().GetListeners()[0].Name = name
 	if abi != stack.Wasm {
-		return // in the module the filters alone can fail open
+		return // in the module only the filters can fail open
 	}
 	editManager(b, func(m *hcmv3.HttpConnectionManager) {
 		editAny(inletFilter(m).GetTypedConfig(), func(w *wasmv3.Wasm) {

@@ -12,8 +12,8 @@ import (
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
-// forged are control headers as a client might send them to get to another
-// pool or replica.
+// forged are control headers that a client might send to reach another pool or
+// replica.
 func forged(replica string) []string {
 	var headers []string
 	for _, name := range filter.ControlHeaders {
@@ -26,8 +26,8 @@ func forged(replica string) []string {
 	return headers
 }
 
-// onlyInlets fails if a control header came to the replica that Inlet does not
-// set itself for this model.
+// onlyInlets fails if the replica got a control header that Inlet does not set itself
+// for this model.
 func onlyInlets(t *testing.T, a *answer) {
 	t.Helper()
 	arrived := strings.Split(a.header.Get("x-modelsim-headers"), ",")
@@ -41,7 +41,7 @@ func onlyInlets(t *testing.T, a *answer) {
 	}
 }
 
-// testForged: what a client says about pools and replicas is ignored.
+// testForged: a client's control headers are ignored.
 func testForged(t *testing.T, s *stack.Stack) {
 	wanted := forged(s.PoolReplicas("gemma")[0].Address())
 	for range 20 {
@@ -53,8 +53,8 @@ func testForged(t *testing.T, s *stack.Stack) {
 	testForgedNowhere(t, s)
 }
 
-// testForgedNowhere sends forged headers where no filter of the chain chooses a
-// pool: they must not choose one either.
+// testForgedNowhere sends forged headers if no filter of the chain chooses a pool:
+// they must not choose one either.
 func testForgedNowhere(t *testing.T, s *stack.Stack) {
 	t.Helper()
 	for _, path := range []string{"/", "/v1/unknown", "/v1/chat/completions/x", "//v1//unknown"} {

@@ -8,8 +8,8 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// TestGateway puts what is shipped to work: Envoy with four workers, the
-// companion, six replicas, and the document that `make run` uses.
+// TestGateway runs what is shipped: Envoy with four workers, the companion, six
+// replicas, and the configuration that `make run` uses.
 func TestGateway(t *testing.T) {
 	scraped := map[string][]string{} // series by build
 	for _, abi := range abis {
@@ -35,7 +35,7 @@ func TestGateway(t *testing.T) {
 	})
 }
 
-// quickPools are the pools of the shipped document, with replicas that answer
+// quickPools are the pools of the shipped configuration, with replicas that respond
 // without delay.
 func quickPools() []stack.Pool {
 	pools := stack.DefaultPools()

@@ -14,14 +14,14 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// incidentsDocument has two filters that read the body, and reads answers.
+// incidentsDocument has two filters that read the body, and reads responses.
 const incidentsDocument = `filters:
   - bbr: {models: [{name: m, targets: [{model: renamed, pool: one}]}]}
   - guardrail: {providers: [{name: local, local: {patterns: [never-said]}}], policies: [{on: request, use: [local], action: block}]}
 limits: {prompt: 16MiB}
 `
 
-// TestIncidents: what other gateways got wrong with large bodies and streams.
+// TestIncidents: failures of other gateways with large bodies and streams.
 func TestIncidents(t *testing.T) {
 	r := newEchoer(t)
 	for _, abi := range abis {
@@ -46,9 +46,9 @@ func TestIncidents(t *testing.T) {
 	}
 }
 
-// echoer is a replica that answers with the body that it got, which names the
-// model, and where that ends in a stream's first event, with one that it lets go
-// on when it is told.
+// echoer is a replica that responds with the body that it got, which contains the
+// model. If that ends in the first event of a stream, a second event follows on
+// demand.
 type echoer struct {
 	address string
 	goOn    chan struct{}
@@ -84,7 +84,7 @@ func (r *echoer) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	_, _ = w.Write(body)
 }
 
-// testSizes wants every body back as it was sent: with its own name for the model
+// testSizes expects every body back unchanged, with the client's name for the model
 // where the replica has read another one.
 func testSizes(t *testing.T, s *stack.Stack, sizes []int) {
 	for _, size := range sizes {
@@ -94,7 +94,7 @@ func testSizes(t *testing.T, s *stack.Stack, sizes []int) {
 				require.Len(t, body, size)
 				var from io.Reader = strings.NewReader(body)
 				if chunked {
-					from = io.MultiReader(from) // whose length nobody knows
+					from = io.MultiReader(from) // of unknown length
 				}
 				req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL()+chatPath, from)
 				require.NoError(t, err)
@@ -117,7 +117,7 @@ func testTooLarge(t *testing.T, s *stack.Stack) {
 	require.Contains(t, string(a.body), `"code":"request_too_large"`)
 }
 
-// testNotHeld: the client has an event before the replica goes on.
+// testNotHeld: the client has an event before the replica continues.
 func testNotHeld(t *testing.T, s *stack.Stack, r *echoer) {
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL()+chatPath, strings.NewReader(`{"model":"m","stream":true}`))
 	require.NoError(t, err)

@@ -15,7 +15,7 @@ type load struct {
 	answers []answer
 }
 
-// underLoad runs f while clients keep sending, and returns what they got.
+// underLoad runs f while clients keep sending, and returns the responses.
 func underLoad(t *testing.T, s *stack.Stack, clients int, f func(*load)) []answer {
 	t.Helper()
 	l := &load{t: t}
@@ -41,7 +41,7 @@ func underLoad(t *testing.T, s *stack.Stack, clients int, f func(*load)) []answe
 	return l.answers
 }
 
-// more waits for n further answers.
+// more waits for n further responses.
 func (l *load) more(n int) {
 	l.t.Helper()
 	until := l.count() + n
@@ -54,14 +54,14 @@ func (l *load) count() int {
 	return len(l.answers)
 }
 
-// lost are the failures until now, in the order in which they were seen.
+// lost are the failures so far, in order.
 func (l *load) lost() []answer {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return failures(l.answers)
 }
 
-// failures are the answers but 200.
+// failures are the responses other than 200.
 func failures(answers []answer) (failed []answer) {
 	for _, a := range answers {
 		if !a.ok() {

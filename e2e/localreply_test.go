@@ -15,7 +15,7 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// openChain has no companion: what the picker does not know, Envoy decides.
+// openChain has no companion: Envoy decides what the picker does not know.
 const openChain = `
 filters:
   - bbr:
@@ -29,8 +29,8 @@ filters:
 limits: {body: 1MiB}
 `
 
-// TestEnvoysOwnRefusals: what Envoy refuses by itself comes as an error of the API that was called, and what Inlet refuses
-// stays as Inlet said it.
+// TestEnvoysOwnRefusals: Envoy's own refusals have the form of the API that was called, and Inlet's refusals stay
+// unchanged.
 func TestEnvoysOwnRefusals(t *testing.T) {
 	for _, abi := range abis {
 		t.Run(abi, func(t *testing.T) {
@@ -68,7 +68,7 @@ func TestEnvoysOwnRefusals(t *testing.T) {
 				}
 				return asker{t, url}
 			}
-			body := strings.Replace(smallChat, "{", `{"input":"hello",`, 1) // good for each path
+			body := strings.Replace(smallChat, "{", `{"input":"hello",`, 1) // valid for each path
 			model := func(name string) string { return strings.Replace(body, "llama", name, 1) }
 			for _, c := range []struct {
 				name, listener, body string
@@ -126,7 +126,7 @@ func TestEnvoysOwnRefusals(t *testing.T) {
 	}
 }
 
-// dropCluster takes a cluster away, as a mistake in a control plane does.
+// dropCluster removes a cluster, like a mistake in a control plane.
 func dropCluster(b *bootstrapv3.Bootstrap, name string) {
 	kept := b.GetStaticResources().GetClusters()[:0]
 	for _, c := range b.GetStaticResources().GetClusters() {

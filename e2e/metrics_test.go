@@ -13,7 +13,7 @@ import (
 )
 
 // testSameRequests sends requests that end in each of the ways that metrics
-// tell apart, and returns the series that these made.
+// distinguish, and returns the series that these created.
 func testSameRequests(t *testing.T, s *stack.Stack) []string {
 	before, err := s.Metrics(t.Context())
 	require.NoError(t, err)
@@ -42,7 +42,7 @@ func testSameRequests(t *testing.T, s *stack.Stack) []string {
 	return shapes(before, m)
 }
 
-// byLot are the metrics that measure some requests only, whichever they are.
+// byLot are the metrics that measure only some requests, chosen at random.
 var byLot = []string{"inlet_body_scan_us", "inlet_body_edit_us"}
 
 // testTimed: some of ten thousand requests were measured.
@@ -55,7 +55,7 @@ func testTimed(t *testing.T, s *stack.Stack) {
 	}
 }
 
-// shapes are the series of Inlet's metrics that came or changed between two
+// shapes are the series of Inlet's metrics that appeared or changed between two
 // scrapes, without their values. A histogram is one of them.
 func shapes(before, after stack.Metrics) []string {
 	was := map[string]float64{}
@@ -75,7 +75,7 @@ func shapes(before, after stack.Metrics) []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// shape is a sample's name and labels; not exact: of a histogram, its own.
+// shape is a sample's name and labels; for a histogram, the histogram's.
 func shape(sample stack.Sample, exact bool) string {
 	name := sample.Name
 	if !exact {

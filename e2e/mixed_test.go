@@ -27,9 +27,9 @@ const (
 	mixedClients  = 16
 )
 
-// testMixed: whatever comes, every body arrives byte for byte but for the
-// model's name, each request at its pool, the answer has the name that was asked
-// for, and nothing stays in flight.
+// testMixed: for every kind of request, every body arrives byte for byte except for
+// the model's name, each request reaches its pool, the response has the requested
+// name, and nothing stays in flight.
 func testMixed(t *testing.T, s *stack.Stack) {
 	before, err := s.Metrics(t.Context())
 	require.NoError(t, err)
@@ -78,7 +78,7 @@ func inFlight(t *testing.T, m stack.Metrics) (sum float64) {
 	for _, sample := range m {
 		if sample.Name == "inlet_in_flight_requests" {
 			require.GreaterOrEqual(t, sample.Value, 0.0, "%+v", sample)
-			require.LessOrEqual(t, sample.Value, 2.0*mixedClients, "%+v", sample) // Envoy's gauges wrap around below zero
+			require.LessOrEqual(t, sample.Value, 2.0*mixedClients, "%+v", sample) // Envoy's gauges wrap below zero
 			sum += sample.Value
 		}
 	}
@@ -111,11 +111,11 @@ func waitForNoneInFlight(t *testing.T, s *stack.Stack) (m stack.Metrics) {
 	return m
 }
 
-// mixed is one of the many requests.
+// mixed is one of many requests.
 type mixed struct {
 	path, pool string
-	model      string // the name that is asked for and must be in the answer
-	sent, want string // the body, and as it must arrive
+	model      string // the requested name, which the response must have
+	sent, want string // the body as sent, and as it must arrive
 	stream     bool
 	chunked    bool
 	forged     bool
@@ -133,7 +133,7 @@ func (m *mixed) String() string {
 func mix(n uint64) *mixed {
 	r := rand.New(rand.NewPCG(n, 0))
 	m := &mixed{status: http.StatusOK, chunked: r.IntN(3) == 0, forged: r.IntN(4) == 0}
-	// From 200 B to 300 KB, each order of magnitude as often.
+	// From 200 B to 300 KB, each order of magnitude equally often.
 	text := strings.Repeat("word ", int(200*math.Pow(1500, r.Float64()))/5)
 	content := ""
 	switch r.IntN(10) {
@@ -168,7 +168,7 @@ func mix(n uint64) *mixed {
 	return m
 }
 
-// play sends the request and says what is wrong with what came of it.
+// play sends the request and returns what is wrong with the result.
 func (m *mixed) play(ctx context.Context, s *stack.Stack) error {
 	ctx, leave := context.WithCancel(ctx)
 	defer leave()
@@ -198,7 +198,7 @@ func (m *mixed) play(ctx context.Context, s *stack.Stack) error {
 	return m.check(&a)
 }
 
-// leaver is the end of a body at which the client goes away.
+// leaver is the end of a body at which the client leaves.
 type leaver struct{ leave func() }
 
 func (l *leaver) Read([]byte) (int, error) {
@@ -206,7 +206,7 @@ func (l *leaver) Read([]byte) (int, error) {
 	return 0, errors.New("the client has gone")
 }
 
-// check compares an answer with what was asked.
+// check compares a response with the request.
 func (m *mixed) check(a *answer) error {
 	switch {
 	case a.err != nil:

@@ -15,8 +15,8 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// pickerChain has a model for each kind of burst, so that the access log tells
-// them apart. Ejections are short: they are waited for.
+// pickerChain has a model for each kind of burst, so that the access log shows which
+// is which. Ejections are short, because tests wait for them.
 const pickerChain = `
 filters:
   - bbr:
@@ -36,13 +36,13 @@ companion: {cluster: inlet-companion}
 
 const replicas = 8
 
-// TestPicker shows where requests go, and what becomes of them when replicas fail.
+// TestPicker shows where requests go, and what happens to them when replicas fail.
 func TestPicker(t *testing.T) {
 	for _, abi := range abis {
 		t.Run(abi, func(t *testing.T) {
 			s := stack.ForTest(t, stack.Options{
 				ABI: abi, Workers: 4, Chain: pickerChain,
-				Pools: []stack.Pool{ // they answer within some 10 ms, so that requests are under way at any time
+				Pools: []stack.Pool{ // they respond within about 10 ms, so that there always are requests in progress
 					{Name: "llama", Replicas: replicas, Args: []string{"--model", "llama-3-8b", "--speed", "5"}},
 				},
 			})
@@ -59,7 +59,7 @@ func TestPicker(t *testing.T) {
 	}
 }
 
-// picks is a stack whose picks are looked at.
+// picks is a stack whose picks are checked.
 type picks struct {
 	t *testing.T
 	s *stack.Stack
@@ -73,16 +73,16 @@ func chat(model, text string) string {
 // longText is different from the first word on for every n, and some pages long.
 func longText(n int) string { return strings.Repeat(fmt.Sprintf("Page %d of the book. ", n), 200) }
 
-// burst sends n requests at once that no replica answers, so that none is over
-// before the last one is sent, and returns how many each replica got. Then the
-// clients go away.
+// burst sends n concurrent requests that no replica responds to, so that none ends
+// before the last one is sent, and returns how many each replica got. Then the clients
+// leave.
 func (p *picks) burst(t *testing.T, n int, body func(i int) string) map[string]int {
 	t.Helper()
 	return p.bursts(t, 1, n, body)
 }
 
-// bursts is a number of bursts, one upon the other: before the next one all workers
-// know of the last.
+// bursts is a number of bursts, one after the other: before the next one all workers
+// know about the last one.
 func (p *picks) bursts(t *testing.T, bursts, n int, body func(i int) string) (hits map[string]int) {
 	t.Helper()
 	before := p.sent()
@@ -127,7 +127,7 @@ func sum(hits map[string]int) (n int) {
 	return n
 }
 
-// stats reads a figure of every replica that has one above 0.
+// stats returns a number of every replica for which it is above 0.
 func (p *picks) stats(name string) (map[string]int, error) {
 	hosts, err := p.s.Hosts(p.t.Context(), "llama")
 	found := map[string]int{}
@@ -146,9 +146,9 @@ func most(hits map[string]int) (n int) {
 	return n
 }
 
-// testSpread: a burst of different prompts within one scrape interval. Workers hear
-// of each other a tick late, so that chance has a part in it: of three bursts the
-// middle one counts.
+// testSpread: a burst of different prompts within one scrape interval. Workers learn
+// of each other's picks one tick later, so the result is partly random: the median of
+// three bursts counts.
 func (p *picks) testSpread(t *testing.T) {
 	p.freezeGauges(t)
 	var worst []int
@@ -162,8 +162,8 @@ func (p *picks) testSpread(t *testing.T) {
 	require.LessOrEqual(t, worst[1], 200/replicas*13/10)
 }
 
-// freezeGauges has all replicas hold back their metrics until the test ends: no
-// scrape comes to an end within it.
+// freezeGauges makes all replicas hold back their metrics until the test ends: no
+// scrape completes meanwhile.
 func (p *picks) freezeGauges(t *testing.T) {
 	t.Helper()
 	p.setFault(t, "metrics=hang", p.s.Replicas...)
@@ -185,9 +185,9 @@ func (p *picks) setFault(t *testing.T, fault string, replicas ...*stack.Replica)
 	}
 }
 
-// testOnePrompt: a burst of one prompt stays where it is, through whichever worker
-// it comes, until that replica has more than its share: 8 requests more than 1.25
-// times the mean. Then it goes to others too.
+// testOnePrompt: a burst of one prompt stays on its replica, whichever worker it comes
+// through, until that replica has more than its share: 8 requests more than 1.25 times
+// the mean. Then others get some too.
 func (p *picks) testOnePrompt(t *testing.T) {
 	body := func(int) string { return chat("one", longText(0)) }
 	a := post(t.Context(), p.s, chatPath, body(0))
@@ -196,7 +196,7 @@ func (p *picks) testOnePrompt(t *testing.T) {
 	require.NoError(t, pass(t.Context(), ticks))
 	require.Equal(t, map[string]int{home: 8}, p.burst(t, 8, body))
 	hits := p.bursts(t, 3, 40, body)
-	// The first 8 stay. Those after them may go to any that has had one by then.
+	// The first 8 stay. Later ones may go to any replica that has had one by then.
 	require.GreaterOrEqual(t, hits[home], 8, "%v", hits)
 	require.Less(t, hits[home], 120, "%v", hits)
 }
@@ -208,7 +208,7 @@ func (p *picks) replica(name string) *stack.Replica {
 
 func (p *picks) address(name string) string { return p.replica(name).Address() }
 
-// by counts answers by the replica that gave them.
+// by counts responses by replica.
 func by(answers []answer) map[string]int {
 	hits := map[string]int{}
 	for _, a := range answers {
@@ -217,7 +217,7 @@ func by(answers []answer) map[string]int {
 	return hits
 }
 
-// testSlow: what is in flight shows who is slow.
+// testSlow: requests in flight show which replica is slow.
 func (p *picks) testSlow(t *testing.T) {
 	slow := p.s.Replicas[0]
 	p.setFault(t, "delay=1s", slow)
@@ -226,8 +226,8 @@ func (p *picks) testSlow(t *testing.T) {
 	require.Less(t, by(answers)[slow.Name], len(answers)/replicas/2, "%v", by(answers))
 }
 
-// testStopped: a replica that stops without a word keeps the few requests that it
-// has; everything else goes on without it, and they are answered when it does.
+// testStopped: a replica that is stopped keeps the few requests that it has; all
+// others go elsewhere, and the stopped ones get their responses when it continues.
 func (p *picks) testStopped(t *testing.T) {
 	stopped := p.s.Replicas[1]
 	answers := underLoad(t, p.s, 16, func(l *load) {
@@ -240,7 +240,7 @@ func (p *picks) testStopped(t *testing.T) {
 	p.comesBack(t, stopped)
 }
 
-// isReady asks the companion whether it says of a replica that it is ready.
+// isReady asks the companion whether it reports a replica as ready.
 func (p *picks) isReady(r *stack.Replica, want bool) (bool, error) {
 	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, p.s.Companion.URL()+"/v1/snapshot.json", nil)
 	if err != nil {
@@ -278,8 +278,8 @@ func (p *picks) comesBack(t *testing.T, r *stack.Replica) {
 	})
 }
 
-// testEjected: with the companion gone nobody but the picker itself notices that a
-// replica is dead, and that it is back.
+// testEjected: without the companion only the picker itself notices that a replica is
+// dead, and that it is back.
 func (p *picks) testEjected(t *testing.T) {
 	const clients = 8
 	ctx := context.WithoutCancel(t.Context()) // they outlive this test
@@ -304,7 +304,7 @@ func (p *picks) testEjected(t *testing.T) {
 		p.comesBack(t, dead)
 		l.more(100)
 	})
-	// It has never anything in flight, so that it would be the first choice for all.
+	// It never has anything in flight, so that it would always be the first choice.
 	require.Less(t, tried, 200)
 	failed := failures(answers)
 	require.LessOrEqual(t, len(failed), clients, "at most one for each client at the moment of the death")
@@ -312,14 +312,14 @@ func (p *picks) testEjected(t *testing.T) {
 		require.NoError(t, a.err)
 		entry, err := p.s.Access(t.Context(), a.header.Get("x-request-id"))
 		require.NoError(t, err)
-		require.Equal(t, "UC", entry.Flags, "%+v", entry) // the connection ended after the request had gone out on it
+		require.Equal(t, "UC", entry.Flags, "%+v", entry) // the connection ended after the request was sent on it
 	}
 	require.NoError(t, p.s.Companion.Start(ctx))
 	eventually(t, "Envoy has the new companion's snapshot", func() (bool, error) { return companionIsHeard(ctx, p.s) })
 }
 
-// testDraining: what is drained by the list of endpoints ends its requests and gets
-// no new ones.
+// testDraining: a replica that the list of endpoints drains finishes its requests and
+// gets no new ones.
 func (p *picks) testDraining(t *testing.T) {
 	drained := p.s.Replicas[3]
 	var all []string
@@ -347,14 +347,13 @@ func (p *picks) total(r *stack.Replica) int {
 	return all[r.Address()]
 }
 
-// testBlind: the metrics of all replicas stop when one of them looked busy.
-// Traffic goes on, and when the gauges say nothing any more it is spread by what
-// is in flight alone.
+// testBlind: the metrics of all replicas stop when one of them looked busy. Requests
+// continue, and when the gauges expire they are spread only by requests in flight.
 func (p *picks) testBlind(t *testing.T) {
 	busy := p.s.Replicas[4]
 	ctx, leave := context.WithCancel(t.Context())
 	var others sync.WaitGroup
-	for range 30 { // somebody else's, not through this Envoy
+	for range 30 { // from elsewhere, not through this Envoy
 		others.Go(func() {
 			req, err := http.NewRequestWithContext(ctx, http.MethodPost, busy.URL()+chatPath, strings.NewReader(chat("llama-3-8b", "hello")))
 			if err == nil {
@@ -372,7 +371,7 @@ func (p *picks) testBlind(t *testing.T) {
 	})
 	p.setFault(t, "metrics=off", p.s.Replicas...)
 	answers := underLoad(t, p.s, 8, func(*load) {
-		p.comesBack(t, busy) // its gauges say nothing any more
+		p.comesBack(t, busy) // its gauges have expired
 	})
 	require.Empty(t, failures(answers))
 	hits := p.burst(t, 160, body)

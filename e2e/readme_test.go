@@ -29,7 +29,7 @@ func readmeBlocks(t *testing.T) []block {
 	return blocks
 }
 
-// TestReadmeBlocks: every block of the README is held by a test.
+// TestReadmeBlocks: a test checks every block of the README.
 func TestReadmeBlocks(t *testing.T) {
 	for _, b := range readmeBlocks(t) {
 		switch {
@@ -66,7 +66,7 @@ func testReadmeCommand(t *testing.T, line string) {
 		require.FileExists(t, "../"+m[2], line)
 		return
 	}
-	// The curl command is run as a whole, by testReadmeExample.
+	// testReadmeExample runs the curl command as a whole.
 	require.Regexp(t, curlCommand, line, "a command that no test knows")
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// testCompanionDies: the companion is never on a request's way.
+// testCompanionDies: the companion is not on the request path.
 func testCompanionDies(t *testing.T, s *stack.Stack) {
 	ctx := context.WithoutCancel(t.Context()) // the companion outlives this test
 	answers := underLoad(t, s, 8, func(l *load) {
@@ -44,8 +44,8 @@ func companionIsHeard(ctx context.Context, s *stack.Stack) (bool, error) {
 	return len(twin.Workers) > 0 && twin.Workers[0].Has == twin.ID, nil
 }
 
-// testReplicaDies: of the requests under way on the replica that dies, those
-// are lost that it may have begun. No other one fails.
+// testReplicaDies: of the requests in progress on the replica that dies, only those
+// are lost that it may have started. No other request fails.
 func testReplicaDies(t *testing.T, s *stack.Stack) {
 	const clients = 8
 	ctx := context.WithoutCancel(t.Context())
@@ -65,7 +65,7 @@ func testReplicaDies(t *testing.T, s *stack.Stack) {
 		require.NoError(t, a.err)
 		entry, err := s.Access(t.Context(), a.header.Get("x-request-id"))
 		require.NoError(t, err)
-		// UC: the connection ended after the request had gone out on it.
+		// UC: the connection ended after the request was sent on it.
 		require.Equal(t, "UC", entry.Flags, "%+v", entry)
 		require.Equal(t, dying.Address(), entry.Replica)
 	}

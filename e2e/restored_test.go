@@ -11,8 +11,8 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// testRestored: OpenAI's own client sees the name that it asked for, whatever
-// the replica calls the model, in every kind of answer and event.
+// testRestored: OpenAI's own client sees the name that it requested, whatever the
+// replica calls the model, in every kind of response and event.
 func testRestored(t *testing.T, s *stack.Stack) {
 	var h2 http.Protocols
 	h2.SetUnencryptedHTTP2(true)

@@ -19,7 +19,7 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// TestRun is `make run` as a user has it: it prints three commands, they work as
+// TestRun runs `make run` as a user would: it prints three commands, they work as
 // printed, and Ctrl-C ends everything.
 func TestRun(t *testing.T) {
 	program := buildProgram(t, "./cmd/inletctl")
@@ -102,8 +102,8 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// startLines starts a program that ends with the test, and returns what it
-// prints. The channel is closed when it has ended.
+// startLines starts a program that ends with the test, and returns its output lines.
+// The channel is closed when it has ended.
 func startLines(t *testing.T, cmd *exec.Cmd) <-chan string {
 	t.Helper()
 	stdout, err := cmd.StdoutPipe()

@@ -29,9 +29,9 @@ func TestScenarios(t *testing.T) {
 	}
 }
 
-// TestScenariosLeftOut counts the scenarios that no real Envoy plays, or the
-// native module does not: they are to stay the exception. One is of what a real
-// Envoy cannot be made to do, not to hand a body over.
+// TestScenariosLeftOut counts the scenarios that no real Envoy plays, or that the
+// native module does not: they should stay the exception. One is about an error that a
+// real Envoy cannot be made to produce.
 func TestScenariosLeftOut(t *testing.T) {
 	const wasm, module = 1, 2
 	leftOut := map[string][]string{}
@@ -49,7 +49,7 @@ func TestScenariosLeftOut(t *testing.T) {
 func loadScenarios(t *testing.T) []*hosttest.Scenario {
 	t.Helper()
 	patterns := []string{"../internal/scenarios/testdata/*.yaml"}
-	// A filter need not have scenarios of its own, and Load refuses a pattern without a file.
+	// A filter need not have its own scenarios, and Load refuses a pattern without a file.
 	own, err := filepath.Glob("../filters/*/testdata/scenarios/*.yaml")
 	require.NoError(t, err)
 	scenarios, err := hosttest.Load(append(patterns, own...)...)
@@ -57,5 +57,5 @@ func loadScenarios(t *testing.T) []*hosttest.Scenario {
 	return scenarios
 }
 
-// abis are the ways in which Inlet gets into Envoy.
+// abis are the builds of Inlet.
 var abis = []string{stack.Wasm, stack.Module}

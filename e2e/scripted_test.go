@@ -13,7 +13,7 @@ import (
 	"github.com/inlet-proxy/inlet/shared/hosttest"
 )
 
-// server is an HTTP server of this process on a port of its own.
+// server is an HTTP server of this process on its own port.
 type server struct{ http.Server }
 
 // listen starts a server that ends with the gateway and returns its address.
@@ -28,13 +28,13 @@ func (g *gateway) listen(h http.Handler) (string, error) {
 	return l.Addr().String(), nil
 }
 
-// replica is a model server that answers what the running step says.
+// replica is a model server that responds as the running step says.
 type replica struct {
 	gateway    *gateway
 	pool, name string
 }
 
-// ServeHTTP takes a request and answers as its step tells.
+// ServeHTTP handles a request as its step says.
 func (r *replica) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	x := r.gateway.underWay()
 	body, err := io.ReadAll(req.Body)
@@ -110,7 +110,7 @@ type service struct {
 	next int
 }
 
-// ServeHTTP takes a callout.
+// ServeHTTP handles a callout.
 func (s *service) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
@@ -152,7 +152,7 @@ func setHeaders(h http.Header, from map[string]string) {
 	}
 }
 
-// headersOf lists headers as scenarios name them.
+// headersOf lists headers under the names in scenarios.
 func headersOf(h http.Header) hosttest.Headers {
 	var list hosttest.Headers
 	for _, name := range slices.Sorted(maps.Keys(h)) {

@@ -16,12 +16,12 @@ import (
 
 const (
 	splitRequests = 10_000
-	splitClients  = 32 // so many connections that every one of four workers has some
+	splitClients  = 32 // enough connections to reach each of four workers
 	splitUsers    = 200
 )
 
-// splits sends 90 of 100 requests for a model by lot to one pool; of two more
-// the same client always goes to the same pool.
+// splits sends 90 of 100 requests for a model to one pool, at random; of two more
+// models the same client always goes to the same pool.
 const splits = `filters:
   - bbr:
       models:
@@ -31,8 +31,8 @@ const splits = `filters:
 countTokens: false
 `
 
-// TestSplits: four workers, each of which draws for itself, split as configured,
-// and agree on where a client belongs; so do the two builds.
+// TestSplits: four workers, each with its own random numbers, split as configured and
+// agree on a client's pool; so do the two builds.
 func TestSplits(t *testing.T) {
 	stays := map[string]map[string]string{} // where clients go, by build
 	for _, abi := range abis {
@@ -51,10 +51,10 @@ func TestSplits(t *testing.T) {
 	require.Equal(t, stays[stack.Wasm], stays[stack.Module])
 }
 
-// testSplitByLot wants the share within three standard deviations over ten
-// thousand requests. One true sample in 370 lies outside, so such a one may be
-// followed by a second, which must not: both are unlucky one time in 137,000. A
-// share that is wrong by two hundredths fails both.
+// testSplitByLot expects the share within three standard deviations over ten thousand
+// requests. One correct sample in 370 lies outside, so it may be followed by a second
+// one, which must not: both fail once in 137,000. A share that is wrong by two
+// hundredths fails both.
 func testSplitByLot(t *testing.T, s *stack.Stack) {
 	const p = 0.9
 	sigma := math.Sqrt(splitRequests * p * (1 - p))
@@ -76,8 +76,8 @@ func testSplitByLot(t *testing.T, s *stack.Stack) {
 	}
 }
 
-// testSticky asks often for each client, by many connections, and returns where
-// it was sent.
+// testSticky sends several requests for each client, over many connections, and
+// returns where they went.
 func testSticky(t *testing.T, s *stack.Stack) map[string]string {
 	const times = 10
 	var mu sync.Mutex
@@ -115,7 +115,7 @@ func poolFor(t *testing.T, s *stack.Stack, body, session string) (string, error)
 	return pool, a.err
 }
 
-// inParallel calls f for each number below n, from many clients at once.
+// inParallel calls f for each number below n, from many concurrent clients.
 func inParallel(t *testing.T, n int, f func(int) error) {
 	t.Helper()
 	var next atomic.Int64

@@ -11,8 +11,8 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// testMessageTokens: a stream in Anthropic's form tells the whole prompt when it begins, and at its end the same again, or what of it
-// was cached. Either way it is counted once.
+// testMessageTokens: a stream in Anthropic's form reports the whole prompt when it begins, and at its end the same again,
+// or its cached part. Either way it counts once.
 func testMessageTokens(t *testing.T, s *stack.Stack) {
 	body := `{"model":"gemma","max_tokens":4,"stream":true,"messages":[{"role":"user","content":"` + strings.Repeat("once upon a time ", 100) + `"}]}`
 	before, err := s.Metrics(t.Context())

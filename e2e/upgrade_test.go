@@ -22,7 +22,7 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// TestUpgrade: who asks for another protocol gets an answer at once, in a connection whose request has no end.
+// TestUpgrade: a client that asks for another protocol gets a response at once, on a connection whose request has no end.
 func TestUpgrade(t *testing.T) {
 	for _, abi := range abis {
 		t.Run(abi, func(t *testing.T) {
@@ -64,7 +64,7 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
-// allowConnect accepts whatever Envoy can: WebSocket over HTTP/2, and tunnels.
+// allowConnect accepts what Envoy can: WebSocket over HTTP/2, and tunnels.
 func allowConnect(m *hcmv3.HttpConnectionManager) {
 	m.Http2ProtocolOptions = &corev3.Http2ProtocolOptions{AllowConnect: true}
 	m.UpgradeConfigs = append(m.GetUpgradeConfigs(), &hcmv3.HttpConnectionManager_UpgradeConfig{
@@ -72,7 +72,7 @@ func allowConnect(m *hcmv3.HttpConnectionManager) {
 	})
 }
 
-// speak writes to a connection of its own and reads one answer.
+// speak writes to a new connection and reads one response.
 func speak(t *testing.T, address, request string) (*http.Response, string) {
 	t.Helper()
 	conn, err := net.Dial("tcp", address)
@@ -88,7 +88,7 @@ func speak(t *testing.T, address, request string) (*http.Response, string) {
 	return resp, string(body)
 }
 
-// extendedConnect asks for a WebSocket over HTTP/2 (RFC 8441) and returns the answer's status.
+// extendedConnect asks for a WebSocket over HTTP/2 (RFC 8441) and returns the response's status.
 func extendedConnect(t *testing.T, address, path string) string {
 	t.Helper()
 	conn, err := net.Dial("tcp", address)

@@ -18,20 +18,20 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// ask is one request and what must become of it.
+// ask is one request and its expected result.
 type ask struct {
-	what    string // for people
-	model   string // what the client asks for
+	what    string // description
+	model   string // the model that the client asks for
 	prompt  string
 	stream  bool
 	legacy  bool     // /v1/completions
 	headers []string // name, value, ...
-	body    string   // sent as it is, in place of a request of the client
+	body    string   // sent unchanged, instead of a request of the client
 
-	again  bool   // the replica must be the one of the request before, and find the prompt in its cache
+	again  bool   // it must go to the replica of the request before, and find the prompt in its cache
 	sent   string // the model that the replica must see
 	pool   string // the pool that must serve
-	status int    // 200, or what the refusal must be
+	status int    // 200, or the expected status of the refusal
 	code   string // the refusal's error code
 }
 
@@ -39,7 +39,7 @@ type ask struct {
 var sky = "Why is the sky blue? Answer as if I were twelve, and tell me how to see it with a glass of milk. " +
 	strings.Repeat("Begin with what light is, and leave out what I cannot try at home. ", 16)
 
-// asks are played in this order. What is expected follows from envoy/static/inlet.yaml.
+// asks are played in this order. The expectations follow from envoy/static/inlet.yaml.
 var asks = []ask{
 	{what: "chat, alias rewritten", model: "llama", prompt: sky, sent: "llama-3-8b", pool: "llama", status: 200},
 	{what: "the same prompt again", model: "llama", prompt: sky, again: true, sent: "llama-3-8b", pool: "llama", status: 200},
@@ -56,7 +56,7 @@ var asks = []ask{
 	{what: "bad JSON", body: `{"model":"llama","messages":[`, status: 400},
 }
 
-// answer is what became of a request.
+// answer is the result of a request.
 type answer struct {
 	status     int
 	replica    string // x-modelsim-replica
@@ -158,7 +158,7 @@ func (got *answer) usage(u openai.CompletionUsage) {
 	got.tokens, got.cached = u.TotalTokens, u.PromptTokensDetails.CachedTokens
 }
 
-// check returns what is not as it should be; before is the answer to the request before.
+// check returns what is wrong; before is the result of the request before.
 func (a *ask) check(s *stack.Stack, got, before *answer) []string {
 	var bad []string
 	want := func(what string, got, want any) {

@@ -39,8 +39,8 @@ func play(ctx context.Context, s *stack.Stack, out io.Writer) error {
 	return nil
 }
 
-// warmUp sends requests until a replica was picked for one: a worker of Envoy
-// hears of the replicas at its next tick.
+// warmUp sends requests until a replica was picked for one: a worker of Envoy gets the
+// snapshot at its next tick.
 func warmUp(ctx context.Context, s *stack.Stack) error {
 	if err := s.WaitForSnapshot(ctx); err != nil {
 		return err

@@ -18,11 +18,11 @@ import (
 // patience is how long one client may take for all of its checks.
 const patience = time.Minute
 
-// prompt is what the scripts ask, and what the replicas answer.
+// prompt is what the scripts send, and what the replicas respond with.
 const prompt = `Say "model":"llama-3-8b", please: é, 語, 🦙`
 
-// found is what a client must find where nothing is asked of it, and where keys
-// are and prompts are screened.
+// found is what a client must find without API keys, and with API keys and screened
+// prompts.
 type found struct{ open, guarded []string }
 
 // openAI is what every client of OpenAI must find, whatever its language.
@@ -69,8 +69,8 @@ var anthropic = found{
 	},
 }
 
-// TestClients runs the clients, as their users have them, against both builds: what `make run` starts, and the shipped document that
-// asks for keys, as it is.
+// TestClients runs the clients, as their users have them, against both builds: the configuration of `make run`, and the
+// shipped configuration with API keys, unchanged.
 func TestClients(t *testing.T) {
 	in := &clients.Installer{Progress: os.Stderr}
 	for _, abi := range []string{stack.Wasm, stack.Module} {
@@ -87,7 +87,8 @@ func TestClients(t *testing.T) {
 	}
 }
 
-// noneAborted: whoever has read an answer to its last event has it, although OpenAI's clients close the connection there.
+// noneAborted: a client that has read a response to its last event has it, although OpenAI's clients then close the
+// connection.
 func noneAborted(t *testing.T, s *stack.Stack) {
 	t.Helper()
 	var m stack.Metrics
@@ -100,7 +101,7 @@ func noneAborted(t *testing.T, s *stack.Stack) {
 	require.Positive(t, m.Sum("inlet_request_total", "outcome", "ok"))
 }
 
-// echoing are the pools of the shipped document, with replicas that answer at
+// echoing are the pools of the shipped configuration, with replicas that respond at
 // once with the prompt.
 func echoing() []stack.Pool {
 	pools := stack.DefaultPools()
@@ -110,7 +111,7 @@ func echoing() []stack.Pool {
 	return pools
 }
 
-// withKeys is the shipped document that asks for keys.
+// withKeys is the shipped configuration with API keys.
 func withKeys(t *testing.T) string {
 	t.Helper()
 	text, err := os.ReadFile("../../envoy/static/inlet-keys.yaml")

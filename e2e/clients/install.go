@@ -1,15 +1,13 @@
-// Package clients runs the official clients of OpenAI and Anthropic against a whole Inlet,
-// unmodified: what they send must be understood, and what they get must be
-// what their users expect, the right exception included.
+// Package clients runs the official clients of OpenAI and Anthropic, unmodified, against a whole Inlet: it must
+// understand what they send, and they must get what their users expect, including the right exception.
 //
-// The tests install the clients at exact versions, checked by hash, into
-// Inlet's cache folder; nothing is installed anywhere else. The versions are in requirements.in,
-// node.in and package.json, of which the files with the hashes are made:
-// for the first two each file says how, and for the third
+// The tests install the clients at exact versions, checked by hash, into Inlet's cache folder; nothing is installed
+// anywhere else. The versions are in requirements.in, node.in and package.json. The files with the hashes are made from
+// these: for the first two each file says how, and for the third
 //
 //	npm install --package-lock-only --omit-lockfile-registry-resolved
 //
-// The clients for Go are a module of their own, in goclients.
+// The clients for Go are in their own module, goclients.
 package clients
 
 import (
@@ -32,7 +30,7 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/envoybin"
 )
 
-// clientPins are the exact versions of the clients and of all that they need, with hashes.
+// clientPins are the exact versions of the clients and their dependencies, with hashes.
 //
 //go:embed requirements.txt node.txt package.json package-lock.json
 var clientPins embed.FS
@@ -47,16 +45,16 @@ const (
 type Installer struct {
 	// CacheDir is where they are kept. Empty means clients in envoybin.CacheDir.
 	CacheDir string
-	// Pins are the files that say what is installed, with versions and hashes. Nil means those of the clients.
+	// Pins are the files that list what is installed, with versions and hashes. Nil means those of the clients.
 	Pins fs.ReadFileFS
 	// Progress gets one line for each slow step. Nil is silent.
 	Progress io.Writer
 }
 
-// Runtime runs scripts of one language with the clients at hand.
+// Runtime runs scripts of one language that can import the clients.
 type Runtime struct {
 	command []string
-	env     []string // beside that of this process
+	env     []string // in addition to that of this process
 }
 
 // Command is the process that runs a script.
@@ -82,7 +80,7 @@ func (in *Installer) Python(ctx context.Context) (*Runtime, error) {
 	return &Runtime{command: []string{python, "-s"}, env: []string{"PYTHONPATH=" + filepath.Join(dir, "lib")}}, nil
 }
 
-// Node installs the Node clients. Scripts are CommonJS: only for these can the modules be elsewhere.
+// Node installs the Node clients. Scripts are CommonJS: only these find modules in another folder.
 func (in *Installer) Node(ctx context.Context) (*Runtime, error) {
 	node, npm, err := in.findNode(ctx)
 	if err != nil {
@@ -97,8 +95,8 @@ func (in *Installer) Node(ctx context.Context) (*Runtime, error) {
 	return &Runtime{command: []string{node}, env: []string{"NODE_PATH=" + filepath.Join(dir, "node_modules")}}, nil
 }
 
-// findNode returns the paths of node, and the command that is npm: the
-// machine's own if new enough, else those of the Python package that carries them.
+// findNode returns the paths of node and npm: the machine's own if new enough,
+// otherwise those of the Python package that contains them.
 func (in *Installer) findNode(ctx context.Context) (node string, npm []string, err error) {
 	if node, npm := ownNode(ctx); node != "" {
 		return node, []string{npm}, nil
@@ -181,9 +179,9 @@ func Quietly(ctx context.Context, dir string, command ...string) error {
 	return nil
 }
 
-// Install returns the folder that belongs to the pinned files, filling it by
-// fill if there is none yet. Several processes may do it at once: each works in a
-// folder of its own, and the first rename wins.
+// Install returns the folder for the pinned files, and fills it with fill if there is
+// none yet. Several processes may do so concurrently: each works in its own folder,
+// and the first rename wins.
 func (in *Installer) Install(name, version string, files []string, what string, fill func(dir string) error) (string, error) {
 	cache := in.CacheDir
 	if cache == "" {
@@ -233,7 +231,7 @@ func (in *Installer) Install(name, version string, files []string, what string, 
 	return dir, nil
 }
 
-// keyOf is a name for what the files pin on this platform.
+// keyOf is a name for the pinned content on this platform.
 func keyOf(pins fs.ReadFileFS, version string, files []string) (string, error) {
 	h := sha256.New()
 	_, _ = fmt.Fprintln(h, runtime.GOOS, runtime.GOARCH, version)

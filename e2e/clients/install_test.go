@@ -45,7 +45,7 @@ func TestWhatFailedIsNotKept(t *testing.T) {
 	require.Empty(t, left)
 }
 
-// onlyPython leaves nothing in PATH but a python3 that does what body says.
+// onlyPython leaves only a python3 in PATH that runs body.
 func onlyPython(t *testing.T, body string) {
 	t.Helper()
 	bin := t.TempDir()
@@ -55,7 +55,7 @@ func onlyPython(t *testing.T, body string) {
 	}
 }
 
-// answers is a python3 of a version, whose pip does what body says.
+// answers is a python3 of a version, whose pip runs body.
 func answers(version, body string) string {
 	return `if [ "$1" = -c ]; then echo "$0"; echo ` + version + `; exit 0; fi
 [ "$3" = --version ] && exit 0
@@ -105,7 +105,7 @@ func TestOldNodeIsNotTaken(t *testing.T) {
 	}
 }
 
-// TestPins: every package has an exact version and a hash, and no address to fetch it from.
+// TestPins: every package has an exact version and a hash, and no address to download it from.
 func TestPins(t *testing.T) {
 	for _, name := range []string{"requirements.txt", "node.txt"} {
 		text, err := clientPins.ReadFile(name)

@@ -30,14 +30,14 @@ companion: {cluster: inlet-companion}
 // turns is how long a conversation is.
 const turns = 8
 
-// talk is what a client is to do: conversations of so many turns with one model, one for each instruction, in turn.
+// talk is a client's task: conversations of this many turns with one model, one for each instruction, in turn.
 type talk struct {
 	Model        string   `json:"model"`
 	Instructions []string `json:"instructions"`
 	Turns        int      `json:"turns"`
 }
 
-// said is what a client tells of one turn: the response's headers.
+// said is a client's report about one turn: the response's headers.
 type said struct {
 	Conversation int
 	Turn         int
@@ -46,8 +46,8 @@ type said struct {
 	Replica      string
 }
 
-// TestConversations has conversations by each official client, whose members come in an order of its own, and looks at how much of what was
-// said before is found again: by Inlet, and in the caches of the replicas.
+// TestConversations has conversations through each official client, whose members have their own order, and checks how
+// much of the earlier turns is found again: by Inlet, and in the replicas' caches.
 func TestConversations(t *testing.T) {
 	in := &clients.Installer{Progress: os.Stderr}
 	script := func(install func(context.Context) (*clients.Runtime, error), name string) command {
@@ -81,7 +81,7 @@ func TestConversations(t *testing.T) {
 	}
 }
 
-// instruction is a text of 1,500 words that nobody else has.
+// instruction is a text of 1,500 words that no other conversation has.
 func instruction(name string, n int) string {
 	var b strings.Builder
 	for i := range 1500 {
@@ -103,7 +103,8 @@ func buildGoClients(t *testing.T) command {
 	return func(ctx context.Context, args ...string) *exec.Cmd { return exec.CommandContext(ctx, program, args...) }
 }
 
-// converse has the conversations and looks at what was found again in each turn from the second on, of what the turn before had.
+// converse has the conversations and checks, for each turn from the second on, how much of the turn before is found
+// again.
 func converse(t *testing.T, s *stack.Stack, run command, api string, what talk) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

@@ -12,7 +12,7 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// answers counts what the companion answered to proxies.
+// answers counts the companion's responses to proxies.
 func answers(t *testing.T, s *stack.Stack) map[string]float64 {
 	t.Helper()
 	resp, err := http.Get(s.Companion.URL() + "/metrics")
@@ -28,7 +28,7 @@ func answers(t *testing.T, s *stack.Stack) map[string]float64 {
 	return counts
 }
 
-// Both builds take deltas: once they have a whole snapshot and the models are known, no other whole one goes to them.
+// Both builds accept deltas: once they have a whole snapshot and the models are known, they get no other whole one.
 func TestInletFollowsByDeltas(t *testing.T) {
 	for _, abi := range []string{stack.Wasm, stack.Module} {
 		t.Run(abi, func(t *testing.T) {

@@ -1,5 +1,5 @@
-// Package companion_test shows the companion with a real Envoy: that Envoy takes its replicas from the EDS that it serves, and that Inlet
-// follows its snapshots by deltas.
+// Package companion_test runs the companion with a real Envoy: Envoy gets its replicas from the EDS that the companion
+// serves, and Inlet follows the snapshots by deltas.
 package companion_test
 
 import (
@@ -42,7 +42,7 @@ func start(t *testing.T, path string, args ...string) (stdout io.Reader) {
 	return stdout
 }
 
-// write replaces a file at once.
+// write replaces a file atomically.
 func write(t *testing.T, path, content string) {
 	t.Helper()
 	require.NoError(t, os.WriteFile(path+".new", []byte(content), 0o600))
@@ -111,7 +111,7 @@ func hosts(t *testing.T, admin string) map[string][]string {
 	return found
 }
 
-// A replica that is added to a pool, and one that leaves it, is that in Envoy's cluster too.
+// A replica that is added to a pool, and one that is removed, also changes Envoy's cluster.
 func TestEnvoyFollowsTheCompanion(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()

@@ -26,8 +26,8 @@ filters:
   - picker: {explainHeader: x-why}
 companion: {cluster: inlet-companion}`
 
-	// ticks is by when every wasm worker knows what the one knew that asks the companion: they look every 20 ms, and nothing outside shows
-	// what they have read.
+	// ticks is the time after which every wasm worker knows what the polling worker knew: they look every 20 ms, and what
+	// they have read is not visible from outside.
 	ticks = 200 * time.Millisecond
 	// patience is how long anything may take before it counts as hanging.
 	patience = 30 * time.Second
@@ -110,13 +110,13 @@ func (f *fleet) relayMetric(name, result string) float64 {
 	return 0
 }
 
-// served is what came of a request.
+// served is the result of a request.
 type served struct {
 	replica string
 	why     map[string]string
 }
 
-// hits are blocks of the prompt that were known, and all of them.
+// hits are the known blocks of the prompt, and all of them.
 func (a served) hits() (known, all int) {
 	before, after, _ := strings.Cut(a.why["hit"], "/")
 	known, _ = strconv.Atoi(before)
@@ -124,7 +124,7 @@ func (a served) hits() (known, all int) {
 	return known, all
 }
 
-// ask sends a request whose answer is read to its end by the function returned.
+// ask sends a request; the returned function reads the response to its end.
 func (f *fleet) ask(ctx context.Context, url, prompt string, tokens int) (served, func(), error) {
 	body, err := json.Marshal(map[string]any{
 		"model": "llama", "stream": true, "max_tokens": tokens, "messages": []any{map[string]string{"role": "user", "content": prompt}},
@@ -172,7 +172,7 @@ func conversation(name string, turn int) string {
 	return b.String()
 }
 
-// told waits until a note that is about to be told was sent to the other Envoy.
+// told waits until the pending note has been sent to the other Envoy.
 func (f *fleet) told(do func()) {
 	f.t.Helper()
 	before := f.relayMetric("notes_total", "sent")
@@ -181,7 +181,7 @@ func (f *fleet) told(do func()) {
 	f.pass(ticks)
 }
 
-// The same session ten times through two Envoys lands on one replica, which is where each turn finds all of the one before.
+// Ten turns of one session through two Envoys reach one replica, where each turn finds all of the one before.
 func (f *fleet) aSessionStays() {
 	urls := []string{f.URL(), f.second.URL()}
 	var first served
@@ -202,7 +202,7 @@ func (f *fleet) aSessionStays() {
 	}
 }
 
-// ratio is the share of the prompts' tokens that an Envoy knew to be in the caches, while do runs.
+// ratio is the share of the prompts' tokens that an Envoy knew to be cached, while do runs.
 func (f *fleet) ratio(s *stack.Stack, do func()) float64 {
 	f.t.Helper()
 	read := func() (hit, prompt float64) {
@@ -217,7 +217,7 @@ func (f *fleet) ratio(s *stack.Stack, do func()) float64 {
 	return (hitAfter - hit) / (promptAfter - prompt)
 }
 
-// An Envoy that is killed and started anew has the prompts after one relay round: its hits are within 5 % of what they were.
+// An Envoy that is killed and restarted has the prompts after one relay round: its hits are within 5 % of what they were.
 func (f *fleet) aRestartedEnvoyKnowsThePrompts() {
 	const conversations = 30
 	turn := func(url string, turn int) {
@@ -242,7 +242,7 @@ func (f *fleet) aRestartedEnvoyKnowsThePrompts() {
 	require.GreaterOrEqual(f.t, after, 0.95*before)
 }
 
-// hold keeps requests under way through an Envoy, one for each replica, until the function that it returns is called.
+// hold keeps requests in progress through an Envoy, one for each replica, until the returned function is called.
 func (f *fleet) hold(url string) (release func()) {
 	f.t.Helper()
 	var ends []func()
@@ -252,7 +252,7 @@ func (f *fleet) hold(url string) (release func()) {
 		a, read, err := f.ask(ctx, url, "short", 4000) // some minutes
 		require.NoError(f.t, err)
 		end := func() { cancel(); read() }
-		if used[a.replica] { // the gauges still had what is over elsewhere
+		if used[a.replica] { // the gauges still contained requests that had ended elsewhere
 			end()
 			return false
 		}
@@ -267,7 +267,7 @@ func (f *fleet) hold(url string) (release func()) {
 	}
 }
 
-// sees waits until an Envoy picks with so many requests in flight on the best replica.
+// sees waits until an Envoy picks with this many requests in flight on the best replica.
 func (f *fleet) sees(url, inFlight string) {
 	f.t.Helper()
 	f.eventually("in flight: "+inFlight, func() bool {
@@ -280,7 +280,8 @@ func (f *fleet) sees(url, inFlight string) {
 	})
 }
 
-// What one Envoy has in flight, the other sees, also when it picks for itself alone; and no longer when that one is dead.
+// Each Envoy sees what the other has in flight, also when it is the only one that picks; and no longer when the other is
+// dead.
 func (f *fleet) requestsInFlightAreSeen() {
 	f.sees(f.second.URL(), "0")
 	release := f.hold(f.URL())
@@ -298,7 +299,7 @@ func (f *fleet) requestsInFlightAreSeen() {
 	f.second = f.start()
 }
 
-// No request fails for want of the companion, and when it is back, it is told again what is in flight.
+// No request fails without the companion, and when it is back, the requests in flight are reported to it again.
 func (f *fleet) theCompanionDies() {
 	release := f.hold(f.second.URL())
 	f.sees(f.URL(), "1")
@@ -306,7 +307,7 @@ func (f *fleet) theCompanionDies() {
 	for i := range 100 {
 		f.chat([]string{f.URL(), f.second.URL()}[i%2], conversation("while it is away", i%5))
 	}
-	f.sees(f.URL(), "0") // what is not renewed counts no more
+	f.sees(f.URL(), "0") // what is not renewed no longer counts
 	require.NoError(f.t, f.Companion.Start(context.WithoutCancel(f.t.Context())))
 	f.sees(f.URL(), "1")
 	release()

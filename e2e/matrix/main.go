@@ -1,6 +1,6 @@
-// Command matrix is `make matrix`: it sends large bodies through every Envoy that Inlet supports, in each build that the Envoy
-// can load, and compares what arrives with what was sent, byte for byte, both ways. It prints a table and exits with 0 only
-// if nothing differs. Envoys that are not on this machine are fetched.
+// Command matrix is `make matrix`: it sends large bodies through every Envoy that Inlet supports, in each build that the
+// Envoy can load, and compares what arrives with what was sent, byte for byte, in both directions. It prints a table and
+// exits with 0 only if nothing differs. It downloads missing Envoys.
 package main
 
 import (
@@ -25,11 +25,11 @@ import (
 // row is one Envoy with one build of Inlet.
 type row struct {
 	version, abi string
-	edit         func(*bootstrapv3.Bootstrap) // what this version needs otherwise than shipped; may be nil
+	edit         func(*bootstrapv3.Bootstrap) // changes to the shipped bootstrap for this version; may be nil
 }
 
-// rows are what is run. Modules made with this SDK load from 1.38 on. The Envoy 1.38.3 that is fetched was built without
-// a wasm runtime; the release before it has one.
+// rows are the combinations to run. Modules made with this SDK load from 1.38 on. The downloaded Envoy 1.38.3 was built
+// without a wasm runtime; the release before it has one.
 var rows = []row{
 	{version: "1.36.4", abi: stack.Wasm, edit: withoutServedKey},
 	{version: "1.38.2", abi: stack.Wasm},
@@ -40,14 +40,15 @@ var rows = []row{
 	{version: "1.40.0", abi: stack.Module},
 }
 
-// withoutServedKey takes out the metadata key under which the load balancer tells the replica that served, which Envoy 1.36 does not know.
+// withoutServedKey removes the metadata key under which the load balancer reports the replica that served, which Envoy
+// 1.36 does not know.
 func withoutServedKey(b *bootstrapv3.Bootstrap) {
 	for _, cluster := range b.GetStaticResources().GetClusters() {
 		for _, policy := range cluster.GetLoadBalancingPolicy().GetPolicies() {
 			config := policy.GetTypedExtensionConfig().GetTypedConfig()
 			override := &overridehostv3.OverrideHost{}
 			if err := config.UnmarshalTo(override); err != nil {
-				panic(err) // the shipped bootstrap has changed its shape
+				panic(err) // the shipped bootstrap has changed its structure
 			}
 			override.SelectedHostKey = nil
 			if err := config.MarshalFrom(override); err != nil {
@@ -108,7 +109,7 @@ func run(ctx context.Context) error {
 	return errors.Join(wrong...)
 }
 
-// play sends everything through one Envoy. The cells are a word for each size.
+// play sends everything through one Envoy. The cells have one word for each size.
 func play(ctx context.Context, r row) (cells []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -9,10 +9,10 @@ import (
 	"syscall"
 )
 
-// ownGroup puts a process into a group of its own.
+// ownGroup puts a process into its own group.
 func ownGroup() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
-// isStopped says whether SIGSTOP has reached a process.
+// isStopped reports whether SIGSTOP has reached a process.
 func isStopped(pid int) bool {
 	out, err := exec.Command("ps", "-o", "state=", "-p", strconv.Itoa(pid)).Output()
 	return err == nil && strings.HasPrefix(string(out), "T")

@@ -1,5 +1,5 @@
-// Package process runs the programs that tests and benchmarks need: each alone in its process group, its output in
-// a log, and gone with the program that started it.
+// Package process runs the programs that tests and benchmarks need: each in its own process group, with its output in a
+// log. They end with the program that started them.
 package process
 
 import (
@@ -19,10 +19,10 @@ type Command struct {
 	Name string // for messages
 	Path string
 	Args []string
-	Env  []string // beside this process's own
+	Env  []string // in addition to this process's own
 	Dir  string
-	Log  string // file for what it prints; appended to
-	// OnLine takes the lines of its stdout; if it is nil they go to Log, as all of stderr does.
+	Log  string // file for its output; appended to
+	// OnLine gets the lines of its stdout; if it is nil they go to Log, like all of stderr.
 	OnLine func(line string)
 }
 
@@ -34,7 +34,7 @@ type Process struct {
 	err  error         // how it ended; read after done
 }
 
-// Start starts a program. It ends, whatever happens, with ctx and with this process.
+// Start starts a program. It always ends with ctx and with this process.
 func Start(ctx context.Context, c Command) (*Process, error) {
 	log, err := os.OpenFile(c.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -82,7 +82,7 @@ func readLines(stdout io.Reader, log io.Writer, onLine func(string)) {
 	}
 }
 
-// environment is this process's own, less GODEBUG: what is shipped must run without.
+// environment is this process's own without GODEBUG: shipped programs must run without it.
 func environment() []string {
 	var env []string
 	for _, v := range os.Environ() {
@@ -119,14 +119,14 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Stop asks the process to end, and after the grace time makes it.
+// Stop asks the process to end, and kills it after the grace time.
 func (p *Process) Stop(grace time.Duration) {
 	select {
 	case <-p.done:
 		return
 	default:
 	}
-	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGCONT) // a paused process hears nothing
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGCONT) // a paused process does not receive it
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
@@ -137,7 +137,7 @@ func (p *Process) Stop(grace time.Duration) {
 	}
 }
 
-// Kill ends the process at once, as a crash would.
+// Kill ends the process at once, like a crash.
 func (p *Process) Kill() {
 	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 	<-p.done

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Server is a program that prints the address it listens on, can be ended, and
-// comes back at the same address.
+// Server is a program that prints its address, and that can be ended and started again
+// at the same address.
 type Server struct {
 	Command Command
 	// Arguments returns the command line for an address; port 0 the first time.
@@ -66,7 +66,7 @@ func (s *Server) Kill() {
 	}
 }
 
-// Pause stops the process as it is: the kernel goes on accepting connections, and nothing answers.
+// Pause stops the process: the kernel still accepts connections, but nothing responds.
 func (s *Server) Pause(ctx context.Context) error {
 	pid := s.process.PID()
 	if err := syscall.Kill(-pid, syscall.SIGSTOP); err != nil {
@@ -84,5 +84,5 @@ func (s *Server) Address() string { return s.address }
 // URL is the server's base URL.
 func (s *Server) URL() string { return "http://" + s.address }
 
-// PID is the server's process id, to measure it.
+// PID is the server's process id, for measurements.
 func (s *Server) PID() int { return s.process.PID() }

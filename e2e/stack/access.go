@@ -88,8 +88,8 @@ func (l *accessLog) from(ctx context.Context, n int) (Access, error) {
 	}
 }
 
-// Access returns the access log's line for the answer that carried this
-// x-request-id, waiting for it: Envoy writes it after the answer's end.
+// Access returns the access log's line for the response with this x-request-id. It
+// waits for the line: Envoy writes it after the end of the response.
 func (s *Stack) Access(ctx context.Context, requestID string) (Access, error) {
 	for n := 0; ; n++ {
 		a, err := s.access.from(ctx, n)

@@ -35,7 +35,7 @@ func (s *Stack) get(ctx context.Context, path string) ([]byte, error) {
 	return body, nil
 }
 
-// listenerAddress asks Envoy where a listener listens, the first one if name is "".
+// listenerAddress asks Envoy for the address of a listener, the first one if name is "".
 func (s *Stack) listenerAddress(ctx context.Context, name string) (string, error) {
 	body, err := s.get(ctx, "/listeners?format=json")
 	if err != nil {
@@ -69,7 +69,7 @@ func (s *Stack) ListenerURL(ctx context.Context, name string) (string, error) {
 	return "http://" + address, err
 }
 
-// Hosts returns the figures of each host of a cluster, by address: rq_active,
+// Hosts returns the statistics of each host of a cluster, by address: rq_active,
 // rq_total, cx_connect_fail and so on.
 func (s *Stack) Hosts(ctx context.Context, cluster string) (map[string]map[string]int, error) {
 	body, err := s.get(ctx, "/clusters?format=json")
@@ -115,7 +115,7 @@ func (s *Stack) Hosts(ctx context.Context, cluster string) (map[string]map[strin
 // Metrics is one scrape of Envoy.
 type Metrics []Sample
 
-// Sample is one line of a scrape. A histogram comes as <name>_count, <name>_sum and <name>_bucket.
+// Sample is one line of a scrape. A histogram is <name>_count, <name>_sum and <name>_bucket.
 type Sample struct {
 	Name   string
 	Labels map[string]string
@@ -150,7 +150,7 @@ func ParseMetrics(page string) (Metrics, error) {
 }
 
 // Sum adds up the samples of a metric whose labels have the given values:
-// Sum("inlet_request_total", "pool", "llama"). A metric that is not there is 0.
+// Sum("inlet_request_total", "pool", "llama"). A missing metric is 0.
 func (m Metrics) Sum(name string, labels ...string) float64 {
 	var sum float64
 	for _, sample := range m {
@@ -175,7 +175,7 @@ var (
 	sampleLabel = regexp.MustCompile(`([a-zA-Z_][a-zA-Z0-9_]*)=("(?:[^"\\]|\\.)*")`)
 )
 
-// parseSample reads one line of Prometheus' text format as Envoy and vLLM write it: without a timestamp.
+// parseSample parses one line of Prometheus' text format as Envoy and vLLM write it: without a timestamp.
 func parseSample(line string) (Sample, error) {
 	m := sampleLine.FindStringSubmatch(line)
 	if m == nil {

@@ -14,7 +14,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	// The types that the bootstraps use by name only.
+	// The types that the bootstraps use only by name.
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
@@ -76,8 +76,8 @@ func UnmarshalYAML(text []byte, into proto.Message) error {
 	return protojson.Unmarshal(asJSON, into)
 }
 
-// writeBootstrap writes the shipped bootstrap with this stack's ports, pools
-// and document, and returns the file.
+// writeBootstrap writes the shipped bootstrap with this stack's ports, pools and
+// configuration, and returns the file.
 func (s *Stack) writeBootstrap() (string, error) {
 	b, err := s.bootstrap()
 	if err != nil {
@@ -179,7 +179,7 @@ func (s *Stack) setManager(m *hcmv3.HttpConnectionManager) error {
 	return s.setInlet(m)
 }
 
-// setInlet sets the file and the document of the Inlet filter.
+// setInlet sets the file and the configuration of the Inlet filter.
 func (s *Stack) setInlet(m *hcmv3.HttpConnectionManager) error {
 	i := slices.IndexFunc(m.GetHttpFilters(), func(f *hcmv3.HttpFilter) bool { return f.GetName() == "inlet" })
 	if i < 0 {
@@ -212,7 +212,7 @@ func (s *Stack) plugin(t Target) string {
 	return t.Path(s.Root)
 }
 
-// setDocument puts the chain's document where the shipped one is.
+// setDocument replaces the shipped configuration of the chain.
 func (s *Stack) setDocument(a *anypb.Any) error {
 	if s.o.Chain == "" {
 		return nil

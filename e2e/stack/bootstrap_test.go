@@ -39,7 +39,7 @@ func unpack[T proto.Message](t *testing.T, a *anypb.Any) T {
 	return m.(T)
 }
 
-// TestBootstrapsHoldTheDocument holds the document inside the bootstraps to the one beside them.
+// TestBootstrapsHoldTheDocument compares the configuration inside the bootstraps with inlet.yaml.
 func TestBootstrapsHoldTheDocument(t *testing.T) {
 	want, err := os.ReadFile(static(t, "inlet.yaml"))
 	require.NoError(t, err)
@@ -60,7 +60,7 @@ func TestBootstrapsHoldTheDocument(t *testing.T) {
 	}
 }
 
-// TestBootstrapsRemoveControlHeaders holds what Envoy removes early to the list that the chain has.
+// TestBootstrapsRemoveControlHeaders compares the headers that Envoy removes early with the chain's list.
 func TestBootstrapsRemoveControlHeaders(t *testing.T) {
 	for _, abi := range []string{Wasm, Module} {
 		b, err := LoadBootstrap(static(t, abi+".yaml"))
@@ -78,7 +78,7 @@ func TestBootstrapsRemoveControlHeaders(t *testing.T) {
 	}
 }
 
-// TestBootstrapsDifferOnlyInTheBuild takes out what may differ, and compares the rest.
+// TestBootstrapsDifferOnlyInTheBuild removes what may differ, and compares the rest.
 func TestBootstrapsDifferOnlyInTheBuild(t *testing.T) {
 	rest := func(abi string) proto.Message {
 		b, err := LoadBootstrap(static(t, abi+".yaml"))
@@ -100,7 +100,8 @@ func TestBootstrapsDifferOnlyInTheBuild(t *testing.T) {
 	require.NotEmpty(t, differences)
 }
 
-// TestEveryLabelHasATag holds the wasm bootstrap's stats_tags to the labels in the code: one without a tag would end up in the metric's name.
+// TestEveryLabelHasATag compares the wasm bootstrap's stats_tags with the labels in the code: a label without a tag would
+// become part of the metric's name.
 func TestEveryLabelHasATag(t *testing.T) {
 	b, err := LoadBootstrap(static(t, "wasm.yaml"))
 	require.NoError(t, err)

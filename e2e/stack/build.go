@@ -12,7 +12,7 @@ import (
 	"syscall"
 )
 
-// Target is one file of dist/. The Makefile builds the same ones with the same
+// Target is one file of dist/. The Makefile builds the same files with the same
 // commands; a test compares the two.
 type Target struct {
 	File    string   // in dist/
@@ -31,8 +31,8 @@ var (
 	}
 	NativeModule = Target{
 		File: "libinlet.so", Package: "./cmd/bundle-module",
-		// The SDK returns Go pointers to Envoy, for which Go 1.26 would abort Envoy; its memory stays pinned
-		// otherwise, and the check is turned off in this one library.
+		// The SDK returns Go pointers to Envoy, for which Go 1.26 would abort Envoy. The memory is pinned by other means,
+		// and the check is turned off in this one library.
 		Flags: []string{"-buildmode=c-shared", "-trimpath", "-ldflags=-s -w -X runtime.godebugDefault=cgocheck=0"},
 		Env:   []string{"CGO_ENABLED=1"},
 	}
@@ -43,8 +43,8 @@ var (
 // Path is the target's file under the root of the repository.
 func (t Target) Path(root string) string { return filepath.Join(root, "dist", t.File) }
 
-// Build brings the targets up to date. Go rebuilds only what changed, so it
-// costs little when nothing did. Processes take turns.
+// Build brings the targets up to date. Go rebuilds only what changed, so it costs
+// little if nothing did. Processes take turns.
 func Build(ctx context.Context, root string, progress io.Writer, targets ...Target) error {
 	if err := os.MkdirAll(filepath.Join(root, "dist"), 0o755); err != nil {
 		return err

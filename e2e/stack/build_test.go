@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestMakeBuildsTheSame holds the stack's builds to those of `make build`: what is tested is what is shipped.
+// TestMakeBuildsTheSame compares the stack's builds with those of `make build`: the tests use what is shipped.
 func TestMakeBuildsTheSame(t *testing.T) {
 	root, err := Root()
 	require.NoError(t, err)

@@ -13,8 +13,8 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// TestBothBuildsHaveTheSameMetrics sends the same requests through both and compares two scrapes: names, labels, and
-// the values of what counts requests.
+// TestBothBuildsHaveTheSameMetrics sends the same requests through both and compares two scrapes: names, labels, and the
+// values of request counters.
 func TestBothBuildsHaveTheSameMetrics(t *testing.T) {
 	scrape := func(abi string) (series []string, requests map[string]float64) {
 		s := stack.ForTest(t, stack.Options{ABI: abi, Workers: 1, Pools: []stack.Pool{
@@ -30,7 +30,7 @@ func TestBothBuildsHaveTheSameMetrics(t *testing.T) {
 			require.Equal(t, model == "nobody", resp.StatusCode == http.StatusNotFound)
 			return resp.Header.Get("x-request-id")
 		}
-		require.Eventually(t, func() bool { // a wasm worker hears of the replicas at its next tick
+		require.Eventually(t, func() bool { // a wasm worker gets the snapshot at its next tick
 			a, err := s.Access(t.Context(), ask("llama"))
 			require.NoError(t, err)
 			return a.Picked != ""

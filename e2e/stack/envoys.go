@@ -36,7 +36,7 @@ func (e *Envoy) Kill() {
 	e.access.end()
 }
 
-// Close ends this Envoy, and not the rest of the stack.
+// Close ends this Envoy, but not the rest of the stack.
 func (e *Envoy) Close() {
 	e.close.Do(func() {
 		if e.envoy != nil {

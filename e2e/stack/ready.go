@@ -9,9 +9,8 @@ import (
 	"time"
 )
 
-// WaitForSnapshot waits until Inlet has the companion's newest picture of the
-// replicas. Before that, Envoy's own load balancer chooses. With wasm the
-// other workers have it one tick later.
+// WaitForSnapshot waits until Inlet has the companion's newest snapshot. Before that,
+// Envoy's own load balancer picks. With wasm the other workers have it one tick later.
 func (s *Stack) WaitForSnapshot(ctx context.Context) error {
 	return s.envoy.Until(ctx, 20*time.Second, "told of the replicas", func() bool {
 		have, err := s.workersHaveSnapshot(ctx)
@@ -19,7 +18,7 @@ func (s *Stack) WaitForSnapshot(ctx context.Context) error {
 	})
 }
 
-// workersHaveSnapshot asks the companion for its twin of the snapshot, which tells who has which version.
+// workersHaveSnapshot requests the companion's snapshot for people, which shows the version of each worker.
 func (s *Stack) workersHaveSnapshot(ctx context.Context) (bool, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Companion.URL()+"/v1/snapshot.json", nil)
 	if err != nil {

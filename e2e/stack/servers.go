@@ -16,7 +16,7 @@ import (
 // Replica is one simulated model server.
 type Replica struct {
 	process.Server
-	// Name is <pool>-<number>, as x-modelsim-replica tells it.
+	// Name is <pool>-<number>, as in x-modelsim-replica.
 	Name string
 	// Pool is the pool's name.
 	Pool string
@@ -76,8 +76,8 @@ func addresses(replicas []*Replica) []string {
 // endpointFile is the pool's list of replicas, which Envoy and the companion both read.
 func (s *Stack) endpointFile(pool string) string { return filepath.Join(s.lists, pool+".json") }
 
-// SetEndpoints replaces a pool's list of replicas, as an operator would: a new
-// file is written and renamed over the old one.
+// SetEndpoints replaces a pool's list of replicas as an operator would: it writes a
+// new file and renames it over the old one.
 func (s *Stack) SetEndpoints(pool string, addresses ...string) error {
 	return s.SetDraining(pool, nil, addresses...)
 }
@@ -135,7 +135,7 @@ func (s *Stack) startCompanion(ctx context.Context) error {
 
 type object = map[string]any
 
-// writeJSON puts a file in its place by rename, so that no reader sees half of it.
+// writeJSON replaces a file by rename, so that no reader sees half of it.
 func writeJSON(file string, v any) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err

@@ -1,10 +1,9 @@
-// Package stack runs the whole of Inlet on this machine: Envoy with a build of
-// Inlet in it, the companion, and pools of simulated replicas, each a process
-// of its own on a port of its own. The demo, the tests and the benchmarks
-// all stand on it.
+// Package stack runs the whole of Inlet on this machine: Envoy with a build of Inlet,
+// the companion, and pools of simulated replicas, each in its own process on its own
+// port. The demo, the tests and the benchmarks use it.
 //
-// What it runs is what is shipped: Envoy's configuration is envoy/static/wasm.yaml
-// or module.yaml, with other ports, pools and chain document.
+// It runs what is shipped: Envoy's configuration is envoy/static/wasm.yaml or
+// module.yaml, with other ports, pools and chain configuration.
 package stack
 
 import (
@@ -25,23 +24,23 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/process"
 )
 
-// The ways in which Inlet gets into Envoy.
+// The builds of Inlet.
 const (
 	Wasm   = "wasm"   // proxy-wasm plugin
 	Module = "module" // native dynamic module
-	None   = "none"   // Envoy without Inlet, to compare with
+	None   = "none"   // Envoy without Inlet, for comparison
 )
 
 // Options say what to run. The zero value is what `make run` runs, on free ports.
 type Options struct {
 	// ABI is Wasm, Module or None. Empty means Wasm.
 	ABI string
-	// Chain is the chain's document. Empty means envoy/static/inlet.yaml.
+	// Chain is the chain's configuration. Empty means envoy/static/inlet.yaml.
 	Chain string
 	// Pools are the pools of replicas. Empty means DefaultPools.
 	Pools []Pool
-	// DefaultPool serves requests for which no pool was chosen. Empty means
-	// that they get 404, or with ABI None that the first pool serves them.
+	// DefaultPool serves requests for which no pool was selected. Empty means that they
+	// get 404, or with ABI None that the first pool serves them.
 	DefaultPool string
 	// Workers is the number of Envoy's worker threads. 0 means 2.
 	Workers int
@@ -52,22 +51,22 @@ type Options struct {
 	// Plugin is another build of Inlet than that of this tree: the path of a
 	// .wasm or .so file.
 	Plugin string
-	// NoCompanion leaves the companion out: its cluster then leads to CompanionAddress, or to a closed port.
+	// NoCompanion runs without a companion: its cluster then leads to CompanionAddress, or to a closed port.
 	NoCompanion bool
-	// CompanionAddress is the ip:port of a companion that somebody else runs.
+	// CompanionAddress is the ip:port of a companion that is already running.
 	CompanionAddress string
 	// Scrape is how often the companion reads a replica's metrics. 0 means 100 ms.
 	Scrape time.Duration
 	// Env is added to Envoy's environment.
 	Env []string
-	// Updatable has Envoy watch files for its listener and clusters, so that Update can change them.
-	// A document that Envoy refuses does then not end it: it waits for a better one.
+	// Updatable makes Envoy watch files for its listener and clusters, so that Update can change them. A configuration
+	// that Envoy refuses then does not end it: it waits for a better one.
 	Updatable bool
 	// Drain is Envoy's drain time: how long connections of an earlier listener live on. 0 means 1 s.
 	Drain time.Duration
 	// Recipes are uncommented in the shipped bootstrap: the lines that begin with #name, such as those of "cors".
 	Recipes []string
-	// Edit changes Envoy's configuration last of all.
+	// Edit changes Envoy's configuration last.
 	Edit func(*bootstrapv3.Bootstrap)
 	// Progress gets one line for each slow step. Nil is silent.
 	Progress io.Writer
@@ -81,7 +80,7 @@ type Pool struct {
 	Replicas int
 	// Args are further arguments of modelsim.
 	Args []string
-	// Addresses are the ip:port of replicas that somebody else runs.
+	// Addresses are the ip:port of replicas that are already running.
 	Addresses []string
 }
 
@@ -115,8 +114,8 @@ type Stack struct {
 	close   sync.Once
 }
 
-// Start builds what must be built and starts the system. When it returns
-// without error, Envoy serves. The system ends with Close or with ctx.
+// Start builds what is needed and starts the system. When it returns without error,
+// Envoy serves. The system ends with Close or with ctx.
 func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	s := &Stack{o: o, access: newAccessLog()}
 	if err := s.o.setDefaults(); err != nil {
@@ -203,8 +202,8 @@ func (s *Stack) targets() []Target {
 	return targets
 }
 
-// portIsFree reports a port that another program listens on. Envoy itself would
-// not notice another Envoy there, since both would share the port.
+// portIsFree reports a port that another program uses. Envoy itself would not notice
+// another Envoy there, since both would share the port.
 func portIsFree(port int) error {
 	if port == 0 {
 		return nil
@@ -229,7 +228,7 @@ func (s *Stack) startEnvoy(ctx context.Context) error {
 			"-c", config,
 			"--concurrency", fmt.Sprint(s.o.Workers),
 			"--admin-address-path", adminFile,
-			"--disable-hot-restart",            // several Envoys on one machine do not know of each other
+			"--disable-hot-restart",            // several Envoys on one machine do not know each other
 			"--file-flush-interval-msec", "20", // the access log is read while it is written
 			"--drain-time-s", fmt.Sprint(int(s.o.Drain.Seconds())), "-l", "info",
 		},
@@ -292,7 +291,7 @@ func (s *Stack) Close() {
 	})
 }
 
-// Logs is the end of what every process wrote, for a test that failed.
+// Logs is the end of every process's output, for a failed test.
 func (s *Stack) Logs() string {
 	var b strings.Builder
 	for _, name := range s.logFiles() {
@@ -331,7 +330,7 @@ func (s *Stack) logFiles() []string {
 	return files
 }
 
-// whyNot is what the logs say of a start that failed: Envoy's errors, else the end of all logs.
+// whyNot returns the logs of a failed start: Envoy's errors, otherwise the end of all logs.
 func (s *Stack) whyNot() string {
 	if s.envoy != nil {
 		if errs := s.EnvoyErrors(); len(errs) > 0 {

@@ -15,10 +15,10 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// client gives up on an answer that does not come.
+// client gives up on a response that does not arrive.
 var client = &http.Client{Timeout: 10 * time.Second}
 
-// post sends a small chat and returns the status, the replica that answered, and x-request-id.
+// post sends a small chat and returns the status, the replica that responded, and x-request-id.
 func post(t *testing.T, s *stack.Stack) (status int, replica, requestID string) {
 	t.Helper()
 	resp, err := client.Post(s.URL()+"/v1/chat/completions", "application/json",
@@ -31,11 +31,12 @@ func post(t *testing.T, s *stack.Stack) (status int, replica, requestID string) 
 }
 
 // TestStack shows what tests rely on: replicas that die, hang and come back, lists
-// that change under Envoy, the access log and the metrics. Envoy is without Inlet here.
+// that change while Envoy runs, the access log and the metrics. Envoy runs without
+// Inlet here.
 func TestStack(t *testing.T) {
 	s := stack.ForTest(t, stack.Options{
 		ABI: stack.None, NoCompanion: true,
-		Workers: 1, // each worker finds out for itself that a replica is gone
+		Workers: 1, // each worker notices separately that a replica is gone
 		Pools:   []stack.Pool{{Name: "llama", Replicas: 2, Args: []string{"--model", "llama-3-8b", "--speed", "0"}}},
 	})
 	ctx := t.Context()
@@ -54,8 +55,8 @@ func TestStack(t *testing.T) {
 	t.Run("a killed replica is retried elsewhere, and comes back at its address", func(t *testing.T) {
 		address := one.Address()
 		one.Kill()
-		// A request that meets a dead connection before Envoy has seen it close is lost: nobody
-		// can know whether the replica had begun it. So first see Envoy turn to the other replica.
+		// A request that meets a dead connection before Envoy has noticed the close is lost: nobody can know whether the
+		// replica had started it. So first wait until Envoy uses the other replica.
 		require.Eventually(t, func() bool {
 			_, _, id := post(t, s)
 			a, err := s.Access(ctx, id)

@@ -15,7 +15,7 @@ type TB interface {
 // ForTest starts a stack that ends with the test, and shows its logs if the test failed.
 func ForTest(t TB, o Options) *Stack {
 	t.Helper()
-	// t.Context ends before the cleanups run, which are to see a working stack.
+	// t.Context ends before the cleanups run, which need a working stack.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	s, err := Start(ctx, o)
 	if err != nil {

@@ -22,21 +22,21 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// Refused is the error of an Update that Envoy refuses. What was in force stays so.
+// Refused is the error of an Update that Envoy refuses. The previous configuration stays in effect.
 type Refused struct {
-	// Details is what Envoy answers, with what it logged meanwhile.
+	// Details is Envoy's response, with its log since the update.
 	Details string
 }
 
 func (e *Refused) Error() string { return "envoy refuses the update: " + e.Details }
 
-// Update changes the document, the pools or Edit while Envoy runs, as a control
+// Update changes the configuration, the pools or Edit while Envoy runs, as a control
 // plane would; it needs Options.Updatable. It returns when the clusters and the
-// listener are in force, or with a [*Refused]. New pools get no replicas:
-// Edit is to say where they are.
+// listener are in effect, or with a [*Refused]. New pools get no replicas: Edit should
+// set their addresses.
 //
-// A listener that keeps its name is changed in place. With a new name there is
-// a new one, perhaps at the same port, and the old one is drained.
+// A listener that keeps its name is changed in place. A new name makes a new listener,
+// perhaps at the same port, and the old one is drained.
 func (s *Stack) Update(ctx context.Context, change func(*Options)) error {
 	before := s.o
 	change(&s.o)
@@ -102,10 +102,10 @@ func (s *Stack) update(ctx context.Context) error {
 	return errors.Join(err, &Refused{Details: state.Error.Details + "\n" + lastLines(string(text[min(int(log.Size()), len(text)):]), 60)})
 }
 
-// rejections is where Envoy counts the listener updates that it refused.
+// rejections is Envoy's counter of refused listener updates.
 const rejections = "/stats?filter=listener_manager.lds.update_rejected"
 
-// listenerState is what Envoy says of one listener.
+// listenerState is what Envoy reports about one listener.
 type listenerState struct {
 	Name  string `json:"name"`
 	Error struct {
@@ -132,7 +132,7 @@ func (s *Stack) listenerState(ctx context.Context, name string) (listenerState, 
 	return listenerState{}, nil
 }
 
-// makeUpdatable has Envoy watch files for its listener and its clusters.
+// makeUpdatable makes Envoy watch files for its listener and its clusters.
 func (s *Stack) makeUpdatable(b *bootstrapv3.Bootstrap) error {
 	resources := b.GetStaticResources()
 	if err := s.writeClusters(resources.GetClusters()); err != nil {
@@ -162,7 +162,7 @@ func (s *Stack) discoveryFile(kind string) string {
 	return filepath.Join(s.Dir, kind, kind+".json")
 }
 
-// version names the files' content that was written last.
+// version identifies the content of the files that were written last.
 func (s *Stack) version() string { return fmt.Sprintf("update-%d", s.updates) }
 
 func (s *Stack) writeClusters(clusters []*clusterv3.Cluster) error {

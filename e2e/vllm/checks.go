@@ -9,10 +9,10 @@ import (
 	"strings"
 )
 
-// What is asked of a build.
+// The limits for a build.
 const (
 	minCached       = 0.77 // share of the tokens of growing conversations that vLLM must find in its caches
-	maxAlternating  = 0.70 // what it may find when turns alternate between the servers: else the check above shows nothing
+	maxAlternating  = 0.70 // share that it may find at most if turns alternate between the servers; otherwise the check above proves nothing
 	maxEstimateMiss = 0.03 // how far the picker's estimate may be from vLLM's own count
 )
 
@@ -29,7 +29,7 @@ type checks struct {
 	wrong int
 }
 
-// say prints a line about what was found.
+// say prints a line about a result.
 func (c *checks) say(ok bool, format string, args ...any) {
 	mark := "ok   "
 	if !ok {
@@ -39,8 +39,8 @@ func (c *checks) say(ok bool, format string, args ...any) {
 	_, _ = fmt.Fprintf(c.out, "%s  %-6s  %s\n", mark, c.name, fmt.Sprintf(format, args...))
 }
 
-// tokens holds what Inlet counts, what the answers' usage says and what vLLM counts against each other, one request after the other. Each is
-// sent twice: the second time most of it is cached, which some APIs write in another way.
+// tokens compares Inlet's counts, the responses' usage and vLLM's counts, one request after the other. Each is sent
+// twice: the second time most of it is cached, which some APIs report in another way.
 func (c *checks) tokens(ctx context.Context) error {
 	for _, kind := range []struct {
 		client *client
@@ -92,7 +92,7 @@ func (c *checks) tokensOf(ctx context.Context, what string, with *client, a ask,
 	return nil
 }
 
-// noUsage is a stream whose client did not ask for the usage: it has none, and Inlet must say so.
+// noUsage is a stream whose client did not request the usage: it has none, and Inlet must count it as unknown.
 func (c *checks) noUsage(ctx context.Context) error {
 	before, err := c.counts(ctx)
 	if err != nil {
@@ -111,7 +111,7 @@ func (c *checks) noUsage(ctx context.Context) error {
 	return nil
 }
 
-// growing plays conversations through Inlet, and looks at what was cached.
+// growing plays conversations through Inlet, and checks what was cached.
 func (c *checks) growing(ctx context.Context) error {
 	before, err := c.counts(ctx)
 	if err != nil {
@@ -134,7 +134,8 @@ func (c *checks) growing(ctx context.Context) error {
 	return nil
 }
 
-// alternating plays such conversations without Inlet, turn by turn to another server: what the check of growing ones is worth.
+// alternating plays such conversations without Inlet, with each turn on the other server, to show that the check of
+// growing ones is meaningful.
 func (c *checks) alternating(ctx context.Context) error {
 	var bases []string
 	for _, s := range c.servers {
@@ -154,8 +155,8 @@ func share(part, whole int) float64 { return float64(part) / float64(max(whole, 
 // has the beginning of the question too, and the first one the template's words.
 const instructionTokens, instructionsCached = 1500, 1280
 
-// sharedInstructions asks two questions under each of several instructions. The second time the instructions must be cached, wherever in
-// the body the client writes them, and whatever the body has that the model does not read.
+// sharedInstructions asks two questions for each of several instructions. The second time the instructions must be
+// cached, wherever in the body the client writes them, and whatever the body has that the model does not read.
 func (c *checks) sharedInstructions(ctx context.Context) error {
 	turn := 0
 	for _, kind := range []struct {

@@ -13,7 +13,8 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/clients"
 )
 
-// client is an official client in a process of its own, which sends one request after the other. It is for one goroutine at a time.
+// client is an official client in its own process, which sends one request after the other. Only one goroutine may use it
+// at a time.
 type client struct {
 	name    string
 	cmd     *exec.Cmd
@@ -29,7 +30,7 @@ type ask struct {
 	Body   fields `json:"body"`
 }
 
-// answer is what the client has of it.
+// answer is what the client got.
 type answer struct {
 	ID     string   `json:"id"` // x-request-id; "" of a server without
 	Models []string `json:"models"`
@@ -54,7 +55,7 @@ type cachedCount struct {
 	CachedTokens int `json:"cached_tokens"`
 }
 
-// tokens are the counts in which all APIs agree: input are all tokens of the prompt, cached ones among them.
+// tokens are the counts that all APIs have: input are all tokens of the prompt, cached ones included.
 type tokens struct{ input, cached, output int }
 
 func (t tokens) plus(u tokens) tokens {
@@ -63,7 +64,7 @@ func (t tokens) plus(u tokens) tokens {
 
 func (u *usage) tokens() tokens {
 	return tokens{
-		// Messages: input_tokens are without those read from the cache, or left in it.
+		// Messages: input_tokens excludes tokens read from the cache or written to it.
 		input:  u.PromptTokens + u.InputTokens + u.CacheCreation + u.CacheRead,
 		cached: u.PromptDetails.CachedTokens + u.InputDetails.CachedTokens + u.CacheRead,
 		output: u.CompletionTokens + u.OutputTokens,
@@ -121,7 +122,7 @@ func (c *client) close() {
 	_ = c.cmd.Wait()
 }
 
-// play sends a request and returns what came of it. What the client raises is an error.
+// play sends a request and returns the result. An exception of the client is an error.
 func (c *client) play(a ask) (*answer, error) {
 	line, err := json.Marshal(a)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// publicModel is what clients ask for; also the pool's name.
+// publicModel is the clients' name for the model; also the pool's name.
 const publicModel = "llama"
 
 const chain = `
@@ -20,7 +20,7 @@ filters:
 companion: {cluster: inlet-companion}
 `
 
-// patience is how long counters and gauges may lag behind the end of an answer.
+// patience is how long counters and gauges may lag behind the end of a response.
 const patience = 20 * time.Second
 
 // gateway is an Envoy with Inlet before the servers.
@@ -46,12 +46,12 @@ func startGateway(ctx context.Context, abi string, servers []*server, progress i
 	return g, nil
 }
 
-// counts are what Inlet and the servers have counted so far, all servers together.
+// counts are the counters of Inlet and of all servers together.
 type counts struct {
 	inletRequests, inletUnknown, serverRequests int
 
-	inlet, server tokens // cached: of Inlet what the picker expected, in blocks of its own
-	hashed        int    // tokens of prompts that the picker knows of: full blocks only
+	inlet, server tokens // cached: for Inlet, what the picker expected, in its own blocks
+	hashed        int    // tokens of prompts that the picker sees: full blocks only
 	queried       int    // the same of the servers
 }
 
@@ -99,13 +99,13 @@ func (g *gateway) counts(ctx context.Context) (counts, error) {
 
 func sum(m stack.Metrics, name string) int { return int(math.Round(m.Sum(name))) }
 
-// since is what was counted after before, once n requests have been counted everywhere.
+// since is the increase after before, once n requests have been counted everywhere.
 func (g *gateway) since(ctx context.Context, before counts, n int) (d counts, err error) {
 	counted := false
 	err = eventually(ctx, func() (bool, error) {
 		now, err := g.counts(ctx)
 		d = now.minus(before)
-		// In the scrape before this one: a scrape may see a request whose tokens were counted behind its back.
+		// From the scrape before this one: a scrape may see a request before its tokens are counted.
 		done := counted
 		counted = d.inletRequests >= n && d.serverRequests >= n
 		return done, err

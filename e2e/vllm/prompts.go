@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// The size of the conversations. A token is a byte, and the longest prompt must leave room for the answer.
+// The size of the conversations. A token is a byte, and the longest prompt must leave space for the output.
 const (
 	turns        = 10
 	turnText     = 720
@@ -90,7 +90,7 @@ func (v *conversation) turn(base, model string, n int) error {
 	v.prompt += "\nuser\n" + question + "\nassistant\n"
 	body := request(v.api, model, v.prompt, asksUsage(v.api, v.stream)...)
 	if v.api != "completions" {
-		body[1].value = v.messages // in place of one message
+		body[1].value = v.messages // instead of one message
 	}
 	got, err := v.client.play(ask{base, v.api, v.stream, body})
 	if err != nil {
@@ -105,7 +105,8 @@ func (v *conversation) turn(base, model string, n int) error {
 	return nil
 }
 
-// play plays all conversations, those of different clients at once. Turn n goes to base n, and from the first again.
+// play plays all conversations, those of different clients concurrently. Turn n goes to base n, and then to the first
+// again.
 func (c *checks) play(ctx context.Context, seed, model string, bases ...string) (sum tokens, requests int, err error) {
 	all := c.conversations(seed)
 	group, ctx := errgroup.WithContext(ctx)

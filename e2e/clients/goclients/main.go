@@ -1,5 +1,5 @@
-// Command goclients has conversations by the official Go clients of OpenAI and Anthropic, as their users write it. turns_test.go says what
-// it reads and what it prints.
+// Command goclients has conversations through the official Go clients of OpenAI and Anthropic, as their users write them.
+// turns_test.go documents its input and output.
 //
 //	usage: goclients BASE_URL chat|responses|messages
 package main
@@ -19,7 +19,7 @@ import (
 	"github.com/openai/openai-go/v3/shared"
 )
 
-// task is what is to be said.
+// task is what to say.
 type task struct {
 	Model        string
 	Instructions []string

@@ -15,7 +15,7 @@ import (
 	"github.com/inlet-proxy/inlet/bench/upstream"
 )
 
-// TestRun runs one short cell, so that the benchmark is known to work on the day it is wanted.
+// TestRun runs one short cell, so that the benchmark works when it is needed.
 func TestRun(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "envoy.jsonl")
 	require.NoError(t, run(t.Context(), options{

@@ -15,12 +15,12 @@ type chatCase struct {
 	conns   int
 	size    int // of a request's body, about, in bytes
 	model   string
-	renamed bool // the replicas know it by another name
-	events  int  // of a streamed answer; 0: the answer is one JSON object
+	renamed bool // the replicas have another name for it
+	events  int  // of a streamed response; 0: the response is one JSON object
 }
 
-// Clients ask for the model by the name that replicas know. The streamed case asks for another, so that each of its
-// events is changed on its way back.
+// Clients use the replicas' name for the model. The streamed case uses another one, so that each of its events is changed
+// on its way back.
 var cases = []chatCase{
 	{name: "chat-4k-c1", conns: 1, size: 4 << 10, model: upstream.Model},
 	{name: "chat-4k-c16", conns: 16, size: 4 << 10, model: upstream.Model},
@@ -30,10 +30,10 @@ var cases = []chatCase{
 	{name: "sse-200-c16", conns: 16, size: 4 << 10, model: "assistant", renamed: true, events: 200},
 }
 
-// unstreamed is the case that the streamed one is but for its stream.
+// unstreamed is the streamed case without its stream.
 const unstreamed = "chat-4k-c16"
 
-// runs reports whether a mode takes part in the case: filters alone do in those of small requests.
+// runs reports whether a mode takes part in the case: single filters run only in those of small requests.
 func (c *chatCase) runs(m *mode) bool {
 	return m.chain == "" || m.full() || c.size <= 4<<10 && c.events == 0
 }
@@ -47,8 +47,9 @@ func (c *chatCase) request() *load.Request {
 	return load.NewRequest("/v1/chat/completions", c.body(), headers...)
 }
 
-// body is a chat of about the case's size, with the model after the messages, where a reader finds it last. All chats of a case have
-// their first kilobyte in common, and from the number on nothing: a gateway that remembers prompts finds the beginning, and learns the rest.
+// body is a chat of about the case's size, with the model after the messages, where a reader finds it last. All chats of
+// a case share their first kilobyte, and from the number on nothing: a gateway that remembers prompts finds the
+// beginning, and learns the rest.
 func (c *chatCase) body() []byte {
 	const line = `She said: \"the quick brown fox jumps over the lazy dog\", and it was so.\n`
 	var b bytes.Buffer

@@ -17,7 +17,7 @@ import (
 	"github.com/inlet-proxy/inlet/bench/upstream"
 )
 
-// outcome is what became of one request.
+// outcome is the result of one request.
 type outcome struct {
 	status  int
 	header  http.Header
@@ -25,7 +25,7 @@ type outcome struct {
 	arrived *upstream.Arrived // nil if no replica got it
 }
 
-// send sends one request through a mode and sees what arrives.
+// send sends one request through a mode and records what arrives.
 func (b *bench) send(ctx context.Context, m *mode, method, path string, body []byte, headers map[string]string) (*outcome, error) {
 	req, err := http.NewRequestWithContext(ctx, method, m.stack.URL()+path, bytes.NewReader(body))
 	if err != nil {
@@ -48,8 +48,8 @@ func (b *bench) send(ctx context.Context, m *mode, method, path string, body []b
 
 const destination = "x-gateway-destination-endpoint"
 
-// check sends requests of a case until the mode serves as it should, and holds it to that: the same bytes reach replica and
-// client, and every filter does its work. It returns the size of an answer's body.
+// check sends requests of a case until the mode serves correctly, and then checks it: the same bytes reach replica and
+// client, and every filter does its work. It returns the size of a response's body.
 func (b *bench) check(ctx context.Context, m *mode, c *chatCase) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -75,7 +75,7 @@ func (b *bench) check(ctx context.Context, m *mode, c *chatCase) (int, error) {
 	}
 }
 
-// judge says what is wrong with the outcome of a request.
+// judge returns what is wrong with the result of a request.
 func (m *mode) judge(c *chatCase, sent []byte, o *outcome) error {
 	if o.status != http.StatusOK || o.arrived == nil {
 		return fmt.Errorf("answered %d: %s", o.status, o.body)
@@ -107,10 +107,10 @@ func (m *mode) judge(c *chatCase, sent []byte, o *outcome) error {
 	return nil
 }
 
-// picks reports whether something in the mode chooses the replica.
+// picks reports whether something in the mode picks the replica.
 func (m *mode) picks() bool { return m.has("picker") || slices.Contains(m.peers, "epp") }
 
-// same reports whether two bodies are the same: byte for byte, but for the extension, which writes JSON anew.
+// same reports whether two bodies are the same: byte for byte, except for the extension, which writes JSON again.
 func (m *mode) same(got, wants []byte) bool {
 	if bytes.Equal(got, wants) {
 		return true
@@ -119,11 +119,11 @@ func (m *mode) same(got, wants []byte) bool {
 	return len(m.peers) > 0 && json.Unmarshal(got, &a) == nil && json.Unmarshal(wants, &b) == nil && reflect.DeepEqual(a, b)
 }
 
-// ofEnvoy are headers of a request that say nothing of the filters: Envoy's own, how the body is framed, and the choice among
-// replicas that are equal.
+// ofEnvoy are request headers that do not depend on the filters: Envoy's own, the framing of the body, and the pick among
+// equal replicas.
 var ofEnvoy = []string{"X-Request-Id", "X-Envoy-Expected-Rq-Timeout-Ms", "X-Forwarded-For", "Content-Length", "Transfer-Encoding", "X-Gateway-Destination-Endpoint"}
 
-// headersOf writes the headers that arrived, sorted, less those of Envoy.
+// headersOf writes the headers that arrived, sorted, without those of Envoy.
 func headersOf(h http.Header) []string {
 	var lines []string
 	for name, values := range h {

@@ -41,7 +41,7 @@ func applyAll(edits []edit, b *bootstrapv3.Bootstrap) error {
 	return network.GetTypedConfig().MarshalFrom(m)
 }
 
-// discardAccessLog has Envoy write the access log as ever, but nobody read it.
+// discardAccessLog makes Envoy write the access log as usual, but nobody reads it.
 func discardAccessLog(_ *bootstrapv3.Bootstrap, m *hcmv3.HttpConnectionManager) error {
 	log := m.GetAccessLog()[0]
 	shipped := &streamv3.StdoutAccessLog{}
@@ -55,7 +55,7 @@ func discardAccessLog(_ *bootstrapv3.Bootstrap, m *hcmv3.HttpConnectionManager) 
 	})
 }
 
-// traceGC has Go's runtime in a wasm VM log each garbage collection. The one in a module reads Envoy's environment.
+// traceGC makes Go's runtime in a wasm VM log each garbage collection. The one in a module reads Envoy's environment.
 func traceGC(_ *bootstrapv3.Bootstrap, m *hcmv3.HttpConnectionManager) error {
 	config := m.GetHttpFilters()[0].GetTypedConfig()
 	w := &wasmv3.Wasm{}
@@ -69,18 +69,18 @@ func traceGC(_ *bootstrapv3.Bootstrap, m *hcmv3.HttpConnectionManager) error {
 	return config.MarshalFrom(w)
 }
 
-// processing says which messages an ext_proc server gets, and how.
+// processing defines which messages an ext_proc server gets, and how.
 type processing struct {
 	name       string // of the cluster
 	mode       *extprocv3.ProcessingMode
 	attributes []string                // sent with the response headers
 	namespace  string                  // of the metadata that it may set
-	override   bool                    // it may choose other modes itself
+	override   bool                    // it may select other modes itself
 	tls        *corev3.TransportSocket // nil for plain text
 }
 
-// ownProcessing is for the server that runs Inlet's chain. Bodies of requests go to it whole: the decision needs their end, and
-// so an unchanged body need not be sent back, which it would have to be in the streamed modes.
+// ownProcessing is for the server that runs Inlet's chain. It gets bodies of requests whole: the decision needs their
+// end, and an unchanged body need not be sent back, as it would have to be in the streamed modes.
 func ownProcessing() processing {
 	return processing{
 		name: "extproc",
@@ -97,8 +97,8 @@ func ownProcessing() processing {
 	}
 }
 
-// peerProcessing is what the extension's charts configure: charts/body-based-routing/templates/istio.yaml for the router,
-// charts/standalone/values.yaml for the picker; TLS without a check of the certificate for both.
+// peerProcessing is the configuration of the extension's charts: charts/body-based-routing/templates/istio.yaml for the
+// router, charts/standalone/values.yaml for the picker; TLS without a check of the certificate for both.
 func peerProcessing(name string) (processing, error) {
 	const streamed = extprocv3.ProcessingMode_FULL_DUPLEX_STREAMED
 	mode := &extprocv3.ProcessingMode{
@@ -129,7 +129,7 @@ func addExtProc(address string, p processing) edit {
 			ProcessingMode:     p.mode,
 			ResponseAttributes: p.attributes,
 			AllowModeOverride:  p.override,
-			MessageTimeout:     durationpb.New(30 * time.Second), // a loaded machine is no reason to fail
+			MessageTimeout:     durationpb.New(30 * time.Second), // a loaded machine should not cause a failure
 		}
 		if p.namespace != "" {
 			filter.MetadataOptions = &extprocv3.MetadataOptions{

@@ -10,11 +10,11 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// gcTrace has Go's runtime log each garbage collection (package runtime, GODEBUG). So what is shipped is what is measured, and
-// nothing of this is in it.
+// gcTrace makes Go's runtime log each garbage collection (package runtime, GODEBUG). So the shipped build is measured,
+// without any code for the measurement.
 const gcTrace = "GODEBUG=gctrace=1"
 
-// gcLogSize is where the log of what comes now begins.
+// gcLogSize is the current end of the log.
 func (m *mode) gcLogSize() (int64, error) {
 	info, err := os.Stat(m.stack.EnvoyLog())
 	if err != nil {
@@ -23,9 +23,9 @@ func (m *mode) gcLogSize() (int64, error) {
 	return info.Size(), nil
 }
 
-// collections returns what each collection since a point of Envoy's log took from a worker at most, in µs: the times in which the
-// world stood still, and the marking that requests were made to do. A wasm VM has one thread, so there all other marking is a
-// worker's time too. It need not have been one stretch, nor in one request.
+// collections returns the longest time that each collection since a position of Envoy's log took from a worker, in µs:
+// the times in which the world stood still, and the marking that requests had to do. A wasm VM has one thread, so there
+// all other marking is a worker's time too. It may have been several stretches, in several requests.
 func (m *mode) collections(from int64) ([]float64, error) {
 	f, err := os.Open(m.stack.EnvoyLog())
 	if err != nil {
@@ -44,8 +44,8 @@ var (
 	wasmPiece = regexp.MustCompile(`^\[[^]]*\]\[(\d+)\]\[error\]\[wasm\] .*? wasm log[^:]*: (.*)$`)
 )
 
-// readTrace reads the collections in Envoy's log. Go writes a line of a trace piece by piece: from a wasm VM each piece comes as a
-// line of the log, with the number of its worker's thread.
+// readTrace reads the collections in Envoy's log. Go writes a line of a trace piece by piece: from a wasm VM each piece
+// is a line of the log, with the number of its worker's thread.
 func readTrace(log string, wasm bool) (micros []float64) {
 	read := func(line string) {
 		m := traceLine.FindStringSubmatch(line)

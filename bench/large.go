@@ -10,12 +10,12 @@ import (
 	"github.com/inlet-proxy/inlet/bench/upstream"
 )
 
-// large is the case of 8 workers and 1,000 replicas, for memory and garbage collection. It has one request at a time: with more, workers
-// would wait for a core in the midst of a collection, and that would be counted.
+// large is the case of 8 workers and 1,000 replicas, for memory and garbage collection. It has one request at a time:
+// with more, workers would wait for a core in the middle of a collection, which would count as part of it.
 var large = chatCase{name: "8w-1000r", conns: 1, size: 4 << 10, model: upstream.Model}
 
 const (
-	// scrapeMany is how often the companion reads each of them, on a machine that has other things to do.
+	// scrapeMany is the scrape interval, on a machine that has other things to do.
 	scrapeMany = 500 * time.Millisecond
 	// rounds of a mode, each on a new connection, which any worker may get.
 	rounds = 40

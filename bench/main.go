@@ -1,7 +1,7 @@
-// Command bench measures what Inlet adds to a request in a real Envoy: the same requests through Envoy without a filter, with
-// filters that do nothing, with the full chain in each build, with each filter alone, and with the same chain behind ext_proc.
-// Each mode has an Envoy of its own with one worker; all run at once and take turns, so that a slow moment of the machine hits
-// every mode. Only differences and ratios within one run mean something.
+// Command bench measures what Inlet adds to a request in a real Envoy: the same requests through Envoy without a filter,
+// with filters that do nothing, with the full chain in each build, with each filter alone, and with the same chain behind
+// ext_proc. Each mode has its own Envoy with one worker. All run at the same time and take turns, so that a slow moment
+// of the machine affects every mode. Compare only figures of one run.
 package main
 
 import (
@@ -125,7 +125,7 @@ func runChats(ctx context.Context, o options, f *figures.File) error {
 // cells are by case and mode.
 type cells map[[2]string]*cell
 
-// measure checks every mode on every case, then has them take turns.
+// measure checks every mode on every case, then lets them take turns.
 func (b *bench) measure(ctx context.Context, chosen []chatCase, o options) (cells, error) {
 	all, answers := cells{}, map[[2]string]int{}
 	requests := make([]*load.Request, len(chosen))
@@ -152,7 +152,7 @@ func (b *bench) measure(ctx context.Context, chosen []chatCase, o options) (cell
 			c := &chosen[i]
 			fmt.Fprintf(os.Stderr, "\rturn %d of %d: %-20s", turn+1, o.repeat, c.name)
 			for j := range b.modes {
-				// Each turn begins with another mode, so that none always runs in the wake of the same one.
+				// Each turn begins with another mode, so that none always follows the same one.
 				m := b.modes[(j+turn)%len(b.modes)]
 				key := [2]string{c.name, m.name}
 				if all[key] == nil {
@@ -203,8 +203,9 @@ func (b *bench) report(f *figures.File, chosen []chatCase, all cells) {
 	}
 }
 
-// perEvent is the CPU time that a mode adds to an event of a streamed answer: what it adds to the whole exchange, less what it adds to
-// one without a stream if that was measured too. What goes on without requests is left out, since streams take long.
+// perEvent is the CPU time that a mode adds to an event of a streamed response: what it adds to the whole exchange, minus
+// what it adds to one without a stream if that was measured too. Work without requests is left out, since streams take
+// long.
 func (b *bench) perEvent(c *chatCase, m *mode, all cells) float64 {
 	added := func(name string) float64 {
 		v, none := all[[2]string{name, m.name}], all[[2]string{name, b.modes[0].name}]

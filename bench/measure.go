@@ -17,8 +17,8 @@ import (
 // sample is one run of one cell.
 type sample struct {
 	rps, p50, p99 float64   // p50, p99: µs
-	envoy, total  float64   // CPU time, µs a request: of Envoy, and of it and what stands beside it
-	busy          float64   // total less what they use when there are no requests
+	envoy, total  float64   // CPU time, µs per request: of Envoy, and of it and the other processes
+	busy          float64   // total minus what they use without requests
 	envoyRSS, rss float64   // memory, MB: likewise
 	gc            []float64 // µs, see collections
 }
@@ -57,7 +57,7 @@ func (m *mode) measure(ctx context.Context, c *chatCase, request *load.Request, 
 	return s, err
 }
 
-// rest measures what each mode uses when there are no requests: ticks, polls, and the reading of metrics.
+// rest measures what each mode uses without requests: ticks, polls, and scrapes.
 func (b *bench) rest(ctx context.Context, d time.Duration) error {
 	used := func() ([]time.Duration, error) {
 		var all []time.Duration
@@ -100,10 +100,10 @@ func (m *mode) cpu() ([]time.Duration, error) { return each(m.pids(), cpuTime) }
 // resident is the memory of each process of the mode, in MB.
 func (m *mode) resident() ([]float64, error) { return each(m.pids(), residentMB) }
 
-// pids are the processes of the mode: Envoy, first, and those beside it.
+// pids are the processes of the mode: Envoy first, then the others.
 func (m *mode) pids() []int { return append([]int{m.stack.EnvoyPID()}, m.beside...) }
 
-// each is what is to be known of each process.
+// each calls f for each process.
 func each[T any](pids []int, of func(pid int) (T, error)) ([]T, error) {
 	var all []T
 	for _, pid := range pids {
@@ -116,8 +116,8 @@ func each[T any](pids []int, of func(pid int) (T, error)) ([]T, error) {
 	return all, nil
 }
 
-// cpuTime is the user and system time that a process has used, by its CPU clock (clock_getcpuclockid(3)): /proc/PID/stat counts in
-// steps of 10 ms, which is too coarse for a turn.
+// cpuTime is the user and system time that a process has used, from its CPU clock (clock_getcpuclockid(3)):
+// /proc/PID/stat counts in steps of 10 ms, which is too coarse for a turn.
 func cpuTime(pid int) (time.Duration, error) {
 	const scheduler = 2 // CPUCLOCK_SCHED, linux/posix-timers.h
 	var used unix.Timespec

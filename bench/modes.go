@@ -24,8 +24,8 @@ const (
 	pageSize = 50_000 // bytes of a replica's metrics
 )
 
-// The filters of the chain, as far as each one exists. A client may ask for the model by the name that the replicas know, or by
-// another one, which is then replaced on the way in and restored on the way out.
+// The filters of the chain, as far as each one exists. A client may use the replicas' name for the model, or another one,
+// which is then replaced in the request and restored in the response.
 var (
 	bbrPart = "bbr: {models: [{name: " + upstream.Model + ", targets: [{pool: " + pool + "}]}, " +
 		"{name: assistant, targets: [{model: " + upstream.Model + ", pool: " + pool + "}]}]}"
@@ -50,12 +50,12 @@ type spec struct {
 	name    string
 	abi     string // of the filter in Envoy
 	plugin  *stack.Target
-	chain   string   // the chain's document; "" where there is none
-	extProc bool     // the chain runs in a process beside Envoy
-	peers   []string // programs of the extension that Envoy asks, in this order: bbr, epp
+	chain   string   // the chain's configuration; "" if there is none
+	extProc bool     // the chain runs in a process next to Envoy
+	peers   []string // programs of the extension that Envoy calls, in this order: bbr, epp
 }
 
-// What there is to compare. The first is what the others are compared with.
+// The modes. The others are compared with the first.
 var specs = append([]spec{
 	{name: "none", abi: stack.None},
 	{name: "empty-wasm", abi: stack.Wasm, plugin: &emptyWasm},
@@ -74,7 +74,7 @@ var peerSpecs = []spec{
 	{name: "bbr-epp", abi: stack.None, peers: []string{"bbr", "epp"}},
 }
 
-// alone are the filters one by one.
+// alone are the single filters.
 func alone() (all []spec) {
 	for _, part := range []string{bbrPart, quotaPart, guardrailPart, pickerPart} {
 		name, _, _ := strings.Cut(part, ":")
@@ -85,7 +85,7 @@ func alone() (all []spec) {
 	return all
 }
 
-// Builds of filters that do nothing, for the rest as those of Inlet, and of the server to compare with.
+// Builds of filters that do nothing, otherwise like Inlet's, and of the server for comparison.
 var (
 	emptyWasm   = stack.Target{File: "empty.wasm", Module: "bench", Package: "./empty-wasm", Flags: stack.WasmPlugin.Flags, Env: stack.WasmPlugin.Env}
 	emptyModule = stack.Target{File: "libempty.so", Module: "bench", Package: "./empty-module", Flags: stack.NativeModule.Flags, Env: stack.NativeModule.Env}
@@ -98,16 +98,16 @@ func (s *spec) has(filter string) bool { return strings.Contains(s.chain, "- "+f
 // full reports whether the whole chain runs.
 func (s *spec) full() bool { return s.chain == fullChain }
 
-// mode is one running way to serve.
+// mode is one running mode.
 type mode struct {
 	spec
 	stack   *stack.Stack
-	servers []server // that Envoy asks
-	beside  []int    // processes that belong to the gateway beside Envoy: the servers, and the companion
-	idle    float64  // cores that all of them use when there are no requests
+	servers []server // that Envoy calls
+	beside  []int    // processes of the gateway besides Envoy: the servers, and the companion
+	idle    float64  // cores that all of them use without requests
 }
 
-// server is a process that Envoy asks.
+// server is a process that Envoy calls.
 type server interface {
 	PID() int
 	Stop()
@@ -122,10 +122,10 @@ func (m *mode) close() {
 	}
 }
 
-// bench is all that runs: the modes, and what they share.
+// bench is everything that runs: the modes, and what they share.
 type bench struct {
 	replicas *upstream.Replicas
-	shared   *stack.Stack // whose companion watches the replicas
+	shared   *stack.Stack // whose companion scrapes the replicas
 	peers    *peers.Peers // nil until a mode needs them
 	modes    []*mode
 }
@@ -145,7 +145,7 @@ func (b *bench) close() {
 	}
 }
 
-// size is how large it is all to be.
+// size is the size of the benchmark.
 type size struct{ workers, replicas int }
 
 // start starts replicas, a companion, and an Envoy for each mode.
@@ -221,7 +221,7 @@ func (b *bench) startMode(ctx context.Context, m *mode, n size) error {
 	return nil
 }
 
-// startExtProc starts the server to compare with.
+// startExtProc starts the server for comparison.
 func (b *bench) startExtProc(ctx context.Context, root string, m *mode) (*process.Server, error) {
 	if b.shared == nil {
 		return nil, errors.New("needs another mode before it, whose companion it asks")
@@ -249,7 +249,7 @@ func (b *bench) startExtProc(ctx context.Context, root string, m *mode) (*proces
 	return s, nil
 }
 
-// ask notes a server that Envoy asks.
+// ask records a server that Envoy calls.
 func (m *mode) ask(s server) {
 	m.servers = append(m.servers, s)
 	m.beside = append(m.beside, s.PID())

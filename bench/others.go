@@ -9,26 +9,27 @@ import (
 	"time"
 )
 
-// others measures how many cores everybody else on the machine uses meanwhile: the more, the less the figures are worth.
+// others measures how many cores all other processes on the machine use meanwhile: the more, the less reliable the
+// figures.
 type others struct {
 	begin       time.Time
 	busy, owned time.Duration
 }
 
-// watch begins to measure.
+// watch starts the measurement.
 func (b *bench) watch() (o others, err error) {
 	o.begin = time.Now()
 	o.busy, o.owned, err = b.used()
 	return o, err
 }
 
-// cores is what others used since then.
+// cores is what the others have used since then.
 func (o others) cores(b *bench) (float64, error) {
 	busy, owned, err := b.used()
 	return max(0, float64(busy-o.busy-(owned-o.owned))) / float64(time.Since(o.begin)), err
 }
 
-// used is the CPU time that all processes have used, and that those of this benchmark have.
+// used is the CPU time that all processes have used, and that those of this benchmark have used.
 func (b *bench) used() (all, own time.Duration, err error) {
 	if all, err = busyTime(); err != nil {
 		return 0, 0, err

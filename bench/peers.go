@@ -12,7 +12,7 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// startPeer starts a program of the extension for a mode, and returns how Envoy is to ask it.
+// startPeer starts a program of the extension for a mode, and returns how Envoy should call it.
 func (b *bench) startPeer(ctx context.Context, root string, m *mode, name string) (edit, error) {
 	if b.peers == nil {
 		var err error
@@ -35,7 +35,7 @@ func (b *bench) startPeer(ctx context.Context, root string, m *mode, name string
 	return addExtProc(s.Address, p), err
 }
 
-// scraping is the case of 32 replicas and no request: what it costs to read their metrics.
+// scraping is the case of 32 replicas without requests: the cost of scraping.
 const scraping = "32r-50k"
 
 // runScraping measures the extension's picker and Inlet's companion side by side, each at its own default interval.

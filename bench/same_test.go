@@ -13,8 +13,8 @@ import (
 	"github.com/inlet-proxy/inlet/bench/upstream"
 )
 
-// TestSameJob sends the same requests through both builds and through the ext_proc server with the same chain, and wants the same to
-// arrive at the replica and at the client: only then is it fair to compare what each costs.
+// TestSameJob sends the same requests through both builds and through the ext_proc server with the same chain, and
+// expects the same to arrive at the replica and at the client: only then can their costs be compared.
 func TestSameJob(t *testing.T) {
 	names := []string{"wasm", "module", "extproc"}
 	wanted := []spec{}

@@ -1,9 +1,8 @@
-// Command companion measures the companion at work: it scrapes a thousand
-// replicas, and proxies hear of it and, through it, of each other. Beside it runs
-// what is the least that any scraper can take: a loop that reads the same bytes at
-// the same pace and does nothing with them. The replicas are another process, so
-// that each mode's CPU is its own; the modes take turns, so that a slow moment hits
-// all of them.
+// Command companion measures the companion at work: it scrapes a thousand replicas,
+// and proxies get their state and, through it, that of each other. Next to it runs the
+// minimal scraper as a baseline: a loop that reads the same bytes at the same rate and
+// does nothing with them. The replicas are another process, so that each mode's CPU
+// time is its own. The modes take turns, so that a slow moment affects all of them.
 package main
 
 import (
@@ -59,7 +58,7 @@ func main() {
 	}
 }
 
-// sample is what one turn of one mode measured, by metric.
+// sample is the result of one turn of one mode, by metric.
 type sample map[string]float64
 
 // mode is one way to scrape the fleet.
@@ -171,7 +170,7 @@ func startFleet(ctx context.Context, o options) (*fleet, func(), error) {
 
 func (f *fleet) binary() string { return filepath.Join(f.dir, "companion") }
 
-// args are the options that a process of this program needs to know.
+// args are the options that a process of this program needs.
 func (o options) args() []string {
 	return strings.Fields(fmt.Sprintf("-replicas %d -page %d -interval %s", o.replicas, o.page, o.interval))
 }

@@ -107,7 +107,7 @@ func (f *fleet) companion(ctx context.Context) (sample, error) {
 	return s, nil
 }
 
-// measure runs for the duration and tells what the process took meanwhile.
+// measure runs for the duration and returns what the process used meanwhile.
 func (f *fleet) measure(ctx context.Context, p *process, begin func()) (sample, error) {
 	before, err := p.cpu()
 	if err != nil {
@@ -127,14 +127,14 @@ func (f *fleet) measure(ctx context.Context, p *process, begin func()) (sample, 
 	return sample{"cpu_cores": float64(after-before) / float64(took), "rss_mb": rss}, err
 }
 
-// scraped notes how much was read.
+// scraped records how much was read.
 func (s sample) scraped(f *fleet, scrapes float64, took time.Duration) {
 	s["scrapes_per_s"] = scrapes / took.Seconds()
 	s["scraped_bytes_per_s"] = s["scrapes_per_s"] * float64(f.page)
 	s["cpu_us_per_scrape"] = s["cpu_cores"] * 1e6 / s["scrapes_per_s"]
 }
 
-// counts is what the companion counts.
+// counts are the companion's counters.
 type counts struct {
 	scrapes, sent        float64
 	tells, told, relayed float64
@@ -180,7 +180,7 @@ func (c *counts) named(sample string) *float64 {
 	return nil
 }
 
-// floor starts the loop that only reads.
+// floor starts the baseline loop, which only reads.
 func (f *fleet) floor(ctx context.Context) (sample, error) {
 	p, err := start(ctx, f.self, append(f.args(), "-role", "floor", "-address", f.address)...)
 	if err != nil {
@@ -219,8 +219,8 @@ func (p *process) number() (float64, error) {
 	return strconv.ParseFloat(text, 64)
 }
 
-// floor reads every replica's page once an interval, over connections that are kept, and throws it away. It is written as a scraper in Go is:
-// a goroutine for each replica.
+// floor reads every replica's page once per interval, over kept connections, and discards it. It is written like a
+// scraper in Go: one goroutine per replica.
 func floor(ctx context.Context, o options, address string) error {
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -272,7 +272,7 @@ func readAll(ctx context.Context, o options, address string, scrapes *atomic.Uin
 
 var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
-// discard reads one answer with a body of so many bytes.
+// discard reads one response with a body of this many bytes.
 func discard(c net.Conn, body int) error {
 	buffer := buffers.Get().(*[64 << 10]byte)
 	defer buffers.Put(buffer)

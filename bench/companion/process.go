@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// process is one that this one started and measures.
+// process is one that this program started and measures.
 type process struct {
 	cmd   *exec.Cmd
 	lines *bufio.Reader // its standard output
@@ -48,7 +48,7 @@ func (p *process) line(words string) (string, error) {
 
 func (p *process) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	_ = p.cmd.Wait() // a signal is no exit status to speak of
+	_ = p.cmd.Wait() // after a signal the exit status means nothing
 }
 
 // tick is the unit of proc(5)'s times: USER_HZ, which is 100 wherever Go runs Linux.
@@ -73,7 +73,7 @@ func (p *process) cpu() (time.Duration, error) {
 	return time.Duration(user+system) * tick, nil
 }
 
-// rss is the memory that it has, in MB.
+// rss is the process's memory, in MB.
 func (p *process) rss() (float64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
-// proxy hears of the replicas and of the other proxies as a proxy does, and tells of itself.
+// proxy polls the companion and reports to it like a proxy.
 type proxy struct {
 	began     time.Time
 	replicas  []uint64 // their endpoint.ReplicaID
@@ -23,13 +23,13 @@ type proxy struct {
 	measuring atomic.Bool
 
 	have    *endpoint.Snapshot
-	seen    map[string]int // the stamps that it has, by address
-	visible []float64      // ms from a page's writing to the snapshot that tells it
+	seen    map[string]int // the latest stamps, by address
+	visible []float64      // ms from the writing of a page to the snapshot that contains it
 	err     error          // of its polls
-	untold  error          // of its tells
+	untold  error          // of its reports
 }
 
-// poll calls again and again until ctx ends.
+// poll polls repeatedly until ctx ends.
 func (p *proxy) poll(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := p.call(ctx); err != nil && ctx.Err() == nil {
@@ -70,7 +70,7 @@ func (p *proxy) do(ctx context.Context, method, path string, body []byte) (statu
 	return resp.StatusCode, answer, err
 }
 
-// look finds the stamps that are new.
+// look finds the new stamps.
 func (p *proxy) look(now time.Duration) {
 	pool := p.have.Pool("llama")
 	if pool == nil {
@@ -78,7 +78,7 @@ func (p *proxy) look(now time.Duration) {
 	}
 	for i := range pool.Endpoints {
 		e := &pool.Endpoints[i]
-		if e.Gauges.Waiting < int(time.Second.Microseconds()) { // no time
+		if e.Gauges.Waiting < int(time.Second.Microseconds()) { // not a time
 			continue
 		}
 		if before := p.seen[e.Address]; before != e.Gauges.Waiting && p.measuring.Load() && before > 0 {
@@ -88,13 +88,14 @@ func (p *proxy) look(now time.Duration) {
 	}
 }
 
-// What a proxy tells in a round: something in flight on each replica, and some prompts that it sent, of 4,096 tokens each.
+// What a proxy reports in a round: a request in flight on each replica, and some prompts that it sent, of 4,096 tokens
+// each.
 const (
 	notesOfRound = 5
 	blocksOfNote = 64
 )
 
-// tell tells what is in flight and some notes, once in a round, until ctx ends.
+// tell reports requests in flight and some notes, once per round, until ctx ends.
 func (p *proxy) tell(ctx context.Context) {
 	if sleep(ctx, rand.N(feed.Round)) != nil {
 		return
@@ -118,7 +119,7 @@ func (p *proxy) tell(ctx context.Context) {
 	}
 }
 
-// news is a tell of what has changed on every replica, and of prompts that nobody knows.
+// news is a report of changes on every replica, and of unknown prompts.
 func (p *proxy) news() []byte {
 	var t endpoint.Report
 	for _, replica := range p.replicas {

@@ -12,27 +12,27 @@ import (
 	"time"
 )
 
-// recording is what a real vLLM shows.
+// recording is the page of a real vLLM.
 const recording = "internal/modelsim/sim/testdata/vllm/metrics-idle.txt"
 
-// stamped is which replicas tell the time: one in so many. Their number of waiting requests is the microseconds since the benchmark began,
-// at the moment when the page was written.
+// stamped replicas report the time: one in this many. Their number of waiting requests is the time in microseconds from
+// the start of the benchmark to the writing of the page.
 const stamped = 10
 
-// addressOf is where a replica listens: each has an address of its own, all have one port.
+// addressOf is the address of a replica: each has its own IP, all have one port.
 func addressOf(i int, port string) string {
 	return net.JoinHostPort(fmt.Sprintf("127.0.%d.%d", 1+i/250, 1+i%250), port)
 }
 
-// page is a replica's metrics: what stands between the gauges that change.
+// page is a replica's metrics: the text between the gauges that change.
 type page struct{ parts [][]byte }
 
 var gauges = regexp.MustCompile(`(?m)^vllm:(num_requests_running|num_requests_waiting|kv_cache_usage_perc)\{[^}]*\} (.*)$`)
 
-// width is how many digits each gauge has, so that the length stays.
+// width is the number of digits of each gauge, so that the length stays.
 const width = 10
 
-// newPage makes an answer of the recording, filled up to size with a comment.
+// newPage makes a response from the recording, padded to size with a comment.
 func newPage(size int) (*page, error) {
 	text, err := os.ReadFile(recording)
 	if err != nil {
@@ -60,7 +60,7 @@ func newPage(size int) (*page, error) {
 	return &p, nil
 }
 
-// replica writes its pages with one system call, from memory that all share: what it costs is the kernel's.
+// replica writes its pages with one system call, from memory that all share: its cost is the kernel's.
 type replica struct {
 	page   *page
 	began  time.Time
@@ -121,7 +121,7 @@ func serveReplica(l net.Listener, r replica) {
 			defer c.Close()
 			r := r // each connection has its own buffers
 			r.values = [3][]byte{}
-			request := make([]byte, 2048) // comes in one piece
+			request := make([]byte, 2048) // arrives in one piece
 			for {
 				n, err := c.Read(request)
 				if err != nil {

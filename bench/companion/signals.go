@@ -7,10 +7,10 @@ import (
 	"syscall"
 )
 
-// countSignal asks the floor how much it has read.
+// countSignal asks the baseline loop how much it has read.
 const countSignal = syscall.SIGUSR1
 
-// signals yields when countSignal comes, until ctx ends.
+// signals yields when countSignal arrives, until ctx ends.
 func signals(ctx context.Context) <-chan os.Signal {
 	asked, out := make(chan os.Signal, 1), make(chan os.Signal)
 	signal.Notify(asked, countSignal)

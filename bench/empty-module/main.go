@@ -1,12 +1,12 @@
-// Command empty-module is a native dynamic module whose filter does nothing:
-// the floor under every figure of the module build.
+// Command empty-module is a native dynamic module whose filter does nothing: the
+// baseline of every measurement of the module build.
 package main
 
 import (
 	sdk "github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go"
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
 
-	_ "github.com/inlet-proxy/inlet/shared/adapters/module/export" // the entry points, and Go's runtime as Inlet has it
+	_ "github.com/inlet-proxy/inlet/shared/adapters/module/export" // the entry points, and Go's runtime configured as in Inlet
 )
 
 func init() {

@@ -1,5 +1,5 @@
-// Command empty-wasm is a proxy-wasm plugin that does nothing: the floor under
-// every figure of the wasm build.
+// Command empty-wasm is a proxy-wasm plugin that does nothing: the baseline of every
+// measurement of the wasm build.
 package main
 
 import (

@@ -7,7 +7,7 @@ import (
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
-// counters count samples, as a server with a page of metrics would; a histogram keeps number and sum.
+// counters count samples, like a server with a metrics page; a histogram keeps number and sum.
 type counters struct {
 	mu    sync.Mutex
 	known map[string]*counter
@@ -34,7 +34,7 @@ func (c *counters) define(name string) filter.Metric {
 }
 
 type counter struct {
-	series sync.Map // of *series, by filter.Values whose strings are not of an exchange
+	series sync.Map // of *series, by filter.Values whose strings do not belong to an exchange
 }
 
 type series struct{ number, sum atomic.Int64 }

@@ -15,11 +15,11 @@ import (
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
-// attributes is the name under which Envoy sends the attributes that it was told to send.
+// attributes is the name under which Envoy sends the configured attributes.
 const attributes = "envoy.filters.http.ext_proc"
 
-// exchange is one stream of Envoy's: a request and its answer. It is the host of the chain, whose effects it collects into
-// the reply to the message at hand.
+// exchange is one stream of Envoy's: a request and its response. It is the host of the chain, and collects the chain's
+// effects into the reply to the current message.
 type exchange struct {
 	chain             *chain.Stream
 	request, response headers
@@ -33,7 +33,7 @@ type exchange struct {
 	local   *chain.LocalReply
 }
 
-// Process implements the service: it answers each message before it reads the next.
+// Process implements the service: it replies to each message before it reads the next.
 func (s *server) Process(stream extprocv3.ExternalProcessor_ProcessServer) error {
 	x := s.exchanges.Get().(*exchange)
 	begun := false
@@ -72,7 +72,7 @@ func (s *server) Process(stream extprocv3.ExternalProcessor_ProcessServer) error
 
 func (x *exchange) forget() { *x = exchange{chain: x.chain} }
 
-// take hands one message to the chain and returns the reply to it.
+// take passes one message to the chain and returns the reply to it.
 func (x *exchange) take(message *extprocv3.ProcessingRequest) (*extprocv3.ProcessingResponse, error) {
 	x.headers, x.edited, x.edits, x.why, x.local = nil, nil, false, nil, nil
 	reply := &extprocv3.ProcessingResponse{}
@@ -113,7 +113,7 @@ func (x *exchange) answerBody(chunk []byte, end bool) {
 	}
 }
 
-// effects is what the chain said about the message at hand, nil if it goes on as it is.
+// effects is the chain's reply to the current message, nil if it passes unchanged.
 func (x *exchange) effects(reroute bool) *extprocv3.CommonResponse {
 	if len(x.headers) == 0 && !x.edits {
 		return nil
@@ -128,7 +128,8 @@ func (x *exchange) effects(reroute bool) *extprocv3.CommonResponse {
 	return r
 }
 
-// mutation writes header edits in Envoy's terms. It makes all removals first, so of each header the last edit alone is said.
+// mutation converts header edits to Envoy's form. It puts all removals first, so only the last edit of each header
+// counts.
 func mutation(edits []filter.HeaderEdit) *extprocv3.HeaderMutation {
 	m := &extprocv3.HeaderMutation{}
 	for i := range edits {
@@ -247,7 +248,7 @@ func (x *exchange) ResumeResponse([]byte) {}
 // EndResponse implements chain.Host.
 func (x *exchange) EndResponse() {}
 
-// Subset implements chain.Host: the benchmark's Envoy says no hint.
+// Subset implements chain.Host: the benchmark's Envoy sets no hint.
 func (x *exchange) Subset(dst []string) ([]string, bool) { return dst, false }
 
 // Served implements chain.Host.
@@ -259,13 +260,13 @@ func (x *exchange) Mark(uint64) {}
 // Marked implements chain.Host.
 func (x *exchange) Marked(uint64) bool { return false }
 
-// RequestNow implements chain.Host: an external processor sees them once.
+// RequestNow implements chain.Host: an external processor sees them only once.
 func (x *exchange) RequestNow() filter.Headers { return nil }
 
 // Stamp implements chain.Host.
 func (x *exchange) Stamp() (uint64, bool) { return 0, false }
 
-// Details implements chain.Host: an external processor is not told.
+// Details implements chain.Host: an external processor does not get them.
 func (x *exchange) Details() string { return "" }
 
 // Attempts implements chain.Host.

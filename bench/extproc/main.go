@@ -1,8 +1,8 @@
-// Command extproc is Inlet's chain behind Envoy's ext_proc: the same filters on the same core code, in a process of its own that
-// Envoy asks over gRPC. It is here to be compared with, and not a product: filters that call other services get an error.
+// Command extproc is Inlet's chain behind Envoy's ext_proc: the same filters on the same core code, in a separate process
+// that Envoy calls over gRPC. It is for comparison only, not a product: filters that call other services get an error.
 //
-// Envoy is to send it request headers, request bodies BUFFERED, response headers with the attribute upstream.address, and response
-// bodies STREAMED.
+// Configure Envoy to send it request headers, request bodies BUFFERED, response headers with the attribute
+// upstream.address, and response bodies STREAMED.
 package main
 
 import (
@@ -67,20 +67,20 @@ func run(ctx context.Context, listen, config, companion string) error {
 	return g.Serve(l)
 }
 
-// maxMessage is what one gRPC message may hold: a whole request body.
+// maxMessage is the size limit of one gRPC message, which contains a whole request body.
 const maxMessage = 64 << 20
 
-// server is what all exchanges share.
+// server is the state that all exchanges share.
 type server struct {
 	extprocv3.UnimplementedExternalProcessorServer
 	chain     *chain.Chain
 	counters  *counters
 	exchanges sync.Pool // of *exchange
-	worker    string    // how the companion tells this process from others
+	worker    string    // identifies this process to the companion
 	snapshots snapshots
 }
 
-// newServer makes the one configuration that this process has, which is why nothing is kept beyond it (filter.Deps.Keep).
+// newServer makes the only configuration of this process, so nothing is kept beyond it (filter.Deps.Keep).
 func newServer(document []byte) (*server, error) {
 	s := &server{counters: newCounters(), worker: strconv.FormatUint(rand.Uint64(), 16)}
 	s.snapshots.counters = mem.NewCounters()

@@ -13,7 +13,7 @@ import (
 	"github.com/inlet-proxy/inlet/shared/state/kv"
 )
 
-// snapshots is the newest of the companion's.
+// snapshots is the companion's newest snapshot.
 type snapshots struct {
 	counters kv.Counters
 	latest   atomic.Pointer[endpoint.Snapshot]
@@ -35,7 +35,7 @@ func (s *server) follow(ctx context.Context, companion string) {
 	}
 }
 
-// poll asks once and takes what comes.
+// poll polls once and applies the response.
 func (s *server) poll(ctx context.Context, client *http.Client, companion string) error {
 	have := s.snapshots.latest.Load()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+companion+endpoint.Path(have, s.worker, pollWait), nil)
@@ -58,7 +58,7 @@ func (s *server) poll(ctx context.Context, client *http.Client, companion string
 	}
 	next, err := endpoint.Apply(have, body)
 	if err != nil {
-		s.snapshots.latest.Store(nil) // so that the next answer is whole
+		s.snapshots.latest.Store(nil) // so that the next response is whole
 		return err
 	}
 	next.Received = time.Now()

@@ -1,5 +1,5 @@
-// Package figures writes what a benchmark measured: one JSON object a line into
-// a file, and the same as a Markdown table.
+// Package figures writes the results of a benchmark: one JSON object per line into a
+// file, and the same as a Markdown table.
 package figures
 
 import (
@@ -29,8 +29,8 @@ type File struct {
 	err     error
 }
 
-// Create makes the file, bench/out/<bench>.jsonl by custom, and the folders that it lies in. Its
-// name without the extension is the benchmark's name.
+// Create makes the file, usually bench/out/<bench>.jsonl, and its folders. Its name without the extension is the
+// benchmark's name.
 func Create(path string) (*File, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
@@ -49,5 +49,5 @@ func (f *File) Line(benchCase, mode, metric string, value float64, unit string) 
 	f.err = errors.Join(f.err, json.NewEncoder(f.file).Encode(c))
 }
 
-// Close ends the file and returns what went wrong with it.
+// Close ends the file and returns the first error.
 func (f *File) Close() error { return errors.Join(f.err, f.file.Close()) }

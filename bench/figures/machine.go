@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Machine describes, in one line, where and when the figures were taken: system, cores, their model, and how busy the
+// Machine describes, in one line, where and when the figures were measured: system, cores, their model, and how busy the
 // machine was before (load average of one minute).
 func Machine() string {
 	parts := []string{
@@ -23,7 +23,7 @@ func Machine() string {
 	return strings.Join(append(parts, time.Now().UTC().Format(time.DateOnly)), ", ")
 }
 
-// cpuModel is " (model)" where the system tells it (proc(5), cpuinfo).
+// cpuModel is " (model)" if the system reports it (proc(5), cpuinfo).
 func cpuModel() string {
 	text, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// Table prints the figures so far: a row for each case and mode, in the order in
-// which they were written, and a column for each metric named, or for all. The
-// machine, as it was when the file was made, stands above it.
+// Table prints the figures so far: a row for each case and mode, in the order in which
+// they were written, and a column for each given metric, or for all. Above it is the
+// machine's description from when the file was made.
 func (f *File) Table(w io.Writer, metrics ...string) {
 	if len(metrics) == 0 {
 		metrics = f.metrics()
@@ -52,7 +52,7 @@ func (f *File) Table(w io.Writer, metrics ...string) {
 	}
 }
 
-// metrics are all metrics, in the order in which they were written first.
+// metrics are all metrics, in the order of their first figure.
 func (f *File) metrics() []string {
 	var names []string
 	known := map[string]bool{}
@@ -73,7 +73,7 @@ func title(metric, unit string) string {
 	return metric + ", " + unit
 }
 
-// Number shows a value with three digits or all before the point.
+// Number formats a value with three digits, or with all before the point.
 func Number(v float64) string {
 	switch a := math.Abs(v); {
 	case a >= 100 || a == 0:

@@ -1,4 +1,4 @@
-// Command gobench runs the Go benchmarks of the packages that it is given, and writes their figures as the other benchmarks do.
+// Command gobench runs the Go benchmarks of the given packages, and writes their results like the other benchmarks.
 //
 //	dist/gobench ./shared/... ./filters/...
 package main
@@ -22,7 +22,7 @@ import (
 	"github.com/inlet-proxy/inlet/bench/figures"
 )
 
-// module is what package names begin with.
+// module is the prefix of package names.
 const module = "github.com/inlet-proxy/inlet/"
 
 func main() {
@@ -61,7 +61,7 @@ func run(ctx context.Context, out string, args []string) error {
 	return f.Close()
 }
 
-// columns are the units that go test writes, and the figures made of them.
+// columns are the units that go test writes, and our names for them.
 var columns = []struct{ from, metric, unit string }{
 	{"ns/op", "ns_op", "ns"},
 	{"MB/s", "mb_s", "MB/s"},
@@ -69,7 +69,7 @@ var columns = []struct{ from, metric, unit string }{
 	{"B/op", "bytes_op", "B"},
 }
 
-// write writes the median of the runs of each benchmark, in the order of the first.
+// write writes the median of the runs of each benchmark, in the order of the first run.
 func write(f *figures.File, text io.Reader) error {
 	type key struct{ name, unit string }
 	values := map[key][]float64{}
@@ -84,7 +84,7 @@ func write(f *figures.File, text io.Reader) error {
 			}
 			for _, v := range record.Values {
 				k, value := key{name, v.OrigUnit}, v.OrigValue
-				if v.OrigUnit == "" { // it is as go test wrote it
+				if v.OrigUnit == "" { // as go test wrote it
 					k.unit, value = v.Unit, v.Value
 				}
 				values[k] = append(values[k], value)

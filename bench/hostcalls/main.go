@@ -1,4 +1,4 @@
-// Command hostcalls prints what the calls that a wasm filter makes of its host cost in a real Envoy.
+// Command hostcalls prints what a wasm filter's calls of its host cost in a real Envoy.
 package main
 
 import (

@@ -1,6 +1,6 @@
-// Package load sends a request over and over on a few connections, each time with
-// another text, and measures the answers. It writes and reads raw HTTP/1.1, since on a machine
-// of few cores a full client would cost more than the gateway that it measures.
+// Package load sends a request repeatedly on a few connections, each time with another text, and measures the responses.
+// It writes and reads raw HTTP/1.1, because on a machine with few cores a full client would cost more than the gateway
+// that it measures.
 package load
 
 import (
@@ -28,7 +28,7 @@ type Result struct {
 // Rate is the number of requests per second.
 func (r *Result) Rate() float64 { return float64(r.Requests) / r.Elapsed.Seconds() }
 
-// Percentile returns the latency that a share p (0..1) of the requests kept.
+// Percentile returns the latency that a share p (0..1) of the requests did not exceed.
 func (r *Result) Percentile(p float64) time.Duration {
 	if len(r.sorted) == 0 {
 		return 0
@@ -36,8 +36,8 @@ func (r *Result) Percentile(p float64) time.Duration {
 	return r.sorted[min(len(r.sorted)-1, int(p*float64(len(r.sorted))))]
 }
 
-// Number stands in a body for the number of the request, in decimal: no two of a
-// Request are the same.
+// Number is the placeholder for the number of the request in a body, in decimal: no
+// two requests of a Request are the same.
 const Number = "0000000000"
 
 // Request is a POST with a JSON body.
@@ -47,8 +47,8 @@ type Request struct {
 	sent atomic.Uint64
 }
 
-// NewRequest renders a request. The first Number of its body becomes another in
-// each that is sent.
+// NewRequest renders a request. The first Number of its body is replaced by another
+// number in each request.
 func NewRequest(path string, body []byte, headers ...[2]string) *Request {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "POST %s HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: %d\r\n", path, len(body))
@@ -80,12 +80,12 @@ func (r *Request) next(text []byte) {
 type Load struct {
 	Address string // ip:port
 	Request *Request
-	Answer  int // size of the body of every answer, in bytes
+	Answer  int // size of the body of every response, in bytes
 	Conns   int
 }
 
-// Run sends the request on all connections, one at a time on each, for the given
-// time. An answer other than 200, or of another size, ends the run with an error.
+// Run sends the request on all connections, one at a time on each, for the given time.
+// A response other than 200, or of another size, ends the run with an error.
 func (l *Load) Run(ctx context.Context, d time.Duration) (*Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, d+30*time.Second)
 	defer cancel()
@@ -144,7 +144,7 @@ func (l *Load) one(ctx context.Context, end time.Time) (took []time.Duration, er
 	return took, nil
 }
 
-// answer reads one answer with content-length or chunks, and returns the size of its body.
+// answer reads one response with content-length or chunks, and returns the size of its body.
 func answer(r *bufio.Reader) (int, error) {
 	status, err := r.ReadSlice('\n')
 	if err != nil {

@@ -24,7 +24,7 @@ func TestRun(t *testing.T) {
 			return
 		}
 		_, _ = io.WriteString(w, "a")
-		if seen.Add(1)%2 == 0 { // also chunked answers
+		if seen.Add(1)%2 == 0 { // also chunked responses
 			w.(http.Flusher).Flush()
 		}
 		_, _ = io.WriteString(w, strings.Repeat("x", 2999))

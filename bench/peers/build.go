@@ -1,6 +1,6 @@
-// Package peers runs the gateway that Inlet is compared with: the endpoint picker and the body-based router of the Gateway API
-// Inference Extension, as they are published, with a real kube-apiserver to ask. All of it is built from the Go module proxy, by the
-// versions and sums in the folders below.
+// Package peers runs the gateway that Inlet is compared with: the endpoint picker and the body-based router of the
+// Gateway API Inference Extension, as published, with a real kube-apiserver. All of it is built from the Go module proxy,
+// with the versions and sums in the folders below.
 package peers
 
 import (
@@ -16,7 +16,7 @@ import (
 // source is a folder with a go.mod, and what is built from it.
 type source struct {
 	folder   string
-	module   string // that is wanted; its version is what the result is kept by
+	module   string // the module that is built; its version names the result
 	packages []string
 }
 
@@ -26,10 +26,10 @@ var sources = []source{
 	{"kube", "k8s.io/kubernetes", []string{"k8s.io/kubernetes/cmd/kube-apiserver"}},
 }
 
-// programs are the paths of what was built, and of the extension's custom resource definitions.
+// programs are the paths of the built programs, and of the extension's custom resource definitions.
 type programs struct{ epp, bbr, etcd, apiserver, definitions string }
 
-// build builds what is not in .cache/peers yet: minutes and gigabytes the first time.
+// build builds what is not yet in .cache/peers: minutes and gigabytes the first time.
 func build(ctx context.Context, root string, progress io.Writer) (programs, error) {
 	var folders [3]string
 	for i, s := range sources {
@@ -62,7 +62,7 @@ func (s *source) build(ctx context.Context, root string, progress io.Writer) (st
 		if err := os.MkdirAll(built, 0o755); err != nil {
 			return "", err
 		}
-		// Under another name first, so that what has its name is whole.
+		// Under another name first, so that a file with the final name is complete.
 		if _, err := s.run(ctx, root, "build", "-trimpath", "-o", file+".new", p); err != nil {
 			return "", err
 		}
@@ -73,10 +73,10 @@ func (s *source) build(ctx context.Context, root string, progress io.Writer) (st
 	return built, nil
 }
 
-// program is the name of what a package makes.
+// program is the name of a package's program.
 func program(importPath string) string {
 	if strings.Contains(importPath, "/etcd/") {
-		return "etcd" // its main package is a module of its own, called v3
+		return "etcd" // its main package is a separate module, called v3
 	}
 	return filepath.Base(importPath)
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestSourcesArePinned holds every source to a version of its module, and to the sums of what is built.
+// TestSourcesArePinned checks every source against the version of its module, and the sums of what is built.
 func TestSourcesArePinned(t *testing.T) {
 	for _, s := range sources {
 		mod, err := os.ReadFile(filepath.Join(s.folder, "go.mod"))

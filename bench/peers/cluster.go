@@ -22,9 +22,9 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/process"
 )
 
-const token = "bench" // of the one user, who may do everything
+const token = "bench" // of the only user, who has all permissions
 
-// cluster is a Kubernetes API without anything that acts on it.
+// cluster is a Kubernetes API without any controllers.
 type cluster struct {
 	dir, kubeconfig string
 	port            int
@@ -32,11 +32,11 @@ type cluster struct {
 	client          *http.Client
 }
 
-// startCluster starts etcd and kube-apiserver, and makes the extension's resources known.
+// startCluster starts etcd and kube-apiserver, and registers the extension's resources.
 func startCluster(ctx context.Context, p programs, dir string) (*cluster, error) {
 	c := &cluster{dir: dir, kubeconfig: filepath.Join(dir, "kubeconfig"), client: &http.Client{
 		Timeout:   20 * time.Second,
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}, // a certificate that it made itself
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}, // a self-signed certificate
 	}}
 	err := c.startEtcdAndServer(ctx, p)
 	if err == nil {
@@ -55,7 +55,7 @@ func (c *cluster) close() {
 	}
 }
 
-// start starts a program whose end ends with the cluster.
+// start starts a program; when it ends, so does the cluster.
 func (c *cluster) start(ctx context.Context, name, path string, args ...string) (*process.Process, error) {
 	p, err := process.Start(ctx, process.Command{
 		Name: name, Path: path, Args: args, Dir: c.dir,
@@ -157,7 +157,7 @@ func (c *cluster) create(ctx context.Context, path string, o object) error {
 	return err
 }
 
-// define makes the extension's resources known, and waits until they are served.
+// define registers the extension's resources, and waits until they are served.
 func (c *cluster) define(ctx context.Context, folder string) error {
 	files, err := filepath.Glob(filepath.Join(folder, "*.yaml"))
 	if err != nil || len(files) == 0 {
@@ -183,7 +183,7 @@ const (
 	podPath  = "/api/v1/namespaces/default/pods"
 )
 
-// addPool makes an InferencePool of pods that have the given IPs and are ready, all on one port.
+// addPool makes an InferencePool of ready pods with the given IPs, all on one port.
 func (c *cluster) addPool(ctx context.Context, name string, ips []string, port int) error {
 	labels := object{"app": name}
 	err := c.create(ctx, poolPath, object{
@@ -215,7 +215,7 @@ func (c *cluster) addPool(ctx context.Context, name string, ips []string, port i
 	return err
 }
 
-// freePorts returns ports that nobody listens on at the moment.
+// freePorts returns ports that are unused at the moment.
 func freePorts(n int) ([]int, error) {
 	var ports []int
 	for range n {

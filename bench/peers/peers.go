@@ -16,7 +16,7 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/process"
 )
 
-// pickerConfig is what the extension's charts configure (epplib, default-plugins.yaml).
+// pickerConfig is the configuration of the extension's charts (epplib, default-plugins.yaml).
 const pickerConfig = `apiVersion: inference.networking.x-k8s.io/v1alpha1
 kind: EndpointPickerConfig
 plugins:
@@ -41,14 +41,14 @@ type Peers struct {
 	dir      string
 }
 
-// Server is one of them, which serves ext_proc over TLS with a certificate of its own making.
+// Server is one of them, which serves ext_proc over TLS with a self-signed certificate.
 type Server struct {
 	// Address is its ip:port.
 	Address string
 	process *process.Process
 }
 
-// PID is the process id, to measure it.
+// PID is the process id, for measurements.
 func (s *Server) PID() int { return s.process.PID() }
 
 // Stop ends it.
@@ -72,7 +72,7 @@ func Start(ctx context.Context, root string, progress io.Writer) (*Peers, error)
 	return p, nil
 }
 
-// PIDs are the process ids of all programs, those of the Kubernetes API among them.
+// PIDs are the process ids of all programs, including those of the Kubernetes API.
 func (p *Peers) PIDs() []int {
 	var all []int
 	for _, started := range p.cluster.processes {
@@ -89,7 +89,7 @@ func (p *Peers) Close() {
 	_ = os.RemoveAll(p.dir)
 }
 
-// Logs is the end of what every program wrote.
+// Logs is the end of every program's output.
 func (p *Peers) Logs() string {
 	var all strings.Builder
 	files, _ := filepath.Glob(filepath.Join(p.dir, "*.log"))
@@ -100,7 +100,7 @@ func (p *Peers) Logs() string {
 	return all.String()
 }
 
-// Picker starts an endpoint picker over the replicas at the given addresses, which are all on one port.
+// Picker starts an endpoint picker for the replicas at the given addresses, which are all on one port.
 func (p *Peers) Picker(ctx context.Context, pool string, addresses []string) (*Server, error) {
 	var ips []string
 	port := uint16(0)
@@ -126,12 +126,12 @@ func (p *Peers) Picker(ctx context.Context, pool string, addresses []string) (*S
 		"--config-file", config, "--v", "1", "--tracing=false", "--metrics-endpoint-auth=false")
 }
 
-// Router starts a body-based router. The chart's own value of --plugin is refused by this version.
+// Router starts a body-based router. This version refuses the chart's own value of --plugin.
 func (p *Peers) Router(ctx context.Context) (*Server, error) {
 	return p.serve(ctx, "bbr", p.programs.bbr, "--streaming", "--v", "3", "--metrics-endpoint-auth=false")
 }
 
-// serve starts a program with ports of its own, and waits until it listens.
+// serve starts a program with its own ports, and waits until it listens.
 func (p *Peers) serve(ctx context.Context, name, path string, args ...string) (*Server, error) {
 	ports, err := freePorts(3)
 	if err != nil {

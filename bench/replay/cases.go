@@ -17,7 +17,7 @@ type mode struct {
 	begin func(fleet.Config, *workload.Workload, fleet.Gauges) (fleet.Router, error)
 }
 
-// modes are those that are compared.
+// modes are the modes that are compared.
 var modes = []mode{
 	{"round-robin", fleet.Picker("{profile: round-robin}")},
 	{"random", fleet.Random},
@@ -35,11 +35,11 @@ type play struct {
 	bound  workload.Bound
 }
 
-// large is the hardware on which traces are played: a 70B model (Llama 3.1: 80 layers, 8 key-value heads of 128 dimensions) in bfloat16 with
-// an 8-bit KV cache on 8 H100s, by the arithmetic of engine.Default: 140 GFLOP a token at 40 % of 8 × 989 TFLOP/s; 140 GB of weights
-// at 8 × 3.35 TB/s take 5.2 ms, about 7 with launch and sampling; a token's keys and values are 160 KiB, 1,000 of them take 6.1 µs.
-// A step computes 2,048 tokens, with which vLLM's documentation advises to keep the time from token to token short: with 8,192 each prompt
-// that comes in would hold up the answers of all others for a third of a second.
+// large is the hardware for traces: a 70B model (Llama 3.1: 80 layers, 8 key-value heads of 128 dimensions) in bfloat16
+// with an 8-bit KV cache on 8 H100s, calculated as in engine.Default: 140 GFLOP per token at 40 % of 8 × 989 TFLOP/s; 140
+// GB of weights at 8 × 3.35 TB/s take 5.2 ms, about 7 with launch and sampling; a token's keys and values are 160 KiB,
+// 1,000 of them take 6.1 µs. A step computes 2,048 tokens, which vLLM's documentation recommends for a short time per
+// token: with 8,192 each new prompt would delay the output of all others by a third of a second.
 func large(blocks int) engine.Config {
 	t := engine.Default
 	t.PrefillRate = 22_600
@@ -47,14 +47,15 @@ func large(blocks int) engine.Config {
 	return engine.Config{Blocks: blocks, BlockTokens: 512, MaxNumBatchedTokens: 2048, Timing: t}
 }
 
-// small is the hardware of the made-up workloads: modelsim's default, an 8B model on one H100, with the same steps.
+// small is the hardware for synthetic workloads: modelsim's default, an 8B model on one H100, with the same steps.
 func small() engine.Config {
 	const tokens = engine.DefaultBlocks * 16
 	return engine.Config{Blocks: tokens / 64, BlockTokens: 64, MaxNumBatchedTokens: 2048, Timing: engine.Default}
 }
 
-// workersOf is how many workers each proxy has: two, which share as wasm VMs do. Of large fleets and of many proxies it is one, as in the native
-// module, whose threads share what they know: each worker takes time and memory to know what all know.
+// workersOf is the number of workers of each proxy: two, which share state as wasm VMs do. For large fleets and many
+// proxies it is one, as in the native module, whose threads share their state: each worker needs time and memory to know
+// what all know.
 func workersOf(c fleet.Config) int {
 	if c.Replicas > 64 || c.Proxies > 4 {
 		return 1
@@ -79,7 +80,7 @@ func casesOf(o options) ([]*play, error) {
 	return wanted(o.only, all, modes)
 }
 
-// madeUp are the conversations that are made up, with several seeds: how they fall out is partly luck.
+// madeUp are the synthetic conversations, with several seeds, because the results are partly random.
 func madeUp(quick bool) (all []*play) {
 	c := fleet.Config{Replicas: 8, Engine: small()}
 	seeds := uint64(5)
@@ -98,8 +99,9 @@ func madeUp(quick bool) (all []*play) {
 	return all
 }
 
-// includes reports whether a case of a trace is to be played. Without -full they are those that end within a quarter of an hour or so: the largest fleet is behind
-// one proxy alone, and the trace whose prompts share nothing is played to the smallest.
+// includes reports whether a case of a trace is played. Without -full these are the cases that end within about a quarter
+// of an hour: the largest fleet only with one proxy, and the trace whose prompts share nothing only on the smallest
+// fleet.
 func (o options) includes(trace *workload.Workload, replicas, proxies int) bool {
 	switch {
 	case o.quick:
@@ -112,7 +114,7 @@ func (o options) includes(trace *workload.Workload, replicas, proxies int) bool 
 	return replicas <= 512 || proxies == 1
 }
 
-// wanted are the cases of which some mode is wanted.
+// wanted are the cases with a selected mode.
 func wanted(only *regexp.Regexp, all []*play, ms []mode) ([]*play, error) {
 	all = slices.DeleteFunc(all, func(p *play) bool { return !wants(only, p.name, ms) })
 	if len(all) == 0 {
@@ -125,7 +127,7 @@ func wants(only *regexp.Regexp, play string, ms []mode) bool {
 	return slices.ContainsFunc(ms, func(m mode) bool { return only.MatchString(cellName(play, m)) })
 }
 
-// prepare reads the workloads' bodies, each once, and fills in what cases have in common.
+// prepare reads the workloads' bodies, each once, and fills in what cases share.
 func prepare(all []*play) error {
 	for _, p := range all {
 		p.config.Seed = 1
@@ -165,7 +167,7 @@ func tracesOf(file string) ([]*workload.Workload, error) {
 	return all, nil
 }
 
-// traceCases are a trace on one size of fleet, behind several numbers of proxies.
+// traceCases are a trace on one size of fleet, with several numbers of proxies.
 func traceCases(trace *workload.Workload, o options, replicas int) (all []*play) {
 	var with *play // the requests are the same
 	for _, proxies := range []int{1, 4, 16} {
@@ -183,9 +185,9 @@ func traceCases(trace *workload.Workload, o options, replicas int) (all []*play)
 	return all
 }
 
-// traceCase plays a trace to a fleet. Up to 31 replicas get it as it is. Up to 64 get it for each 32 replicas once more, as of so many tenants
-// that have nothing in common; larger ones get the first quarter of it, for each 64 replicas once more: so many requests that each
-// replica works for some time, and so few that it can be waited for.
+// traceCase plays a trace to a fleet. Fleets of up to 31 replicas get it once. Fleets of up to 64 get one more copy for
+// each 32 replicas, like as many tenants that share nothing. Larger ones get the first quarter of it, with one more copy
+// for each 64 replicas: enough requests to keep each replica busy for some time, and few enough to finish.
 func traceCase(trace *workload.Workload, o options, replicas int) *play {
 	w, copies := trace, max(1, replicas/32)
 	if replicas > 64 {
@@ -197,8 +199,8 @@ func traceCase(trace *workload.Workload, o options, replicas int) *play {
 	return p
 }
 
-// atLoad pushes the arrivals together, or draws them apart, so that computing the prompts would keep the replicas that busy if they shared one
-// infinite cache.
+// atLoad compresses or stretches the arrivals, so that computing the prompts would keep the replicas that busy if they
+// shared one infinite cache.
 func atLoad(w *workload.Workload, b workload.Bound, e engine.Config, replicas int, load float64) *workload.Workload {
 	seconds := float64(b.Uncached) / e.Timing.PrefillRate / float64(replicas) / load
 	return w.Over(time.Duration(seconds * float64(time.Second)))
@@ -207,7 +209,7 @@ func atLoad(w *workload.Workload, b workload.Bound, e engine.Config, replicas in
 // stepOfShareGPT is how long each rate is held.
 const stepOfShareGPT = 20 * time.Second
 
-// shareGPTCases are the steps from 100 to 1,000 questions a second, each by itself, and all one after the other.
+// shareGPTCases are the steps from 100 to 1,000 questions per second, each separately, and all one after the other.
 func shareGPTCases(quick bool) []*play {
 	c := fleet.Config{Replicas: 10, Engine: small()}
 	whole := &play{name: "sharegpt-like-10r", config: c}

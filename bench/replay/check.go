@@ -22,15 +22,15 @@ import (
 	"github.com/inlet-proxy/inlet/internal/modelsim/engine"
 )
 
-// How far the simulation may be from what real processes do.
+// How much the simulation may differ from real processes.
 const (
 	mostHits = 0.02 // of the hit ratio
 	mostTTFT = 0.15 // of the TTFT p95
 )
 
-// The part of the trace that is played in real time: so that computing prompts keeps the replicas two thirds busy, in less than a minute.
-// Arrivals are evenly spread. The trace has ten in one millisecond, which a client does not manage: what a busy machine makes of that is no
-// question of routing.
+// The part of the trace that is played in real time: computing prompts keeps the replicas two thirds busy, in less than a
+// minute. Arrivals are evenly spread. The trace has ten in one millisecond, which a client cannot send: how a busy
+// machine handles that does not depend on routing.
 const (
 	checkRequests = 600
 	checkReplicas = 8
@@ -45,8 +45,9 @@ func evenly(w *workload.Workload) *workload.Workload {
 	return w
 }
 
-// check plays the beginning of the trace to real replicas (modelsim) behind a real Envoy with the companion, in real time, and in the
-// simulation: same bodies, same times. The chain is the wasm build with two workers. It is an error if the two differ.
+// check plays the beginning of the trace to real replicas (modelsim) behind a real Envoy with the companion, in real
+// time, and in the simulation: same bodies, same times. The chain is the wasm build with two workers. It is an error if
+// the two differ.
 func check(ctx context.Context, f *figures.File) error {
 	trace, err := workload.Shipped(workload.Mooncake)
 	if err != nil {
@@ -81,7 +82,7 @@ func check(ctx context.Context, f *figures.File) error {
 	return compare(simulated, real)
 }
 
-// outcome is what the two are compared by.
+// outcome has the numbers that are compared.
 type outcome struct {
 	hits     float64
 	p50, p95 time.Duration
@@ -98,7 +99,7 @@ func compare(simulated, real outcome) error {
 	return err
 }
 
-// median simulates with several seeds: which worker gets a request is chance in Envoy too.
+// median simulates with several seeds: in Envoy, too, the worker of a request is random.
 func median(p *play) (outcome, error) {
 	const seeds = 5
 	var hits []float64
@@ -124,7 +125,7 @@ const checkDocument = `filters:
 companion: {cluster: inlet-companion}
 `
 
-// flags are the arguments with which modelsim is the given engine.
+// flags are modelsim's arguments for the given engine.
 func flags(e engine.Config) []string {
 	t := &e.Timing
 	return []string{
@@ -183,7 +184,7 @@ func playReal(ctx context.Context, p *play) (outcome, error) {
 	return outcome{float64(found) / float64(blocks), waits[int(0.5*last)], waits[int(0.95*last)]}, nil
 }
 
-// settled waits until the picker serves, which takes a snapshot in each worker.
+// settled waits until the picker serves, which needs a snapshot in each worker.
 func settled(ctx context.Context, client *http.Client, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -210,7 +211,7 @@ func post(ctx context.Context, client *http.Client, url string, body []byte) (*h
 	return client.Do(req)
 }
 
-// answer is what a client sees of one.
+// answer is a response as the client sees it.
 type answer struct {
 	first  time.Duration // from the sending of the request to the first event
 	cached int           // tokens of the prompt, by the usage
@@ -224,7 +225,7 @@ func send(ctx context.Context, client *http.Client, url string, body []byte) (a 
 	}
 	defer func() { _ = res.Body.Close() }()
 	if res.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(res.Body) // the status says it already
+		text, _ := io.ReadAll(res.Body) // the status shows it already
 		return a, fmt.Errorf("%s: %s", res.Status, text)
 	}
 	lines := bufio.NewScanner(res.Body)

@@ -18,7 +18,7 @@ import (
 	"github.com/inlet-proxy/inlet/bench/replay/fleet"
 )
 
-// draw draws the pictures for which there are cells, as PNG and SVG.
+// draw draws the pictures for the cells that there are, as PNG and SVG.
 func (rs results) draw(folder string) error {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err
@@ -50,7 +50,7 @@ func save(p *plot.Plot, path string) error {
 	return nil
 }
 
-// colours are those of Okabe and Ito (2008), which everybody can tell apart.
+// colours are those of Okabe and Ito (2008), which everybody can distinguish.
 var colours = map[string]color.Color{
 	"round-robin":    color.RGBA{0x99, 0x99, 0x99, 0xff},
 	"random":         color.RGBA{0x00, 0x00, 0x00, 0xff},
@@ -94,7 +94,7 @@ func newPlot(title, x, y string) *plot.Plot {
 	return p
 }
 
-// logarithmic has the axis of times in decades, with their names in seconds.
+// logarithmic makes the time axis logarithmic, with labels in seconds.
 func logarithmic(p *plot.Plot, least, most float64) {
 	p.Y.Scale = plot.LogScale{}
 	p.Y.Min, p.Y.Max = math.Pow(10, math.Floor(math.Log10(least))), math.Pow(10, math.Ceil(math.Log10(most)))
@@ -113,7 +113,7 @@ func logarithmic(p *plot.Plot, least, most float64) {
 	p.Add(grid)
 }
 
-// ttftBars has the quantiles of the time to the first token for each mode, with one proxy and with four.
+// ttftBars shows the quantiles of the time to first token for each mode, with one proxy and with four.
 func (rs results) ttftBars(trace string) *plot.Plot {
 	quantiles := []float64{0.5, 0.95, 0.99}
 	shades := []uint8{0x60, 0xb0, 0xff}
@@ -151,7 +151,7 @@ func (rs results) ttftBars(trace string) *plot.Plot {
 	return p
 }
 
-// column is a bar on any scale; those of the library begin at zero, which a logarithm does not have.
+// column is a bar on any scale; those of the library begin at zero, which a logarithmic scale does not have.
 type column struct {
 	x, width, from, to float64
 	colour             color.Color
@@ -164,7 +164,7 @@ func (b *column) Plot(c draw.Canvas, p *plot.Plot) {
 	c.FillPolygon(b.colour, []vg.Point{{X: left, Y: bottom}, {X: left, Y: top}, {X: right, Y: top}, {X: right, Y: bottom}})
 }
 
-// overProxies has the share of the prompts that was in the replicas' caches, by the number of proxies.
+// overProxies shows the share of the prompts that was in the replicas' caches, by the number of proxies.
 func (rs results) overProxies(trace string) *plot.Plot {
 	p := newPlot("Blocks of prompts found in a cache\n"+trace+", 8 replicas", "proxies that share the traffic", "share of all blocks")
 	positions := []int{1, 4, 16}
@@ -192,11 +192,11 @@ func (rs results) overProxies(trace string) *plot.Plot {
 		}
 	}
 	p.NominalX("1", "4", "16")
-	p.X.Min, p.X.Max, p.Y.Min = -0.1, 2.8, 0 // room for the legend
+	p.X.Min, p.X.Max, p.Y.Min = -0.1, 2.8, 0 // space for the legend
 	return p
 }
 
-// overRate has the p95 of the time to the first token by the number of questions a second.
+// overRate shows the p95 of the time to first token by the number of questions per second.
 func (rs results) overRate() *plot.Plot {
 	p := newPlot("Time to the first token, p95: sharegpt-like, 10 replicas", "questions a second", "")
 	least, most := math.Inf(1), 0.0
@@ -224,7 +224,7 @@ func (rs results) overRate() *plot.Plot {
 func addLine(p *plot.Plot, name string, points plotter.XYs, dashed bool) {
 	line, dots, err := plotter.NewLinePoints(points)
 	if err != nil {
-		return // of points that are no numbers
+		return // of points that are not numbers
 	}
 	line.Color, line.Width = colours[name], vg.Points(1.8)
 	dots.Color, dots.Radius, dots.Shape = colours[name], vg.Points(3), draw.CircleGlyph{}

@@ -1,5 +1,6 @@
-// Command replay compares ways of routing: it plays traces of production services, and made-up workloads, to fleets of simulated replicas,
-// in virtual time. The picker is the very code that runs inside Envoy, the replicas are those of modelsim.
+// Command replay compares ways of routing: it plays traces of production services, and synthetic workloads, to fleets of
+// simulated replicas, in virtual time. The picker is the same code that runs inside Envoy; the replicas are those of
+// modelsim.
 //
 //	make bench-routing QUICK=1
 //
@@ -20,9 +21,9 @@ import (
 	"github.com/inlet-proxy/inlet/bench/figures"
 )
 
-// options are what the command line says.
+// options are the command line's options.
 type options struct {
-	trace       string // file; "": those that are shipped, and the made-up workloads
+	trace       string // file; "": the shipped traces, and the synthetic workloads
 	blocks      int    // of each replica's cache, for traces
 	load        float64
 	quick, full bool // fewer cases, or all

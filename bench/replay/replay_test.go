@@ -16,7 +16,7 @@ import (
 	"github.com/inlet-proxy/inlet/bench/replay/workload"
 )
 
-// A trace of one's own is replayed to all fleets; the figures are told for each case and mode.
+// A given trace is replayed to all fleets; there are figures for each case and mode.
 func TestATraceOfOnesOwn(t *testing.T) {
 	dir := t.TempDir()
 	trace := filepath.Join(dir, "mine.csv")
@@ -47,7 +47,7 @@ func TestATraceOfOnesOwn(t *testing.T) {
 	require.ErrorIs(t, run(context.Background(), o), os.ErrNotExist)
 }
 
-// The simulation may be a little off, and no more.
+// The simulation may differ a little, but not more.
 func TestCompare(t *testing.T) {
 	simulated := outcome{hits: 0.30, p95: 2 * time.Second}
 	for _, c := range []struct {
@@ -70,7 +70,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// The other weights are given to the picker, which takes them.
+// The picker gets and accepts the other weights.
 func TestSensitivity(t *testing.T) {
 	o := options{only: regexp.MustCompile("sharegpt-like-50%"), jobs: 2, out: filepath.Join(t.TempDir(), "routing.jsonl"), sensitivity: true}
 	require.NoError(t, run(context.Background(), o))
@@ -79,7 +79,8 @@ func TestSensitivity(t *testing.T) {
 	require.Contains(t, string(out), `"bench":"routing-sensitivity","case":"sharegpt-like-50%","mode":"weight-64","metric":"ttft_p95_ms"`)
 }
 
-// Without -full there are some of the cases, in which each size of a fleet and each number of proxies is; with it, or for a trace of one's own, all.
+// Without -full there are some of the cases, which include each size of a fleet and each number of proxies; with it, or
+// for a given trace, all.
 func TestIncludes(t *testing.T) {
 	mooncake, azure := &workload.Workload{Name: workload.Mooncake}, &workload.Workload{Name: workload.Azure}
 	fleets, proxies := map[int]bool{}, map[int]bool{}
@@ -98,7 +99,7 @@ func TestIncludes(t *testing.T) {
 	require.Len(t, proxies, 3)
 }
 
-// The cases of the quick run have the names by which others look for them.
+// The cases of the quick run have the names that documents refer to.
 func TestCases(t *testing.T) {
 	all, err := casesOf(options{blocks: 10_000, load: 0.8, quick: true, only: regexp.MustCompile("")})
 	require.NoError(t, err)

@@ -22,13 +22,13 @@ type cell struct {
 
 func (c *cell) name() string { return cellName(c.play.name, c.mode) }
 
-// cellName is what is matched to choose cells.
+// cellName is the name that patterns select cells by.
 func cellName(play string, m mode) string { return play + " " + m.name }
 
-// results are the cells that are done.
+// results are the finished cells.
 type results []*cell
 
-// playAll simulates every mode of every case that is wanted, some at once. Figures are written as they come.
+// playAll simulates every mode of every selected case, some concurrently. Figures are written as soon as they are known.
 func playAll(ctx context.Context, o options, f *figures.File, cases []*play, ms []mode) (results, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -75,7 +75,7 @@ func cellsOf(only *regexp.Regexp, cases []*play, ms []mode) (all []*cell) {
 	return all
 }
 
-// write writes the figures of the last cell, and what is possible if it is the first of its case.
+// write writes the figures of the last cell, and the theoretical limit if it is the first of its case.
 func (rs results) write(f *figures.File) {
 	c := rs[len(rs)-1]
 	if !slices.ContainsFunc(rs[:len(rs)-1], func(o *cell) bool { return o.play == c.play }) {

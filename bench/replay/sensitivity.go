@@ -13,11 +13,11 @@ import (
 	"github.com/inlet-proxy/inlet/bench/replay/workload"
 )
 
-// weights are what a token in the cache may weigh against one to wait for.
+// weights are the weights of a cached token relative to a waiting one.
 var weights = []int{1, 4, 8, 16, 32, 64}
 
-// sensitivity plays workloads that have little in common, on caches of several sizes and at several loads, with other weights: the
-// picker's constant is not to fit one trace alone.
+// sensitivity plays workloads that have little in common, on caches of several sizes and at several loads, with other
+// weights: the picker's constant should not fit only one trace.
 func sensitivity(ctx context.Context, o options) error {
 	var ms []mode
 	for _, w := range weights {
@@ -36,8 +36,8 @@ func sensitivity(ctx context.Context, o options) error {
 	return errors.Join(err, file.Close())
 }
 
-// sensitivityCases are on one proxy with two workers. A load is that of computing the prompts with one infinite cache for traces; made-up
-// workloads are played faster or slower than at 80 %, their own pace.
+// sensitivityCases are on one proxy with two workers. For traces, the load is that of computing the prompts with one
+// infinite cache; synthetic workloads are played faster or slower than their own pace, which is 80 %.
 func sensitivityCases(o options, ms []mode) ([]*play, error) {
 	traces, err := tracesOf("")
 	if err != nil {

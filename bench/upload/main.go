@@ -1,6 +1,6 @@
-// Command upload measures what slow uploads of large bodies cost in memory: a number of clients send 8 MB each within some
-// seconds, with the model at the beginning of the body, so that a request goes on while it comes, or at its end, so that it is held.
-// It prints the most memory that Envoy had.
+// Command upload measures the memory that slow uploads of large bodies need: a number of clients send 8 MB each within
+// some seconds, with the model at the beginning of the body, so that a request is forwarded while it arrives, or at its
+// end, so that it is held. It prints the peak memory of Envoy.
 package main
 
 import (
@@ -83,7 +83,8 @@ func measure(ctx context.Context, abi string, retries, first bool) error {
 	return nil
 }
 
-// withoutRetries takes the retry policy from the routes: with one, Envoy's router keeps every body until the answer begins.
+// withoutRetries removes the retry policy from the routes: with one, Envoy's router keeps every body until the response
+// begins.
 func withoutRetries(b *bootstrapv3.Bootstrap) {
 	config := b.GetStaticResources().GetListeners()[0].GetFilterChains()[0].GetFilters()[0].GetTypedConfig()
 	m := &hcmv3.HttpConnectionManager{}
@@ -96,7 +97,7 @@ func withoutRetries(b *bootstrapv3.Bootstrap) {
 	}
 }
 
-// watch returns the most memory that Envoy has while f runs, in MB.
+// watch returns the peak memory of Envoy while f runs, in MB.
 func watch(s *stack.Stack, f func() error) (most int, err error) {
 	done := make(chan error, 1)
 	go func() { done <- f() }()
@@ -125,7 +126,7 @@ func resident(s *stack.Stack) (int, error) {
 	return kb >> 10, err
 }
 
-// uploads sends all bodies at once.
+// uploads sends all bodies concurrently.
 func uploads(ctx context.Context, s *stack.Stack, first bool) error {
 	var all sync.WaitGroup
 	errs := make(chan error, *clients)
@@ -151,7 +152,7 @@ func upload(ctx context.Context, s *stack.Stack, first bool) error {
 		const pieces = 100
 		for i := range pieces {
 			if _, err := io.WriteString(to, body[i*len(body)/pieces:(i+1)*len(body)/pieces]); err != nil {
-				return // the answer came before
+				return // the response came before
 			}
 			time.Sleep(*lasts / pieces)
 		}

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// Bodies of answers, as vLLM writes them.
+// Bodies of responses, as vLLM writes them.
 const (
-	// Completion is the answer to a chat.
+	// Completion is the response to a chat.
 	Completion = `{"id":"chatcmpl-0a1b2c3d4e5f60718293a4b5c6d7e8f9","object":"chat.completion","created":1767225600,"model":"` + Model + `",` +
 		`"choices":[{"index":0,"message":{"role":"assistant","content":" word","tool_calls":[]},"logprobs":null,"finish_reason":"length"}],` +
 		`"usage":{"prompt_tokens":1000,"total_tokens":1001,"completion_tokens":1},"prompt_logprobs":null}`
@@ -19,7 +19,7 @@ const (
 	doneEvent = "data: [DONE]\n\n"
 )
 
-// Stream is the body of a streamed answer of n events, of which the last tells the usage, and [DONE].
+// Stream is the body of a streamed response of n events and [DONE]; the last event reports the usage.
 func Stream(n int) string { return strings.Repeat(event, n-1) + usage + doneEvent }
 
 var (
@@ -36,10 +36,10 @@ func answer(contentType, body string) []byte {
 
 func chunk(data string) []byte { return fmt.Appendf(nil, "%x\r\n%s\r\n", len(data), data) }
 
-// running is what stands for the number of requests that run, in a page of metrics.
+// running is the placeholder for the number of running requests in a page of metrics.
 var running = []byte("@@")
 
-// metricsPage is a page in vLLM's names, filled up with histograms to about size bytes.
+// metricsPage is a page with vLLM's names, padded with histograms to about size bytes.
 func metricsPage(size int) []byte {
 	labels := `{engine="0",model_name="` + Model + `"}`
 	var b bytes.Buffer
@@ -59,7 +59,7 @@ func metricsPage(size int) []byte {
 	return b.Bytes()
 }
 
-// metrics is the page of now: one gauge is another at each scrape, so that there is something to tell.
+// metrics is the current page: one gauge changes with each scrape, so that there is always something to report.
 func (r *Replicas) metrics() []byte {
 	r.mu.Lock()
 	r.scrapes++

@@ -1,5 +1,5 @@
-// Package upstream stands for model servers in benchmarks: replicas that answer at once, with the same bytes each time, and
-// remember on request what arrived. A simulator that reads its requests would cost more than the gateway in front of it.
+// Package upstream replaces model servers in benchmarks: replicas that respond at once, with the same bytes each time,
+// and record requests on demand. A simulator that parses its requests would cost more than the gateway in front of it.
 package upstream
 
 import (
@@ -18,21 +18,21 @@ import (
 	"time"
 )
 
-// Model is what the replicas call their model.
+// Model is the replicas' name for their model.
 const Model = "llama-3-8b"
 
-// Headers by which a request says what it wants.
+// Headers with which a request selects its response.
 const (
-	// Events is the number of events of a streamed answer. Without it the answer is one JSON object.
+	// Events is the number of events of a streamed response. Without it the response is one JSON object.
 	Events = "x-bench-events"
-	// Record has the request kept for Arrived.
+	// Record makes the replica keep the request for Arrived.
 	Record = "x-bench-record"
 )
 
-// pause lies between two events, so that each one reaches the gateway alone, as those of a model server do.
+// pause is the time between two events, so that each one reaches the gateway alone, like those of a model server.
 const pause = time.Millisecond
 
-// Replicas are servers of this process, each on an address of its own, all on the same port: as a Kubernetes Service has them.
+// Replicas are servers of this process, each with its own address, all on the same port, as behind a Kubernetes Service.
 type Replicas struct {
 	// Addresses are their ip:port.
 	Addresses []string
@@ -50,7 +50,7 @@ type Replicas struct {
 
 // Arrived is a request as a replica got it.
 type Arrived struct {
-	Address string // ip:port that it came to
+	Address string // ip:port that received it
 	Header  http.Header
 	Body    []byte
 }
@@ -100,7 +100,7 @@ func (r *Replicas) Close() {
 	r.wg.Wait()
 }
 
-// Arrived returns the request that was recorded last, and forgets it.
+// Arrived returns the last recorded request, and forgets it.
 func (r *Replicas) Arrived() *Arrived {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -126,7 +126,7 @@ func (r *Replicas) accept(l net.Listener) {
 	}
 }
 
-// serve answers the requests of one connection.
+// serve handles the requests of one connection.
 func (r *Replicas) serve(conn net.Conn, address string) {
 	c := &connection{r: r, conn: conn, address: address, reader: bufio.NewReaderSize(conn, 64<<10)}
 	for c.exchange() == nil {
@@ -144,7 +144,7 @@ type connection struct {
 	reader  *bufio.Reader
 }
 
-// exchange reads one request and answers it.
+// exchange reads one request and responds.
 func (c *connection) exchange() error {
 	line, err := c.reader.ReadSlice('\n')
 	if err != nil {

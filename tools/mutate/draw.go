@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// draw draws the mutants of a group: places first, so that one which can be changed in several ways is not likelier,
-// then one of the ways. What is drawn in one group does not depend on the others.
+// draw draws the mutants of a group: first places, so that a place with several changes is not more likely, then one of
+// the changes. The draw of one group does not depend on the others.
 func draw(root string, g group, at string, seed uint64, count int) ([]*mutant, error) {
 	var places [][]*mutant
 	for _, pkg := range g.packages {
@@ -45,7 +45,7 @@ func draw(root string, g group, at string, seed uint64, count int) ([]*mutant, e
 	return drawn, nil
 }
 
-// byPlace puts the mutants that begin at the same byte together.
+// byPlace groups the mutants that begin at the same byte.
 func byPlace(found []*mutant) (places [][]*mutant) {
 	for i, m := range found {
 		if i == 0 || m.start != found[i-1].start {

@@ -10,7 +10,7 @@ import (
 
 const equivalentFile = "tools/mutate/equivalent.txt"
 
-// equivalents are the blocks of mutants that no test can tell from the code, with the reason.
+// equivalents are the blocks of mutants that no test can detect, with the reason.
 type equivalents map[string]string
 
 // readEquivalent reads the file of equivalent mutants: blocks between empty lines, each with its reason in comments.

@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// group is a set of packages whose mutants are drawn, and counted, together.
+// group is a set of packages whose mutants are drawn and counted together.
 type group struct {
 	name     string
-	packages []string   // what is changed; their tests run first
+	packages []string   // the packages to change; their tests run first
 	also     [][]string // arguments of further `go test` runs: packages that use these
 }
 
@@ -28,7 +28,7 @@ var groups = []group{
 	{"picker", []string{"./filters/picker", "./filters/picker/prefix", "./filters/picker/scorer"}, [][]string{{"./filters"}, scenarios}},
 }
 
-// choose returns the groups that are named, all if none is.
+// choose returns the given groups, all if none is given.
 func choose(names string) ([]group, error) {
 	if names == "" {
 		return groups, nil
@@ -48,7 +48,7 @@ func choose(names string) ([]group, error) {
 	return chosen, nil
 }
 
-// runs are the `go test` runs for a change in one of the group's packages, the likeliest to notice it first.
+// runs are the `go test` runs for a change in one of the group's packages, the one most likely to detect it first.
 func (g group) runs(changed string) [][]string {
 	runs := [][]string{{changed}}
 	var others []string

@@ -1,27 +1,27 @@
-// Command mutate measures what the unit tests hold: it changes the code in one place, runs the tests, and tells which
+// Command mutate measures what the unit tests check: it changes the code in one place, runs the tests, and reports which
 // changes no test noticed.
 //
-//	make mutate                                  # 50 changes in each group of packages, drawn by seed 1
+//	make mutate                                  # 50 changes in each group of packages, drawn with seed 1
 //	make mutate SEED=7 COUNT=20 PACKAGES=llm,kv  # another draw, smaller, in two groups
 //	make mutate PACKAGES=kv AT=lease.go COUNT=999  # every place of one file
 //
-// A change (a mutant) is an operator that is another one, a condition that is negated, a statement, an early return or
-// an else branch that is gone, or a constant that is one off. It is drawn at random from all places of the group's
-// packages; the same seed draws the same on the same code. The changed file is given to `go test` as an overlay, so the
-// tree is never touched, and only what depends on the file is compiled anew. First the tests of the changed package run, then those
-// of the group's other packages and of the packages that use them (groups.go). A mutant is killed when a test fails, panics, or
-// does not come to its end in time. What does not compile does not count.
+// A change (a mutant) replaces an operator, negates a condition, removes a statement, an early return or an else branch,
+// or changes a constant by one. It is drawn at random from all places of the group's packages; the same seed draws the
+// same on the same code. The changed file is given to `go test` as an overlay, so the tree is never touched, and only
+// what depends on the file is recompiled. First the tests of the changed package run, then those of the group's other
+// packages and of the packages that use them (groups.go). A mutant is killed when a test fails, panics, or does not end
+// in time. A mutant that does not compile does not count.
 //
-// It is not part of CI: 500 mutants take the better part of an hour on two cores. Some tests draw their input at random, so a
-// mutant that only a rare input shows can be killed in one run and survive in the next.
+// It is not part of CI: 500 mutants take most of an hour on two cores. Some tests draw their input at random, so a mutant
+// that only a rare input reveals can be killed in one run and survive in the next.
 //
-// Why not one of the mutation testers that exist: none of them draws a sample by a seed, and most run all tests of the module for
+// Why not an existing mutation tester: none of them draws a sample with a seed, and most run all tests of the module for
 // each mutant, or edit copies of the whole tree.
 //
-// The survivors are printed with file, line and difference. There are three answers to one: a test, if the behaviour matters; simpler
-// code, if it does not; an entry in equivalent.txt with the reason, if no test could tell. An entry is the block that was printed
-// for the survivor, below a line `# reason`. It is found by file, function and text, not by line, and does not count. An entry whose
-// text the file no longer has is told at the start, and has to go.
+// The survivors are printed with file, line and difference. There are three ways to handle one: a test, if the behavior
+// matters; simpler code, if it does not; an entry in equivalent.txt with the reason, if no test could detect it. An entry
+// is the block that was printed for the survivor, below a line `# reason`. It is found by file, function and text, not by
+// line, and does not count. An entry whose text is no longer in the file is reported at the start, and must be removed.
 //
 // The exit code is 1 if a group's share is below -min.
 package main
@@ -110,7 +110,7 @@ func run(args []string, out, progress io.Writer) error {
 	return report.print(out)
 }
 
-// report is what the run says in the end.
+// report is the final report of the run.
 type report struct {
 	seed  uint64
 	least float64
@@ -125,7 +125,7 @@ type row struct {
 
 func (r row) counted() int { return r.drawn - r.uncompiled - r.equivalent }
 
-// share is what was killed, in percent of what counts.
+// share is the percentage of the counted mutants that were killed.
 func (r row) share() float64 {
 	if r.counted() == 0 {
 		return 100
@@ -133,7 +133,7 @@ func (r row) share() float64 {
 	return 100 * float64(r.counted()-r.survived) / float64(r.counted())
 }
 
-// add takes a group's results, and prints the survivors at once: a long run may be stopped.
+// add records a group's results, and prints the survivors at once, because a long run may be stopped.
 func (r *report) add(g group, drawn []*mutant, out io.Writer) {
 	n := row{group: g.name, drawn: len(drawn)}
 	for _, m := range drawn {
@@ -150,7 +150,7 @@ func (r *report) add(g group, drawn []*mutant, out io.Writer) {
 	r.rows = append(r.rows, n)
 }
 
-// print prints the table, and returns an error if a group is below what is asked.
+// print prints the table, and returns an error if a group is below the minimum.
 func (r *report) print(out io.Writer) error {
 	fmt.Fprintf(out, "seed %d\n\n%-10s %6s %9s %11s %9s %7s\n", r.seed, "group", "drawn", "compiled", "equivalent", "killed", "share")
 	var all row

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// verdict is what came of a mutant.
+// verdict is the result of a mutant.
 type verdict uint8
 
 const (
@@ -24,7 +24,7 @@ const (
 
 // mutant is one change of a file: the bytes from start to end are replaced.
 type mutant struct {
-	Package string // as the group names it
+	Package string // as in the group
 	File    string // path below the module's root
 	Func    string // the function, "Type.Method", or "" outside of functions
 	Kind    string
@@ -63,7 +63,7 @@ func (m *mutant) block() string {
 	return b.String()
 }
 
-// instead holds what stands for an operator in a mutant.
+// instead has the replacements of an operator in mutants.
 var instead = map[token.Token][]token.Token{
 	token.EQL: {token.NEQ}, token.NEQ: {token.EQL},
 	token.LSS: {token.LEQ, token.GEQ}, token.LEQ: {token.LSS, token.GTR},
@@ -128,7 +128,7 @@ type finder struct {
 	found     []*mutant
 }
 
-// replace notes a change of the source from one place to another.
+// replace records a change of the source from one place to another.
 func (f *finder) replace(kind string, from, to token.Pos, with string) {
 	at := f.set.Position(from)
 	f.found = append(f.found, &mutant{
@@ -137,7 +137,7 @@ func (f *finder) replace(kind string, from, to token.Pos, with string) {
 	})
 }
 
-// wrap notes a change that keeps an expression, in parentheses, behind a prefix.
+// wrap records a change that keeps an expression, in parentheses, behind a prefix.
 func (f *finder) wrap(kind, prefix string, x ast.Expr) {
 	text := string(f.source[f.set.Position(x.Pos()).Offset:f.set.Position(x.End()).Offset])
 	f.replace(kind, x.Pos(), x.End(), prefix+"("+text+")")
@@ -161,7 +161,7 @@ func (f *finder) visit(n ast.Node) bool {
 		if n.Op == token.NOT {
 			f.replace("condition", n.OpPos, n.OpPos+1, "")
 		}
-	case *ast.CommClause: // what it waits for is no statement to leave out
+	case *ast.CommClause: // what it waits for cannot be left out
 		for _, s := range n.Body {
 			ast.Inspect(s, f.visit)
 		}
@@ -194,7 +194,7 @@ func (f *finder) visit(n ast.Node) bool {
 	return true
 }
 
-// branch notes the changes of an if statement: negated, its early return gone, its else gone.
+// branch records the changes of an if statement: negated, its early return gone, its else gone.
 func (f *finder) branch(n *ast.IfStmt) {
 	if !isComparison(n.Cond) {
 		f.wrap("condition", "!", n.Cond)
@@ -210,7 +210,7 @@ func (f *finder) branch(n *ast.IfStmt) {
 	}
 }
 
-// number notes an integer that is one more or one less.
+// number records an integer that is one more or one less.
 func (f *finder) number(n *ast.BasicLit) {
 	if n.Kind != token.INT {
 		return
@@ -236,7 +236,7 @@ func isComparison(x ast.Expr) bool {
 	return false
 }
 
-// isText reports whether the expression is a text, as far as its form tells.
+// isText reports whether the expression is a text, as far as its form shows.
 func isText(x ast.Expr) bool {
 	switch x := x.(type) {
 	case *ast.BasicLit:

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// changesOf returns what the mutants of a function body make of it, without the kinds that are not asked for.
+// changesOf returns a function body's mutants, without the excluded kinds.
 func changesOf(t *testing.T, kind, body string) (changes []string) {
 	t.Helper()
 	const before, after = "package p\n\nfunc (x *T[K]) f() {\n", "\n}\n"
@@ -73,7 +73,7 @@ func TestMutants(t *testing.T) {
 	}
 }
 
-// Whatever is changed of this program, the result is Go; and no change is made twice.
+// Every change of this program is valid Go, and no change is made twice.
 func TestMutantsAreGo(t *testing.T) {
 	files, err := filepath.Glob("*.go")
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// module is a small one whose tests hold some of it.
+// module is a small module whose tests check some of it.
 var module = map[string]string{
 	"go.mod": "module m\n\ngo 1.26\n",
 	"a/a.go": `package a
@@ -265,7 +265,8 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestGroups holds the groups to the module: a package that is gone is no longer measured, and nobody would notice.
+// TestGroups compares the groups with the module: a package that is gone would no longer be measured, and nobody would
+// notice.
 func TestGroups(t *testing.T) {
 	seen := map[string]bool{}
 	for _, g := range groups {

@@ -21,22 +21,22 @@ type tester struct {
 	progress      io.Writer
 	parallel      int
 	known         equivalents
-	patience      time.Duration // how long tests may take at least, and compiling besides
+	patience      time.Duration // minimum time limit of tests, and of compilation in addition
 	interrupted   chan struct{}
 
 	mu   sync.Mutex
-	took map[string]taken // by run: what it takes as the code stands
+	took map[string]taken // by run: its time without changes
 }
 
-// taken is what a run takes.
+// taken is the time that a run takes.
 type taken struct {
-	whole time.Duration // compiling included
+	whole time.Duration // including compilation
 	tests time.Duration // of the slowest package
 }
 
 var errInterrupted = errors.New("interrupted")
 
-// test gives each mutant its verdict. First it runs all tests on the code as it stands: they must pass.
+// test gives each mutant its verdict. First it runs all tests on the unchanged code: they must pass.
 func (t *tester) test(g group, drawn []*mutant) error {
 	if t.took == nil {
 		t.took = map[string]taken{}
@@ -81,7 +81,7 @@ func (t *tester) test(g group, drawn []*mutant) error {
 
 var words = map[verdict]string{killed: "killed", survived: "SURVIVED", uncompiled: "does not compile", equivalent: "equivalent"}
 
-// baseline runs tests on the code as it stands, once, and remembers what they take.
+// baseline runs tests on the unchanged code, once, and records their time.
 func (t *tester) baseline(args []string) error {
 	name := strings.Join(args, " ")
 	if _, ok := t.took[name]; ok {
@@ -110,7 +110,8 @@ func (t *tester) judge(g group, m *mutant, worker int) error {
 		return err
 	}
 	for _, args := range g.runs(m.Package) {
-		// A test that takes far longer than ever waits for what will not come. Generous: the machine may be busy.
+		// A test that takes far longer than usual waits for something that will not happen. The limit is generous,
+		// because the machine may be busy.
 		took := t.took[strings.Join(args, " ")]
 		got, _, err := t.goTest(args, overlay, t.patience+4*took.tests, 3*t.patience+8*took.whole)
 		if err != nil {
@@ -123,7 +124,7 @@ func (t *tester) judge(g group, m *mutant, worker int) error {
 	return nil
 }
 
-// overlay writes the changed file, and the file that tells the go command of it.
+// overlay writes the changed file, and the file that makes the go command use it.
 func (t *tester) overlay(m *mutant, worker int) (string, error) {
 	changed := filepath.Join(t.scratch, fmt.Sprintf("mutant%d.go", worker))
 	if err := os.WriteFile(changed, m.text(), 0o600); err != nil {
@@ -137,11 +138,11 @@ func (t *tester) overlay(m *mutant, worker int) (string, error) {
 	return path, os.WriteFile(path, replace, 0o600)
 }
 
-// memory bounds a process, in KiB of address space: a loop that allocates must not take the machine with it.
+// memory limits a process, in KiB of address space: a loop that allocates must not use up the machine's memory.
 const memory = 8 << 20
 
-// goTest runs tests, with an overlay if there is one. They fail if those of one package take longer than the limit; and if all of it,
-// compiling included, takes longer than the other one, since go test did not stop them, or could not, they are killed.
+// goTest runs tests, with an overlay if there is one. They fail if those of one package exceed the limit. If everything,
+// compilation included, exceeds the other limit, they are killed, because go test did not stop them.
 func (t *tester) goTest(args []string, overlay string, limit, all time.Duration) (verdict, string, error) {
 	full := []string{"-c", fmt.Sprintf(`ulimit -v %d && exec "$@"`, memory), "sh", "go", "test", "-vet=off", "-ldflags=-s -w", "-failfast", "-count=1", "-timeout=" + limit.String()}
 	if overlay != "" {
@@ -178,7 +179,7 @@ func (t *tester) goTest(args []string, overlay string, limit, all time.Duration)
 
 var passed = regexp.MustCompile(`(?m)^ok\s+\S+\s+([0-9.]+s)`)
 
-// slowest reads how long the tests of the slowest package took.
+// slowest returns how long the tests of the slowest package took.
 func slowest(out string) (d time.Duration) {
 	for _, m := range passed.FindAllStringSubmatch(out, -1) {
 		if took, err := time.ParseDuration(m[1]); err == nil {
@@ -204,7 +205,7 @@ func judgeOutput(err error, out string) (verdict, string, error) {
 	return untested, "", fmt.Errorf("go test: %w\n%s", err, out)
 }
 
-// tail keeps the end of what is written to it: an endless loop may print without end.
+// tail keeps the end of what is written to it: an endless loop may print without limit.
 type tail struct {
 	mu   sync.Mutex
 	kept []byte

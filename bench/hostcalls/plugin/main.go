@@ -1,4 +1,4 @@
-// Command plugin is a proxy-wasm module that times the calls of its host, and answers a request with what they take.
+// Command plugin is a proxy-wasm module that times calls of its host, and responds to a request with the results.
 package main
 
 import (
@@ -43,7 +43,7 @@ var (
 	memory []byte
 )
 
-// OnHttpRequestHeaders times each call and answers with the table.
+// OnHttpRequestHeaders times each call and responds with the table.
 func (x *exchange) OnHttpRequestHeaders(int, bool) types.Action {
 	var table strings.Builder
 	for _, c := range []struct {
@@ -83,7 +83,7 @@ func allocate(n int) error {
 	return nil
 }
 
-// least is what a call takes in the fastest of many rounds: others slow a round down, and nothing makes it faster.
+// least is the time of a call in the fastest of many rounds: others slow a round down, and nothing makes it faster.
 func least(call func() error) (time.Duration, error) {
 	const rounds, calls = 100, 100
 	best := time.Hour

@@ -15,24 +15,24 @@ import (
 )
 
 const (
-	// scrapeInterval is how often the companion reads a replica's metrics, publishInterval how often at most it tells the proxies: its
-	// defaults.
+	// scrapeInterval is how often the companion scrapes a replica, publishInterval how often at most it sends news to the
+	// proxies: its defaults.
 	scrapeInterval  = 100 * time.Millisecond
 	publishInterval = 10 * time.Millisecond
 )
 
-// companion is the companion's relay, called as by proxies but on virtual time, and in place of its scraper the gauges of the replicas. The way
-// to it takes no time.
+// companion is the companion's relay, called as by proxies but on virtual time, with the replicas' gauges instead of its
+// scraper. Calls take no time.
 type companion struct {
 	relay   *relay.Relay
 	gauges  Gauges
-	pool    endpoint.Pool // as it was scraped
+	pool    endpoint.Pool // as scraped
 	scraped []time.Duration
-	turn    int // of the replicas to be scraped next
+	turn    int // of the next replicas to scrape
 	polls   []poll
 }
 
-// poll is a long poll that is open.
+// poll is an open long poll.
 type poll struct {
 	request *feed.Request
 	done    func(*filter.Reply)
@@ -45,7 +45,7 @@ func newCompanion(c Config, g Gauges, now func() time.Time) *companion {
 	}
 	for i := range c.Replicas {
 		m.pool.Endpoints = append(m.pool.Endpoints, endpoint.Endpoint{
-			// In the order of their numbers also when they are sorted.
+			// In numeric order, which is also their sorted order.
 			Address: fmt.Sprintf("10.%03d.%03d.1:8000", i>>8, i&255), Ready: true, Gauges: endpoint.Gauges{Known: true},
 			Cache: endpoint.Cache{BlockTokens: int32(c.Engine.BlockTokens), Blocks: int32(c.Engine.Blocks)},
 		})
@@ -64,7 +64,7 @@ func (m *companion) scrape(now time.Duration) {
 	m.turn = (m.turn + 1) % turns
 }
 
-// publish tells the proxies that wait what is new.
+// publish sends news to the waiting proxies.
 func (m *companion) publish(now time.Duration) {
 	for i := range m.pool.Endpoints {
 		m.pool.Endpoints[i].Gauges.Age = now - m.scraped[i]
@@ -73,7 +73,7 @@ func (m *companion) publish(now time.Duration) {
 	polls := m.polls
 	m.polls = nil
 	for _, p := range polls {
-		// Nothing new is answered so, as nobody waits any more.
+		// Without news the response is sent, as nobody waits any more.
 		if r := m.serve(gone, p.request); r.Status != http.StatusNotModified {
 			p.done(r)
 			continue
@@ -82,7 +82,7 @@ func (m *companion) publish(now time.Duration) {
 	}
 }
 
-// call takes a call of a proxy: polls are answered when it is published next, tells at once.
+// call handles a call of a proxy: polls get their response at the next publication, reports at once.
 func (m *companion) call(r *feed.Request, done func(*filter.Reply)) {
 	if r.Method == http.MethodGet {
 		m.polls = append(m.polls, poll{r, done})

@@ -8,7 +8,7 @@ import (
 	"github.com/inlet-proxy/inlet/internal/modelsim/engine"
 )
 
-// Random routes by chance alone.
+// Random routes at random.
 func Random(c Config, _ *workload.Workload, _ Gauges) (Router, error) {
 	return &random{rand.New(rand.NewPCG(c.Seed, 2)), c.Replicas}, nil
 }
@@ -23,19 +23,19 @@ func (r *random) FirstToken(time.Duration, *Flight)             {}
 func (r *random) Done(time.Duration, *Flight)                   {}
 func (r *random) Every() []Periodic                             { return nil }
 
-// EPP models the endpoint picker of the Gateway API Inference Extension 1.4.0 with its default profile. It is written from what its documents and
-// its defaults say:
+// EPP models the endpoint picker of the Gateway API Inference Extension 1.4.0 with its default profile. It is written
+// from its documentation and its defaults:
 //
-//   - scorers queue 2, kv-cache-utilization 2, prefix-cache 3, and the picker of the highest score, equal ones by chance;
-//   - the queue scorer is linear between the longest and the shortest queue, 1 for all when they are equal; the KV scorer is the share that
-//     is free; the prefix scorer is the share of the prompt's blocks that the index has for the replica, from the beginning;
-//   - an approximate index: who was sent a prompt has its blocks. It takes the size of a block and how many a replica has room for from the
+//   - scorers queue 2, kv-cache-utilization 2, prefix-cache 3, and the picker of the highest score, at random among equal ones;
+//   - the queue scorer is linear between the longest and the shortest queue, 1 for all if they are equal; the KV scorer is the free
+//     share; the prefix scorer is the share of the prompt's blocks that the index has for the replica, from the beginning;
+//   - an approximate index: a replica that was sent a prompt has its blocks. It takes block size and capacity from the
 //     replica's metrics (autoTune), and looks at the first 256 blocks of a prompt;
-//   - gauges are read every 50 ms; requests that were sent since are not in them, and nothing corrects that;
-//   - there is one picker, however many proxies ask it: of several, one is active.
+//   - gauges are read every 50 ms; requests sent since are not in them, and nothing corrects that;
+//   - there is one picker, however many proxies call it: of several, one is active.
 //
-// Where the documents say nothing, what is better for it is taken: metrics that are exact when they are read, an index that takes no time,
-// prompts of one tenant never mistaken for another's, and the end of a prompt is forgotten before its beginning.
+// If the documentation does not say, the model takes what is better for it: metrics that are exact when they are read, an
+// index that takes no time, no confusion of tenants' prompts, and the end of a prompt is forgotten before its beginning.
 func EPP(c Config, _ *workload.Workload, g Gauges) (Router, error) {
 	return &epp{
 		gauges: g, waiting: make([]int, c.Replicas), kvUse: make([]float64, c.Replicas),
@@ -104,7 +104,7 @@ func (e *epp) Pick(_ time.Duration, _ int, f *Flight) (int, error) {
 	return best, nil
 }
 
-// read makes the chain of a prompt's hashes.
+// read computes the hashes of a prompt.
 func (e *epp) read(f *Flight) {
 	e.chain = e.chain[:0]
 	hash := uint64(f.Asked.Tenant)<<32 | 1
@@ -120,14 +120,14 @@ func (e *epp) FirstToken(time.Duration, *Flight) {}
 // Done implements Router.
 func (e *epp) Done(time.Duration, *Flight) {}
 
-// eppIndex is who was sent which blocks.
+// eppIndex records which replica was sent which blocks.
 type eppIndex struct {
 	capacity int // blocks of a replica
 	of       []lru
 	holders  map[uint64][]int32
 }
 
-// match counts for each replica the blocks of a chain that it has, from the beginning; it returns how many there are.
+// match counts for each replica the leading blocks of a chain that it has; it returns the length of the chain.
 func (x *eppIndex) match(chain []uint64, counts []int) int {
 	clear(counts)
 	for i, h := range chain {
@@ -145,7 +145,7 @@ func (x *eppIndex) match(chain []uint64, counts []int) int {
 	return len(chain)
 }
 
-// add notes that a replica was sent a prompt.
+// add records that a replica was sent a prompt.
 func (x *eppIndex) add(replica int, chain []uint64) {
 	l := &x.of[replica]
 	for i := len(chain) - 1; i >= 0; i-- {
@@ -174,7 +174,7 @@ func (x *eppIndex) drop(hash uint64, replica int32) {
 	x.holders[hash] = held
 }
 
-// lru is a list of hashes in the order of their use. Entry 0 is the head, and none of them.
+// lru is a list of hashes in the order of their use. Entry 0 is the head, not a hash.
 type lru struct {
 	at      map[uint64]int32
 	entries []lruEntry
@@ -212,7 +212,7 @@ func (l *lru) use(hash uint64) bool {
 	return !known
 }
 
-// oldest takes the hash out that was not used for longest.
+// oldest removes the least recently used hash.
 func (l *lru) oldest() uint64 {
 	i := l.entries[0].prev
 	l.unlink(i)

@@ -1,5 +1,6 @@
-// Package fleet plays a workload to a fleet of simulated replicas through a way of routing, in virtual time. The replicas are those of
-// cmd/modelsim (package engine). Nothing here takes time or chance of its own: the same run gives the same figures.
+// Package fleet plays a workload to a fleet of simulated replicas through a way of routing, in virtual time. The replicas
+// are those of cmd/modelsim (package engine). It uses neither the real time nor global randomness: the same run gives the
+// same figures.
 package fleet
 
 import (
@@ -20,34 +21,34 @@ type Config struct {
 	Seed     uint64
 }
 
-// Router is a way of routing: one for all proxies, which it knows by their numbers.
+// Router is a way of routing: one for all proxies, which it distinguishes by number.
 type Router interface {
-	// Pick returns the number of the replica that a request goes to. Worker is the number of the worker that has it, among those of all
-	// proxies.
+	// Pick returns the number of the replica that a request goes to. Worker is the number of its worker, among those of
+	// all proxies.
 	Pick(now time.Duration, worker int, f *Flight) (int, error)
-	// FirstToken and Done follow what becomes of it.
+	// FirstToken and Done report the progress of the request.
 	FirstToken(now time.Duration, f *Flight)
 	Done(now time.Duration, f *Flight)
-	// Every returns what is to be done from time to time.
+	// Every returns the periodic tasks.
 	Every() []Periodic
 }
 
-// Periodic is done at First and then each Period, as long as there are requests.
+// Periodic runs at First and then each Period, as long as there are requests.
 type Periodic struct {
 	First, Period time.Duration
 	Do            func(now time.Duration)
 }
 
-// Flight is a request under way.
+// Flight is a request in progress.
 type Flight struct {
 	engine.Request
 	Asked   *workload.Request
 	Worker  int
 	Replica int
-	state   any // the router's own
+	state   any // for the router
 }
 
-// Gauges are what the metrics of replicas say at a moment.
+// Gauges are the current metrics of the replicas.
 type Gauges interface {
 	// Read returns the gauges of a replica as they are now.
 	Read(now time.Duration, replica int) (waiting, running int, kvUse float64)
@@ -77,7 +78,7 @@ type simulation struct {
 	work     *workload.Workload
 	router   Router
 	engines  []*engine.Engine
-	wake     []time.Duration // by replica: when its engine has something to do; of its events the one at this time counts
+	wake     []time.Duration // by replica: when its engine has something to do; only its event at this time counts
 	periodic []Periodic
 	events   events
 	seq      int
@@ -86,10 +87,10 @@ type simulation struct {
 	result   *Result
 }
 
-// event is something that happens at a time: to replica number what, or, below zero, what is done periodically.
+// event happens at a time: to replica number what, or, below zero, a periodic task.
 type event struct {
 	at   time.Duration
-	seq  int // of two at once the one that was planned first
+	seq  int // of two at the same time, the one that was scheduled first
 	what int
 }
 
@@ -124,13 +125,13 @@ func (s *simulation) run() error {
 	return nil
 }
 
-// arrive sends a request where the router says.
+// arrive sends a request to the replica that the router picks.
 func (s *simulation) arrive(r *workload.Request, worker int) error {
 	f := s.takeFlight()
 	f.Asked, f.Worker = r, worker
 	f.PromptTokens, f.OutputTokens = r.Input, r.Output
 	f.Hashes = f.Hashes[:0]
-	// Tenants that share nothing begin with another hash of nothing.
+	// Tenants begin with different hashes of nothing, so they share nothing.
 	hash := uint64(r.Tenant) << 32
 	for _, id := range r.Blocks[:r.Input/s.work.BlockTokens] {
 		hash = engine.Chain(hash, uint64(id)+1)
@@ -160,7 +161,7 @@ func (s *simulation) takeFlight() *Flight {
 	return f
 }
 
-// advance runs a replica up to now and plans when to look at it again.
+// advance runs a replica up to now and schedules its next event.
 func (s *simulation) advance(now time.Duration, replica int) {
 	e := s.engines[replica]
 	for _, ev := range e.Advance(now) {

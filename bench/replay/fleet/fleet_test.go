@@ -20,9 +20,10 @@ func mooncake(t *testing.T) *workload.Workload {
 	return w
 }
 
-// Replicas that take no time, asked in turn, find what a plain LRU model of their caches finds: these are bounds that others computed.
+// Replicas that take no time, picked in turn, find what a plain LRU model of their caches finds: these limits were
+// computed by others.
 func TestRoundRobinFindsWhatItMust(t *testing.T) {
-	w := mooncake(t).Over(time.Minute) // that goes by the order alone
+	w := mooncake(t).Over(time.Minute) // that uses only the order
 	for blocks, want := range map[int]float64{10_000: 0.126, 3_000: 0.089, 1_000: 0.061} {
 		c := Config{Replicas: 8, Proxies: 1, Workers: 1, Engine: engine.Config{Blocks: blocks, BlockTokens: 512, Timing: engine.Instant}}
 		r, err := Run(c, w, Picker("{profile: round-robin}"))
@@ -32,7 +33,8 @@ func TestRoundRobinFindsWhatItMust(t *testing.T) {
 	}
 }
 
-// slice is some minutes of the trace on four replicas of which computing prompts takes 80 % of the time, if they had one cache.
+// slice is some minutes of the trace on four replicas that computing prompts keeps busy for 80 % of the time, if they had
+// one cache.
 func slice(t *testing.T) (Config, *workload.Workload, float64) {
 	w := mooncake(t).Head(2500)
 	timing := engine.Default
@@ -42,7 +44,7 @@ func slice(t *testing.T) (Config, *workload.Workload, float64) {
 	return c, w.Over(time.Duration(float64(b.Uncached) / timing.PrefillRate / 4 / 0.8 * 1e9)), b.HitRatio()
 }
 
-// What the picker is for, held to numbers: it finds nearly all that one infinite cache would, and all replicas work.
+// What the picker is for, in numbers: it finds nearly all that one infinite cache would, and all replicas work.
 func TestConversationsStayAndWorkIsShared(t *testing.T) {
 	c, w, possible := slice(t)
 	play := func(proxies int, begin func(Config, *workload.Workload, Gauges) (Router, error)) *Result {
@@ -63,7 +65,7 @@ func TestConversationsStayAndWorkIsShared(t *testing.T) {
 	require.Less(t, play(1, Random).HitRatio(), 0.7*possible)
 }
 
-// chosen has each request come to a worker that is said, and keeps why the picker took its replica.
+// chosen sends each request to a given worker, and keeps why the picker picked its replica.
 type chosen struct {
 	Router
 	workers []int
@@ -77,8 +79,8 @@ func (c *chosen) Pick(now time.Duration, _ int, f *Flight) (int, error) {
 	return replica, err
 }
 
-// What one worker knows, the others of its proxy know within two ticks, and other proxies by the companion alone: not yet then, but within
-// the 200 ms that a round takes.
+// What one worker knows, the others of its proxy know within two ticks. Other proxies know it only through the companion:
+// not yet then, but within the 200 ms of a round.
 func TestProxiesHearOfEachOther(t *testing.T) {
 	c, w, _ := slice(t)
 	c.Proxies = 3
@@ -131,7 +133,7 @@ func TestRunsRepeat(t *testing.T) {
 	}
 }
 
-// Requests are dealt out to all workers, and what a replica can't hold is an error.
+// Requests are distributed over all workers, and a request that does not fit a replica is an error.
 func TestRunRefuses(t *testing.T) {
 	c, w, _ := slice(t)
 	c.Engine.Blocks = 10
@@ -141,7 +143,7 @@ func TestRunRefuses(t *testing.T) {
 	require.ErrorContains(t, err, "is not one of")
 }
 
-// The index keeps of each replica what was used last.
+// The index keeps the blocks of each replica that were used last.
 func TestEPPIndex(t *testing.T) {
 	x := eppIndex{capacity: 3, of: make([]lru, 2), holders: map[uint64][]int32{}}
 	counts := make([]int, 2)

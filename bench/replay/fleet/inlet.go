@@ -10,10 +10,10 @@ import (
 
 const pool = "llama"
 
-// inlet routes by the picker, through the contract of filters: what it says is what it says inside Envoy. Proxies hear of each other as they
-// do there, by way of the companion.
+// inlet routes with the picker, through the filter contract, exactly as inside Envoy. Proxies learn of each other as they
+// do there, through the companion.
 type inlet struct {
-	origin    time.Time // when the virtual time began
+	origin    time.Time // start of the virtual time
 	now       time.Duration
 	facts     *workload.Reader
 	number    map[string]int // of a replica, by address
@@ -44,7 +44,7 @@ func Picker(document string) func(Config, *workload.Workload, Gauges) (Router, e
 
 func (n *inlet) clock() time.Time { return n.origin.Add(n.now) }
 
-// begin has all workers know the replicas before the first request.
+// begin makes all workers know the replicas before the first request.
 func (n *inlet) begin() {
 	for range 2 {
 		for _, p := range n.proxies {
@@ -56,11 +56,11 @@ func (n *inlet) begin() {
 	}
 }
 
-// Every has each worker's tick, at a moment of its own, and the companion's scrapes.
+// Every returns each worker's tick, at its own offset, and the companion's scrapes.
 func (n *inlet) Every() []Periodic {
 	all := []Periodic{{First: 0, Period: publishInterval, Do: func(now time.Duration) {
 		n.companion.scrape(now)
-		n.now = now // what ended meanwhile had its own
+		n.now = now // its own reports what ended meanwhile
 		n.companion.publish(now)
 	}}}
 	workers := time.Duration(len(n.proxies) * n.workers)

@@ -15,10 +15,11 @@ import (
 	"github.com/inlet-proxy/inlet/shared/state/kv/mem"
 )
 
-// tick is how often a worker does what is due.
+// tick is how often a worker runs its periodic tasks.
 const tick = feed.Period
 
-// proxy is an Envoy: workers that share a store and nothing else, as wasm VMs do. The first of them holds the lease to call the companion.
+// proxy is an Envoy: workers that share only a store, as wasm VMs do. The first of them holds the lease to call the
+// companion.
 type proxy struct {
 	companion *companion
 	feed      *feed.Feed
@@ -63,7 +64,7 @@ func newProxy(document string, c Config, number int, now func() time.Time, m *co
 	return p, nil
 }
 
-// tick does what is due in a worker.
+// tick runs the periodic tasks of a worker.
 func (p *proxy) tick(number int) {
 	w := p.workers[number]
 	_ = w.ledger.Tick() // nobody else writes meanwhile

@@ -8,14 +8,14 @@ import (
 	"github.com/inlet-proxy/inlet/bench/replay/workload"
 )
 
-// Result is what came of a run.
+// Result is the result of a run.
 type Result struct {
 	Requests int
-	Blocks   int // of all prompts, the last of each need not be full
+	Blocks   int // of all prompts; the last block of each need not be full
 	Found    int // of them that were in the cache of the replica
 
 	firstToken []time.Duration // from the arrival of each request
-	perToken   []time.Duration // of answers with more than one, mean time from one to the next
+	perToken   []time.Duration // of outputs with more than one token, mean time from one to the next
 	whole      []time.Duration
 
 	blockTokens int
@@ -33,7 +33,7 @@ func newResult(c Config, w *workload.Workload) *Result {
 	}
 }
 
-// add takes a request in that has ended.
+// add records a request that has ended.
 func (r *Result) add(f *Flight) {
 	r.Requests++
 	r.Blocks += len(f.Asked.Blocks)
@@ -51,7 +51,7 @@ func (r *Result) add(f *Flight) {
 		float64(f.OutputTokens)*(t.TokenTimePerSeq.Seconds()+t.ContextTime.Seconds()*context/1000)
 }
 
-// HitRatio is the share of the prompts' blocks that was in the cache of the replica.
+// HitRatio is the share of the prompts' blocks that were in the cache of their replica.
 func (r *Result) HitRatio() float64 { return float64(r.Found) / float64(r.Blocks) }
 
 // Imbalance is how much more the busiest replica computed than the mean.
@@ -63,16 +63,16 @@ func (r *Result) Imbalance() float64 {
 	return slices.Max(r.work) * float64(len(r.work)) / sum
 }
 
-// Throughput is how many tokens of answers were written in a second, from the first request to the end of the last answer.
+// Throughput is the number of output tokens per second, from the first request to the end of the last output.
 func (r *Result) Throughput() float64 { return float64(r.outputs) / (r.last - r.first).Seconds() }
 
 // TTFT, TPOT and E2E are quantiles of the time to the first token, from one to the next, and to the last.
 func (r *Result) TTFT(q float64) time.Duration { return quantile(r.firstToken, q) }
 
-// TPOT is a quantile of an answer's mean time from one token to the next.
+// TPOT is a quantile of a response's mean time from one token to the next.
 func (r *Result) TPOT(q float64) time.Duration { return quantile(r.perToken, q) }
 
-// E2E is a quantile of the time to an answer's end.
+// E2E is a quantile of the time to a response's end.
 func (r *Result) E2E(q float64) time.Duration { return quantile(r.whole, q) }
 
 func quantile(d []time.Duration, q float64) time.Duration {
@@ -83,7 +83,7 @@ func quantile(d []time.Duration, q float64) time.Duration {
 	return d[int(q*float64(len(d)-1))]
 }
 
-// deal gives the requests to the workers, by chance, as clients' connections do.
+// deal distributes the requests over the workers at random, as clients' connections do.
 type deal struct {
 	random *rand.Rand
 	n      int

@@ -8,14 +8,14 @@ import (
 	"github.com/inlet-proxy/inlet/shared/reading/llm"
 )
 
-// Model is the name of the model that all requests ask for.
+// Model is the model's name in all requests.
 const Model = "llama"
 
-// saltField is vLLM's member for what keeps a tenant's cache from others.
+// saltField is vLLM's member that separates a tenant's cache from others.
 const saltField = "cache_salt"
 
-// AppendBody appends the request as a client sends it: a chat completion that streams, with one message whose text is that of the
-// blocks.
+// AppendBody appends the request as a client sends it: a streaming chat completion, with one message whose text is that
+// of the blocks.
 func (w *Workload) AppendBody(dst []byte, r *Request) []byte {
 	dst = append(dst, `{"model":"`+Model+`","stream":true,"stream_options":{"include_usage":true},"max_tokens":`...)
 	dst = strconv.AppendInt(dst, int64(r.Output), 10)
@@ -27,7 +27,7 @@ func (w *Workload) AppendBody(dst []byte, r *Request) []byte {
 	return append(dst, `"}]}`...)
 }
 
-// salt is the member that tells tenants apart. The first has none.
+// salt is the member that separates tenants. The first tenant has none.
 func salt(tenant int) string {
 	if tenant == 0 {
 		return ""
@@ -35,8 +35,8 @@ func salt(tenant int) string {
 	return fmt.Sprintf(`,"%s":"tenant-%d"`, saltField, tenant)
 }
 
-// appendText appends the text of a block: so many words of three letters and a space, by a generator whose seed is the id (splitmix64,
-// Steele, Lea and Flood 2014).
+// appendText appends the text of a block: words of three letters and a space, from a generator whose seed is the id
+// (splitmix64, Steele, Lea and Flood 2014).
 func appendText(dst []byte, id uint64, tokens int) []byte {
 	const letters = "abcdefghijklmnopqrstuvwxyz012345"
 	state := id * 0xd1342543de82ef95
@@ -61,8 +61,8 @@ type facts struct {
 	prefix []uint64
 }
 
-// Scan makes the bodies and reads each with the scanner that reads requests inside Envoy. What it reads of a prompt depends on nothing
-// but the prompt, so that of copies is read once; what is made of the workload afterwards has been scanned too.
+// Scan makes the bodies and reads each with the scanner that reads requests inside Envoy. Its result for a prompt depends
+// only on the prompt, so copies are read once; workloads derived from this one have been scanned too.
 func (w *Workload) Scan() error {
 	if w.lines != nil {
 		return nil
@@ -98,7 +98,7 @@ func scan(s *llm.RequestScanner, body []byte) (*llm.Request, error) {
 	return s.Request(), s.End()
 }
 
-// Reader gives the facts of requests as the chain has them when the body was read.
+// Reader returns the facts of requests as the chain has them after reading the body.
 type Reader struct {
 	w       *Workload
 	tenants map[int]*llm.Request
@@ -107,11 +107,11 @@ type Reader struct {
 // Reader returns a reader of the facts; the workload has been scanned.
 func (w *Workload) Reader() *Reader { return &Reader{w, map[int]*llm.Request{}} }
 
-// Facts returns the facts of a request. The hashes are not to be changed.
+// Facts returns the facts of a request. The caller must not change the hashes.
 func (f *Reader) Facts(r *Request) (*llm.Request, error) {
 	tenant := f.tenants[r.Tenant]
 	if tenant == nil {
-		// All but the prompt, from a body without one.
+		// Everything but the prompt, from a body without one.
 		var err error
 		if tenant, err = scan(new(llm.RequestScanner), []byte(`{"model":"`+Model+`","stream":true,"stream_options":{"include_usage":true}`+salt(r.Tenant)+`}`)); err != nil {
 			return nil, err

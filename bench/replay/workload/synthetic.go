@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// syntheticBlock is the size of the blocks of the workloads that are made up here, in tokens.
+// syntheticBlock is the block size of synthetic workloads, in tokens.
 const syntheticBlock = 64
 
-// maker makes a workload. The same seed makes the same.
+// maker makes a workload. The same seed makes the same workload.
 type maker struct {
 	*rand.Rand
 	w    *Workload
@@ -29,9 +29,9 @@ func (m *maker) exponential(mean time.Duration) time.Duration {
 	return time.Duration(m.ExpFloat64() * float64(mean))
 }
 
-// ShareGPTLike is single questions without anything in common that arrive by chance (Poisson), as benchmarks with the ShareGPT data
-// set ask them. Prompts are log-normal with median 98 and sigma 1.0, so mean 161 tokens; answers with median 262 and sigma 0.715,
-// so mean 338: the means of that data set in the paper on vLLM (Kwon et al., SOSP 2023).
+// ShareGPTLike is single questions that share nothing and arrive at random (Poisson), as in benchmarks with the ShareGPT
+// data set. Prompts are log-normal with median 98 and sigma 1.0, so mean 161 tokens; outputs with median 262 and sigma
+// 0.715, so mean 338: the means of that data set in the paper on vLLM (Kwon et al., SOSP 2023).
 func ShareGPTLike(perSecond float64, d time.Duration, seed uint64) *Workload {
 	m := newMaker("sharegpt-like", seed)
 	gap := time.Duration(float64(time.Second) / perSecond)
@@ -45,14 +45,14 @@ func ShareGPTLike(perSecond float64, d time.Duration, seed uint64) *Workload {
 	return m.w
 }
 
-// session is a conversation whose prompts each go on from the one before.
+// session is a conversation whose prompts each continue the one before.
 type session struct {
 	at     time.Duration
 	blocks []uint32 // full ones
 	tail   int      // tokens after them
 }
 
-// say adds tokens to what was said: with a tail that was not full, the last block is another one from now on.
+// say adds tokens to the conversation: if the last block was not full, it now is a different block.
 func (m *maker) say(s *session, tokens int) {
 	total := s.tail + tokens
 	full := total / syntheticBlock
@@ -60,7 +60,7 @@ func (m *maker) say(s *session, tokens int) {
 	s.tail = total % syntheticBlock
 }
 
-// ask makes a request of a session as it stands.
+// ask makes a request of the current session.
 func (m *maker) ask(s *session, output int) {
 	blocks := append([]uint32(nil), s.blocks...)
 	input := len(blocks)*syntheticBlock + s.tail
@@ -69,10 +69,11 @@ func (m *maker) ask(s *session, output int) {
 	})
 }
 
-// BurstyChat is conversations that begin in bursts: each second on average (Poisson) a burst of 1 to 63 sessions comes within 50 ms. Each session has
-// one of 20 system prompts (512 to 2,048 tokens, the k-th as popular as 1/k), and 1 to 12 turns (geometric, mean 4). A message of the
-// user is log-normal (median 60 tokens, sigma 1.0), an answer too (median 200, sigma 0.7) and part of the next prompt; between two
-// turns there are 40 ms for a token of the answer and a think time (exponential, mean 8 s).
+// BurstyChat is conversations that begin in bursts: each second on average (Poisson) a burst of 1 to 63 sessions arrives
+// within 50 ms. Each session has one of 20 system prompts (512 to 2,048 tokens, the k-th as popular as 1/k), and 1 to 12
+// turns (geometric, mean 4). A message of the user is log-normal (median 60 tokens, sigma 1.0), and so is the output
+// (median 200, sigma 0.7), which is part of the next prompt. Two turns are separated by 40 ms per token of output and a
+// think time (exponential, mean 8 s).
 func BurstyChat(d time.Duration, seed uint64) *Workload {
 	m := newMaker("bursty-chat", seed)
 	var systems []session
@@ -117,10 +118,11 @@ func (m *maker) popular(n int) int {
 	return n - 1
 }
 
-// Agentic is agents that call tools in a loop: each session begins with the tools and rules of one of 6 agents (4,096 to 12,288 tokens, the
-// k-th as popular as 1/k) and has 4 to 40 calls. What a tool says is log-normal (median 500 tokens, sigma 1.2), an answer too (median 80,
-// sigma 0.8); the next call comes after 20 ms for a token of the answer and the tool's time (exponential, mean 2 s). Sessions begin by chance
-// (Poisson, 4 in 3 seconds). Nearly all of a prompt was there before.
+// Agentic is agents that call tools in a loop: each session begins with the tools and rules of one of 6 agents (4,096 to
+// 12,288 tokens, the k-th as popular as 1/k) and has 4 to 40 calls. A tool's result is log-normal (median 500 tokens,
+// sigma 1.2), and so is the output (median 80, sigma 0.8). The next call comes after 20 ms per token of output and the
+// tool's time (exponential, mean 2 s). Sessions begin at random (Poisson, 4 in 3 seconds). Nearly all of a prompt repeats
+// earlier ones.
 func Agentic(d time.Duration, seed uint64) *Workload {
 	m := newMaker("agentic", seed)
 	var agents []session
@@ -145,7 +147,7 @@ func Agentic(d time.Duration, seed uint64) *Workload {
 	return m.w
 }
 
-// Joined is workloads without tenants one after the other, each for so long.
+// Joined is workloads without tenants, one after the other, each for the given time.
 func Joined(name string, each time.Duration, parts []*Workload) *Workload {
 	w := &Workload{Name: name, BlockTokens: parts[0].BlockTokens}
 	var next ids

@@ -19,7 +19,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// The names of the traces that are shipped.
+// The names of the shipped traces.
 const (
 	Mooncake = "mooncake_conversation_trace"
 	Azure    = "azure_llm_inference_trace_conv"
@@ -28,7 +28,7 @@ const (
 //go:embed traces/*.gz
 var shipped embed.FS
 
-// Shipped reads a trace that comes with the repository.
+// Shipped reads a trace of the repository.
 func Shipped(name string) (*Workload, error) {
 	files, err := shipped.ReadDir("traces")
 	if err != nil {
@@ -62,12 +62,12 @@ func nameOf(file string) string {
 	return strings.TrimSuffix(file, path.Ext(file))
 }
 
-// plain is a file's name without the extension that says how it is compressed.
+// plain is a file's name without the extension of its compression.
 func plain(file string) string {
 	return strings.TrimSuffix(strings.TrimSuffix(file, ".gz"), ".zst")
 }
 
-// decompressed reads what a file of that name holds.
+// decompressed reads the content of a file of that name.
 func decompressed(file string, r io.Reader) (io.Reader, error) {
 	switch path.Ext(file) {
 	case ".gz":
@@ -78,7 +78,7 @@ func decompressed(file string, r io.Reader) (io.Reader, error) {
 	return r, nil
 }
 
-// traceBlock is how many tokens an id of Mooncake's traces stands for. Azure's have none; their prompts are cut alike.
+// traceBlock is the number of tokens of an id in Mooncake's traces. Azure's have none; their prompts are split alike.
 const traceBlock = 512
 
 func read(file string, r io.Reader) (*Workload, error) {
@@ -130,7 +130,7 @@ func (w *Workload) readJSON(r io.Reader) error {
 	}
 }
 
-// readCSV reads TIMESTAMP,ContextTokens,GeneratedTokens. No two prompts have anything in common.
+// readCSV reads TIMESTAMP,ContextTokens,GeneratedTokens. No two prompts share anything.
 func (w *Workload) readCSV(r io.Reader) error {
 	rows := csv.NewReader(r)
 	rows.FieldsPerRecord = 3
@@ -160,10 +160,10 @@ func (w *Workload) readCSV(r io.Reader) error {
 	}
 }
 
-// ids hands out ids that nobody has.
+// ids returns unused ids.
 type ids uint32
 
-// take appends ids until the blocks hold so many tokens.
+// take appends ids until the blocks hold this many tokens.
 func (n *ids) take(blocks []uint32, tokens, blockTokens int) []uint32 {
 	for len(blocks)*blockTokens < tokens {
 		*n++

@@ -1,6 +1,6 @@
-// Package workload has the requests that routing is compared by: traces of production services, and made-up ones whose parameters are
-// written down. No trace has texts, so a request is told by its lengths and by ids of the blocks of its prompt, and [Workload.Body] makes
-// one fixed text of each id: equal ids give equal text.
+// Package workload has the requests for comparing ways of routing: traces of production services, and synthetic ones with
+// documented parameters. No trace has texts, so a request is described by its lengths and by ids of the blocks of its
+// prompt, and [Workload.Body] makes one fixed text of each id: equal ids give equal text.
 package workload
 
 import (
@@ -11,12 +11,12 @@ import (
 
 // Request is one request of a workload.
 type Request struct {
-	At            time.Duration // since the beginning
+	At            time.Duration // since the start
 	Input, Output int           // tokens
-	// Blocks has an id for each block of the prompt, the last of which need not be full. Equal ids at one place mean that
-	// the prompts are equal up to there.
+	// Blocks has an id for each block of the prompt, the last of which need not be full. Equal ids at the same position
+	// mean that the prompts are equal up to there.
 	Blocks []uint32
-	// Tenant keeps what is computed for it from that of others: see Copies.
+	// Tenant separates its cached prompts from those of others: see Copies.
 	Tenant int
 
 	line int // in Workload.lines
@@ -54,11 +54,11 @@ func (w *Workload) Over(span time.Duration) *Workload {
 	return &s
 }
 
-// copiesWithin is over how much of a trace's time copies are spread. The Mooncake trace tells times in steps of three seconds.
+// copiesWithin is the time over which copies are spread. The Mooncake trace has times in steps of three seconds.
 const copiesWithin = 3 * time.Second
 
-// Copies returns n times the workload: what n tenants like the first would send at the same time, copy k a moment (k/n of three seconds)
-// after the first. They have nothing in common: a tenant's requests carry its own cache_salt.
+// Copies returns n times the workload: what n tenants like the first would send at the same time, copy k slightly (k/n of
+// three seconds) after the first. They share nothing: a tenant's requests have their own cache_salt.
 func (w *Workload) Copies(n int) *Workload {
 	c := *w
 	c.Requests = make([]Request, 0, n*len(w.Requests))
@@ -77,7 +77,7 @@ func (w *Workload) sort() {
 	slices.SortStableFunc(w.Requests, func(a, b Request) int { return cmp.Compare(a.At, b.At) })
 }
 
-// number ends the making of a workload.
+// number finishes a new workload.
 func (w *Workload) number() {
 	w.sort()
 	for i := range w.Requests {
@@ -85,20 +85,20 @@ func (w *Workload) number() {
 	}
 }
 
-// Bound is what is possible with a workload whatever the routing.
+// Bound is the theoretical limit of a workload, whatever the routing.
 type Bound struct {
 	Blocks   int // of all prompts
 	Found    int // blocks that one infinite cache would have
-	Uncached int // tokens that are to be computed in spite of it
+	Uncached int // tokens that must still be computed
 	Input    int // tokens of all prompts
-	Output   int // tokens of all answers
-	Context  int // tokens that are read to write the answers, each token's own context
+	Output   int // tokens of all outputs
+	Context  int // tokens that are read to write the outputs, each token's own context
 }
 
 // HitRatio is the share of blocks that one infinite cache would have.
 func (b Bound) HitRatio() float64 { return float64(b.Found) / float64(b.Blocks) }
 
-// Times is the bound of n copies, which share nothing.
+// Times is the limit of n copies, which share nothing.
 func (b Bound) Times(n int) Bound {
 	return Bound{n * b.Blocks, n * b.Found, n * b.Uncached, n * b.Input, n * b.Output, n * b.Context}
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/inlet-proxy/inlet/shared/reading/llm"
 )
 
-// The figures that are published of the traces, and what one infinite cache would find.
+// The published figures of the traces, and what one infinite cache would find.
 func TestShippedTraces(t *testing.T) {
 	mooncake, err := Shipped(Mooncake)
 	require.NoError(t, err)
@@ -99,7 +99,7 @@ func TestOpen(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
-// Equal ids are equal text, and nothing else is; lengths are those of the trace.
+// Equal ids, and only these, are equal text; lengths are those of the trace.
 func TestBodies(t *testing.T) {
 	w := &Workload{BlockTokens: 512, Requests: []Request{
 		{Input: 1100, Output: 9, Blocks: []uint32{1, 2, 3}},
@@ -119,7 +119,7 @@ func TestBodies(t *testing.T) {
 		require.Len(t, q.Prefix, r.Input/llm.PrefixBlockTokens)
 		require.Equal(t, Model, q.Model)
 
-		// Those of a copy are what the scanner reads of its own body.
+		// The hashes of a copy are what the scanner reads from its own body.
 		whole, err := scan(new(llm.RequestScanner), two.AppendBody(nil, r))
 		require.NoError(t, err)
 		require.Equal(t, whole.Prefix, q.Prefix)
@@ -147,7 +147,7 @@ func TestOverAndCopies(t *testing.T) {
 	require.LessOrEqual(t, three.Span()-head.Span(), copiesWithin)
 }
 
-// What is made up has the lengths and the reuse that its documentation says, and is the same each time.
+// Synthetic workloads have the lengths and the reuse in their documentation, and are the same each time.
 func TestSynthetic(t *testing.T) {
 	w := ShareGPTLike(300, 60*time.Second, 1)
 	b := w.Bound()

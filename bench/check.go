@@ -110,7 +110,7 @@ func (m *mode) judge(c *chatCase, sent []byte, o *outcome) error {
 // picks reports whether something in the mode picks the replica.
 func (m *mode) picks() bool { return m.has("picker") || slices.Contains(m.peers, "epp") }
 
-// same reports whether two bodies are the same: byte for byte, except for the extension, which writes JSON again.
+// same reports whether two bodies are the same: byte for byte, except for the extension, which re-encodes JSON.
 func (m *mode) same(got, wants []byte) bool {
 	if bytes.Equal(got, wants) {
 		return true

@@ -1,4 +1,4 @@
-// Package docs_test holds the documentation to what is there: links lead to
+// Package docs_test checks the documentation against the repository: links lead to
 // files, commands exist, configurations load.
 package docs_test
 
@@ -64,7 +64,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestMakeTargets holds every `make something` of the pages to the Makefile.
+// TestMakeTargets: the Makefile has every `make something` of the pages.
 func TestMakeTargets(t *testing.T) {
 	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
 	require.NoError(t, err)
@@ -84,7 +84,7 @@ func TestMakeTargets(t *testing.T) {
 	require.Positive(t, used)
 }
 
-// TestHelpListsEveryTarget holds `make help` to the Makefile: a target without a word of help is one that nobody finds.
+// TestHelpListsEveryTarget: nobody finds a target without a help text.
 func TestHelpListsEveryTarget(t *testing.T) {
 	cmd := exec.Command("make", "--no-print-directory", "help")
 	cmd.Dir = root
@@ -97,7 +97,7 @@ func TestHelpListsEveryTarget(t *testing.T) {
 	}
 }
 
-// TestFilesInCommands holds the paths of the shell blocks to the tree, and to what `make build` makes.
+// TestFilesInCommands: the paths of the shell blocks are in the repository, or `make build` makes them.
 func TestFilesInCommands(t *testing.T) {
 	path := regexp.MustCompile(`(?:envoy|cmd|e2e|shared|internal|filters|tools)/[a-z0-9_./-]+`)
 	for page, text := range pages(t) {

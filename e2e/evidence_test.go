@@ -33,7 +33,7 @@ func TestEvidence(t *testing.T) {
 			p := &picks{t: t, s: s}
 			t.Run("a full queue is no failure", p.testFullQueue)
 			t.Run("a new replica warms up without traffic", p.testIdleStart)
-			t.Run("what is started anew has nothing", p.testStartedAnew)
+			t.Run("a restarted process has no prompts", p.testStartedAnew)
 			t.Run("silence is a failure", func(t *testing.T) { p.testSilence(t, s.Replicas[0], "silent") })
 			t.Run("silence after headers is a failure", func(t *testing.T) { p.testSilence(t, s.Replicas[1], "silent-after-headers") })
 		})

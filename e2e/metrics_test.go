@@ -42,12 +42,12 @@ func testSameRequests(t *testing.T, s *stack.Stack) []string {
 	return shapes(before, m)
 }
 
-// byLot are the metrics that measure only some requests, chosen at random.
-var byLot = []string{"inlet_body_scan_us", "inlet_body_edit_us"}
+// sampled are the metrics that measure only some requests, chosen at random.
+var sampled = []string{"inlet_body_scan_us", "inlet_body_edit_us"}
 
 // testTimed: some of ten thousand requests were measured.
 func testTimed(t *testing.T, s *stack.Stack) {
-	for _, name := range byLot {
+	for _, name := range sampled {
 		eventually(t, name+" has samples", func() (bool, error) {
 			m, err := s.Metrics(t.Context())
 			return m.Sum(name+"_count") > 100 && m.Sum(name+"_sum") > 0, err
@@ -65,7 +65,7 @@ func shapes(before, after stack.Metrics) []string {
 	all := map[string]bool{}
 	for _, sample := range after {
 		value, known := was[shape(sample, true)]
-		if slices.Contains(byLot, shape(stack.Sample{Name: sample.Name}, false)) {
+		if slices.Contains(sampled, shape(stack.Sample{Name: sample.Name}, false)) {
 			continue
 		}
 		if strings.HasPrefix(sample.Name, "inlet_") && (!known || value != sample.Value) {

@@ -42,7 +42,7 @@ func TestSplits(t *testing.T) {
 				ABI: abi, Workers: 4, Chain: splits, NoCompanion: true,
 				Pools: []stack.Pool{{Name: "one", Replicas: 1, Args: args}, {Name: "two", Replicas: 1, Args: args}},
 			})
-			t.Run("by lot", func(t *testing.T) { testSplitByLot(t, s) })
+			t.Run("at random", func(t *testing.T) { testSplitAtRandom(t, s) })
 			t.Run("sticky", func(t *testing.T) { stays[abi] = testSticky(t, s) })
 			require.Empty(t, s.EnvoyErrors())
 		})
@@ -51,11 +51,11 @@ func TestSplits(t *testing.T) {
 	require.Equal(t, stays[stack.Wasm], stays[stack.Module])
 }
 
-// testSplitByLot expects the share within three standard deviations over ten thousand
+// testSplitAtRandom expects the share within three standard deviations over ten thousand
 // requests. One correct sample in 370 lies outside, so it may be followed by a second
 // one, which must not: both fail once in 137,000. A share that is wrong by two
 // hundredths fails both.
-func testSplitByLot(t *testing.T, s *stack.Stack) {
+func testSplitAtRandom(t *testing.T, s *stack.Stack) {
 	const p = 0.9
 	sigma := math.Sqrt(splitRequests * p * (1 - p))
 	for sample := 1; ; sample++ {

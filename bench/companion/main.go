@@ -31,7 +31,7 @@ type options struct {
 func main() {
 	var o options
 	flag.IntVar(&o.replicas, "replicas", 1000, "replicas to scrape")
-	flag.IntVar(&o.proxies, "proxies", 16, "proxies that hear of it")
+	flag.IntVar(&o.proxies, "proxies", 16, "proxies that poll it")
 	flag.IntVar(&o.page, "page", 50_000, "bytes of a replica's metrics")
 	flag.DurationVar(&o.interval, "interval", 100*time.Millisecond, "between two scrapes of a replica")
 	flag.DurationVar(&o.duration, "duration", 10*time.Second, "how long each mode is measured each time")

@@ -137,7 +137,7 @@ func converse(t *testing.T, s *stack.Stack, run command, api string, what talk) 
 			_, computed := ratio(t, `^(\d+)/(\d+)$`, last.Cached)
 			require.GreaterOrEqual(t, float64(hit), 0.95*float64(possible), "turn %d: Inlet found %d blocks of %d", now.Turn, hit, possible)
 			require.GreaterOrEqual(t, float64(cached), 0.95*float64(computed), "turn %d: the replica found %d tokens of %d", now.Turn, cached, computed)
-			require.InDelta(t, cached, hit*64, 256, "turn %d: both speak of the same", now.Turn)
+			require.InDelta(t, cached, hit*64, 256, "turn %d: both count the same", now.Turn)
 			require.Equal(t, last.Replica, now.Replica)
 		}
 		before[now.Conversation] = now

@@ -12,7 +12,7 @@ import (
 // WaitForSnapshot waits until Inlet has the companion's newest snapshot. Before that,
 // Envoy's own load balancer picks. With wasm the other workers have it one tick later.
 func (s *Stack) WaitForSnapshot(ctx context.Context) error {
-	return s.envoy.Until(ctx, 20*time.Second, "told of the replicas", func() bool {
+	return s.envoy.Until(ctx, 20*time.Second, "informed of the replicas", func() bool {
 		have, err := s.workersHaveSnapshot(ctx)
 		return err == nil && have
 	})

@@ -96,11 +96,11 @@ func (m *mode) judge(c *chatCase, sent []byte, o *outcome) error {
 	case !m.same(o.body, []byte(answer)):
 		return errors.New("another answer reached the client")
 	case m.has("quota") == (h.Get("x-api-key") != ""):
-		return errors.New("the key check did not do its work")
+		return errors.New("the key check did not work")
 	case m.has("bbr") && (h.Get("x-gateway-model-name") != c.model || h.Get("x-gateway-inference-pool") != pool):
-		return errors.New("the routing by the body did not do its work")
+		return errors.New("the routing by the body did not work")
 	case slices.Contains(m.peers, "bbr") && h.Get("x-gateway-model-name") != c.model:
-		return errors.New("the extension's body-based router did not do its work")
+		return errors.New("the extension's body-based router did not work")
 	case m.picks() && list[0] != o.arrived.Address, m.has("picker") && len(list) != 3:
 		return fmt.Errorf("picked %v, and %s served", list, o.arrived.Address)
 	}

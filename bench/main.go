@@ -23,12 +23,12 @@ func main() {
 	var o options
 	var quick bool
 	flag.DurationVar(&o.duration, "duration", 400*time.Millisecond, "how long each cell runs each time")
-	flag.IntVar(&o.repeat, "repeat", 13, "how many times each cell runs; the median is told")
-	flag.BoolVar(&quick, "quick", false, "5 × 0.2 s a cell: for a first look")
-	flag.StringVar(&o.modes, "modes", "*", "modes to run beside the first, as patterns with commas between them: wasm,*-wasm")
-	flag.StringVar(&o.cases, "cases", "*", "cases to run, likewise: chat-4k-*")
+	flag.IntVar(&o.repeat, "repeat", 13, "how many times each cell runs; the median is reported")
+	flag.BoolVar(&quick, "quick", false, "5 × 0.2 s per cell, for a quick look")
+	flag.StringVar(&o.modes, "modes", "*", "modes to run in addition to the first, as comma-separated patterns: wasm,*-wasm")
+	flag.StringVar(&o.cases, "cases", "*", "cases to run, as comma-separated patterns: chat-4k-*")
 	flag.BoolVar(&o.peers, "peers", false, "compare with the Gateway API Inference Extension")
-	flag.StringVar(&o.out, "out", "", "file for the figures, one JSON object a line (default bench/out/envoy.jsonl, with -peers peers.jsonl)")
+	flag.StringVar(&o.out, "out", "", "file for the figures, one JSON object per line (default bench/out/envoy.jsonl, with -peers peers.jsonl)")
 	flag.Parse()
 	if o.out == "" {
 		o.out = map[bool]string{false: "bench/out/envoy.jsonl", true: "bench/out/peers.jsonl"}[o.peers]
@@ -77,7 +77,7 @@ func run(ctx context.Context, o options) error {
 	if err := last(ctx, o, f); err != nil {
 		return err
 	}
-	fmt.Printf("%d × %s a cell, median\n", o.repeat, o.duration)
+	fmt.Printf("%d × %s per cell, median\n", o.repeat, o.duration)
 	f.Table(os.Stdout)
 	return f.Close()
 }

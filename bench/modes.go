@@ -224,7 +224,7 @@ func (b *bench) startMode(ctx context.Context, m *mode, n size) error {
 // startExtProc starts the server for comparison.
 func (b *bench) startExtProc(ctx context.Context, root string, m *mode) (*process.Server, error) {
 	if b.shared == nil {
-		return nil, errors.New("needs another mode before it, whose companion it asks")
+		return nil, errors.New("needs an earlier mode, whose companion it polls")
 	}
 	if err := stack.Build(ctx, root, os.Stderr, extProc); err != nil {
 		return nil, err

@@ -141,7 +141,7 @@ func testCORSAnswers(t *testing.T, s *stack.Stack, k asker) {
 		}
 		return false, err
 	})
-	eventually(t, "every worker has heard", func() (bool, error) {
+	eventually(t, "every worker knows", func() (bool, error) {
 		brief, stop := context.WithTimeout(ctx, time.Second) // another worker lets it wait behind the first
 		defer stop()
 		req := req.Clone(brief)

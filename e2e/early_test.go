@@ -121,7 +121,7 @@ func (r *uploadee) until(t *testing.T, beginning string) {
 				return
 			}
 		case <-wait:
-			require.Fail(t, "the request did not go on")
+			require.Fail(t, "the request was not forwarded")
 		}
 	}
 }

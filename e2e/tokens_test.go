@@ -32,7 +32,7 @@ func testMessageTokens(t *testing.T, s *stack.Stack) {
 			cached += gjson.Get(data, "usage.cache_read_input_tokens").Num + gjson.Get(data, "usage.cache_creation_input_tokens").Num
 		}
 	}
-	require.Greater(t, cached, input/2, "most of two prompts is told as cached")
+	require.Greater(t, cached, input/2, "most of two prompts is reported as cached")
 	growth := func(m stack.Metrics, name string) float64 {
 		return m.Sum(name, "model_name", "gemma") - before.Sum(name, "model_name", "gemma")
 	}

@@ -94,7 +94,7 @@ func (x *exchange) take(message *extprocv3.ProcessingRequest) (*extprocv3.Proces
 		x.answerBody(m.ResponseBody.GetBody(), m.ResponseBody.GetEndOfStream())
 		reply.Response = &extprocv3.ProcessingResponse_ResponseBody{ResponseBody: &extprocv3.BodyResponse{Response: x.effects(false)}}
 	default:
-		return nil, status.Errorf(codes.InvalidArgument, "a message of type %T: Envoy is to send headers and bodies only", m)
+		return nil, status.Errorf(codes.InvalidArgument, "unexpected message of type %T: configure Envoy to send only headers and bodies", m)
 	}
 	if x.local != nil {
 		reply.Response = &extprocv3.ProcessingResponse_ImmediateResponse{ImmediateResponse: immediate(x.local)}

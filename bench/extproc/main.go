@@ -30,7 +30,7 @@ import (
 
 func main() {
 	listen := flag.String("listen", "127.0.0.1:0", "address to listen on")
-	config := flag.String("config", "", "file with the chain's document")
+	config := flag.String("config", "", "file with the chain's configuration")
 	companion := flag.String("companion", "", "ip:port of the companion")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -54,7 +54,7 @@ func (s *server) poll(ctx context.Context, client *http.Client, companion string
 	case res.StatusCode == http.StatusNotModified:
 		return nil
 	case res.StatusCode != http.StatusOK:
-		return fmt.Errorf("it answers with status %d", res.StatusCode)
+		return fmt.Errorf("response status %d, want 200", res.StatusCode)
 	}
 	next, err := endpoint.Apply(have, body)
 	if err != nil {

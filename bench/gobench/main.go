@@ -26,10 +26,10 @@ import (
 const module = "github.com/inlet-proxy/inlet/"
 
 func main() {
-	out := flag.String("out", "bench/out/go.jsonl", "file for the figures, one JSON object a line")
-	pattern := flag.String("bench", ".", "benchmarks to run, as go test takes it")
+	out := flag.String("out", "bench/out/go.jsonl", "file for the figures, one JSON object per line")
+	pattern := flag.String("bench", ".", "benchmarks to run, as for go test -bench")
 	time := flag.String("benchtime", "0.5s", "how long each runs")
-	count := flag.Int("count", 3, "how many times each runs; the median is told")
+	count := flag.Int("count", 3, "how many times each runs; the median is reported")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -135,7 +135,7 @@ func (l *Load) one(ctx context.Context, end time.Time) (took []time.Duration, er
 		case err != nil:
 			return took, err
 		case n != l.Answer:
-			return took, fmt.Errorf("an answer of %d bytes, not %d", n, l.Answer)
+			return took, fmt.Errorf("a response of %d bytes, want %d", n, l.Answer)
 		}
 		after := time.Now()
 		took = append(took, after.Sub(now))

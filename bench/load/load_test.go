@@ -43,7 +43,7 @@ func TestRun(t *testing.T) {
 
 	l.Answer = 2999
 	_, err = l.Run(t.Context(), 50*time.Millisecond)
-	require.ErrorContains(t, err, "3000 bytes, not 2999")
+	require.ErrorContains(t, err, "3000 bytes, want 2999")
 
 	l.Request = NewRequest("/", []byte("other"))
 	_, err = l.Run(t.Context(), 50*time.Millisecond)

@@ -37,17 +37,17 @@ type options struct {
 
 func main() {
 	var o options
-	flag.StringVar(&o.trace, "trace", "", "replay this trace alone: a .jsonl file in Mooncake's format or a .csv file in Azure's, also .gz or .zst")
+	flag.StringVar(&o.trace, "trace", "", "replay only this trace: a .jsonl file in Mooncake's format or a .csv file in Azure's, also .gz or .zst")
 	flag.IntVar(&o.blocks, "blocks", 10_000, "blocks of 512 tokens in each replica's cache, for traces")
 	flag.Float64Var(&o.load, "load", 0.8, "how busy computing prompts would keep the replicas if they shared one infinite cache, for traces")
 	flag.BoolVar(&o.quick, "quick", false, "small fleets only: some minutes")
 	flag.BoolVar(&o.full, "full", false, "all cases, which takes much longer: of each trace 8, 64, 512 and 2000 replicas, each behind 1, 4 and 16 proxies;\n"+
-		"without it 2000 replicas are behind 1 alone, and Azure's trace is played to 8 alone")
-	flag.BoolVar(&o.check, "check", false, "hold the simulation to real processes behind a real Envoy too, and fail if they differ")
-	flag.BoolVar(&o.sensitivity, "sensitivity", false, "instead, play several workloads with other weights of a token in the cache")
-	only := flag.String("only", "", "only what matches this regular expression, case and mode with a space between, such as \"8r-4p sticky\"")
-	flag.IntVar(&o.jobs, "jobs", runtime.NumCPU(), "cells that are simulated at once")
-	flag.StringVar(&o.out, "out", "bench/out/routing.jsonl", "file for the figures, one JSON object a line")
+		"without it 2000 replicas are behind only 1, and Azure's trace is played only to 8")
+	flag.BoolVar(&o.check, "check", false, "also compare the simulation with real processes behind a real Envoy, and fail if they differ")
+	flag.BoolVar(&o.sensitivity, "sensitivity", false, "instead, play several workloads with other weights of a cached token")
+	only := flag.String("only", "", "run only cells that match this regular expression (case and mode, separated by a space), such as \"8r-4p sticky\"")
+	flag.IntVar(&o.jobs, "jobs", runtime.NumCPU(), "cells that are simulated concurrently")
+	flag.StringVar(&o.out, "out", "bench/out/routing.jsonl", "file for the figures, one JSON object per line")
 	flag.StringVar(&o.pictures, "pictures", "bench/out", "folder for the pictures, none if empty")
 	flag.Parse()
 	var err error

@@ -24,9 +24,9 @@ import (
 )
 
 var (
-	clients = flag.Int("clients", 16, "uploads at a time")
+	clients = flag.Int("clients", 16, "concurrent uploads")
 	size    = flag.Int("size", 8<<20, "bytes of a body")
-	builds  = flag.String("builds", "module,wasm", "builds of Inlet, with commas between them")
+	builds  = flag.String("builds", "module,wasm", "builds of Inlet, comma separated")
 	lasts   = flag.Duration("lasts", 4*time.Second, "how long one upload takes")
 )
 

@@ -103,7 +103,7 @@ func (in *Installer) findNode(ctx context.Context) (node string, npm []string, e
 	}
 	python, _, err := FindPython(ctx)
 	if err != nil {
-		return "", nil, fmt.Errorf("no Node.js %d or newer with npm in PATH, and it cannot be fetched: %w", minNode, err)
+		return "", nil, fmt.Errorf("no Node.js %d or newer with npm in PATH, and it cannot be downloaded: %w", minNode, err)
 	}
 	dir, err := in.Install("nodejs", "", []string{"node.txt"}, fmt.Sprintf("Node.js (PATH has none of version %d or newer)", minNode), func(dir string) error {
 		if err := Pip(ctx, python, filepath.Join(dir, "node.txt"), filepath.Join(dir, "lib")); err != nil {
@@ -217,7 +217,7 @@ func (in *Installer) Install(name, version string, files []string, what string, 
 		}
 	}
 	if in.Progress != nil {
-		_, _ = fmt.Fprintf(in.Progress, "fetching %s into %s\n", what, dir)
+		_, _ = fmt.Fprintf(in.Progress, "downloading %s into %s\n", what, dir)
 	}
 	if err := fill(work); err != nil {
 		return "", fmt.Errorf("could not install %s:\n%w", what, err)

@@ -177,7 +177,7 @@ func (f *fleet) told(do func()) {
 	f.t.Helper()
 	before := f.relayMetric("notes_total", "sent")
 	do()
-	f.eventually("the other Envoy hears", func() bool { return f.relayMetric("notes_total", "sent") > before })
+	f.eventually("the other Envoy receives it", func() bool { return f.relayMetric("notes_total", "sent") > before })
 	f.pass(ticks)
 }
 
@@ -235,7 +235,7 @@ func (f *fleet) aRestartedEnvoyKnowsThePrompts() {
 	remembered, sent := f.relayMetric("remembered_notes", ""), f.relayMetric("notes_total", "sent")
 	require.GreaterOrEqual(f.t, remembered, float64(conversations))
 	f.second = f.start()
-	f.eventually("it was told all", func() bool { return f.relayMetric("notes_total", "sent") >= sent+remembered })
+	f.eventually("it got all notes", func() bool { return f.relayMetric("notes_total", "sent") >= sent+remembered })
 	f.pass(ticks)
 	after := f.ratio(f.second.Stack, func() { turn(f.second.URL(), 3) })
 	f.t.Logf("hits before the restart %.3f, after it %.3f", before, after)

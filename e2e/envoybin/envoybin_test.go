@@ -147,7 +147,7 @@ func TestWheelThatIsNotThePinnedOneIsRefused(t *testing.T) {
 	_, err := Find(context.Background(), Options{Version: "0.0.1", Progress: &progress})
 	require.ErrorContains(t, err, "it is not the file that was tested, and is not used")
 	require.NoFileExists(t, filepath.Join(dir, "cache/envoy/0.0.1/envoy"))
-	require.Contains(t, progress.String(), "fetching Envoy 0.0.1")
+	require.Contains(t, progress.String(), "downloading Envoy 0.0.1")
 }
 
 func TestFailedDownloadShowsWhatTheInstallerSaid(t *testing.T) {

@@ -25,7 +25,7 @@ func verify(file, want string) error {
 		return err
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); got != want {
-		return fmt.Errorf("%s has SHA-256 %s, and %s is pinned: it is not the file that was tested, and is not used", filepath.Base(file), got, want)
+		return fmt.Errorf("%s has SHA-256 %s, want %s: it is not the file that was tested, and is not used", filepath.Base(file), got, want)
 	}
 	return nil
 }

@@ -129,8 +129,8 @@ func (c *checks) growing(ctx context.Context) error {
 		"tokens of %d requests of conversations, three clients at once: usage says %d and %d, Inlet counts %d and %d, vLLM %d and %d",
 		n, said.input, said.output, got.inlet.input, got.inlet.output, got.server.input, got.server.output)
 	cached, estimate := share(got.server.cached, got.queried), share(got.inlet.cached, got.hashed)
-	c.say(cached >= minCached, "conversations: %.3f of their tokens were cached, and %.2f is the least", cached, minCached)
-	c.say(math.Abs(estimate-cached) <= maxEstimateMiss, "the picker's estimate of that is %.3f, and may be %.2f beside it", estimate, maxEstimateMiss)
+	c.say(cached >= minCached, "conversations: %.3f of their tokens were cached, want at least %.2f", cached, minCached)
+	c.say(math.Abs(estimate-cached) <= maxEstimateMiss, "the picker's estimate is %.3f, want it within %.2f of that", estimate, maxEstimateMiss)
 	return nil
 }
 
@@ -144,7 +144,7 @@ func (c *checks) alternating(ctx context.Context) error {
 	said, _, err := c.play(ctx, c.seed+" alternating ", servedModel, bases...)
 	cached := share(said.cached, said.input)
 	if err == nil {
-		c.say(cached <= maxAlternating, "conversations whose turns alternate between the servers: %.3f; more than %.2f would show that the conversations are no test", cached, maxAlternating)
+		c.say(cached <= maxAlternating, "conversations whose turns alternate between the servers: %.3f were cached, want at most %.2f, or the check above proves nothing", cached, maxAlternating)
 	}
 	return err
 }

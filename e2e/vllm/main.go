@@ -25,7 +25,7 @@ import (
 
 var (
 	abi = flag.String("abi", "", "check this build only: wasm or module")
-	at  = flag.String("at", "", "vLLMs that run already, as host:port,host:port, in place of new ones")
+	at  = flag.String("at", "", "use these running vLLMs (host:port,host:port) instead of starting new ones")
 )
 
 func main() {

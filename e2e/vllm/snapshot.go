@@ -53,7 +53,7 @@ func (c *checks) companion(ctx context.Context) error {
 			return err
 		}
 		c.say(err == nil && slices.Equal(e.Models, []string{servedModel}) && e.Cache.BlockTokens*e.Cache.Blocks == size,
-			"%s has a cache of %d tokens and nothing to do; the companion tells %s", s.name, size, mustJSON(e))
+			"%s has a cache of %d tokens and is idle; the companion reports %s", s.name, size, mustJSON(e))
 	}
 	return nil
 }

@@ -69,7 +69,7 @@ func TestScreening(t *testing.T) {
 				return
 			}
 			require.Equal(t, c.code, v.Refusal().Code)
-			require.NotContains(t, v.Refusal().Message+string(x.Why()), "078-05", "nothing of a prompt is told")
+			require.NotContains(t, v.Refusal().Message+string(x.Why()), "078-05", "the response contains nothing of the prompt")
 		})
 	}
 }

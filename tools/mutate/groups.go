@@ -41,7 +41,7 @@ func choose(names string) ([]group, error) {
 			for _, g := range groups {
 				all = append(all, g.name)
 			}
-			return nil, fmt.Errorf("no group %q; there are %s", name, strings.Join(all, ", "))
+			return nil, fmt.Errorf("unknown group %q, want one of %s", name, strings.Join(all, ", "))
 		}
 		chosen = append(chosen, groups[i])
 	}

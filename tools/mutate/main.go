@@ -53,9 +53,9 @@ func run(args []string, out, progress io.Writer) error {
 	count := flags.Int("count", 50, "mutants to draw in each group")
 	names := flags.String("packages", "", "groups to change, separated by commas; all if empty")
 	at := flags.String("at", "", "change only where this is part of \"file function\", such as \"kv/lease.go\" or \"Scanner.value\"")
-	parallel := flags.Int("parallel", 2, "mutants to test at one time")
+	parallel := flags.Int("parallel", 2, "mutants to test concurrently")
 	least := flags.Float64("min", 92, "share of killed mutants, in percent, that each group must reach")
-	list := flags.Bool("list", false, "print the draw, and test nothing")
+	list := flags.Bool("list", false, "print the drawn mutants, and test nothing")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

@@ -93,7 +93,7 @@ func (t *tester) baseline(args []string) error {
 		return err
 	}
 	if got != survived {
-		return fmt.Errorf("the tests of %s fail as the code stands:\n%s", name, out)
+		return fmt.Errorf("the tests of %s fail on the unchanged code:\n%s", name, out)
 	}
 	t.took[name] = taken{whole: time.Since(began), tests: slowest(out)}
 	return nil

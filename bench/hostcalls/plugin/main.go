@@ -51,17 +51,17 @@ func (x *exchange) OnHttpRequestHeaders(int, bool) types.Action {
 		call func() error
 	}{
 		{"the clock", func() error { _ = time.Since(began); return nil }},
-		{"a step of a counter", func() error { x.p.counter.Increment(1); return nil }},
-		{"a sample of a histogram", func() error { x.p.histogram.Record(1); return nil }},
+		{"incrementing a counter", func() error { x.p.counter.Increment(1); return nil }},
+		{"recording a histogram value", func() error { x.p.histogram.Record(1); return nil }},
 		{"setting a header", func() error { return proxywasm.ReplaceHttpRequestHeader("x-gateway-inference-pool", "llama") }},
 		{"writing filter state", func() error { return proxywasm.SetProperty([]string{"inlet.why"}, []byte("picker=sticky")) }},
 		{"writing shared data", func() error { return proxywasm.SetSharedData("hostcalls", []byte("12345678"), 0) }},
-		{"one header, which is handed over", func() error { _, err := proxywasm.GetHttpRequestHeader(":path"); return err }},
-		{"shared data, which is handed over", func() error { _, _, err := proxywasm.GetSharedData("hostcalls"); return err }},
-		{"all headers, which are handed over", func() error { _, err := proxywasm.GetHttpRequestHeaders(); return err }},
-		{"memory of 64 B", func() error { return allocate(64) }},
-		{"memory of 4 KiB", func() error { return allocate(4 << 10) }},
-		{"memory of 16 KiB", func() error { return allocate(16 << 10) }},
+		{"reading one header", func() error { _, err := proxywasm.GetHttpRequestHeader(":path"); return err }},
+		{"reading shared data", func() error { _, _, err := proxywasm.GetSharedData("hostcalls"); return err }},
+		{"reading all headers", func() error { _, err := proxywasm.GetHttpRequestHeaders(); return err }},
+		{"allocating 64 B", func() error { return allocate(64) }},
+		{"allocating 4 KiB", func() error { return allocate(4 << 10) }},
+		{"allocating 16 KiB", func() error { return allocate(16 << 10) }},
 	} {
 		took, err := least(c.call)
 		if err != nil {

@@ -334,7 +334,7 @@ func TestLaws(t *testing.T) {
 			for _, event := range events {
 				require.GreaterOrEqual(t, event.At, last)
 				last = event.At
-				require.False(t, canceled[event.Request], "a canceled request is heard of again")
+				require.False(t, canceled[event.Request], "an event of a canceled request")
 				if event.Kind == Finished {
 					ends[event.Request]++
 				} else {

@@ -81,7 +81,7 @@ func (c Config) Validate() error {
 		check(model != "", "a model name is empty")
 	}
 	check(c.Engines > 0, "engines is %d, must be at least 1", c.Engines)
-	check(slices.Contains(Dialects, c.Dialect), "dialect %q is none of %v", c.Dialect, Dialects)
+	check(slices.Contains(Dialects, c.Dialect), "dialect %q is not one of %v", c.Dialect, Dialects)
 	if err := c.engine().Validate(); err != nil {
 		errs = append(errs, err)
 	}

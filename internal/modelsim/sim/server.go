@@ -193,7 +193,7 @@ func (x *exchange) readBody(limit int64) error {
 		case err == io.EOF:
 			return nil
 		case err != nil:
-			return statusError(http.StatusBadRequest, "The body did not arrive whole: "+err.Error())
+			return statusError(http.StatusBadRequest, "The body is incomplete: "+err.Error())
 		}
 	}
 }

@@ -266,7 +266,7 @@ func TestConfigValidate(t *testing.T) {
 		"prefill rate is 0 tokens a second, must be more than 0":              {Timing: engine.Timing{TokenTime: 1}},
 		"overhead is -1ns, must be 0 or more":                                 {Timing: engine.Timing{Overhead: -1, PrefillRate: 1}},
 		"max LoRAs is -1, must be at least 1\nspeed is -1, must be 0 or more": {MaxLoRAs: -1, Speed: -1},
-		`dialect "tgi" is none of [vllm sglang trtllm triton jetstream]`:      {Dialect: "tgi"},
+		`dialect "tgi" is not one of [vllm sglang trtllm triton jetstream]`:   {Dialect: "tgi"},
 		"engines is -1, must be at least 1":                                   {Engines: -1},
 	} {
 		require.EqualError(t, cfg.Validate(), want)

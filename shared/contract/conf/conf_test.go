@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var update = flag.Bool("update", false, "rewrite testdata/bad/*.err with the errors of today")
+var update = flag.Bool("update", false, "rewrite testdata/bad/*.err with the current errors")
 
 // server is a configuration that uses every method.
 type server struct {

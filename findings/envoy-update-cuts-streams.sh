@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# A change of a listener cuts the streams that are under way when Envoy's drain time ends, and the config dump has the old version for ever.
+# A change of a listener cuts the streams in progress when Envoy's drain time ends, and the config dump keeps the old version forever.
 #
-# Expected: to drain means that what is under way may finish. The version that /config_dump has of a listener is that of what is in force.
-# Seen (Envoy 1.40.0): with --drain-time-s 2 a stream of 6 s is cut 2 s after the change, though its filters are as good as before; with 20 it is
-# whole. The default is 600. An update that changes only filter chains is made in place: active_state.version_info stays what it was,
-# last_updated and listener_manager.lds.version_text change.
-# Why it matters to a gateway: whoever delivers models or keys with the listener cuts each answer that takes longer than the drain time; to
-# deliver the one filter's configuration (ECDS) does not. A tool that waits for its version in the dump waits for ever.
+# Expected: draining lets streams in progress finish. The version of a listener in /config_dump is the one in effect.
+# Seen (Envoy 1.40.0): with --drain-time-s 2 a stream of 6 s is cut 2 s after the change, although its filters still work; with 20 it
+# is complete. The default is 600. An update that changes only filter chains is made in place: active_state.version_info does not change,
+# last_updated and listener_manager.lds.version_text do.
+# Why it matters to a gateway: a control plane that delivers models or keys with the listener cuts each response that takes longer than the drain
+# time; delivering only the filter's configuration (ECDS) does not. A tool that waits for its version in the dump waits forever.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -105,7 +105,7 @@ for drain in (2, 20):
     whole, in_force, version = stream(drain)
     print(f"drain time {drain} s: a stream of 6 s is {'whole' if whole else 'cut'}; in force {in_force}, the dump's version_info {version}")
     ok = ok and whole == (drain == 20) and (in_force, version) == ("v2", "v1")
-sys.exit(0 if ok else "the behaviour has changed")
+sys.exit(0 if ok else "the behavior has changed")
 PY
 cd "$dir"
 venv/bin/python run.py

@@ -261,7 +261,7 @@ pools: [{name: them, external: true}]
 	}
 }
 
-// The base of an adapter goes by the name of the model that clients ask for, in whichever pool that is served.
+// The base of an adapter has the name of the model that clients ask for, in whichever pool that is served.
 func TestTheBaseOfAnAdapterWithoutAPool(t *testing.T) {
 	for doc, want := range map[string]string{
 		"models: [{name: public, targets: [{model: phi}]}, {name: tuned, targets: [{model: stray, pool: one}]}]":            "public",

@@ -35,7 +35,7 @@ var (
 	pluginFlag  = flag.String("plugin", "", "TestUpdates: measure this .wasm file, in turn with that of this tree, and judge it alike")
 )
 
-// configurationOf is version n of a configuration of 2,000 models: in it "llama" is served as "version-n".
+// configurationOf is version n of a configuration of 2,000 models; in it "llama" is served as "version-n".
 func configurationOf(n int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "filters:\n  - bbr:\n      models:\n        - {name: llama, targets: [{model: version-%d, pool: llama}]}\n", n)
@@ -47,8 +47,8 @@ func configurationOf(n int) string {
 	return b.String()
 }
 
-// TestUpdates changes a large configuration again and again while requests come. Each change comes into force, no request
-// fails by it, and Envoy's memory does not grow with the number of changes.
+// TestUpdates changes a large configuration repeatedly while it sends requests. Each change takes effect, no request
+// fails because of it, and Envoy's memory does not grow with the number of changes.
 func TestUpdates(t *testing.T) {
 	for _, abi := range abis {
 		for way, start := range map[string]func(t *testing.T, o stack.Options) *updated{
@@ -76,8 +76,8 @@ func TestUpdates(t *testing.T) {
 type updated struct {
 	t      *testing.T
 	s      *stack.Stack
-	change func(n int) time.Time // puts configuration n in its place and says when
-	drains bool                  // a change drains the connections that there are
+	change func(n int) time.Time // installs configuration n and returns when
+	drains bool                  // a change drains the existing connections
 	stop   context.CancelFunc
 	all    sync.WaitGroup
 
@@ -88,15 +88,15 @@ type updated struct {
 	resident []float64 // MB after each update
 }
 
-// versioned is a response and the version of the configuration by which it came.
+// versioned is a response and the version of its configuration.
 type versioned struct {
 	began, ended time.Time
 	version      int
-	fresh        bool // on a connection of its own
+	fresh        bool // on a new connection
 	err          error
 }
 
-// startUpdated starts an Envoy and four clients, of which two make a new connection for each request.
+// startUpdated starts an Envoy and four clients, two of which make a new connection for each request.
 func startUpdated(t *testing.T, o stack.Options) *updated {
 	t.Helper()
 	o.Drain, o.Chain = *drainFlag, configurationOf(0)
@@ -118,7 +118,7 @@ func startUpdated(t *testing.T, o stack.Options) *updated {
 	return u
 }
 
-// updatedByListener changes the configuration as a part of its listener (LDS).
+// updatedByListener changes the configuration together with its listener (LDS).
 func updatedByListener(t *testing.T, o stack.Options) *updated {
 	t.Helper()
 	o.Updatable = true
@@ -133,7 +133,7 @@ func updatedByListener(t *testing.T, o stack.Options) *updated {
 	return u
 }
 
-// updatedByFilter changes the configuration of the filter alone (ECDS), as docs/updates.md shows.
+// updatedByFilter changes only the filter's configuration (ECDS), as docs/updates.md shows.
 func updatedByFilter(t *testing.T, o stack.Options) *updated {
 	t.Helper()
 	page, err := os.ReadFile("../docs/updates.md")
@@ -166,7 +166,7 @@ func updatedByFilter(t *testing.T, o stack.Options) *updated {
 	return u
 }
 
-// moveDiscovery moves a file with one resource into its place.
+// moveDiscovery atomically replaces a file that has one resource.
 func moveDiscovery(file string, resource *corev3.TypedExtensionConfig) error {
 	packed, err := anypb.New(resource)
 	if err != nil {
@@ -179,7 +179,7 @@ func moveDiscovery(file string, resource *corev3.TypedExtensionConfig) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
-	next := filepath.Dir(file) + ".next" // beside the folder that Envoy watches
+	next := filepath.Dir(file) + ".next" // outside the folder that Envoy watches
 	if err := os.WriteFile(next, text, 0o600); err != nil {
 		return err
 	}
@@ -217,7 +217,7 @@ func (u *updated) since(t time.Time) []versioned {
 	return slices.Clone(u.responses[i:])
 }
 
-// wait waits until the last new connections, so many that all workers had some, were served by configuration n.
+// wait waits until configuration n has served the last new connections, enough of them to reach all workers.
 func (u *updated) wait(n int) {
 	u.t.Helper()
 	began := time.Now()
@@ -235,7 +235,7 @@ func (u *updated) wait(n int) {
 	})
 }
 
-// update puts configuration n in force and notes what it took.
+// update installs configuration n and records the cost.
 func (u *updated) update(n int) {
 	u.t.Helper()
 	moved := u.change(n)
@@ -250,8 +250,8 @@ func (u *updated) update(n int) {
 	u.note(n, moved)
 }
 
-// note writes a line of figures: MB after update n; ms from the move of the file to the first response by it, to the last one by
-// another on a new and on a kept connection; and the longest that a request took meanwhile.
+// note logs a line of figures: MB after update n; ms from the move of the file to the first response with it, to the last
+// response with another one on a new and on a kept connection; and the longest time of a request meanwhile.
 func (u *updated) note(n int, moved time.Time) {
 	u.t.Helper()
 	var first, fresh, kept, longest time.Duration
@@ -275,7 +275,7 @@ func (u *updated) note(n int, moved time.Time) {
 		first.Milliseconds(), fresh.Milliseconds(), kept.Milliseconds(), longest.Milliseconds())
 }
 
-// end ends the load and judges.
+// end stops the load and checks the results.
 func (u *updated) end() {
 	u.t.Helper()
 	u.stop()
@@ -284,21 +284,22 @@ func (u *updated) end() {
 	cut := 0
 	for _, v := range u.responses {
 		if v.err != nil && u.drains && !v.fresh {
-			cut++ // at the end of the drain time Envoy closes the connections that are left, also under a request
+			cut++ // at the end of the drain time Envoy closes the remaining connections, also during a request
 			continue
 		}
 		require.NoError(u.t, v.err, "new connection %v, after %v", v.fresh, v.ended.Sub(v.began))
 	}
 	u.t.Logf("%d responses, %d requests cut on kept connections", len(u.responses), cut)
 	require.Empty(u.t, u.s.EnvoyErrors())
-	if *drainFlag < time.Minute { // with more, all configurations of the test are in use to its end
-		// The first updates take memory that the later ones find there: less than three VMs of 20 MB and more, of which there is one for each worker.
+	if *drainFlag < time.Minute { // with more, all configurations of the test stay in use until its end
+		// The later updates reuse the memory of the first ones: less than three VMs of 20 MB and more, of which each
+		// worker has one.
 		const few, mb = 3, 60
 		require.Less(u.t, u.resident[len(u.resident)-1], u.resident[min(few, len(u.resident)-1)]+mb)
 	}
 }
 
-// residentMB is the memory that a process occupies (proc(5), statm).
+// residentMB is the memory that a process uses (proc(5), statm).
 func residentMB(pid int) (float64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {

@@ -48,7 +48,7 @@ func (f *Filter) Fields() []string { return f.fields }
 // OnRequest decides where the request goes.
 func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
 	if x.API == llm.Models {
-		return f.answerModels(x)
+		return f.respondModels(x)
 	}
 	if v := f.copyFields(x); v != filter.Next {
 		return v
@@ -109,7 +109,7 @@ func (f *Filter) withoutModel(x *filter.Exchange) filter.Verdict {
 func (f *Filter) unknown(x *filter.Exchange, l *lesson) filter.Verdict {
 	name := x.Request.Model
 	if f.refuseUnknown {
-		return refuseUnknown(asked(x, name))
+		return refuseUnknown(clientsName(x, name))
 	}
 	x.Route = filter.Route{Model: name, Target: name, Base: l.parents[name]}
 	f.setModel(x, name)
@@ -242,10 +242,10 @@ func mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// asked returns the client's name for the model. If a gateway before this one has put
+// clientsName returns the client's name for the model. If a gateway before this one has put
 // another name into the body, the client must not see that name. A client that writes
 // these headers itself gets back what it wrote.
-func asked(x *filter.Exchange, name string) string {
+func clientsName(x *filter.Exchange, name string) string {
 	for _, h := range &filter.Renamings {
 		if rewritten, _ := x.RequestHeaders.Get(h.To); rewritten != name {
 			continue

@@ -102,7 +102,7 @@ func (f *Filter) learn(of []listed) *lesson {
 		}
 	}
 	if f.lists {
-		l.list = listAnswer(cards, l)
+		l.list = listResponse(cards, l)
 	}
 	return l
 }
@@ -119,7 +119,7 @@ func (l *lesson) target(f *Filter, m *model, t *target) (learned []string) {
 			switch {
 			case a.Known(t.model) && fitsHeader(a.Parent):
 				l.bases[t] = f.publicBase(a.Parent, list.pool)
-			case t.weight > 0 && t.pool.Name == list.pool && a.Parent == t.model && !f.stands(a.Name) && l.models[a.Name] == nil && fitsHeader(a.Name):
+			case t.weight > 0 && t.pool.Name == list.pool && a.Parent == t.model && !f.isConfigured(a.Name) && l.models[a.Name] == nil && fitsHeader(a.Name):
 				l.models[a.Name] = l.adapter(m, a, a.Name, a.Name)
 				learned = append(learned, a.Name)
 				// As SGLang spells it; one name is enough in the list of models.
@@ -158,8 +158,8 @@ func (l *lesson) has(p filter.Pool, name string) bool {
 	})
 }
 
-// stands reports whether the configuration defines a name, or a public name for it.
-func (f *Filter) stands(name string) bool {
+// isConfigured reports whether the configuration defines a name, or a public name for it.
+func (f *Filter) isConfigured(name string) bool {
 	return f.models[name] != nil || slices.ContainsFunc(f.listed, func(m *model) bool {
 		return slices.ContainsFunc(m.targets, func(t target) bool { return t.model == name })
 	})

@@ -65,7 +65,7 @@ func TestLearnedAdapters(t *testing.T) {
 	s := replicas
 	f := learning(t, learned, &s)
 	four := []filter.Pool{{Name: "four"}}
-	for asked, want := range map[string]filter.Route{
+	for requested, want := range map[string]filter.Route{
 		"poems":       {Model: "poems", Target: "poems", Base: "gemma", Pool: "one", Fallback: four},                // only where it is loaded
 		"gemma:poems": {Model: "gemma:poems", Target: "gemma-7b:poems", Base: "gemma", Pool: "one", Fallback: four}, // SGLang's name for it
 		"gemma:late":  {Model: "gemma:late", Target: "gemma-7b:late", Base: "gemma", Pool: "one"},
@@ -79,11 +79,11 @@ func TestLearnedAdapters(t *testing.T) {
 		var x *filter.Exchange
 		for range 100 { // a target that is drawn at random must be right each time
 			var v filter.Verdict
-			x, v = route(t, f, `{"model":"`+asked+`"}`)
-			require.Equal(t, filter.Next, v, asked)
-			require.Equal(t, want, x.Route, asked)
+			x, v = route(t, f, `{"model":"`+requested+`"}`)
+			require.Equal(t, filter.Next, v, requested)
+			require.Equal(t, want, x.Route, requested)
 		}
-		require.Equal(t, want.Target != asked, len(x.Effects().Body) == 1, asked)
+		require.Equal(t, want.Target != requested, len(x.Effects().Body) == 1, requested)
 		var base string
 		for _, h := range x.Effects().Request {
 			if h.Name == BaseHeader {
@@ -99,7 +99,7 @@ func TestLearnedAdapters(t *testing.T) {
 		pools[x.Route.Pool]++
 	}
 	require.InDelta(t, 900, pools["one"], 5*10)
-	for _, asked := range []string{
+	for _, requested := range []string{
 		"far",    // its pool is not a target's
 		"rare",   // that target gets no requests
 		"stray",  // its base has no pool
@@ -107,9 +107,9 @@ func TestLearnedAdapters(t *testing.T) {
 		"gemma:lora-1", "gemma-7b:poems", "llama:poems", "gemma:", "gemma:far", "idle:rare", ":poems",
 		"gemma-7b", // no adapter
 	} {
-		_, v := route(t, f, `{"model":"`+asked+`"}`)
-		require.NotNil(t, v.Refusal(), asked)
-		require.Equal(t, 404, v.Refusal().Status, asked)
+		_, v := route(t, f, `{"model":"`+requested+`"}`)
+		require.NotNil(t, v.Refusal(), requested)
+		require.Equal(t, 404, v.Refusal().Status, requested)
 	}
 	x, _ := route(t, f, `{"model":"gemma"}`) // not the adapter of the same name on llama's replicas
 	require.Equal(t, "gemma-7b", x.Route.Target)
@@ -119,12 +119,12 @@ func TestLearnedAdapters(t *testing.T) {
 func TestAdaptersComeAndGo(t *testing.T) {
 	var s *endpoint.Snapshot
 	f := learning(t, learned, &s)
-	status := func(asked string) int {
-		x, v := route(t, f, `{"model":"`+asked+`"}`)
+	status := func(requested string) int {
+		x, v := route(t, f, `{"model":"`+requested+`"}`)
 		if r := v.Refusal(); r != nil {
 			return r.Status
 		}
-		require.Equal(t, asked, x.Route.Target)
+		require.Equal(t, requested, x.Route.Target)
 		return 200
 	}
 	require.Equal(t, 404, status("poems"), "no snapshot yet")
@@ -153,10 +153,10 @@ func TestNothingIsLearnedWhenSwitchedOff(t *testing.T) {
 func TestBaseOfAnyModelWhenNoneIsListed(t *testing.T) {
 	s := replicas
 	f := learning(t, "{}", &s)
-	for asked, base := range map[string]string{"far": "gemma-7b", "sql": "llama", "gemma-7b": "", "else": ""} {
-		x, v := route(t, f, `{"model":"`+asked+`"}`)
+	for requested, base := range map[string]string{"far": "gemma-7b", "sql": "llama", "gemma-7b": "", "else": ""} {
+		x, v := route(t, f, `{"model":"`+requested+`"}`)
 		require.Equal(t, filter.Next, v)
-		require.Equal(t, filter.Route{Model: asked, Target: asked, Base: base}, x.Route)
+		require.Equal(t, filter.Route{Model: requested, Target: requested, Base: base}, x.Route)
 		require.Equal(t, base != "", len(x.Effects().Request) == 2)
 	}
 }
@@ -254,10 +254,10 @@ func TestBasesAreOfTheTargetsPool(t *testing.T) {
   - {name: theirs, targets: [{model: lora-3, pool: them}]}
 pools: [{name: them, external: true}]
 `, &s)
-	for asked, base := range map[string]string{"here": "gemma-7b", "there": "mistral", "nowhere": "", "theirs": ""} {
-		x, v := route(t, f, `{"model":"`+asked+`"}`)
-		require.Equal(t, filter.Next, v, asked)
-		require.Equal(t, base, x.Route.Base, asked)
+	for requested, base := range map[string]string{"here": "gemma-7b", "there": "mistral", "nowhere": "", "theirs": ""} {
+		x, v := route(t, f, `{"model":"`+requested+`"}`)
+		require.Equal(t, filter.Next, v, requested)
+		require.Equal(t, base, x.Route.Base, requested)
 	}
 }
 

@@ -23,9 +23,9 @@ func (c card) append(body []byte, l *lesson) []byte {
 	return append(body, '}')
 }
 
-// listAnswer renders the list of models
+// listResponse renders the list of models
 // (https://platform.openai.com/docs/api-reference/models/list).
-func listAnswer(cards []card, l *lesson) *filter.Answer {
+func listResponse(cards []card, l *lesson) *filter.Answer {
 	body := []byte(`{"object":"list","data":[`)
 	for i, c := range cards {
 		if i > 0 {
@@ -33,16 +33,16 @@ func listAnswer(cards []card, l *lesson) *filter.Answer {
 		}
 		body = c.append(body, l)
 	}
-	return answer(append(body, `]}`...))
+	return response(append(body, `]}`...))
 }
 
-func answer(body []byte) *filter.Answer {
+func response(body []byte) *filter.Answer {
 	return &filter.Answer{Status: 200, Headers: [][2]string{{"content-type", "application/json"}}, Body: body}
 }
 
-// answerModels responds to GET /v1/models and GET /v1/models/{id}, unless a replica
+// respondModels responds to GET /v1/models and GET /v1/models/{id}, unless a replica
 // should.
-func (f *Filter) answerModels(x *filter.Exchange) filter.Verdict {
+func (f *Filter) respondModels(x *filter.Exchange) filter.Verdict {
 	l := f.learner.lesson()
 	if l.list == nil {
 		return filter.Next
@@ -62,5 +62,5 @@ func (f *Filter) answerModels(x *filter.Exchange) filter.Verdict {
 		}
 		id = "/" + id
 	}
-	return filter.Respond(answer(card{id, m}.append(nil, l)))
+	return filter.Respond(response(card{id, m}.append(nil, l)))
 }

@@ -22,7 +22,7 @@ const names = `models:
 
 func TestNames(t *testing.T) {
 	f := newBBR(t, names)
-	for asked, want := range map[string]filter.Route{
+	for requested, want := range map[string]filter.Route{
 		"llama":           {Model: "llama", Target: "llama-3-8b", Pool: "p"},
 		"gpt-4o":          {Model: "llama", Target: "llama-3-8b", Pool: "p"},
 		"gpt-4-turbo":     {Model: "llama", Target: "llama-3-8b", Pool: "p"},
@@ -33,11 +33,11 @@ func TestNames(t *testing.T) {
 		"poems":           {Model: "poems", Target: "poems", Base: "qwen-7b", Pool: "q"},
 		"qwen":            {Model: "qwen", Target: "qwen", Base: "qwen-7b", Pool: "q"},
 	} {
-		x, v := route(t, f, `{"model":"`+asked+`"}`)
-		require.Equal(t, filter.Next, v, asked)
-		require.Equal(t, want, x.Route, asked)
+		x, v := route(t, f, `{"model":"`+requested+`"}`)
+		require.Equal(t, filter.Next, v, requested)
+		require.Equal(t, want, x.Route, requested)
 		edited := len(x.Effects().Body) == 1
-		require.Equal(t, want.Target != asked, edited, asked)
+		require.Equal(t, want.Target != requested, edited, requested)
 		if edited {
 			require.Equal(t, `"`+want.Target+`"`, string(x.Effects().Body[0].With))
 		}
@@ -49,16 +49,16 @@ func TestNames(t *testing.T) {
 		require.Equal(t, "gemma", x.Route.Base)
 		require.Empty(t, x.Effects().Body)
 	}
-	for _, asked := range []string{"gpt", "Llama", "llama/", "gpt*", "gcs/meta/llama"} {
-		_, v := route(t, f, `{"model":"`+asked+`"}`)
-		require.Equal(t, 404, v.Refusal().Status, asked)
+	for _, requested := range []string{"gpt", "Llama", "llama/", "gpt*", "gcs/meta/llama"} {
+		_, v := route(t, f, `{"model":"`+requested+`"}`)
+		require.Equal(t, 404, v.Refusal().Status, requested)
 	}
 }
 
 func TestOneAliasForEverything(t *testing.T) {
 	f := newBBR(t, `models: [{name: a, aliases: ["*"], targets: [{}]}, {name: b, aliases: ["b*"], targets: [{}]}]`)
-	for asked, want := range map[string]string{"x": "a", "b": "b", "bc": "b", "a": "a"} {
-		x, _ := route(t, f, `{"model":"`+asked+`"}`)
+	for requested, want := range map[string]string{"x": "a", "b": "b", "bc": "b", "a": "a"} {
+		x, _ := route(t, f, `{"model":"`+requested+`"}`)
 		require.Equal(t, want, x.Route.Model)
 	}
 }

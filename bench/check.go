@@ -78,7 +78,7 @@ func (b *bench) check(ctx context.Context, m *mode, c *chatCase) (int, error) {
 // judge returns what is wrong with the result of a request.
 func (m *mode) judge(c *chatCase, sent []byte, o *outcome) error {
 	if o.status != http.StatusOK || o.arrived == nil {
-		return fmt.Errorf("answered %d: %s", o.status, o.body)
+		return fmt.Errorf("response status %d: %s", o.status, o.body)
 	}
 	answer := upstream.Completion
 	if c.events > 0 {
@@ -94,7 +94,7 @@ func (m *mode) judge(c *chatCase, sent []byte, o *outcome) error {
 	case !m.same(o.arrived.Body, sent):
 		return errors.New("another body reached the replica")
 	case !m.same(o.body, []byte(answer)):
-		return errors.New("another answer reached the client")
+		return errors.New("another response reached the client")
 	case m.has("quota") == (h.Get("x-api-key") != ""):
 		return errors.New("the key check did not work")
 	case m.has("bbr") && (h.Get("x-gateway-model-name") != c.model || h.Get("x-gateway-inference-pool") != pool):

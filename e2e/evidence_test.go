@@ -68,7 +68,7 @@ func (p *picks) testFullQueue(t *testing.T) {
 		}
 		return refused == 3, nil
 	})
-	eventually(t, "it answers again", func() (bool, error) {
+	eventually(t, "it responds again", func() (bool, error) {
 		n++
 		a := p.ask(t, n)
 		require.Equal(t, 200, a.status)

@@ -19,7 +19,7 @@ func TestGateway(t *testing.T) {
 			t.Run("the same few requests for every build", func(t *testing.T) { scraped[abi] = testSameRequests(t, s) })
 			t.Run("the version", func(t *testing.T) { testVersion(t, s) })
 			t.Run("README's example", func(t *testing.T) { testReadmeExample(t, s) })
-			t.Run("answers have the name that was asked for", func(t *testing.T) { testRestored(t, s) })
+			t.Run("responses have the requested name", func(t *testing.T) { testRestored(t, s) })
 			t.Run("tokens of streams in Anthropic's form", func(t *testing.T) { testMessageTokens(t, s) })
 			t.Run("forged control headers", func(t *testing.T) { testForged(t, s) })
 			t.Run("ten thousand mixed requests", func(t *testing.T) { testMixed(t, s) })

@@ -240,7 +240,7 @@ func (m *mixed) check(a *answer) error {
 		return fmt.Errorf("an adapter: %t; arrived: %s", adapter, arrived)
 	}
 	if n, all := bytes.Count(a.body, []byte(`"model":"`+m.model+`"`)), bytes.Count(a.body, []byte(`"model":`)); n == 0 || n != all {
-		return fmt.Errorf("%d of %d names in the answer are %s: %.300s", n, all, m.model, a.body)
+		return fmt.Errorf("%d of %d names in the response are %s: %.300s", n, all, m.model, a.body)
 	}
 	if m.stream && !bytes.HasSuffix(a.body, []byte("data: [DONE]\n\n")) {
 		return fmt.Errorf("the stream has no end: %.300s", a.body)

@@ -33,11 +33,11 @@ func testRestored(t *testing.T, s *stack.Stack) {
 			)
 			for model, target := range map[string]string{"llama": "llama-3-8b", "gemma": "gemma"} {
 				testRestoredFor(t, &c, model)
-				require.Equal(t, target, last.Get("x-modelsim-model"), "the name that the replica was asked for")
+				require.Equal(t, target, last.Get("x-modelsim-model"), "the name that the replica uses")
 			}
 			list, err := c.Models.List(t.Context())
 			require.NoError(t, err)
-			require.Empty(t, last.Get("x-modelsim-model"), "the gateway answers itself")
+			require.Empty(t, last.Get("x-modelsim-model"), "the gateway responds itself")
 			var ids []string
 			for _, m := range list.Data {
 				ids = append(ids, m.ID)

@@ -257,7 +257,7 @@ func send(ctx context.Context, client *http.Client, url string, body []byte) (a 
 		return a, err
 	}
 	if !usage {
-		return a, errors.New("an answer without usage")
+		return a, errors.New("a response without usage")
 	}
 	return a, nil
 }

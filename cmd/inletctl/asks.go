@@ -196,10 +196,10 @@ func (a *ask) check(s *stack.Stack, got, before *answer) []string {
 func (a *ask) checkAnswer(got *answer) []string {
 	var bad []string
 	if got.tokens == 0 {
-		bad = append(bad, "no usage in the answer")
+		bad = append(bad, "no usage in the response")
 	}
 	if a.stream && got.firstToken == 0 {
-		bad = append(bad, "no token came")
+		bad = append(bad, "no token arrived")
 	}
 	if got.access.Why == "" {
 		bad = append(bad, "no why in the access log")

@@ -1,4 +1,4 @@
-"""Anthropic's Python client, as its users write it. Prints one line of JSON for each check; clients_test.go says what it must be.
+"""Anthropic's Python client, as its users write it. Prints one line of JSON for each check; clients_test.go has the expected lines.
 
 usage: anthropic_client.py BASE_URL open|guarded
 """

@@ -1,4 +1,4 @@
-// OpenAI's Node client, as its users write it. Prints one line of JSON for each check; clients_test.go says what it must be.
+// OpenAI's Node client, as its users write it. Prints one line of JSON for each check; clients_test.go has the expected lines.
 //
 // usage: node openai_client.cjs BASE_URL open|guarded
 const OpenAI = require("openai");

@@ -1,4 +1,4 @@
-"""OpenAI's Python client, as its users write it. Prints one line of JSON for each check; clients_test.go says what it must be.
+"""OpenAI's Python client, as its users write it. Prints one line of JSON for each check; clients_test.go has the expected lines.
 
 usage: openai_client.py BASE_URL open|guarded
 """

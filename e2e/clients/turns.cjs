@@ -1,5 +1,5 @@
-// Conversations by the official Node clients of OpenAI and Anthropic, as their users write them. turns_test.go says what this reads and
-// prints.
+// Conversations through the official Node clients of OpenAI and Anthropic, as their users write them. turns_test.go documents input and
+// output.
 //
 // usage: node turns.cjs BASE_URL chat|responses|messages
 const task = JSON.parse(require("fs").readFileSync(0, "utf8"));

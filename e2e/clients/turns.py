@@ -1,4 +1,4 @@
-"""Conversations by the official Python clients of OpenAI and Anthropic, as their users write them. turns_test.go says what this reads and prints.
+"""Conversations through the official Python clients of OpenAI and Anthropic, as their users write them. turns_test.go documents input and output.
 
 usage: turns.py BASE_URL chat|responses|messages
 """

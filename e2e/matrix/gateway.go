@@ -145,7 +145,7 @@ func (g *gateway) exchange(ctx context.Context, c *testCase) error {
 	defer func() { _ = resp.Body.Close() }()
 	answer, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return fmt.Errorf("the answer broke off after %d bytes: %w", len(answer), err)
+		return fmt.Errorf("the response broke off after %d bytes: %w", len(answer), err)
 	}
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s: %.200q", resp.Status, answer)

@@ -75,7 +75,7 @@ func TestStack(t *testing.T) {
 		}, 10*time.Second, 10*time.Millisecond)
 	})
 
-	t.Run("a paused replica accepts and does not answer", func(t *testing.T) {
+	t.Run("a paused replica accepts connections and does not respond", func(t *testing.T) {
 		require.NoError(t, two.Pause(ctx))
 		impatient := http.Client{Timeout: 300 * time.Millisecond}
 		_, err := impatient.Get(two.URL() + "/v1/models")

@@ -1,4 +1,4 @@
-// OpenAI's Node client, driven line by line: client.py says how.
+// OpenAI's Node client, controlled line by line, as documented in client.py.
 const OpenAI = require("openai");
 const readline = require("node:readline");
 

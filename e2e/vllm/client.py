@@ -1,5 +1,5 @@
-"""The official Python clients of OpenAI and Anthropic, driven line by line: a line of JSON on stdin is a request, and a line on
-stdout is what the client has of the answer.
+"""The official Python clients of OpenAI and Anthropic, controlled line by line: a line of JSON on stdin is a request, and a line on
+stdout is the response as the client sees it.
 
 in:  {"base": URL, "api": "chat", "stream": true, "body": {...}}   body: the arguments of the client's method, in their order
 out: {"id": x-request-id, "models": [...], "text": "...", "usage": {...}}
@@ -99,7 +99,7 @@ def main():
         try:
             raw, models, text, usage = method(client, ask["body"])
             found = {"id": raw.headers.get("x-request-id"), "models": sorted(models), "text": text, "usage": plain(usage)}
-        except Exception as e:  # whatever the client raises is the finding
+        except Exception as e:  # whatever the client raises is the result
             found = {"error": f"{type(e).__name__}: {e}"}
         print(json.dumps(found), flush=True)
 

@@ -112,7 +112,7 @@ func TestRoutes(t *testing.T) {
 			}
 			require.Equal(t, c.headers, got)
 			if c.edit == "" {
-				require.Empty(t, x.Effects().Model, "the answer need not be read")
+				require.Empty(t, x.Effects().Model, "the response need not be read")
 				require.Empty(t, x.Effects().Body)
 				return
 			}
@@ -183,7 +183,7 @@ func TestModelListNamesNoModel(t *testing.T) {
 	for _, doc := range []string{"{}", models + "listModels: false"} {
 		f := newBBR(t, doc)
 		for _, path := range []string{"/v1/models", "/v1/models/llama", "/v1/models/nobody"} {
-			require.Equal(t, filter.Next, f.OnRequest(&filter.Exchange{API: llm.Models, Path: path}), "a replica is asked")
+			require.Equal(t, filter.Next, f.OnRequest(&filter.Exchange{API: llm.Models, Path: path}), "a replica responds")
 		}
 	}
 }

@@ -102,7 +102,7 @@ func TestOnePlace(t *testing.T) {
 				if c.code != "" {
 					require.Equal(t, 401, v.Refusal().Status)
 					require.Equal(t, c.code, v.Refusal().Code)
-					require.NotContains(t, v.Refusal().Message, "three", "an answer never repeats a key")
+					require.NotContains(t, v.Refusal().Message, "three", "a response never contains a key")
 					require.Contains(t, v.Refusal().Message, c.header, "it names the place")
 					return
 				}

@@ -292,7 +292,7 @@ func TestNotesAreReported(t *testing.T) {
 	w.pass(Period)
 	require.LessOrEqual(t, len(w.reports[0].Body), maxNotes+100)
 	require.Contains(t, strings.Join(w.logs, "\n"), "are not reported to the other proxies")
-	require.Zero(t, w.Notes.lost, "it is said once")
+	require.Zero(t, w.Notes.lost, "it is logged once")
 }
 
 // A feed with a defect pauses all its calls, and late responses to earlier calls are ignored.

@@ -15,7 +15,7 @@ import (
 	"github.com/inlet-proxy/inlet/internal/companion/scrape"
 )
 
-var update = flag.Bool("update", false, "write the .err files anew")
+var update = flag.Bool("update", false, "rewrite the .err files")
 
 func TestConfig(t *testing.T) {
 	c, err := readConfig("testdata/full.yaml")

@@ -21,7 +21,7 @@ func simulated(t *testing.T, cfg sim.Config) *sim.Server {
 	return s
 }
 
-// A proxy hears of priorities, of sleep, of a cache told in tokens, and of an endpoint that cannot be asked only what matters to it.
+// A proxy learns of priorities, of sleep, of a cache told in tokens, and of an endpoint that cannot be asked only what matters to it.
 func TestWhatAProxyHears(t *testing.T) {
 	first, second := simulated(t, sim.Config{HybridBlocks: 20, KVBlocks: 1000, BlockSize: 16}), simulated(t, sim.Config{})
 	path := filepath.Join(t.TempDir(), "p.yaml")

@@ -23,7 +23,7 @@ func TestInternalNamesAreNotShown(t *testing.T) {
 		"in two spellings mixed":  {headers{"x-gateway-model-name": "public", "x-llm-d-model-name-rewrite": "internal"}, "`internal`"},
 		"not renamed":             {headers{"x-gateway-model-name": "public"}, "`internal`"},
 		"another was renamed":     {headers{"x-gateway-model-name": "public", RewriteHeader: "other"}, "`internal`"},
-		"no name fits a response":  {headers{"x-gateway-model-name": "a\nb", RewriteHeader: "internal"}, "`internal`"},
+		"no name fits a response": {headers{"x-gateway-model-name": "a\nb", RewriteHeader: "internal"}, "`internal`"},
 		"the client asked for it": {nil, "`internal`"},
 	} {
 		x := &filter.Exchange{}

@@ -211,7 +211,7 @@ func TestFullIsNotBroken(t *testing.T) {
 	}
 }
 
-// A conversation is back where it was when its replica has room again.
+// A conversation is back where it was when its replica is no longer full.
 func TestFullKeepsThePrompts(t *testing.T) {
 	r := newRig(t, "{}")
 	r.serve(ready(3)...)
@@ -287,7 +287,7 @@ func TestFullEndsAnEjection(t *testing.T) {
 	require.NotEqual(t, sick, r.send(t, request(0, 0)))
 }
 
-// What one worker hears of a full replica, the others know a tick later.
+// What one worker learns about a full replica, the others know a tick later.
 func TestWorkersHoldBackForEachOther(t *testing.T) {
 	w := newWorkers(t, 2, "{}")
 	w.serve(ready(2))

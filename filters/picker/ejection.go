@@ -8,7 +8,7 @@ import (
 )
 
 // Envoy's override_host sends a request to the replica that the header names, whether
-// Envoy knows it to be healthy or not. So the picker goes by what it sees itself. A replica that
+// Envoy knows it to be healthy or not. So the picker uses what it sees itself. A replica that
 // failed several times in a row is ejected: it gets nothing for a while, the longer the
 // more often that happens. Then it is half-open: one request at a time probes it, with
 // the next ones of the ranked list behind it, until one succeeds.

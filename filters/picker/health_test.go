@@ -137,8 +137,7 @@ func TestRetriesAreFailures(t *testing.T) {
 	require.NotContains(t, r.run(t, 100, func(string) int { return 200 }), "10.0.0.000:80")
 }
 
-// However many fail, no more than the allowed share is out: they must serve
-// whoever is left to ask.
+// However many fail, no more than the allowed share is out: they must serve with the remaining replicas.
 func TestEjectionsHaveACeiling(t *testing.T) {
 	for _, c := range []struct {
 		replicas, served int

@@ -58,7 +58,7 @@ func TestIncidentLittleTrafficIsNotAllForTheFirst(t *testing.T) {
 	}
 }
 
-// A replica whose metrics come no more looked idle for ever, while everything was
+// A replica whose metrics come no more looked idle forever, while everything was
 // sent to it. What is in flight from here is known, however old the gauges are.
 func TestIncidentABusyReplicaWithOldGaugesIsNotIdle(t *testing.T) {
 	for _, profile := range []string{"sticky", "weighted", "least-request"} {
@@ -78,7 +78,7 @@ func TestIncidentABusyReplicaWithOldGaugesIsNotIdle(t *testing.T) {
 
 // With a bound of staleness below the interval of the scrapes nearly every look at
 // the gauges found them stale, which was taken for saturated: nothing was sent for
-// 98 % of the time. When all scrapes fail the same went on for ever.
+// 98 % of the time. When all scrapes fail the same went on forever.
 func TestIncidentStaleIsNotSaturated(t *testing.T) {
 	r := newRig(t, "{stale: 200ms, shed: true}")
 	eps := ready(2)

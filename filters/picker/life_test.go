@@ -89,7 +89,7 @@ func TestAnotherCompanionIsNoAbsence(t *testing.T) {
 	require.Equal(t, 10, r.known("10.0.0.000:80", request(1, 10)))
 }
 
-// What others tell of a replica that is away, or ejected, or has just come back, is of the
+// What others report about a replica that is away, or ejected, or has just come back, is of the
 // process before.
 func TestHearsayOfTheOneBefore(t *testing.T) {
 	r := newRig(t, "{health: {failures: 1, eject: 5s}}")
@@ -155,7 +155,7 @@ func TestSlowStartNeedsNoTraffic(t *testing.T) {
 	require.Positive(t, r.run(t, 40, func(string) int { return 200 })["10.0.0.000:80"])
 }
 
-// A list in another order, or a shorter one, is of the same replicas: none of them starts anew.
+// A list in another order, or a shorter one, is of the same replicas: none of them starts again.
 func TestTheOrderOfTheListIsNoMatter(t *testing.T) {
 	for name, order := range map[string][]int{
 		"turned": {2, 1, 0}, "the first is gone": {1, 2}, "one in the middle is gone": {0, 2}, "one more comes": {3, 0, 1, 2},
@@ -198,7 +198,7 @@ func TestWithoutSlowStart(t *testing.T) {
 	}
 }
 
-// Whatever the profile goes by, one that has just come gets less than its share.
+// Whatever the profile uses, one that has just come gets less than its share.
 func TestSlowStartInEachProfile(t *testing.T) {
 	for _, profile := range []string{"sticky", "weighted"} {
 		r := newRig(t, "{slowStart: 10s, profile: "+profile+"}")
@@ -271,7 +271,7 @@ func TestOneReplicaInTwoPools(t *testing.T) {
 	}
 }
 
-// A companion that is started anew, or another one, tells a start that another was told of, or
+// A restarted companion, or another one, reports a start that another one did not report, or
 // does not know of a sleep.
 func TestStartsThatOtherCompanionsTell(t *testing.T) {
 	for _, other := range []int64{1001, 999, 5000} {
@@ -308,7 +308,7 @@ func TestWhoIsBackIsNotForgotten(t *testing.T) {
 	require.Equal(t, 10, r.known(at, request(1, 10)))
 }
 
-// With a replica that becomes ready anew nothing counts of what was before: neither failures nor how often it was ejected.
+// With a replica that becomes ready again nothing counts of what was before: neither failures nor how often it was ejected.
 func TestReadinessBeginsAnew(t *testing.T) {
 	r := newRig(t, "{slowStart: 0s, health: {failures: 3, eject: 5s}}")
 	eps := ready(2)

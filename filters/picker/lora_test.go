@@ -101,7 +101,7 @@ func TestAReplicaWithoutAListIsNotPreferred(t *testing.T) {
 	}
 }
 
-// What the chain computes for a profile is what it goes by.
+// What the chain computes for a profile is what it uses.
 func TestWhatProfilesNeed(t *testing.T) {
 	for profile, prefixes := range map[string]bool{"sticky": true, "weighted": true, "least-request": false, "round-robin": false, "session": false} {
 		r := newRig(t, "{profile: "+profile+"}")
@@ -115,8 +115,7 @@ func TestWhatProfilesNeed(t *testing.T) {
 	}
 }
 
-// Of a replica that tells the size of its cache no more is remembered than it has
-// room for.
+// Of a replica that tells the size of its cache no more is remembered than it can hold.
 func TestCachesHaveASize(t *testing.T) {
 	r := newRig(t, "{}")
 	eps := ready(1)

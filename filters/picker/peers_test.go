@@ -67,12 +67,12 @@ func TestPeersAreNotCountedTwice(t *testing.T) {
 	eps := ready(2)
 	eps[0].Peers = endpoint.InFlight{Requests: 6}
 	eps[0].Gauges.Running = 6
-	eps[1].Gauges.Running = 8 // somebody's that nobody tells of
+	eps[1].Gauges.Running = 8 // somebody's that nobody reports
 	r.serve(eps...)
 	require.Equal(t, eps[0].Address, r.send(t, request(0, 0)))
 }
 
-// Two proxies that hear of each other send a conversation to one replica, whichever has the turn; and a third one that starts later, too.
+// Two proxies that know each other's reports send a conversation to one replica, whichever has the turn; and a third one that starts later, too.
 func TestAConversationStaysAmongProxies(t *testing.T) {
 	var peers [3]*relayed
 	var rigs [3]*rig

@@ -35,7 +35,7 @@ func TestFallback(t *testing.T) {
 		fallback      []filter.Pool
 		pool          string
 	}{
-		"the first has room":             {free, free, []filter.Pool{q}, "p"},
+		"the first is not saturated":     {free, free, []filter.Pool{q}, "p"},
 		"the first is full":              {full, free, []filter.Pool{q}, "q"},
 		"both are full":                  {full, full, []filter.Pool{q}, "p"},
 		"the first is full, no fallback": {full, free, nil, "p"},
@@ -73,7 +73,7 @@ func TestAFullPoolSpills(t *testing.T) {
 		r.send(t, x)
 		hits[x.Target.Pool]++
 	}
-	require.Equal(t, map[string]int{"p": 20 + 10, "q": 20}, hits, "what has no room anywhere goes to the first")
+	require.Equal(t, map[string]int{"p": 20 + 10, "q": 20}, hits, "if all are saturated, the first is used")
 }
 
 func TestFallbackToWhoIsReady(t *testing.T) {
@@ -260,7 +260,7 @@ func (r *rig) takes(t *testing.T, seed uint64, d time.Duration) {
 	r.snapshot.Received = r.now
 }
 
-// retryAfter is what a request is told that comes while one other takes all the room.
+// retryAfter is the Retry-After of a request that arrives while another one saturates all replicas.
 func (r *rig) retryAfter(t *testing.T) time.Duration {
 	x := request(1, 1)
 	r.send(t, x)
@@ -277,7 +277,7 @@ func (p *poolState) keep() func() {
 	return func() { *p = was }
 }
 
-// Replicas that come and go leave nothing behind for ever.
+// Replicas that come and go leave nothing behind forever.
 func TestTheFleetForgets(t *testing.T) {
 	r := newRig(t, "{}")
 	for i := range 200 {
@@ -294,8 +294,7 @@ func TestTheFleetForgets(t *testing.T) {
 	require.Len(t, r.f.fleet.views, keptViews)
 }
 
-// A new configuration knows what the one before learnt; another size of the index
-// begins anew.
+// A new configuration knows what the one before learnt; an index of another size starts empty.
 func TestANewConfigurationGoesOn(t *testing.T) {
 	r := newRig(t, "{}")
 	kept := map[string]any{"picker": r.f.fleet}

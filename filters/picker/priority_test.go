@@ -18,7 +18,7 @@ func ranked(x *filter.Exchange) string {
 }
 
 // Those of the lowest priority that can serve get what comes; the others stand
-// behind them, in their order, where the list has room for them.
+// behind them, in their order, as far as the list is long enough for them.
 func TestPriorities(t *testing.T) {
 	models := &endpoint.Models{Names: []string{"m"}}
 	other := &endpoint.Models{Names: []string{"other"}}

@@ -32,7 +32,7 @@ func TestTimeBetweenGauges(t *testing.T) {
 		before, after *endpoint.Snapshot
 		want          time.Duration // 0: nothing is learnt
 	}{
-		"read anew":               {told(1, 0, ages{0}), told(1, 4*s, ages{0}), 4 * s},
+		"read again":              {told(1, 0, ages{0}), told(1, 4*s, ages{0}), 4 * s},
 		"by their ages":           {told(1, 0, ages{s}), told(1, 4*s, ages{2 * s}), 3 * s},
 		"told again":              {told(1, 0, ages{s}), told(1, 4*s, ages{5 * s}), 0},
 		"a millisecond is none":   {told(1, 0, ages{0}), told(1, time.Millisecond, ages{0}), 0},

@@ -101,7 +101,7 @@ func (f *Filter) OnFirstByte(x *filter.Exchange) {
 		s.chargedTokens = tokensOfRequest
 	}
 	if s.waiting {
-		now := x.Start.Add(x.Response.FirstByte) // a look at the clock costs wasm a call
+		now := x.Start.Add(x.Response.FirstByte) // reading the clock costs wasm a call
 		if x.Response.FirstByte == 0 {
 			now = f.deps.Now()
 		}

@@ -61,7 +61,7 @@ func TestSilence(t *testing.T) {
 			at := r.send(t, again)
 			require.Zero(t, stateOf(again).hitBlocks, name)
 			if !c.end.Broken {
-				require.NotEqual(t, sick, at, "%s: the next try goes elsewhere", name)
+				require.NotEqual(t, sick, at, "%s: the next attempt goes elsewhere", name)
 			}
 			r.f.OnDone(again, filter.End{Refused: true})
 			if r.ejections() == 0 {

@@ -30,7 +30,7 @@ func most(hits map[string]int) (n int) {
 
 // A burst within one scrape spreads, since what was sent counts at once; also when
 // the gauges make one replica look better, as they did before the burst. (The herd
-// that pickers which go by gauges suffer from.)
+// that pickers that use gauges suffer from.)
 func TestNoHerd(t *testing.T) {
 	for _, profile := range []string{"sticky", "least-request"} {
 		for name, prompt := range map[string]func(int) *filter.Exchange{
@@ -50,7 +50,7 @@ func TestNoHerd(t *testing.T) {
 	}
 }
 
-// When nothing has room, gauges are no guide any more: what comes within one scrape
+// When all replicas are saturated, gauges are no guide any more: what comes within one scrape
 // is shared out, though one replica has a little more of its cache free.
 func TestTheWeightedProfileSharesOverload(t *testing.T) {
 	const replicas, before, within = 10, 2000, 200
@@ -74,7 +74,7 @@ func TestTheWeightedProfileSharesOverload(t *testing.T) {
 }
 
 // The weighted profile follows the gauges within one scrape, by what it is, but not
-// beyond what a replica has room for; and not at all when they say the same.
+// beyond what a replica can take; and not at all when they say the same.
 func TestTheHerdOfTheWeightedProfileIsBounded(t *testing.T) {
 	for skew, limit := range []int{32, 100} {
 		r := newRig(t, "{profile: weighted, saturation: {inFlight: 100}}")
@@ -286,7 +286,7 @@ func TestProxiesAgreeOnNewPrompts(t *testing.T) {
 	require.Greater(t, len(used), 15)
 }
 
-// What a replica computed for one model is of no use for another.
+// What a replica computed for one model is useless for another.
 func TestModelsDoNotShare(t *testing.T) {
 	r := newRig(t, "{}")
 	r.serve(ready(20)...)

@@ -55,8 +55,7 @@ func TestAnImpatientClientLosesOthersNothing(t *testing.T) {
 	}
 }
 
-// An ejection empties the index, whatever was answered before: what comes next has to be
-// answered anew.
+// An ejection empties the index, whatever was answered before: what comes next has to be answered again.
 func TestAnEjectionEndsWhatWasAnswered(t *testing.T) {
 	r := newRig(t, "{health: {failures: 1, eject: 1s}, slowStart: 0s}")
 	r.serve(ready(1)...)

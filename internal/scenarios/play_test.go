@@ -99,7 +99,7 @@ func TestParseRefuses(t *testing.T) {
 		"nothing to do":       {head + "steps: [{expect: {status: 200}}]", "neither request nor finish"},
 		"replica twice":       {"name: x\nconfig: c\npools: {p: [{name: a}], q: [{name: a}]}\nrejected: x", "every replica needs a name"},
 		"new replica":         {head + "steps: [{" + request + ", pools: {p: [{name: b}]}}]", "lists [p/b] where the scenario has [p/a]"},
-		"held forever":       {head + "steps: [{" + request + ", hold: h}]", `the held request "h" is never finished`},
+		"held forever":        {head + "steps: [{" + request + ", hold: h}]", `the held request "h" is never finished`},
 		"finish what":         {head + "steps: [{finish: h, expect: {status: 200}}]", `no request "h" is held here`},
 		"finish with request": {head + "steps: [{" + request + ", hold: h}, {finish: h, " + request + "}]", "has none of request"},
 		"cancel where":        {head + "steps: [{request: {cancel: soon}, expect: {status: 0}}]", `cancel: "soon" is none of`},

@@ -230,7 +230,7 @@ func TestOnePromptDoesNotDriveOutOthers(t *testing.T) {
 	for i := range latest {
 		latest[i] = 100 - mostHolders + i
 	}
-	require.Equal(t, latest, known(), "the oldest holder gives way")
+	require.Equal(t, latest, known(), "the oldest holder is replaced")
 
 	x.Insert(holders[latest[0]], everybodys) // used again: now it is the latest
 	x.Insert(holders[0], everybodys)
@@ -332,7 +332,7 @@ func TestForgetKeepsWhatWasAnswered(t *testing.T) {
 	x.Empty(a)
 	x.Insert(a, chain)
 	require.Equal(t, 20, matched(x, a, chain))
-	require.Zero(t, x.Forget(a, chain), "emptied, it has to answer anew")
+	require.Zero(t, x.Forget(a, chain), "emptied, it has to respond again")
 	require.Zero(t, matched(x, a, chain))
 }
 

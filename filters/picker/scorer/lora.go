@@ -26,7 +26,7 @@ func (LoRA) Name() string { return "lora" }
 // Needs the adapter that is asked for.
 func (LoRA) Needs() Needs { return NeedAdapter }
 
-// Score goes by the replica's tier. It is the same for all if the request asks for no
+// Score depends on the replica's tier. It is the same for all if the request asks for no
 // adapter.
 func (LoRA) Score(in *Input, rs []Replica, out []float64) {
 	for i := range rs {

@@ -46,7 +46,7 @@ const (
 	NeedAdapter
 	// NeedTurn fills in Input.Turn.
 	NeedTurn
-	// NeedWork fills in Replica.Work and Found.Affinity. They go by prefixes and
+	// NeedWork fills in Replica.Work and Found.Affinity. They depend on prefixes and
 	// adapters, so it comes with NeedPrefix and NeedAdapter.
 	NeedWork
 )
@@ -90,8 +90,7 @@ type Replica struct {
 	Trust float64
 	// WarmUp is the share of the load that it gets in slow start, up to 1.
 	WarmUp float64
-	// Work is the number of tokens to be computed there before this request, whoever
-	// sent them, and the cost of loading its adapter.
+	// Work is the number of tokens to be computed there before this request, by any proxy, and the cost of loading its adapter.
 	Work float64
 	// Found is what the filters of the pick found.
 	Found

@@ -190,7 +190,7 @@ func TestNeeds(t *testing.T) {
 				}
 			}
 			if before, without := score(s, in, rs), score(s, &same, others); !near(before, without) {
-				t.Fatalf("%s goes by something that it does not need: %v, without it %v", s.Name(), before, without)
+				t.Fatalf("%s uses something that it does not need: %v, without it %v", s.Name(), before, without)
 			}
 		})
 	}
@@ -227,7 +227,7 @@ func TestInFlightPrefersFewer(t *testing.T) {
 	require.Equal(t, out[0], out[3], "less than nothing is nothing")
 }
 
-// What this Envoy has in flight and what the gauges tell of others are one number.
+// What this Envoy has in flight and what the gauges report about others are one number.
 func TestRequests(t *testing.T) {
 	busy := func(inFlight int64, trust float64, waiting, running int) scorer.Replica {
 		r := gauges(trust, endpoint.Gauges{Waiting: waiting, Running: running})
@@ -249,7 +249,7 @@ func gauges(trust float64, g endpoint.Gauges) scorer.Replica {
 	return scorer.Replica{Trust: trust, Endpoint: &endpoint.Endpoint{Gauges: g}}
 }
 
-// What holds for every scorer that goes by gauges; load sets one.
+// What holds for every scorer that uses gauges; load sets one.
 func testGauges(t *testing.T, s scorer.Scorer, load func(g *endpoint.Gauges, share float64)) {
 	known := func(share, trust float64) scorer.Replica {
 		g := endpoint.Gauges{Known: true}

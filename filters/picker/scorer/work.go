@@ -2,7 +2,7 @@ package scorer
 
 // Work prefers replicas where the fewest tokens are to be computed before the first
 // token of the response: those of other requests, and those of this prompt that are
-// not cached. It goes by what this proxy knows exactly and at once, the tokens in
+// not cached. It uses what this proxy knows exactly and at once, the tokens in
 // flight. Gauges are a scrape late, so they only add what other clients sent there.
 //
 // A cached token counts more than one to wait for (Input.CachedWeight). What is computed
@@ -14,7 +14,7 @@ type Work struct{}
 // Name is "work".
 func (Work) Name() string { return "work" }
 
-// Needs the work, and what it goes by.
+// Needs the work, and what it depends on.
 func (Work) Needs() Needs { return NeedWork | NeedPrefix | NeedAdapter }
 
 // Standalone: the scores are tokens.

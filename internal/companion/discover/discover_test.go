@@ -267,7 +267,7 @@ func TestWatchChanges(t *testing.T) {
 	require.Equal(t, []string{"10.0.0.9:8000"}, w.next())
 }
 
-// The same list again after it was broken is reported again, so that whoever listens knows that the file is good.
+// The same list again after it was broken is reported again, so that the listener knows that the file is good.
 func TestWatchRecovers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "llama.yaml")
 	write(t, path, "nothing")

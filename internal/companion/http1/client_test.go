@@ -226,7 +226,7 @@ func TestAConnectionThatIsGone(t *testing.T) {
 	defer c.Close()
 	for i := range 3 {
 		require.NoError(t, c.Get("/", time.Now().Add(time.Minute), io.Discard))
-		require.EqualValues(t, i+1, dials.Load(), "kept, found closed, opened anew")
+		require.EqualValues(t, i+1, dials.Load(), "kept, found closed, opened again")
 	}
 	serving.Store(false)
 	require.ErrorIs(t, c.Get("/", time.Now().Add(time.Minute), io.Discard), errGone)

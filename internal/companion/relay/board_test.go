@@ -197,7 +197,7 @@ func TestInFlightHasALease(t *testing.T) {
 	})
 }
 
-// Whatever proxies tell, whoever follows has what all the others have in flight, and has heard each prompt of theirs.
+// Whatever proxies report, a follower has what all the others have in flight, and has heard each prompt of theirs.
 func TestWhoFollowsKnows(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := relay.New(relay.Options{})
@@ -415,7 +415,7 @@ func FuzzTell(f *testing.F) {
 	})
 }
 
-// A busy fleet: 1,000 replicas, 8 proxies that have something in flight on all of them, and a proxy that hears of each change.
+// A busy fleet: 1,000 replicas, 8 proxies that have something in flight on all of them, and a proxy that receives each change.
 func BenchmarkHear1000(b *testing.B) {
 	f := newFleet(1000)
 	r := relay.New(relay.Options{})

@@ -138,7 +138,7 @@ func TestWhatIsSoonOverdueGoesAlong(t *testing.T) {
 	})
 }
 
-// Notes alone are news, too: whoever waits hears them at once.
+// Notes alone are news, too: a waiting proxy receives them at once.
 func TestNotesWakeWhoWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, f := relay.New(relay.Options{Heartbeat: time.Hour}), newFleet(1)

@@ -89,7 +89,7 @@ func TestLongPoll(t *testing.T) {
 	})
 }
 
-// Whoever has another state than this one is answered at once: an older version, one of another process, a version that is not there yet.
+// A proxy that has another state than this one is answered at once: an older version, one of another process, a version that is not there yet.
 func TestAnyOtherStateIsAnsweredAtOnce(t *testing.T) {
 	r := relay.New(relay.Options{Source: 9})
 	r.Publish(queue(3))

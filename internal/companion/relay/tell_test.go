@@ -32,7 +32,7 @@ func (p pipes) Accept() (net.Conn, error) {
 func (p pipes) Close() error   { return nil }
 func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
-// A proxy on a slow line has some time for what it tells; one that lets it trickle in for ever is given up.
+// A proxy on a slow line has some time for what it tells; one that lets it trickle in forever is given up.
 func TestATellHasItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := relay.New(relay.Options{})

@@ -213,7 +213,7 @@ func TestAnEarlierStartAfterAFailure(t *testing.T) {
 	}
 }
 
-// What two companions tell of one process is one start to who hears both, also if one of them never saw it sleep.
+// What two companions report about one process is one start to who hears both, also if one of them never saw it sleep.
 func TestTwoCompanionsTellOneStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet()

@@ -208,7 +208,7 @@ func TestTestdataAgainstExpfmt(t *testing.T) {
 	}
 }
 
-// recorded is what a running vLLM said, beside the simulator that is held to it.
+// recorded is what a running vLLM said, beside the simulator that is checked against it.
 const recorded = "../../modelsim/sim/testdata/vllm/"
 
 func TestRecordedVLLM(t *testing.T) {

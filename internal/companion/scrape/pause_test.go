@@ -84,7 +84,7 @@ func TestReadinessEndsAfterThreeIntervals(t *testing.T) {
 	}
 }
 
-// What brings the same as before is no change, also with LoRA adapters, which are read anew each time.
+// What brings the same as before is no change, also with LoRA adapters, which are read again each time.
 func TestUnchangedAdaptersAreNoChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lora := func(running string) answer {

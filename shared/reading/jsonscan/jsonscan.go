@@ -1,17 +1,16 @@
 // Package jsonscan is a strict, resumable JSON scanner that allocates nothing.
 //
 // A body arrives at a proxy in chunks that split it anywhere: inside a string, an escape, a number or a character.
-// A [Scanner] takes these chunks as they come and reports the document's tokens to a [Handler], without ever holding the
+// A [Scanner] takes these chunks as they arrive and reports the document's tokens to a [Handler], without ever holding the
 // document: string values pass through in pieces that alias the chunk, and only a member name or a number that is split
 // between two chunks is copied, into a fixed buffer of the scanner.
 //
-// The grammar is RFC 8259, to the letter. Two things that the RFC leaves to the parser are refused, because two parsers
+// The grammar is exactly that of RFC 8259. Two things that the RFC leaves to the parser are refused, because two parsers
 // that read them differently are how a request passes a check as one thing and is served as another: ill-formed UTF-8
 // and escapes of lone surrogates. A byte order mark is refused too (RFC 8259, section 8.1). Repeated member names are
 // reported as they stand; what they mean is the handler's decision.
 //
-// All that protects what is behind the proxy from requests. An answer is not the proxy's to refuse, and whoever reads some
-// members of it wants to find them whatever stands before them. So a lenient scanner ([Scanner.ResetLenient]) follows strings
+// All that protects what is behind the proxy from requests. An answer is not the proxy's to refuse, and a reader of some members wants to find them whatever stands before them. So a lenient scanner ([Scanner.ResetLenient]) follows strings
 // and brackets only through what is skipped. What it reports it reads as clients may: U+FFFD stands for what is no character,
 // of a name that is too long only its beginning is reported, and what is no value in JSON (NaN, a number that is too
 // long, containers too deep to tell apart) not at all. Only a line break in a string that is reported makes it fail, and

@@ -366,7 +366,7 @@ func TestSkip(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"{"}, bare(tokens))
 
-	// What is skipped is held to the same grammar and limits.
+	// Skipped parts are checked against the same grammar and limits.
 	skipAll := func(r *recorder) { r.skip = func(string) bool { return true } }
 	for _, c := range refused {
 		if c.code == Incomplete || c.code == Trailing {

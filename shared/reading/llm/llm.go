@@ -146,7 +146,7 @@ func (a API) likeCohere() bool {
 func (a API) AnswersOtherwise() bool { return a == Audio || a == Transcriptions }
 
 // Match returns the API that a request's :path addresses, or Unknown: the path is one of the standard paths, by itself or
-// behind one of the prefixes. The query does not count; anything else must fit to the letter: the path is expected as
+// behind one of the prefixes. The query does not count; anything else must match exactly: the path is expected as
 // Envoy normalises it. An unknown prefix is no match, since what a replica serves there need not be the API that the end of
 // the path promises.
 func Match(path string, prefixes []string) API {

@@ -151,7 +151,7 @@ func TestMatchAmong(t *testing.T) {
 	}
 }
 
-// Whose answers tell of no tokens is not asked for them, and all others are.
+// Requests whose responses report no tokens is not asked for them, and all others are.
 func TestHasUsage(t *testing.T) {
 	var without []string
 	for api := range names {

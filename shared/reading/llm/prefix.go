@@ -41,7 +41,7 @@ var billing = []byte("x-anthropic-billing-header")
 var hasPrefixes = [...]bool{Chat: true, Completions: true, Responses: true, Messages: true, Models: false}
 
 // A prompt begins with the tools and the system prompt, as chat templates lay it out, whatever the order of the members in the body. So
-// each of its stretches is hashed by itself, as it comes, and they are chained in the order of the prompt at the end.
+// each of its stretches is hashed separately as it arrives, and they are chained in the order of the prompt at the end.
 const (
 	noStretch = iota
 	stretchTools
@@ -83,7 +83,7 @@ type stretch struct {
 	n      int // bytes in block
 }
 
-// prefixer hashes what a model reads, as it comes. The result does not depend on the pieces.
+// prefixer hashes what a model reads as it arrives. The result does not depend on the pieces.
 type prefixer struct {
 	stretches [stretches]stretch
 	chain     []uint64

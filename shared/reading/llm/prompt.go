@@ -426,7 +426,7 @@ func cutAt(text []byte, n int) []byte {
 }
 
 // unpackArguments adds a call's arguments once more as servers show them to the model: they read the JSON that is in the
-// string and write it anew, so an escape in it hides nothing.
+// string and rewrite it, so an escape in it hides nothing.
 func (r *requestReader) unpackArguments() {
 	if !r.want.Prompt || r.facts.PromptCut || r.prompt.from >= len(r.facts.Prompt) {
 		return

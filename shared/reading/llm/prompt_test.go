@@ -223,7 +223,7 @@ func TestArgumentsAreUnpacked(t *testing.T) {
 	body := []byte(`{"messages":[{"function_call":{"arguments":"\\u0061bc"}}]}`)
 	got, err := read(Chat, Want{Prompt: true, PromptLimit: 16}, jsonscan.Limits{}, body, body)
 	require.NoError(t, err)
-	require.True(t, got.PromptCut, "there is no room for the unpacked text")
+	require.True(t, got.PromptCut, "the unpacked text does not fit")
 	got, err = read(Chat, Want{Prompt: true, PromptLimit: 17}, jsonscan.Limits{}, body, body)
 	require.NoError(t, err)
 	require.False(t, got.PromptCut, "there is, were it as long as the packed one")

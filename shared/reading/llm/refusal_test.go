@@ -45,7 +45,7 @@ func TestRefusalTypes(t *testing.T) {
 	}
 }
 
-// TestFormOf: the form of an error goes by the path, known or not.
+// TestFormOf: the form of an error depends on the path, known or not.
 func TestFormOf(t *testing.T) {
 	among := []Operation{{"/my/messages", Messages}, {"/my/count/", CountTokens}, {"/my/chat", Chat}}
 	for path, want := range map[string]Form{

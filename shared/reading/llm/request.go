@@ -36,7 +36,7 @@ type Request struct {
 
 	// PromptBytes counts the bytes of prompt text in what the API is about, unescaped: messages, prompt, input, instructions,
 	// system, what is to be ranked. Images, sound and files do not count. Nor do tools and further members, since they are
-	// not always read; where they are part of Prefix its length tells of them.
+	// not always read; where they are part of Prefix its length includes them.
 	PromptBytes int
 	// PromptTokens counts tokens that the client sends as numbers in place of text (completions, embeddings).
 	PromptTokens int
@@ -64,7 +64,7 @@ type Request struct {
 	Prefix []uint64
 
 	// Repeated is the first top-level member that is read here and stands twice, or "". Parsers differ in which of the
-	// two they take: whoever decides by one of them must refuse the request.
+	// two they take: a filter that decides by one of them must refuse the request.
 	Repeated string
 
 	names  []string // Want.Fields

@@ -354,7 +354,7 @@ func TestResetForgets(t *testing.T) {
 	}
 }
 
-// One huge prompt must not hold its memory for ever.
+// One huge prompt must not hold its memory forever.
 func TestResetLetsGoOfHugePrompts(t *testing.T) {
 	r := new(RequestScanner)
 	for _, c := range []struct {

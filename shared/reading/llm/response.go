@@ -131,7 +131,7 @@ func (r *ResponseScanner) begin() {
 // Feed reads the next bytes of the answer. For the model's name to be restored, the first n of them must be replaced by
 // with; n is 0 if they are to stay as they are. with may be empty, and is valid until the next call.
 //
-// The new name is put in where the old one begins, and the old one is left out as it comes: nothing is ever held back.
+// The new name is put in where the old one begins, and the old one is left out as it arrives: nothing is ever held back.
 // Only at its end would be known which name it was, so every name is replaced.
 func (r *ResponseScanner) Feed(chunk []byte) (n int, with []byte) {
 	r.reader.names = r.reader.names[:0]

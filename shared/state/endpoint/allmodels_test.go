@@ -14,7 +14,7 @@ func TestAllModels(t *testing.T) {
 	want := []string{"llama", "gemma", "law", "sql", "tweets"}
 	require.Equal(t, want, slices.Collect(m.All()))
 	require.Empty(t, slices.Collect((&endpoint.Models{}).All()))
-	for n := range want { // whoever has seen enough gets no more
+	for n := range want { // an iterator that has seen enough gets no more
 		var got []string
 		for name := range m.All() {
 			if got = append(got, name); len(got) == n+1 {

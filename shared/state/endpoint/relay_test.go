@@ -74,7 +74,7 @@ func TestRelayed(t *testing.T) {
 		next, changes := later(t, have)
 		for _, p := range have.Pools {
 			for i := range p.Endpoints {
-				p.Endpoints[i].Peers = anyInFlight(t) // it is told anew
+				p.Endpoints[i].Peers = anyInFlight(t) // it is reported again
 			}
 		}
 		var peers []endpoint.Peer

@@ -10,7 +10,7 @@ import (
 	"github.com/inlet-proxy/inlet/shared/state/kv/mem"
 )
 
-// A worker that is being taken off the list turns out to be alive, and writes its record anew before it can be emptied: the new
+// A worker that is being taken off the list turns out to be alive, and rewrites its record before it can be emptied: the new
 // record is spared, whether it comes before the old one is looked at or after.
 func TestARecordThatItsOwnerHasJustRewritten(t *testing.T) {
 	const record = "inlet.ledger.1/slow"
@@ -95,7 +95,7 @@ func TestWhoLeftIsForgotten(t *testing.T) {
 	require.Equal(t, [2]int{10, 0}, [2]int{store.gets, store.sets})
 }
 
-// A record was written, and the directory could not be; meanwhile what it says has gone by. It is written anew all the same: who
+// A record was written, and the directory could not be; meanwhile what it says is over. It is rewritten all the same: who
 // reads it for another reason must not find what is over.
 func TestAPublicationThatWasCutShort(t *testing.T) {
 	store, c := &spy{Store: mem.NewStore()}, newClock()

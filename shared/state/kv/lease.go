@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Lease lets one of several workers do a job: whoever holds it, until it releases it or is silent for the time to live. The workers of
+// Lease lets one of several workers do a job: the worker that holds it, until it releases it or is silent for the time to live. The workers of
 // one Envoy read one clock, so the expiry is a point in time of that clock.
 type Lease struct {
 	store      Store

@@ -17,7 +17,7 @@ var endless = strings.Repeat("\xff", 11)
 // named is a name as directories and records have it.
 func named(name string) string { return string(rune(len(name))) + name }
 
-// A directory that cannot be read is an error, and changes nothing of what is known; the next worker that writes begins it anew.
+// A directory that cannot be read is an error, and changes nothing of what is known; the next worker that writes starts it again.
 func TestMalformedDirectories(t *testing.T) {
 	for name, directory := range map[string]string{
 		"another form":       "\x02" + named("b") + "\x01\x01",
@@ -92,7 +92,7 @@ func TestMalformedRecords(t *testing.T) {
 	require.Len(t, binary.AppendUvarint(nil, 1<<63), 10, "the longest that ends")
 }
 
-// A record that cannot be read is read, and told of, once: until it is another one, or a further counter is opened. Nothing of it counts,
+// A record that cannot be read is read, and reported, once: until it is another one, or a further counter is opened. Nothing of it counts,
 // not even what stands before the fault, and its worker dies like any other.
 func TestAMalformedRecordIsReadOnce(t *testing.T) {
 	store, c := &spy{Store: mem.NewStore()}, newClock()

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// After four thousand million writes the numbers begin anew, and none of them is 0, which means "whatever is there".
+// After four thousand million writes the numbers start again, and none of them is 0, which means "whatever is there".
 func TestCasIsNeverZero(t *testing.T) {
 	s := NewStore().(*store)
 	s.last = math.MaxUint32 - 1

@@ -11,7 +11,8 @@ import (
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
-// Whatever is told, listed and expires: the sums are those of what the proxies have, and what is kept of a proxy is as large as what it reported about replicas that are listed, however many there are.
+// Whatever is told, listed and expires: the sums are those of what the proxies have, and what is kept of a proxy is as large
+// as what it reported about replicas that are listed, however many there are.
 func TestSharesAddUp(t *testing.T) {
 	address := func(i int) string { return fmt.Sprintf("10.0.0.%02d:80", i) }
 	rapid.Check(t, func(t *rapid.T) {

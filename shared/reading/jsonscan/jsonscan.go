@@ -10,11 +10,12 @@
 // and escapes of lone surrogates. A byte order mark is refused too (RFC 8259, section 8.1). Repeated member names are
 // reported as they stand; what they mean is the handler's decision.
 //
-// All that protects what is behind the proxy from requests. An answer is not the proxy's to refuse, and a reader of some members wants to find them whatever stands before them. So a lenient scanner ([Scanner.ResetLenient]) follows strings
-// and brackets only through what is skipped. What it reports it reads as clients may: U+FFFD stands for what is no character,
-// of a name that is too long only its beginning is reported, and what is no value in JSON (NaN, a number that is too
-// long, containers too deep to tell apart) not at all. Only a line break in a string that is reported makes it fail, and
-// structure that is wrong. Of a document that a strict scanner accepts it reports the same.
+// All that protects what is behind the proxy from requests. An answer is not the proxy's to refuse, and a reader of some
+// members wants to find them whatever stands before them. So a lenient scanner ([Scanner.ResetLenient]) follows strings and
+// brackets only through what is skipped. What it reports it reads as clients may: U+FFFD stands for what is no character, of
+// a name that is too long only its beginning is reported, and what is no value in JSON (NaN, a number that is too long,
+// containers too deep to tell apart) not at all. Only a line break in a string that is reported makes it fail, and structure
+// that is wrong. Of a document that a strict scanner accepts it reports the same.
 //
 // The tokens, the error and its offset depend on the document and the limits alone, never on how it was cut into chunks.
 package jsonscan

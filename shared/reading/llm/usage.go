@@ -92,9 +92,10 @@ func (c *counts) take(e *counts, api API) {
 	c.told |= later.told
 }
 
-// takeInput settles how the prompt's tokens of a later event, e, go together with those of the events before: the three members that report them (input_tokens are those that were neither read from the cache nor written to it) add up to the
-// prompt only where they are of one event. vLLM, for one, tells the whole prompt as input_tokens when it begins, and at the end
-// what of it was cached.
+// takeInput settles how the prompt's tokens of a later event, e, go together with those of the events before: the three members
+// that report them (input_tokens are those that were neither read from the cache nor written to it) add up to the prompt only
+// where they are of one event. vLLM, for one, tells the whole prompt as input_tokens when it begins, and at the end what of it
+// was cached.
 func (c *counts) takeInput(e *counts) {
 	e.n[atCacheWrite] = max(e.n[atCacheWrite], e.n[atWritten])
 	input, cached := e.n[atPrompt], e.n[atCached]+e.n[atCacheWrite]

@@ -1,7 +1,9 @@
 // Package sse reads streams of server-sent events, as model servers use for their answers.
 //
-// A [Scanner] takes the stream in whatever chunks it arrives and reports the data of its events piece by piece, in place and as it arrives: nothing is copied and nothing is held, however long an event is. The data and the ends of events
-// depend on the stream alone, never on how it was cut into chunks.
+// A [Scanner] takes the stream in whatever chunks it arrives and reports the data of its events
+// piece by piece, in place and as it arrives: nothing is copied and nothing is held, however long
+// an event is. The data and the ends of events depend on the stream alone, never on how it was cut
+// into chunks.
 package sse
 
 import "bytes"

@@ -146,7 +146,8 @@ func (l *Ledger) Close() error {
 	return l.leave()
 }
 
-// publish writes this worker's record if the counts changed, then its entry in the directory. That order matters: a worker that sees the new sequence number finds the record that belongs to it, or a later one.
+// publish writes this worker's record if the counts changed, then its entry in the directory. That order matters: a worker
+// that sees the new sequence number finds the record that belongs to it, or a later one.
 func (l *Ledger) publish(now time.Time) error {
 	change := l.pending || l.touched && l.changed()
 	renew := l.listed && now.Sub(l.renewed) >= l.lease/2

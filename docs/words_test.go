@@ -14,11 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// pending are the packages whose text is still to be rewritten.
-var pending = []string{
-	"internal/chain", "shared/adapters", "shared/contract/filter", "shared/hosttest",
-}
-
 var (
 	quoted    = regexp.MustCompile("`([^`]+)`")
 	codeBlock = regexp.MustCompile("(?ms)^ *```.*?^ *```$")
@@ -88,22 +83,10 @@ func goFiles(t *testing.T) (paths []string) {
 	return paths
 }
 
-func isPending(path string) bool {
-	for _, p := range pending {
-		if strings.HasPrefix(path, root+"/"+p+"/") {
-			return true
-		}
-	}
-	return false
-}
-
 // TestWords finds phrases of the glossary's last table in the pages, and in comments and strings of the Go code.
 func TestWords(t *testing.T) {
 	phrases, instead := notUsed(t)
 	check := func(path, text string) {
-		if isPending(path) {
-			return
-		}
 		for _, m := range phrases.FindAllString(plain(text), -1) {
 			t.Errorf("%s: %q; write: %s\n\t%s", path, m, instead[strings.ToLower(m)], around(plain(text), m))
 		}

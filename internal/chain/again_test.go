@@ -47,7 +47,7 @@ func redirect(t *testing.T, r *rig, id string) (end filter.End) {
 	return end
 }
 
-// passes reports whether a request goes by as one that Envoy has made.
+// passes reports whether a request passes as one that Envoy has made.
 func (r *rig) passes(h *host) bool {
 	r.trace = nil
 	_, act := r.send(h, "")
@@ -90,7 +90,8 @@ func TestRedirectedTwice(t *testing.T) {
 	require.True(t, r.passes(asRedirected("1", ":path", "/third", "x-envoy-original-url", "http://other.test/elsewhere")))
 }
 
-// TestNotRedirected: what differs in anything from the request that Envoy would make is a client's: filters see it, and its control headers are removed.
+// TestNotRedirected: what differs in anything from the request that Envoy would make is a client's: filters see it, and its
+// control headers are removed.
 func TestNotRedirected(t *testing.T) {
 	for name, changes := range map[string][]string{
 		"another request":               {"x-request-id", "2"},
@@ -231,7 +232,7 @@ func TestRedirectsNotFetched(t *testing.T) {
 	require.True(t, r.passes(asRedirected("q")))
 }
 
-// TestTwiceInTheChain: what the same document has let go before goes by.
+// TestTwiceInTheChain: what the same document has forwarded before passes.
 func TestTwiceInTheChain(t *testing.T) {
 	for name, options := range map[string]string{"removing": "", "trusting": "controlHeaders: trust"} {
 		r := newRig(t, options)

@@ -142,7 +142,7 @@ func (c *Chain) readPath(o *conf.Object) {
 // justPath refuses what never is in a path that a request is compared with.
 func justPath(s string) string {
 	if strings.ContainsAny(s, "?#*{}") {
-		return "is not a plain path, which is compared to the letter"
+		return "is not a plain path; paths are compared exactly"
 	}
 	return ""
 }

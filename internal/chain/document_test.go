@@ -67,7 +67,7 @@ func TestDocumentsAreToldApart(t *testing.T) {
 	require.NotEqual(t, one.chain.ID(), other.chain.ID())
 }
 
-// What is text is read as text, whoever wrote it.
+// Text is read as text, whatever wrote it.
 func TestDocumentAsText(t *testing.T) {
 	for name, doc := range map[string]string{
 		"YAML":                      "filters:\n  - w: {}\n",

@@ -16,7 +16,7 @@ type Host interface {
 	ResponseHeaders() filter.Headers
 
 	// ApplyRequest applies header and body edits before the request goes on,
-	// and has the route chosen anew. Body edits do not overlap, are sorted and
+	// and has the route selected again. Body edits do not overlap, are sorted and
 	// lie within the body that was fed to the stream; a content-length edit is
 	// among the header edits already.
 	ApplyRequest(headers []filter.HeaderEdit, body []filter.BodyEdit) error
@@ -77,8 +77,7 @@ type Host interface {
 	Explain(why []byte)
 }
 
-// RedirectDetails are the response code details of a stream that Envoy made anew
-// to follow a redirect. The same request then comes again at once.
+// RedirectDetails are the response code details of a new stream that Envoy made to follow a redirect. The same request then comes again at once.
 const RedirectDetails = "internal_redirect"
 
 // AppendAddresses appends the addresses of a string with commas between them.

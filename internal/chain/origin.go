@@ -21,7 +21,7 @@ func (s *Stream) readOrigin() {
 	case s.status >= 400:
 		r.Origin = s.originOfError()
 	case s.status == 0 && s.host.Details() == RedirectDetails:
-		r.Origin = filter.OfProxy // the replica has answered, and Envoy asks anew
+		r.Origin = filter.OfProxy // the replica has answered, and Envoy sends a new request
 	}
 	if target := s.x.Target.Address; target != "" && r.Served != "" && target != r.Served {
 		r.Attempts, r.Cluster = s.host.Attempts(), s.host.Cluster()

@@ -9,7 +9,7 @@ import (
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
-// Whose answer it is, by what Envoy tells of it. An address is there also when the
+// Whose answer it is, by what Envoy reports about it. An address is there also when the
 // replica was never asked.
 func TestOrigin(t *testing.T) {
 	const before = "upstream_reset_before_response_started{"

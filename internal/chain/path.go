@@ -8,7 +8,7 @@ import (
 	"github.com/inlet-proxy/inlet/shared/reading/llm"
 )
 
-// passes reports whether a path goes by without any filter, by configuration.
+// passes reports whether a path passes without any filter, by configuration.
 // An entry matches the path itself and everything below it.
 func (c *Chain) passes(path string) bool {
 	return slices.ContainsFunc(c.passThrough, func(p string) bool {

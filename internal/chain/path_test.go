@@ -48,7 +48,7 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
-// TestUnknownPath: of a request that went by unseen, and that Envoy has no route for, the client is told that its path is unknown.
+// TestUnknownPath: of a request that went by unseen, and that Envoy has no route for, the client gets the error that its path is unknown.
 func TestUnknownPath(t *testing.T) {
 	for name, c := range map[string]struct {
 		path, status, served string
@@ -79,7 +79,7 @@ func TestUnknownPath(t *testing.T) {
 	}
 }
 
-// TestWhoIsMarked: a request about which the filters decided is marked for a chain behind, one that goes by is not, whatever was taken off it.
+// TestWhoIsMarked: a request about which the filters decided is marked for a chain behind, one that passes is not, whatever was taken off it.
 func TestWhoIsMarked(t *testing.T) {
 	r := newRig(t, "")
 	r.a.request = func(x *filter.Exchange) filter.Verdict {
@@ -115,7 +115,8 @@ func TestABodyAtTheBound(t *testing.T) {
 	}
 }
 
-// TestWhichPathsAreRead: a slash at the end is one too many, unless it is configured; an own path stands before a standard one, and a method must fit.
+// TestWhichPathsAreRead: a slash at the end is one too many, unless it is configured; an own path stands before a standard
+// one, and a method must fit.
 func TestWhichPathsAreRead(t *testing.T) {
 	const options = "paths: [{path: /mine/chat, api: chat}, {path: /slash/, api: chat}]\npassThrough: [/health, /docs/]"
 	for _, c := range []struct {

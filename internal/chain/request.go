@@ -69,7 +69,7 @@ func (s *Stream) prepareBody() *filter.Refusal {
 	return nil
 }
 
-// prepareForm readies the scanner for a body that may be a form. Servers go by the content type, so here it must be right.
+// prepareForm readies the scanner for a body that may be a form. Servers use the content type, so here it must be right.
 func (s *Stream) prepareForm() *filter.Refusal {
 	contentType, _ := s.x.RequestHeaders.Get("content-type")
 	boundary, form, ok := formscan.Boundary(contentType)

@@ -146,7 +146,7 @@ func (s *Stream) recovered(i int, before filter.Mark, v *filter.Verdict) {
 }
 
 // failed counts a defect of filter i and returns the verdict of its failure
-// mode. It is logged, since somebody has to mend it.
+// mode. It is logged, since somebody has to fix it.
 func (s *Stream) failed(i int, what string) filter.Verdict {
 	slot := &s.c.slots[i]
 	s.c.deps.Log(filter.Error, fmt.Sprintf("filter %s %s (%s)", slot.name, what, slot.mode()))
@@ -176,7 +176,7 @@ func (s *Stream) goesAround(slot *slot) bool {
 	return s.x.Subset.Given && !s.state.in(sent) && slot.filter.Needs().Has(filter.NeedSubset)
 }
 
-// describe tells of a panic and where it came from. A value that is not a
+// describe describes a panic and where it came from. A value that is not a
 // runtime error may carry a piece of a prompt, so only its type is told.
 func describe(p any) string {
 	what := fmt.Sprintf("panicked with a %T", p)

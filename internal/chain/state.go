@@ -84,7 +84,7 @@ func (s *Stream) to(next state) {
 	s.state = next
 }
 
-// bodyUse is what becomes of the request's body as it comes.
+// bodyUse is what happens to the request's body as it arrives.
 type bodyUse uint8
 
 const (
@@ -93,7 +93,7 @@ const (
 	bodyReadPassing                // it is read, and may go on before its end
 )
 
-// responseUse is what becomes of the response's body as it comes.
+// responseUse is what happens to the response's body as it arrives.
 type responseUse uint8
 
 const (

@@ -11,7 +11,7 @@ import (
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
-// Every hook of every filter finds the state that this filter has left, whoever's hook ran before.
+// Every hook of every filter finds the state that this filter has left, whatever hook ran before.
 func TestEachHookFindsItsOwnState(t *testing.T) {
 	r := &rig{metrics: samples{}}
 	var known []filter.Factory

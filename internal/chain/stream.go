@@ -18,8 +18,8 @@ import (
 //	ResponseHeaders → ResponseBody… → ResponseEnd          ├ Deny → refuse
 //	Done (always, once)                                    └ Next… → release
 //
-// A request may be released before its body is complete. The rest is read on as it
-// goes by, and a fault in it refuses the request before its last byte has gone on.
+// A request may be released before its body is complete. The rest is read as it passes, and a fault in it refuses the
+// request before its last byte has gone on.
 type Stream struct {
 	c    *Chain
 	host Host
@@ -330,7 +330,7 @@ func growth(edits []filter.BodyEdit) (n int64) {
 	return n
 }
 
-// bypass lets an exchange go by that no filter is to see.
+// bypass lets an exchange pass that no filter should see.
 func (s *Stream) bypass(as state) Action {
 	s.at = len(s.c.slots)
 	return s.release(as)

@@ -183,7 +183,7 @@ type sample struct {
 
 func (s sample) Record(n int64, v filter.Values) { s.m[s.name+"/"+strings.Join(v[:], ",")] += n }
 
-// strictMutex is a lock for one thread: locked twice it would wait for ever, and panics.
+// strictMutex is a lock for one thread: locked twice it would wait forever, and panics.
 type strictMutex struct{ locked bool }
 
 func (m *strictMutex) Lock()   { m.turn(true) }

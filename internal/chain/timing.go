@@ -7,8 +7,7 @@ import (
 )
 
 // timedEvery is of how many requests one is measured. Reading the clock takes a
-// wasm VM up to a microsecond, which is of the order of what is measured; drawn
-// by lot, the few that are measured are like all others.
+// wasm VM up to a microsecond, which is of the order of what is measured; drawn at random, the few that are measured are like all others.
 const timedEvery = 16
 
 // timing is what reading and changing the body of one request took.
@@ -18,7 +17,7 @@ type timing struct {
 	scan, edit time.Duration
 }
 
-// begin decides by lot whether a request is measured.
+// begin decides at random whether a request is measured.
 func (t *timing) begin(d *filter.Deps) { *t = timing{on: d.Rand()%timedEvery == 0} }
 
 // clock is the time if the request is measured.

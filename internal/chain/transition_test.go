@@ -14,7 +14,7 @@ import (
 )
 
 // Whatever Envoy's callbacks come in what order, and whatever filters say to them: no exchange takes a step that the table of
-// states has not, every filter of which a hook ran hears of the end once, and no byte of a response goes on while it is held.
+// states has not, every filter of which a hook ran gets the end once, and no byte of a response goes on while it is held.
 func TestNoSequenceOfCallbacksIsIllegal(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r, a, b := screened(t, "")

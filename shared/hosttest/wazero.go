@@ -66,11 +66,10 @@ func Wazero(ctx context.Context, plugin []byte) (*WazeroHost, error) {
 }
 
 // keptPlugins is how many compiled plugins stay in the cache, of about 20 MB
-// each. wazero itself would keep all for ever.
+// each. wazero itself would keep all forever.
 const keptPlugins = 6
 
-// prune deletes the oldest files of the cache. Whoever misses one compiles it
-// again, so mistakes do no harm.
+// prune deletes the oldest files of the cache. A process that misses one compiles it again, so mistakes do no harm.
 func prune(dir string) {
 	files, _ := filepath.Glob(filepath.Join(dir, "*", "*"))
 	age := map[string]time.Time{}

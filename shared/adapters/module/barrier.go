@@ -18,7 +18,7 @@ func (c *config) panicked(p any) {
 	c.log(filter.Critical, describe(p))
 }
 
-// describe tells of a panic and where it came from. A value that is not a
+// describe describes a panic and where it came from. A value that is not a
 // runtime error may hold a piece of a prompt, so only its type is told.
 func describe(p any) string {
 	what := fmt.Sprintf("panic with a %T", p)

@@ -10,7 +10,7 @@ import (
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
-// What Envoy tells of an answer. 1.38 tells nothing, and logs an error for each question:
+// What Envoy reports about a response. 1.38 reports nothing, and logs an error for each question:
 // it is asked one thing once, and headers have to do.
 func TestFactsOfAnAnswer(t *testing.T) {
 	for name, c := range map[string]struct {

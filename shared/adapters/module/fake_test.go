@@ -274,7 +274,7 @@ type envoyStream struct {
 		body    string
 		timeout uint64
 	}
-	// What Envoy tells of the answer; without details, of which there always are some, it
+	// What Envoy reports about the response; without details, of which there always are some, it
 	// is one that tells nothing.
 	details  string
 	attempts int

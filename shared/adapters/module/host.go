@@ -29,7 +29,7 @@ func (s *stream) RequestHeaders() filter.Headers { return &s.request }
 // ResponseHeaders are the headers as they came from the replica.
 func (s *stream) ResponseHeaders() filter.Headers { return &s.response }
 
-// ApplyRequest edits the request and has its route chosen anew.
+// ApplyRequest edits the request and has its route selected again.
 func (s *stream) ApplyRequest(headers []filter.HeaderEdit, body []filter.BodyEdit) error {
 	if len(body) > 0 {
 		if err := s.body.edit(s.handle.BufferedRequestBody(), body); err != nil {
@@ -120,7 +120,7 @@ func (s *stream) Marked(document uint64) bool {
 	return ok && mark.Len == 8 && binary.LittleEndian.Uint64(mark.ToUnsafeBytes()) == document
 }
 
-// RequestNow reads the headers anew: what the exchange has of them stays valid.
+// RequestNow reads the headers again: what the exchange has of them stays valid.
 func (s *stream) RequestNow() filter.Headers {
 	if s.gone {
 		return nil

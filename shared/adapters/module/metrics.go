@@ -14,7 +14,7 @@ import (
 
 // recorder defines the metrics of a configuration and records their samples.
 //
-// A sample is taken by whoever has something to count, on any thread and with no
+// Samples are taken on any thread and with no
 // exchange at hand; Envoy records it through the handle of a live exchange, on
 // that exchange's thread. So samples wait here until the callback that took them
 // ends, and its exchange carries over all that wait. Any exchange of the

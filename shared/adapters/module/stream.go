@@ -158,7 +158,7 @@ func (s *stream) OnResponseBody(body shared.BodyBuffer, end bool) (status shared
 }
 
 // readResponse feeds the chain with the bytes where they lie. If some of them are to
-// change, all are written anew: bytes can only be taken off the front of a
+// change, all are rewritten: bytes can only be taken off the front of a
 // buffer and added to its end.
 func (s *stream) readResponse(body shared.BodyBuffer, end bool) {
 	changed := false

@@ -558,7 +558,7 @@ func TestArena(t *testing.T) {
 	a.copy(viewString("b"))
 	a.reset()
 	require.Equal(t, arenaBlock, cap(a.block))
-	require.Empty(t, a.block, "it begins anew")
+	require.Empty(t, a.block, "it begins again")
 }
 
 // All workers use one configuration at once.

@@ -170,7 +170,7 @@ func (x *exchange) OnHttpStreamDone() {
 	x.kit = nil
 }
 
-// warnOfHang names the one setting without which everything waits for ever. A
+// warnOfHang names the one setting without which everything waits forever. A
 // client that leaves right after its headers looks the same, so it is a guess.
 func (v *vm) warnOfHang() {
 	if v.warned {

@@ -21,7 +21,7 @@ func (x *exchange) RequestHeaders() filter.Headers { return &x.request }
 // ResponseHeaders implements chain.Host.
 func (x *exchange) ResponseHeaders() filter.Headers { return &x.response }
 
-// ApplyRequest implements chain.Host. The host itself has the route chosen anew
+// ApplyRequest implements chain.Host. The host itself has the route selected again
 // after an edit of a request header.
 func (x *exchange) ApplyRequest(edits []filter.HeaderEdit, body []filter.BodyEdit) error {
 	if len(body) > 0 {

@@ -18,7 +18,7 @@ const pollLease = time.Second
 
 // follower follows the companion for one worker. One of the workers, the
 // holder of a lease, calls it and writes what comes to the store; the others look
-// at a small version word there at every tick. The last snapshot is kept for ever:
+// at a small version word there at every tick. The last snapshot is kept forever:
 // its gauges age, its list of replicas is better than none.
 type follower struct {
 	*feed.Feed
@@ -123,9 +123,9 @@ func (w *follower) load() {
 	w.deps.Log(filter.Error, "companion: the snapshot of another worker cannot be read: "+err.Error())
 }
 
-// Adopt implements feed.Host. It writes the snapshot before its version word, so
-// that whoever sees the word finds this snapshot or a later one. The store has it
-// whole, whatever came: a worker may have missed the one before.
+// Adopt implements feed.Host. It writes the snapshot before its version word, so that a worker that
+// sees the word finds this snapshot or a later one. The store has it whole, whatever came: a worker
+// may have missed the one before.
 func (w *follower) Adopt(s *endpoint.Snapshot) error {
 	w.load()
 	if !feed.Supersedes(s, w.current) {

@@ -69,7 +69,7 @@ func (w *world) worker(name string) *follower {
 	return newFollower(chain.Companion{Cluster: "companion", Wait: 20 * time.Second}, name, w.notes(name), deps, calls)
 }
 
-// pass lets time go by with a tick of each feed every 20 ms.
+// pass advances the time with a tick of each feed every 20 ms.
 func (w *world) pass(d time.Duration, feeds ...*follower) {
 	for end := w.now.Add(d); w.now.Before(end); {
 		w.now = w.now.Add(tickPeriod)
@@ -180,7 +180,7 @@ func TestABadSnapshotInTheStoreIsToldOnce(t *testing.T) {
 // brokenStore fails every write.
 type brokenStore struct{ kv.Store }
 
-func (brokenStore) Set(string, []byte, uint32) error { return errors.New("no room") }
+func (brokenStore) Set(string, []byte, uint32) error { return errors.New("does not fit") }
 
 func TestASnapshotThatCannotBeSharedIsAFailure(t *testing.T) {
 	w := newWorld()
@@ -189,7 +189,7 @@ func TestASnapshotThatCannotBeSharedIsAFailure(t *testing.T) {
 	a.deps.Store = brokenStore{w.store}
 	w.answer(snapshot(1))
 	require.Len(t, w.logs, 1)
-	require.Contains(t, w.logs[0], "no room")
+	require.Contains(t, w.logs[0], "does not fit")
 	require.Empty(t, w.polls)
 }
 
@@ -259,7 +259,7 @@ func TestAPollOutlivesItsLease(t *testing.T) {
 	require.Len(t, w.polls, 1)
 }
 
-// All workers of an Envoy go by one name among the proxies, and what one hears all know: the peers by the store, the notes by whoever asked.
+// All workers of an Envoy have one name among the proxies, and what one hears all know: the peers by the store, the notes by the worker that polled.
 func TestOneProxyOfManyWorkers(t *testing.T) {
 	w := newWorld()
 	a, b := w.worker("a"), w.worker("b")

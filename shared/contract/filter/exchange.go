@@ -68,14 +68,13 @@ type Route struct {
 	// External: Pool is somebody else's service. It has no replicas to choose
 	// from and no gauges.
 	External bool
-	// Fallback are the pools to use, in this order, when no replica of Pool has
-	// room. The slice must not be changed.
+	// Fallback are the pools to use, in this order, when all replicas of Pool are saturated. The slice must not be changed.
 	Fallback []Pool
 }
 
-// Subset are the replicas to which whoever stands before Inlet restricts the
-// request: the subset hint of the endpoint picker protocol (Gateway API Inference
-// Extension, proposal 004). It comes as dynamic metadata, which no client can set.
+// Subset are the replicas to which a gateway before Inlet restricts the request: the subset hint of
+// the endpoint picker protocol (Gateway API Inference Extension, proposal 004). It comes as dynamic
+// metadata, which no client can set.
 type Subset struct {
 	Given     bool     // else there is no restriction
 	Addresses []string // ip:port; may be empty, then nobody may serve
@@ -177,8 +176,7 @@ func (x *Exchange) Explain(name, value string) {
 // State returns what the running filter kept with SetState, or nil.
 //
 // Exchanges are used again: a state kept for an earlier request comes back, so
-// that a filter can reuse its memory. A filter that keeps state sets it anew
-// in its first hook.
+// that a filter can reuse its memory. A filter that keeps state sets it again in its first hook.
 func (x *Exchange) State() any { return x.states[x.slot] }
 
 // SetState keeps v for the running filter until OnDone.
@@ -214,8 +212,7 @@ func (x *Exchange) Why() []byte { return x.why }
 
 // Effects is what the filters want changed, in the order they said it. An
 // adapter applies request effects once when the request is released, response
-// effects once at the response headers. The model's name is restored as the
-// answer's bytes go by.
+// effects once at the response headers. The model's name is restored as the response's bytes pass.
 type Effects struct {
 	Request  []HeaderEdit
 	Response []HeaderEdit

@@ -61,7 +61,7 @@ func (r *ResponseScanner) Reset(api API, stream bool, model string) {
 func (r *ResponseScanner) Screen() { r.reader.texts.reset(true) }
 
 // Texts are the texts of those events that are over, or of a JSON document that is over, in order, and of other things that
-// stand among them. They stay until they are dropped. Value, and what is for whoever screens, may be changed.
+// stand among them. They stay until they are dropped. Value, and what is for screening filters, may be changed.
 func (r *ResponseScanner) Texts() []Text {
 	t := &r.reader.texts
 	return t.found[:t.ready]

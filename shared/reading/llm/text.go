@@ -52,7 +52,7 @@ type Text struct {
 	Value []byte // decoded, and as it has been edited
 	// Edited: Value is to stand in its place.
 	Edited bool
-	// Seen and Piece are for whoever screens: it was seen before, and of which piece of text it is.
+	// Seen and Piece are for screening filters: it was seen before, and of which piece of text it is.
 	Seen  bool
 	Piece int
 }
@@ -155,7 +155,7 @@ type textReader struct {
 	kind   [48]byte
 	kindN  int  // length of the event's type in kind
 	typing bool // it is being read
-	item   int  // that the event tells of
+	item   int  // that the event reports
 
 	id     []byte // of the response
 	known  bool   // all of it is in id

@@ -13,7 +13,7 @@ import (
 	"github.com/inlet-proxy/inlet/internal/schema"
 )
 
-var update = flag.Bool("update", false, "write the key tables of the documentation anew")
+var update = flag.Bool("update", false, "write the key tables of the documentation again")
 
 // keyTable is the place of a table that is written from the code.
 var keyTable = regexp.MustCompile(`(?s)(<!-- keys of ([a-z]+), written by make docs -->\n).*?(<!-- end of keys -->)`)

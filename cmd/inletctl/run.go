@@ -110,7 +110,7 @@ func describe(out io.Writer, s *stack.Stack, o stack.Options) {
 	fmt.Fprintf(out, "  %s -i \\\n    -d '{\"model\":\"llama\",\"messages\":[{\"role\":\"user\",\"content\":\"Why is the sky blue?\"}],\"max_tokens\":20}'\n\n", curl)
 	fmt.Fprintf(out, "  %s -N \\\n    -d '{\"model\":\"gemma-support\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Where is my parcel?\"}],\"max_tokens\":20}'\n\n", curl)
 	fmt.Fprintf(out, "  %s -i \\\n    -d '{\"model\":\"nobody-serves-this\",\"messages\":[{\"role\":\"user\",\"content\":\"Hello?\"}]}'\n\n", curl)
-	fmt.Fprintf(out, "Ctrl-C stops everything. Requests as they come:\n\n")
+	fmt.Fprintf(out, "Ctrl-C stops everything. Requests as they arrive:\n\n")
 }
 
 // printAccess shows one line of the access log.

@@ -71,7 +71,7 @@ func TestFlagsRefused(t *testing.T) {
 		"--speed -1":         "speed is -1, must be 0 or more",
 		"--kv-blocks 0":      "--kv-blocks must be at least 1",
 		"--engines 0":        "--engines must be at least 1",
-		"--dialect tgi":      `dialect "tgi" is none of [vllm sglang trtllm triton jetstream]`,
+		"--dialect tgi":      `dialect "tgi" is not one of [vllm sglang trtllm triton jetstream]`,
 		"--log-level loud":   `log level: slog: level string "loud": unknown name`,
 		"--log-format xml":   `log format "xml": must be text or json`,
 		"--fault explode":    `fault "explode": unknown fault`,

@@ -4,8 +4,8 @@ import "github.com/inlet-proxy/inlet/shared/contract/conf"
 
 // help is for the keys of the configuration.
 var help = []conf.Help{
-	{Key: "keys", Text: "the API keys that count, and where a client may send them"},
-	{Key: "keys.from", Text: "headers in which a key counts; in `authorization` and `proxy-authorization` it is the token after `Bearer`. Further ones that clients have: `api-key` (Azure), `x-goog-api-key` (Google)"},
+	{Key: "keys", Text: "the accepted API keys, and where a client may send them"},
+	{Key: "keys.from", Text: "headers in which a key is accepted; in `authorization` and `proxy-authorization` it is the token after `Bearer`. Others that clients use: `api-key` (Azure), `x-goog-api-key` (Google)"},
 	{Key: "keys.header", Text: "older spelling of `from`, for one header", Old: true},
 	{Key: "keys.list", Text: "the keys; without any, every request would be refused"},
 	{Key: "keys.list[].name", Text: "application or developer that the key belongs to; shown in the access log"},

@@ -33,7 +33,7 @@ func TestIncidents(t *testing.T) {
 			for incident, sizes := range map[string][]int{
 				"500 for bodies over 30,000 characters":                   {29_999, 30_001, 31_000, 100_000},
 				"bodies over 6.2 KB cut between two filters":              {6_199, 6_201, 16_385, 65_537},
-				"responses of 130 KB cut with status 200":                   {130_000, 131_072, 133_120, 262_145},
+				"responses of 130 KB cut with status 200":                 {130_000, 131_072, 133_120, 262_145},
 				"the last chunk of bodies over 1 MB comes twice":          {1<<20 - 1, 1 << 20, 1<<20 + 1, 3 << 20},
 				"413 for an agent's body over 64 KiB, 400 for over 2 MiB": {64<<10 + 1, 2<<20 + 1, 8 << 20},
 			} {

@@ -18,7 +18,7 @@ var update = flag.Bool("update", false, "write the key tables of the documentati
 // keyTable is the place of a table that is written from the code.
 var keyTable = regexp.MustCompile(`(?s)(<!-- keys of ([a-z]+), written by make docs -->\n).*?(<!-- end of keys -->)`)
 
-// TestKeyTables holds the key tables of the documentation to the code that reads the configuration.
+// TestKeyTables compares the key tables of the documentation with the code that reads the configuration.
 func TestKeyTables(t *testing.T) {
 	tables := map[string]string{}
 	for page, text := range pages(t) {

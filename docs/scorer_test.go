@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// playGuide is a test that plays the scenario of the guide.
+// playGuide is a test that plays the guide's scenario.
 const playGuide = `package scenarios_test
 
 import (
@@ -38,8 +38,9 @@ func TestGuide(t *testing.T) {
 }
 `
 
-// TestScorerGuide does what writing-a-scorer.md says: it adds the files and the line, and runs the tests that are there for every scorer, the
-// guide's own, and the scenario. The files are laid over the tree for the Go command alone: nothing is written into it.
+// TestScorerGuide does what writing-a-scorer.md says: it adds the files and the line, and runs the tests for every
+// scorer, the guide's own test, and the scenario. The files are an overlay for the Go command only: nothing is written
+// into the tree.
 func TestScorerGuide(t *testing.T) {
 	page, err := os.ReadFile("writing-a-scorer.md")
 	require.NoError(t, err)

@@ -1,4 +1,4 @@
-// Package shared_test holds the rules of who may import whom, and of what the core may touch.
+// Package shared_test checks the rules of who may import whom, and of what the core may use.
 package shared_test
 
 import (
@@ -22,7 +22,7 @@ import (
 
 const module = "github.com/inlet-proxy/inlet/"
 
-// pkg is a package as `go list` tells it, without its tests.
+// pkg is a package as listed by `go list`, without its tests.
 type pkg struct {
 	ImportPath string
 	Dir        string
@@ -70,8 +70,8 @@ func packages(t *testing.T) []pkg {
 	}
 }
 
-// layers say what of this module each part of the core may import. A part is
-// a package and those below it.
+// layers list what each part of the core may import from this module. A part is a
+// package and those below it.
 var layers = []struct {
 	part string
 	may  []string
@@ -111,7 +111,7 @@ func TestLayers(t *testing.T) {
 	}
 }
 
-// TestHouseIsOneWay holds what stands below to not knowing what stands above it, tests too.
+// TestHouseIsOneWay: lower packages do not import higher ones, not even in tests.
 func TestHouseIsOneWay(t *testing.T) {
 	above := regexp.MustCompile(`^(filters|cmd|e2e|internal/(scenarios|companion|modelsim))(/.*)?$`)
 	for _, p := range packages(t) {
@@ -124,7 +124,7 @@ func TestHouseIsOneWay(t *testing.T) {
 	}
 }
 
-// isFilter says whether a package is a filter's policy: not the list of all filters, and not a main.
+// isFilter reports whether a package is a filter's policy: not the list of all filters, and not a main.
 func isFilter(name string) bool {
 	return under(name, "filters") && name != "filters" && path.Base(name) != "wasm"
 }
@@ -149,7 +149,7 @@ func TestFiltersKnowNeitherEachOtherNorTheirHost(t *testing.T) {
 	require.GreaterOrEqual(t, seen, 4)
 }
 
-// core says whether a package must run in a VM without threads, sockets and clock.
+// core reports whether a package must run in a VM without threads, sockets and clock.
 func core(name string) bool {
 	if isFilter(name) || name == "internal/chain" || name == "shared/state/kv" {
 		return true
@@ -162,10 +162,10 @@ func core(name string) bool {
 	return false
 }
 
-// Imports that the core must not have itself.
+// Imports that the core must not have.
 var notImported = regexp.MustCompile(`^(net|os|sync|math/rand|encoding/json|unsafe)(/.*)?$`)
 
-// Imports that the core must not have by way of others either: they are what makes a wasm module big or slow to start.
+// Imports that the core must not have indirectly either: they make a wasm module big or slow to start.
 var notLinked = regexp.MustCompile(`^(net|net/.*|encoding/json|google\.golang\.org/.*|github\.com/(proxy-wasm|envoyproxy|tetratelabs)/.*)$`)
 
 func TestCoreImports(t *testing.T) {
@@ -210,13 +210,13 @@ func TestCoreHasNoThreadAndNoClock(t *testing.T) {
 	}
 }
 
-// clock is what package time has of it.
+// clock are the clock functions of package time.
 var clock = map[string]bool{
 	"Now": true, "Since": true, "Until": true, "Sleep": true, "After": true, "AfterFunc": true,
 	"NewTimer": true, "NewTicker": true, "Tick": true,
 }
 
-// TestSDKsStayInTheAdapters holds Envoy's and proxy-wasm's SDKs to the packages that adapt them, and to tests.
+// TestSDKsStayInTheAdapters: only the adapters, and tests, import Envoy's and proxy-wasm's SDKs.
 func TestSDKsStayInTheAdapters(t *testing.T) {
 	sdk := regexp.MustCompile(`^github\.com/(proxy-wasm/.*|envoyproxy/envoy/.*)$`)
 	adapters := 0

@@ -9,7 +9,7 @@ import (
 	"github.com/inlet-proxy/inlet/shared/hosttest"
 )
 
-// Every expectation must be able to fail: each line is wrong in one thing.
+// Every expectation must be able to fail: each line has one wrong value.
 func TestPlayTellsWhatDiffers(t *testing.T) {
 	tests := map[string]struct{ expect, tells string }{
 		"status":          {`status: 201`, "status: got 200, want 201"},
@@ -43,7 +43,7 @@ func TestPlayTellsWhatDiffers(t *testing.T) {
 	require.NoError(t, playStep(t, `status: 200`))
 }
 
-// playStep plays one request of which the given is expected.
+// playStep plays one request with the given expectation.
 func playStep(t *testing.T, expect string) error {
 	return hosttest.Play(hosttest.Native(filters.All...), parse(t, `
 name: one request

@@ -19,8 +19,7 @@ func TestNative(t *testing.T) {
 	play(t, h, func(*hosttest.Scenario) bool { return true })
 }
 
-// TestWazero plays the scenarios on what is shipped, but those that need the
-// probe.
+// TestWazero plays the scenarios on what is shipped, except those that need the probe.
 func TestWazero(t *testing.T) {
 	play(t, wazeroHost(t, "../../cmd/bundle-wasm"), func(s *hosttest.Scenario) bool { return !s.NeedsProbe() })
 }
@@ -40,9 +39,9 @@ steps:
 	})
 }
 
-// TestHostCalls holds what a request, and an event of a streamed answer, ask of
-// the host: in Envoy each call costs 0.1 µs, one that hands memory over 0.8 µs
-// and more. It fails when one is added, and when one is saved.
+// TestHostCalls checks the host calls of a request, and of an event of a streamed
+// response: in Envoy each call costs 0.1 µs, one that returns memory 0.8 µs and more.
+// It fails when a call is added, and when one is removed.
 func TestHostCalls(t *testing.T) {
 	const document = `
 name: calls
@@ -69,8 +68,8 @@ steps:
 	g, err := wazeroHost(t, "../../cmd/bundle-wasm").Start(s)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, g.Close()) }()
-	// Of some requests, drawn at random, the time is measured, and the first make
-	// series of metrics: so the least of several.
+	// The time of some requests, drawn at random, is measured, and the first ones create
+	// series of metrics: so take the minimum of several.
 	asked := func(step int) map[string]int {
 		least := map[string]int{}
 		for i := range 8 {
@@ -116,9 +115,8 @@ func wazeroHost(t *testing.T, bundle string) *hosttest.WazeroHost {
 	return h
 }
 
-// dependOn reads files: go test takes an earlier result for granted unless
-// something that it knows the test to use has changed, and it does not see what
-// the build of the plugin reads.
+// dependOn reads files: go test reuses an earlier result unless a file that the test
+// reads has changed, and it does not see what the build of the plugin reads.
 func dependOn(t *testing.T, patterns ...string) {
 	for _, pattern := range patterns {
 		files, err := filepath.Glob(pattern)
@@ -131,8 +129,7 @@ func dependOn(t *testing.T, patterns ...string) {
 	}
 }
 
-// play plays those scenarios of the tree that are chosen and that the host can
-// play.
+// play plays the selected scenarios of the tree that the host can play.
 func play(t *testing.T, h hosttest.Host, chosen func(*hosttest.Scenario) bool) {
 	played := 0
 	for _, s := range scenarios(t) {

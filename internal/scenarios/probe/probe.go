@@ -3,11 +3,11 @@
 //	x-probe-call: <cluster>    OnRequest waits for POST /probe of that cluster; the
 //	                           request then carries x-probe-reply: <status>, or "failed"
 //	x-probe-deny: <hook>       the hook refuses with 403
-//	x-probe-respond: <hook>    the hook answers with 203
+//	x-probe-respond: <hook>    the hook responds with 203
 //	x-probe-wait: <hook>       the hook waits for a call to "quick"
-//	x-probe-fail: <hook>       the hook says that it cannot decide
+//	x-probe-fail: <hook>       the hook returns Fail
 //	x-probe-panic: <hook>      the hook panics
-//	x-probe-trap: <hook>       the hook ends in a fault that nobody can recover from
+//	x-probe-trap: <hook>       the hook ends in a fault that cannot be recovered
 //	x-probe-replace: <text>    the body's model is replaced by the text
 //	x-probe-response: <text>   the response gets x-probe-response: <text>
 //	x-probe-screen: <w>,<o>    responses are screened in windows of w bytes that overlap
@@ -35,7 +35,7 @@ import (
 
 // Factory makes the filter "probe". Its configuration:
 //
-//	needs: [request, prompt, usage]   what must be read for it, nothing by default
+//	needs: [request, prompt, usage]   what to read for it, nothing by default
 //	timeout: 1s                       of its calls
 var Factory = filter.Factory{
 	Name:        "probe",
@@ -69,8 +69,8 @@ type probe struct {
 	done    filter.Metric
 }
 
-// orders are what a request told the probe to do, kept because a filter that
-// runs at the end may not count on the headers any more.
+// orders are the probe's instructions from a request. They are kept because a filter
+// that runs at the end cannot rely on the headers any more.
 type orders struct {
 	call, deny, respond, wait, fail, panic, trap, replace, response string
 	screen, mask, block, filtered, unitCall                         string
@@ -176,7 +176,7 @@ func (p *probe) OnDone(x *filter.Exchange, end filter.End) {
 	p.at("done", x)
 }
 
-// at does what was ordered for a hook.
+// at does what the request orders for a hook.
 func (p *probe) at(hook string, x *filter.Exchange) filter.Verdict {
 	o := x.State().(*orders)
 	switch hook {

@@ -101,7 +101,7 @@ func testTrap(t *testing.T, s *stack.Stack) {
 			require.Equal(t, http.StatusServiceUnavailable, a.status)
 			l.more(200)
 			lost := l.lost()[len(earlier):]
-			require.LessOrEqual(t, len(lost), clients, "what was under way, and nothing later")
+			require.LessOrEqual(t, len(lost), clients, "what was in progress, and nothing later")
 			var last time.Duration
 			for _, a := range lost {
 				last = max(last, a.began.Sub(died))

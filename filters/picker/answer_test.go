@@ -188,7 +188,7 @@ func TestFullIsNotBroken(t *testing.T) {
 			eps := ready(3)
 			r.serve(eps...)
 			full := eps[1].Address
-			for range 3 { // under way together
+			for range 3 { // in progress together
 				x := request(1, 10)
 				r.send(t, x)
 				x.Response = filter.Response{Status: c.status, Served: full, Attempts: 2}

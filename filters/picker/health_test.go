@@ -68,7 +68,7 @@ func TestFailuresMustBeInARow(t *testing.T) {
 	require.Zero(t, r.samples["inlet_ejection_total/p,5xx"])
 }
 
-// Requests that were under way when their replica was ejected, and fail too, eject it no second time and for no longer.
+// Requests that were in progress when their replica was ejected, and fail too, eject it no second time and for no longer.
 func TestFailuresOfTheEjectedDoNotAddUp(t *testing.T) {
 	r := newRig(t, "{health: {failures: 1, eject: 5s}}")
 	r.serve(ready(2)...)

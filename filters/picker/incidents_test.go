@@ -203,7 +203,7 @@ func TestIncidentInFlightSurvivesAbsence(t *testing.T) {
 }
 
 // A draining replica, which the companion tells as not ready, gets nothing new,
-// also of what it alone knows; what is under way there ends as ever.
+// also of what it alone knows; what is in progress there ends as usual.
 func TestDraining(t *testing.T) {
 	for _, profile := range []string{"sticky", "session"} {
 		r := newRig(t, "profile: "+profile)

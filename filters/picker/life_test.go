@@ -237,7 +237,7 @@ func TestEachEjectionEmptiesTheIndexOfAllWorkers(t *testing.T) {
 }
 
 // A replica in two pools is scraped by two plans, or drains in one of them: that is no other
-// process, whatever becomes of others in these pools.
+// process, whatever happens to others in these pools.
 func TestOneReplicaInTwoPools(t *testing.T) {
 	for name, c := range map[string]struct{ a, b endpoint.Endpoint }{
 		"two starts":        {endpoint.Endpoint{Ready: true, Started: 7}, endpoint.Endpoint{Ready: true, Started: 18}},

@@ -24,7 +24,7 @@ import (
 // A candidate is a scorer.Replica all the way through.
 
 // pick is one pick. It is as large as the pool, so it is only borrowed while it lasts
-// (fleet.borrow): most requests under way wait for their response.
+// (fleet.borrow): most requests in progress wait for their response.
 type pick struct {
 	f       *Filter
 	request *state

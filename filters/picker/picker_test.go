@@ -408,7 +408,7 @@ func TestSessionProfile(t *testing.T) {
 		"without a session the load decides")
 }
 
-// Each worker begins elsewhere, lest those of one Envoy all begin with the same replica.
+// Each worker begins elsewhere, so that those of one Envoy do not all begin with the same replica.
 func TestRoundRobinBeginsAnywhere(t *testing.T) {
 	first := map[string]bool{}
 	for worker := range uint64(4) {

@@ -62,5 +62,5 @@ func TestATryNeedsRoom(t *testing.T) {
 	require.NotEqual(t, sick, r.send(t, request(0, 0)))
 	r.now = r.now.Add(20 * time.Second)
 	r.serve(ready(2)...)
-	require.Equal(t, sick, r.send(t, request(0, 0)), "though the one before is still under way")
+	require.Equal(t, sick, r.send(t, request(0, 0)), "though the one before is still in progress")
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
-// Two requests with one prompt: what becomes of the first takes nothing back that the
+// Two requests with one prompt: the result of the first takes nothing back that the
 // second was answered with.
 func TestWhatAnotherWasAnsweredStays(t *testing.T) {
 	for name, end := range map[string]func(r *rig, x *filter.Exchange){

@@ -107,7 +107,7 @@ type Action uint8
 const (
 	// Continue lets what was held and what comes go on.
 	Continue Action = iota
-	// Hold keeps headers and body: more is needed, or a call is under way.
+	// Hold keeps headers and body: more is needed, or a call is in progress.
 	Hold
 	// Replied: a local reply was sent; nothing of the request goes on.
 	Replied

@@ -190,7 +190,7 @@ func (s *Stream) ResponseEnd() (with []byte) {
 	return with
 }
 
-// Done ends the exchange, whatever became of it. A second call does nothing.
+// Done ends the exchange, whatever its result. A second call does nothing.
 func (s *Stream) Done() {
 	if s.state == done {
 		return

@@ -56,7 +56,7 @@ func TestEveryVerdictOfEveryHook(t *testing.T) {
 	}
 }
 
-// playVerdict plays an exchange in which a hook of a gives a verdict, and returns what became of it.
+// playVerdict plays an exchange in which a hook of a gives a verdict, and returns the result.
 func playVerdict(t *testing.T, r *rig, hook string, v filter.Verdict) string {
 	give := func(*filter.Exchange) filter.Verdict { return v }
 	switch hook {

@@ -46,7 +46,7 @@ type exchange struct {
 	details  string // response code details, as Envoy has them
 	why      string
 
-	unreadable bool // the chunk of the request that is under way
+	unreadable bool // the chunk of the request that is in progress
 
 	got Outcome // what the client and the replica saw
 	err error   // what the proxy was told and makes no sense
@@ -56,8 +56,8 @@ type exchange struct {
 // of it and what has gone on.
 type half struct {
 	headers  Headers
-	body     []byte // what the filter can read and change: what it holds, and the chunk under way
-	fresh    int    // where the chunk under way begins in body
+	body     []byte // what the filter can read and change: what it holds, and the chunk in progress
+	fresh    int    // where the chunk in progress begins in body
 	trailers Headers
 
 	begun   bool // the filter got the headers

@@ -47,7 +47,7 @@ type gateway struct {
 	held  map[string]*exchange
 	calls []Call         // of the present step
 	asked map[string]int // of the host, in the present step
-	open  int            // callouts under way, without the companion's
+	open  int            // callouts in progress, without the companion's
 	log   []string
 	trap  string
 }
@@ -56,7 +56,7 @@ type gateway struct {
 type replica struct {
 	name, address string
 	unknown       bool // the companion tells it, and the cluster does not have it
-	active        int  // requests that are under way there, or were to be
+	active        int  // requests that are in progress there, or were to be
 }
 
 // worker is one thread of the proxy.
@@ -264,7 +264,7 @@ func (g *gateway) balance(pool, picked string) *replica {
 	}
 }
 
-// overflows reports whether more requests are under way in a pool than its cluster allows.
+// overflows reports whether more requests are in progress in a pool than its cluster allows.
 func (g *gateway) overflows(pool string) bool {
 	active := 0
 	for _, r := range g.pools[pool] {

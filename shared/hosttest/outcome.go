@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Outcome is what became of one request. Every host fills it in from what a
+// Outcome is the result of one request. Every host fills it in from what a
 // client, a replica and a scrape of the metrics can see.
 type Outcome struct {
 	// What the client got. Status 0: no answer. Complete: the answer's end too.

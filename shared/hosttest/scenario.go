@@ -33,7 +33,7 @@ type Scenario struct {
 	Subset *Subset `yaml:"subset"`
 	// Unfollowed: the clusters do not read the ranked list that Inlet names.
 	Unfollowed bool `yaml:"unfollowed"`
-	// MaxRequests is how many requests a cluster lets be under way at once, any number
+	// MaxRequests is how many requests a cluster lets be in progress at once, any number
 	// if 0. Of more Envoy says itself that they are too many.
 	MaxRequests int `yaml:"maxRequests"`
 	// Services are the answers to callouts by cluster, in order; the last one
@@ -183,7 +183,7 @@ type Request struct {
 	// over to the filter. Only a wasm host can fail so.
 	Unreadable int `yaml:"unreadable"`
 	// Cancel is the point at which the client goes away: afterHeaders;
-	// duringCall, while a callout is under way; afterBody, when the replica has
+	// duringCall, while a callout is in progress; afterBody, when the replica has
 	// the whole request and has not answered; duringResponse, after the
 	// answer's first chunk; afterResponseHeaders, of which no chunk follows.
 	Cancel string `yaml:"cancel"`

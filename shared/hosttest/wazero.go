@@ -311,7 +311,7 @@ func (s *wasmStream) requestTrailers() bool {
 	return s.request(s.vm.call(s.id, "proxy_on_request_trailers", uint64(s.id), uint64(n)))
 }
 
-// request turns the plugin's action into what becomes of the request.
+// request turns the plugin's action into what happens to the request.
 func (s *wasmStream) request(action uint64) (hold bool) {
 	if s.vm.dead && !s.replied {
 		s.replied = true

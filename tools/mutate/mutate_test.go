@@ -120,14 +120,14 @@ func TestVerdicts(t *testing.T) {
 		places[m.start] = true
 	}
 
-	failing := map[string]string{"a/a_test.go": "package a\n\nimport \"testing\"\n\nfunc Test(t *testing.T) { t.Fatal(\"as ever\") }\n"}
+	failing := map[string]string{"a/a_test.go": "package a\n\nimport \"testing\"\n\nfunc Test(t *testing.T) { t.Fatal(\"as before\") }\n"}
 	for name, text := range module {
 		if failing[name] == "" {
 			failing[name] = text
 		}
 	}
 	work = &tester{root: write(t, failing), scratch: t.TempDir(), progress: io.Discard, parallel: 1, patience: time.Minute}
-	if err := work.test(small, all); err == nil || !strings.Contains(err.Error(), "as ever") {
+	if err := work.test(small, all); err == nil || !strings.Contains(err.Error(), "as before") {
 		t.Errorf("the tests fail as the code stands: %v", err)
 	}
 	stopped := &tester{root: root, scratch: t.TempDir(), progress: io.Discard, parallel: 1, patience: time.Minute, interrupted: make(chan struct{})}

@@ -355,7 +355,7 @@ func TestReplicasComeAndGo(t *testing.T) {
 		x.Insert(r, chain)
 		require.Equal(t, 3, matched(r))
 		x.Remove(r)
-		x.Insert(r, chain) // a request that was still under way
+		x.Insert(r, chain) // a request that was still in progress
 		require.Zero(t, matched(r))
 	}
 	require.Less(t, len(seen), maxReplicas)

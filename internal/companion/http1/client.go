@@ -29,7 +29,7 @@
 // # Deadlines
 //
 // Each request has one deadline for all of it: connecting, the TLS handshake, a retry, and reading the body. The client's context ends the
-// connection and with it the request under way.
+// connection and with it the request in progress.
 package http1
 
 import (
@@ -68,7 +68,7 @@ type Options struct {
 // Client sends requests to one server over a connection that it keeps open between them. It must not be used by several goroutines at a
 // time.
 type Client struct {
-	ctx context.Context // ends the connection, and what is under way
+	ctx context.Context // ends the connection, and what is in progress
 	o   Options
 
 	conn   net.Conn // nil: none is open
@@ -81,7 +81,7 @@ type Client struct {
 	body   body
 }
 
-// New returns a client that is not connected: the first Get connects. When ctx ends, so do the connection and a request under way.
+// New returns a client that is not connected: the first Get connects. When ctx ends, so do the connection and a request in progress.
 func New(ctx context.Context, o Options) *Client {
 	if o.Access == nil {
 		o.Access = new(Access)

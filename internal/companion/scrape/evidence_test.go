@@ -117,7 +117,7 @@ func TestASleeper(t *testing.T) {
 			require.False(t, only(t, s).Ready)
 			f.count("a:1/metrics")
 			time.Sleep(20 * interval)
-			require.InDelta(t, 20, f.count("a:1/metrics"), 3, "it is asked as often as ever, so that its waking is seen")
+			require.InDelta(t, 20, f.count("a:1/metrics"), 3, "it is scraped as often as before, so that its waking is seen")
 		}
 		require.Len(t, began, 2, "what it had is gone with each sleep")
 		f.set("a:1/metrics", answer{status: 500})

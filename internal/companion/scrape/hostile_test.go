@@ -121,7 +121,7 @@ func TestHostileReplicas(t *testing.T) {
 	}
 }
 
-// Of 2,000 replicas half are down, refusing, silent or dripping in turn: the others' gauges are as fresh as ever.
+// Of 2,000 replicas half are down, refusing, silent or dripping in turn: the others' gauges are as fresh as before.
 func TestHalfOfALargeFleetIsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet()

@@ -387,7 +387,7 @@ func TestCloseEndsThePollers(t *testing.T) {
 		time.Sleep(interval)
 		began := time.Now()
 		s.Close()
-		require.Zero(t, time.Since(began), "a scrape under way is given up")
+		require.Zero(t, time.Since(began), "a scrape in progress is given up")
 		s.SetTargets("llama", targets("b:1"))
 		time.Sleep(time.Minute)
 		require.Zero(t, f.count("b:1/metrics"))

@@ -134,7 +134,7 @@ func TestFeedSurvivesAnUpdate(t *testing.T) {
 		now.loop()
 		require.Len(t, now.polls, 1)
 		now.answer("200", wire(3))
-		old.answer("200", wire(2)) // it was under way
+		old.answer("200", wire(2)) // it was in progress
 		require.EqualValues(t, 3, version(second), "the older answer came too late")
 		require.Empty(t, old.polls, "the old configuration asks no more")
 

@@ -19,7 +19,7 @@ import (
 //
 // Every configuration that names the companion has a poller, of which the
 // newest calls. An older one that is no longer asked for comes to its end
-// without a call under way, on whatever thread that is.
+// without a call in progress, on whatever thread that is.
 type source struct {
 	proxy  string // how the companion tells this Envoy from others
 	notes  *feed.Notes

@@ -29,7 +29,7 @@ type stream struct {
 
 	// A local reply, or a request that goes on, may end the stream before the
 	// call returns: OnDestroy then runs inside another callback.
-	depth int  // callbacks under way
+	depth int  // callbacks in progress
 	gone  bool // OnDestroy ran: the handle is not to be used any more
 	turn  int  // how often the stream has been used
 }
@@ -217,7 +217,7 @@ func (s *stream) putBefore(b []byte) {
 	}
 }
 
-// OnStreamComplete ends the exchange, whatever became of it, before the access
+// OnStreamComplete ends the exchange, whatever its result, before the access
 // log is written.
 func (s *stream) OnStreamComplete() {
 	s.enter()

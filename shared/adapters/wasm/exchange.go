@@ -119,7 +119,7 @@ func (x *exchange) OnHttpResponseBody(size int, end bool) types.Action {
 	return x.holds()
 }
 
-// putResponse replaces the first n bytes of the response's piece that is under way.
+// putResponse replaces the first n bytes of the response's piece that is in progress.
 func (x *exchange) putResponse(n int, with []byte) {
 	if err := setResponseBody(n, with); err != nil {
 		proxywasm.LogError("the response cannot be changed: " + err.Error())

@@ -79,7 +79,7 @@ func requestBody(start, n int, into *[]byte) ([]byte, error) {
 	})
 }
 
-// responseBody returns the first n bytes of the answer's piece that is under way.
+// responseBody returns the first n bytes of the answer's piece that is in progress.
 func responseBody(n int, into *[]byte) ([]byte, error) {
 	const responseBody = 1
 	return receive(into, func(data, size unsafe.Pointer) uint32 {
@@ -115,8 +115,7 @@ func setRequestBody(n int, data []byte) error {
 	return statusError(proxySetBufferBytes(requestBody, 0, uint32(n), unsafe.SliceData(data), uint32(len(data))))
 }
 
-// setResponseBody replaces the first n bytes of the answer's piece that is under
-// way. n must not be larger than it.
+// setResponseBody replaces the first n bytes of the answer's piece in progress. n must not be larger than it.
 func setResponseBody(n int, data []byte) error {
 	const responseBody = 1
 	return statusError(proxySetBufferBytes(responseBody, 0, uint32(n), unsafe.SliceData(data), uint32(len(data))))

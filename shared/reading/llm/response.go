@@ -23,10 +23,10 @@ type ResponseScanner struct {
 	ended  bool // the last event of the stream has been read
 
 	fed    int64 // bytes of the answer
-	doc    int64 // bytes of the document: the answer, or the data of the event under way
+	doc    int64 // bytes of the document: the answer, or the data of the event in progress
 	marker int   // bytes of doneMarker that the event's data so far consists of; -1 if it is anything else
 
-	at   int64 // where the event under way begins in the response
+	at   int64 // where the event in progress begins in the response
 	over bool  // End was called
 
 	model []byte // the name to put in, a JSON string; empty to leave names as they are
@@ -321,11 +321,11 @@ type responseReader struct {
 	at   [4]place // of the open containers, by depth from 1: none that is read lies deeper than usage details in a wrapper
 	next place    // of the value that follows
 
-	event counts // of the answer, or of the event under way
+	event counts // of the answer, or of the event in progress
 	all   counts // of the events before
 
 	kind kind
-	last bool // nothing comes after the event under way
+	last bool // nothing comes after the event in progress
 
 	base  int64  // offset in the answer of the document's first byte, if what is being read stood there in one piece with it
 	names []Span // of the model, in the answer, quotes included: those of which a piece was fed last, as far as they were fed
@@ -374,7 +374,7 @@ func (r *responseReader) Close(bool) {
 	}
 }
 
-// take adds what the answer, or the event under way, has told to what the events before it told.
+// take adds what the answer, or the event in progress, has told to what the events before it told.
 func (r *responseReader) take() {
 	if r.event.told != 0 { // of few events it has
 		r.all.take(&r.event, r.api)

@@ -150,7 +150,7 @@ type textReader struct {
 	key    meaning
 	found  []Text
 	ready  int  // of found: those of events that are over
-	event  int  // of found: the first of the event under way
+	event  int  // of found: the first of the event in progress
 	open   bool // a text is being read
 	kind   [48]byte
 	kindN  int  // length of the event's type in kind

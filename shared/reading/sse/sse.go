@@ -29,7 +29,7 @@ type Scanner struct {
 	state   state
 	matched int  // bytes of the byte order mark, or of a field's name, that have been read
 	afterCR bool // the last byte was a CR: a LF right after it belongs to it
-	hasData bool // the event under way has a data field
+	hasData bool // the event in progress has a data field
 }
 
 type state uint8

@@ -34,7 +34,7 @@ func TestARecordThatItsOwnerHasJustRewritten(t *testing.T) {
 				}
 			}
 			tickAll(t, a)
-			require.Nil(t, store.between, "the burial was under way")
+			require.Nil(t, store.between, "the burial was in progress")
 			value0, _, err := store.Get(record)
 			require.NoError(t, err)
 			require.Greater(t, len(value0), 9, "the record is spared")

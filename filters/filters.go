@@ -10,5 +10,10 @@ import (
 )
 
 // All lists every filter, in the usual order of a chain. To add a filter, add its
-// folder and one entry here.
-var All = []filter.Factory{bbr.Factory, quota.Factory, guardrail.Factory, picker.Factory}
+// folder and one entry here (docs/writing-a-filter.md).
+var All = []filter.Factory{
+	bbr.Factory,
+	quota.Factory,
+	guardrail.Factory,
+	picker.Factory,
+}

@@ -38,8 +38,8 @@ func deps() *filter.Deps {
 	}
 }
 
-// Every filter has a README with the same headings, a valid configuration, and an
-// invalid one for each rule that it checks.
+// Every filter has a README with the same headings, a valid configuration, an invalid
+// one for each rule that it checks, and a module of its own.
 func TestEveryFilterIsComplete(t *testing.T) {
 	heads := []string{"## Does", "## Reads and writes", "## On failure", "## Metrics", "## Configuration"}
 	for _, f := range filters.All {
@@ -52,6 +52,7 @@ func TestEveryFilterIsComplete(t *testing.T) {
 			files, _ := filepath.Glob(filepath.Join(f.Name, "testdata", kind, "*.yaml"))
 			require.NotEmpty(t, files, "%s has no %s document", f.Name, kind)
 		}
+		require.FileExists(t, filepath.Join(f.Name, "wasm", "main.go"), "the module with %s alone", f.Name)
 	}
 }
 

@@ -18,9 +18,9 @@ import (
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 )
 
-// BuildWasm compiles a main package of this module to a proxy-wasm plugin. Go's
-// own cache makes a second time cheap.
-func BuildWasm(pkg string) ([]byte, error) {
+// BuildWasm compiles a main package of this module to a proxy-wasm plugin, with
+// further flags of go build. Go's own cache makes a second time cheap.
+func BuildWasm(pkg string, flags ...string) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "inlet-wasm")
 	if err != nil {
 		return nil, err
@@ -29,7 +29,8 @@ func BuildWasm(pkg string) ([]byte, error) {
 	file := filepath.Join(dir, "plugin.wasm")
 	// Without the revision in it the same code gives the same bytes, which the
 	// cache of compiled code knows again.
-	build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-buildmode=c-shared", "-o", file, pkg)
+	args := append([]string{"build", "-buildvcs=false", "-trimpath", "-buildmode=c-shared", "-o", file}, flags...)
+	build := exec.Command("go", append(args, pkg)...)
 	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOFLAGS=")
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build %s: %w\n%s", pkg, err, out)

@@ -71,7 +71,7 @@ func release(ctx context.Context, root, dir, version, only string, env []string)
 		return err
 	}
 	built := 0
-	for _, a := range artifacts() {
+	for _, a := range artifacts(root) {
 		if !strings.Contains(a.file, only) {
 			continue
 		}
@@ -111,13 +111,15 @@ type artifact struct {
 	missing string // what this machine lacks to build it, "" for nothing
 }
 
-// artifacts are all files that are built.
-func artifacts() []artifact {
+// artifacts are all files that are built of a checkout.
+func artifacts(root string) []artifact {
 	wasm := func(file, pkg string) artifact {
 		return artifact{file: file, pkg: pkg, env: []string{"GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0"}, flags: []string{"-buildmode=c-shared"}}
 	}
 	all := []artifact{wasm("inlet.wasm", "./cmd/bundle-wasm")}
-	for _, f := range []string{"bbr", "quota", "guardrail", "picker"} {
+	mains, _ := filepath.Glob(filepath.Join(root, "filters/*/wasm")) // it fails for malformed patterns only
+	for _, m := range mains {
+		f := filepath.Base(filepath.Dir(m))
 		all = append(all, wasm(f+".wasm", "./filters/"+f+"/wasm"))
 	}
 	for _, arch := range []string{"amd64", "arm64"} {

@@ -65,6 +65,9 @@ func (c *Chain) finish() {
 	if c.countTokens {
 		c.needs |= filter.NeedUsage
 	}
+	if len(c.fields) > 0 {
+		c.needs |= filter.NeedModel
+	}
 	if c.needs&(filter.NeedPrompt|filter.NeedPrefix) != 0 {
 		c.needs |= filter.NeedRequest
 	}

@@ -137,9 +137,11 @@ func TestFieldsAreWaitedFor(t *testing.T) {
 		{[]string{`{"model":"m","a":1`, `,"b":2`, `}`}, "HHHC"},
 		{[]string{`{"model":"m","user":1,"a":1`, `,"us\u0065r":2`, `}`}, "CR"},
 	} {
-		r := withNeeds(t, filter.NeedModel, "user")
-		actions, _ := uploaded(r.chain.NewStream(), post(), c.pieces)
-		require.Equal(t, c.want, actions, c.pieces)
+		for _, needs := range []filter.Needs{filter.NeedModel, 0} { // who reads a field need not say more
+			r := withNeeds(t, needs, "user")
+			actions, _ := uploaded(r.chain.NewStream(), post(), c.pieces)
+			require.Equal(t, c.want, actions, c.pieces)
+		}
 	}
 }
 

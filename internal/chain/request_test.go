@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/zstd"
@@ -216,7 +217,7 @@ func TestRespond(t *testing.T) {
 		"headers": func(r *rig) { r.a.headers = respond },
 		"request": func(r *rig) { r.a.request = respond },
 		"reply": func(r *rig) {
-			r.a.request = func(*filter.Exchange) filter.Verdict { return filter.Wait(filter.Call{Cluster: "c"}) }
+			r.a.request = func(*filter.Exchange) filter.Verdict { return filter.Wait(filter.Call{Cluster: "c", Timeout: time.Second}) }
 			r.a.reply = func(x *filter.Exchange, _ *filter.Reply) filter.Verdict { return respond(x) }
 		},
 	} {

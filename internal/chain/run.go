@@ -83,6 +83,10 @@ func (s *Stream) run(i int, h hook, r *filter.Reply) (v filter.Verdict) {
 		s.x.Undo(before)
 		return s.failed(i, fmt.Sprintf("returns %s from %s, which cannot", name, permitted[h].name))
 	}
+	if call := v.Call(); call != nil && call.Timeout <= 0 {
+		s.x.Undo(before)
+		return s.failed(i, "waits for a call without a Timeout")
+	}
 	return v
 }
 

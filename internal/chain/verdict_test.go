@@ -56,6 +56,13 @@ func TestEveryVerdictOfEveryHook(t *testing.T) {
 	}
 }
 
+// TestCallsHaveATimeout: without one a call would fail in a way that depends on the host.
+func TestCallsHaveATimeout(t *testing.T) {
+	r := newRig(t, "filters: [a: {failureMode: FailClosed}, b: {}]")
+	require.Equal(t, "500", playVerdict(t, r, "request", filter.Wait(filter.Call{Cluster: "c"})))
+	require.Equal(t, []string{"filter a waits for a call without a Timeout (FailClosed)"}, r.logs)
+}
+
 // playVerdict plays an exchange in which a hook of a gives a verdict, and returns the result.
 func playVerdict(t *testing.T, r *rig, hook string, v filter.Verdict) string {
 	give := func(*filter.Exchange) filter.Verdict { return v }

@@ -60,7 +60,8 @@ type Ticker interface {
 }
 
 // FieldReader is a Filter that reads top-level members of the request body by
-// name, as x.Request.Field. It needs NeedModel or NeedRequest too.
+// name, as x.Request.Field in OnRequest and later. It implies NeedModel. A member that
+// stands twice is refused by the chain.
 type FieldReader interface {
 	// Fields lists the names. It is asked once, after the configuration was
 	// read. All filters together may read llm.MaxFields, besides llm.Partitions.

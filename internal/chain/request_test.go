@@ -217,7 +217,9 @@ func TestRespond(t *testing.T) {
 		"headers": func(r *rig) { r.a.headers = respond },
 		"request": func(r *rig) { r.a.request = respond },
 		"reply": func(r *rig) {
-			r.a.request = func(*filter.Exchange) filter.Verdict { return filter.Wait(filter.Call{Cluster: "c", Timeout: time.Second}) }
+			r.a.request = func(*filter.Exchange) filter.Verdict {
+				return filter.Wait(filter.Call{Cluster: "c", Timeout: time.Second})
+			}
 			r.a.reply = func(x *filter.Exchange, _ *filter.Reply) filter.Verdict { return respond(x) }
 		},
 	} {

@@ -351,7 +351,9 @@ func TestWaitAndResume(t *testing.T) {
 
 func TestACallThatCannotStartIsAnsweredWithItsError(t *testing.T) {
 	r := newRig(t, "")
-	r.a.request = func(*filter.Exchange) filter.Verdict { return filter.Wait(filter.Call{Cluster: "gone", Timeout: time.Second}) }
+	r.a.request = func(*filter.Exchange) filter.Verdict {
+		return filter.Wait(filter.Call{Cluster: "gone", Timeout: time.Second})
+	}
 	r.a.reply = func(_ *filter.Exchange, reply *filter.Reply) filter.Verdict {
 		require.ErrorContains(t, reply.Err, "no such cluster")
 		return filter.Next
@@ -365,7 +367,9 @@ func TestACallThatCannotStartIsAnsweredWithItsError(t *testing.T) {
 
 func TestAFilterThatCallsForEverIsStopped(t *testing.T) {
 	r := newRig(t, "")
-	again := func(*filter.Exchange) filter.Verdict { return filter.Wait(filter.Call{Cluster: "gone", Timeout: time.Second}) }
+	again := func(*filter.Exchange) filter.Verdict {
+		return filter.Wait(filter.Call{Cluster: "gone", Timeout: time.Second})
+	}
 	r.a.request = again
 	r.a.reply = func(x *filter.Exchange, _ *filter.Reply) filter.Verdict { return again(x) }
 	h := post()
@@ -878,7 +882,9 @@ func TestDoneExactlyOnce(t *testing.T) {
 				return filter.Deny(filter.Refusal{Refusal: llm.Refusal{Status: 400}})
 			},
 		})
-		waiting := func(*filter.Exchange) filter.Verdict { return filter.Wait(filter.Call{Cluster: "c", Timeout: time.Second}) }
+		waiting := func(*filter.Exchange) filter.Verdict {
+			return filter.Wait(filter.Call{Cluster: "c", Timeout: time.Second})
+		}
 		r.a.headers, r.b.headers = verdict.Draw(t, "a.headers"), verdict.Draw(t, "b.headers")
 		r.a.request, r.b.request = verdict.Draw(t, "a.request"), verdict.Draw(t, "b.request")
 		if rapid.Bool().Draw(t, "a waits") {

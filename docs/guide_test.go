@@ -82,8 +82,8 @@ func (g *guide) lay(t *testing.T) string {
 	return file
 }
 
-// test runs tests of a package, as "go test ./pkg -run" would in a tree with the files of the page. Each of those that are named must be
-// among them.
+// test runs tests of a package, as "go test ./pkg -run" would in a tree with the files of the page. Each must be there. " -update" after its
+// name has it write what it holds to the code.
 func (g *guide) test(t *testing.T, overlay, pkg string, tests ...string) {
 	t.Helper()
 	binary := filepath.Join(g.dir, pkg, "guide.test")
@@ -92,7 +92,8 @@ func (g *guide) test(t *testing.T, overlay, pkg string, tests ...string) {
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	for _, name := range tests {
-		run := exec.Command(binary, "-test.v", "-test.run", name)
+		name, flags, _ := strings.Cut(name, " ")
+		run := exec.Command(binary, append([]string{"-test.v", "-test.run", name}, strings.Fields(flags)...)...)
 		run.Dir = filepath.Join(g.dir, pkg)
 		out, err := run.CombinedOutput()
 		require.NoError(t, err, "%s", out)
@@ -124,6 +125,8 @@ func TestScorerGuide(t *testing.T) {
 	g.test(t, overlay, "filters/picker/scorer",
 		"TestLaws/running", "TestUnknownIsNeutral", "TestScoresAllocateNothing", "TestRegistry", "TestNeeds", "TestRunning")
 	g.test(t, overlay, "filters/picker", "TestScorersCanBeConfigured")
+	g.test(t, overlay, "docs", "TestKeyTables -update", "TestKeyTables")
+	g.test(t, overlay, "filters", "TestBadDocuments -update", "Test")
 	g.test(t, overlay, "internal/scenarios", "TestNative/running.yaml")
 	g.formatted(t)
 }

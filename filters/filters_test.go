@@ -79,7 +79,7 @@ func TestBadDocuments(t *testing.T) {
 			}
 			text, readErr := os.ReadFile(want)
 			require.NoError(t, readErr)
-			require.Equal(t, string(text), err.Error()+"\n")
+			require.Equal(t, string(text), err.Error()+"\n", "if the new text is right: go test ./filters -run TestBadDocuments -update")
 		})
 	}
 }

@@ -218,6 +218,9 @@ func TestQueueFull(t *testing.T) {
 	require.Equal(t, 503, status("queue-full=1"), "by header always")
 	for range 2 {
 		post(t, server.URL()+"/admin/fault", "queue-full=3")
+		res, _, err := call(t, http.MethodGet, server.URL()+"/v1/models", "", "")
+		require.NoError(t, err)
+		require.Equal(t, 200, res.StatusCode, "a list of models waits in no queue, and is none of the three")
 		require.Equal(t, []int{503, 503, 503, 200}, []int{status(""), status(""), status(""), status("")})
 	}
 }

@@ -368,7 +368,8 @@ func (s *Server) faults(x *exchange) bool {
 		x.fail(statusError(status, "This is a fault on demand."))
 		return false
 	}
-	if n := int64(x.fault.QueueFull); full || n > 0 && s.refused.Add(1) <= n {
+	// A list of models waits in no queue.
+	if n := int64(x.fault.QueueFull); full || n > 0 && x.r.Method == http.MethodPost && s.refused.Add(1) <= n {
 		x.fail(statusError(http.StatusServiceUnavailable, "The request queue is full."))
 		return false
 	}

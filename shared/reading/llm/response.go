@@ -89,8 +89,8 @@ func (r *ResponseScanner) Boundary() int64 {
 func (r *ResponseScanner) Splice(dst, piece []byte, at int64, texts []Text) []byte {
 	for i := range texts {
 		t := &texts[i]
-		if !r.changes(t, texts) {
-			continue
+		if t.Span.Start < at || !r.changes(t, texts) {
+			continue // what begins in a span that was replaced went with it
 		}
 		dst = append(dst, piece[:t.Span.Start-at]...)
 		piece, at = piece[t.Span.End-at:], t.Span.End

@@ -86,6 +86,8 @@ const (
 	outputIndexMember
 	contentIndexMember
 	responseMember
+	messageMember // or a part of one, or what only wraps a text
+	metaMember
 )
 
 // memberOf returns what a name means. The same names mean the same in all APIs.
@@ -117,6 +119,10 @@ func memberOf(name []byte) meaning {
 		return indexMember
 	case "response":
 		return responseMember
+	case "message", "content_block", "part", "item", "function":
+		return messageMember
+	case "meta_info":
+		return metaMember
 	case "output_index":
 		return outputIndexMember
 	case "content_index", "summary_index":
@@ -216,7 +222,7 @@ func (t *textReader) openContainer(array bool, start int64) {
 			outer.items++
 		}
 	}
-	if f.within == unknownMember {
+	if f.within == unknownMember && (f.member != logprobsMember || t.tellsTokens()) {
 		switch f.member {
 		case reasoningMember, argumentsMember, logprobsMember:
 			f.within = f.member
@@ -226,12 +232,26 @@ func (t *textReader) openContainer(array bool, start int64) {
 	t.key = unknownMember
 }
 
+// tellsTokens reports whether token details may stand in the innermost container: a response, a choice, a message or a part of
+// one. Elsewhere a member of that name is somebody else's, and its strings are texts.
+func (t *textReader) tellsTokens() bool {
+	n := len(t.frames)
+	if n <= 1 {
+		return n == 1
+	}
+	switch t.frames[n-1].member {
+	case choicesMember, messageMember, deltaMember, textMember, outputMember, responseMember, metaMember:
+		return !t.frames[n-1].array
+	}
+	return false
+}
+
 func (t *textReader) closeContainer(end int64) {
 	n := len(t.frames) - 1
 	f := t.frames[n]
 	t.frames = t.frames[:n]
 	t.key = unknownMember
-	if f.member == logprobsMember && (n == 0 || t.frames[n-1].within != logprobsMember) {
+	if f.within == logprobsMember && t.frames[n-1].within != logprobsMember {
 		t.add(Text{Channel: Channel{Kind: tokenDetails}, Span: Span{f.start, end}})
 	}
 	if t.place(&f, n == 0); n > 0 {
@@ -337,6 +357,14 @@ func (t *textReader) kindOf() (kind TextKind, whole, text bool) {
 	return OtherText, true, true
 }
 
+// inner is what all in the innermost container is.
+func (t *textReader) inner() meaning {
+	if n := len(t.frames); n > 0 {
+		return t.frames[n-1].within
+	}
+	return unknownMember
+}
+
 func (t *textReader) text(piece []byte) {
 	switch {
 	case t.typing:
@@ -365,7 +393,7 @@ func (t *textReader) textEnd(span Span, model bool) {
 		t.last().Span = span // an empty string is no text
 	case model:
 		t.add(Text{Channel: Channel{Kind: modelName}, Span: span})
-	case t.key == finishMember:
+	case t.key == finishMember && t.inner() == unknownMember:
 		t.add(Text{Channel: Channel{Kind: channelEnd, Item: anyItem}, Span: span})
 	}
 	t.known = t.known || t.naming

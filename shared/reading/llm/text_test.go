@@ -159,6 +159,32 @@ func TestTokenDetailsGoWithAnEditedText(t *testing.T) {
 	require.Equal(t, `{"choices":[{"index":0,"message":{"content":"[SECRET]"},"logprobs":null}]}`, out)
 }
 
+// A model names the members of a tool's arguments: those are no token details, and their strings are texts.
+func TestMembersOfArgumentsAreNoTokenDetails(t *testing.T) {
+	mask := func(s string) string { return strings.ReplaceAll(s, "secret", "[M]") }
+	for _, name := range []string{"logprobs", "top_logprobs", "prompt_logprobs", "token_ids", "finish_reason", "model"} {
+		for body, want := range map[string]string{
+			`{"content":[{"type":"tool_use","name":"f","input":{"NAME":{"a":"my secret"}}}]}`:                             `{"content":[{"type":"tool_use","name":"f","input":{"NAME":{"a":"my [M]"}}}]}`,
+			`{"content":[{"type":"tool_use","input":{"NAME":["my secret",{"NAME":"secret"}]}}]}`:                          `{"content":[{"type":"tool_use","input":{"NAME":["my [M]",{"NAME":"[M]"}]}}]}`,
+			`{"content":[{"type":"tool_use","input":{"NAME":{"a":1},"b":"secret"}}]}`:                                     `{"content":[{"type":"tool_use","input":{"NAME":{"a":1},"b":"[M]"}}]}`,
+			`{"choices":[{"message":{"reasoning_details":[{"NAME":{"content":[{"token":"secret"}]},"text":"secret"}]}}]}`: `{"choices":[{"message":{"reasoning_details":[{"NAME":{"content":[{"token":"[M]"}]},"text":"[M]"}]}}]}`,
+			`{"tool":{"parameters":{"NAME":{"a":"secret"}}}}`:                                                             `{"tool":{"parameters":{"NAME":{"a":"[M]"}}}}`,
+		} {
+			body, want = strings.ReplaceAll(body, "NAME", name), strings.ReplaceAll(want, "NAME", name)
+			_, out, err := textsOf(t, Messages, false, mask, []byte(body))
+			require.NoError(t, err)
+			require.Equal(t, want, out)
+		}
+	}
+}
+
+// Whatever the texts say, a splice does not go back.
+func TestSpliceDoesNotGoBack(t *testing.T) {
+	r := new(ResponseScanner)
+	texts := []Text{{Span: Span{2, 6}, Value: []byte("x"), Edited: true}, {Span: Span{3, 5}, Value: []byte("y"), Edited: true}}
+	require.Equal(t, `01"x"67`, string(r.Splice(nil, []byte("01234567"), 0, texts)))
+}
+
 func TestTextThatCannotBeReadIsBroken(t *testing.T) {
 	for _, body := range []string{"data: mail a@example.com\n\n", "data: {\"a\":\"b\"", "data: {\"a\":" + strings.Repeat("[", 300) + `"x"` + strings.Repeat("]", 300) + "}\n\n"} {
 		_, _, err := textsOf(t, Chat, true, same, []byte(body))
@@ -265,7 +291,12 @@ func FuzzTexts(f *testing.F) {
 				x := &r.Texts()[i]
 				texts = append(texts, fmt.Sprintf("%v %v %v %v", x.Channel, x.Whole, x.Span, string(x.Value)))
 			}
-			return texts, string(r.Splice(nil, []byte(body), 0, r.Texts())), false
+			out = string(r.Splice(nil, []byte(body), 0, r.Texts()))
+			for i := range r.Texts() {
+				r.Texts()[i].Edited = true
+			}
+			r.Splice(nil, []byte(body), 0, r.Texts())
+			return texts, out, false
 		}
 		texts, out, broken := read(body)
 		require.Equal(t, body, out)

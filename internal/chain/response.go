@@ -227,6 +227,7 @@ func (s *Stream) Done() {
 	}
 	// A Stream that waits to be used again keeps no body and no headers: neither its own nor by an edit.
 	s.encoded.reset()
+	s.response.Release()
 	if len(s.c.screeners) > 0 {
 		s.screen.reset()
 	}

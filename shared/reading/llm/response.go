@@ -60,6 +60,24 @@ func (r *ResponseScanner) Reset(api API, stream bool, model string) {
 // put where the model's name stands: Splice does.
 func (r *ResponseScanner) Screen() { r.reader.texts.reset(true) }
 
+// StopTexts ends what Screen began: from here on only the usage is read, and the model's name as Feed has it. A name that is
+// being read stays as it is. No texts are kept.
+func (r *ResponseScanner) StopTexts() {
+	if !r.reader.texts.on {
+		return
+	}
+	r.reader.texts.found = nil
+	r.reader.texts.forget()
+	r.reader.texts.on = false
+	if r.json.InText() {
+		r.reader.next = nowhere
+	}
+}
+
+// Release drops the texts, and the memory of those that need much. What is known of the response stays. It is for a response
+// that is over: what is read of an event in progress is lost.
+func (r *ResponseScanner) Release() { r.reader.texts.forget() }
+
 // Texts are the texts of those events that are over, or of a JSON document that is over, in order, and of other things that
 // stand among them. They stay until they are dropped. Value, and what is for screening filters, may be changed.
 func (r *ResponseScanner) Texts() []Text {
@@ -141,6 +159,9 @@ func (r *ResponseScanner) Feed(chunk []byte) (n int, with []byte) {
 		r.events.Feed(chunk)
 	} else {
 		r.fail(r.read(chunk, base))
+	}
+	if r.reader.texts.full {
+		r.fail(errManyTexts)
 	}
 	if !r.reader.restores || r.reader.texts.on {
 		return 0, nil
@@ -272,7 +293,9 @@ func (r *ResponseScanner) noMarker() {
 func (e *eventReader) End(whole bool) {
 	r := (*ResponseScanner)(e)
 	r.ended = r.ended || whole && (r.marker == len(doneMarker) || r.reader.last)
-	if r.marker != len(doneMarker) {
+	switch {
+	case r.doc == 0 && r.marker == 0 && whole: // no data, no text
+	case r.marker != len(doneMarker):
 		r.noMarker()
 		if !whole {
 			r.fail(errCut)

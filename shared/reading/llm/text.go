@@ -2,6 +2,7 @@ package llm
 
 import (
 	"bytes"
+	"errors"
 )
 
 // TextKind is what a text of a response is to the client.
@@ -162,6 +163,7 @@ type textReader struct {
 	kindN  int  // length of the event's type in kind
 	typing bool // it is being read
 	item   int  // that the event reports
+	full   bool // there were more than textsMost
 
 	id     []byte // of the response
 	known  bool   // all of it is in id
@@ -171,16 +173,26 @@ type textReader struct {
 // idLimit bounds what of an id is kept.
 const idLimit = 256
 
+// textsMost bounds how many texts of a response there may be that have not gone on: each takes more memory than its bytes.
+const textsMost = 1 << 16
+
+var errManyTexts = errors.New("the response has too many strings to be screened")
+
 // What a textReader keeps for the next response.
 const (
 	textsKept = 256
-	valueKept = 16 << 10
+	valueKept = 1 << 10
 )
 
 func (t *textReader) reset(on bool) {
-	t.on = on
-	t.ready, t.event = 0, 0
+	t.on, t.full = on, false
 	t.id, t.known = t.id[:0], false
+	t.forget()
+	t.begin()
+}
+
+// forget drops all texts, and the memory of those that need much.
+func (t *textReader) forget() {
 	if cap(t.found) > textsKept {
 		t.found = nil
 	}
@@ -189,8 +201,7 @@ func (t *textReader) reset(on bool) {
 			all[i].Value = nil
 		}
 	}
-	t.found = t.found[:0]
-	t.begin()
+	t.found, t.ready, t.event = t.found[:0], 0, 0
 }
 
 // drop forgets the first n texts.
@@ -285,9 +296,18 @@ func (t *textReader) place(f *frame, outermost bool) {
 
 // add adds a thing that is no text.
 func (t *textReader) add(x Text) {
+	if !t.room() {
+		return
+	}
 	value := t.grow()
 	*t.last() = x
 	t.last().Value = value
+}
+
+// room reports whether there may be one more text.
+func (t *textReader) room() bool {
+	t.full = t.full || len(t.found) >= textsMost
+	return !t.full
 }
 
 // grow adds an entry, and returns the memory of the value that stood there before.
@@ -376,7 +396,7 @@ func (t *textReader) text(piece []byte) {
 	}
 	if !t.open {
 		kind, whole, is := t.kindOf()
-		if !is {
+		if !is || !t.room() {
 			return
 		}
 		memory := t.grow()

@@ -309,3 +309,85 @@ func FuzzTexts(f *testing.F) {
 		require.Equal(t, texts, cut)
 	})
 }
+
+// After StopTexts the scanner reads what it reads of a response that nobody screens, and keeps nothing of it.
+func TestStopTexts(t *testing.T) {
+	const body = `{"model":"m","choices":[{"message":{"content":"some text"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}`
+	for i := range body {
+		r := new(ResponseScanner)
+		r.Reset(Chat, false, "public")
+		r.Screen()
+		r.Feed([]byte(body[:i]))
+		r.StopTexts()
+		r.StopTexts()
+		n, with := r.Feed([]byte(body[i:]))
+		out := string(with) + body[i:][n:]
+		r.End()
+		require.NoError(t, r.Broken())
+		require.Empty(t, r.Texts())
+		require.Equal(t, Usage{Known: true, Prompt: 3, Completion: 4, Total: 7}, r.Usage(), "stopped at %d", i)
+		if i <= len(`{"model":`) {
+			require.Equal(t, strings.Replace(body[i:], `"m"`, `"public"`, 1), out, "stopped at %d", i)
+		} else {
+			require.Equal(t, body[i:], out, "stopped at %d", i)
+		}
+	}
+}
+
+func TestStopTextsBoundsTheMemory(t *testing.T) {
+	r := new(ResponseScanner)
+	r.Reset(Chat, false, "")
+	r.Screen()
+	r.Feed([]byte(`{"choices":[{"message":{"content":"`))
+	r.StopTexts()
+	x := bytes.Repeat([]byte("x"), 1<<20)
+	require.Zero(t, testing.AllocsPerRun(100, func() { r.Feed(x) }))
+	require.Zero(t, cap(r.reader.texts.found))
+}
+
+// A scanner that waits for the next response keeps little of the last one.
+func TestReleaseBoundsTheMemory(t *testing.T) {
+	for _, content := range []string{`"` + strings.Repeat("x", 3<<20) + `"`, `["a"` + strings.Repeat(`,"a"`, 10000) + `]`} {
+		r := new(ResponseScanner)
+		r.Reset(Chat, false, "")
+		r.Screen()
+		r.Feed([]byte(`{"choices":[{"message":{"content":` + content + `}}]}`))
+		r.End()
+		r.Release()
+		require.Empty(t, r.Texts())
+		kept := 0
+		for _, x := range r.reader.texts.found[:cap(r.reader.texts.found)] {
+			kept += cap(x.Value)
+		}
+		require.LessOrEqual(t, cap(r.reader.texts.found), textsKept)
+		require.LessOrEqual(t, kept, textsKept*valueKept)
+	}
+}
+
+// A short text may need more memory than it has bytes.
+func TestTooManyTextsAreBroken(t *testing.T) {
+	for n, broken := range map[int]bool{textsMost: false, textsMost + 1: true} {
+		body := []byte(`{"x":[` + strings.Repeat(`"a",`, n) + `1]}`)
+		r := new(ResponseScanner)
+		r.Reset(Chat, false, "")
+		r.Screen()
+		r.Feed(body)
+		if !broken {
+			require.NoError(t, r.Broken())
+			continue
+		}
+		require.Same(t, errManyTexts, r.Broken())
+		require.LessOrEqual(t, len(r.reader.texts.found), textsMost)
+	}
+}
+
+// An event without data says nothing.
+func TestEventsWithoutDataHaveNoText(t *testing.T) {
+	for _, empty := range []string{"data:\n\n", "event: ping\ndata: \n\n", "data\n\n"} {
+		body := "data: {\"x\":\"a\"}\n\n" + empty + "data: {\"x\":\"b\"}\n\n"
+		texts, out, err := textsOf(t, Chat, true, same, []byte(body))
+		require.NoError(t, err, "%q", empty)
+		require.Equal(t, body, out)
+		require.Len(t, texts, 2)
+	}
+}

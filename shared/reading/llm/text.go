@@ -3,6 +3,7 @@ package llm
 import (
 	"bytes"
 	"errors"
+	"slices"
 )
 
 // TextKind is what a text of a response is to the client.
@@ -38,6 +39,11 @@ type Channel struct {
 	Kind   TextKind
 	Choice int // 0 where there is one
 	Item   int // tells the tool calls, content blocks or output items of a choice apart
+	// Path tells apart the members by which texts of one kind come: servers say the same by two of them. It says nothing else.
+	Path uint32
+	// JSON: the text is the source of JSON, as the arguments of most tool calls are: what is put into a string of it must be
+	// escaped. Otherwise it is the value itself, also that of a string in arguments that come as an object.
+	JSON bool
 }
 
 // anyItem is the Item of an end that is the end of all items of a choice.
@@ -60,7 +66,21 @@ type Text struct {
 
 // Ends reports whether t is the end of a channel.
 func (t *Text) Ends(c Channel) bool {
-	return t.Kind == channelEnd && t.Choice == c.Choice && (t.Item == anyItem || t.Item == c.Item)
+	return t.Kind == channelEnd && t.Choice == c.Choice && (t.Item == anyItem || t.Item == c.Item) &&
+		(t.Path == 0 || t.Path == c.Path && c.Kind == OtherText)
+}
+
+// choiceSet is a set of choices. Those beyond the last one that it can tell apart are as that one.
+type choiceSet [2]uint64
+
+func (s *choiceSet) add(choice int) {
+	i := min(uint(choice), 127)
+	s[i/64] |= 1 << (i % 64)
+}
+
+func (s *choiceSet) has(choice int) bool {
+	i := min(uint(choice), 127)
+	return s[i/64]>>(i%64)&1 == 1
 }
 
 // IsText reports whether t is a text.
@@ -148,6 +168,9 @@ type frame struct {
 	told   bool // index was told
 	first  int  // of the texts in it
 	start  int64
+	path   uint32 // of its name, 0 if that does not tell channels apart
+	listed bool   // it is an item of such a container
+	delta  bool   // it is in a delta
 }
 
 // textReader finds the texts of a response, or of one event after the other, beside the tokens that a responseReader reads.
@@ -155,6 +178,7 @@ type textReader struct {
 	on     bool
 	frames []frame
 	key    meaning
+	name   uint32 // of the key
 	found  []Text
 	ready  int  // of found: those of events that are over
 	event  int  // of found: the first of the event in progress
@@ -164,6 +188,10 @@ type textReader struct {
 	typing bool // it is being read
 	item   int  // that the event reports
 	full   bool // there were more than textsMost
+
+	choices   choiceSet // that the response has had
+	mentioned choiceSet // that the event has
+	running   []Channel // that no name is known for, and the events before have brought
 
 	id     []byte // of the response
 	known  bool   // all of it is in id
@@ -186,6 +214,7 @@ const (
 
 func (t *textReader) reset(on bool) {
 	t.on, t.full = on, false
+	t.choices, t.running = choiceSet{}, t.running[:0]
 	t.id, t.known = t.id[:0], false
 	t.forget()
 	t.begin()
@@ -220,17 +249,20 @@ func (t *textReader) drop(n int) {
 // begin makes ready for a document.
 func (t *textReader) begin() {
 	t.frames, t.key, t.open, t.typing, t.kindN, t.item = t.frames[:0], unknownMember, false, false, 0, 0
-	t.naming = false
+	t.naming, t.name, t.mentioned = false, 0, choiceSet{}
 }
 
 func (t *textReader) openContainer(array bool, start int64) {
 	f := frame{member: t.key, array: array, first: len(t.found), start: start, index: 0}
 	if n := len(t.frames); n > 0 {
 		outer := &t.frames[n-1]
-		f.within = outer.within
+		f.within, f.delta = outer.within, outer.delta || f.member == deltaMember
 		if outer.array {
 			f.member, f.item, f.index = outer.member, true, outer.items
+			f.listed = outer.path != 0 || outer.listed
 			outer.items++
+		} else if !f.member.wraps() {
+			f.path = t.name
 		}
 	}
 	if f.within == unknownMember && (f.member != logprobsMember || t.tellsTokens()) {
@@ -275,8 +307,20 @@ func (t *textReader) closeContainer(end int64) {
 
 // place says of the texts found in a container where they belong.
 func (t *textReader) place(f *frame, outermost bool) {
+	if f.item && f.member == choicesMember {
+		t.choices.add(f.index)
+		t.mentioned.add(f.index)
+	}
+	// Where it stands in a list tells texts apart. Those of one running text may follow each other there.
+	listed := f.listed && (f.told || f.member == unknownMember)
 	for i := f.first; i < len(t.found); i++ {
 		c := &t.found[i].Channel
+		if listed && t.found[i].IsText() {
+			c.fold(uint32(f.index) + 1)
+		}
+		if f.path != 0 && t.found[i].IsText() {
+			c.fold(f.path)
+		}
 		switch {
 		case f.item && f.member == choicesMember:
 			c.Choice = f.index
@@ -293,6 +337,29 @@ func (t *textReader) place(f *frame, outermost bool) {
 		}
 	}
 }
+
+// fold makes what stands around a text tell its channel from others.
+func (c *Channel) fold(x uint32) { c.Path = (c.Path ^ x) * 16777619 }
+
+// wraps reports whether a member only wraps a text, or tells it apart by other means than the channel's path.
+func (m meaning) wraps() bool {
+	switch m {
+	case choicesMember, callsMember, outputMember, responseMember, messageMember, deltaMember, textMember:
+		return true
+	}
+	return false
+}
+
+// hash tells names apart.
+func hash(name []byte) uint32 {
+	h := uint32(2166136261)
+	for _, b := range name {
+		h = (h ^ uint32(b)) * 16777619
+	}
+	return h
+}
+
+var inputName = hash([]byte("input"))
 
 // add adds a thing that is no text.
 func (t *textReader) add(x Text) {
@@ -324,7 +391,7 @@ func (t *textReader) grow() (memory []byte) {
 func (t *textReader) last() *Text { return &t.found[len(t.found)-1] }
 
 func (t *textReader) keyed(name []byte) {
-	t.key = memberOf(name)
+	t.key, t.name = memberOf(name), hash(name)
 	t.typing = string(name) == "type" && len(t.frames) == 1
 	if t.typing {
 		t.kindN = 0
@@ -374,7 +441,7 @@ func (t *textReader) kindOf() (kind TextKind, whole, text bool) {
 	case aboutMember, finishMember, modelMember, indexMember:
 		return 0, false, false
 	}
-	return OtherText, true, true
+	return OtherText, !in.delta, true
 }
 
 // inner is what all in the innermost container is.
@@ -399,11 +466,40 @@ func (t *textReader) text(piece []byte) {
 		if !is || !t.room() {
 			return
 		}
+		c := t.channelOf(kind, whole)
 		memory := t.grow()
-		*t.last() = Text{Channel: Channel{Kind: kind}, Whole: whole, Value: memory}
+		*t.last() = Text{Channel: c, Whole: whole, Value: memory}
 		t.open = true
 	}
 	t.last().Value = append(t.last().Value, piece...)
+}
+
+// beside bounds how many texts of a container are told apart.
+const beside = 64
+
+// channelOf returns the channel of a text that begins, as far as what stands in its container says it.
+func (t *textReader) channelOf(kind TextKind, whole bool) Channel {
+	c := Channel{Kind: kind, JSON: kind == ArgumentsText && !whole && t.name != inputName}
+	n := len(t.frames)
+	if n == 0 || whole {
+		return c
+	}
+	in := &t.frames[n-1]
+	if in.array {
+		if kind == OtherText {
+			c.fold(uint32(in.items) + 1)
+		}
+		return c
+	}
+	if t.key != textMember && t.key != deltaMember {
+		c.fold(t.name)
+	}
+	for i := max(in.first, len(t.found)-beside); i < len(t.found); i++ {
+		if t.found[i].Kind == kind && t.found[i].Path == c.Path {
+			c.Path++ // two texts in one container do not continue each other
+		}
+	}
+	return c
 }
 
 // textEnd ends a string, which stands at a span of the response.
@@ -415,6 +511,9 @@ func (t *textReader) textEnd(span Span, model bool) {
 		t.add(Text{Channel: Channel{Kind: modelName}, Span: span})
 	case t.key == finishMember && t.inner() == unknownMember:
 		t.add(Text{Channel: Channel{Kind: channelEnd, Item: anyItem}, Span: span})
+	}
+	if n := len(t.frames); n > 0 && t.frames[n-1].array {
+		t.frames[n-1].items++
 	}
 	t.known = t.known || t.naming
 	t.open, t.typing, t.naming, t.key = false, false, false, unknownMember
@@ -449,10 +548,41 @@ func (t *textReader) endDocument(api API, at int64) {
 	if string(kind) == "content_block_stop" || bytes.HasSuffix(kind, doneSuffix) {
 		t.add(Text{Channel: Channel{Kind: channelEnd, Item: t.item}})
 	}
+	t.endRunning(api)
 	for i := t.event; i < len(t.found); i++ {
 		t.found[i].Event = at
 	}
 	t.ready, t.event = len(t.found), len(t.found)
+}
+
+// runningMost bounds how many running texts of unknown members there may be.
+const runningMost = 32
+
+// endRunning ends the running texts of unknown members that an event about their choice does not bring: nothing else says
+// where they end.
+func (t *textReader) endRunning(api API) {
+	kept := t.running[:0]
+	texts := t.found[t.event:]
+	for _, c := range t.running {
+		about := t.mentioned.has(c.Choice) || api == Messages && t.item == c.Item
+		if !about || slices.ContainsFunc(texts, func(x Text) bool { return x.Channel == c }) {
+			kept = append(kept, c)
+			continue
+		}
+		t.add(Text{Channel: Channel{Kind: channelEnd, Choice: c.Choice, Item: c.Item, Path: c.Path}})
+	}
+	t.running = kept
+	for i := range texts {
+		x := &texts[i]
+		if x.Kind != OtherText || x.Whole || x.Path == 0 || slices.Contains(t.running, x.Channel) {
+			continue
+		}
+		if len(t.running) == runningMost {
+			x.Whole = true
+			continue
+		}
+		t.running = append(t.running, x.Channel)
+	}
 }
 
 // typeDeltas says what the texts of an event of Responses are. Only those of deltas run on.
@@ -463,7 +593,7 @@ func (t *textReader) typeDeltas(kind []byte) {
 		if !x.IsText() {
 			continue
 		}
-		if x.Whole = !delta || x.Whole; x.Kind != OtherText || x.Whole {
+		if x.Whole = !delta || x.Whole; x.Kind != OtherText || x.Whole || x.Path != 0 {
 			continue
 		}
 		switch {
@@ -474,7 +604,7 @@ func (t *textReader) typeDeltas(kind []byte) {
 		case bytes.Contains(kind, []byte("refusal")):
 			x.Kind = RefusalText
 		default: // of the arguments or the input of some kind of tool
-			x.Kind = ArgumentsText
+			x.Kind, x.JSON = ArgumentsText, bytes.Contains(kind, []byte("arguments"))
 		}
 	}
 }

@@ -391,3 +391,99 @@ func TestEventsWithoutDataHaveNoText(t *testing.T) {
 		require.Len(t, texts, 2)
 	}
 }
+
+// pieces joins the texts of a response as the filters see them, each until its end.
+func pieces(t *testing.T, api API, stream bool, body string) (all []string) {
+	r := new(ResponseScanner)
+	r.Reset(api, stream, "")
+	r.Screen()
+	r.Feed([]byte(body))
+	r.End()
+	require.NoError(t, r.Broken())
+	open := map[Channel]int{}
+	for _, x := range r.Texts() {
+		if x.Kind == channelEnd {
+			for c := range open {
+				if x.Ends(c) {
+					delete(open, c)
+				}
+			}
+		}
+		if !x.IsText() {
+			continue
+		}
+		i, is := open[x.Channel]
+		if !is || x.Whole {
+			i, all = len(all), append(all, "")
+		}
+		if all[i] += string(x.Value); !x.Whole {
+			open[x.Channel] = i
+		}
+	}
+	return all
+}
+
+func TestPieces(t *testing.T) {
+	delta := func(d string) string { return `data: {"choices":[{"index":0,"delta":{` + d + "}}]}\n\n" }
+	for _, c := range []struct {
+		name   string
+		api    API
+		stream bool
+		body   string
+		want   []string
+	}{
+		{
+			"two members that say the same", Chat, true, delta(`"reasoning":"sec","reasoning_content":"sec"`) + delta(`"reasoning":"ret","reasoning_content":"ret"`),
+			[]string{"secret", "secret"},
+		},
+		{
+			"reasoning and its details", Chat, true, delta(`"reasoning":"sec","reasoning_details":[{"text":"sec","index":0}]`) + delta(`"reasoning":"ret","reasoning_details":[{"text":"ret","index":0}]`),
+			[]string{"secret", "secret"},
+		},
+		{
+			"a call in both ways", Chat, true, delta(`"function_call":{"arguments":"sec"},"tool_calls":[{"index":0,"function":{"arguments":"sec"}}]`) +
+				delta(`"function_call":{"arguments":"ret"},"tool_calls":[{"index":0,"function":{"arguments":"ret"}}]`),
+			[]string{"secret", "secret"},
+		},
+		{"two texts in one container", Chat, true, delta(`"content":"sec","text":"sec"`) + delta(`"content":"ret","text":"ret"`), []string{"secret", "secret"}},
+		{"parts go on", Chat, true, delta(`"content":"s"`) + delta(`"content":[{"type":"text","text":"ec"},{"type":"text","text":"re"}]`) + delta(`"content":"t"`), []string{"secret"}},
+		{
+			"the first text of a block", Messages, true, "data: {\"type\":\"content_block_start\",\"index\":1,\"content_block\":{\"type\":\"text\",\"text\":\"sec\"}}\n\n" +
+				"data: {\"type\":\"content_block_delta\",\"index\":1,\"delta\":{\"type\":\"text_delta\",\"text\":\"ret\"}}\n\n",
+			[]string{"secret"},
+		},
+		{"documents", Rerank, false, `{"results":[{"index":0,"document":{"text":"a"}},{"index":1,"document":{"text":"b"}},{"document":{"text":"c"}}]}`, []string{"a", "b", "c"}},
+		{"a member that nobody knows", Chat, true, delta(`"audio":{"transcript":"sec"}`) + "data: {\"choices\":[]}\n\n" + delta(`"audio":{"transcript":"ret"}`), []string{"secret"}},
+		{"it ends", Chat, true, delta(`"audio":{"transcript":"sec"}`) + delta(`"role":"assistant"`) + delta(`"audio":{"transcript":"ret"}`), []string{"sec", "ret"}},
+		{
+			"it ends with an event of its own choice", Chat, true, delta(`"audio":{"transcript":"sec"}`) + "data: {\"choices\":[{\"index\":1,\"delta\":{}}]}\n\n" + delta(`"audio":{"transcript":"ret"}`),
+			[]string{"secret"},
+		},
+		{"strings in a list", Chat, true, delta(`"x":["a","b",{"y":"c"}]`) + delta(`"x":["d","e",{"y":"f"}]`), []string{"ad", "be", "cf"}},
+		{"outside a delta they stand alone", Chat, true, "data: {\"provider\":\"X\"}\n\ndata: {\"provider\":\"X\"}\n\n", []string{"X", "X"}},
+	} {
+		t.Run(c.name, func(t *testing.T) { require.Equal(t, c.want, pieces(t, c.api, c.stream, c.body)) })
+	}
+}
+
+func TestWhichTextsAreJSON(t *testing.T) {
+	for body, want := range map[string]bool{
+		`{"choices":[{"message":{"tool_calls":[{"function":{"arguments":"{}"}}]}}]}`: true,
+		`{"choices":[{"message":{"function_call":{"arguments":"{}"}}}]}`:             true,
+		`{"delta":"{","type":"response.function_call_arguments.delta"}`:              true,
+		`{"delta":"{","type":"response.mcp_call_arguments.delta"}`:                   true,
+		`{"delta":{"type":"input_json_delta","partial_json":"{"}}`:                   true,
+		`{"delta":"x","type":"response.custom_tool_call_input.delta"}`:               false,
+		`{"choices":[{"message":{"tool_calls":[{"custom":{"input":"x"}}]}}]}`:        false,
+		`{"content":[{"type":"tool_use","input":{"a":"x"}}]}`:                        false,
+		`{"message":{"tool_calls":[{"function":{"arguments":{"arguments":"x"}}}]}}`:  false,
+		`{"choices":[{"message":{"content":"{}"}}]}`:                                 false,
+	} {
+		r := new(ResponseScanner)
+		r.Reset(Responses, false, "")
+		r.Screen()
+		r.Feed([]byte(body))
+		r.End()
+		require.Equal(t, want, r.Texts()[0].JSON, body)
+	}
+}

@@ -3,7 +3,6 @@ package llm
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/inlet-proxy/inlet/shared/reading/jsonscan"
 	"github.com/inlet-proxy/inlet/shared/reading/sse"
@@ -29,6 +28,8 @@ type ResponseScanner struct {
 	at   int64 // where the event in progress begins in the response
 	over bool  // End was called
 
+	edited choiceSet // of which a text was edited
+
 	model []byte // the name to put in, a JSON string; empty to leave names as they are
 	with  []byte // memory for what Feed returns
 }
@@ -42,7 +43,7 @@ func (r *ResponseScanner) Reset(api API, stream bool, model string) {
 	r.stream = stream
 	r.n = 0
 	r.broken, r.ended = nil, false
-	r.fed, r.at, r.over = 0, 0, false
+	r.fed, r.at, r.over, r.edited = 0, 0, false, choiceSet{}
 	r.model = r.model[:0]
 	if model != "" {
 		r.model = AppendString(r.model, model)
@@ -95,7 +96,7 @@ func (r *ResponseScanner) Drop(n int) { r.reader.texts.drop(n) }
 func (r *ResponseScanner) Boundary() int64 {
 	switch {
 	case r.stream:
-		return r.events.Boundary()
+		return r.reader.texts.boundary(r.events.Boundary())
 	case r.over:
 		return r.fed
 	}
@@ -104,10 +105,15 @@ func (r *ResponseScanner) Boundary() int64 {
 
 // Splice appends a piece of a screened response to dst, with the edits made. The piece stands at an offset in the response,
 // and texts are those in it.
+//
+// From the first edit of a choice's text on its token details are null, those in what is still withheld too: they repeat the
+// text, and a server may tell a token before or after its text.
 func (r *ResponseScanner) Splice(dst, piece []byte, at int64, texts []Text) []byte {
+	r.noteEdits(texts)
+	r.noteEdits(r.Texts())
 	for i := range texts {
 		t := &texts[i]
-		if t.Span.Start < at || !r.changes(t, texts) {
+		if t.Span.Start < at || !r.changes(t) {
 			continue // what begins in a span that was replaced went with it
 		}
 		dst = append(dst, piece[:t.Span.Start-at]...)
@@ -124,14 +130,22 @@ func (r *ResponseScanner) Splice(dst, piece []byte, at int64, texts []Text) []by
 	return append(dst, piece...)
 }
 
+// noteEdits notes whose text was edited.
+func (r *ResponseScanner) noteEdits(texts []Text) {
+	for i := range texts {
+		if t := &texts[i]; t.Edited && t.IsText() {
+			r.edited.add(t.Choice)
+		}
+	}
+}
+
 // changes reports whether something else is put in the place of t.
-func (r *ResponseScanner) changes(t *Text, among []Text) bool {
+func (r *ResponseScanner) changes(t *Text) bool {
 	switch t.Kind {
 	case modelName:
 		return len(r.model) > 0
 	case tokenDetails:
-		// They tell the text that was edited.
-		return slices.ContainsFunc(among, func(o Text) bool { return o.Edited && o.Event == t.Event })
+		return r.edited.has(t.Choice) || t.Choice == noChoice && r.edited != (choiceSet{})
 	}
 	return t.Edited
 }
@@ -208,6 +222,7 @@ func (r *ResponseScanner) End() {
 	r.over = true
 	if r.stream {
 		r.events.End()
+		r.reader.texts.ahead = choiceSet{}
 		return
 	}
 	r.fail(r.json.End())
@@ -306,6 +321,9 @@ func (e *eventReader) End(whole bool) {
 		}
 	}
 	r.endTexts()
+	if r.ended || !whole {
+		r.reader.texts.ahead = choiceSet{} // no text comes
+	}
 	r.reader.take()
 	r.begin()
 }

@@ -25,7 +25,7 @@ const (
 	// What follows is no text, and stands in the list of texts to keep its place.
 
 	modelName    // a name of the model
-	tokenDetails // logprobs: they repeat a text token by token
+	tokenDetails // logprobs or token ids: they repeat a text token by token
 	channelEnd   // a channel has ended
 )
 
@@ -45,6 +45,9 @@ type Channel struct {
 	// escaped. Otherwise it is the value itself, also that of a string in arguments that come as an object.
 	JSON bool
 }
+
+// noChoice is the Choice of token details that do not stand in one.
+const noChoice = -1
 
 // anyItem is the Item of an end that is the end of all items of a choice.
 const anyItem = -1
@@ -76,6 +79,11 @@ type choiceSet [2]uint64
 func (s *choiceSet) add(choice int) {
 	i := min(uint(choice), 127)
 	s[i/64] |= 1 << (i % 64)
+}
+
+func (s *choiceSet) remove(choice int) {
+	i := min(uint(choice), 127)
+	s[i/64] &^= 1 << (i % 64)
 }
 
 func (s *choiceSet) has(choice int) bool {
@@ -132,7 +140,8 @@ func memberOf(name []byte) meaning {
 		return callsMember
 	case "output":
 		return outputMember
-	case "logprobs", "top_logprobs", "prompt_logprobs":
+	case "logprobs", "top_logprobs", "prompt_logprobs", "token_ids", "prompt_token_ids", "output_ids", "output_token_logprobs",
+		"input_token_logprobs", "output_top_logprobs", "input_top_logprobs", "output_token_ids_logprobs", "input_token_ids_logprobs":
 		return logprobsMember
 	case "model":
 		return modelMember
@@ -187,10 +196,13 @@ type textReader struct {
 	kindN  int  // length of the event's type in kind
 	typing bool // it is being read
 	item   int  // that the event reports
+	tokens bool // token details that are being read tell some
 	full   bool // there were more than textsMost
 
 	choices   choiceSet // that the response has had
 	mentioned choiceSet // that the event has
+	ahead     choiceSet // their token details have come, and the text has not
+	from      int64     // the event that brought the first of them
 	running   []Channel // that no name is known for, and the events before have brought
 
 	id     []byte // of the response
@@ -214,7 +226,7 @@ const (
 
 func (t *textReader) reset(on bool) {
 	t.on, t.full = on, false
-	t.choices, t.running = choiceSet{}, t.running[:0]
+	t.choices, t.ahead, t.running = choiceSet{}, choiceSet{}, t.running[:0]
 	t.id, t.known = t.id[:0], false
 	t.forget()
 	t.begin()
@@ -249,7 +261,7 @@ func (t *textReader) drop(n int) {
 // begin makes ready for a document.
 func (t *textReader) begin() {
 	t.frames, t.key, t.open, t.typing, t.kindN, t.item = t.frames[:0], unknownMember, false, false, 0, 0
-	t.naming, t.name, t.mentioned = false, 0, choiceSet{}
+	t.naming, t.name, t.mentioned, t.tokens = false, 0, choiceSet{}, false
 }
 
 func (t *textReader) openContainer(array bool, start int64) {
@@ -295,7 +307,8 @@ func (t *textReader) closeContainer(end int64) {
 	t.frames = t.frames[:n]
 	t.key = unknownMember
 	if f.within == logprobsMember && t.frames[n-1].within != logprobsMember {
-		t.add(Text{Channel: Channel{Kind: tokenDetails}, Span: Span{f.start, end}})
+		t.add(Text{Channel: Channel{Kind: tokenDetails, Choice: noChoice}, Whole: !t.tokens, Span: Span{f.start, end}})
+		t.tokens = false
 	}
 	if t.place(&f, n == 0); n > 0 {
 		return
@@ -453,6 +466,7 @@ func (t *textReader) inner() meaning {
 }
 
 func (t *textReader) text(piece []byte) {
+	t.tokens = t.tokens || t.inner() == logprobsMember
 	switch {
 	case t.typing:
 		t.kindN += copy(t.kind[t.kindN:], piece)
@@ -520,6 +534,7 @@ func (t *textReader) textEnd(span Span, model bool) {
 }
 
 func (t *textReader) number(raw []byte) {
+	t.tokens = t.tokens || t.inner() == logprobsMember && raw[0] != 'n'
 	if n := len(t.frames); n > 0 && raw[0]-'0' <= 9 {
 		f, v := &t.frames[n-1], min(count(raw), 1<<20)
 		switch t.key {
@@ -549,10 +564,40 @@ func (t *textReader) endDocument(api API, at int64) {
 		t.add(Text{Channel: Channel{Kind: channelEnd, Item: t.item}})
 	}
 	t.endRunning(api)
+	at = t.join(at)
 	for i := t.event; i < len(t.found); i++ {
 		t.found[i].Event = at
 	}
 	t.ready, t.event = len(t.found), len(t.found)
+}
+
+// join returns where an event begins that begins at an offset. One that has token details of a choice and no text of it, and
+// all up to the one that brings the text, are as one: the details do not go before the text was seen.
+func (t *textReader) join(at int64) int64 {
+	if t.ahead == (choiceSet{}) {
+		t.from = at
+	}
+	at = t.from
+	event := t.found[t.event:]
+	for i := range event {
+		if x := &event[i]; x.Kind == tokenDetails && !x.Whole {
+			t.ahead.add(max(x.Choice, 0))
+		}
+	}
+	for i := range event {
+		if x := &event[i]; x.IsText() || x.Kind == channelEnd {
+			t.ahead.remove(x.Choice)
+		}
+	}
+	return at
+}
+
+// boundary returns the offset up to which events may go on of which those before an offset are over.
+func (t *textReader) boundary(at int64) int64 {
+	if t.ahead != (choiceSet{}) {
+		return min(at, t.from)
+	}
+	return at
 }
 
 // runningMost bounds how many running texts of unknown members there may be.

@@ -423,6 +423,72 @@ func pieces(t *testing.T, api API, stream bool, body string) (all []string) {
 	return all
 }
 
+// Whatever repeats a text token by token goes when the text was edited, and only then.
+func TestTokenDetails(t *testing.T) {
+	mask := func(s string) string { return strings.ReplaceAll(s, "secret", "[M]") }
+	for _, c := range []struct {
+		name       string
+		stream     bool
+		body, want string
+	}{
+		{
+			"all names", false, `{"prompt_token_ids":[1],"choices":[{"index":1,"message":{"content":"secret"},"logprobs":{"content":[]},"token_ids":[1,[2]],"meta_info":{"id":"x","output_token_logprobs":[[-1,5,"sec"]]},"output_ids":[3]}]}`,
+			`{"prompt_token_ids":null,"choices":[{"index":1,"message":{"content":"[M]"},"logprobs":null,"token_ids":null,"meta_info":{"id":"x","output_token_logprobs":null},"output_ids":null}]}`,
+		},
+		{
+			"of another choice", false, `{"choices":[{"index":0,"message":{"content":"secret"}},{"index":1,"message":{"content":"a"},"token_ids":[1]}]}`,
+			`{"choices":[{"index":0,"message":{"content":"[M]"}},{"index":1,"message":{"content":"a"},"token_ids":[1]}]}`,
+		},
+		{
+			"in an event without text", true, ev(`{"choices":[{"index":0,"delta":{"content":""},"logprobs":{"content":[{"token":"sec"}]}}]}`) + ev(`{"choices":[{"index":0,"delta":{"content":"secret"}}]}`) +
+				ev(`{"choices":[{"index":0,"delta":{},"token_ids":[5]}]}`),
+			ev(`{"choices":[{"index":0,"delta":{"content":""},"logprobs":null}]}`) + ev(`{"choices":[{"index":0,"delta":{"content":"[M]"}}]}`) + ev(`{"choices":[{"index":0,"delta":{},"token_ids":null}]}`),
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, out, err := textsOf(t, Chat, c.stream, mask, []byte(c.body))
+			require.NoError(t, err)
+			require.Equal(t, c.want, out)
+			_, out, err = textsOf(t, Chat, c.stream, same, []byte(c.body))
+			require.NoError(t, err)
+			require.Equal(t, c.body, out)
+		})
+	}
+}
+
+func ev(data string) string { return "data: " + data + "\n\n" }
+
+// An event that has token details and no text stays behind the text that it tells.
+func TestTokenDetailsWaitForTheirText(t *testing.T) {
+	details := ev(`{"choices":[{"index":0,"delta":{"content":""},"logprobs":{"content":[{"token":"sec"}]}}]}`)
+	other := ev(`{"choices":[{"index":1,"delta":{"content":"x"}}]}`)
+	for name, c := range map[string]struct {
+		first, then string
+		waits, goes bool
+	}{
+		"text":          {details, ev(`{"choices":[{"index":0,"delta":{"content":"secret"}}]}`), true, true},
+		"another's":     {details, other, true, false},
+		"the choice":    {details, ev(`{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}`), true, true},
+		"the stream":    {details, ev("[DONE]"), true, true},
+		"tells nothing": {strings.Replace(details, `{"token":"sec"}`, "", 1), other, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := new(ResponseScanner)
+			r.Reset(Chat, true, "")
+			r.Screen()
+			r.Feed([]byte(c.first))
+			require.Equal(t, c.waits, r.Boundary() == 0)
+			r.Feed([]byte(c.then))
+			for _, x := range r.Texts() {
+				require.Equal(t, c.waits || x.Kind == tokenDetails, x.Event == 0)
+			}
+			require.Equal(t, c.goes, int(r.Boundary()) == len(c.first+c.then))
+			r.End()
+			require.Equal(t, len(c.first+c.then), int(r.Boundary()))
+		})
+	}
+}
+
 func TestPieces(t *testing.T) {
 	delta := func(d string) string { return `data: {"choices":[{"index":0,"delta":{` + d + "}}]}\n\n" }
 	for _, c := range []struct {

@@ -27,7 +27,6 @@ type screening struct {
 	keeps   []int // by piece of the unit: the most that a screener wants kept back
 	counted int   // texts of raw that fresh has
 	fresh   int   // bytes of text that no unit has shown
-	choices int   // that the stream has had
 
 	unit  filter.Unit
 	shown bool // there was one
@@ -160,13 +159,9 @@ func (c *screening) count(texts []llm.Text) {
 	for ; c.counted < len(texts); c.counted++ {
 		if t := &texts[c.counted]; t.IsText() {
 			c.fresh += len(t.Value)
-			c.choices = max(c.choices, min(t.Choice, maxChoices-1)+1)
 		}
 	}
 }
-
-// maxChoices bounds for how many choices the end of a stream is told.
-const maxChoices = 128
 
 // show makes a unit of what is withheld and shows it to the screeners.
 func (s *Stream) show() {
@@ -275,12 +270,9 @@ func (s *Stream) stop(r *filter.Refusal) {
 	s.x.Explain("ended", reason)
 	s.host.Explain(s.x.Why())
 	s.c.metrics.refusals.Record(1, filter.Values{reason})
-	e := llm.Ending{
-		API: s.x.API, ID: s.response.ID(), Model: s.x.Route.Model, Created: s.c.deps.Now().Unix(),
-		Choices: c.choices, Events: s.response.Events(), Tokens: s.response.Usage().Completion,
-	}
+	e := s.response.Ending(s.x.Route.Model, s.c.deps.Now().Unix())
 	if r.Filtered {
-		c.out = e.AppendFiltered(c.out)
+		c.out = e.AppendFiltered(c.out, r.Refusal)
 	} else {
 		c.out = e.AppendError(c.out, r.Refusal)
 	}

@@ -8,14 +8,34 @@ type Ending struct {
 	ID      string // of the response: some clients refuse events of another one
 	Model   string // as the client knows it
 	Created int64  // now, in seconds
-	Choices int    // that the stream has had
+	Choices []int  // whose end the client has not got
 	Events  int    // that it has had
 	Tokens  int    // of the response, as far as they are known
 }
 
+// Ending returns what ends a screened stream here: in the replica's words where nothing else is known. Model is that of the
+// response if it is empty.
+func (r *ResponseScanner) Ending(model string, created int64) Ending {
+	t := &r.reader.texts
+	if model == "" {
+		model = string(t.model)
+	}
+	e := Ending{API: r.reader.api, ID: r.ID(), Model: model, Created: created, Events: r.n, Tokens: r.Usage().Completion}
+	choices := t.choices
+	if choices == (choiceSet{}) {
+		choices.add(0) // the client waits for one at least
+	}
+	for i := range 128 {
+		if choices.has(i) && !r.finished.has(i) {
+			e.Choices = append(e.Choices, i)
+		}
+	}
+	return e
+}
+
 // AppendFiltered appends the events by which the API says that a content filter has stopped the response. Clients take what
-// they have got for the whole of it.
-func (e *Ending) AppendFiltered(dst []byte) []byte {
+// they have got for the whole of it. An API that cannot say so has the error.
+func (e *Ending) AppendFiltered(dst []byte, r Refusal) []byte {
 	switch e.API {
 	case Messages:
 		dst = append(dst, "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"refusal\",\"stop_sequence\":null},\"usage\":{\"output_tokens\":"...)
@@ -25,8 +45,10 @@ func (e *Ending) AppendFiltered(dst []byte) []byte {
 		return e.appendResponse(dst, "response.incomplete", `"status":"incomplete","error":null,"incomplete_details":{"reason":"content_filter"}`)
 	case Completions:
 		return e.appendChunk(dst, "text_completion", `"text":""`)
+	case Chat:
+		return e.appendChunk(dst, "chat.completion.chunk", `"delta":{}`)
 	}
-	return e.appendChunk(dst, "chat.completion.chunk", `"delta":{}`)
+	return e.AppendError(dst, r)
 }
 
 // AppendError appends the event by which clients of the API learn that the response failed: their official ones raise it.
@@ -52,23 +74,27 @@ func orServerError(code string) []byte {
 	return AppendString(nil, code)
 }
 
-// appendChunk appends the last chunk of each choice, and the closing marker.
+// appendChunk appends the last chunk of each choice that has not had one, and the closing marker.
 func (e *Ending) appendChunk(dst []byte, object, empty string) []byte {
+	const done = "data: [DONE]\n\n"
+	if len(e.Choices) == 0 {
+		return append(dst, done...)
+	}
 	dst = append(dst, `data: {"id":`...)
 	dst = append(AppendString(dst, e.ID), `,"object":"`...)
 	dst = append(append(dst, object...), `","created":`...)
 	dst = strconv.AppendInt(dst, e.Created, 10)
 	dst = AppendString(append(dst, `,"model":`...), e.Model)
 	dst = append(dst, `,"choices":[`...)
-	for i := range max(1, e.Choices) {
+	for i, choice := range e.Choices {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = strconv.AppendInt(append(dst, `{"index":`...), int64(i), 10)
+		dst = strconv.AppendInt(append(dst, `{"index":`...), int64(choice), 10)
 		dst = append(append(dst, ','), empty...)
 		dst = append(dst, `,"logprobs":null,"finish_reason":"content_filter"}`...)
 	}
-	return append(dst, "]}\n\ndata: [DONE]\n\n"...)
+	return append(append(dst, "]}\n\n"...), done...)
 }
 
 // appendResponse appends the last event of a stream of Responses.

@@ -28,7 +28,8 @@ type ResponseScanner struct {
 	at   int64 // where the event in progress begins in the response
 	over bool  // End was called
 
-	edited choiceSet // of which a text was edited
+	edited   choiceSet // of which a text was edited
+	finished choiceSet // of which the end has gone on
 
 	model []byte // the name to put in, a JSON string; empty to leave names as they are
 	with  []byte // memory for what Feed returns
@@ -43,7 +44,8 @@ func (r *ResponseScanner) Reset(api API, stream bool, model string) {
 	r.stream = stream
 	r.n = 0
 	r.broken, r.ended = nil, false
-	r.fed, r.at, r.over, r.edited = 0, 0, false, choiceSet{}
+	r.fed, r.at, r.over = 0, 0, false
+	r.edited, r.finished = choiceSet{}, choiceSet{}
 	r.model = r.model[:0]
 	if model != "" {
 		r.model = AppendString(r.model, model)
@@ -113,6 +115,9 @@ func (r *ResponseScanner) Splice(dst, piece []byte, at int64, texts []Text) []by
 	r.noteEdits(r.Texts())
 	for i := range texts {
 		t := &texts[i]
+		if t.Kind == channelEnd && t.Item == anyItem {
+			r.finished.add(t.Choice)
+		}
 		if t.Span.Start < at || !r.changes(t) {
 			continue // what begins in a span that was replaced went with it
 		}

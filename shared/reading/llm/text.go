@@ -205,13 +205,14 @@ type textReader struct {
 	from      int64     // the event that brought the first of them
 	running   []Channel // that no name is known for, and the events before have brought
 
-	id     []byte // of the response
-	known  bool   // all of it is in id
-	naming bool   // it is being read
+	id    []byte // of the response
+	model []byte // that it names
+	// told is the one of both that is being read, nil if none is. The first that is told counts.
+	told *[]byte
 }
 
-// idLimit bounds what of an id is kept.
-const idLimit = 256
+// toldMost bounds what of an id or a name is kept.
+const toldMost = 256
 
 // textsMost bounds how many texts of a response there may be that have not gone on: each takes more memory than its bytes.
 const textsMost = 1 << 16
@@ -227,7 +228,7 @@ const (
 func (t *textReader) reset(on bool) {
 	t.on, t.full = on, false
 	t.choices, t.ahead, t.running = choiceSet{}, choiceSet{}, t.running[:0]
-	t.id, t.known = t.id[:0], false
+	t.id, t.model = t.id[:0], t.model[:0]
 	t.forget()
 	t.begin()
 }
@@ -261,7 +262,7 @@ func (t *textReader) drop(n int) {
 // begin makes ready for a document.
 func (t *textReader) begin() {
 	t.frames, t.key, t.open, t.typing, t.kindN, t.item = t.frames[:0], unknownMember, false, false, 0, 0
-	t.naming, t.name, t.mentioned, t.tokens = false, 0, choiceSet{}, false
+	t.told, t.name, t.mentioned, t.tokens = nil, 0, choiceSet{}, false
 }
 
 func (t *textReader) openContainer(array bool, start int64) {
@@ -409,8 +410,13 @@ func (t *textReader) keyed(name []byte) {
 	if t.typing {
 		t.kindN = 0
 	}
-	if t.naming = string(name) == "id" && !t.known && t.aboutResponse(); t.naming {
-		t.id = t.id[:0]
+	t.told = nil
+	switch {
+	case !t.aboutResponse():
+	case string(name) == "id" && len(t.id) == 0:
+		t.told = &t.id
+	case t.key == modelMember && len(t.model) == 0:
+		t.told = &t.model
 	}
 }
 
@@ -471,8 +477,8 @@ func (t *textReader) text(piece []byte) {
 	case t.typing:
 		t.kindN += copy(t.kind[t.kindN:], piece)
 		return
-	case t.naming:
-		t.id = append(t.id, piece[:min(len(piece), idLimit-len(t.id))]...)
+	case t.told != nil:
+		*t.told = append(*t.told, piece[:min(len(piece), toldMost-len(*t.told))]...)
 		return
 	}
 	if !t.open {
@@ -529,8 +535,7 @@ func (t *textReader) textEnd(span Span, model bool) {
 	if n := len(t.frames); n > 0 && t.frames[n-1].array {
 		t.frames[n-1].items++
 	}
-	t.known = t.known || t.naming
-	t.open, t.typing, t.naming, t.key = false, false, false, unknownMember
+	t.open, t.typing, t.told, t.key = false, false, nil, unknownMember
 }
 
 func (t *textReader) number(raw []byte) {

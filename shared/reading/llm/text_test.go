@@ -264,10 +264,57 @@ func TestEndings(t *testing.T) {
 				`"status":"failed","incomplete_details":null,"error":{"code":"blocked","message":"Blocked \"now\"."},"output":[],"parallel_tool_calls":false,"tool_choice":"auto","tools":[]}}` + "\n\n",
 		},
 	} {
-		e := Ending{API: c.api, ID: "i", Model: "m", Created: 7, Choices: 2, Events: 3, Tokens: 5}
-		require.Equal(t, c.filtered, string(e.AppendFiltered(nil)))
+		e := Ending{API: c.api, ID: "i", Model: "m", Created: 7, Choices: []int{0, 1}, Events: 3, Tokens: 5}
+		require.Equal(t, c.filtered, string(e.AppendFiltered(nil, refusal)))
 		require.Equal(t, c.error, string(e.AppendError(nil, refusal)))
 	}
+}
+
+// An API that has no word for a filter ends with the error.
+func TestFilteredEndingOfOtherAPIs(t *testing.T) {
+	refusal := Refusal{Status: 403, Type: "permission_error", Code: "blocked", Message: "No."}
+	for api := range Other + 1 {
+		e := Ending{API: api, Choices: []int{0}}
+		switch got := string(e.AppendFiltered(nil, refusal)); api {
+		case Chat, Completions, Messages, Responses:
+			require.NotContains(t, got, "blocked")
+		default:
+			require.Equal(t, string(e.AppendError(nil, refusal)), got)
+			require.Contains(t, got, "blocked")
+		}
+	}
+}
+
+func TestEndingOfAScreenedStream(t *testing.T) {
+	const role, finish = `{"index":%d,"delta":{"role":"assistant"}}`, `{"index":%d,"delta":{},"finish_reason":"stop"}`
+	choice := func(form string, i int) string {
+		return ev(`{"id":"i","model":"m","choices":[` + fmt.Sprintf(form, i) + `]}`)
+	}
+	for name, c := range map[string]struct {
+		gone, withheld, model string
+		want                  Ending
+	}{
+		"nothing known":          {"", "", "", Ending{Choices: []int{0}}},
+		"the route's name":       {choice(role, 0), "", "public", Ending{ID: "i", Model: "public", Choices: []int{0}, Events: 1}},
+		"only roles":             {choice(role, 0) + choice(role, 2), "", "", Ending{ID: "i", Model: "m", Choices: []int{0, 2}, Events: 2}},
+		"one has its end":        {choice(role, 0) + choice(role, 1) + choice(finish, 0), "", "", Ending{ID: "i", Model: "m", Choices: []int{1}, Events: 3}},
+		"all have":               {choice(finish, 0), "", "", Ending{ID: "i", Model: "m", Events: 1}},
+		"it has not gone on":     {choice(role, 0), choice(finish, 0), "", Ending{ID: "i", Model: "m", Choices: []int{0}, Events: 2}},
+		"the model of Responses": {ev(`{"type":"response.created","response":{"id":"r","model":"n","item":{"model":"x"}}}`), "", "", Ending{ID: "r", Model: "n", Choices: []int{0}, Events: 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := new(ResponseScanner)
+			r.Reset(Chat, true, "")
+			r.Screen()
+			r.Feed([]byte(c.gone))
+			r.Splice(nil, []byte(c.gone), 0, r.Texts())
+			r.Drop(len(r.Texts()))
+			r.Feed([]byte(c.withheld))
+			c.want.API, c.want.Created = Chat, 7
+			require.Equal(t, c.want, r.Ending(c.model, 7))
+		})
+	}
+	require.Equal(t, "data: [DONE]\n\n", string((&Ending{API: Chat}).AppendFiltered(nil, Refusal{})))
 }
 
 // FuzzTexts: whatever a response is, its texts do not depend on the chunks, and without edits it is what it was.

@@ -72,6 +72,15 @@ func (x *Exchange) Unit() *Unit { return x.unit }
 func (x *Exchange) SetUnit(u *Unit) { x.unit = u }
 
 // Unit is a part of a response that is withheld until it has been screened.
+//
+// It shows the strings in the values of the response's JSON, but not all of them: no
+// names of members and no numbers; not what the server says of the response (id,
+// object, type, role, status, model, finish_reason, stop_reason, service_tier and the
+// like, signatures and encrypted content), except in the arguments of a tool; no token
+// details (logprobs, token ids), which go when the text was edited. Comments and other
+// fields of an event stream are not shown either. Of what comes after the end of a
+// stream ("[DONE]"), which clients do not read, nothing is kept back: a text that goes
+// on from event to event there is seen in pieces.
 type Unit struct {
 	// Pieces are the texts in it, one for each channel. Texts that stand alone are
 	// pieces of their own.

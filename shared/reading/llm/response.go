@@ -122,6 +122,7 @@ func (r *ResponseScanner) Splice(dst, piece []byte, at int64, texts []Text) []by
 			continue // what begins in a span that was replaced went with it
 		}
 		dst = append(dst, piece[:t.Span.Start-at]...)
+		before := piece[t.Span.Start-at : t.Span.End-at]
 		piece, at = piece[t.Span.End-at:], t.Span.End
 		switch t.Kind {
 		case modelName:
@@ -129,7 +130,7 @@ func (r *ResponseScanner) Splice(dst, piece []byte, at int64, texts []Text) []by
 		case tokenDetails:
 			dst = append(dst, "null"...)
 		default:
-			dst = AppendString(dst, string(t.Value))
+			dst = appendEdited(dst, t.Value, before)
 		}
 	}
 	return append(dst, piece...)

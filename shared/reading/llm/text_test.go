@@ -317,6 +317,24 @@ func TestEndingOfAScreenedStream(t *testing.T) {
 	require.Equal(t, "data: [DONE]\n\n", string((&Ending{API: Chat}).AppendFiltered(nil, Refusal{})))
 }
 
+// What is half a character may have its other half in the next event.
+func TestEditsKeepLoneSurrogates(t *testing.T) {
+	mask := func(s string) string { return strings.ReplaceAll(s, "secret", "[M]") }
+	for text, want := range map[string]string{
+		`secret \ud83d`:                    `[M] \ud83d`,
+		`\uDE00 secret`:                    `\uDE00 [M]`,
+		`\ud83d secret \ud83d\ude00\ude00`: `\ud83d [M] 😀\ude00`,
+		`\ufffd\ud83d� secret`:             "�\\ud83d� [M]",
+		`\\ud83d secret`:                   `\\ud83d [M]`,
+		`\ud83d\ud83d\ude00 secret`:        `\ud83d😀 [M]`,
+		`\ud83d\n secret`:                  `\ud83d\n [M]`,
+	} {
+		_, out, err := textsOf(t, Chat, false, mask, []byte(`{"x":"`+text+`"}`))
+		require.NoError(t, err)
+		require.Equal(t, `{"x":"`+want+`"}`, out)
+	}
+}
+
 // FuzzTexts: whatever a response is, its texts do not depend on the chunks, and without edits it is what it was.
 func FuzzTexts(f *testing.F) {
 	for _, c := range textCases {

@@ -59,103 +59,6 @@ func (r *ResponseScanner) Reset(api API, stream bool, model string) {
 	r.begin()
 }
 
-// Screen has the scanner find the texts of the response, see Texts. Said after Reset, before Feed. Feed then says no more what to
-// put where the model's name stands: Splice does.
-func (r *ResponseScanner) Screen() { r.reader.texts.reset(true) }
-
-// StopTexts ends what Screen began: from here on only the usage is read, and the model's name as Feed has it. A name that is
-// being read stays as it is. No texts are kept.
-func (r *ResponseScanner) StopTexts() {
-	if !r.reader.texts.on {
-		return
-	}
-	r.reader.texts.found = nil
-	r.reader.texts.forget()
-	r.reader.texts.on = false
-	if r.json.InText() {
-		r.reader.next = nowhere
-	}
-}
-
-// Release drops the texts, and the memory of those that need much. What is known of the response stays. It is for a response
-// that is over: what is read of an event in progress is lost.
-func (r *ResponseScanner) Release() { r.reader.texts.forget() }
-
-// Texts are the texts of those events that are over, or of a JSON document that is over, in order, and of other things that
-// stand among them. They stay until they are dropped. Value, and what is for screening filters, may be changed.
-func (r *ResponseScanner) Texts() []Text {
-	t := &r.reader.texts
-	return t.found[:t.ready]
-}
-
-// ID returns the id of a screened response, "" if it was not told.
-func (r *ResponseScanner) ID() string { return string(r.reader.texts.id) }
-
-// Drop forgets the first n of Texts.
-func (r *ResponseScanner) Drop(n int) { r.reader.texts.drop(n) }
-
-// Boundary returns the offset in the response up to which events are over; of a JSON document all or nothing is.
-func (r *ResponseScanner) Boundary() int64 {
-	switch {
-	case r.stream:
-		return r.reader.texts.boundary(r.events.Boundary())
-	case r.over:
-		return r.fed
-	}
-	return 0
-}
-
-// Splice appends a piece of a screened response to dst, with the edits made. The piece stands at an offset in the response,
-// and texts are those in it.
-//
-// From the first edit of a choice's text on its token details are null, those in what is still withheld too: they repeat the
-// text, and a server may tell a token before or after its text.
-func (r *ResponseScanner) Splice(dst, piece []byte, at int64, texts []Text) []byte {
-	r.noteEdits(texts)
-	r.noteEdits(r.Texts())
-	for i := range texts {
-		t := &texts[i]
-		if t.Kind == channelEnd && t.Item == anyItem {
-			r.finished.add(t.Choice)
-		}
-		if t.Span.Start < at || !r.changes(t) {
-			continue // what begins in a span that was replaced went with it
-		}
-		dst = append(dst, piece[:t.Span.Start-at]...)
-		before := piece[t.Span.Start-at : t.Span.End-at]
-		piece, at = piece[t.Span.End-at:], t.Span.End
-		switch t.Kind {
-		case modelName:
-			dst = append(dst, r.model...)
-		case tokenDetails:
-			dst = append(dst, "null"...)
-		default:
-			dst = appendEdited(dst, t.Value, before)
-		}
-	}
-	return append(dst, piece...)
-}
-
-// noteEdits notes whose text was edited.
-func (r *ResponseScanner) noteEdits(texts []Text) {
-	for i := range texts {
-		if t := &texts[i]; t.Edited && t.IsText() {
-			r.edited.add(t.Choice)
-		}
-	}
-}
-
-// changes reports whether something else is put in the place of t.
-func (r *ResponseScanner) changes(t *Text) bool {
-	switch t.Kind {
-	case modelName:
-		return len(r.model) > 0
-	case tokenDetails:
-		return r.edited.has(t.Choice) || t.Choice == noChoice && r.edited != (choiceSet{})
-	}
-	return t.Edited
-}
-
 // begin makes ready for a document. What those before it said stays.
 func (r *ResponseScanner) begin() {
 	r.doc, r.marker = 0, 0
@@ -235,19 +138,6 @@ func (r *ResponseScanner) End() {
 	r.endTexts()
 	r.reader.take()
 }
-
-// endTexts ends a document of which the texts are read.
-func (r *ResponseScanner) endTexts() {
-	if !r.reader.texts.on {
-		return
-	}
-	if r.json.Unread() {
-		r.fail(errDeep)
-	}
-	r.reader.texts.endDocument(r.reader.api, r.at)
-}
-
-var errDeep = errors.New("the response has containers too deep to be read")
 
 // Usage returns what has been read of the usage so far. In a stream it may change with every event.
 func (r *ResponseScanner) Usage() Usage {

@@ -34,7 +34,7 @@ func appendEdited(dst, value, before []byte) []byte {
 // that character.
 func notCharacters(raw []byte) (all [][]byte) {
 	for len(raw) > 0 {
-		n := 1
+		var n int
 		switch r, is := escaped(raw); {
 		case is && utf16.IsSurrogate(r):
 			low, _ := escaped(raw[6:])

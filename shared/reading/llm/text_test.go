@@ -548,6 +548,9 @@ func TestTokenDetailsWaitForTheirText(t *testing.T) {
 				require.Equal(t, c.waits || x.Kind == tokenDetails, x.Event == 0)
 			}
 			require.Equal(t, c.goes, int(r.Boundary()) == len(c.first+c.then))
+			stopped := *r
+			stopped.StopTexts()
+			require.Equal(t, len(c.first+c.then), int(stopped.Boundary()))
 			r.End()
 			require.Equal(t, len(c.first+c.then), int(r.Boundary()))
 		})

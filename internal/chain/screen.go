@@ -313,17 +313,10 @@ func (s *Stream) afterUnit() int64 {
 	return until
 }
 
-// keep is how many bytes at the end of a piece stay withheld. A text that has had its turn, while its choice has gone on
-// with another one, is taken to be over.
+// keep is how many bytes at the end of a piece stay withheld. Only the end of its text lets them go: that another text has
+// come meanwhile does not say that this one is over.
 func (s *Stream) keep(piece int) int {
-	u := &s.screen.unit
-	p := &u.Pieces[piece]
-	if p.Last {
-		return 0
-	}
-	if p.Seen == len(p.Text) && slices.ContainsFunc(u.Pieces, func(o filter.Piece) bool {
-		return o.Choice == p.Choice && o.Channel != p.Channel && o.Seen < len(o.Text)
-	}) {
+	if s.screen.unit.Pieces[piece].Last {
 		return 0
 	}
 	return s.screen.keeps[piece]

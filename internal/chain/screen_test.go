@@ -64,7 +64,12 @@ type listener struct {
 }
 
 func (r *rig) listen(t require.TestingT, kind string, extra ...string) *listener {
+	return r.listenAt(t, "/v1/chat/completions", kind, extra...)
+}
+
+func (r *rig) listenAt(t require.TestingT, path, kind string, extra ...string) *listener {
 	h := post()
+	h.request[":path"] = path
 	h.response["content-type"] = kind
 	for i := 0; i < len(extra); i += 2 {
 		h.response[extra[i]] = extra[i+1]

@@ -34,6 +34,13 @@ type Screener interface {
 // that is not longer than that is seen whole, however it is cut into events. Where
 // several filters ask, the smallest Window is used, and as much is kept back as the one
 // that wants most.
+//
+// What is kept of a text goes on when more of it has come, or when it ends: the server says so
+// (finish_reason, content_block_stop, a .done event), or the stream is over. Events go on in
+// order, so what comes behind it waits too. If a model answers after its reasoning, and the server
+// does not end the reasoning, the end of the reasoning and with it the whole answer wait for the
+// stream's end. A filter that cannot have that sets Piece.Keep to what can be the beginning of
+// something, mostly 0, in place of a fixed Overlap.
 type Screening struct {
 	Window  int
 	Overlap int

@@ -28,6 +28,12 @@ func (s *Stream) readOrigin() {
 	}
 }
 
+// isEnvoys reports whether Envoy has written the response itself. A failure that is only guessed may be the replica's.
+func (s *Stream) isEnvoys() bool {
+	origin := s.x.Response.Origin
+	return origin == filter.OfProxy || origin == filter.OfFailure && s.host.Details() != ""
+}
+
 // Response headers by which Envoy shows who answered, unless it is told to leave them out
 // (suppress_envoy_headers).
 const (

@@ -138,10 +138,7 @@ func (s *Stream) WantsResponseBody() bool { return s.reads != responsePasses }
 // by with, which may be empty and is valid until the next call, and then all go on
 // unless HoldsResponse. n is 0 if they go on as they came.
 func (s *Stream) ResponseBody(chunk []byte, end bool) (n int, with []byte) {
-	if s.state.in(sent) && s.x.Response.FirstByte == 0 && s.x.Response.Origin == filter.OfReplica {
-		s.x.Response.FirstByte = max(1, s.c.deps.Now().Sub(s.x.Start))
-		s.firstByte()
-	}
+	s.noteFirstByte()
 	switch s.reads {
 	case responsePasses:
 	case responseScreened:
@@ -153,6 +150,24 @@ func (s *Stream) ResponseBody(chunk []byte, end bool) (n int, with []byte) {
 	}
 	s.complete = s.complete || end
 	return n, with
+}
+
+// noteFirstByte notes when the replica's first byte came.
+func (s *Stream) noteFirstByte() {
+	if s.state.in(sent) && s.x.Response.FirstByte == 0 && s.x.Response.Origin == filter.OfReplica {
+		s.x.Response.FirstByte = max(1, s.c.deps.Now().Sub(s.x.Start))
+		s.firstByte()
+	}
+}
+
+// ScreensResponse reports whether the response is screened. Then ResponsePiece may take its bytes.
+func (s *Stream) ScreensResponse() bool { return s.reads == responseScreened }
+
+// ResponsePiece takes bytes of a screened response of which more have arrived in the same callback: ResponseBody follows, and
+// says what goes on for all of them.
+func (s *Stream) ResponsePiece(chunk []byte) {
+	s.noteFirstByte()
+	s.takePiece(chunk)
 }
 
 // ResponseLost says that size bytes of the response, which stand in the adapter's

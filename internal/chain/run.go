@@ -64,6 +64,9 @@ func (s *Stream) run(i int, h hook, r *filter.Reply) (v filter.Verdict) {
 	before := s.x.Mark()
 	defer s.recovered(i, before, &v)
 	f := s.c.slots[i].filter
+	if h >= hookResponse {
+		s.tellUnit()
+	}
 	switch h {
 	case hookRequestHeaders:
 		v = f.OnRequestHeaders(&s.x)
@@ -93,7 +96,7 @@ func (s *Stream) run(i int, h hook, r *filter.Reply) (v filter.Verdict) {
 // permits are the verdicts that a hook may give now.
 func (s *Stream) permits(h hook) verdicts {
 	may := permitted[h].may
-	if h >= hookResponse && s.screen.unit.Begun {
+	if h >= hookResponse && s.begun() {
 		may &^= mayRespond // in whose place?
 	}
 	return may
@@ -153,7 +156,9 @@ func (s *Stream) recovered(i int, before filter.Mark, v *filter.Verdict) {
 // mode. It is logged, since somebody has to fix it.
 func (s *Stream) failed(i int, what string) filter.Verdict {
 	slot := &s.c.slots[i]
-	s.c.deps.Log(filter.Error, fmt.Sprintf("filter %s %s (%s)", slot.name, what, slot.mode()))
+	if !s.failedBefore(i) {
+		s.c.deps.Log(filter.Error, fmt.Sprintf("filter %s %s (%s)", slot.name, what, slot.mode()))
+	}
 	return s.failure(i, "failed", refuseInternal())
 }
 
@@ -165,14 +170,22 @@ func (s *Stream) unable(i int, why string) filter.Verdict {
 
 func (s *Stream) failure(i int, why string, r *filter.Refusal) filter.Verdict {
 	slot := &s.c.slots[i]
-	s.c.metrics.failures.Record(1, filter.Values{slot.name, string(slot.mode())})
-	s.x.Explain(slot.name, why)
+	if !s.failedBefore(i) {
+		s.c.metrics.failures.Record(1, filter.Values{slot.name, string(slot.mode())})
+		s.x.Explain(slot.name, why)
+	}
+	if s.state.in(screened) {
+		s.x.NoteScreeningFailed(i)
+	}
 	s.screen.unit.ClearEdits()
 	if slot.failOpen && !s.goesAround(slot) {
 		return filter.Next
 	}
 	return filter.Deny(*r)
 }
+
+// failedBefore reports whether filter i has failed at an earlier unit of the response: that counts once, however many follow.
+func (s *Stream) failedBefore(i int) bool { return s.state.in(screened) && s.x.ScreeningFailed(i) }
 
 // goesAround reports whether a request that goes on without slot's filter would go
 // around the subset hint, since nobody else has it keep to it.

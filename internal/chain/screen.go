@@ -3,7 +3,6 @@ package chain
 import (
 	"math"
 	"slices"
-	"strconv"
 
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 	"github.com/inlet-proxy/inlet/shared/reading/llm"
@@ -18,46 +17,59 @@ import (
 //	        → out: what may go on, edited; handed over with the next callback that lets it go
 type screening struct {
 	raw  []byte
-	base int64 // offset in the response of raw's first byte
+	gone int   // bytes of raw that are in out
+	base int64 // offset in the response of the first byte of raw that is not gone
 	out  []byte
 	// handed is what was handed over last.
 	handed []byte
 
 	window  int
+	dropped int   // of the response's texts: those that are gone
 	keeps   []int // by piece of the unit: the most that a screener wants kept back
 	counted int   // texts of raw that fresh has
 	fresh   int   // bytes of text that no unit has shown
 
-	unit  filter.Unit
+	unit    filter.Unit
+	pieces  []filter.Piece      // of the unit: filters may leave anything in unit.Pieces
+	running map[llm.Channel]int // pieces of the unit that have not ended
+	cursors []cursor            // by piece of the unit, while edits are applied
+	scratch []byte
+
 	shown bool // there was one
 	in    int  // texts of raw that it has
 	at    int  // slot whose turn it is
 	last  bool // it is the last one
 	over  bool // the response's end was seen
 	open  bool // nobody screens any more
+	// names restores the model's name in what nobody screens.
+	names *llm.ResponseScanner
 }
 
 // screenKept bounds the memory that a Stream keeps of one screened response for the next.
 const screenKept = 64 << 10
 
 func (c *screening) reset() {
-	unit := c.unit
 	if cap(c.raw) > screenKept || cap(c.out) > screenKept || cap(c.handed) > screenKept {
-		*c, unit = screening{}, filter.Unit{}
+		*c = screening{}
 	}
-	unit.Pieces = unit.Pieces[:0]
+	unit := c.unit
+	unit.Pieces = nil
 	unit.ClearEdits()
-	*c = screening{raw: c.raw[:0], out: c.out[:0], handed: c.handed[:0], keeps: c.keeps[:0], unit: unit}
+	clear(c.running)
+	*c = screening{
+		raw: c.raw[:0], out: c.out[:0], handed: c.handed[:0], keeps: c.keeps[:0], unit: unit,
+		pieces: c.pieces[:0], running: c.running, cursors: c.cursors[:0], scratch: c.scratch[:0],
+	}
 }
 
 // wantsScreening reports whether a filter wants this response screened, and notes how.
 func (s *Stream) wantsScreening() bool {
 	c := &s.screen
 	c.window = math.MaxInt
-	wanted := false
+	wanted, own := false, s.isEnvoys()
 	for _, i := range s.c.screeners {
 		how, asked := s.x.Screening(i)
-		if !asked || i >= s.started || s.status >= 300 && !how.Errors {
+		if !asked || i >= s.started || own || s.status >= 300 && !how.Errors {
 			s.x.StopScreening(i)
 			continue
 		}
@@ -104,38 +116,89 @@ func (s *Stream) allUnable(why string) *filter.Refusal {
 // take takes the next bytes of a response that is screened; end: these are the last. What may go on is in out.
 func (s *Stream) take(chunk []byte, end bool) {
 	c := &s.screen
-	s.response.Feed(chunk)
+	s.takePiece(chunk)
 	if end {
 		c.over = true
 		s.response.End()
 	}
-	if !s.state.in(screened) {
-		s.response.Drop(len(s.response.Texts()))
-		return // only its usage is of interest
-	}
-	c.raw = append(c.raw, chunk...)
 	switch {
-	case c.open:
-		s.letAll()
+	case c.open, !s.state.in(screened):
+		s.dropTexts()
 	case s.response.Broken() != nil:
 		s.unscreened("response-unreadable")
-	case int64(len(c.raw)+len(c.out)) > s.c.responseLimit:
-		s.unscreened("response-too-large")
-	case s.state.in(asking):
-	default:
+	case !s.state.in(asking):
 		s.advance()
 	}
 }
 
-// advance shows the next unit if there is one, and lets go what may go.
+// takePiece takes bytes of a response that is screened, of which take brings more. It takes no more than may be withheld at a
+// time, so that the limit means the same however the response is cut.
+func (s *Stream) takePiece(chunk []byte) {
+	c := &s.screen
+	for len(chunk) > 0 {
+		if c.open || !s.state.in(screened) {
+			s.takeUnscreened(chunk)
+			return
+		}
+		if s.room() <= 0 && !s.state.in(asking) {
+			s.advance()
+			if c.open || !s.state.in(screened) {
+				continue
+			}
+		}
+		n := min(s.room(), len(chunk))
+		if n <= 0 {
+			s.unscreened("response-too-large")
+			continue
+		}
+		s.response.Feed(chunk[:n])
+		c.raw = append(c.raw, chunk[:n]...)
+		if chunk = chunk[n:]; s.response.Broken() != nil {
+			s.unscreened("response-unreadable")
+		}
+	}
+}
+
+// room is how much more may be withheld.
+func (s *Stream) room() int {
+	c := &s.screen
+	used := len(c.raw) - c.gone
+	if s.state.in(asking) {
+		used += len(c.out) // which waits too
+	}
+	return int(s.c.responseLimit) - used
+}
+
+// takeUnscreened takes bytes that nobody screens: those of a response that has failed open go on, of one that was ended only the
+// usage is of interest.
+func (s *Stream) takeUnscreened(chunk []byte) {
+	s.response.Feed(chunk)
+	s.dropTexts()
+	if s.screen.open {
+		s.passOn(chunk)
+	}
+}
+
+// texts are those of what is withheld.
+func (s *Stream) texts() []llm.Text { return s.response.Texts()[s.screen.dropped:] }
+
+// dropTexts forgets all texts.
+func (s *Stream) dropTexts() {
+	s.response.Drop(len(s.response.Texts()))
+	s.screen.dropped, s.screen.counted = 0, 0
+}
+
+// advance shows the next unit if there is one, and lets go what may go. Before the first unit has passed that is nothing: events
+// without text, such as a role, would make the response begin, and it could not be refused any more.
 func (s *Stream) advance() {
 	c := &s.screen
-	c.count(s.response.Texts())
-	if c.fresh > 0 && c.fresh >= c.window || s.lastIsDue() {
+	c.count(s.texts())
+	switch {
+	case c.fresh > 0 && c.fresh >= c.window, s.lastIsDue():
 		s.show()
-		return
+	case c.shown:
+		s.let(s.beforeTexts(0))
 	}
-	s.let(s.beforeTexts(0))
 }
 
 // lastUnit reports whether no text comes after what has come.
@@ -151,7 +214,7 @@ func (s *Stream) lastIsDue() bool {
 	case c.fresh > 0 || !c.shown:
 		return true
 	}
-	return !c.last && slices.ContainsFunc(s.response.Texts(), func(t llm.Text) bool { return t.IsText() })
+	return !c.last && slices.ContainsFunc(s.texts(), func(t llm.Text) bool { return t.IsText() })
 }
 
 // count counts the text that has come.
@@ -166,10 +229,9 @@ func (c *screening) count(texts []llm.Text) {
 // show makes a unit of what is withheld and shows it to the screeners.
 func (s *Stream) show() {
 	c := &s.screen
-	texts := s.response.Texts()
-	c.fresh, c.in, c.at, c.last, c.shown = 0, len(texts), s.started-1, s.lastUnit(), true
+	c.fresh, c.in, c.at, c.last, c.shown = 0, len(s.texts()), s.started-1, s.lastUnit(), true
 	s.fillUnit()
-	c.keeps = append(c.keeps[:0], make([]int, len(c.unit.Pieces))...)
+	c.keeps = append(c.keeps[:0], make([]int, len(c.pieces))...)
 	s.showOthers()
 }
 
@@ -181,8 +243,8 @@ func (s *Stream) showOthers() {
 		if !asked {
 			continue
 		}
-		for i := range c.unit.Pieces {
-			c.unit.Pieces[i].Keep = how.Overlap
+		for i := range c.pieces {
+			c.pieces[i].Keep = how.Overlap
 		}
 		s.x.SetUnit(&c.unit)
 		if !s.settleUnit(s.run(c.at, hookResponse, nil)) {
@@ -198,10 +260,7 @@ func (s *Stream) settleUnit(v filter.Verdict) bool {
 		call := v.Call()
 		if call == nil {
 			s.x.SetUnit(nil)
-			for i := range s.screen.keeps {
-				s.screen.keeps[i] = max(s.screen.keeps[i], s.screen.unit.Pieces[i].Keep)
-			}
-			return !s.endsResponse(v) && s.applyEdits()
+			return !s.endsResponse(v) && !s.endsResponse(s.takeUnit())
 		}
 		s.ask(true)
 		err := s.host.Call(call)
@@ -233,7 +292,7 @@ func (s *Stream) replyToScreener(r *filter.Reply) {
 	if s.settleUnit(s.run(c.at, hookResponseReply, r)) {
 		c.at--
 		s.showOthers()
-		if c.count(s.response.Texts()); s.state.in(screened) && !s.state.in(asking) && s.lastIsDue() {
+		if c.count(s.texts()); s.screens() && s.lastIsDue() {
 			s.show() // nothing comes that would have it shown
 		}
 	}
@@ -242,175 +301,20 @@ func (s *Stream) replyToScreener(r *filter.Reply) {
 	}
 }
 
-// endsResponse ends the response if the verdict says so.
-func (s *Stream) endsResponse(v filter.Verdict) bool {
-	if a := v.Answer(); a != nil {
-		s.answer(a)
-		return true
-	}
-	if r := v.Refusal(); r != nil {
-		s.stop(r)
-		return true
-	}
-	return false
-}
+// screens reports whether a next unit may be shown.
+func (s *Stream) screens() bool { return s.state.in(screened) && !s.state.in(asking) && !s.screen.open }
 
-// stop ends the response with a refusal: in its place while nothing of it has gone on, else as its last event.
-func (s *Stream) stop(r *filter.Refusal) {
+// takeUnit takes what the hook of the screener at c.at has left in the unit. What the chain cannot digest of it is the
+// failure of that filter, whose verdict it returns.
+func (s *Stream) takeUnit() (v filter.Verdict) {
 	c := &s.screen
-	c.raw = c.raw[:0]
-	if s.state == keeping && len(c.out) == 0 {
-		s.refuse(r)
-		return
-	}
-	if s.state == keeping {
-		s.begin()
-	}
-	reason := reasonOf(r)
-	s.x.Explain("ended", reason)
-	s.host.Explain(s.x.Why())
-	s.c.metrics.refusals.Record(1, filter.Values{reason})
-	e := s.response.Ending(s.x.Route.Model, s.c.deps.Now().Unix())
-	if r.Filtered {
-		c.out = e.AppendFiltered(c.out, r.Refusal)
-	} else {
-		c.out = e.AppendError(c.out, r.Refusal)
-	}
-	s.to(ended)
-	s.response.Drop(len(s.response.Texts()))
-	if !c.over {
-		s.host.EndResponse()
-	}
-}
-
-// unscreened is for a response that cannot be screened any further.
-func (s *Stream) unscreened(why string) {
-	if s.state.in(asking) {
-		s.ask(false) // the reply, when it comes, finds nobody who waits for it
-	}
-	s.x.SetUnit(nil)
-	if r := s.allUnable(why); r != nil {
-		s.stop(r)
-		return
-	}
-	s.screen.open = true
-	s.letAll()
-}
-
-// afterUnit returns the offset up to which the response may go on when the unit has passed.
-func (s *Stream) afterUnit() int64 {
-	c := &s.screen
-	until := s.beforeTexts(c.in)
-	texts := s.response.Texts()[:c.in]
-	for p := range c.unit.Pieces {
-		if keep := s.keep(p); keep > 0 {
-			until = min(until, keptFrom(texts, p, keep))
+	defer func() {
+		if p := recover(); p != nil {
+			v = s.failed(c.at, describe(p))
 		}
+	}()
+	for i := range c.keeps {
+		c.keeps[i] = max(c.keeps[i], c.pieces[i].Keep)
 	}
-	for i := range texts {
-		texts[i].Seen = true
-	}
-	return until
-}
-
-// keep is how many bytes at the end of a piece stay withheld. Only the end of its text lets them go: that another text has
-// come meanwhile does not say that this one is over.
-func (s *Stream) keep(piece int) int {
-	if s.screen.unit.Pieces[piece].Last {
-		return 0
-	}
-	return s.screen.keeps[piece]
-}
-
-// keptFrom returns where the event begins that has brought the first of the last keep bytes of a piece.
-func keptFrom(texts []llm.Text, piece, keep int) (at int64) {
-	for i := len(texts) - 1; i >= 0 && keep > 0; i-- {
-		if t := &texts[i]; t.IsText() && t.Piece == piece {
-			at = t.Event
-			keep -= len(t.Value)
-		}
-	}
-	return at
-}
-
-// beforeTexts returns the offset up to which events are over and have no text but that of the first n entries.
-func (s *Stream) beforeTexts(n int) int64 {
-	until := s.response.Boundary()
-	texts := s.response.Texts()
-	for i := n; i < len(texts); i++ {
-		if texts[i].IsText() {
-			return min(until, texts[i].Event)
-		}
-	}
-	if s.screen.over {
-		until = s.screen.base + int64(len(s.screen.raw))
-	}
-	return until
-}
-
-// let lets the response go on up to an offset.
-func (s *Stream) let(until int64) {
-	c := &s.screen
-	n := int(until - c.base)
-	if n <= 0 {
-		return
-	}
-	texts := s.response.Texts()
-	k := 0
-	for k < len(texts) && texts[k].Event < until {
-		k++
-	}
-	c.out = s.response.Splice(c.out, c.raw[:n], c.base, texts[:k])
-	s.response.Drop(k)
-	c.raw = append(c.raw[:0], c.raw[n:]...)
-	c.base = until
-	c.counted -= k
-}
-
-// letAll lets go all that has come, as it came.
-func (s *Stream) letAll() {
-	c := &s.screen
-	c.out = append(c.out, c.raw...)
-	c.base += int64(len(c.raw))
-	c.raw = c.raw[:0]
-	s.response.Drop(len(s.response.Texts()))
-}
-
-// handOver returns what goes on now, which is valid until the next call. The first time, the headers go before it.
-func (s *Stream) handOver() []byte {
-	c := &s.screen
-	if s.state == keeping {
-		s.begin()
-	}
-	c.out, c.handed = c.handed[:0], c.out
-	return c.handed
-}
-
-// begin lets the headers of a response go on.
-func (s *Stream) begin() {
-	c := &s.screen
-	if _, sized := s.x.Response.Headers.Get("content-length"); sized {
-		if c.over {
-			s.x.SetResponseHeader("content-length", strconv.Itoa(len(c.out)))
-		} else {
-			s.x.RemoveResponseHeader("content-length")
-		}
-	}
-	s.applyResponse()
-	s.to(passing)
-}
-
-// HoldsResponse reports, after ResponseBody and ResponseEnd, whether the response is held: nothing of it goes on, the
-// headers neither if they have not, and the adapter's buffer stays empty. Host.ResumeResponse ends that, or a later call.
-func (s *Stream) HoldsResponse() bool {
-	if s.reads != responseScreened {
-		return false
-	}
-	switch s.state {
-	case keeping:
-		return len(s.screen.out) == 0 && !s.screen.over
-	case keepAsks, passAsks, refused, answered:
-		return true
-	}
-	return false
+	return s.applyEdits()
 }

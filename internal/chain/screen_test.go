@@ -70,6 +70,7 @@ func (r *rig) listen(t require.TestingT, kind string, extra ...string) *listener
 func (r *rig) listenAt(t require.TestingT, path, kind string, extra ...string) *listener {
 	h := post()
 	h.request[":path"] = path
+	h.served, h.details = "10.0.0.1:80", "via_upstream"
 	h.response["content-type"] = kind
 	for i := 0; i < len(extra); i += 2 {
 		h.response[extra[i]] = extra[i+1]
@@ -321,12 +322,6 @@ func TestEveryVerdictOnAUnit(t *testing.T) {
 					l := r.listen(t, events)
 					l.h.response["content-length"] = "1"
 					for event := range strings.SplitAfterSeq(stream, "\n\n") {
-						if unit == 1 && strings.Contains(event, "role") {
-							continue // so that nothing goes on before the first text
-						}
-						if unit == 1 && strings.Contains(event, "ping") {
-							continue
-						}
 						l.chunk(event, false)
 						if in == "OnReply" && len(l.h.calls) == 1 && l.h.resumedResponse == 0 && l.h.reply == nil {
 							l.reply(&filter.Reply{Status: 200})
@@ -366,15 +361,21 @@ func TestEveryVerdictOnAUnit(t *testing.T) {
 func TestUsageIsCountedAfterAStreamWasEnded(t *testing.T) {
 	r, a, _ := screened(t, "")
 	a.how = &filter.Screening{}
+	units := 0
 	a.unit = func(*filter.Exchange, *filter.Unit) filter.Verdict {
+		if units++; units == 1 {
+			return filter.Next
+		}
 		return filter.Deny(filter.Refusal{Refusal: llm.Refusal{Status: 400, Code: "blocked"}})
 	}
 	var end filter.End
 	var usage llm.Usage
 	a.done = func(x *filter.Exchange, e filter.End) { end, usage = e, x.Usage }
 	l := r.listen(t, events)
-	l.chunk(chatStream([]delta{{0, "one"}})[:200], false)
-	l.chunk(chatStream([]delta{{0, "one"}})[200:], true)
+	stream := chatStream([]delta{{0, "one"}, {0, "two"}})
+	second := strings.Index(stream, "two")
+	l.chunk(stream[:second], false)
+	l.chunk(stream[second:], true)
 	require.Zero(t, l.h.ended, "its end had come")
 	l.s.Done()
 	require.True(t, end.Ended)

@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
@@ -11,14 +12,14 @@ import (
 func (s *Stream) fillUnit() {
 	c := &s.screen
 	u := &c.unit
-	u.Pieces = u.Pieces[:0]
 	u.ClearEdits()
-	u.Stream, u.Begun, u.Last = s.x.Response.EventStream, s.state.in(setOf(passing, passAsks)) || len(c.out) > 0, c.last
-	texts := s.response.Texts()[:c.in]
+	c.pieces = c.pieces[:0]
+	clear(c.running)
+	texts := s.texts()[:c.in]
 	for i := range texts {
 		if t := &texts[i]; t.IsText() {
 			t.Piece = c.pieceOf(t)
-			p := &u.Pieces[t.Piece]
+			p := &c.pieces[t.Piece]
 			if p.Text = append(p.Text, t.Value...); t.Seen {
 				p.Seen += len(t.Value)
 			}
@@ -26,83 +27,118 @@ func (s *Stream) fillUnit() {
 		}
 		c.end(&texts[i])
 	}
-	for i := range u.Pieces {
-		p := &u.Pieces[i]
-		p.Last = p.Last || u.Last
+	if c.last {
+		for i := range c.pieces {
+			c.pieces[i].Last = true
+		}
 	}
+	s.tellUnit()
+}
+
+// tellUnit has the unit say what it is, whatever the hook before has left there.
+func (s *Stream) tellUnit() {
+	u := &s.screen.unit
+	u.Pieces = s.screen.pieces
+	u.Stream, u.Begun, u.Last = s.x.Response.EventStream, s.begun(), s.screen.last
 }
 
 // end notes which pieces end with t, if it is an end.
 func (c *screening) end(t *llm.Text) {
-	for i := range c.unit.Pieces {
-		if p := &c.unit.Pieces[i]; t.Ends(p.Channel) {
-			p.Last = true
+	for channel, i := range c.running {
+		if t.Ends(channel) {
+			c.pieces[i].Last = true
+			delete(c.running, channel)
 		}
 	}
 }
 
 // pieceOf finds the piece that t continues, or makes one. What comes after the end of a channel is another text.
 func (c *screening) pieceOf(t *llm.Text) int {
-	u := &c.unit
 	if !t.Whole {
-		for i := range u.Pieces {
-			if p := &u.Pieces[i]; p.Channel == t.Channel && !p.Last {
-				return i
-			}
+		if i, ok := c.running[t.Channel]; ok {
+			return i
 		}
 	}
-	n := len(u.Pieces)
-	if n == cap(u.Pieces) {
-		u.Pieces = append(u.Pieces, filter.Piece{})
+	n := len(c.pieces)
+	if n == cap(c.pieces) {
+		c.pieces = append(c.pieces, filter.Piece{})
 	}
-	u.Pieces = u.Pieces[:n+1]
-	u.Pieces[n] = filter.Piece{Channel: t.Channel, Text: u.Pieces[n].Text[:0], Last: t.Whole}
+	c.pieces = c.pieces[:n+1]
+	c.pieces[n] = filter.Piece{Channel: t.Channel, Text: c.pieces[n].Text[:0], Last: t.Whole}
+	if !t.Whole {
+		if c.running == nil {
+			c.running = map[llm.Channel]int{}
+		}
+		c.running[t.Channel] = n
+	}
 	return n
 }
 
-// applyEdits puts the edits of the unit into the texts, for the next screener to see. It reports whether that one is to see
-// them: not if edits that cannot be have ended the response.
-func (s *Stream) applyEdits() bool {
+// applyEdits puts the edits of the unit into the texts, for the next screener to see. Edits that cannot be are the failure of the
+// filter at c.at, whose verdict it returns.
+func (s *Stream) applyEdits() filter.Verdict {
 	c := &s.screen
 	edits := c.unit.Edits()
 	if len(edits) == 0 {
-		return true
+		return filter.Next
 	}
 	slices.SortStableFunc(edits, func(a, b filter.Edit) int {
-		if a.Piece != b.Piece {
-			return a.Piece - b.Piece
-		}
-		return a.From - b.From
+		return cmp.Or(a.Piece-b.Piece, a.From-b.From, a.To-b.To) // what is put in stands before what is replaced there
 	})
-	for i := range edits[1:] {
-		if a, b := &edits[i], &edits[i+1]; a.Piece == b.Piece && a.To > b.From {
-			c.unit.ClearEdits()
-			return !s.endsResponse(s.failed(c.at, "makes edits that overlap"))
+	for i := range edits {
+		e := &edits[i]
+		if e.Piece >= len(c.pieces) || e.To > len(c.pieces[e.Piece].Text) {
+			return s.failed(c.at, "makes edits of what is not there")
+		}
+		if i > 0 && edits[i-1].Piece == e.Piece && edits[i-1].To > e.From {
+			return s.failed(c.at, "makes edits that overlap")
 		}
 	}
-	texts := s.response.Texts()[:c.in]
-	for _, e := range slices.Backward(edits) { // from the end, so that what stands before keeps its place
-		edit(texts, &e)
+	c.cursors = append(c.cursors[:0], make([]cursor, len(c.pieces))...)
+	for i := len(edits) - 1; i >= 0; i-- {
+		c.cursors[edits[i].Piece] = cursor{edits: edits[i:], more: c.cursors[edits[i].Piece].more + 1}
+	}
+	texts := s.texts()[:c.in]
+	for i := range texts {
+		if t := &texts[i]; t.IsText() && c.cursors[t.Piece].more > 0 {
+			c.edit(t)
+		}
 	}
 	s.fillUnit()
-	return true
+	return filter.Next
 }
 
-// edit puts one edit into the texts. The first text that it reaches gets the new one; the others lose what it replaces.
-func edit(texts []llm.Text, e *filter.Edit) {
-	with, from := e.With, 0
-	for i := range texts {
-		t := &texts[i]
-		if !t.IsText() || t.Piece != e.Piece {
-			continue
+// cursor is how far the edits of a piece are applied.
+type cursor struct {
+	edits []filter.Edit // the first more of them are left
+	more  int
+	at    int // in the piece's text: where the next of its texts begins
+}
+
+// edit puts the edits that reach a text into it, in one pass. The first text that an edit reaches gets what is new; the others
+// lose what it replaces.
+func (c *screening) edit(t *llm.Text) {
+	to := &c.cursors[t.Piece]
+	from, end := to.at, to.at+len(t.Value)
+	to.at = end
+	at, reached := from, false
+	c.scratch = c.scratch[:0]
+	for to.more > 0 {
+		e := &to.edits[0]
+		if e.From > end || e.From == end && e.To > end {
+			break
 		}
-		to := from + len(t.Value)
-		if e.From < to && from < e.To || e.From == e.To && e.From <= to {
-			t.Value = slices.Replace(t.Value, max(e.From, from)-from, min(e.To, to)-from, []byte(with)...)
-			t.Edited, with = true, ""
+		start := max(e.From, at)
+		c.scratch = append(append(c.scratch, t.Value[at-from:start-from]...), e.With...)
+		e.With, reached = "", true
+		if at = min(e.To, end); e.To > end {
+			break // the next text loses the rest
 		}
-		if from = to; e.To <= to {
-			return
-		}
+		to.edits, to.more = to.edits[1:], to.more-1
+	}
+	if reached {
+		c.scratch = append(c.scratch, t.Value[at-from:]...)
+		t.Value, c.scratch = c.scratch, t.Value
+		t.Edited = true
 	}
 }

@@ -1,6 +1,7 @@
 package module
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -87,4 +88,19 @@ func TestResponseIsEnded(t *testing.T) {
 	require.EqualValues(t, 1, s.metrics["inlet_request_total{,,ended}"])
 	s.tasks[0]() // of a stream that is over, and may be another by now
 	require.Len(t, s.did, 1)
+}
+
+// However many pieces a callback's buffer has, they are shown at once.
+func TestPiecesOfACallbackAreOneUnit(t *testing.T) {
+	var units []string
+	s := screens(t, func(_ *filter.Exchange, u *filter.Unit) filter.Verdict {
+		units = append(units, string(u.Pieces[0].Text))
+		u.Replace(0, 0, 3, "new")
+		return filter.Next
+	})
+	b := newBuffer(first[:30], first[30:]+second[:10], second[10:])
+	require.Equal(t, shared.BodyStatusContinue, s.filter.OnResponseBody(b, true))
+	require.Equal(t, []string{"onetwo"}, units)
+	require.Equal(t, strings.Replace(first, "one", "new", 1)+second, b.String())
+	s.end()
 }

@@ -146,7 +146,11 @@ func (s *stream) OnResponseBody(body shared.BodyBuffer, end bool) (status shared
 		return shared.BodyStatusContinue
 	}
 	status = shared.BodyStatusStopNoBuffer // also if a panic comes: nobody has seen all of it
-	s.readResponse(body, end)
+	if s.chain.ScreensResponse() {
+		s.screenResponse(body, end)
+	} else {
+		s.readResponse(body, end)
+	}
 	switch {
 	case s.over:
 	case s.chain.HoldsResponse():
@@ -192,6 +196,24 @@ func (s *stream) readResponse(body shared.BodyBuffer, end bool) {
 	body.Drain(uint64(size))
 	if len(s.answer) > 0 {
 		body.Append(s.answer)
+	}
+}
+
+// screenResponse feeds the chain with the bytes where they lie, and puts what goes on in their place. However many pieces the
+// buffer has, they are decided on at once, as in wasm.
+func (s *stream) screenResponse(body shared.BodyBuffer, end bool) {
+	size := 0
+	for _, chunk := range body.GetChunks() {
+		bytes := chunk.ToUnsafeBytes()
+		size += len(bytes)
+		s.chain.ResponsePiece(bytes)
+	}
+	_, with := s.chain.ResponseBody(nil, end)
+	if size > 0 {
+		body.Drain(uint64(size))
+	}
+	if len(with) > 0 {
+		body.Append(with)
 	}
 }
 

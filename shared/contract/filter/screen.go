@@ -45,20 +45,22 @@ type Screening struct {
 	Window  int
 	Overlap int
 	// Errors has responses with an error status screened too. Refusals of this gateway
-	// never are.
+	// and what Envoy responds itself never are.
 	Errors bool
 }
 
 // Screen asks for OnResponse. It must be said in OnResponseHeaders or earlier. Said
 // before the request goes on (OnRequest), the replica is asked for a response that
 // can be read. One that cannot be read (compressed, no JSON, malformed, larger than
-// limits.response) is the failure of each filter that asked.
+// limits.response) is the failure of each filter that asked. If all of them fail open, the rest
+// of the response goes on unscreened, with the edits that were made until then.
 func (x *Exchange) Screen(s Screening) { x.screens[x.slot] = screen{Screening: s, asked: true} }
 
 // screen is what one filter has asked for.
 type screen struct {
 	Screening
-	asked bool
+	asked  bool
+	failed bool
 }
 
 // Screening returns what the filter of a slot has asked for, and whether it has. For
@@ -70,6 +72,12 @@ func (x *Exchange) Screening(slot int) (Screening, bool) {
 
 // StopScreening takes back what the filter of a slot has asked for. For the chain only.
 func (x *Exchange) StopScreening(slot int) { x.screens[slot].asked = false }
+
+// ScreeningFailed reports whether the filter of a slot has failed at a unit of the response. For the chain only.
+func (x *Exchange) ScreeningFailed(slot int) bool { return x.screens[slot].failed }
+
+// NoteScreeningFailed notes that it has. For the chain only.
+func (x *Exchange) NoteScreeningFailed(slot int) { x.screens[slot].failed = true }
 
 // Unit returns the unit that OnResponse was called with, in OnReply of a filter that
 // waits there; nil when it is the request that waits.
@@ -94,7 +102,8 @@ type Unit struct {
 	Pieces []Piece
 	// Stream: it is of an event stream, not a whole JSON response.
 	Stream bool
-	// Begun: the client has got a part of the response, so that its status stands.
+	// Begun: the client has got a part of the response, so that its status stands. It is false
+	// in the first unit: events without text before it wait for it.
 	Begun bool
 	// Last: nothing comes after this unit. Not every response has such a unit: one
 	// that brings no text is shown only if text was kept back, or none was shown yet.
@@ -126,10 +135,9 @@ type Edit struct {
 
 // Replace replaces the bytes [from, to) of the text of a piece. The bounds are those
 // of the text as the hook got it, and must not cut characters; edits of one unit must
-// not overlap. The new text stands where the old one began, also if that came in
-// several events; every event stays what it is. Where Piece.JSON says so the
-// text is the source of JSON, and the caller escapes what it puts into a string of it;
-// otherwise with is the value itself.
+// not overlap, and may be said in any order (what is put in at a place stands before what replaces the text there). The new text stands where the old one began, also if that came in
+// several events; every event stays what it is. In ArgumentsText, which is JSON, the
+// caller escapes what it puts into a string.
 func (u *Unit) Replace(piece, from, to int, with string) {
 	if text := u.Pieces[piece].Text; from < 0 || from > to || to > len(text) {
 		panic(fmt.Errorf("an edit of [%d, %d) in a text of %d bytes", from, to, len(text)))

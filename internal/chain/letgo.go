@@ -1,0 +1,193 @@
+package chain
+
+import (
+	"strconv"
+
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/reading/llm"
+)
+
+// endsResponse ends the response if the verdict says so.
+func (s *Stream) endsResponse(v filter.Verdict) bool {
+	if a := v.Answer(); a != nil {
+		s.answer(a)
+		return true
+	}
+	if r := v.Refusal(); r != nil {
+		s.stop(r)
+		return true
+	}
+	return false
+}
+
+// stop ends the response with a refusal: in its place while nothing of it has gone on, else as its last event.
+func (s *Stream) stop(r *filter.Refusal) {
+	c := &s.screen
+	c.raw, c.gone = c.raw[:0], 0
+	if !s.begun() {
+		s.refuse(r)
+		return
+	}
+	reason := reasonOf(r)
+	s.x.Explain("ended", reason)
+	s.host.Explain(s.x.Why())
+	s.c.metrics.refusals.Record(1, filter.Values{reason})
+	e := llm.Ending{
+		API: s.x.API, ID: s.response.ID(), Model: s.x.Route.Model, Created: s.c.deps.Now().Unix(),
+		Choices: c.choices, Events: s.response.Events(), Tokens: s.response.Usage().Completion,
+	}
+	if r.Filtered {
+		c.out = e.AppendFiltered(c.out)
+	} else {
+		c.out = e.AppendError(c.out, r.Refusal)
+	}
+	if s.state == keeping {
+		s.begin() // now that the length is known
+	}
+	s.to(ended)
+	s.dropTexts()
+	if !c.over {
+		s.host.EndResponse()
+	}
+}
+
+// unscreened is for a response that cannot be screened any further.
+func (s *Stream) unscreened(why string) {
+	if s.state.in(asking) {
+		s.ask(false) // the reply, when it comes, finds nobody who waits for it
+	}
+	s.x.SetUnit(nil)
+	if r := s.allUnable(why); r != nil {
+		s.stop(r)
+		return
+	}
+	s.goOpen()
+}
+
+// goOpen lets go all that has come, and all that comes: texts as the screeners have made them, the rest as the replica says
+// it, but for the model's name.
+func (s *Stream) goOpen() {
+	c := &s.screen
+	c.open = true
+	s.let(s.response.Boundary())
+	if name := s.x.Effects().Model; name != "" {
+		c.names = &llm.ResponseScanner{}
+		c.names.Reset(s.x.API, s.x.Response.EventStream, name)
+	}
+	s.dropTexts()
+	s.passOn(c.raw[c.gone:])
+	c.raw, c.gone = nil, 0
+}
+
+// passOn lets go bytes that nobody screens.
+func (s *Stream) passOn(b []byte) {
+	c := &s.screen
+	if c.names == nil {
+		c.out = append(c.out, b...)
+		return
+	}
+	n, with := c.names.Feed(b)
+	c.out = append(append(c.out, with...), b[n:]...)
+}
+
+// afterUnit returns the offset up to which the response may go on when the unit has passed. Of a piece whose text has not ended,
+// the last bytes stay. That another text has come meanwhile does not say that this one is over.
+func (s *Stream) afterUnit() int64 {
+	c := &s.screen
+	until := s.beforeTexts(c.in)
+	texts := s.texts()[:c.in]
+	for i := len(texts) - 1; i >= 0; i-- {
+		t := &texts[i]
+		t.Seen = true
+		if !t.IsText() || c.pieces[t.Piece].Last || c.keeps[t.Piece] <= 0 {
+			continue
+		}
+		c.keeps[t.Piece] -= len(t.Value)
+		until = min(until, t.Event)
+	}
+	return until
+}
+
+// beforeTexts returns the offset up to which events are over and have no text but that of the first n entries.
+func (s *Stream) beforeTexts(n int) int64 {
+	until := s.response.Boundary()
+	texts := s.texts()
+	for i := n; i < len(texts); i++ {
+		if texts[i].IsText() {
+			return min(until, texts[i].Event)
+		}
+	}
+	if s.screen.over {
+		until = s.screen.base + int64(len(s.screen.raw)-s.screen.gone)
+	}
+	return until
+}
+
+// let lets the response go on up to an offset.
+func (s *Stream) let(until int64) {
+	c := &s.screen
+	n := int(until - c.base)
+	if n <= 0 {
+		return
+	}
+	texts := s.texts()
+	k := 0
+	for k < len(texts) && texts[k].Event < until {
+		k++
+	}
+	c.out = s.response.Splice(c.out, c.raw[c.gone:c.gone+n], c.base, texts[:k])
+	c.base = until
+	c.counted -= k
+	// What is gone is moved over in large steps: each costs as much as what stays.
+	if c.gone += n; c.gone >= len(c.raw)-c.gone {
+		c.raw, c.gone = append(c.raw[:0], c.raw[c.gone:]...), 0
+	}
+	if c.dropped += k; c.dropped >= len(texts)-k {
+		s.response.Drop(c.dropped)
+		c.dropped = 0
+	}
+}
+
+// handOver returns what goes on now, which is valid until the next call. The first time, the headers go before it.
+func (s *Stream) handOver() []byte {
+	c := &s.screen
+	if s.state == keeping {
+		s.begin()
+	}
+	c.out, c.handed = c.handed[:0], c.out
+	return c.handed
+}
+
+// begin lets the headers of a response go on.
+func (s *Stream) begin() {
+	c := &s.screen
+	if _, sized := s.x.Response.Headers.Get("content-length"); sized {
+		if c.over {
+			s.x.SetResponseHeader("content-length", strconv.Itoa(len(c.out)))
+		} else {
+			s.x.RemoveResponseHeader("content-length")
+		}
+	}
+	s.applyResponse()
+	s.to(passing)
+}
+
+// begun reports whether something of the response goes on in any case.
+func (s *Stream) begun() bool {
+	return s.state.in(setOf(passing, passAsks)) || len(s.screen.out) > 0
+}
+
+// HoldsResponse reports, after ResponseBody and ResponseEnd, whether the response is held: nothing of it goes on, the
+// headers neither if they have not, and the adapter's buffer stays empty. Host.ResumeResponse ends that, or a later call.
+func (s *Stream) HoldsResponse() bool {
+	if s.reads != responseScreened {
+		return false
+	}
+	switch s.state {
+	case keeping:
+		return len(s.screen.out) == 0 && !s.screen.over
+	case keepAsks, passAsks, refused, answered:
+		return true
+	}
+	return false
+}

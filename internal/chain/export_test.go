@@ -14,3 +14,6 @@ func (s *Stream) Kept() int {
 
 // Exchange is what the filters see.
 func (s *Stream) Exchange() *filter.Exchange { return &s.x }
+
+// Spoil has a defect befall the screening of a response.
+func (s *Stream) Spoil() { s.screen.base -= 1000 }

@@ -1,6 +1,7 @@
 package chain_test
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -48,5 +49,36 @@ func TestKeptTextWaitsForItsOwnText(t *testing.T) {
 			require.NotContains(t, string(l.got), "<sec")
 			l.s.Done()
 		})
+	}
+}
+
+// What a filter wants kept is counted in the text that it has seen, whatever others make of it then.
+func TestKeptTextIsCountedBeforeTheEditsOfOthers(t *testing.T) {
+	for _, with := range []string{"seven, and seven again", ""} {
+		r, a, b := screened(t, "")
+		b.how, b.unit = &filter.Screening{}, func(_ *filter.Exchange, u *filter.Unit) filter.Verdict {
+			for i := range u.Pieces {
+				p := &u.Pieces[i]
+				if at := bytes.IndexByte(p.Text, '<'); at >= 0 && !bytes.Contains(p.Text, []byte(">")) {
+					p.Keep = len(p.Text) - at
+				}
+			}
+			return masking(nil, u)
+		}
+		a.how, a.unit = &filter.Screening{}, func(_ *filter.Exchange, u *filter.Unit) filter.Verdict {
+			for i := range u.Pieces {
+				if at := bytes.IndexByte(u.Pieces[i].Text, '7'); at >= 0 {
+					u.Replace(i, at, at+1, with)
+				}
+			}
+			return filter.Next
+		}
+		l := r.listen(t, events)
+		l.chunk(content("a <se"), false)
+		l.chunk(content("c7"), false)
+		require.Empty(t, l.got)
+		l.chunk(content("et>"), true)
+		require.Equal(t, "a ", said(t, string(l.got))[0][:2])
+		l.s.Done()
 	}
 }

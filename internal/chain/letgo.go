@@ -69,14 +69,14 @@ func (s *Stream) unscreened(why string) {
 func (s *Stream) goOpen() {
 	c := &s.screen
 	c.open = true
-	s.let(s.response.Boundary())
 	if name := s.x.Effects().Model; name != "" {
 		c.names = &llm.ResponseScanner{}
 		c.names.Reset(s.x.API, s.x.Response.EventStream, name)
 	}
-	s.dropTexts()
-	s.passOn(c.raw[c.gone:])
+	rest := s.response.Splice(nil, c.raw[c.gone:], c.base, s.texts())
 	c.raw, c.gone = nil, 0
+	s.dropTexts()
+	s.passOn(rest)
 }
 
 // passOn lets go bytes that nobody screens.
@@ -90,22 +90,25 @@ func (s *Stream) passOn(b []byte) {
 	c.out = append(append(c.out, with...), b[n:]...)
 }
 
-// afterUnit returns the offset up to which the response may go on when the unit has passed. Of a piece whose text has not ended,
-// the last bytes stay. That another text has come meanwhile does not say that this one is over.
-func (s *Stream) afterUnit() int64 {
-	c := &s.screen
-	until := s.beforeTexts(c.in)
-	texts := s.texts()[:c.in]
-	for i := len(texts) - 1; i >= 0; i-- {
-		t := &texts[i]
-		t.Seen = true
-		if !t.IsText() || c.pieces[t.Piece].Last || c.keeps[t.Piece] <= 0 {
-			continue
+// letUnit lets go what may go now that the unit has passed. If the chain itself cannot, the response ends: nobody knows any more
+// what of it was seen.
+func (s *Stream) letUnit() {
+	defer func() {
+		if p := recover(); p != nil {
+			s.c.deps.Log(filter.Error, "defect: what was screened cannot go on: "+describe(p))
+			s.stop(refuseInternal())
 		}
-		c.keeps[t.Piece] -= len(t.Value)
-		until = min(until, t.Event)
+	}()
+	s.let(s.afterUnit())
+}
+
+// afterUnit returns the offset up to which the response may go on when the unit has passed.
+func (s *Stream) afterUnit() int64 {
+	texts := s.texts()[:s.screen.in]
+	for i := len(texts) - 1; i >= 0 && !texts[i].Seen; i-- {
+		texts[i].Seen = true
 	}
-	return until
+	return min(s.screen.keep, s.beforeTexts(len(texts)))
 }
 
 // beforeTexts returns the offset up to which events are over and have no text but that of the first n entries.

@@ -26,10 +26,7 @@ func TestFailingOpenKeepsTheEdits(t *testing.T) {
 	}
 	public := func(text string) string { return strings.ReplaceAll(named(text), "internal", "public") }
 	long := strings.Repeat("x", 400)
-	for name, c := range map[string]struct {
-		then string
-		want string
-	}{
+	for name, c := range map[string]struct{ then, want string }{
 		"unreadable": {event("no json"), event("no json")},
 		"too large":  {named(long), public(long)},
 	} {
@@ -286,5 +283,29 @@ func TestAFilterThatFailsAtEachUnitHasFailedOnce(t *testing.T) {
 			require.EqualValues(t, exchange, r.metrics["inlet_filter_failure_total/b,FailOpen,"])
 		}
 		require.Len(t, r.logs, map[string]int{"says so": 0, "panics": 2}[how])
+	}
+}
+
+// A defect of the chain ends the response: neither a panic reaches the adapter, nor what was withheld the client.
+func TestADefectInScreeningEndsTheResponse(t *testing.T) {
+	for _, later := range []bool{false, true} {
+		r, a, _ := screened(t, "")
+		a.how = &filter.Screening{}
+		l := r.listen(t, events)
+		if later {
+			l.chunk(content("one"), false)
+		}
+		a.unit = func(*filter.Exchange, *filter.Unit) filter.Verdict { l.s.Spoil(); return filter.Next }
+		l.chunk(content("two"), false)
+		require.NotContains(t, string(l.got), "two")
+		if later {
+			require.Contains(t, string(l.got), "internal_error")
+			require.Equal(t, 1, l.h.ended)
+		} else {
+			require.Equal(t, 500, l.h.reply.Status)
+		}
+		require.Len(t, r.logs, 1)
+		require.Contains(t, r.logs[0], "defect: what was screened cannot go on")
+		l.s.Done()
 	}
 }

@@ -25,13 +25,15 @@ type screening struct {
 
 	window  int
 	dropped int   // of the response's texts: those that are gone
-	keeps   []int // by piece of the unit: the most that a screener wants kept back
+	keep    int64 // offset of what a screener of the unit wants kept back
+	left    []int // by piece of the unit, while keep is looked for
 	counted int   // texts of raw that fresh has
 	fresh   int   // bytes of text that no unit has shown
 
 	unit    filter.Unit
 	pieces  []filter.Piece      // of the unit: filters may leave anything in unit.Pieces
 	running map[llm.Channel]int // pieces of the unit that have not ended
+	recent  int                 // piece of the text before
 	cursors []cursor            // by piece of the unit, while edits are applied
 	scratch []byte
 
@@ -57,7 +59,7 @@ func (c *screening) reset() {
 	unit.ClearEdits()
 	clear(c.running)
 	*c = screening{
-		raw: c.raw[:0], out: c.out[:0], handed: c.handed[:0], keeps: c.keeps[:0], unit: unit,
+		raw: c.raw[:0], out: c.out[:0], handed: c.handed[:0], left: c.left[:0], unit: unit,
 		pieces: c.pieces[:0], running: c.running, cursors: c.cursors[:0], scratch: c.scratch[:0],
 	}
 }
@@ -230,8 +232,8 @@ func (c *screening) count(texts []llm.Text) {
 func (s *Stream) show() {
 	c := &s.screen
 	c.fresh, c.in, c.at, c.last, c.shown = 0, len(s.texts()), s.started-1, s.lastUnit(), true
+	c.keep = math.MaxInt64
 	s.fillUnit()
-	c.keeps = append(c.keeps[:0], make([]int, len(c.pieces))...)
 	s.showOthers()
 }
 
@@ -251,7 +253,7 @@ func (s *Stream) showOthers() {
 			return
 		}
 	}
-	s.let(s.afterUnit())
+	s.letUnit()
 }
 
 // settleUnit does what the verdict of the screener at c.at says, and reports whether the next one is to see the unit.
@@ -313,8 +315,35 @@ func (s *Stream) takeUnit() (v filter.Verdict) {
 			v = s.failed(c.at, describe(p))
 		}
 	}()
-	for i := range c.keeps {
-		c.keeps[i] = max(c.keeps[i], c.pieces[i].Keep)
-	}
+	s.keepBack()
 	return s.applyEdits()
+}
+
+// keepBack notes what the screener wants kept back: the events that have brought the last bytes of pieces whose text has not ended.
+// It counts in the text as this screener has seen it, which the edits of others make longer and shorter. That another text
+// has come meanwhile does not say that one is over.
+func (s *Stream) keepBack() {
+	c := &s.screen
+	kept := 0 // pieces of which some is
+	c.left = c.left[:0]
+	for i := range c.pieces {
+		p := &c.pieces[i]
+		if p.Last || p.Keep <= 0 {
+			c.left = append(c.left, 0)
+			continue
+		}
+		kept++
+		c.left = append(c.left, p.Keep)
+	}
+	texts := s.texts()
+	for i := c.in - 1; i >= 0 && kept > 0; i-- {
+		t := &texts[i]
+		if !t.IsText() || c.left[t.Piece] <= 0 {
+			continue
+		}
+		c.keep = min(c.keep, t.Event)
+		if c.left[t.Piece] -= len(t.Value); c.left[t.Piece] <= 0 {
+			kept--
+		}
+	}
 }

@@ -55,7 +55,11 @@ func (c *screening) end(t *llm.Text) {
 // pieceOf finds the piece that t continues, or makes one. What comes after the end of a channel is another text.
 func (c *screening) pieceOf(t *llm.Text) int {
 	if !t.Whole {
+		if i := c.recent; i < len(c.pieces) && !c.pieces[i].Last && c.pieces[i].Channel == t.Channel {
+			return i
+		}
 		if i, ok := c.running[t.Channel]; ok {
+			c.recent = i
 			return i
 		}
 	}
@@ -69,7 +73,7 @@ func (c *screening) pieceOf(t *llm.Text) int {
 		if c.running == nil {
 			c.running = map[llm.Channel]int{}
 		}
-		c.running[t.Channel] = n
+		c.running[t.Channel], c.recent = n, n
 	}
 	return n
 }

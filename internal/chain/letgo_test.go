@@ -62,18 +62,24 @@ func TestAWholeResponseThatIsTooLargeKeepsTheModelsName(t *testing.T) {
 	}
 }
 
-// What the screeners before have made of a unit counts when the response gets too large while a later one waits.
+// What the screeners before have made of a unit counts when the response gets too large while a later one waits; what that one has
+// not finished does not.
 func TestFailingOpenWhileAFilterWaits(t *testing.T) {
-	r, a, b := screened(t, "limits: {response: 300B}")
-	a.how, b.how = nil, &filter.Screening{}
-	b.unit = func(x *filter.Exchange, u *filter.Unit) filter.Verdict {
+	r, a, b := screenedBy(t, "{filters: [a: {failureMode: FailOpen}, b: {}], limits: {response: 300B}}")
+	a.how, b.how, b.unit = &filter.Screening{}, &filter.Screening{}, masking
+	a.unit = func(_ *filter.Exchange, u *filter.Unit) filter.Verdict {
 		u.Replace(0, 0, 1, "half done")
 		return filter.Wait(filter.Call{Cluster: "c", Timeout: time.Second})
 	}
 	l := r.listen(t, events)
-	l.chunk(content("my"), false)
-	l.chunk(content(strings.Repeat("x", 400)), false)
-	require.Equal(t, content("my")+content(strings.Repeat("x", 400)), string(l.got), "an edit of a filter that has not finished is none")
+	l.chunk(content("my <secret>"), false)
+	require.Empty(t, l.got)
+	long := content(strings.Repeat("x", 400))
+	l.chunk(long, false)
+	require.Equal(t, content(`my [S\"]`)+long, string(l.got))
+	l.reply(&filter.Reply{Status: 200}) // for which nobody waits any more
+	l.chunk(content("later"), true)
+	require.Equal(t, content(`my [S\"]`)+long+content("later"), string(l.got))
 	l.s.Done()
 }
 

@@ -47,11 +47,14 @@ type screening struct {
 	names *llm.ResponseScanner
 }
 
-// screenKept bounds the memory that a Stream keeps of one screened response for the next.
-const screenKept = 64 << 10
+// What a Stream keeps of one screened response for the next.
+const (
+	screenKept = 64 << 10
+	piecesKept = 256
+)
 
 func (c *screening) reset() {
-	if cap(c.raw) > screenKept || cap(c.out) > screenKept || cap(c.handed) > screenKept {
+	if max(cap(c.raw), cap(c.out), cap(c.handed)) > screenKept || cap(c.pieces) > piecesKept {
 		*c = screening{}
 	}
 	unit := c.unit

@@ -38,11 +38,16 @@ func (s *screener) OnResponse(x *filter.Exchange, u *filter.Unit) filter.Verdict
 
 // screened makes a chain of screeners a and b.
 func screened(t require.TestingT, options string) (r *rig, a, b *screener) {
+	return screenedBy(t, "filters: [a: {}, b: {}]\n"+options)
+}
+
+// screenedBy makes it of a document.
+func screenedBy(t require.TestingT, document string) (r *rig, a, b *screener) {
 	r = &rig{metrics: samples{}}
 	pass := func(*filter.Exchange, *filter.Unit) filter.Verdict { return filter.Next }
 	a = &screener{scripted: scripted{name: "a", trace: &r.trace, needs: filter.NeedRequest}, unit: pass}
 	b = &screener{scripted: scripted{name: "b", trace: &r.trace}, unit: pass}
-	c, err := chain.New([]byte("filters: [a: {}, b: {}]\n"+options), []filter.Factory{
+	c, err := chain.New([]byte(document), []filter.Factory{
 		{Name: "a", FailureMode: filter.FailClosed, New: func(*conf.Object, *filter.Deps) filter.Filter { return a }},
 		{Name: "b", FailureMode: filter.FailOpen, New: func(*conf.Object, *filter.Deps) filter.Filter { return b }},
 	}, &filter.Deps{

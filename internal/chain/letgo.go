@@ -10,6 +10,7 @@ import (
 // endsResponse ends the response if the verdict says so.
 func (s *Stream) endsResponse(v filter.Verdict) bool {
 	if a := v.Answer(); a != nil {
+		s.stopTexts()
 		s.answer(a)
 		return true
 	}
@@ -25,6 +26,7 @@ func (s *Stream) stop(r *filter.Refusal) {
 	c := &s.screen
 	c.raw, c.gone = c.raw[:0], 0
 	if !s.begun() {
+		s.stopTexts()
 		s.refuse(r)
 		return
 	}
@@ -32,12 +34,9 @@ func (s *Stream) stop(r *filter.Refusal) {
 	s.x.Explain("ended", reason)
 	s.host.Explain(s.x.Why())
 	s.c.metrics.refusals.Record(1, filter.Values{reason})
-	e := llm.Ending{
-		API: s.x.API, ID: s.response.ID(), Model: s.x.Route.Model, Created: s.c.deps.Now().Unix(),
-		Choices: c.choices, Events: s.response.Events(), Tokens: s.response.Usage().Completion,
-	}
+	e := s.response.Ending(s.x.Route.Model, s.c.deps.Now().Unix())
 	if r.Filtered {
-		c.out = e.AppendFiltered(c.out)
+		c.out = e.AppendFiltered(c.out, r.Refusal)
 	} else {
 		c.out = e.AppendError(c.out, r.Refusal)
 	}
@@ -45,7 +44,7 @@ func (s *Stream) stop(r *filter.Refusal) {
 		s.begin() // now that the length is known
 	}
 	s.to(ended)
-	s.dropTexts()
+	s.stopTexts()
 	if !c.over {
 		s.host.EndResponse()
 	}
@@ -75,7 +74,7 @@ func (s *Stream) goOpen() {
 	}
 	rest := s.response.Splice(nil, c.raw[c.gone:], c.base, s.texts())
 	c.raw, c.gone = nil, 0
-	s.dropTexts()
+	s.stopTexts()
 	s.passOn(rest)
 }
 

@@ -128,7 +128,6 @@ func (s *Stream) take(chunk []byte, end bool) {
 	}
 	switch {
 	case c.open, !s.state.in(screened):
-		s.dropTexts()
 	case s.response.Broken() != nil:
 		s.unscreened("response-unreadable")
 	case !s.state.in(asking):
@@ -178,7 +177,6 @@ func (s *Stream) room() int {
 // usage is of interest.
 func (s *Stream) takeUnscreened(chunk []byte) {
 	s.response.Feed(chunk)
-	s.dropTexts()
 	if s.screen.open {
 		s.passOn(chunk)
 	}
@@ -187,9 +185,9 @@ func (s *Stream) takeUnscreened(chunk []byte) {
 // texts are those of what is withheld.
 func (s *Stream) texts() []llm.Text { return s.response.Texts()[s.screen.dropped:] }
 
-// dropTexts forgets all texts.
-func (s *Stream) dropTexts() {
-	s.response.Drop(len(s.response.Texts()))
+// stopTexts has only the usage read from here on.
+func (s *Stream) stopTexts() {
+	s.response.StopTexts()
 	s.screen.dropped, s.screen.counted = 0, 0
 }
 

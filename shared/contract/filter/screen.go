@@ -135,9 +135,11 @@ type Edit struct {
 
 // Replace replaces the bytes [from, to) of the text of a piece. The bounds are those
 // of the text as the hook got it, and must not cut characters; edits of one unit must
-// not overlap, and may be said in any order (what is put in at a place stands before what replaces the text there). The new text stands where the old one began, also if that came in
-// several events; every event stays what it is. In ArgumentsText, which is JSON, the
-// caller escapes what it puts into a string.
+// not overlap, and may be said in any order: what is put in at a place stands before what
+// replaces the text there. The new text stands where the old one began, also if that came in
+// several events; every event stays what it is. Where Piece.JSON says so the
+// text is the source of JSON, and the caller escapes what it puts into a string of it;
+// otherwise with is the value itself.
 func (u *Unit) Replace(piece, from, to int, with string) {
 	if text := u.Pieces[piece].Text; from < 0 || from > to || to > len(text) {
 		panic(fmt.Errorf("an edit of [%d, %d) in a text of %d bytes", from, to, len(text)))

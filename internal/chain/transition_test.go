@@ -17,7 +17,7 @@ import (
 // states has not, every filter of which a hook ran gets the end once, and no byte of a response goes on while it is held.
 func TestNoSequenceOfCallbacksIsIllegal(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		r, a, b := screened(t, "")
+		r, a, b := screened(t, rapid.SampledFrom([]string{"", "limits: {response: 90B}"}).Draw(t, "limits"))
 		verdict := func(where string) filter.Verdict {
 			switch rapid.IntRange(0, 16).Draw(t, where) { // small numbers are drawn more often
 			case 9:

@@ -44,7 +44,8 @@ func (f *fleet) timedOut(m *member, s *state, now time.Time, bounds *healthSetti
 	if now.Sub(s.sentAt) < max(bounds.firstByte, timeoutFactor*first.mean) || h.firstByte.After(s.sentAt) {
 		return false, false
 	}
-	if h.timeouts++; h.timeouts == 1 {
+	// Requests that were sent at once end in any order.
+	if h.timeouts++; h.timeouts == 1 || s.sentAt.Before(h.since) {
 		h.since = s.sentAt
 	}
 	if h.ejected {

@@ -81,6 +81,7 @@ var layers = []struct {
 	{"shared/reading/formscan", nil},
 	{"internal/coding", []string{"internal/coding"}},
 	{"shared/state/kv", []string{"shared/state/kv"}},
+	{"shared/state/account", []string{"shared/state/kv"}},
 	{"shared/contract/conf", []string{"shared/reading/jsonscan"}},
 	{"shared/state/endpoint", []string{"shared/state/kv"}},
 	{"shared/reading/llm", []string{"shared/reading/formscan", "shared/reading/jsonscan", "shared/reading/sse"}},
@@ -154,7 +155,7 @@ func core(name string) bool {
 	if isFilter(name) || name == "internal/chain" || name == "shared/state/kv" {
 		return true
 	}
-	for _, part := range []string{"shared/contract/filter", "shared/reading/llm", "shared/reading/jsonscan", "shared/reading/formscan", "internal/coding", "shared/reading/sse", "shared/contract/conf", "shared/state/endpoint", "internal/feed"} {
+	for _, part := range []string{"shared/contract/filter", "shared/reading/llm", "shared/reading/jsonscan", "shared/reading/formscan", "internal/coding", "shared/reading/sse", "shared/contract/conf", "shared/state/account", "shared/state/endpoint", "internal/feed"} {
 		if under(name, part) {
 			return true
 		}

@@ -114,7 +114,7 @@ func nameProbeLabels(b *bootstrapv3.Bootstrap) {
 	if b.StatsConfig == nil {
 		return // the module has labels without them
 	}
-	for _, label := range []string{"complete", "refused"} {
+	for _, label := range []string{"complete", "refused", "reply"} {
 		b.StatsConfig.StatsTags = append(b.StatsConfig.GetStatsTags(), &metricsv3.TagSpecifier{
 			TagName:  label,
 			TagValue: &metricsv3.TagSpecifier_Regex{Regex: `^wasmcustom\..*?(;` + label + `=([^;]*))`},

@@ -172,15 +172,23 @@ func (g *gateway) serve(s *hosttest.Scenario, e *edits) error {
 			}
 		}
 	}
+	company := http.NewServeMux()
+	company.Handle(endpoint.SnapshotPath, g.relay)
+	company.Handle(endpoint.RelayPath, g.relay)
 	for cluster, answers := range s.Services {
-		address, err := g.listen(&service{gateway: g, cluster: cluster, answers: answers})
+		scripted := &service{gateway: g, cluster: cluster, answers: answers}
+		if cluster == hosttest.CompanionCluster {
+			company.Handle("/", scripted)
+			continue
+		}
+		address, err := g.listen(scripted)
 		if err != nil {
 			return err
 		}
 		e.services[cluster] = address
 	}
 	var err error
-	e.services[hosttest.CompanionCluster], err = g.listen(g.relay)
+	e.services[hosttest.CompanionCluster], err = g.listen(company)
 	return err
 }
 

@@ -27,6 +27,8 @@ type Chain struct {
 	early bool
 	// control are filter.ControlHeaders and what filters claimed.
 	control []string
+	// conversations are those of the filters with the companion.
+	conversations []filter.Conversation
 	// id tells documents apart.
 	id        uint64
 	redirects redirects

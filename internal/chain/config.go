@@ -85,8 +85,9 @@ func newChain(deps *filter.Deps) *Chain {
 }
 
 func (c *Chain) read(o *conf.Object, known []filter.Factory) {
+	c.readSettings(o) // filters ask for the companion
+	c.link()
 	c.readFilters(o, known)
-	c.readSettings(o)
 }
 
 // claim implements filter.Deps.ClaimHeader.
@@ -202,6 +203,7 @@ func (c *Chain) add(o *conf.Object, f *filter.Factory) {
 		failOpen: mode == string(filter.FailOpen),
 		filter:   f.New(o, c.deps),
 	})
+	c.adoptConversations(f.Name)
 }
 
 // checkOrder refuses a chain in which a filter reads a fact that a later one writes.

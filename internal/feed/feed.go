@@ -52,16 +52,29 @@ type Host interface {
 	// Adopt makes a snapshot the newest, unless there is now one that it does not
 	// supersede, see Supersedes.
 	Adopt(s *endpoint.Snapshot) error
-	// Call sends a request to the companion. Unless Call returns an error, done is always
-	// called later, with the response.
+	// Call is a Caller.
 	Call(r *Request, done func(*filter.Reply)) error
 }
+
+// Caller sends a request to the companion. Unless it returns an error, done is called
+// later, with the response, if the host lives until then.
+type Caller func(r *Request, done func(*filter.Reply)) error
 
 // Request is a call to the companion.
 type Request struct {
 	Method, Path string
-	Body         []byte // the host owns it from now on
+	ContentType  string // of the body
+	Body         []byte // not to be changed until there is a response
 	Timeout      time.Duration
+}
+
+// Headers are the request's, pseudo headers first.
+func (r *Request) Headers(cluster string) [][2]string {
+	headers := [][2]string{{":method", r.Method}, {":path", r.Path}, {":authority", cluster}}
+	if len(r.Body) > 0 {
+		headers = append(headers, [2]string{"content-type", r.ContentType})
+	}
+	return headers
 }
 
 // Options identify the caller and the companion.
@@ -267,7 +280,9 @@ func (f *Feed) send(body []byte, now time.Time) {
 			f.reports.worked()
 		}
 	}
-	if err := f.host.Call(&Request{Method: "POST", Path: endpoint.ReportPath(f.Proxy), Body: body, Timeout: reportTimeout}, done); err != nil {
+	if err := f.host.Call(&Request{
+		Method: "POST", Path: endpoint.ReportPath(f.Proxy), ContentType: endpoint.ContentType, Body: body, Timeout: reportTimeout,
+	}, done); err != nil {
 		f.reporting = time.Time{}
 		f.reportFailed(err)
 	}

@@ -41,11 +41,11 @@ func localReply(status int, body string) *reply {
 // call starts a callout; deliver runs with its answer. A cluster that does not
 // exist is an error.
 func (g *gateway) call(c Call, timeout time.Duration, deliver func(*reply)) error {
-	if c.Cluster == CompanionCluster {
-		return g.company.call(c.Path, timeout, deliver)
-	}
 	s := g.services[c.Cluster]
-	if s == nil {
+	switch {
+	case c.Cluster == CompanionCluster && (s == nil || ofFeed(c.Path)):
+		return g.company.call(c.Path, timeout, deliver)
+	case s == nil:
 		return fmt.Errorf("no cluster %q", c.Cluster)
 	}
 	g.calls = append(g.calls, c)
@@ -56,6 +56,12 @@ func (g *gateway) call(c Call, timeout time.Duration, deliver func(*reply)) erro
 		deliver(answer)
 	})
 	return nil
+}
+
+// ofFeed reports whether a path is one by which proxies follow the companion. A script for its cluster answers the others.
+func ofFeed(path string) bool {
+	path, _, _ = strings.Cut(path, "?")
+	return path == endpoint.SnapshotPath || path == endpoint.RelayPath
 }
 
 // reply is what the caller gets, and when.

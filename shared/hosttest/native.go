@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/inlet-proxy/inlet/internal/chain"
+	"github.com/inlet-proxy/inlet/internal/feed"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 	"github.com/inlet-proxy/inlet/shared/state/kv"
@@ -39,6 +40,7 @@ type nativeGuest struct {
 	w        *worker
 	chain    *chain.Chain
 	ledger   *kv.Ledger
+	talks    *feed.Talks
 	snapshot *endpoint.Snapshot
 	free     []*chain.Stream // to be used again, as the adapters do
 	closed   bool
@@ -51,13 +53,14 @@ func newNativeGuest(g *gateway, w *worker, known []filter.Factory, config []byte
 	kept := map[string]any{}
 	var err error
 	n.chain, err = chain.New(config, known, &filter.Deps{
-		Now:      now,
-		Rand:     rand.NewPCG(uint64(w.id), 1).Uint64,
-		Store:    g.store,
-		Counters: n.ledger,
-		Snapshot: func() *endpoint.Snapshot { return n.snapshot },
-		Metrics:  nativeMetrics{g.stats},
-		Worker:   "worker-" + strconv.Itoa(w.id),
+		Now:       now,
+		Rand:      rand.NewPCG(uint64(w.id), 1).Uint64,
+		Store:     g.store,
+		Counters:  n.ledger,
+		Snapshot:  func() *endpoint.Snapshot { return n.snapshot },
+		Metrics:   nativeMetrics{g.stats},
+		Worker:    "worker-" + strconv.Itoa(w.id),
+		Companion: &filter.Link{Proxy: "native"},
 		Keep: func(name string, create func() any) any {
 			if _, ok := kept[name]; !ok {
 				kept[name] = create()
@@ -71,6 +74,7 @@ func newNativeGuest(g *gateway, w *worker, known []filter.Factory, config []byte
 	if err != nil {
 		return nil, &RejectedError{err.Error()}
 	}
+	n.talks = feed.NewTalks(CompanionCluster, n.chain.Conversations(), n.chain.Deps(), n.callCompanion)
 	n.tick()
 	return n, nil
 }
@@ -86,6 +90,7 @@ func (n *nativeGuest) tick() {
 		n.g.logf("ledger: %v", err)
 	}
 	n.refresh()
+	n.talks.Tick()
 	n.chain.Tick()
 	n.g.clock.after(nativeTick, n.tick)
 }
@@ -104,6 +109,17 @@ func (n *nativeGuest) refresh() {
 	s.Received = n.g.clock.now
 	s.Attach(n.ledger, n.snapshot)
 	n.snapshot = s
+}
+
+// callCompanion is a feed.Caller.
+func (n *nativeGuest) callCompanion(r *feed.Request, done func(*filter.Reply)) error {
+	headers := slices.DeleteFunc(Headers(r.Headers("")), func(h [2]string) bool { return strings.HasPrefix(h[0], ":") })
+	call := Call{Cluster: n.chain.Companion().Cluster, Method: r.Method, Path: r.Path, Headers: headers, Body: slices.Clone(r.Body)}
+	return n.g.call(call, r.Timeout, func(r *reply) {
+		if !n.closed {
+			n.w.enter(func() { done(r.read()) })
+		}
+	})
 }
 
 func (n *nativeGuest) close() error {

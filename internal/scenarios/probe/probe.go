@@ -14,6 +14,7 @@
 //	                           by o; with ",errors" those with an error status too
 //	x-probe-mask: <text>       this text is masked in responses that are screened
 //	x-probe-block: <text>      this text blocks them, with x-probe-filtered: 1 as filtered
+//	x-probe-say: <text>        the companion is told so, over and over until it replies with 200
 //	x-probe-unit-call: <cluster>   each unit waits for POST /unit of that cluster with its text,
 //	                           and goes on if the reply is a 200
 //
@@ -37,12 +38,18 @@ import (
 //
 //	needs: [request, prompt, usage]   what to read for it, nothing by default
 //	timeout: 1s                       of its calls
+//	converse: /path                   where the companion hears what x-probe-say says
 var Factory = filter.Factory{
 	Name:        "probe",
 	FailureMode: filter.FailClosed,
 	New: func(o *conf.Object, d *filter.Deps) filter.Filter {
 		f := &probe{timeout: time.Second, done: d.Metrics.Counter("probe_done_total", "complete", "refused")}
 		o.Duration("timeout", &f.timeout, time.Millisecond, time.Minute)
+		var path string
+		if o.String("converse", &path); path != "" {
+			f.said = &said{lock: d.Mutex(), heard: d.Metrics.Counter("probe_heard_total", "reply")}
+			d.Companion.Converse(path, f.said.take, f.said.hear)
+		}
 		o.List("needs", func(v *conf.Value) {
 			var word string
 			if !v.String(&word) {
@@ -67,13 +74,48 @@ type probe struct {
 	needs   filter.Needs
 	timeout time.Duration
 	done    filter.Metric
+	said    *said // nil: it does not converse
+}
+
+// said is what the companion is to be told.
+type said struct {
+	lock  filter.Mutex
+	text  string
+	heard filter.Metric
+}
+
+func (s *said) say(text string) {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	s.text = text
+}
+
+func (s *said) take() []byte {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	return []byte(s.text)
+}
+
+func (s *said) hear(r *filter.Reply) {
+	s.heard.Record(1, filter.Values{replied(r)})
+	if r.Status == 200 {
+		s.say("")
+	}
+}
+
+// replied is a reply in one word.
+func replied(r *filter.Reply) string {
+	if r.Err != nil {
+		return "failed"
+	}
+	return strconv.Itoa(r.Status)
 }
 
 // orders are the probe's instructions from a request. They are kept because a filter
 // that runs at the end cannot rely on the headers any more.
 type orders struct {
 	call, deny, respond, wait, fail, panic, trap, replace, response string
-	screen, mask, block, filtered, unitCall                         string
+	screen, mask, block, filtered, unitCall, say                    string
 }
 
 func (p *probe) Needs() filter.Needs { return p.needs }
@@ -83,7 +125,7 @@ func (p *probe) OnRequestHeaders(x *filter.Exchange) filter.Verdict {
 	for name, to := range map[string]*string{
 		"call": &o.call, "deny": &o.deny, "respond": &o.respond, "wait": &o.wait, "fail": &o.fail, "panic": &o.panic,
 		"trap": &o.trap, "replace": &o.replace, "response": &o.response,
-		"screen": &o.screen, "mask": &o.mask, "block": &o.block, "filtered": &o.filtered, "unit-call": &o.unitCall,
+		"screen": &o.screen, "mask": &o.mask, "block": &o.block, "filtered": &o.filtered, "unit-call": &o.unitCall, "say": &o.say,
 	} {
 		*to, _ = x.RequestHeaders.Get("x-probe-" + name)
 	}
@@ -93,6 +135,9 @@ func (p *probe) OnRequestHeaders(x *filter.Exchange) filter.Verdict {
 
 func (p *probe) OnRequest(x *filter.Exchange) filter.Verdict {
 	o := x.State().(*orders)
+	if o.say != "" && p.said != nil {
+		p.said.say(o.say)
+	}
 	if o.screen != "" {
 		x.Screen(screening(o.screen))
 	}
@@ -132,11 +177,7 @@ func (p *probe) OnReply(x *filter.Exchange, r *filter.Reply) filter.Verdict {
 		}
 		return p.at("reply", x)
 	}
-	reply := strconv.Itoa(r.Status)
-	if r.Err != nil {
-		reply = "failed"
-	}
-	x.SetRequestHeader("x-probe-reply", reply)
+	x.SetRequestHeader("x-probe-reply", replied(r))
 	return p.at("reply", x)
 }
 

@@ -37,17 +37,18 @@ func newConfig(handle shared.HttpFilterConfigHandle, document []byte, known []fi
 	c := &config{metrics: &recorder{handle: handle, keep: p.keep}, log: logger(handle)}
 	others := &peers{}
 	deps := &filter.Deps{
-		Now:      time.Now,
-		Rand:     rand.Uint64,
-		Store:    p.store,
-		Counters: p.counters,
-		Snapshot: c.snapshot,
-		Watch:    others.watch,
-		Metrics:  c.metrics,
-		Keep:     p.keep,
-		NewMutex: func() filter.Mutex { return new(sync.Mutex) },
-		Peers:    others,
-		Log:      c.log,
+		Now:       time.Now,
+		Rand:      rand.Uint64,
+		Store:     p.store,
+		Counters:  p.counters,
+		Snapshot:  c.snapshot,
+		Watch:     others.watch,
+		Metrics:   c.metrics,
+		Keep:      p.keep,
+		NewMutex:  func() filter.Mutex { return new(sync.Mutex) },
+		Peers:     others,
+		Companion: &filter.Link{Proxy: p.worker},
+		Log:       c.log,
 	}
 	var err error
 	// The document lies in Envoy's memory and is gone when Create returns.
@@ -62,7 +63,7 @@ func newConfig(handle shared.HttpFilterConfigHandle, document []byte, known []fi
 	if from := c.chain.Companion(); from.Cluster != "" {
 		c.source = p.source(from.Cluster)
 		others.join(c.source)
-		c.poller = c.source.join(handle, from, deps)
+		c.poller = c.source.join(handle, c.chain, deps)
 	}
 	c.same = p.keep(fmt.Sprintf("document %x", c.chain.ID()), func() any { return new(atomic.Int64) }).(*atomic.Int64)
 	c.same.Add(1)

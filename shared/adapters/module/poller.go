@@ -16,6 +16,7 @@ import (
 // on Envoy's main thread, but for wake and leave.
 type poller struct {
 	*feed.Feed
+	talks   *feed.Talks
 	source  *source
 	cluster string
 	handle  shared.HttpFilterConfigHandle
@@ -29,11 +30,13 @@ type poller struct {
 
 var _ feed.Host = (*poller)(nil)
 
-func newPoller(s *source, handle shared.HttpFilterConfigHandle, from chain.Companion, deps *filter.Deps) *poller {
+func newPoller(s *source, handle shared.HttpFilterConfigHandle, c *chain.Chain, deps *filter.Deps) *poller {
+	from := c.Companion()
 	p := &poller{source: s, cluster: from.Cluster, handle: handle, main: handle.GetScheduler(), log: deps.Log}
 	p.Feed = feed.New(feed.Options{
 		Companion: from.Cluster, Wait: from.Wait, Worker: s.proxy, Proxy: s.proxy, Deps: deps, Notes: s.notes,
 	}, p)
+	p.talks = feed.NewTalks(from.Cluster, c.Conversations(), deps, p.Call)
 	return p
 }
 
@@ -56,6 +59,7 @@ func (p *poller) tick() {
 	}
 	defer p.wakeLater()
 	p.Tick()
+	p.talks.Tick()
 }
 
 func (p *poller) wakeLater() {
@@ -98,11 +102,7 @@ func (p *poller) Adopt(s *endpoint.Snapshot) error {
 
 // Call implements feed.Host.
 func (p *poller) Call(r *feed.Request, done func(*filter.Reply)) error {
-	headers := [][2]string{{":method", r.Method}, {":path", r.Path}, {":authority", p.cluster}}
-	if len(r.Body) > 0 {
-		headers = append(headers, [2]string{"content-type", endpoint.ContentType})
-	}
-	result, _ := p.handle.HttpCallout(p.cluster, headers, r.Body, uint64(chain.Milliseconds(r.Timeout)), &call{p, done})
+	result, _ := p.handle.HttpCallout(p.cluster, r.Headers(p.cluster), r.Body, uint64(chain.Milliseconds(r.Timeout)), &call{p, done})
 	return notStarted(result, p.cluster)
 }
 
@@ -125,5 +125,6 @@ func (p *poller) guard() {
 	if v := recover(); v != nil {
 		p.log(filter.Critical, describe(v))
 		p.Rest()
+		p.talks.Rest()
 	}
 }

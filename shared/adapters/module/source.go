@@ -18,7 +18,7 @@ import (
 // before knew.
 //
 // Every configuration that names the companion has a poller, of which the
-// newest calls. An older one that is no longer asked for comes to its end
+// newest calls and converses. An older one that is no longer asked for comes to its end
 // without a call in progress, on whatever thread that is.
 type source struct {
 	proxy  string // how the companion tells this Envoy from others
@@ -32,8 +32,8 @@ type source struct {
 
 // join adds a poller for a new configuration. Its first call runs in the main
 // loop of Envoy, not here.
-func (s *source) join(handle shared.HttpFilterConfigHandle, from chain.Companion, deps *filter.Deps) *poller {
-	p := newPoller(s, handle, from, deps)
+func (s *source) join(handle shared.HttpFilterConfigHandle, c *chain.Chain, deps *filter.Deps) *poller {
+	p := newPoller(s, handle, c, deps)
 	s.mu.Lock()
 	s.pollers = append(s.pollers, p)
 	s.mu.Unlock()

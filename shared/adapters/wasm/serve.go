@@ -105,7 +105,7 @@ func (p *plugin) OnPluginStart(size int) types.OnPluginStartStatus {
 		return types.OnPluginStartStatusFailed
 	}
 	if c := p.chain.Companion(); c.Cluster != "" {
-		p.follower = newFollower(c, worker, p.notes, p.chain.Deps(), callCluster(c.Cluster))
+		p.follower = newFollower(c, worker, p.notes, p.chain.Deps(), p.chain.Conversations(), callCluster(c.Cluster))
 		p.follower.load()
 	}
 	p.exchangeCounters() // a VM that replaces a dead one judges well from its first request on
@@ -130,16 +130,17 @@ func (p *plugin) load(doc []byte, deps *filter.Deps) (*chain.Chain, error) {
 
 func (p *plugin) deps(worker string) *filter.Deps {
 	return &filter.Deps{
-		Now:      p.clock.now,
-		Rand:     rand.Uint64, // ChaCha8, which the runtime seeds from the host's randomness
-		Store:    sharedData{},
-		Counters: p.ledger,
-		Snapshot: p.snapshot,
-		Metrics:  metrics{},
-		Keep:     p.vm.keep,
-		Worker:   worker,
-		Peers:    peers{p},
-		Log:      log,
+		Now:       p.clock.now,
+		Rand:      rand.Uint64, // ChaCha8, which the runtime seeds from the host's randomness
+		Store:     sharedData{},
+		Counters:  p.ledger,
+		Snapshot:  p.snapshot,
+		Metrics:   metrics{},
+		Keep:      p.vm.keep,
+		Worker:    worker,
+		Peers:     peers{p},
+		Companion: &filter.Link{Proxy: proxyID(sharedData{}, worker)},
+		Log:       log,
 	}
 }
 

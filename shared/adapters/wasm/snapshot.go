@@ -22,8 +22,9 @@ const pollLease = time.Second
 // its gauges age, its list of replicas is better than none.
 type follower struct {
 	*feed.Feed
+	talks *feed.Talks
 	deps  *filter.Deps
-	calls caller
+	calls feed.Caller
 	lease *kv.Lease
 	turn  bool // held the lease when last asked
 
@@ -38,20 +39,15 @@ type follower struct {
 
 var _ feed.Host = (*follower)(nil)
 
-// caller does one call.
-type caller func(r *feed.Request, done func(*filter.Reply)) error
-
-func callCluster(cluster string) caller {
+func callCluster(cluster string) feed.Caller {
 	return func(r *feed.Request, done func(*filter.Reply)) error {
-		return dispatch(cluster, [][2]string{
-			{":method", r.Method}, {":path", r.Path}, {":authority", cluster},
-		}, r.Body, r.Timeout, done)
+		return dispatch(cluster, r.Headers(cluster), r.Body, r.Timeout, done)
 	}
 }
 
 // newFollower returns the follower of one worker. The keys carry the cluster, since
 // plugins with different companions may share a store.
-func newFollower(c chain.Companion, worker string, notes *feed.Notes, deps *filter.Deps, calls caller) *follower {
+func newFollower(c chain.Companion, worker string, notes *feed.Notes, deps *filter.Deps, talks []filter.Conversation, calls feed.Caller) *follower {
 	w := &follower{
 		deps: deps, calls: calls,
 		lease:   kv.NewLease(deps.Store, "inlet.poll/"+c.Cluster, worker, deps.Now, pollLease),
@@ -59,28 +55,31 @@ func newFollower(c chain.Companion, worker string, notes *feed.Notes, deps *filt
 		wordKey: "inlet.snapshot-version/" + c.Cluster,
 	}
 	w.Feed = feed.New(feed.Options{
-		Companion: c.Cluster, Wait: c.Wait, Worker: worker, Proxy: proxyID(deps, worker), Deps: deps, Notes: notes,
+		Companion: c.Cluster, Wait: c.Wait, Worker: worker, Proxy: deps.Companion.Proxy, Deps: deps, Notes: notes,
 	}, w)
+	w.talks = feed.NewTalks(c.Cluster, talks, deps, calls)
 	return w
 }
 
 // proxyID is the id of this Envoy: that of the worker which was the first to ask.
-func proxyID(deps *filter.Deps, worker string) string {
+func proxyID(store kv.Store, worker string) string {
 	const key = "inlet.proxy"
-	if deps.Store.Set(key, []byte(worker), kv.Create) == nil {
+	if store.Set(key, []byte(worker), kv.Create) == nil {
 		return worker
 	}
-	first, _, err := deps.Store.Get(key)
+	first, _, err := store.Get(key)
 	if err != nil {
 		return worker
 	}
 	return string(first)
 }
 
-// tick takes over what another worker wrote, and calls if it is this one's job.
+// tick takes over what another worker wrote, and polls if it is this one's job. Filters
+// converse in every worker.
 func (w *follower) tick() {
 	w.load()
 	w.Tick()
+	w.talks.Tick()
 }
 
 func (w *follower) close() {

@@ -23,6 +23,7 @@ type world struct {
 	tells []*feed.Request
 	heard map[string][]byte // notes, by worker
 	logs  []string
+	talks []filter.Conversation
 }
 
 type poll struct {
@@ -51,11 +52,12 @@ func (w *world) notes(worker string) *feed.Notes {
 
 func (w *world) worker(name string) *follower {
 	deps := &filter.Deps{
-		Now:      func() time.Time { return w.now },
-		Rand:     func() uint64 { return 0 },
-		Store:    w.store,
-		Counters: mem.NewCounters(),
-		Log:      func(_ filter.Level, message string) { w.logs = append(w.logs, message) },
+		Now:       func() time.Time { return w.now },
+		Rand:      func() uint64 { return 0 },
+		Store:     w.store,
+		Counters:  mem.NewCounters(),
+		Companion: &filter.Link{Proxy: proxyID(w.store, name)},
+		Log:       func(_ filter.Level, message string) { w.logs = append(w.logs, message) },
 	}
 	calls := func(r *feed.Request, done func(*filter.Reply)) error {
 		if r.Method == "POST" {
@@ -66,7 +68,7 @@ func (w *world) worker(name string) *follower {
 		w.polls = append(w.polls, poll{name, r.Path, r.Timeout, done})
 		return nil
 	}
-	return newFollower(chain.Companion{Cluster: "companion", Wait: 20 * time.Second}, name, w.notes(name), deps, calls)
+	return newFollower(chain.Companion{Cluster: "companion", Wait: 20 * time.Second}, name, w.notes(name), deps, w.talks, calls)
 }
 
 // pass advances the time with a tick of each feed every 20 ms.
@@ -311,4 +313,19 @@ func TestTheHolderTellsForAll(t *testing.T) {
 	told, err := endpoint.DecodeReport(last.Body)
 	require.NoError(t, err)
 	require.Equal(t, []endpoint.Reported{{Replica: endpoint.ReplicaID("10.0.0.1:80"), InFlight: endpoint.InFlight{Requests: 3, Tokens: 300}}}, told.InFlight)
+}
+
+// Filters converse in each worker, not only where the lease is, and all workers have one name.
+func TestEveryWorkerConverses(t *testing.T) {
+	w := newWorld()
+	link := &filter.Link{}
+	link.Converse("/v1/quota", func() []byte { return []byte("{}") }, func(*filter.Reply) {})
+	w.talks = link.Conversations()
+	a, b := w.worker("a"), w.worker("b")
+	require.Equal(t, a.Proxy, b.Proxy)
+	w.pass(tickPeriod, a, b)
+	require.Len(t, w.polls, 1)
+	require.Len(t, w.tells, 2)
+	require.Equal(t, "/v1/quota", w.tells[1].Path)
+	require.Equal(t, "{}", string(w.tells[1].Body))
 }

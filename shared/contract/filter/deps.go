@@ -42,6 +42,9 @@ type Deps struct {
 	Worker string
 	// Peers are the other proxies; nil where there is no way to them.
 	Peers Peers
+	// Companion is the way to the companion itself; nil where no companion is configured.
+	// Only while a filter is being made.
+	Companion *Link
 	// Log writes one line to Envoy's log. No prompts, no keys.
 	Log func(level Level, message string)
 }

@@ -10,6 +10,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
 	setmetadatav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_metadata/v3"
 	wasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
@@ -35,9 +36,28 @@ type edits struct {
 
 	unfollowed  bool // the clusters ignore the ranked list
 	maxRequests int  // limit of a cluster; 0: as shipped
+
+	keeper *keeper
+}
+
+// keeper is a listener that stays when those of the scenarios come and go. As long as it has the plugin, V8 has its
+// machine code, which takes more than ten seconds to make.
+type keeper struct{ listener *listenerv3.Listener }
+
+// of returns it: made of the shipped one at first, later the same.
+func (k *keeper) of(shipped *listenerv3.Listener) *listenerv3.Listener {
+	if k.listener == nil {
+		k.listener = proto.CloneOf(shipped)
+		k.listener.Name = "keeper"
+		k.listener.GetAddress().GetSocketAddress().PortSpecifier = &corev3.SocketAddress_PortValue{}
+	}
+	return k.listener
 }
 
 func (e *edits) apply(b *bootstrapv3.Bootstrap) {
+	if e.keeper != nil {
+		b.StaticResources.Listeners = append(b.StaticResources.Listeners, e.keeper.of(b.GetStaticResources().GetListeners()[0]))
+	}
 	var companion *clusterv3.Cluster
 	for _, c := range b.GetStaticResources().GetClusters() {
 		if addresses, ok := e.pools[c.GetName()]; ok {

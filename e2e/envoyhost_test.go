@@ -32,14 +32,19 @@ const ticks = 100 * time.Millisecond
 
 // envoyHost plays scenarios in a real Envoy. Scripted replicas and services are
 // servers of this process, and so is the companion. Each scenario is an update of a
-// running Envoy, with its own listener, VM and store: V8 takes seconds to compile the
-// plugin, but only once per process.
+// running Envoy, with its own listener, VM and store.
 type envoyHost struct {
 	t      *testing.T
 	abi    string
-	envoys map[envoyKind]*stack.Stack
+	envoys map[envoyKind]kept
 	played int
 	gone   map[string]bool // pollers of earlier scenarios, which may live on for a moment
+}
+
+// kept is a running Envoy.
+type kept struct {
+	stack  *stack.Stack
+	keeper *keeper // nil for the native module
 }
 
 // envoyKind is what an update cannot change.
@@ -49,27 +54,32 @@ type envoyKind struct {
 }
 
 func newEnvoyHost(t *testing.T, abi string) *envoyHost {
-	return &envoyHost{t: t, abi: abi, envoys: map[envoyKind]*stack.Stack{}, gone: map[string]bool{}}
+	return &envoyHost{t: t, abi: abi, envoys: map[envoyKind]kept{}, gone: map[string]bool{}}
 }
 
 // Name implements hosttest.Host.
 func (h *envoyHost) Name() string { return "envoy-" + h.abi }
 
 // envoy returns a running Envoy of a kind.
-func (h *envoyHost) envoy(kind envoyKind) *stack.Stack {
-	if s := h.envoys[kind]; s != nil {
-		return s
+func (h *envoyHost) envoy(kind envoyKind) kept {
+	if k, ok := h.envoys[kind]; ok {
+		return k
+	}
+	var k kept
+	if h.abi == stack.Wasm {
+		k.keeper = new(keeper)
 	}
 	o := stack.Options{
 		ABI: h.abi, Workers: kind.workers, Plugin: plugins[h.abi].shipped, NoCompanion: true, Updatable: true,
-		Pools: []stack.Pool{{Name: "none"}}, Chain: "filters: [{bbr: {}}]", Edit: (&edits{abi: h.abi}).apply,
+		Pools: []stack.Pool{{Name: "none"}}, Chain: "filters: [{bbr: {}}]", Edit: (&edits{abi: h.abi, keeper: k.keeper}).apply,
 		Drain: time.Millisecond, // Envoy takes whole seconds: none
 	}
 	if kind.probed {
 		o.Plugin = plugins[h.abi].probed
 	}
-	h.envoys[kind] = stack.ForTest(h.t, o)
-	return h.envoys[kind]
+	k.stack = stack.ForTest(h.t, o)
+	h.envoys[kind] = k
+	return k
 }
 
 // gateway is an Envoy with everything around it, for one scenario.
@@ -77,6 +87,7 @@ type gateway struct {
 	host      *envoyHost
 	workers   int
 	stack     *stack.Stack
+	keeper    *keeper
 	stop      context.CancelFunc
 	relay     *relay.Relay
 	servers   []*server
@@ -100,8 +111,9 @@ func (h *envoyHost) Start(s *hosttest.Scenario) (hosttest.Gateway, error) {
 	}
 	// Envoy should refuse an invalid configuration.
 	_ = yaml.Unmarshal([]byte(s.Config), &document)
+	envoy := h.envoy(envoyKind{s.NeedsProbe(), s.Workers})
 	g := &gateway{
-		host: h, workers: s.Workers, stack: h.envoy(envoyKind{s.NeedsProbe(), s.Workers}), stop: stop,
+		host: h, workers: s.Workers, stack: envoy.stack, keeper: envoy.keeper, stop: stop,
 		relay:  relay.New(relay.Options{Lease: 300 * time.Millisecond}),
 		polled: document.Companion != nil, addresses: map[string]string{}, held: map[string]*exchange{}, pools: s.Pools,
 	}
@@ -116,7 +128,7 @@ func (g *gateway) start(ctx context.Context, s *hosttest.Scenario, trusted bool)
 	edits := &edits{
 		abi: g.host.abi, name: fmt.Sprintf("gateway-%d", g.host.played), trusted: trusted,
 		pools: map[string][]string{}, services: map[string]string{},
-		unfollowed: s.Unfollowed, maxRequests: s.MaxRequests,
+		unfollowed: s.Unfollowed, maxRequests: s.MaxRequests, keeper: g.keeper,
 	}
 	if err := g.serve(s, edits); err != nil {
 		return err

@@ -299,7 +299,18 @@ func (s *Stack) Logs() string {
 		if err != nil || len(text) == 0 {
 			continue
 		}
-		fmt.Fprintf(&b, "--- %s\n%s\n", filepath.Base(name), lastLines(string(text), 80))
+		fmt.Fprintf(&b, "--- %s\n%s\n", filepath.Base(name), lastLines(withoutBuild(string(text)), 80))
+	}
+	return b.String()
+}
+
+// withoutBuild drops what Envoy says at each start of the extensions that it was built with: long, and the same each time.
+func withoutBuild(log string) string {
+	var b strings.Builder
+	for line := range strings.Lines(log) {
+		if !strings.Contains(line, "][main] [source/server/server.cc") {
+			b.WriteString(line)
+		}
 	}
 	return b.String()
 }

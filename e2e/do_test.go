@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/inlet-proxy/inlet/e2e/stack"
 	"github.com/inlet-proxy/inlet/shared/hosttest"
@@ -48,6 +49,7 @@ func (g *gateway) prepare(ctx context.Context, step *hosttest.Step) (stack.Metri
 	changed := false
 	if step != g.last {
 		g.last = step
+		g.quota.Switch(step, time.Now())
 		if step.Pools != nil {
 			g.mu.Lock()
 			g.pools = step.Pools

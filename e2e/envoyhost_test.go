@@ -94,7 +94,9 @@ type gateway struct {
 	polled    bool              // the configuration has a companion
 	addresses map[string]string // of replicas, by name
 
-	last *hosttest.Step // the pools that are in effect
+	quota hosttest.Quota
+
+	last *hosttest.Step // whose changes are in effect
 	held map[string]*exchange
 
 	mu      sync.Mutex
@@ -187,6 +189,7 @@ func (g *gateway) serve(s *hosttest.Scenario, e *edits) error {
 	company := http.NewServeMux()
 	company.Handle(endpoint.SnapshotPath, g.relay)
 	company.Handle(endpoint.RelayPath, g.relay)
+	company.HandleFunc(hosttest.QuotaPath, g.divide)
 	for cluster, answers := range s.Services {
 		scripted := &service{gateway: g, cluster: cluster, answers: answers}
 		if cluster == hosttest.CompanionCluster {
@@ -202,6 +205,20 @@ func (g *gateway) serve(s *hosttest.Scenario, e *edits) error {
 	var err error
 	e.services[hosttest.CompanionCluster], err = g.listen(company)
 	return err
+}
+
+// divide answers who asks the companion for quota.
+func (g *gateway) divide(w http.ResponseWriter, req *http.Request) {
+	message, err := io.ReadAll(req.Body)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	status, body := g.quota.Answer(time.Now(), message)
+	if status == 0 {
+		panic(http.ErrAbortHandler)
+	}
+	w.WriteHeader(status)
+	_, _ = w.Write(body)
 }
 
 // snapshot returns what the companion knows now.

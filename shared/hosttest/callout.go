@@ -43,8 +43,8 @@ func localReply(status int, body string) *reply {
 func (g *gateway) call(c Call, timeout time.Duration, deliver func(*reply)) error {
 	s := g.services[c.Cluster]
 	switch {
-	case c.Cluster == CompanionCluster && (s == nil || ofFeed(c.Path)):
-		return g.company.call(c.Path, timeout, deliver)
+	case c.Cluster == CompanionCluster && (s == nil || !scriptable(c.Path)):
+		return g.company.call(c, timeout, deliver)
 	case s == nil:
 		return fmt.Errorf("no cluster %q", c.Cluster)
 	}
@@ -58,10 +58,10 @@ func (g *gateway) call(c Call, timeout time.Duration, deliver func(*reply)) erro
 	return nil
 }
 
-// ofFeed reports whether a path is one by which proxies follow the companion. A script for its cluster answers the others.
-func ofFeed(path string) bool {
+// scriptable reports whether a script for the companion's cluster answers at a path. What proxies need of it is not scripted.
+func scriptable(path string) bool {
 	path, _, _ = strings.Cut(path, "?")
-	return path == endpoint.SnapshotPath || path == endpoint.RelayPath
+	return path != endpoint.SnapshotPath && path != endpoint.RelayPath && path != QuotaPath
 }
 
 // reply is what the caller gets, and when.
@@ -89,6 +89,8 @@ type companion struct {
 	pools    map[string][]Replica
 	snapshot *endpoint.Snapshot
 	polls    []func() // long polls that wait for a change
+	quota    Quota
+	step     *Step // whose changes are in effect
 }
 
 // start makes the first snapshot, and new ones as long as the gateway runs.
@@ -135,11 +137,42 @@ func (g *gateway) address(pool, name string) string {
 	return ""
 }
 
+// begin makes what changes with a step take effect, once.
+func (c *companion) begin(step *Step) {
+	if step == c.step {
+		return
+	}
+	c.step = step
+	c.quota.Switch(step, c.g.clock.now)
+	if step.Pools != nil {
+		c.change(step.Pools)
+		c.g.clock.advance(settle)
+	}
+}
+
+// divide answers POST /v1/quota.
+func (c *companion) divide(message []byte, deliver func(*reply)) {
+	const roundTrip = time.Millisecond
+	c.g.clock.after(roundTrip, func() {
+		status, body := c.quota.Answer(c.g.clock.now, message)
+		if status == 0 {
+			deliver(localReply(503, "upstream connect error or disconnect/reset before headers. reset reason: connection termination"))
+			return
+		}
+		deliver(&reply{Headers{{":status", strconv.Itoa(status)}, {serviceTime, "1"}}, body})
+	})
+}
+
 // call answers GET /v1/snapshot: at once if the caller has another version,
 // else at the next change or when its wait is over. This Envoy is the only one:
 // what it tells the others is taken, and nobody hears it.
-func (c *companion) call(path string, timeout time.Duration, deliver func(*reply)) error {
+func (c *companion) call(asked Call, timeout time.Duration, deliver func(*reply)) error {
+	path := asked.Path
 	u, err := url.Parse(path)
+	if err == nil && u.Path == QuotaPath {
+		c.divide(asked.Body, deliver)
+		return nil
+	}
 	if err == nil && u.Path == endpoint.RelayPath {
 		c.g.clock.after(time.Millisecond, func() { deliver(&reply{Headers{{":status", "204"}, {serviceTime, "1"}}, nil}) })
 		return nil

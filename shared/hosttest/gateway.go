@@ -131,10 +131,7 @@ func (w *worker) later(do func()) { w.after = append(w.after, do) }
 func (g *gateway) Do(step *Step) (*Outcome, error) {
 	before := g.stats.copy()
 	g.calls, g.asked, g.log, g.trap = nil, nil, nil, ""
-	if step.Pools != nil {
-		g.company.change(step.Pools)
-		g.clock.advance(settle)
-	}
+	g.company.begin(step)
 	g.clock.advance(step.After)
 	x, err := g.begin(step)
 	if err == nil {

@@ -2,6 +2,7 @@ package hosttest
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -170,6 +171,11 @@ func (s *Scenario) completeStep(step *Step, held map[string]bool) error {
 	}
 	if err := s.checkChange(step.Pools); err != nil {
 		return err
+	}
+	if c := step.Companion; c != nil {
+		if err := oneOf("companion.quota", cmp.Or(c.Quota, "nothing"), quotaUp, quotaDown, quotaRestarted); err != nil {
+			return err
+		}
 	}
 	if len(step.Spread) > 0 && step.Repeat == 1 {
 		return errors.New("spread: needs repeat")

@@ -145,9 +145,11 @@ type Step struct {
 	After time.Duration `yaml:"after"`
 	// Pools replaces the facts about replicas from this step on. The replicas
 	// must be those of the scenario.
-	Pools    map[string][]Replica `yaml:"pools"`
-	Request  *Request             `yaml:"request"`
-	Upstream *Upstream            `yaml:"upstream"`
+	Pools map[string][]Replica `yaml:"pools"`
+	// Companion changes the companion from this step on, once if the step is repeated.
+	Companion *CompanionState `yaml:"companion"`
+	Request   *Request        `yaml:"request"`
+	Upstream  *Upstream       `yaml:"upstream"`
 	// Hold leaves the request with its replica, which does not answer before
 	// a later step names it in Finish.
 	Hold   string `yaml:"hold"`
@@ -157,6 +159,12 @@ type Step struct {
 	Repeat int `yaml:"repeat"`
 	// Spread bounds how many of the repeated requests each replica gets: [min, max].
 	Spread map[string][]int `yaml:"spread"`
+}
+
+// CompanionState is how the companion does.
+type CompanionState struct {
+	// Quota: "up"; "down" breaks off every call; "restarted" is up, and has forgotten everything.
+	Quota string `yaml:"quota"`
 }
 
 // Request is what the client sends.

@@ -42,6 +42,7 @@ type passed struct {
 	tenant filter.Tenant
 	target filter.Target
 	model  string // name of the model in the answer
+	asked  bool
 }
 
 // A request comes again in the very call in which it ended before, unless a filter
@@ -114,6 +115,7 @@ func (s *Stream) keepRedirected(at time.Time) {
 		tenant: filter.Tenant{Name: strings.Clone(x.Tenant.Name)},
 		target: filter.Target{Address: strings.Clone(x.Target.Address), Pool: strings.Clone(x.Target.Pool)},
 		model:  strings.Clone(x.Effects().Model),
+		asked:  s.asked,
 	})
 }
 
@@ -154,6 +156,7 @@ func (s *Stream) recall() bool {
 	}
 	x.API, x.Route, x.Tenant, x.Target = p.api, p.route, p.tenant, p.target
 	x.RestoreModel(p.model)
+	s.asked = p.asked
 	x.Explain("redirect", "followed")
 	s.at = len(s.c.slots)
 	s.host.Mark(s.c.id) // for the same document behind this one

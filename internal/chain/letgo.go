@@ -68,24 +68,35 @@ func (s *Stream) unscreened(why string) {
 func (s *Stream) goOpen() {
 	c := &s.screen
 	c.open = true
-	if name := s.x.Effects().Model; name != "" {
-		c.names = &llm.ResponseScanner{}
-		c.names.Reset(s.x.API, s.x.Response.EventStream, name)
+	if name := s.x.Effects().Model; name != "" || s.response.Conceals() {
+		c.rest = &llm.ResponseScanner{}
+		c.rest.Reset(s.x.API, s.x.Response.EventStream, name)
+		s.conceal(c.rest)
 	}
 	rest := s.response.Splice(nil, c.raw[c.gone:], c.base, s.texts())
 	c.raw, c.gone = nil, 0
 	s.stopTexts()
-	s.passOn(rest)
+	if s.passOn(rest); c.over {
+		s.endOpen()
+	}
+}
+
+// endOpen lets go what is left at the end of what nobody screens.
+func (s *Stream) endOpen() {
+	if c := &s.screen; c.rest != nil {
+		c.rest.End()
+		c.out = append(c.out, c.rest.Rest()...)
+	}
 }
 
 // passOn lets go bytes that nobody screens.
 func (s *Stream) passOn(b []byte) {
 	c := &s.screen
-	if c.names == nil {
+	if c.rest == nil {
 		c.out = append(c.out, b...)
 		return
 	}
-	n, with := c.names.Feed(b)
+	n, with := c.rest.Feed(b)
 	c.out = append(append(c.out, with...), b[n:]...)
 }
 

@@ -38,7 +38,7 @@ func (s *Stream) ResponseHeaders(end bool) Action {
 		}
 		s.startReading(kind)
 	}
-	if s.reads == responseRestored {
+	if s.reads == responseRestored || s.reads == responseCounted && s.response.Conceals() {
 		// The answer gets longer or shorter by what is not known before its end.
 		x.RemoveResponseHeader("content-length")
 	}
@@ -75,7 +75,7 @@ func (s *Stream) readStatus() {
 
 // wantsAnswer reports whether anybody is interested in what the answer says.
 func (s *Stream) wantsAnswer() bool {
-	return s.countsTokens() || s.x.Effects().Model != "" || len(s.c.screeners) > 0 && s.wantsScreening()
+	return s.countsTokens() || s.asked || s.x.Effects().Model != "" || len(s.c.screeners) > 0 && s.wantsScreening()
 }
 
 // countsTokens reports whether the answer has a usage that is wanted.
@@ -101,6 +101,7 @@ func (s *Stream) startReading(contentType string) {
 		s.reads = responseRestored
 	}
 	s.response.Reset(x.API, x.Response.EventStream, name)
+	s.conceal(&s.response)
 }
 
 const mediaTypeReason = "media_type"
@@ -146,7 +147,9 @@ func (s *Stream) ResponseBody(chunk []byte, end bool) (n int, with []byte) {
 		s.take(chunk, end)
 		return len(chunk), s.next()
 	default:
-		n, with = s.response.Feed(chunk)
+		if n, with = s.response.Feed(chunk); end {
+			with = s.withRest(with)
+		}
 	}
 	s.complete = s.complete || end
 	return n, with
@@ -175,7 +178,7 @@ func (s *Stream) ResponsePiece(chunk []byte) {
 // has screened them.
 func (s *Stream) ResponseLost(size int) (n int, with []byte) {
 	if s.reads != responseScreened {
-		return 0, nil
+		return 0, s.response.Rest()
 	}
 	if s.state.in(screened) && !s.screen.open {
 		s.unscreened("response-unreadable")
@@ -198,9 +201,13 @@ func (s *Stream) next() []byte {
 // it returns goes on before them, unless HoldsResponse.
 func (s *Stream) ResponseEnd() (with []byte) {
 	s.complete = true
-	if s.reads == responseScreened {
+	switch s.reads {
+	case responsePasses:
+	case responseScreened:
 		s.take(nil, true)
 		with = s.next()
+	default:
+		with = s.withRest(nil)
 	}
 	return with
 }

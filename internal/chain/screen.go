@@ -43,8 +43,8 @@ type screening struct {
 	last  bool // it is the last one
 	over  bool // the response's end was seen
 	open  bool // nobody screens any more
-	// names restores the model's name in what nobody screens.
-	names *llm.ResponseScanner
+	// rest reads what nobody screens: to restore the model's name, and to leave out the usage.
+	rest *llm.ResponseScanner
 }
 
 // What a Stream keeps of one screened response for the next.
@@ -100,6 +100,7 @@ func (s *Stream) startScreening(contentType string) bool {
 	s.reads = responseScreened
 	s.response.Reset(s.x.API, s.x.Response.EventStream, s.x.Effects().Model)
 	s.response.Screen()
+	s.conceal(&s.response)
 	return true
 }
 
@@ -132,6 +133,9 @@ func (s *Stream) take(chunk []byte, end bool) {
 		s.unscreened("response-unreadable")
 	case !s.state.in(asking):
 		s.advance()
+	}
+	if end && c.open {
+		s.endOpen()
 	}
 }
 

@@ -40,6 +40,7 @@ type Stream struct {
 	length    int64 // of the request body, as its headers say; -1 if they do not
 	status    int   // status that the client gets
 	complete  bool  // the response's end was seen
+	asked     bool  // the replica was asked for the usage, and the client did not ask
 }
 
 // maxFailedCalls bounds how often a filter may answer a call that could not
@@ -60,7 +61,7 @@ func (s *Stream) Begin(h Host) {
 	s.x.RequestHeaders = h.RequestHeaders()
 	s.to(reading)
 	s.at, s.started, s.bodyBytes, s.status, s.complete = 0, 0, 0, 0, false
-	s.body, s.reads = bodyPasses, responsePasses
+	s.body, s.reads, s.asked = bodyPasses, responsePasses, false
 	s.timing = timing{}
 }
 
@@ -280,6 +281,9 @@ func (s *Stream) standing() Action {
 // filter sees it.
 func (s *Stream) release(as state) Action {
 	x := &s.x
+	if as == released && x.Effects().Usage && s.body == bodyPasses {
+		s.askUsage()
+	}
 	if s.wantsAnswer() {
 		// One that comes compressed could not be read.
 		if _, ok := x.RequestHeaders.Get("accept-encoding"); ok {

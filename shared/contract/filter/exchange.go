@@ -156,6 +156,16 @@ func (x *Exchange) ReplaceInBody(span llm.Span, with []byte) {
 // answer that can be read.
 func (x *Exchange) RestoreModel(name string) { x.effects.Model = name }
 
+// AskUsage has the replica asked for the tokens that it used, if the request is a stream of chat or completions whose client
+// did not ask. The chain sets include_usage in the stream_options of the body, and leaves out of the response the event that only has
+// the usage: x.Usage has it. Some servers then also send "usage":null in all other events, which stays: it says nothing.
+//
+// Said in OnRequest or earlier, by a filter that has NeedRequest: who asks is only known when the whole body was read. A server that is
+// too old for stream_options refuses the request with 400 or 422, which is the client's response: do not ask where that may be. A server
+// that is set up to send the event to everybody seems to send it to nobody. A response that comes compressed although no client may ask
+// for that cannot be read, and keeps the event.
+func (x *Exchange) AskUsage() { x.effects.Usage = true }
+
 // Explain adds "name=value" to the one-line reason that the access log shows.
 // Never put prompt text or keys there.
 func (x *Exchange) Explain(name, value string) {
@@ -218,6 +228,7 @@ type Effects struct {
 	Response []HeaderEdit
 	Body     []BodyEdit
 	Model    string // name of the model in the answer; "" leaves what the replica says
+	Usage    bool   // see AskUsage
 }
 
 // HeaderEdit sets or removes one header.
@@ -248,17 +259,18 @@ func Splice(dst, body []byte, edits []BodyEdit) []byte {
 type Mark struct {
 	request, response, body int
 	model                   string
+	usage                   bool
 }
 
 // Mark returns the present state of the effects.
 func (x *Exchange) Mark() Mark {
 	e := &x.effects
-	return Mark{len(e.Request), len(e.Response), len(e.Body), e.Model}
+	return Mark{len(e.Request), len(e.Response), len(e.Body), e.Model, e.Usage}
 }
 
 // Undo forgets the effects recorded since m.
 func (x *Exchange) Undo(m Mark) {
 	e := &x.effects
 	e.Request, e.Response, e.Body = e.Request[:m.request], e.Response[:m.response], e.Body[:m.body]
-	e.Model = m.model
+	e.Model, e.Usage = m.model, m.usage
 }

@@ -49,21 +49,21 @@ func (r *requestReader) Open(array bool) {
 	case depth == 1 && array:
 		// Not an object: it has no members. Servers refuse it.
 		r.json.Skip()
+	case depth == 1:
+		r.facts.options.begin = r.json.Start() + 1
 	case depth == 2:
 		r.usageNext = false
 		if r.field != noField {
 			r.facts.fields[r.field].Kind = FieldOther
 		}
 		if r.member == memberStreamOptions {
-			if array {
-				r.json.Skip()
-			}
+			r.openOptions(array, depth)
 		} else if !prompts.has(r.member) {
 			r.json.Skip()
 		}
 	case r.member == memberStreamOptions:
+		r.openOptions(array, depth)
 		r.usageNext = false
-		r.json.Skip()
 	}
 	if r.inPrompt() {
 		r.promptOpen(array)
@@ -90,9 +90,7 @@ func (r *requestReader) Key(name []byte) {
 	case r.json.Depth() == 1:
 		r.topLevel(name)
 	case r.member == memberStreamOptions:
-		if r.usageNext = string(name) == "include_usage"; !r.usageNext {
-			r.json.Skip()
-		}
+		r.keyOptions(name)
 	default:
 		r.promptKey(name)
 	}
@@ -148,7 +146,9 @@ func (r *requestReader) enter(name []byte) {
 		r.model = r.model[:0]
 	case memberStream:
 		r.facts.Stream = false
-	case memberStreamOptions, memberStreamIncludeUsage:
+	case memberStreamOptions:
+		r.facts.IncludeUsage, r.facts.options.kind = false, optionsOdd
+	case memberStreamIncludeUsage:
 		r.facts.IncludeUsage = false
 	case memberMaxTokens, memberMaxOutputTokens:
 		r.setMaxTokens(0, r.maxCompletionTokens)
@@ -226,6 +226,9 @@ func (r *requestReader) TextEnd() {
 	case prompts.has(r.member):
 		r.promptTextEnd()
 	case settings.has(r.member):
+		if r.member == memberStreamOptions {
+			r.valueOptions(r.json.Offset(), false)
+		}
 		r.set(r.setting.take(), true)
 	}
 	if r.member == memberModel && r.err == nil {
@@ -241,6 +244,9 @@ func (r *requestReader) Scalar(raw []byte) {
 	}
 	switch {
 	case settings.has(r.member):
+		if r.member == memberStreamOptions {
+			r.valueOptions(r.json.Start()+int64(len(raw)), raw[0] == 'n')
+		}
 		r.set(raw, false)
 	case prompts.has(r.member):
 		r.promptScalar(raw)

@@ -67,6 +67,8 @@ type Request struct {
 	// two they take: a filter that decides by one of them must refuse the request.
 	Repeated string
 
+	options streamOptions
+
 	names  []string // Want.Fields
 	fields [allFields]Field
 }

@@ -33,6 +33,8 @@ type ResponseScanner struct {
 
 	model []byte // the name to put in, a JSON string; empty to leave names as they are
 	with  []byte // memory for what Feed returns
+
+	concealed
 }
 
 // withKept bounds the memory that what one huge chunk has needed may keep.
@@ -53,6 +55,7 @@ func (r *ResponseScanner) Reset(api API, stream bool, model string) {
 	if cap(r.with) > withKept {
 		r.with = nil
 	}
+	r.concealed.reset()
 	r.reader = responseReader{json: &r.json, api: api, restores: model != "", names: r.reader.names[:0], texts: r.reader.texts}
 	r.reader.texts.reset(false)
 	r.events.Reset((*eventReader)(r))
@@ -62,7 +65,7 @@ func (r *ResponseScanner) Reset(api API, stream bool, model string) {
 // begin makes ready for a document. What those before it said stays.
 func (r *ResponseScanner) begin() {
 	r.doc, r.marker = 0, 0
-	r.reader.next, r.reader.last = nowhere, false
+	r.reader.next, r.reader.last, r.reader.sole = nowhere, false, undecided
 	if r.reader.texts.on {
 		r.reader.texts.begin()
 	}
@@ -73,7 +76,7 @@ func (r *ResponseScanner) begin() {
 // with; n is 0 if they are to stay as they are. with may be empty, and is valid until the next call.
 //
 // The new name is put in where the old one begins, and the old one is left out as it arrives: nothing is ever held back.
-// Only at its end would be known which name it was, so every name is replaced.
+// Only at its end would be known which name it was, so every name is replaced. See Conceal for what is held back.
 func (r *ResponseScanner) Feed(chunk []byte) (n int, with []byte) {
 	r.reader.names = r.reader.names[:0]
 	base := r.fed
@@ -86,14 +89,20 @@ func (r *ResponseScanner) Feed(chunk []byte) (n int, with []byte) {
 	if r.reader.texts.full {
 		r.fail(errManyTexts)
 	}
-	if !r.reader.restores || r.reader.texts.on {
+	if !r.reader.restores && !r.reader.conceals || r.reader.texts.on {
 		return 0, nil
 	}
 	if r.reader.next == atModel && r.json.InText() {
 		// The chunk's end cuts a name.
 		r.reader.name(r.doc)
 	}
-	return r.restore(chunk, base)
+	r.with = r.with[:0]
+	if r.reader.conceals {
+		n = r.conceal(chunk, base)
+	} else {
+		n = r.restore(chunk, base, 0)
+	}
+	return n, r.with
 }
 
 // read reads the next piece of the document, which stands at an offset in the answer.
@@ -103,15 +112,17 @@ func (r *ResponseScanner) read(piece []byte, at int64) error {
 	return r.json.Feed(piece)
 }
 
-// restore replaces the names that were found in chunk, which stands at base in the answer.
-func (r *ResponseScanner) restore(chunk []byte, base int64) (n int, with []byte) {
-	r.with = r.with[:0]
+// restore adds to with what is to stand in the place of chunk[from:n], where chunk, which stands at base in the answer, has names.
+func (r *ResponseScanner) restore(chunk []byte, base int64, from int) (n int) {
+	n = from
 	for _, name := range r.reader.names {
 		start, end := int(name.Start-base), int(name.End-base)
 		switch {
-		case end <= 0:
-			continue // nothing of it is in this chunk
-		case start >= 0:
+		case end <= n:
+			continue // nothing of it is here
+		case start >= len(chunk):
+			return n
+		case start >= from:
 			if string(chunk[start:end]) == string(r.model) {
 				continue
 			}
@@ -120,7 +131,7 @@ func (r *ResponseScanner) restore(chunk []byte, base int64) (n int, with []byte)
 		}
 		n = end
 	}
-	return n, r.with
+	return n
 }
 
 // End says that the answer is complete.
@@ -212,8 +223,12 @@ func (e *eventReader) End(whole bool) {
 			r.fail(errCut)
 		}
 		r.n++
-		if err := r.json.End(); err != nil && r.broken == nil {
+		err := r.json.End()
+		if err != nil && r.broken == nil {
 			r.fail(fmt.Errorf("event %d: %w", r.n, err))
+		}
+		if r.reader.conceals && err == nil && r.reader.onlyUsage() {
+			r.leaveOut(whole)
 		}
 	}
 	r.endTexts()
@@ -240,9 +255,11 @@ const (
 	counted            // those up to here are numbers of a usage
 	atModel            // "model"
 	atType             // "type" of an event
+	atChoices          // "choices" of an event that may be concealed
 	inAnswer           // the answer, or an event's data
 	inWrapper          // "response" of events of Responses, "message" of the first event of Messages, "delta" of Cohere's events: an answer within
 	inMeta             // "meta", in Cohere's form
+	inChoices          // "choices", a list
 	inGroq             // "x_groq"
 	inUsage            // "usage"; "tokens" and "billed_units" in it or in "meta", in Cohere's form
 	inDetails          // "prompt_tokens_details", "input_tokens_details"
@@ -254,6 +271,8 @@ type responseReader struct {
 	json     *jsonscan.Scanner
 	api      API
 	restores bool // the model's name is of interest
+	conceals bool // events that have nothing but the usage are left out
+	sole     sole // whether the event in progress is such a one
 
 	at   [4]place // of the open containers, by depth from 1: none that is read lies deeper than usage details in a wrapper
 	next place    // of the value that follows
@@ -285,6 +304,9 @@ func (r *responseReader) Open(array bool) {
 	r.next = nowhere
 	if r.texts.on {
 		r.texts.openContainer(array, r.base+r.json.Start())
+	}
+	if r.conceals && r.openChoices(p, array, depth) {
+		return
 	}
 	if array || p < inAnswer || depth > len(r.at) {
 		r.leaveOut(depth)
@@ -373,6 +395,14 @@ func (r *responseReader) answerMember(name []byte, outermost bool) place {
 		}
 	case "usage":
 		return inUsage
+	case "choices":
+		if outermost && r.conceals {
+			return atChoices
+		}
+	case "error":
+		if outermost {
+			r.sole = otherwise
+		}
 	case "response":
 		if outermost && r.api == Responses {
 			return inWrapper
@@ -482,12 +512,18 @@ func (r *responseReader) TextEnd() {
 	case atOther:
 		r.event.add(atOther, 0) // some write a duration as a string
 	}
+	if r.conceals {
+		r.valueOfChoices()
+	}
 	r.next = nowhere
 }
 
 func (r *responseReader) Scalar(raw []byte) {
 	if nowhere < r.next && r.next < counted && raw[0]-'0' <= 9 {
 		r.event.add(r.next, count(raw))
+	}
+	if r.conceals {
+		r.valueOfChoices()
 	}
 	r.next = nowhere
 	if r.texts.on {

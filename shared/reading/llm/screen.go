@@ -15,6 +15,7 @@ func (r *ResponseScanner) StopTexts() {
 	r.reader.texts.found = nil
 	r.reader.texts.forget()
 	r.reader.texts.on, r.reader.texts.ahead = false, choiceSet{}
+	r.reader.conceals = false
 	if r.json.InText() {
 		r.reader.next = nowhere
 	}
@@ -56,6 +57,8 @@ func (r *ResponseScanner) Boundary() int64 {
 func (r *ResponseScanner) Splice(dst, piece []byte, at int64, texts []Text) []byte {
 	r.noteEdits(texts)
 	r.noteEdits(r.Texts())
+	n := r.afterLeftOut(piece)
+	piece, at = piece[n:], at+int64(n)
 	for i := range texts {
 		t := &texts[i]
 		if t.Kind == channelEnd && t.Item == anyItem {
@@ -72,6 +75,10 @@ func (r *ResponseScanner) Splice(dst, piece []byte, at int64, texts []Text) []by
 			dst = append(dst, r.model...)
 		case tokenDetails:
 			dst = append(dst, "null"...)
+		case leftOut:
+			r.noteLeftOut(before)
+			n := r.afterLeftOut(piece)
+			piece, at = piece[n:], at+int64(n)
 		default:
 			dst = appendEdited(dst, t.Value, before)
 		}
@@ -91,6 +98,8 @@ func (r *ResponseScanner) noteEdits(texts []Text) {
 // changes reports whether something else is put in the place of t.
 func (r *ResponseScanner) changes(t *Text) bool {
 	switch t.Kind {
+	case leftOut:
+		return true
 	case modelName:
 		return len(r.model) > 0
 	case tokenDetails:

@@ -27,6 +27,7 @@ const (
 	modelName    // a name of the model
 	tokenDetails // logprobs or token ids: they repeat a text token by token
 	channelEnd   // a channel has ended
+	leftOut      // a whole event that is concealed
 )
 
 var kindNames = [...]string{"other", "text", "reasoning", "arguments", "refusal"}

@@ -375,7 +375,7 @@ func (r *responseReader) Key(name []byte) {
 
 // place is what the innermost container means.
 func (r *responseReader) place() place {
-	if depth := r.json.Depth(); depth <= len(r.at) {
+	if depth := r.json.Depth(); 0 < depth && depth <= len(r.at) {
 		return r.at[depth-1]
 	}
 	return nowhere

@@ -14,6 +14,7 @@
 //	                           by o; with ",errors" those with an error status too
 //	x-probe-mask: <text>       this text is masked in responses that are screened
 //	x-probe-block: <text>      this text blocks them, with x-probe-filtered: 1 as filtered
+//	x-probe-usage: <any>       the replica is asked for its usage
 //	x-probe-say: <text>        the companion is told so, over and over until it replies with 200
 //	x-probe-unit-call: <cluster>   each unit waits for POST /unit of that cluster with its text,
 //	                           and goes on if the reply is a 200
@@ -115,7 +116,7 @@ func replied(r *filter.Reply) string {
 // that runs at the end cannot rely on the headers any more.
 type orders struct {
 	call, deny, respond, wait, fail, panic, trap, replace, response string
-	screen, mask, block, filtered, unitCall, say                    string
+	screen, mask, block, filtered, unitCall, say, usage             string
 }
 
 func (p *probe) Needs() filter.Needs { return p.needs }
@@ -125,7 +126,7 @@ func (p *probe) OnRequestHeaders(x *filter.Exchange) filter.Verdict {
 	for name, to := range map[string]*string{
 		"call": &o.call, "deny": &o.deny, "respond": &o.respond, "wait": &o.wait, "fail": &o.fail, "panic": &o.panic,
 		"trap": &o.trap, "replace": &o.replace, "response": &o.response,
-		"screen": &o.screen, "mask": &o.mask, "block": &o.block, "filtered": &o.filtered, "unit-call": &o.unitCall, "say": &o.say,
+		"screen": &o.screen, "mask": &o.mask, "block": &o.block, "filtered": &o.filtered, "unit-call": &o.unitCall, "say": &o.say, "usage": &o.usage,
 	} {
 		*to, _ = x.RequestHeaders.Get("x-probe-" + name)
 	}
@@ -135,6 +136,9 @@ func (p *probe) OnRequestHeaders(x *filter.Exchange) filter.Verdict {
 
 func (p *probe) OnRequest(x *filter.Exchange) filter.Verdict {
 	o := x.State().(*orders)
+	if o.usage != "" {
+		x.AskUsage()
+	}
 	if o.say != "" && p.said != nil {
 		p.said.say(o.say)
 	}

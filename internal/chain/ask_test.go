@@ -245,3 +245,23 @@ func TestConcealedWhereTheResponseIsScreened(t *testing.T) {
 		l.s.Done()
 	})
 }
+
+// Events that come whole go on where they lie, also of a stream that was asked for its usage.
+func TestEventsOfAStreamThatWasAskedAllocateNothing(t *testing.T) {
+	r := newRig(t, "")
+	r.a.request = asks
+	l := r.sendStream(t, post(), streaming)
+	event := []byte(content("word"))
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		if n, with := l.s.ResponseBody(event, false); n != 0 || len(with) > 0 {
+			t.Fatal("held or changed")
+		}
+	}))
+	last := []byte(`data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}` + "\n\n")
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		if n, with := l.s.ResponseBody(last, false); n != len(last) || len(with) > 0 {
+			t.Fatal("not left out")
+		}
+	}))
+	l.s.Done()
+}

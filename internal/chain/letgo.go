@@ -76,9 +76,7 @@ func (s *Stream) goOpen() {
 	rest := s.response.Splice(nil, c.raw[c.gone:], c.base, s.texts())
 	c.raw, c.gone = nil, 0
 	s.stopTexts()
-	if s.passOn(rest); c.over {
-		s.endOpen()
-	}
+	s.passOn(rest)
 }
 
 // endOpen lets go what is left at the end of what nobody screens.

@@ -81,7 +81,7 @@ func (r *requestReader) valueOptions(end int64, null bool) {
 	switch o := &r.facts.options; {
 	case r.usageNext:
 		o.kind, o.at = optionsTold, at
-	case null && r.json.Depth() == 1:
+	case null:
 		o.kind, o.at = optionsNull, at
 	}
 }

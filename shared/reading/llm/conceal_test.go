@@ -108,6 +108,7 @@ data: {"choices":[{"delta":{"content":"x"}}]}
 	"usage with the last choice": "data: {\"model\":\"llama\",\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":12,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n",
 	"in all events":              "data: {\"usage\":{\"prompt_tokens\":12,\"completion_tokens\":2},\"choices\":[{\"delta\":{}}]}\n\n«data: " + usageOnly + "\n\n»",
 	"choices twice":              "data: {\"choices\":[{}],\"choices\":[],\"usage\":{\"prompt_tokens\":12,\"completion_tokens\":2}}\n\n",
+	"choices twice, then odd":    "data: {\"choices\":[],\"choices\":null,\"usage\":{\"prompt_tokens\":12,\"completion_tokens\":2}}\n\ndata: {\"choices\":[],\"choices\":{},\"usage\":{\"prompt_tokens\":12}}\n\n",
 	"odd choices":                "data: {\"choices\":[1],\"usage\":{\"prompt_tokens\":12,\"completion_tokens\":2}}\n\ndata: {\"choices\":[\"x\"],\"usage\":{\"prompt_tokens\":12}}\n\n",
 	"null, text, object":         "data: {\"choices\":null,\"usage\":{\"prompt_tokens\":12,\"completion_tokens\":2}}\n\ndata: {\"choices\":\"\",\"usage\":{\"prompt_tokens\":12}}\n\ndata: {\"choices\":{},\"usage\":{\"prompt_tokens\":12}}\n\n",
 	"no choices":                 "data: {\"usage\":{\"prompt_tokens\":12,\"completion_tokens\":2}}\n\ndata: {\"x\":{\"choices\":[]},\"usage\":{\"prompt_tokens\":12}}\n\n",

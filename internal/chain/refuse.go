@@ -80,21 +80,22 @@ func badRequest(code, param, message string) *filter.Refusal {
 // refuseBody says what is wrong with a body, and where.
 func (s *Stream) refuseBody(err error) *filter.Refusal {
 	where := s.request.Within()
-	what := err.Error()
+	within := ""
 	if where != "" {
-		what += fmt.Sprintf(", in %q", where)
+		within = fmt.Sprintf(", in %q", where)
 	}
 	var form *formscan.Error
 	if errors.As(err, &form) {
-		return badRequest("invalid_multipart", where, "We could not parse the form data of your request: "+what+".")
+		return badRequest("invalid_multipart", where, "We could not parse the form data of your request: "+err.Error()+within+".")
 	}
 	var json *jsonscan.Error
 	if errors.As(err, &json) {
 		if limit := limitOf(json.Code); limit != "" && where != "model" { // whose length has a bound of its own
-			return badRequest("limit_exceeded", where, "The request body exceeds limits."+limit+" of this gateway: "+what+".")
+			what := fmt.Sprintf("%s at byte %d", json.Code, json.Offset)
+			return badRequest("limit_exceeded", where, "The request body exceeds limits."+limit+" of this gateway: "+what+within+".")
 		}
 	}
-	return badRequest("invalid_json", where, "We could not parse the JSON body of your request: "+what+".")
+	return badRequest("invalid_json", where, "We could not parse the JSON body of your request: "+err.Error()+within+".")
 }
 
 // limitOf returns the name of the limit that a body of this fault exceeds, as the document has it.

@@ -58,7 +58,7 @@ race: ## the same under the race detector
 
 .PHONY: e2e
 e2e: ## tests in a real Envoy, both builds, and the demo in both
-	go test -timeout 20m ./e2e/...
+	go test -timeout 20m -p 2 ./e2e/... # more at once would take the time that Envoy's workers need for their ticks
 	go -C bench test -timeout 10m ./...
 	$(MAKE) --no-print-directory demo ABI=wasm
 	$(MAKE) --no-print-directory demo ABI=module

@@ -28,7 +28,7 @@ const patience = 20 * time.Second
 // ticks is the time after which every wasm worker knows what another one knew: they
 // look every 20 ms, and the machine may be busy. What a worker has read is not visible
 // from outside, so there is nothing to poll.
-const ticks = 100 * time.Millisecond
+const ticks = 250 * time.Millisecond
 
 // envoyHost plays scenarios in a real Envoy. Scripted replicas and services are
 // servers of this process, and so is the companion. Each scenario is an update of a
@@ -158,17 +158,32 @@ func (g *gateway) start(ctx context.Context, s *hosttest.Scenario, trusted bool)
 	return g.spread(ctx)
 }
 
-// drained waits until the listener before is gone: with it go counters that only it has used, in the midst of a step.
+// drained waits until the listener before is gone, and its VMs: some time after the last of them go counters that only
+// they have used, in the midst of a step. So all counters begin anew.
 func (g *gateway) drained(ctx context.Context) error {
-	return poll(ctx, "the listener before is drained", func() (bool, error) {
-		res, err := http.Get(g.stack.AdminURL() + "/stats?filter=listener_manager.total_(listeners|filter_chains)_draining")
+	gone := []string{"listener_manager.total_listeners_draining: 0", "listener_manager.total_filter_chains_draining: 0"}
+	if g.keeper != nil {
+		// The scenario's and the keeper's have each one for every worker, one for the main thread, and the one that these
+		// are copies of.
+		gone = append(gone, fmt.Sprintf("wasm.envoy.wasm.runtime.v8.active: %d", 2*(g.workers+2)))
+	}
+	err := poll(ctx, "the listener before is drained: "+strings.Join(gone, ", "), func() (bool, error) {
+		res, err := http.Get(g.stack.AdminURL() + "/stats?filter=_draining|v8.active")
 		if err != nil {
 			return false, err
 		}
 		defer func() { _ = res.Body.Close() }()
 		text, err := io.ReadAll(res.Body)
-		return strings.Count(string(text), "draining: 0\n") == 2, err
+		return !slices.ContainsFunc(gone, func(line string) bool { return !strings.Contains(string(text), line+"\n") }), err
 	})
+	if err != nil {
+		return err
+	}
+	res, err := http.Post(g.stack.AdminURL()+"/reset_counters", "", nil)
+	if err != nil {
+		return err
+	}
+	return res.Body.Close()
 }
 
 // serve starts the replicas, the services and the companion.

@@ -6,13 +6,9 @@ import (
 	"github.com/inlet-proxy/inlet/shared/state/kv"
 )
 
-// Memory is a table in memory.
-type Memory struct{ stub }
-
 // Shared is a worker's view of a table over a kv.Store.
 type Shared struct{ stub }
 
-func newMemory(Options, Locker) *Memory           { return &Memory{} }
 func newShared(Options, kv.Store, string) *Shared { return &Shared{} }
 
 // stub admits everything until the real tables are here.

@@ -2,9 +2,9 @@ package account
 
 import "time"
 
-// slices is how many groups of holds an account has. Holds whose expiries are less than a quarter of the hold time apart share a group, so six are
+// groups is how many groups of holds an account has. Holds whose expiries are less than a quarter of the hold time apart share a group, so six are
 // in use at most while all holds are for one time; two more are for the change to another one.
-const slices = 8
+const groups = 8
 
 // bucket is the state of an account: a fixed size, integers, no clock. Times are in ms: of holds by the proxy's clock, of the window
 // by the allocator's as far as known, if the account is shared.
@@ -13,7 +13,7 @@ type bucket struct {
 	was        int64 // another start of this same window: by this proxy's clock, before it learned the allocator's
 	used       int64 // in the window, settled or counted
 	back       int64 // of used, given back again
-	holds      [slices]struct{ until, amount int64 }
+	holds      [groups]struct{ until, amount int64 }
 	next       int64 // Spike: when the next unit is due, ns
 
 	lease lease
@@ -65,8 +65,7 @@ func (b *bucket) idle(now, own int64) bool {
 	if b.next > own*int64(time.Millisecond) {
 		return false
 	}
-	over := b.end != 0 && b.end <= now
-	return over || b.net() == 0 && b.held() == 0 && b.lease.forgettable(b.used)
+	return b.over(now) || b.net() == 0 && b.held() == 0 && b.lease.forgettable(b.used)
 }
 
 // reserve holds an amount until about the given time, and returns the name of the group that it is in.

@@ -53,6 +53,7 @@ func (l *lease) forgettable(used int64) bool {
 
 // link is what a table has to do with the companion.
 type link struct {
+	id         []byte // of the proxy
 	generation uint32 // of the allocator
 	lapses     uint32 // how often the grants were not to be trusted any longer
 	skew       int64  // the allocator's clock less the proxy's, ms: late by the time that a response takes
@@ -118,12 +119,14 @@ func (b *bucket) prepare(own int64, shared bool, w *Window, k *link) {
 		return
 	}
 	b.roll(k.now(own), w)
-	b.expire(own)
-	b.lease.meet(b.net()+b.held(), own, k)
+	b.update(own, k)
 }
 
-// prepareToHear is prepare without a new window: the response may begin one.
-func (b *bucket) prepareToHear(own int64, k *link) {
+// over reports whether the account's window is over.
+func (b *bucket) over(now int64) bool { return b.end != 0 && b.end <= now }
+
+// update is prepare without a new window.
+func (b *bucket) update(own int64, k *link) {
 	b.expire(own)
 	b.lease.meet(b.net()+b.held(), own, k)
 }
@@ -138,9 +141,11 @@ func (b *bucket) ask(own int64, d *Demand) {
 
 // answered takes a request from those that wait.
 func (b *bucket) answered(d *Demand) {
-	b.lease.waiting = max(b.lease.waiting-d.asked, 0)
+	b.lease.served(d.asked)
 	d.asked = 0
 }
+
+func (l *lease) served(n int64) { l.waiting = max(l.waiting-n, 0) }
 
 // meet learns what happened to the link since the bucket was last used. After a lapse the allocator may have given to others what is not in use, and
 // a new allocator knows nothing: only what is in use stays.
@@ -225,7 +230,9 @@ func (b *bucket) release(own int64, k *link) (say bool) {
 }
 
 // quiet reports whether an account that has nothing to say will have nothing to say later, unless it is used.
-func (b *bucket) quiet() bool { return b.held() == 0 && b.lease.granted-b.lease.released <= b.net() && b.lease.waiting == 0 }
+func (b *bucket) quiet() bool {
+	return b.held() == 0 && b.lease.granted-b.lease.released <= b.net() && b.lease.waiting == 0
+}
 
 // entry is what a message says about the account, for a request that needs amount.
 func (b *bucket) entry(own, amount int64) Entry {

@@ -1,6 +1,7 @@
 package account
 
 import (
+	"slices"
 	"strconv"
 	"time"
 )
@@ -15,7 +16,6 @@ type Memory struct {
 	overflow int // overflow accounts among them
 	counts   Counts
 
-	id      string
 	link    link
 	watched []*kept // accounts that may have something to say to the companion
 	found   []*kept // of the demands of one request
@@ -35,7 +35,7 @@ type kept struct {
 }
 
 func newMemory(o Options, mu Locker) *Memory {
-	return &Memory{mu: mu, most: max(o.Accounts, 1), accounts: map[Key]*kept{}, id: newID(o.Rand)}
+	return &Memory{mu: mu, most: max(o.Accounts, 1), accounts: map[Key]*kept{}, link: link{id: []byte(newID(o.Rand))}}
 }
 
 // newID returns an id for a proxy.
@@ -117,9 +117,12 @@ func (m *Memory) overflowFor(own int64, d *Demand) *kept {
 	return m.fill(a, key, m.scratch, d)
 }
 
+// overflowPrefix begins the names of overflow accounts.
+var overflowPrefix = []byte("overflow:")
+
 // appendOverflowName appends the name of the overflow account for demands like this one.
 func appendOverflowName(dst []byte, d *Demand) []byte {
-	dst = append(dst, "overflow:"...)
+	dst = append(dst, overflowPrefix...)
 	dst = strconv.AppendInt(dst, d.Limit, 10)
 	dst = d.Window.Append(append(dst, '/'))
 	for _, kind := range [...]struct {
@@ -151,7 +154,7 @@ func (m *Memory) add(own int64, key Key, name []byte, d *Demand) *kept {
 			now = m.link.now(own)
 		}
 		a.bucket.expire(own)
-		if !a.overflow && a.bucket.idle(now, own) {
+		if !a.overflow && a.bucket.idle(now, own) && !slices.Contains(m.found, a) {
 			delete(m.accounts, a.key)
 			return m.fill(a, key, name, d)
 		}
@@ -258,7 +261,7 @@ func (m *Memory) Report(now time.Time, document int64, dst []byte, most int) []b
 	defer m.mu.Unlock()
 	own := now.UnixMilli()
 	m.link.lapse(own)
-	dst = appendHead(dst, m.id, document, m.link.generation, now)
+	dst = appendHead(dst, string(m.link.id), document, m.link.generation, now)
 	left := m.watched[:0]
 	m.found = m.found[:0] // what was said something of: the others come first the next time
 	for _, a := range m.watched {
@@ -301,7 +304,7 @@ func (m *Memory) Ask(now time.Time, document int64, dst []byte, d []Demand) []by
 	defer m.mu.Unlock()
 	own := now.UnixMilli()
 	m.link.lapse(own)
-	dst = appendHead(dst, m.id, document, m.link.generation, now)
+	dst = appendHead(dst, string(m.link.id), document, m.link.generation, now)
 	first := true
 	for i := range d {
 		if !d[i].Shared || d[i].Spike {
@@ -343,7 +346,7 @@ func (m *Memory) Heard(now time.Time, response []byte) error {
 		g := &r.Accounts[i]
 		m.scratch = append(m.scratch[:0], g.Name...)
 		if a := m.accounts[KeyOf(m.scratch)]; a != nil && a.shared && a.name == g.Name {
-			a.bucket.prepareToHear(own, &m.link)
+			a.bucket.update(own, &m.link)
 			a.bucket.hear(own, r.Now, g, &m.link)
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/inlet-proxy/inlet/shared/state/account"
-	_ "github.com/inlet-proxy/inlet/shared/state/kv/mem"
+	"github.com/inlet-proxy/inlet/shared/state/kv/mem"
 )
 
 // begin is when tests begin: at 12:00:00 on a day in the middle of a month.
@@ -27,7 +27,9 @@ var (
 func tables(t *testing.T, test func(t *testing.T, table account.Table)) {
 	t.Helper()
 	t.Run("memory", func(t *testing.T) { test(t, account.NewMemory(account.Options{Accounts: 100}, new(sync.Mutex))) })
-	//SHARED 	t.Run("shared", func(t *testing.T) { test(t, account.NewShared(account.Options{Accounts: 100}, mem.NewStore(), "quota")) })
+	t.Run("shared", func(t *testing.T) {
+		test(t, account.NewShared(account.Options{Accounts: 100}, mem.NewStore(), "quota"))
+	})
 }
 
 // demand is one demand; more is added by functions.

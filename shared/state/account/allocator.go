@@ -40,6 +40,8 @@ type Allocation struct {
 // Share is what one proxy has of an Allocation. All numbers only grow within a window.
 type Share struct {
 	Granted, Released, Used, Back int64
+	// Seq is the number of the last message that could be granted something.
+	Seq int64
 	// Known is the part of Used that Folded has already.
 	Known int64
 }
@@ -198,7 +200,8 @@ func (al *Allocation) answer(proxy string, e *Entry, sameGeneration, settling bo
 		free -= n
 	}
 	batch := int64(0)
-	if !settling {
+	if !settling && e.Seq > s.Seq {
+		s.Seq = e.Seq
 		if n := want - s.capacity(); n > 0 && n <= free {
 			grant(n)
 		} else if n := need - s.capacity(); n > 0 && n <= free {
@@ -210,7 +213,7 @@ func (al *Allocation) answer(proxy string, e *Entry, sameGeneration, settling bo
 		}
 	}
 	return Grant{
-		Name: e.Name, Start: al.Start, End: al.End, Used: s.Used, Back: s.Back, Released: s.Released, Granted: s.Granted,
+		Name: e.Name, Start: al.Start, End: al.End, Seq: e.Seq, Used: s.Used, Back: s.Back, Released: s.Released, Granted: s.Granted,
 		Batch: batch, Free: max(free, 0), Total: al.UsedUp(), Credit: al.Credit,
 	}
 }

@@ -56,7 +56,7 @@ func (b *bucket) roll(now int64, w *Window) bool {
 // begin starts a window: nothing used, nothing held. What is held belongs to the window before, and so do its settlements.
 func (b *bucket) begin(start, end int64) {
 	l := b.lease
-	*b = bucket{start: start, end: end, was: start, lease: lease{lapses: l.lapses, generation: l.generation, rate: l.rate}}
+	*b = bucket{start: start, end: end, was: start, lease: lease{seq: l.seq, heardSeq: l.seq, lapses: l.lapses, generation: l.generation, rate: l.rate}}
 }
 
 // idle reports whether an account is as good as a new one, so that it can be forgotten.

@@ -13,7 +13,7 @@ type lease struct {
 	batch, credit     int64
 	waiting           int64 // amounts of requests that wait for the companion
 	waitingAt         int64
-	unheard           bool // something was sent that may have been granted
+	seq, heardSeq     int64 // of the last message that may have been granted something, and of the last one that was replied to
 	lapses            uint32
 	generation        uint32
 
@@ -48,7 +48,7 @@ func (r *rate) recent(now int64) int64 {
 
 // forgettable reports whether the allocator need not learn more of an account with that use.
 func (l *lease) forgettable(used int64) bool {
-	return l.granted <= l.released && l.confirmed >= l.released && l.waiting == 0 && !l.unheard && (l.granted == 0 || used == 0)
+	return l.granted <= l.released && l.confirmed >= l.released && l.waiting == 0 && !l.unheard() && (l.granted == 0 || used == 0)
 }
 
 // link is what a table has to do with the companion.
@@ -195,7 +195,7 @@ func (b *bucket) hear(own, now int64, g *Grant, k *link) {
 	}
 	l := &b.lease
 	l.granted, l.released = max(l.granted, g.Granted), max(l.released, g.Released)
-	l.unheard = false
+	l.heardSeq = max(l.heardSeq, g.Seq)
 	if now < l.heardAt {
 		return
 	}
@@ -211,7 +211,7 @@ func (b *bucket) adopt(g *Grant) {
 	b.start, b.end = g.Start, g.End
 	b.used, b.back = min(g.Used+own, 2*Most), g.Back
 	l := b.lease
-	b.lease = lease{waiting: l.waiting, waitingAt: l.waitingAt, lapses: l.lapses, generation: l.generation, rate: l.rate}
+	b.lease = lease{waiting: l.waiting, waitingAt: l.waitingAt, seq: l.seq, heardSeq: l.heardSeq, lapses: l.lapses, generation: l.generation, rate: l.rate}
 }
 
 // early is by how much a proxy's window may begin before the allocator's, in ms.
@@ -226,8 +226,15 @@ func (b *bucket) release(own int64, k *link) (say bool) {
 		l.released += spare - keep
 	}
 	topUp := l.batch > 0 && keep > 0 && l.granted-l.released-inUse < keep/2
-	return b.net() != l.said || l.released > l.confirmed || l.unheard || topUp
+	return b.net() != l.said || l.released > l.confirmed || l.unheard() || topUp
 }
+
+// unheard reports whether something may have been granted that this proxy does not know of.
+func (l *lease) unheard() bool { return l.heardSeq < l.seq }
+
+// sent numbers a message that may be granted something. The allocator grants to each number once, and to none after a later one, so that what it
+// grants is what the proxy learns. An account that was forgotten goes on with larger numbers, by the clock.
+func (l *lease) sent(own int64) { l.seq = max(l.seq+1, own) }
 
 // quiet reports whether an account that has nothing to say will have nothing to say later, unless it is used.
 func (b *bucket) quiet() bool {
@@ -239,6 +246,6 @@ func (b *bucket) entry(own, amount int64) Entry {
 	l := &b.lease
 	return Entry{
 		Start: b.start, Used: b.used, Back: b.back, Said: l.said, Released: l.released, Granted: l.granted,
-		Held: b.held(), Need: amount, Want: max(l.waiting, amount), Rate: l.rate.recent(own),
+		Seq: l.seq, Held: b.held(), Need: amount, Want: max(l.waiting, amount), Rate: l.rate.recent(own),
 	}
 }

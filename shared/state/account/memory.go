@@ -291,10 +291,10 @@ func (m *Memory) Report(now time.Time, document int64, dst []byte, most int) []b
 
 // appendEntry appends an account to a message, for a request that needs amount.
 func (m *Memory) appendEntry(dst []byte, a *kept, own, amount int64, first bool) []byte {
+	a.bucket.lease.sent(own)
 	e := a.bucket.entry(own, amount)
 	m.scratch = a.window.Append(m.scratch[:0])
 	e.Name, e.Window, e.Limit = a.name, string(m.scratch), a.limit
-	a.bucket.lease.unheard = true
 	return appendEntry(dst, &e, first)
 }
 
@@ -348,6 +348,7 @@ func (m *Memory) Heard(now time.Time, response []byte) error {
 		if a := m.accounts[KeyOf(m.scratch)]; a != nil && a.shared && a.name == g.Name {
 			a.bucket.update(own, &m.link)
 			a.bucket.hear(own, r.Now, g, &m.link)
+			m.watch(a) // it may have been granted what nobody waits for any more
 		}
 	}
 	return nil

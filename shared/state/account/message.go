@@ -24,6 +24,7 @@ type Entry struct {
 	Window   string `json:"p"` // Window.Append
 	Limit    int64  `json:"l"`
 	Start    int64  `json:"s"`           // of the window, ms by the allocator's clock as far as known
+	Seq      int64  `json:"q,omitempty"` // numbers messages that may be granted something
 	Used     int64  `json:"u"`           // settled
 	Back     int64  `json:"z,omitempty"` // of Used, given back again
 	Said     int64  `json:"a,omitempty"` // of Used less Back, what this generation of the allocator has confirmed
@@ -52,7 +53,8 @@ type Reply struct {
 type Grant struct {
 	Name     string `json:"k"`
 	Start    int64  `json:"s"`
-	End      int64  `json:"e"` // 0: no window
+	End      int64  `json:"e"`           // 0: no window
+	Seq      int64  `json:"q,omitempty"` // of the message
 	Used     int64  `json:"u"`
 	Back     int64  `json:"z,omitempty"`
 	Released int64  `json:"r"`
@@ -89,6 +91,7 @@ func appendEntry(dst []byte, e *Entry, first bool) []byte {
 	dst = appendText(append(dst, `,"p":`...), e.Window)
 	dst = appendInt(dst, `,"l":`, e.Limit)
 	dst = appendInt(dst, `,"s":`, e.Start)
+	dst = appendPositive(dst, `,"q":`, e.Seq)
 	dst = appendInt(dst, `,"u":`, e.Used)
 	dst = appendPositive(dst, `,"z":`, e.Back)
 	dst = appendPositive(dst, `,"a":`, e.Said)
@@ -145,6 +148,8 @@ func (e *Entry) set(key string, v gjson.Result) {
 		e.Limit = clamp(v.Int())
 	case "s":
 		e.Start = v.Int()
+	case "q":
+		e.Seq = max(v.Int(), 0)
 	case "u":
 		e.Used = clampSum(v.Int())
 	case "z":
@@ -191,6 +196,7 @@ func (r *Reply) Append(dst []byte) []byte {
 		dst = appendText(append(dst, `{"k":`...), g.Name)
 		dst = appendInt(dst, `,"s":`, g.Start)
 		dst = appendInt(dst, `,"e":`, g.End)
+		dst = appendPositive(dst, `,"q":`, g.Seq)
 		dst = appendInt(dst, `,"u":`, g.Used)
 		dst = appendPositive(dst, `,"z":`, g.Back)
 		dst = appendInt(dst, `,"r":`, g.Released)
@@ -257,6 +263,8 @@ func (g *Grant) set(key string, v gjson.Result) {
 		g.Start = v.Int()
 	case "e":
 		g.End = v.Int()
+	case "q":
+		g.Seq = max(v.Int(), 0)
 	case "u":
 		g.Used = clampSum(v.Int())
 	case "z":

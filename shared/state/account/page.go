@@ -133,23 +133,22 @@ func (r *reader) bucket(b *bucket) {
 
 func (l *lease) append(dst []byte) []byte {
 	for _, n := range [...]int64{
-		l.granted, l.released, l.said, l.confirmed, l.heardAt, l.free, l.freeAt, l.total, l.batch, l.credit, l.waiting, l.waitingAt,
+		l.seq, l.heardSeq, l.granted, l.released, l.said, l.confirmed, l.heardAt, l.free, l.freeAt, l.total, l.batch, l.credit, l.waiting, l.waitingAt,
 		int64(l.lapses), int64(l.generation), l.rate.step, l.rate.now, l.rate.before,
 	} {
 		dst = binary.AppendVarint(dst, n)
 	}
-	return appendFlag(dst, l.unheard)
+	return dst
 }
 
 func (r *reader) lease(l *lease) {
 	for _, n := range [...]*int64{
-		&l.granted, &l.released, &l.said, &l.confirmed, &l.heardAt, &l.free, &l.freeAt, &l.total, &l.batch, &l.credit, &l.waiting, &l.waitingAt,
+		&l.seq, &l.heardSeq, &l.granted, &l.released, &l.said, &l.confirmed, &l.heardAt, &l.free, &l.freeAt, &l.total, &l.batch, &l.credit, &l.waiting, &l.waitingAt,
 	} {
 		*n = r.int()
 	}
 	l.lapses, l.generation = uint32(r.int()), uint32(r.int())
 	l.rate.step, l.rate.now, l.rate.before = r.int(), r.int(), r.int()
-	l.unheard = r.flag()
 }
 
 // append appends the link as it is stored.

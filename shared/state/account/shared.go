@@ -32,10 +32,12 @@ type Shared struct {
 	spare   page
 
 	link       link
-	uses       bool          // the companion
-	watched    map[Key]watch // accounts that this worker has something to say of
-	generation uint32        // whose accounts this worker looks for
-	scan       int           // next slot to look for accounts in
+	uses       bool           // the companion
+	watched    map[Key]*watch // accounts that this worker has something to say of
+	queue      []*watch       // the same, in the order of their turns
+	said       []*watch
+	generation uint32 // whose accounts this worker looks for
+	scan       int    // next slot to look for accounts in
 }
 
 // place is where the account of a demand was found.
@@ -47,6 +49,7 @@ type place struct {
 
 // watch is when an account is to be looked at, and where.
 type watch struct {
+	key  Key
 	slot int
 	due  int64
 }
@@ -60,7 +63,7 @@ const overflowSlots = 16
 func newShared(o Options, store kv.Store, prefix string) *Shared {
 	slots := max((o.Accounts+pageEntries/2-1)/(pageEntries/2), 1)
 	s := &Shared{
-		store: store, slots: slots, linkKey: prefix + "/link", rand: o.Rand, keys: make([]string, slots+overflowSlots), watched: map[Key]watch{}, scan: -1,
+		store: store, slots: slots, linkKey: prefix + "/link", rand: o.Rand, keys: make([]string, slots+overflowSlots), watched: map[Key]*watch{}, scan: -1,
 	}
 	for i := range s.keys {
 		s.keys[i] = prefix + "/" + strconv.Itoa(i)

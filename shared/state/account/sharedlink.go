@@ -70,8 +70,18 @@ func (s *Shared) name() bool {
 // watch has the demand's account looked at in Report.
 func (s *Shared) watch(d *Demand) {
 	if d.Shared && !d.Spike {
-		s.watched[d.held.key] = watch{slot: d.held.slot}
+		s.watchKey(d.held.key, d.held.slot)
 	}
+}
+
+func (s *Shared) watchKey(key Key, slot int) {
+	if w := s.watched[key]; w != nil {
+		w.due = 0
+		return
+	}
+	w := &watch{key: key, slot: slot}
+	s.watched[key] = w
+	s.queue = append(s.queue, w)
 }
 
 // Report implements Table. Each worker reports the accounts that it has used.
@@ -86,54 +96,67 @@ func (s *Shared) Report(now time.Time, document int64, dst []byte, most int) []b
 	}
 	s.look()
 	dst = appendHead(dst, string(s.link.id), document, s.link.generation, now)
-	said := 0
-	for key, w := range s.watched {
-		if w.due > own || said == most {
+	left := s.queue[:0]
+	s.said = s.said[:0] // they come last the next time
+	for _, w := range s.queue {
+		if w.due > own || len(s.said) == most {
+			left = append(left, w)
 			continue
 		}
-		if e := s.report(own, key, w); e != nil {
-			dst = e.appendEntry(dst, own, 0, said == 0)
-			said++
+		e, keep := s.report(own, w)
+		switch {
+		case e != nil:
+			dst = e.appendEntry(dst, own, 0, len(s.said) == 0)
+			s.said = append(s.said, w)
+		case keep:
+			left = append(left, w)
+		default:
+			delete(s.watched, w.key)
 		}
 	}
-	if said == 0 && !s.link.renew(own, len(s.watched) > 0) {
+	said := len(s.said)
+	left = append(left, s.said...)
+	clear(s.queue[len(left):])
+	s.queue = left
+	if said == 0 && !s.link.renew(own, len(s.queue) > 0) {
 		return nil
 	}
 	s.link.sentAt = own
 	return appendTail(dst)
 }
 
-// report releases what an account does not need, and returns it if there is something to say of it.
-func (s *Shared) report(own int64, key Key, w watch) *entry {
-	found, quiet, say := false, false, false
-	_, err := s.change(w.slot, key, 0, func(e *entry) bool {
+// report releases what an account does not need, and returns it if there is something to say of it. keep says that there may be something later.
+func (s *Shared) report(own int64, w *watch) (e *entry, keep bool) {
+	say := false
+	_, err := s.change(w.slot, w.key, 0, func(e *entry) bool {
 		b := &e.bucket
-		if found = e.shared && !b.over(s.link.now(own)); !found {
+		if keep = e.shared && !b.over(s.link.now(own)); !keep {
 			return false
 		}
 		b.update(own, &s.link)
-		released, unheard := b.lease.released, b.lease.unheard
+		released, seq := b.lease.released, b.lease.seq
 		say = b.release(own, &s.link)
-		quiet = b.quiet()
-		b.lease.unheard = unheard || say && b.lease.mayBeGranted(e.limit)
-		return b.lease.released != released || b.lease.unheard != unheard
+		keep = !b.quiet()
+		if say && b.mayBeGranted(e.limit) {
+			b.lease.sent(own)
+		}
+		return b.lease.released != released || b.lease.seq != seq
 	})
 	switch {
 	case err != nil:
-		return nil
-	case !found || !say && quiet:
-		delete(s.watched, key)
-		return nil
-	case !say:
-		w.due = own + rateStep
-		s.watched[key] = w
-		return nil
+		return nil, true
+	case say:
+		return s.spare.find(w.key), true
 	}
-	return s.spare.find(key)
+	w.due = own + rateStep
+	return nil, keep
 }
 
-// mayBeGranted reports whether the allocator may grant something to an account that it is told of.
-func (l *lease) mayBeGranted(limit int64) bool { return limit > exact || l.waiting > 0 }
+// mayBeGranted reports whether a message without a number would not do.
+func (b *bucket) mayBeGranted(limit int64) bool {
+	l := &b.lease
+	return limit > exact || l.waiting > 0 || l.unheard() || l.granted-l.released < b.net()+b.held()
+}
 
 // appendEntry appends an account to a message, for a request that needs amount.
 func (e *entry) appendEntry(dst []byte, own, amount int64, first bool) []byte {
@@ -156,7 +179,7 @@ func (s *Shared) look() {
 		}
 		for i := range s.spare.n {
 			if e := &s.spare.entries[i]; e.shared {
-				s.watched[e.key] = watch{slot: s.scan}
+				s.watchKey(e.key, s.scan)
 			}
 		}
 		s.scan++
@@ -195,7 +218,7 @@ func (s *Shared) ask(now time.Time, d *Demand) *entry {
 		}
 		d.held.key, d.held.slot = p.entry.key, s.pages[p.page].slot
 		p.entry.bucket.ask(now.UnixMilli(), d)
-		p.entry.bucket.lease.unheard = true
+		p.entry.bucket.lease.sent(now.UnixMilli())
 		if err = s.put(&s.pages[p.page]); err == nil {
 			return p.entry
 		}
@@ -229,6 +252,9 @@ func (s *Shared) Heard(now time.Time, response []byte) error {
 			}
 			e.bucket.update(own, &s.link)
 			e.bucket.hear(own, r.Now, g, &s.link)
+			if !e.bucket.quiet() {
+				s.watchKey(key, s.slotOf(key, e.name)) // it may have been granted what nobody waits for any more
+			}
 			return true
 		})
 		err = errors.Join(err, failed)

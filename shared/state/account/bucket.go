@@ -173,6 +173,9 @@ func (b *bucket) refund(d *Demand, spacing int64) {
 // spacing is the time between two units of a Spike, ns: rounded up, so that there are never more than the limit in a window. Each of several proxies
 // gets its part of the rate.
 func spacing(d *Demand, proxies int64) int64 {
+	if !d.Spike {
+		return 0
+	}
 	limit := max(clamp(d.Limit), 1)
 	length := mul(int64(d.Window.length()), proxies)
 	return (length + limit - 1) / limit

@@ -38,7 +38,7 @@ type Demand struct {
 type hold struct {
 	key    Key   // of the account: an overflow account has another key than the demand
 	slot   int   // of the record that it is in (Shared)
-	start  int64 // names the window
+	window int64 // bucket.name
 	until  int64 // names the group of the account's holds
 	amount int64
 	open   bool   // to be settled or refunded

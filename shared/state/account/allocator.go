@@ -26,19 +26,21 @@ type Allocator struct {
 
 // Allocation is one account at the allocator.
 type Allocation struct {
-	Window     string // Window.Append
+	Period     string // Window.Append
 	Start, End int64  // ms; End is 0 without windows
 	Limit      int64  // as last said by a proxy
 	Credit     int64  // on top of the limit, by an administrator; ends with the window
 	Folded     int64  // used by proxies that are long gone
 	Shares     map[string]*Share
 
-	window Window // read from Window
+	window Window // read from Period
 	read   string // the text that it was read from
 }
 
 // Share is what one proxy has of an Allocation. All numbers only grow within a window.
 type Share struct {
+	// Window names the proxy's window, to which the numbers belong: see Entry. 0 until it has used something.
+	Window                        int64
 	Granted, Released, Used, Back int64
 	// Seq is the number of the last message that could be granted something.
 	Seq int64
@@ -126,29 +128,38 @@ func (a *Allocator) unused(al *Allocation, now int64) bool {
 
 // open makes the window that now is in the account's. It reports whether there is one.
 func (al *Allocation) open(now time.Time, e *Entry) bool {
-	if al.read != e.Window || al.read == "" {
-		w, err := ParseWindow(e.Window)
+	if al.read != e.Period || al.read == "" {
+		w, err := ParseWindow(e.Period)
 		if err != nil {
 			return false
 		}
-		al.window, al.read, al.Window = w, e.Window, e.Window
+		al.window, al.read, al.Period = w, e.Period, e.Period
 	}
 	al.Limit = e.Limit
 	ms := now.UnixMilli()
-	if al.window.Unit == None || ms < al.End && !al.opensEarly(ms, e) {
+	if al.window.Unit == None || ms < al.End && !al.opensEarly(ms, al.End, e) {
 		return true
 	}
-	if al.End != 0 && e.Start == al.End && e.Start > ms && !al.window.Flexi {
-		now = time.UnixMilli(al.End)
+	if al.window.Flexi && al.resumes(ms, e) {
+		now = time.UnixMilli(e.Start)
 	}
 	start, end := al.window.Bounds(now)
-	*al = Allocation{Window: al.Window, Start: start.UnixMilli(), End: end.UnixMilli(), Limit: al.Limit, Shares: map[string]*Share{}, window: al.window, read: al.read}
+	if al.opensEarly(ms, end.UnixMilli(), e) {
+		start, end = al.window.Bounds(end)
+	}
+	*al = Allocation{Period: al.Period, Start: start.UnixMilli(), End: end.UnixMilli(), Limit: al.Limit, Shares: map[string]*Share{}, window: al.window, read: al.read}
 	return true
 }
 
-// opensEarly reports whether a proxy whose clock is a little fast is in the next window already. It then begins for all: no request has to wait.
-func (al *Allocation) opensEarly(now int64, e *Entry) bool {
-	return !al.window.Flexi && e.Start == al.End && al.End-now <= min(early, al.window.length().Milliseconds()/20)
+// opensEarly reports whether a proxy whose clock is a little fast is in the next window already, after end. It then begins for all: no request has to wait.
+func (al *Allocation) opensEarly(now, end int64, e *Entry) bool {
+	return !al.window.Flexi && e.Start == end && end-now <= min(early, al.window.length().Milliseconds()/20)
+}
+
+// resumes reports whether a proxy is in a Flexi window that this allocator has forgotten.
+func (al *Allocation) resumes(now int64, e *Entry) bool {
+	_, end := al.window.Bounds(time.UnixMilli(e.Start))
+	return (e.Used > 0 || e.Granted > 0) && e.Start >= al.End && e.Start <= now+early && end.UnixMilli() > now
 }
 
 // mostShares is for how many proxies an account has numbers before those that are long gone are added up.
@@ -192,7 +203,7 @@ func (al *Allocation) answer(proxy string, e *Entry, sameGeneration, settling bo
 		}
 		al.Shares[proxy] = s
 	}
-	inUse := al.merge(s, e)
+	inUse, same := al.merge(s, e)
 	need, want := inUse+e.Need, inUse+e.Want
 	free := al.free()
 	grant := func(n int64) {
@@ -200,7 +211,7 @@ func (al *Allocation) answer(proxy string, e *Entry, sameGeneration, settling bo
 		free -= n
 	}
 	batch := int64(0)
-	if !settling && e.Seq > s.Seq {
+	if !settling && same && e.Seq > s.Seq {
 		s.Seq = e.Seq
 		if n := want - s.capacity(); n > 0 && n <= free {
 			grant(n)
@@ -213,24 +224,37 @@ func (al *Allocation) answer(proxy string, e *Entry, sameGeneration, settling bo
 		}
 	}
 	return Grant{
-		Name: e.Name, Start: al.Start, End: al.End, Seq: e.Seq, Used: s.Used, Back: s.Back, Released: s.Released, Granted: s.Granted,
+		Name: e.Name, Start: al.Start, End: al.End, Window: s.Window, Seq: e.Seq, Used: s.Used, Back: s.Back, Released: s.Released, Granted: s.Granted,
 		Batch: batch, Free: max(free, 0), Total: al.UsedUp(), Credit: al.Credit,
 	}
 }
 
-// merge takes over what a proxy says of itself, and returns what it has in use. One that is in another window will take over this one, and what
-// it has used in it; if its own is of the same time, by a clock that differs, also what it has used and holds in its own.
-func (al *Allocation) merge(s *Share, e *Entry) (inUse int64) {
-	if e.Start == al.Start {
-		s.Used, s.Back = max(s.Used, e.Used), max(s.Back, e.Back)
-		s.Granted, s.Released = max(s.Granted, e.Granted), max(s.Released, e.Released)
-		return s.Used - s.Back + e.Held
+// merge takes over what a proxy says of itself, and returns what it has in use in this window. same is false if that is not known: the proxy's window
+// has another name.
+func (al *Allocation) merge(s *Share, e *Entry) (inUse int64, same bool) {
+	if e.Used == 0 && e.Held == 0 && e.Granted == 0 {
+		return s.Used - s.Back, true // it will begin with what its share says, or has nothing to say
 	}
-	inUse = s.Used - s.Back
-	if _, end := al.window.Bounds(time.UnixMilli(e.Start)); end.UnixMilli() > al.Start {
-		inUse += e.Used - e.Back + e.Held
+	if e.Start != al.Start {
+		if e.Start >= al.End {
+			return 0, false // it is ahead, and waits or changes over
+		}
+		if _, end := al.window.Bounds(time.UnixMilli(e.Start)); end.UnixMilli() <= al.Start {
+			return s.Used - s.Back, true // it is in a window that is over
+		}
 	}
-	return inUse
+	switch {
+	case e.Window < s.Window:
+		return 0, false
+	case s.Window == 0:
+		s.Window = e.Window
+	case e.Window > s.Window: // the proxy's clock has jumped, or it forgot: what it used before is history
+		al.Folded += s.net()
+		*s = Share{Window: e.Window}
+	}
+	s.Used, s.Back = max(s.Used, e.Used), max(s.Back, e.Back)
+	s.Granted, s.Released = max(s.Granted, e.Granted), max(s.Released, e.Released)
+	return s.Used - s.Back + e.Held, true
 }
 
 // capacity is what the proxy may have in use.

@@ -10,7 +10,7 @@ const groups = 8
 // by the allocator's as far as known, if the account is shared.
 type bucket struct {
 	start, end int64 // of the window; both 0 without windows
-	was        int64 // another start of this same window: by this proxy's clock, before it learned the allocator's
+	name       int64 // of the window: its first start. It stays when the proxy learns that the allocator's window starts at another time
 	used       int64 // in the window, settled or counted
 	back       int64 // of used, given back again
 	holds      [groups]struct{ until, amount int64 }
@@ -56,7 +56,7 @@ func (b *bucket) roll(now int64, w *Window) bool {
 // begin starts a window: nothing used, nothing held. What is held belongs to the window before, and so do its settlements.
 func (b *bucket) begin(start, end int64) {
 	l := b.lease
-	*b = bucket{start: start, end: end, was: start, lease: lease{seq: l.seq, heardSeq: l.seq, lapses: l.lapses, generation: l.generation, rate: l.rate}}
+	*b = bucket{start: start, end: end, name: start, lease: lease{seq: l.seq, heardSeq: l.seq, lapses: l.lapses, generation: l.generation, rate: l.rate}}
 }
 
 // idle reports whether an account is as good as a new one, so that it can be forgotten.
@@ -127,12 +127,12 @@ func (b *bucket) unreserve(h *hold) {
 }
 
 // same reports whether a hold is of this window.
-func (b *bucket) same(h *hold) bool { return h.start == b.start || h.start == b.was }
+func (b *bucket) same(h *hold) bool { return h.window == b.name }
 
 // take takes what check has admitted.
 func (b *bucket) take(now time.Time, d *Demand, holdTime time.Duration, spacing int64) {
 	h := &d.held
-	h.start, h.until, h.amount, h.open = b.start, 0, clamp(d.Amount), true
+	h.window, h.until, h.amount, h.open = b.name, 0, clamp(d.Amount), true
 	switch {
 	case d.Spike:
 		b.next = max(b.next, now.UnixNano()) + mul(h.amount, spacing)

@@ -62,7 +62,7 @@ type link struct {
 	proxies    int64  // that are alive
 	silent     bool   // nobody waits for the companion
 	heard      int64  // the allocator's clock in the newest reply, ms
-	sentAt     int64
+	beatAt     int64  // when a message was sent only to be heard from
 }
 
 // now is the allocator's time.
@@ -75,9 +75,14 @@ const trust = int64(Lease/2) / int64(time.Millisecond)
 
 func (k *link) trusts(own int64) bool { return own < k.trusted && k.trusted-own <= trust }
 
-// renew reports whether it is time to say something even with nothing to say: so that grants stay good, or to find out whether the companion is back.
-func (k *link) renew(own int64, watched bool) bool {
-	return (watched || k.silent) && (own-k.sentAt >= Renew.Milliseconds() || own < k.sentAt)
+// beats reports whether it is time to say something even with nothing to say, and notes that it is said: so that grants stay good, and to find out
+// when the companion is back, or has lost its memory.
+func (k *link) beats(own int64) bool {
+	if own-k.beatAt < Renew.Milliseconds() && own >= k.beatAt {
+		return false
+	}
+	k.beatAt = own
+	return true
 }
 
 // lapse notes that the grants are not to be trusted any longer. It reports whether that is new.
@@ -93,7 +98,7 @@ func (k *link) lapse(own int64) bool {
 // hear takes over what a reply says about all accounts. It reports whether the reply counts: one to a message that was sent too long ago says
 // what may have been taken back since.
 func (k *link) hear(own int64, r *Reply) bool {
-	if r.Time > own || own-r.Time >= trust || r.Generation != k.generation && r.Now < k.heard {
+	if r.Time > own || own-r.Time >= trust || r.Generation != k.generation && r.Now <= k.heard {
 		return false
 	}
 	k.heard = max(k.heard, r.Now)
@@ -181,19 +186,34 @@ func (l *lease) capacity(own int64, k *link) int64 {
 // hear takes over what the allocator says about an account; now is its clock then.
 func (b *bucket) hear(own, now int64, g *Grant, k *link) {
 	at := k.now(own)
-	switch {
-	case g.Start == b.start:
-	case g.End != 0 && g.End <= at: // it is over, and so is the response
-		return
-	case g.Start >= b.end || b.end <= at:
-		b.begin(g.Start, g.End)
-		b.used, b.back = g.Used, g.Back
-	case g.End <= b.start && b.start-at <= early:
-		return // this proxy is a little early
-	default:
-		b.adopt(g)
+	if g.Start != b.start {
+		switch {
+		case g.End != 0 && g.End <= at: // it is over, and so is the response
+			return
+		case g.Start >= b.end || b.end <= at || b.used == 0 && b.held() == 0 && b.lease.granted == 0:
+			l := b.lease
+			b.begin(g.Start, g.End)
+			b.lease.waiting, b.lease.waitingAt = l.waiting, l.waitingAt
+		case g.End <= b.start && b.start-at <= early:
+			return // this proxy is a little early
+		default:
+			// Both are of the same time, but this one began by a clock that is wrong, or was the first of a Flexi account. Its name stays, so
+			// that nothing is counted twice.
+			b.start, b.end = g.Start, g.End
+		}
 	}
 	l := &b.lease
+	if g.Window != 0 && g.Window != b.name {
+		if b.used != 0 || b.held() != 0 || l.granted != 0 {
+			// The allocator learns the name from the next message. It takes a smaller one for an old one.
+			if g.Window > b.name {
+				b.name = g.Window + 1
+			}
+			return
+		}
+		b.name = g.Window // this proxy has been in that window before
+	}
+	b.used, b.back = max(b.used, g.Used), max(b.back, g.Back)
 	l.granted, l.released = max(l.granted, g.Granted), max(l.released, g.Released)
 	l.heardSeq = max(l.heardSeq, g.Seq)
 	if now < l.heardAt {
@@ -201,17 +221,6 @@ func (b *bucket) hear(own, now int64, g *Grant, k *link) {
 	}
 	l.heardAt, l.said, l.confirmed = now, g.Used-g.Back, g.Released
 	l.free, l.freeAt, l.total, l.batch, l.credit = g.Free, own, g.Total, g.Batch, g.Credit
-}
-
-// adopt makes the allocator's window this one, where both are of the same time: this one began by a clock that is wrong, or was the first of a
-// Flexi account. What is used and held goes with it.
-func (b *bucket) adopt(g *Grant) {
-	own := b.net()
-	b.was = b.start
-	b.start, b.end = g.Start, g.End
-	b.used, b.back = min(g.Used+own, 2*Most), g.Back
-	l := b.lease
-	b.lease = lease{waiting: l.waiting, waitingAt: l.waitingAt, seq: l.seq, heardSeq: l.heardSeq, lapses: l.lapses, generation: l.generation, rate: l.rate}
 }
 
 // early is by how much a proxy's window may begin before the allocator's, in ms.
@@ -245,7 +254,7 @@ func (b *bucket) quiet() bool {
 func (b *bucket) entry(own, amount int64) Entry {
 	l := &b.lease
 	return Entry{
-		Start: b.start, Used: b.used, Back: b.back, Said: l.said, Released: l.released, Granted: l.granted,
+		Start: b.start, Window: b.name, Used: b.used, Back: b.back, Said: l.said, Released: l.released, Granted: l.granted,
 		Seq: l.seq, Held: b.held(), Need: amount, Want: max(l.waiting, amount), Rate: l.rate.recent(own),
 	}
 }

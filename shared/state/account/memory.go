@@ -17,6 +17,7 @@ type Memory struct {
 	counts   Counts
 
 	link    link
+	uses    bool    // the companion
 	watched []*kept // accounts that may have something to say to the companion
 	found   []*kept // of the demands of one request
 	scratch []byte
@@ -93,6 +94,7 @@ func (m *Memory) lookup(own int64, d *Demand) *kept {
 		}
 	}
 	a.limit, a.shared = d.Limit, d.Shared && !d.Spike
+	m.uses = m.uses || d.Shared
 	a.bucket.prepare(own, a.shared, &d.Window, &m.link)
 	return a
 }
@@ -259,6 +261,9 @@ func (m *Memory) watch(a *kept) {
 func (m *Memory) Report(now time.Time, document int64, dst []byte, most int) []byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if !m.uses {
+		return nil
+	}
 	own := now.UnixMilli()
 	m.link.lapse(own)
 	dst = appendHead(dst, string(m.link.id), document, m.link.generation, now)
@@ -282,10 +287,9 @@ func (m *Memory) Report(now time.Time, document int64, dst []byte, most int) []b
 	left = append(left, m.found...)
 	clear(m.watched[len(left):])
 	m.watched = left
-	if said == 0 && !m.link.renew(own, len(left) > 0) {
+	if said == 0 && !m.link.beats(own) {
 		return nil
 	}
-	m.link.sentAt = own
 	return appendTail(dst)
 }
 
@@ -294,7 +298,7 @@ func (m *Memory) appendEntry(dst []byte, a *kept, own, amount int64, first bool)
 	a.bucket.lease.sent(own)
 	e := a.bucket.entry(own, amount)
 	m.scratch = a.window.Append(m.scratch[:0])
-	e.Name, e.Window, e.Limit = a.name, string(m.scratch), a.limit
+	e.Name, e.Period, e.Limit = a.name, string(m.scratch), a.limit
 	return appendEntry(dst, &e, first)
 }
 
@@ -320,7 +324,6 @@ func (m *Memory) Ask(now time.Time, document int64, dst []byte, d []Demand) []by
 		first = false
 		m.watch(a)
 	}
-	m.link.sentAt = own
 	return appendTail(dst)
 }
 

@@ -21,9 +21,10 @@ type Message struct {
 // Entry is one account in a Message.
 type Entry struct {
 	Name     string `json:"k"`
-	Window   string `json:"p"` // Window.Append
+	Period   string `json:"p"` // Window.Append
 	Limit    int64  `json:"l"`
 	Start    int64  `json:"s"`           // of the window, ms by the allocator's clock as far as known
+	Window   int64  `json:"w"`           // names the window for this proxy: it stays when Start is corrected
 	Seq      int64  `json:"q,omitempty"` // numbers messages that may be granted something
 	Used     int64  `json:"u"`           // settled
 	Back     int64  `json:"z,omitempty"` // of Used, given back again
@@ -54,6 +55,7 @@ type Grant struct {
 	Name     string `json:"k"`
 	Start    int64  `json:"s"`
 	End      int64  `json:"e"`           // 0: no window
+	Window   int64  `json:"w"`           // the name of what this proxy has in it
 	Seq      int64  `json:"q,omitempty"` // of the message
 	Used     int64  `json:"u"`
 	Back     int64  `json:"z,omitempty"`
@@ -88,9 +90,10 @@ func appendEntry(dst []byte, e *Entry, first bool) []byte {
 		dst = append(dst, ',')
 	}
 	dst = appendText(append(dst, `{"k":`...), e.Name)
-	dst = appendText(append(dst, `,"p":`...), e.Window)
+	dst = appendText(append(dst, `,"p":`...), e.Period)
 	dst = appendInt(dst, `,"l":`, e.Limit)
 	dst = appendInt(dst, `,"s":`, e.Start)
+	dst = appendInt(dst, `,"w":`, e.Window)
 	dst = appendPositive(dst, `,"q":`, e.Seq)
 	dst = appendInt(dst, `,"u":`, e.Used)
 	dst = appendPositive(dst, `,"z":`, e.Back)
@@ -130,7 +133,7 @@ func ParseMessage(b []byte) (Message, error) {
 			e.set(key.Str, v)
 			return true
 		})
-		if e.Name == "" || len(e.Name) > MaxName || e.Window == "" {
+		if e.Name == "" || len(e.Name) > MaxName || e.Period == "" {
 			return Message{}, errMessage
 		}
 		m.Accounts = append(m.Accounts, e)
@@ -143,11 +146,13 @@ func (e *Entry) set(key string, v gjson.Result) {
 	case "k":
 		e.Name = v.Str
 	case "p":
-		e.Window = v.Str
+		e.Period = v.Str
 	case "l":
 		e.Limit = clamp(v.Int())
 	case "s":
 		e.Start = v.Int()
+	case "w":
+		e.Window = v.Int()
 	case "q":
 		e.Seq = max(v.Int(), 0)
 	case "u":
@@ -196,6 +201,7 @@ func (r *Reply) Append(dst []byte) []byte {
 		dst = appendText(append(dst, `{"k":`...), g.Name)
 		dst = appendInt(dst, `,"s":`, g.Start)
 		dst = appendInt(dst, `,"e":`, g.End)
+		dst = appendInt(dst, `,"w":`, g.Window)
 		dst = appendPositive(dst, `,"q":`, g.Seq)
 		dst = appendInt(dst, `,"u":`, g.Used)
 		dst = appendPositive(dst, `,"z":`, g.Back)
@@ -263,6 +269,8 @@ func (g *Grant) set(key string, v gjson.Result) {
 		g.Start = v.Int()
 	case "e":
 		g.End = v.Int()
+	case "w":
+		g.Window = v.Int()
 	case "q":
 		g.Seq = max(v.Int(), 0)
 	case "u":

@@ -108,7 +108,7 @@ func (p *page) decode() {
 }
 
 func (b *bucket) append(dst []byte) []byte {
-	for _, n := range [...]int64{b.start, b.end - b.start, b.was - b.start, b.used, b.back, b.next} {
+	for _, n := range [...]int64{b.start, b.end - b.start, b.name - b.start, b.used, b.back, b.next} {
 		dst = binary.AppendVarint(dst, n)
 	}
 	for i := range b.holds {
@@ -122,7 +122,7 @@ func (b *bucket) append(dst []byte) []byte {
 
 func (r *reader) bucket(b *bucket) {
 	b.start = r.int()
-	b.end, b.was = b.start+r.int(), b.start+r.int()
+	b.end, b.name = b.start+r.int(), b.start+r.int()
 	b.used, b.back, b.next = r.int(), r.int(), r.int()
 	for i := range b.holds {
 		if b.holds[i].until = r.int(); b.holds[i].until != 0 {
@@ -154,7 +154,7 @@ func (r *reader) lease(l *lease) {
 // append appends the link as it is stored.
 func (k *link) append(dst []byte) []byte {
 	dst = append(dst, pageFormat)
-	for _, n := range [...]int64{int64(k.generation), int64(k.lapses), k.skew, k.trusted, k.proxies, k.heard} {
+	for _, n := range [...]int64{int64(k.generation), int64(k.lapses), k.skew, k.trusted, k.proxies, k.heard, k.beatAt} {
 		dst = binary.AppendVarint(dst, n)
 	}
 	return appendBytes(appendFlag(appendFlag(dst, k.known), k.silent), k.id)
@@ -167,7 +167,7 @@ func decodeLink(b []byte) (k link) {
 	}
 	r := reader{rest: b[1:]}
 	k.generation, k.lapses = uint32(r.int()), uint32(r.int())
-	k.skew, k.trusted, k.proxies, k.heard = r.int(), r.int(), r.int(), r.int()
+	k.skew, k.trusted, k.proxies, k.heard, k.beatAt = r.int(), r.int(), r.int(), r.int(), r.int()
 	k.known, k.silent, k.id = r.flag(), r.flag(), bytes.Clone(r.bytes())
 	if r.bad {
 		return link{}

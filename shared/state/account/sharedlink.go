@@ -35,9 +35,7 @@ func (s *Shared) changeLink(how func(k *link) bool) error {
 		case err != nil:
 			return fmt.Errorf("read the quota link: %w", err)
 		}
-		sentAt := s.link.sentAt
 		s.link = decodeLink(value)
-		s.link.sentAt = sentAt
 		if !how(&s.link) {
 			return nil
 		}
@@ -118,11 +116,20 @@ func (s *Shared) Report(now time.Time, document int64, dst []byte, most int) []b
 	left = append(left, s.said...)
 	clear(s.queue[len(left):])
 	s.queue = left
-	if said == 0 && !s.link.renew(own, len(s.queue) > 0) {
+	if said == 0 && !s.beats(own) {
 		return nil
 	}
-	s.link.sentAt = own
 	return appendTail(dst)
+}
+
+// beats reports whether this worker is to say something for all of them.
+func (s *Shared) beats(own int64) bool {
+	k, beats := s.link, false
+	if !k.beats(own) { // as read a moment ago
+		return false
+	}
+	err := s.changeLink(func(k *link) bool { beats = k.beats(own); return beats })
+	return beats && err == nil
 }
 
 // report releases what an account does not need, and returns it if there is something to say of it. keep says that there may be something later.
@@ -161,12 +168,12 @@ func (b *bucket) mayBeGranted(limit int64) bool {
 // appendEntry appends an account to a message, for a request that needs amount.
 func (e *entry) appendEntry(dst []byte, own, amount int64, first bool) []byte {
 	said := e.bucket.entry(own, amount)
-	said.Name, said.Window, said.Limit = string(e.name), string(e.window), e.limit
+	said.Name, said.Period, said.Limit = string(e.name), string(e.window), e.limit
 	return appendEntry(dst, &said, first)
 }
 
 // scanned is how many records are looked through at each tick, after a start and for a new allocator.
-const scanned = 64
+const scanned = 256
 
 // look looks for accounts of which the allocator may not know, since it or a worker lost its memory.
 func (s *Shared) look() {
@@ -203,7 +210,6 @@ func (s *Shared) Ask(now time.Time, document int64, dst []byte, d []Demand) []by
 			s.watch(&d[i])
 		}
 	}
-	s.link.sentAt = own
 	return appendTail(dst)
 }
 

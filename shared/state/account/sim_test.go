@@ -28,6 +28,7 @@ type world struct {
 	done      []*simRequest
 	waiting   []*simRequest
 	lossy     bool
+	settled   time.Time  // when the allocator has its memory again
 	net       *rand.Rand // what the network does
 }
 
@@ -178,7 +179,7 @@ func (s *world) try(r *simRequest) Result {
 	case Admitted:
 		r.rounds, r.open = 0, true
 		for i := range r.d {
-			r.amount, r.start = append(r.amount, r.d[i].Amount), append(r.start, r.d[i].held.start)
+			r.amount, r.start = append(r.amount, r.d[i].Amount), append(r.start, s.start(startOf(w, &r.d[i])))
 		}
 		s.done = append(s.done, r)
 	default:
@@ -197,6 +198,26 @@ func (s *world) end(r *simRequest, used int64) {
 		clear(counts)
 	}
 	r.amount = counts
+}
+
+// start names a window. All of a test is in one Flexi window, though a new allocator may name it otherwise.
+func (s *world) start(start int64) int64 {
+	if s.window.Flexi {
+		return 0
+	}
+	return start
+}
+
+// startOf is where the window of a demand's account starts.
+func startOf(w Table, d *Demand) int64 {
+	if m, ok := w.(*Memory); ok {
+		return m.accounts[d.held.key].bucket.start
+	}
+	s := w.(*Shared)
+	if s.fetch(&s.spare, d.held.slot) != nil {
+		return -1
+	}
+	return s.spare.find(d.held.key).bucket.start
 }
 
 // taken is what all requests have of an account in a window.
@@ -262,13 +283,17 @@ func manyProxies(t *rapid.T, limit int64, w Window) {
 	}
 	for range rapid.IntRange(10, 60).Draw(t, "steps") {
 		p := s.proxies[rapid.IntRange(0, len(s.proxies)-1).Draw(t, "proxy")]
-		switch rapid.IntRange(0, 4).Draw(t, "what") {
-		case 0, 1, 2:
+		switch rapid.IntRange(0, 9).Draw(t, "what") {
+		case 0, 1, 2, 3, 4:
 			names := slices.Clone(s.names)[:rapid.IntRange(1, len(s.names)).Draw(t, "names")]
 			s.request(p, rapid.Int64Range(1, max(limit/8, 1)).Draw(t, "amount"), names...)
-		case 3:
+		case 5, 6:
 			if i := slices.IndexFunc(s.done, func(r *simRequest) bool { return r.open }); i >= 0 {
 				s.end(s.done[i], rapid.Int64Range(0, s.done[i].amount[0]).Draw(t, "used"))
+			}
+		case 7:
+			if rapid.IntRange(0, 9).Draw(t, "restart") == 0 {
+				s.restart()
 			}
 		default:
 			s.advance(time.Duration(rapid.IntRange(1, 20).Draw(t, "time")) * 5 * time.Millisecond)
@@ -278,6 +303,13 @@ func manyProxies(t *rapid.T, limit int64, w Window) {
 	s.quiet()
 	s.rest(t)
 	s.silence(t)
+}
+
+// restart has the allocator lose its memory.
+func (s *world) restart() {
+	now := s.now.Add(s.skew)
+	s.allocator = NewAllocator(s.allocator.Generation+1, now, false)
+	s.settled = s.now.Add(Lease/2 + 100*time.Millisecond)
 }
 
 // quiet settles all and lets the messages arrive.
@@ -291,6 +323,9 @@ func (s *world) quiet() {
 		}
 	}
 	s.waiting = nil
+	if s.now.Before(s.settled) {
+		s.advance(s.settled.Sub(s.now))
+	}
 	for _, r := range s.done {
 		if r.open {
 			s.end(r, r.amount[0])
@@ -303,7 +338,7 @@ func (s *world) quiet() {
 // current is the start of an account's window at the allocator.
 func (s *world) current(name string) (start, used int64) {
 	if al := s.allocator.Accounts[name]; al != nil {
-		return al.Start, al.UsedUp()
+		return s.start(al.Start), al.UsedUp()
 	}
 	return -1, 0
 }

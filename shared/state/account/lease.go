@@ -78,7 +78,11 @@ func (k *link) trusts(own int64) bool { return own < k.trusted && k.trusted-own 
 // beats reports whether it is time to say something even with nothing to say, and notes that it is said: so that grants stay good, and to find out
 // when the companion is back, or has lost its memory.
 func (k *link) beats(own int64) bool {
-	if own-k.beatAt < Renew.Milliseconds() && own >= k.beatAt {
+	every := Renew.Milliseconds()
+	if k.silent {
+		every /= 5
+	}
+	if own-k.beatAt < every && own >= k.beatAt {
 		return false
 	}
 	k.beatAt = own

@@ -1,4 +1,3 @@
-// Package account counts what callers use: requests, tokens, money and open requests, against limits for windows of time.
 package account
 
 import (

@@ -158,8 +158,11 @@ func (al *Allocation) opensEarly(now, end int64, e *Entry) bool {
 
 // resumes reports whether a proxy is in a Flexi window that this allocator has forgotten.
 func (al *Allocation) resumes(now int64, e *Entry) bool {
+	if e.Used == 0 && e.Granted == 0 || e.Start < al.End || e.Start > now+early {
+		return false
+	}
 	_, end := al.window.Bounds(time.UnixMilli(e.Start))
-	return (e.Used > 0 || e.Granted > 0) && e.Start >= al.End && e.Start <= now+early && end.UnixMilli() > now
+	return end.UnixMilli() > now
 }
 
 // mostShares is for how many proxies an account has numbers before those that are long gone are added up.
@@ -239,7 +242,7 @@ func (al *Allocation) merge(s *Share, e *Entry) (inUse int64, same bool) {
 		if e.Start >= al.End {
 			return 0, false // it is ahead, and waits or changes over
 		}
-		if _, end := al.window.Bounds(time.UnixMilli(e.Start)); end.UnixMilli() <= al.Start {
+		if al.before(e.Start) {
 			return s.Used - s.Back, true // it is in a window that is over
 		}
 	}
@@ -255,6 +258,15 @@ func (al *Allocation) merge(s *Share, e *Entry) (inUse int64, same bool) {
 	s.Used, s.Back = max(s.Used, e.Used), max(s.Back, e.Back)
 	s.Granted, s.Released = max(s.Granted, e.Granted), max(s.Released, e.Released)
 	return s.Used - s.Back + e.Held, true
+}
+
+// before reports whether a window that starts then is over when the account's begins.
+func (al *Allocation) before(start int64) bool {
+	if start < al.Start-2*al.window.length().Milliseconds() { // not to count the windows of a thousand years
+		return true
+	}
+	_, end := al.window.Bounds(time.UnixMilli(start))
+	return end.UnixMilli() <= al.Start
 }
 
 // capacity is what the proxy may have in use.

@@ -196,8 +196,8 @@ func ParseWindow(s string) (w Window, err error) {
 			}
 		case "from":
 			ms, err := strconv.ParseInt(value, 10, 64)
-			if err != nil {
-				return Window{}, fmt.Errorf("account: window %q: %w", s, err)
+			if err != nil || ms < 0 || ms > mostFrom {
+				return Window{}, fmt.Errorf("account: window %q: %q is not a time", s, value)
 			}
 			w.From = time.UnixMilli(ms).UTC()
 		default:
@@ -209,6 +209,9 @@ func ParseWindow(s string) (w Window, err error) {
 
 // mostUnits bounds N, so that the length of a window fits.
 const mostUnits = 100_000
+
+// mostFrom is the latest start time, in 2248: durations from and to it fit.
+const mostFrom = 1 << 43
 
 // parseCount reads the number of units; 0 is a mistake.
 func parseCount(s string) int {

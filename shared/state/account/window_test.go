@@ -104,7 +104,7 @@ func TestParseWindow(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, text, string(w.Append(nil)))
 	}
-	for _, text := range []string{"", "m", "0m", "-1m", "+1m", "1", "1x", "100001s", "1m zone=Nowhere/Atall", "1m from=x", "1m what"} {
+	for _, text := range []string{"", "m", "0m", "-1m", "+1m", "1", "1x", "100001s", "1m zone=Nowhere/Atall", "1m from=x", "1m from=-1", "1s from=9223372036854775807", "1m what"} {
 		_, err := account.ParseWindow(text)
 		require.Error(t, err, text)
 	}

@@ -1,11 +1,10 @@
 package account
 
 import (
+	"bytes"
 	"errors"
 	"strconv"
 	"time"
-
-	"github.com/tidwall/gjson"
 )
 
 // Message is what a proxy says to the companion, by POST to /v1/quota. All numbers of an account are cumulative within its window and only
@@ -118,61 +117,68 @@ func (m *Message) Append(dst []byte) []byte {
 
 // ParseMessage reads a Message. Numbers below 0 are 0, those above Most are Most, and accounts without a name, or with one that is too long, are an error.
 func ParseMessage(b []byte) (Message, error) {
-	if !gjson.ValidBytes(b) {
+	var m Message
+	var d decoder
+	d.begin = func() { m.Accounts = append(m.Accounts, Entry{}) }
+	d.set = func(inAccount bool, key string, v value) {
+		if inAccount {
+			m.Accounts[len(m.Accounts)-1].set(key, v)
+			return
+		}
+		switch key {
+		case "proxy":
+			m.Proxy = v.str()
+		case "document":
+			m.Document = v.int()
+		case "generation":
+			m.Generation = uint32(v.int())
+		case "t":
+			m.Time = v.int()
+		}
+	}
+	if !d.decode(b) || m.Proxy == "" || len(m.Proxy) > MaxName {
 		return Message{}, errMessage
 	}
-	root := gjson.ParseBytes(b)
-	m := Message{Proxy: root.Get("proxy").Str, Document: root.Get("document").Int(), Generation: uint32(root.Get("generation").Uint()), Time: root.Get("t").Int()}
-	accounts := root.Get("accounts").Array()
-	if m.Proxy == "" || len(m.Proxy) > MaxName || len(accounts) > mostEntries {
-		return Message{}, errMessage
-	}
-	for _, a := range accounts {
-		var e Entry
-		a.ForEach(func(key, v gjson.Result) bool {
-			e.set(key.Str, v)
-			return true
-		})
-		if e.Name == "" || len(e.Name) > MaxName || e.Period == "" {
+	for i := range m.Accounts {
+		if e := &m.Accounts[i]; e.Name == "" || len(e.Name) > MaxName || e.Period == "" {
 			return Message{}, errMessage
 		}
-		m.Accounts = append(m.Accounts, e)
 	}
 	return m, nil
 }
 
-func (e *Entry) set(key string, v gjson.Result) {
+func (e *Entry) set(key string, v value) {
 	switch key {
 	case "k":
-		e.Name = v.Str
+		e.Name = v.str()
 	case "p":
-		e.Period = v.Str
+		e.Period = v.str()
 	case "l":
-		e.Limit = clamp(v.Int())
+		e.Limit = clamp(v.int())
 	case "s":
-		e.Start = v.Int()
+		e.Start = v.int()
 	case "w":
-		e.Window = v.Int()
+		e.Window = v.int()
 	case "q":
-		e.Seq = max(v.Int(), 0)
+		e.Seq = max(v.int(), 0)
 	case "u":
-		e.Used = clampSum(v.Int())
+		e.Used = clampSum(v.int())
 	case "z":
-		e.Back = clampSum(v.Int())
+		e.Back = clampSum(v.int())
 	case "a":
-		e.Said = clampSum(v.Int())
+		e.Said = clampSum(v.int())
 	case "r":
-		e.Released = clampSum(v.Int())
+		e.Released = clampSum(v.int())
 	case "g":
-		e.Granted = clampSum(v.Int())
+		e.Granted = clampSum(v.int())
 	case "h":
-		e.Held = clampSum(v.Int())
+		e.Held = clampSum(v.int())
 	case "m":
-		e.Need = clampSum(v.Int())
+		e.Need = clampSum(v.int())
 	case "n":
-		e.Want = clampSum(v.Int())
+		e.Want = clampSum(v.int())
 	case "x":
-		e.Rate = clamp(v.Int())
+		e.Rate = clamp(v.int())
 	}
 }
 
@@ -220,75 +226,65 @@ func (r *Reply) Append(dst []byte) []byte {
 
 // ParseReply reads a Reply.
 func ParseReply(b []byte) (Reply, error) {
-	if !gjson.ValidBytes(b) {
-		return Reply{}, errMessage
-	}
 	var r Reply
-	var accounts gjson.Result
-	gjson.ParseBytes(b).ForEach(func(key, v gjson.Result) bool {
-		switch key.Str {
-		case "generation":
-			r.Generation = uint32(v.Uint())
-		case "t":
-			r.Time = v.Int()
-		case "now":
-			r.Now = v.Int()
-		case "proxies":
-			r.Proxies = int(min(max(v.Int(), 0), 1<<20))
-		case "document":
-			r.Document = v.Int()
-		case "settling":
-			r.Settling = v.Bool()
-		case "keys":
-			r.Keys = []byte(v.Raw)
-		case "accounts":
-			accounts = v
+	var d decoder
+	d.begin = func() { r.Accounts = append(r.Accounts, Grant{}) }
+	d.set = func(inAccount bool, key string, v value) {
+		if inAccount {
+			r.Accounts[len(r.Accounts)-1].set(key, v)
+			return
 		}
-		return true
-	})
-	if r.Now == 0 || !accounts.IsArray() {
+		switch key {
+		case "generation":
+			r.Generation = uint32(v.int())
+		case "t":
+			r.Time = v.int()
+		case "now":
+			r.Now = v.int()
+		case "proxies":
+			r.Proxies = int(min(max(v.int(), 0), 1<<20))
+		case "document":
+			r.Document = v.int()
+		case "settling":
+			r.Settling = v.bool()
+		case "keys":
+			r.Keys = bytes.Clone(v.text)
+		}
+	}
+	if !d.decode(b) || r.Now == 0 || !d.listed {
 		return Reply{}, errMessage
 	}
-	accounts.ForEach(func(_, a gjson.Result) bool {
-		var g Grant
-		a.ForEach(func(key, v gjson.Result) bool {
-			g.set(key.Str, v)
-			return true
-		})
-		r.Accounts = append(r.Accounts, g)
-		return true
-	})
 	return r, nil
 }
 
-func (g *Grant) set(key string, v gjson.Result) {
+func (g *Grant) set(key string, v value) {
 	switch key {
 	case "k":
-		g.Name = v.Str
+		g.Name = v.str()
 	case "s":
-		g.Start = v.Int()
+		g.Start = v.int()
 	case "e":
-		g.End = v.Int()
+		g.End = v.int()
 	case "w":
-		g.Window = v.Int()
+		g.Window = v.int()
 	case "q":
-		g.Seq = max(v.Int(), 0)
+		g.Seq = max(v.int(), 0)
 	case "u":
-		g.Used = clampSum(v.Int())
+		g.Used = clampSum(v.int())
 	case "z":
-		g.Back = clampSum(v.Int())
+		g.Back = clampSum(v.int())
 	case "r":
-		g.Released = clampSum(v.Int())
+		g.Released = clampSum(v.int())
 	case "g":
-		g.Granted = clampSum(v.Int())
+		g.Granted = clampSum(v.int())
 	case "b":
-		g.Batch = clamp(v.Int())
+		g.Batch = clamp(v.int())
 	case "f":
-		g.Free = clamp(v.Int())
+		g.Free = clamp(v.int())
 	case "v":
-		g.Total = clampSum(v.Int())
+		g.Total = clampSum(v.int())
 	case "c":
-		g.Credit = min(max(v.Int(), -Most), Most)
+		g.Credit = min(max(v.int(), -Most), Most)
 	}
 }
 

@@ -389,8 +389,11 @@ func TestTheAllocatorForgets(t *testing.T) {
 	table := account.NewMemory(account.Options{Accounts: 10}, new(sync.Mutex))
 	d, _ := c.take(table, at(0), sharedDemand(demand("a", 10, minute, 1)), sharedDemand(demand("open", 10, account.Window{}, 1)))
 	require.Len(t, c.Accounts, 2)
-	require.NoError(t, table.Settle(at(1), d, []int64{1, 1}))
-	c.ticks(at(1), at(1.2), table)
+	c.ticks(at(0.1), at(0.2), table)
+	c.tick(table, at(130))
+	require.Len(t, c.Accounts, 1, "the minute is over, the request is open")
+	require.NoError(t, table.Settle(at(131), d, []int64{1, 1}))
+	c.ticks(at(131), at(131.2), table)
 	c.tick(table, at(2*3600))
 	require.Empty(t, c.Accounts)
 }

@@ -264,6 +264,11 @@ func TestSpike(t *testing.T) {
 		spike.Amount = 11
 		take(t, table, at(10), account.TooLarge, spike)
 
+		weekly := demand("weekly", 7, account.Window{Unit: account.Week}, 1)
+		weekly.Spike = true
+		take(t, table, at(0), account.Admitted, weekly)
+		require.Equal(t, 24*time.Hour, table.Take(at(0), request(weekly), hold).Wait)
+
 		three := demand("three", 3, account.Window{Unit: account.Second}, 1)
 		three.Spike = true
 		n := 0

@@ -67,6 +67,9 @@ func TestForeignMessages(t *testing.T) {
 	m, err := account.ParseMessage([]byte(`{"proxy":"p","accounts":[{"k":"a","p":"1m","l":-5,"u":-5,"g":9223372036854775807,"m":1e300,"x":"y"}]}`))
 	require.NoError(t, err)
 	require.Zero(t, m.Accounts[0].Limit)
+	m, err = account.ParseMessage([]byte(`{"proxy":"p","document":9223372036854775807,"accounts":[{"k":"a","p":"1m","l":-5,"u":-5,"g":9223372036854775807}]}`))
+	require.NoError(t, err)
+	require.EqualValues(t, math.MaxInt64, m.Document)
 	require.Zero(t, m.Accounts[0].Used)
 	require.Equal(t, 2*account.Most, m.Accounts[0].Granted)
 }

@@ -240,6 +240,13 @@ func TestABoundedTable(t *testing.T) {
 				require.Equal(t, account.Admitted, table.Take(at(0), d, hold).Outcome)
 				require.NoError(t, table.Refund(at(0), d))
 			}
+			for range 2 { // they come back
+				for i := range 10 {
+					d := request(demand(fmt.Sprintf("visitor %d", i), 5, minute, 3))
+					require.Equal(t, account.Admitted, table.Take(at(0), d, hold).Outcome)
+					require.NoError(t, table.Refund(at(0), d))
+				}
+			}
 			require.Zero(t, table.Counts().Overflow, "idle ones were replaced")
 			for i := range 7 {
 				take(t, table, at(0), account.Admitted, counted(demand(fmt.Sprintf("regular %d", i), 5, minute, 3)))

@@ -81,7 +81,7 @@ var layers = []struct {
 	{"shared/reading/formscan", nil},
 	{"internal/coding", []string{"internal/coding"}},
 	{"shared/state/kv", []string{"shared/state/kv"}},
-	{"shared/state/account", []string{"shared/state/kv"}},
+	{"shared/state/account", []string{"shared/state/kv", "shared/reading/jsonscan"}},
 	{"shared/contract/conf", []string{"shared/reading/jsonscan"}},
 	{"shared/state/endpoint", []string{"shared/state/kv"}},
 	{"shared/reading/llm", []string{"shared/reading/formscan", "shared/reading/jsonscan", "shared/reading/sse"}},

@@ -23,6 +23,7 @@ var groups = []group{
 	{"relay", []string{"./internal/companion/relay"}, [][]string{{"./cmd/companion"}}},
 	{"scanners", []string{"./shared/reading/sse", "./shared/reading/jsonscan"}, [][]string{{"./shared/reading/llm"}}},
 	{"chain", []string{"./internal/chain"}, [][]string{{"./filters", "./shared/adapters/wasm"}, scenarios}},
+	{"account", []string{"./shared/state/account"}, nil},
 	{"kv", []string{"./shared/state/kv", "./shared/state/kv/mem"}, [][]string{{"./shared/adapters/wasm", "./filters/picker"}}},
 	{"scrape", []string{"./internal/companion/scrape", "./internal/companion/http1"}, [][]string{{"./cmd/companion"}}},
 	{"picker", []string{"./filters/picker", "./filters/picker/prefix", "./filters/picker/scorer"}, [][]string{{"./filters"}, scenarios}},

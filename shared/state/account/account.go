@@ -1,4 +1,3 @@
-// Package account counts what callers use: requests, tokens, money and open requests, against limits for windows of time.
 package account
 
 import (
@@ -37,10 +36,12 @@ type Demand struct {
 // hold is what was taken for a demand.
 type hold struct {
 	key    Key   // of the account: an overflow account has another key than the demand
-	start  int64 // names the window
-	until  int64 // names the slice of the account's holds
+	slot   int   // of the record that it is in (Shared)
+	window int64 // bucket.name
+	until  int64 // names the group of the account's holds
 	amount int64
-	open   bool // to be settled or refunded
+	open   bool   // to be settled or refunded
+	lost   uint64 // digest of a record that was written or not: see Shared.change
 }
 
 // Outcome is what a table said to the demands of one request.

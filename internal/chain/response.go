@@ -234,7 +234,7 @@ func (s *Stream) Done() {
 	}
 	if s.reads != responsePasses {
 		s.response.End()
-		s.x.Usage = s.response.Usage()
+		s.x.Usage, s.x.Response.Events = s.response.Usage(), s.response.Events()
 	}
 	if s.reads >= responseRestored && s.x.Effects().Model != "" && s.complete && s.response.Broken() != nil {
 		s.c.metrics.unrestored.Record(1, filter.Values{s.x.Route.Model, poolOf(&s.x), "malformed"})

@@ -286,6 +286,14 @@ func (s *nativeStream) Subset(dst []string) ([]string, bool) {
 	return append(dst, hint.Replicas...), true
 }
 
+// Metadata implements chain.Host.
+func (s *nativeStream) Metadata(namespace, key string) string {
+	return s.guest.g.metadata[namespace][key]
+}
+
+// Client implements chain.Host.
+func (s *nativeStream) Client() string { return s.x.client() }
+
 // Mark implements chain.Host. No chain of this host stands before another.
 func (s *nativeStream) Mark(uint64) {}
 

@@ -31,6 +31,8 @@ type Scenario struct {
 	Pools map[string][]Replica `yaml:"pools"`
 	// Subset is the subset hint of every request, none if absent.
 	Subset *Subset `yaml:"subset"`
+	// Metadata is dynamic metadata of every request, by namespace and key.
+	Metadata map[string]map[string]string `yaml:"metadata"`
 	// Unfollowed: the clusters do not read the ranked list that Inlet names.
 	Unfollowed bool `yaml:"unfollowed"`
 	// MaxRequests is how many requests a cluster lets be in progress at once, any number
@@ -169,8 +171,10 @@ type CompanionState struct {
 
 // Request is what the client sends.
 type Request struct {
-	Method  string            `yaml:"method"` // POST if absent
-	Path    string            `yaml:"path"`   // /v1/chat/completions if absent
+	Method string `yaml:"method"` // POST if absent
+	// From is the client's address, 127.0.0.1 if absent. Every client of a real Envoy has that.
+	From    string            `yaml:"from"`
+	Path    string            `yaml:"path"` // /v1/chat/completions if absent
 	Headers map[string]string `yaml:"headers"`
 	// Repeated are headers that stand several times, each value on a line of
 	// its own.

@@ -14,7 +14,7 @@ func (s *Stream) ResponseHeaders(end bool) Action {
 		// Envoy may refuse a request itself while the chain still reads it. Or it is our own reply.
 		s.readStatus()
 		if s.reads == responseScreened {
-			s.x.Usage, s.reads = s.response.Usage(), responsePasses
+			s.x.Usage, s.x.Response.Events, s.reads = s.response.Usage(), s.response.Events(), responsePasses
 		}
 		if s.state == unmatched && s.nowhere() {
 			return s.refuse(refuseUnknownPath(s.x.Method))

@@ -1,0 +1,188 @@
+package quota
+
+import (
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/tidwall/gjson"
+
+	"github.com/inlet-proxy/inlet/shared/contract/conf"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/state/account"
+	"github.com/inlet-proxy/inlet/shared/state/kv"
+)
+
+const (
+	quotaPath = "/v1/quota"
+	// maxAsked bounds how often one request asks the companion: others may take what was granted.
+	maxAsked = 3
+	// askTimeout is more than one round takes, and less than a client notices.
+	askTimeout = 250 * time.Millisecond
+	// maxReported is how many accounts one report has.
+	maxReported = 512
+)
+
+// link is the filter's way to the companion.
+type link struct {
+	cluster string
+	shelf   *shelf
+	table   account.Table
+	now     func() time.Time
+	metrics *metrics
+	log     func(filter.Level, string)
+
+	report []byte
+	silent *silence
+}
+
+// silence says whether the companion responds; the threads share it.
+type silence struct {
+	mu     filter.Mutex
+	silent bool
+}
+
+func (s *silence) set(silent bool) {
+	s.mu.Lock()
+	s.silent = silent
+	s.mu.Unlock()
+}
+
+func (s *silence) is() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.silent
+}
+
+// take returns what is to be said in the background, nil if nothing is.
+func (l *link) take() []byte {
+	l.report = l.table.Report(l.now(), l.shelf.version(), l.report[:0], maxReported)
+	return l.report
+}
+
+// heard takes in the response.
+func (l *link) heard(r *filter.Reply) { _ = l.apply(r) }
+
+// apply takes in a response of the companion.
+func (l *link) apply(r *filter.Reply) error {
+	err := r.Err
+	if err == nil && r.Status != 200 {
+		err = errors.New("status " + strconv.Itoa(r.Status))
+	}
+	if err == nil {
+		err = l.table.Heard(l.now(), r.Body)
+	}
+	if err != nil {
+		l.table.Silence(l.now())
+		l.silent.set(true)
+		l.metrics.failed(unreachable)
+		return err
+	}
+	l.silent.set(false)
+	return l.shelf.take(r.Body, l.log)
+}
+
+// ask waits for the companion.
+func (f *Filter) ask(r *request) filter.Verdict {
+	r.state = asking
+	r.asked++
+	r.body = f.table.Ask(f.now(), f.link.shelf.version(), r.body[:0], r.demands)
+	return filter.Wait(filter.Call{
+		Cluster: f.link.cluster, Path: quotaPath, Headers: [][2]string{{"content-type", "application/json"}},
+		Body: r.body, Timeout: askTimeout,
+	})
+}
+
+// OnReply takes what the companion has granted.
+func (f *Filter) OnReply(x *filter.Exchange, reply *filter.Reply) filter.Verdict {
+	r := x.State().(*request)
+	result := "granted"
+	if err := f.link.apply(reply); err != nil {
+		result = "failed"
+	}
+	var v filter.Verdict
+	if x.Unit() != nil {
+		v = f.grow(x, r)
+	} else {
+		v = f.take(x, r)
+	}
+	if v.Refusal() != nil && result == "granted" {
+		result = "refused"
+	}
+	f.metrics.dry.Record(1, filter.Values{result})
+	return v
+}
+
+// shelf holds the book that came from the companion last. It outlives configurations, and workers that start
+// later find it in the store.
+type shelf struct {
+	mu     filter.Mutex
+	store  kv.Store
+	book   *book
+	number int64 // the version of the document
+}
+
+const shelfKey = "inlet.quota.document.1"
+
+// newShelf begins with what another worker has kept.
+func newShelf(d *filter.Deps) *shelf {
+	s := &shelf{mu: d.Mutex(), store: d.Store}
+	if d.Store == nil {
+		return s
+	}
+	if value, _, err := d.Store.Get(shelfKey); err == nil {
+		_ = s.take(append([]byte(nil), value...), d.Log) // it was right when it was kept
+	}
+	return s
+}
+
+// current returns the book, nil before the first one came.
+func (s *shelf) current() *book {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.book
+}
+
+func (s *shelf) version() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.number
+}
+
+// take takes the document that a response brings, if it brings one. One that cannot be read leaves what was there.
+func (s *shelf) take(response []byte, log func(filter.Level, string)) error {
+	keys := gjson.GetBytes(response, "keys")
+	if !keys.IsObject() {
+		return nil
+	}
+	version := gjson.GetBytes(response, "document").Int()
+	if version == s.version() {
+		return nil
+	}
+	b, err := readDocument([]byte(keys.Raw))
+	if err != nil {
+		log(filter.Error, "quota: the companion's document cannot be used: "+err.Error())
+		return nil // what was there stays
+	}
+	s.mu.Lock()
+	s.book, s.number = b, version
+	s.mu.Unlock()
+	if s.store == nil {
+		return nil
+	}
+	kept := append([]byte(`{"document":`), strconv.FormatInt(version, 10)...)
+	kept = append(append(append(kept, `,"keys":`...), keys.Raw...), '}')
+	return s.store.Set(shelfKey, kept, 0)
+}
+
+// readDocument reads keys, applications, developers and products as the configuration has them.
+func readDocument(doc []byte) (*book, error) {
+	r := newBookReader()
+	err := conf.Decode(doc, func(o *conf.Object) {
+		r.read(o)
+		o.Object("keys", func(o *conf.Object) {
+			o.List("list", func(v *conf.Value) { v.Object(r.addKey) })
+		})
+	})
+	return r.b, err
+}

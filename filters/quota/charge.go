@@ -43,13 +43,13 @@ func (f *Filter) settle(x *filter.Exchange, r *request, end filter.End) {
 	for i, l := range r.limits {
 		r.used = append(r.used, f.cost(r, l, u, r.demands[i].Amount, how))
 	}
-	f.settleGrown(r)
 	if err := f.table.Settle(f.now(), r.demands, r.used); err != nil {
 		// What could not be written is retried once; then the reservation expires by itself.
 		if err = f.table.Settle(f.now(), r.demands, r.used); err != nil {
 			f.metrics.failed(notSettled)
 		}
 	}
+	f.settleGrown(r)
 	f.metrics.charged(x, r, u, how)
 	if how == chargeReported && end.Complete && !r.bounded {
 		f.learned.add(r.model, u.Completion)

@@ -25,9 +25,9 @@ type settings struct {
 	identity  identity
 	anonymous *app // who calls without an identity; nil: nobody may
 	limits    []*limit
-	prices    byModel[price]
+	prices    forModel[price]
 	estimate  estimate
-	ask       bool
+	asks      bool     // servers are asked to tell the usage of streams
 	without   patterns // models whose servers do not understand to be asked for the usage
 	unread    bool     // requests of which nothing tells the usage are charged by the estimate, not refused
 	ends      bool     // streams are ended when the budget is gone
@@ -42,7 +42,7 @@ type settings struct {
 
 func newFilter(o *conf.Object, d *filter.Deps) filter.Filter {
 	f := &Filter{settings: settings{
-		estimate: newEstimate(), ask: true, unread: true, headers: true, shared: true, hold: 15 * time.Minute,
+		estimate: newEstimate(), asks: true, unread: true, headers: true, shared: true, hold: 15 * time.Minute,
 	}}
 	f.readSource(o)
 	r := newBookReader()
@@ -139,7 +139,7 @@ func (f *Filter) readPrices(o *conf.Object, r *bookReader) {
 func (f *Filter) readUsage(o *conf.Object) {
 	unread := "estimate"
 	o.Object("usage", func(o *conf.Object) {
-		o.Bool("ask", &f.ask)
+		o.Bool("ask", &f.asks)
 		f.without = readPatterns(o, "without")
 		o.Enum("unread", &unread, "estimate", "refuse")
 	})
@@ -168,7 +168,7 @@ type estimate struct {
 	completion    int // of an answer that the client does not bound
 	bytesPerToken int
 	learn         bool
-	max           byModel[int] // most tokens that an answer of the model may have
+	max           forModel[int] // most tokens that an answer of the model may have
 }
 
 // maxAnswer is the most tokens of an answer of a model that is not listed: the context of large models.

@@ -21,12 +21,13 @@ type grown struct {
 	covered int // ... up to which something is reserved
 	demands []account.Demand
 	limits  []*limit
-	taken   int // how many of the demands were taken
+	taken   int  // how many of the demands were taken
+	over    bool // nothing is reserved any more
 }
 
 func (g grown) reset() grown { return grown{demands: g.demands[:0], limits: g.limits[:0]} }
 
-// watch has the stream's texts shown, each as it comes.
+// watch has the stream's texts shown, each as it arrives.
 func (f *Filter) watch(x *filter.Exchange, r *request) {
 	if x.Request == nil || !x.Request.Stream || !x.API.Completes() {
 		return
@@ -74,7 +75,7 @@ func (f *Filter) OnResponse(x *filter.Exchange, u *filter.Unit) filter.Verdict {
 			r.grown.seen += max(1, n/f.estimate.bytesPerToken)
 		}
 	}
-	if r.grown.seen <= r.grown.covered {
+	if r.grown.over || r.grown.seen <= r.grown.covered {
 		return filter.Next
 	}
 	r.asked = 0
@@ -95,9 +96,7 @@ func (f *Filter) grow(x *filter.Exchange, r *request) filter.Verdict {
 		return filter.Next
 	case account.Dry:
 		if r.asked < maxAsked && f.link != nil {
-			r.asked++
-			r.body = f.table.Ask(f.now(), f.link.shelf.version(), r.body[:0], more)
-			return filter.Wait(f.call(r))
+			return f.call(r, more)
 		}
 	case account.Unreachable, account.Failed:
 		f.metrics.failed(causes[result.Outcome])
@@ -106,7 +105,7 @@ func (f *Filter) grow(x *filter.Exchange, r *request) filter.Verdict {
 	_ = f.table.Refund(f.now(), more) // nobody waits any more
 	f.metrics.ended.Record(1, filter.Values{x.Tenant.Product})
 	if f.shadow {
-		x.StopScreeningSelf()
+		g.over = true
 		return filter.Next
 	}
 	l := g.limits[g.taken+result.At]

@@ -85,8 +85,13 @@ func (l *link) apply(r *filter.Reply) error {
 // ask waits for the companion.
 func (f *Filter) ask(r *request) filter.Verdict {
 	r.state = asking
+	return f.call(r, r.demands)
+}
+
+// call has the companion asked for demands that are dry.
+func (f *Filter) call(r *request, dry []account.Demand) filter.Verdict {
 	r.asked++
-	r.body = f.table.Ask(f.now(), f.link.shelf.version(), r.body[:0], r.demands)
+	r.body = f.table.Ask(f.now(), f.shelf.version(), r.body[:0], dry)
 	return filter.Wait(filter.Call{
 		Cluster: f.link.cluster, Path: quotaPath, Headers: [][2]string{{"content-type", "application/json"}},
 		Body: r.body, Timeout: askTimeout,

@@ -39,8 +39,8 @@ func (p patterns) match(s string) bool {
 	return len(p) == 0 || slices.ContainsFunc(p, func(one pattern) bool { return one.match(s) })
 }
 
-// byModel has a value for some models: by name, or by pattern, of which the longest that fits counts.
-type byModel[T any] struct {
+// forModel has a value for some models: by name, or by pattern, of which the longest that fits counts.
+type forModel[T any] struct {
 	exact map[string]T
 	like  []modelPattern[T]
 }
@@ -50,7 +50,7 @@ type modelPattern[T any] struct {
 	value   T
 }
 
-func (m *byModel[T]) set(name string, value T) {
+func (m *forModel[T]) set(name string, value T) {
 	if strings.Contains(name, "*") {
 		m.like = append(m.like, modelPattern[T]{pattern(name), value})
 		slices.SortStableFunc(m.like, func(a, b modelPattern[T]) int { return cmp.Compare(len(b.pattern), len(a.pattern)) })
@@ -63,7 +63,7 @@ func (m *byModel[T]) set(name string, value T) {
 }
 
 // get returns the value for a model.
-func (m *byModel[T]) get(model string) (value T, ok bool) {
+func (m *forModel[T]) get(model string) (value T, ok bool) {
 	if value, ok = m.exact[model]; ok {
 		return value, true
 	}
@@ -75,7 +75,7 @@ func (m *byModel[T]) get(model string) (value T, ok bool) {
 	return value, false
 }
 
-func (m *byModel[T]) empty() bool { return len(m.exact)+len(m.like) == 0 }
+func (m *forModel[T]) empty() bool { return len(m.exact)+len(m.like) == 0 }
 
 func contains(list []string, s string) bool { return slices.Contains(list, s) }
 

@@ -173,6 +173,10 @@ func (f *Filter) take(x *filter.Exchange, r *request) filter.Verdict {
 	case account.Admitted:
 		r.state = taken
 		f.metrics.decided(x, admitted)
+		if f.link != nil && f.link.silent.is() {
+			f.metrics.failed(localShare)
+			x.Explain("quota-store", localShare)
+		}
 		return filter.Next
 	case account.Dry:
 		if r.asked < maxAsked && f.link != nil {

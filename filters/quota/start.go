@@ -1,6 +1,8 @@
 package quota
 
 import (
+	"slices"
+
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 	"github.com/inlet-proxy/inlet/shared/state/account"
 )
@@ -48,7 +50,11 @@ func newTable(d *filter.Deps) account.Table {
 
 // join connects the filter to the companion, if there is one that has something to say.
 func (f *Filter) join(d *filter.Deps) {
-	if d.Companion == nil || !f.shared && !f.sourced {
+	limited := len(f.limits) > 0
+	if f.fixed != nil {
+		limited = limited || slices.ContainsFunc(f.fixed.products, func(p *product) bool { return len(p.limits) > 0 })
+	}
+	if d.Companion == nil || !f.sourced && (!f.shared || !limited) {
 		return
 	}
 	f.link = &link{

@@ -132,7 +132,7 @@ func (f *Filter) readPrices(o *conf.Object, r *bookReader) {
 		return slices.ContainsFunc(p.limits, isMoney)
 	})
 	if budget && f.prices.empty() {
-		o.Errorf("prices", "is missing: a budget needs the prices of the models")
+		o.Errorf("prices", "missing key %q: a budget needs the prices of the models", "prices")
 	}
 }
 

@@ -156,7 +156,7 @@ func readLimit(o *conf.Object) (name string, limits []*limit) {
 	})
 	o.String("header", &r.header, conf.HeaderName)
 	if slices.Contains(r.per, byTenant) != (r.header != "") {
-		o.Errorf("header", "goes with \"per: [tenant]\": the header whose value is the tenant")
+		o.Errorf("header", "%q goes with %q: it names the header whose value is the tenant", "header", "per: [tenant]")
 	}
 	o.Object("match", func(o *conf.Object) { r.match = readMatch(o) })
 	limits = r.read(o)

@@ -50,6 +50,9 @@ func (f *Filter) settle(x *filter.Exchange, r *request, end filter.End) {
 		}
 	}
 	f.settleGrown(r)
+	if !r.metered {
+		return
+	}
 	f.metrics.charged(x, r, u, how)
 	if how == chargeReported && end.Complete && !r.bounded {
 		f.learned.add(r.model, u.Completion)

@@ -11,14 +11,15 @@ import (
 // A stream may go on beyond what was reserved for it. With "endStreams" more is reserved as it goes on, and the
 // stream is ended when there is no more.
 
-// growBy is how many tokens are reserved at a time.
-const growBy = 64
+// mostGrowth is how many tokens are reserved at a time, at most: of a small limit a sixteenth.
+const mostGrowth = 64
 
 // grown is what was reserved beyond the first reservation. It is given back when the request is settled with all
 // that it took.
 type grown struct {
 	seen    int // tokens of the answer that went through
 	covered int // ... up to which something is reserved
+	next    int // ... and up to which it is asked for
 	demands []account.Demand
 	limits  []*limit
 	taken   int  // how many of the demands were taken
@@ -92,7 +93,7 @@ func (f *Filter) grow(x *filter.Exchange, r *request) filter.Verdict {
 	result := f.table.Take(f.now(), more, f.hold)
 	switch result.Outcome {
 	case account.Admitted:
-		g.taken, g.covered = len(g.demands), max(g.covered, g.seen)+growBy
+		g.taken, g.covered = len(g.demands), g.next
 		return filter.Next
 	case account.Dry:
 		if r.asked < maxAsked && f.link != nil {
@@ -121,12 +122,20 @@ func (f *Filter) grow(x *filter.Exchange, r *request) filter.Verdict {
 // planGrowth says of which limits more is wanted.
 func (f *Filter) planGrowth(r *request) {
 	g := &r.grown
+	step := mostGrowth
+	for _, l := range r.limits {
+		if l.measure == completionTokens || l.measure == totalTokens {
+			step = min(step, int(max(l.amount/16, 1)))
+		}
+	}
+	g.next = max(g.covered+step, g.seen)
+	more := g.next - g.covered
 	for i, l := range r.limits {
-		n := int64(growBy)
+		n := int64(more)
 		switch l.measure {
 		case completionTokens, totalTokens:
 		case money:
-			n = r.price.of(llm.Usage{Completion: growBy})
+			n = r.price.of(llm.Usage{Completion: more})
 		default:
 			continue
 		}

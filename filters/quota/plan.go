@@ -43,6 +43,7 @@ func (f *Filter) demand(x *filter.Exchange, r *request, l *limit, priced bool) f
 			return f.refuse(unreadUsage)
 		}
 	}
+	r.metered = r.metered || l.measure.needsUsage()
 	at := len(r.names)
 	r.names = l.appendName(r.names, x, r)
 	name := r.names[at:]

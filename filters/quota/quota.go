@@ -37,6 +37,7 @@ type request struct {
 	choices  []*product // those of which the operation is
 	model    string     // its one name, whatever the client calls it
 	price    price
+	metered  bool   // a limit counts what the response says
 	expected tokens // estimated
 	bounded  bool   // the client bounds the answer
 

@@ -17,6 +17,8 @@ import (
 
 const demoKey = "keys: {list: [{name: demo, products: [p], sha256: KEY(demo)}, {name: other, products: [p], sha256: KEY(other)}]}\n"
 
+const twoKeys = "keys: {list: [{name: demo, sha256: KEY(demo)}, {name: other, sha256: KEY(other)}]}\n"
+
 // subscribed is a document with one product, which both keys have.
 func subscribed(amounts string) string { return demoKey + "products: [{name: p, " + amounts + "}]\n" }
 
@@ -189,7 +191,7 @@ func TestShortWaits(t *testing.T) {
 
 // The headers are Inlet's own, of the tightest limit, and as the clients of each API read them.
 func TestHeaders(t *testing.T) {
-	r := newRig(t, subscribed("requests: 5/min, 100/day, tokens: {total: 1k/day, completion: 100/min}"))
+	r := newRig(t, subscribed("requests: \"5/min, 100/day\", tokens: {total: 1k/day, completion: 100/min}"))
 	upstream := headers{"x-ratelimit-remaining-requests: 4999", "x-ratelimit-reset-tokens-usage-based: 1s", "anthropic-ratelimit-tokens-limit: 9", "retry-after: 7", "x-other: 1"}
 	c := r.send(body{max: 10}).end(ends{status: 200, answer: upstream})
 	for name, want := range map[string]string{
@@ -321,7 +323,7 @@ func TestReportedUsageGoesAboveTheLimit(t *testing.T) {
 
 // Every limit that fits binds, and what open requests hold counts.
 func TestEveryLimitBinds(t *testing.T) {
-	r := newRig(t, demoKey+"limits: [{name: org, per: [developer], requests: 100/min}, {name: user, per: [app], requests: 3000/min}]")
+	r := newRig(t, twoKeys+"limits: [{name: org, per: [developer], requests: 100/min}, {name: user, per: [app], requests: 3000/min}]")
 	r.pass(2 * time.Second)
 	for i := range 100 {
 		require.Equal(t, 200, r.send(body{}).end(ends{status: 200}).status(), i)
@@ -367,20 +369,20 @@ func TestCountersAreKeptApart(t *testing.T) {
 		b.key, b.pool, b.client = c.b.key, orElse(c.b.pool, a.pool), orElse(c.b.client, a.client)
 		b.model = orElse(c.b.model, a.model)
 		for _, other := range []string{"app", "tenant", "model", "pool", "ip"} {
-			doc := demoKey + "limits: [{name: l, per: [" + other + "], requests: 1/min"
+			doc := twoKeys + "limits: [{name: l, per: [" + other + "], requests: 1/min"
 			if other == "tenant" {
 				doc += ", header: x-tenant"
 			}
 			twice(t, doc+"}]", a, b, other == per)
 		}
-		doc := demoKey + "limits: [{name: l, per: [model, " + per + "], requests: 1/min" + c.also + "}]"
+		doc := twoKeys + "limits: [{name: l, per: [model, " + per + "], requests: 1/min" + c.also + "}]"
 		if per == "model" {
-			doc = demoKey + "limits: [{name: l, per: [app, model], requests: 1/min}]"
+			doc = twoKeys + "limits: [{name: l, per: [app, model], requests: 1/min}]"
 		}
 		twice(t, doc, a, b, true)
 	}
-	twice(t, demoKey+"limits: [{name: l, requests: 1/min}]", body{}, body{key: "other", model: "gemma"}, false)
-	twice(t, demoKey+"limits: [{name: l, per: [tenant], header: x-tenant, requests: 1/min}]", body{}, body{key: "other"}, false)
+	twice(t, twoKeys+"limits: [{name: l, requests: 1/min}]", body{}, body{key: "other", model: "gemma"}, false)
+	twice(t, twoKeys+"limits: [{name: l, per: [tenant], header: x-tenant, requests: 1/min}]", body{}, body{key: "other"}, false)
 }
 
 func orElse(a, b string) string {
@@ -392,7 +394,7 @@ func orElse(a, b string) string {
 
 // No value can be made to name another's counter.
 func TestNamesOfAccounts(t *testing.T) {
-	r := newRig(t, demoKey+"limits: [{name: l, per: [tenant, model], header: x-tenant, requests: 1/min}]")
+	r := newRig(t, twoKeys+"limits: [{name: l, per: [tenant, model], header: x-tenant, requests: 1/min}]")
 	a := body{headers: headers{"x-tenant: a,model=b"}, model: "c"}
 	require.Equal(t, 200, r.send(a).end(ends{status: 200}).status())
 	require.Equal(t, 200, r.send(body{headers: headers{"x-tenant: a"}, model: "b,model=c"}).end(ends{status: 200}).status())
@@ -404,7 +406,7 @@ func TestNamesOfAccounts(t *testing.T) {
 
 // One model has one name, which its route says, for the check and the charge.
 func TestCanonicalModel(t *testing.T) {
-	r := newRig(t, demoKey+"prices: {big: {prompt: 10, completion: 10}, free: {prompt: 0, completion: 0}, \"*\": {prompt: 1, completion: 1}}\nlimits: [{name: l, per: [model], budget: 0.001/day}]")
+	r := newRig(t, twoKeys+"prices: {big: {prompt: 10, completion: 10}, free: {prompt: 0, completion: 0}, \"*\": {prompt: 1, completion: 1}}\nlimits: [{name: l, per: [model], budget: 0.001/day}]")
 	ask := func(alias, model string) *call {
 		c := &call{r: r, x: &filter.Exchange{}}
 		c.x.Reset(1)
@@ -468,7 +470,7 @@ func TestBlockedRequestsAreNotCounted(t *testing.T) {
 
 // Money is counted in integers, with the function that settles.
 func TestMoney(t *testing.T) {
-	doc := demoKey + "prices: {llama: {prompt: 1.5, completion: 2, cached: 0.15}}\nlimits: [{name: l, per: [app], budget: 0.45/day}]"
+	doc := twoKeys + "prices: {llama: {prompt: 1.5, completion: 2, cached: 0.15}}\nlimits: [{name: l, per: [app], budget: 0.45/day}]"
 	r := newRig(t, doc)
 	r.pass(2 * time.Second)
 	c := r.send(body{prompt: 4 * 300_000, max: 1})

@@ -41,7 +41,7 @@ func (f *Filter) settle(x *filter.Exchange, r *request, end filter.End) {
 	u := f.usage(x, r, how)
 	r.used = r.used[:0]
 	for i, l := range r.limits {
-		r.used = append(r.used, f.cost(r, l, u, r.demands[i].Amount, how))
+		r.used = append(r.used, f.cost(r, l, u, r.reserved(i), how))
 	}
 	if err := f.table.Settle(f.now(), r.demands, r.used); err != nil {
 		// What could not be written is retried once; then the reservation expires by itself.
@@ -122,7 +122,7 @@ func (f *Filter) usage(x *filter.Exchange, r *request, how charging) llm.Usage {
 			u.Prompt = r.expected.prompt
 		}
 		if x.API.Completes() {
-			u.Completion = max(u.Completion, min(x.Response.Events, r.expected.completion))
+			u.Completion = max(u.Completion, min(x.Response.Events, r.expected.completion), r.grown.seen)
 		}
 	case chargeEstimate:
 		u.Prompt = max(u.Prompt, r.expected.prompt)

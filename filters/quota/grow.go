@@ -147,6 +147,18 @@ func (f *Filter) planGrowth(r *request) {
 	}
 }
 
+// reserved is what is reserved of the account of a demand.
+func (r *request) reserved(demand int) int64 {
+	d := &r.demands[demand]
+	n := d.Amount
+	for i := range r.grown.demands[:r.grown.taken] {
+		if more := &r.grown.demands[i]; more.Key == d.Key {
+			n += more.Amount
+		}
+	}
+	return n
+}
+
 // settleGrown gives back what was reserved later: the first reservation is settled with all that was used.
 func (f *Filter) settleGrown(r *request) {
 	if g := &r.grown; len(g.demands) > 0 {

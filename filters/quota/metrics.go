@@ -17,14 +17,14 @@ type metrics struct {
 
 func newMetrics(m filter.Metrics) metrics {
 	return metrics{
-		decisions: m.Counter("inlet_quota_decision_total", "product", "decision"),
+		decisions: m.Counter("inlet_quota_decision_total", "product", "outcome"),
 		refusals:  m.Counter("inlet_quota_limit_total", "product", "limit"),
 		tokens:    m.Counter("inlet_quota_tokens_total", "product", "kind"),
 		spent:     m.Counter("inlet_quota_spent_nano_total", "product"),
 		estimated: m.Counter("inlet_quota_estimated_total", "product", "reason"),
 		untold:    m.Counter("inlet_quota_usage_unknown_total", "product"),
 		failures:  m.Counter("inlet_quota_store_failure_total", "reason"),
-		dry:       m.Counter("inlet_quota_wait_total", "result"),
+		dry:       m.Counter("inlet_quota_wait_total", "outcome"),
 		ended:     m.Counter("inlet_quota_stream_ended_total", "product"),
 	}
 }

@@ -1,10 +1,8 @@
 package hosttest
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"net"
 	"strconv"
 	"strings"
 
@@ -89,11 +87,6 @@ func newExchange(g *gateway, w *worker, step *Step) *exchange {
 	x.request.next = sink{x.route, x.toReplica, func() { x.arrived.Trailers = x.request.trailers; x.atReplica() }}
 	x.response.next = sink{x.toClientHeaders, x.toClient, func() { x.got.Trailers = x.response.trailers; x.complete() }}
 	return x
-}
-
-// client is the client's ip:port.
-func (x *exchange) client() string {
-	return net.JoinHostPort(cmp.Or(x.step.Request.From, "127.0.0.1"), "40000")
 }
 
 // attach puts the filter into the exchange.

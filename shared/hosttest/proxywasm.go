@@ -536,7 +536,7 @@ func hostGetProperty(ctx context.Context, path, pathSize, out, sizeOut uint32) s
 	name := v.text(path, pathSize)
 	switch x := s.x; name {
 	case "source\x00address":
-		return v.give([]byte(x.client()), out, sizeOut)
+		return v.give([]byte(clientAddress), out, sizeOut)
 	case "upstream\x00address":
 		if x.upstream != nil {
 			return v.give([]byte(x.upstream.address), out, sizeOut)

@@ -171,10 +171,8 @@ type CompanionState struct {
 
 // Request is what the client sends.
 type Request struct {
-	Method string `yaml:"method"` // POST if absent
-	// From is the client's address, 127.0.0.1 if absent. Every client of a real Envoy has that.
-	From    string            `yaml:"from"`
-	Path    string            `yaml:"path"` // /v1/chat/completions if absent
+	Method  string            `yaml:"method"` // POST if absent
+	Path    string            `yaml:"path"`   // /v1/chat/completions if absent
 	Headers map[string]string `yaml:"headers"`
 	// Repeated are headers that stand several times, each value on a line of
 	// its own.

@@ -21,6 +21,8 @@ const (
 	askTimeout = 250 * time.Millisecond
 	// maxReported is how many accounts one report has.
 	maxReported = 512
+	// askForChanges is how long a change of keys and products takes to get to a proxy without requests.
+	askForChanges = time.Second
 )
 
 // link is the filter's way to the companion.
@@ -32,8 +34,18 @@ type link struct {
 	metrics *metrics
 	log     func(filter.Level, string)
 
-	report []byte
-	silent *silence
+	sourced bool // keys, applications and products come from the companion
+	report  []byte
+	asked   time.Time // when something was said last
+	silent  *silence
+}
+
+// version is that of the document that this proxy has, negative if it wants none.
+func (l *link) version() int64 {
+	if !l.sourced {
+		return -1
+	}
+	return l.shelf.version()
 }
 
 // silence says whether the companion responds; the threads share it.
@@ -54,10 +66,18 @@ func (s *silence) is() bool {
 	return s.silent
 }
 
-// take returns what is to be said in the background, nil if nothing is.
+// take returns what is to be said in the background, nil if nothing is. Whoever has nothing to say still asks for changes
+// of the document.
 func (l *link) take() []byte {
-	l.report = l.table.Report(l.now(), l.shelf.version(), l.report[:0], maxReported)
-	return l.report
+	now := l.now()
+	said := l.table.Report(now, l.version(), l.report[:0], maxReported)
+	if said == nil && l.sourced && (l.shelf.current() == nil || now.Sub(l.asked) >= askForChanges || now.Before(l.asked)) {
+		said = l.table.Ask(now, l.version(), l.report[:0], nil)
+	}
+	if said != nil {
+		l.report, l.asked = said, now
+	}
+	return said
 }
 
 // heard takes in the response.
@@ -79,7 +99,10 @@ func (l *link) apply(r *filter.Reply) error {
 		return err
 	}
 	l.silent.set(false)
-	return l.shelf.take(r.Body, l.log)
+	if l.sourced {
+		l.shelf.take(r.Body, l.log)
+	}
+	return nil
 }
 
 // ask waits for the companion.
@@ -91,7 +114,7 @@ func (f *Filter) ask(r *request) filter.Verdict {
 // call has the companion asked for demands that are dry.
 func (f *Filter) call(r *request, dry []account.Demand) filter.Verdict {
 	r.asked++
-	r.body = f.table.Ask(f.now(), f.shelf.version(), r.body[:0], dry)
+	r.body = f.table.Ask(f.now(), f.link.version(), r.body[:0], dry)
 	return filter.Wait(filter.Call{
 		Cluster: f.link.cluster, Path: quotaPath, Headers: [][2]string{{"content-type", "application/json"}},
 		Body: r.body, Timeout: askTimeout,
@@ -125,6 +148,7 @@ type shelf struct {
 	store  kv.Store
 	book   *book
 	number int64 // the version of the document
+	bad    int64 // the version of one that could not be used
 }
 
 const shelfKey = "inlet.quota.document.1"
@@ -136,7 +160,7 @@ func newShelf(d *filter.Deps) *shelf {
 		return s
 	}
 	if value, _, err := d.Store.Get(shelfKey); err == nil {
-		_ = s.take(append([]byte(nil), value...), d.Log) // it was right when it was kept
+		s.take(append([]byte(nil), value...), d.Log)
 	}
 	return s
 }
@@ -154,40 +178,50 @@ func (s *shelf) version() int64 {
 	return s.number
 }
 
-// take takes the document that a response brings, if it brings one. One that cannot be read leaves what was there.
-func (s *shelf) take(response []byte, log func(filter.Level, string)) error {
-	keys := gjson.GetBytes(response, "keys")
-	if !keys.IsObject() {
-		return nil
-	}
+// take takes the document that a response brings, if it brings one. One that cannot be used leaves what was there.
+func (s *shelf) take(response []byte, log func(filter.Level, string)) {
 	version := gjson.GetBytes(response, "document").Int()
-	if version == s.version() {
-		return nil
+	keys := gjson.GetBytes(response, "keys")
+	if !keys.IsObject() || !s.isNew(version) {
+		return
 	}
 	b, err := readDocument([]byte(keys.Raw))
+	s.put(b, version, err == nil)
 	if err != nil {
-		log(filter.Error, "quota: the companion's document cannot be used: "+err.Error())
-		return nil // what was there stays
+		log(filter.Error, "quota: the companion's keys and products cannot be used: "+err.Error())
+		return
 	}
-	s.mu.Lock()
-	s.book, s.number = b, version
-	s.mu.Unlock()
 	if s.store == nil {
-		return nil
+		return
 	}
 	kept := append([]byte(`{"document":`), strconv.FormatInt(version, 10)...)
 	kept = append(append(append(kept, `,"keys":`...), keys.Raw...), '}')
-	return s.store.Set(shelfKey, kept, 0)
+	_ = s.store.Set(shelfKey, kept, 0) // else the next worker waits for the companion
 }
 
-// readDocument reads keys, applications, developers and products as the configuration has them.
+func (s *shelf) isNew(version int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return version != s.number && version != s.bad
+}
+
+// put keeps a book, or notes that it cannot be used.
+func (s *shelf) put(b *book, version int64, good bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !good {
+		s.bad = version
+		return
+	}
+	s.book, s.number = b, version
+}
+
+// readDocument reads keys, applications, developers and products in the words of the configuration.
 func readDocument(doc []byte) (*book, error) {
 	r := newBookReader()
 	err := conf.Decode(doc, func(o *conf.Object) {
 		r.read(o)
-		o.Object("keys", func(o *conf.Object) {
-			o.List("list", func(v *conf.Value) { v.Object(r.addKey) })
-		})
+		o.List("keys", func(v *conf.Value) { v.Object(r.addKey) })
 	})
 	return r.b, err
 }

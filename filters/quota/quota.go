@@ -147,6 +147,9 @@ func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
 	if v := f.plan(x, r); v != filter.Next || len(r.demands) == 0 {
 		return v
 	}
+	if r.metered && f.asks && (len(f.without) == 0 || !f.without.match(r.model)) {
+		x.AskUsage()
+	}
 	if f.ends {
 		f.watch(x, r)
 	}

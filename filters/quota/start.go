@@ -58,7 +58,7 @@ func (f *Filter) join(d *filter.Deps) {
 		return
 	}
 	f.link = &link{
-		cluster: d.Companion.Cluster, shelf: f.shelf, table: f.table, now: d.Now, metrics: &f.metrics, log: d.Log,
+		cluster: d.Companion.Cluster, shelf: f.shelf, table: f.table, now: d.Now, sourced: f.sourced, metrics: &f.metrics, log: d.Log,
 		silent: d.Kept(keptSilence, func() any { return &silence{mu: d.Mutex()} }).(*silence),
 	}
 	d.Companion.Converse(quotaPath, f.link.take, f.link.heard)

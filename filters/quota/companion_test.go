@@ -130,7 +130,7 @@ func TestCompanionDoesNotRespond(t *testing.T) {
 		require.Equal(t, 429, call.status(), "the share is used up")
 		call.end(ends{})
 
-		// It is back, and hears of what was used once.
+		// It is back, and learns what was used, once.
 		c.down = false
 		r.pass(10 * time.Second)
 		for range 3 {

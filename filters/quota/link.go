@@ -66,7 +66,7 @@ func (s *silence) is() bool {
 	return s.silent
 }
 
-// take returns what is to be said in the background, nil if nothing is. Whoever has nothing to say still asks for changes
+// take returns what is to be said in the background, nil if nothing is. Without anything to say it still asks for changes
 // of the document.
 func (l *link) take() []byte {
 	now := l.now()

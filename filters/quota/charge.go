@@ -43,12 +43,7 @@ func (f *Filter) settle(x *filter.Exchange, r *request, end filter.End) {
 	for i, l := range r.limits {
 		r.used = append(r.used, f.cost(r, l, u, r.reserved(i), how))
 	}
-	if err := f.table.Settle(f.now(), r.demands, r.used); err != nil {
-		// What could not be written is retried once; then the reservation expires by itself.
-		if err = f.table.Settle(f.now(), r.demands, r.used); err != nil {
-			f.metrics.failed(notSettled)
-		}
-	}
+	f.write(func() error { return f.table.Settle(f.now(), r.demands, r.used) })
 	f.settleGrown(r)
 	if !r.metered {
 		return
@@ -62,7 +57,16 @@ func (f *Filter) settle(x *filter.Exchange, r *request, end filter.End) {
 // refund gives everything back.
 func (f *Filter) refund(r *request) {
 	f.settleGrown(r)
-	if f.table.Refund(f.now(), r.demands) != nil && f.table.Refund(f.now(), r.demands) != nil {
+	f.write(func() error { return f.table.Refund(f.now(), r.demands) })
+}
+
+// write writes to the accounts, once more if it fails: what was written before is not written twice. What cannot be
+// expires by itself.
+func (f *Filter) write(change func() error) {
+	if change() == nil {
+		return
+	}
+	if change() != nil {
 		f.metrics.failed(notSettled)
 	}
 }

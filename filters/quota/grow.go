@@ -162,8 +162,6 @@ func (r *request) reserved(demand int) int64 {
 // settleGrown gives back what was reserved later: the first reservation is settled with all that was used.
 func (f *Filter) settleGrown(r *request) {
 	if g := &r.grown; len(g.demands) > 0 {
-		if f.table.Refund(f.now(), g.demands) != nil && f.table.Refund(f.now(), g.demands) != nil {
-			f.metrics.failed(notSettled)
-		}
+		f.write(func() error { return f.table.Refund(f.now(), g.demands) })
 	}
 }

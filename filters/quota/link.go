@@ -5,8 +5,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/tidwall/gjson"
-
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 	"github.com/inlet-proxy/inlet/shared/state/account"
@@ -180,12 +178,12 @@ func (s *shelf) version() int64 {
 
 // take takes the document that a response brings, if it brings one. One that cannot be used leaves what was there.
 func (s *shelf) take(response []byte, log func(filter.Level, string)) {
-	version := gjson.GetBytes(response, "document").Int()
-	keys := gjson.GetBytes(response, "keys")
-	if !keys.IsObject() || !s.isNew(version) {
+	reply, err := account.ParseReply(response)
+	version := reply.Document
+	if err != nil || len(reply.Keys) == 0 || !s.isNew(version) {
 		return
 	}
-	b, err := readDocument([]byte(keys.Raw))
+	b, err := readDocument(reply.Keys)
 	s.put(b, version, err == nil)
 	if err != nil {
 		log(filter.Error, "quota: the companion's keys and products cannot be used: "+err.Error())
@@ -194,9 +192,8 @@ func (s *shelf) take(response []byte, log func(filter.Level, string)) {
 	if s.store == nil {
 		return
 	}
-	kept := append([]byte(`{"document":`), strconv.FormatInt(version, 10)...)
-	kept = append(append(append(kept, `,"keys":`...), keys.Raw...), '}')
-	_ = s.store.Set(shelfKey, kept, 0) // else the next worker waits for the companion
+	kept := account.Reply{Now: 1, Document: version, Keys: reply.Keys}
+	_ = s.store.Set(shelfKey, kept.Append(nil), 0) // else the next worker waits for the companion
 }
 
 func (s *shelf) isNew(version int64) bool {

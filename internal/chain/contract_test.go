@@ -68,3 +68,21 @@ func TestMetadataAndClient(t *testing.T) {
 type metadataReader struct{ *scripted }
 
 func (metadataReader) Metadata() (namespace, key string) { return "jwt", "sub" }
+
+// The end of a text that comes while a screener waits goes on with the text.
+func TestEndsThatComeWhileAScreenerWaits(t *testing.T) {
+	r, a, _ := screened(t, "")
+	a.how = &filter.Screening{Window: 1}
+	a.unit = func(*filter.Exchange, *filter.Unit) filter.Verdict { return verdicts["wait"] }
+	a.scripted.reply = func(*filter.Exchange, *filter.Reply) filter.Verdict { return filter.Next }
+	l := r.listen(t, "text/event-stream")
+	first := "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n"
+	last := "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n"
+	l.chunk(first, false)
+	l.chunk(last, false)
+	require.Empty(t, l.got)
+	l.reply(&filter.Reply{Status: 200})
+	l.chunk("data: [DONE]\n\n", true)
+	require.Equal(t, first+last+"data: [DONE]\n\n", string(l.got))
+	require.Empty(t, r.logs)
+}

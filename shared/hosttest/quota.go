@@ -35,13 +35,13 @@ func (q *Quota) Switch(step *Step, now time.Time) {
 	defer q.mu.Unlock()
 	q.down = step.Companion.Quota == quotaDown
 	if step.Companion.Quota == quotaRestarted {
-		q.restart(now.Add(account.Lease / 2))
+		q.restart(now, false)
 	}
 }
 
-func (q *Quota) restart(settled time.Time) {
+func (q *Quota) restart(now time.Time, remembers bool) {
 	q.generation++
-	q.allocator = account.NewAllocator(q.generation, settled)
+	q.allocator = account.NewAllocator(q.generation, now, remembers)
 }
 
 // Answer is the status and the body of the response to a message; 0 if there is none, since the companion is down.
@@ -52,7 +52,7 @@ func (q *Quota) Answer(now time.Time, message []byte) (status int, body []byte) 
 		return 0, nil
 	}
 	if q.allocator == nil {
-		q.restart(time.Time{})
+		q.restart(now, true)
 	}
 	var m account.Message
 	if err := json.Unmarshal(message, &m); err != nil {

@@ -50,7 +50,7 @@ func (f *Filter) settle(x *filter.Exchange, r *request, end filter.End) {
 	}
 	f.metrics.charged(x, r, u, how)
 	if how == chargeReported && end.Complete && !r.bounded {
-		f.learned.add(r.model, u.Completion)
+		f.learned.add(r.model, u.Completion/max(x.Request.Answers, 1))
 	}
 }
 
@@ -83,12 +83,17 @@ func howToCharge(x *filter.Exchange, end filter.End) charging {
 		return chargeNothing // Envoy had nobody to ask, or did not
 	case x.Response.Status >= 400:
 		return chargeRequest
-	case end.Complete && (x.Usage.Known || !x.API.HasUsage()):
+	case end.Complete && (believable(x.Usage) || !x.API.HasUsage()):
 		return chargeReported
 	case end.Complete:
 		return chargeEstimate
 	}
 	return early(x)
+}
+
+// believable reports whether a usage is known and possible: no model has a context of that many tokens.
+func believable(u llm.Usage) bool {
+	return u.Known && u.Prompt <= maxTokens && u.Completion <= maxTokens
 }
 
 // unanswered is for a request to which neither a replica nor Envoy has responded.
@@ -115,7 +120,9 @@ func early(x *filter.Exchange) charging {
 // usage is what the request took, as far as anybody knows.
 func (f *Filter) usage(x *filter.Exchange, r *request, how charging) llm.Usage {
 	u := x.Usage
-	u.Prompt, u.Completion = min(u.Prompt, maxTokens), min(u.Completion, maxTokens)
+	if u.Known && !believable(u) {
+		u = llm.Usage{}
+	}
 	switch how {
 	case chargeRequest:
 		return llm.Usage{}

@@ -300,6 +300,7 @@ func TestFailures(t *testing.T) {
 		{"blocked in the response", ends{status: 200, refused: true, events: 20}, 1020, 1},
 		{"complete", ends{status: 200, usage: told(1100, 40)}, 1140, 1},
 		{"more than was reserved", ends{status: 200, usage: told(1300, 900)}, 2200, 1},
+		{"more than any model can take", ends{status: 200, usage: told(9_000_000, 3)}, 1500, 1},
 		{"complete without a usage", ends{status: 200, events: 3}, 1500, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -502,4 +503,62 @@ func TestMoneyDoesNotDrift(t *testing.T) {
 	require.EqualValues(t, 1000, sum) // 10 tokens at 0.1 for a million
 	require.EqualValues(t, 1, price{prompt: scale(0.000001)}.of(told(1, 0)), "rounded up")
 	require.Positive(t, price{maxPrice * perUnit, maxPrice * perUnit, 0}.of(told(maxTokens, maxTokens)))
+}
+
+// Answers that no client bounds are reserved for as long as they mostly are.
+func TestLengthOfAnswersIsLearned(t *testing.T) {
+	r := newRig(t, subscribed("tokens: {completion: 100M/day}")+"estimate: {completion: 900}\n")
+	held := func(b body) int64 {
+		c := r.send(b)
+		require.Equal(t, 200, c.status())
+		defer c.end(ends{refused: true, served: "-"})
+		return c.x.State().(*request).demands[0].Amount
+	}
+	require.EqualValues(t, 900, held(body{}))
+	for i := range enoughSeen {
+		require.EqualValues(t, 900, held(body{}), i)
+		r.send(body{max: 5000}).end(ends{status: 200, usage: told(1, 5000)}) // bounded, so it says nothing
+		r.send(body{}).end(ends{status: 200, cut: true, usage: told(1, 1)})  // nor does one that was cut
+		r.send(body{n: 2}).end(ends{status: 200, usage: told(1, 2*(60+i%2*20))})
+	}
+	require.InDelta(t, 70, held(body{}), 2)
+	require.InDelta(t, 210, held(body{n: 3}), 6)
+	require.EqualValues(t, 900, held(body{model: "other"}))
+	require.EqualValues(t, 5000, held(body{max: 5000}))
+	for range 200 {
+		r.send(body{}).end(ends{status: 200, usage: told(1, 500)})
+	}
+	require.InDelta(t, 500, held(body{}), 2)
+	for i := range 2 * maxLearned {
+		r.send(body{model: fmt.Sprint(i)}).end(ends{status: 200, usage: told(1, 1)})
+	}
+	require.LessOrEqual(t, len(r.f.learned.byModel), maxLearned)
+}
+
+// Neither refusals nor the access log nor metrics contain a key, and no other caller's numbers.
+func TestNoKeyIsShown(t *testing.T) {
+	const secret = "sk-0123456789abcdef"
+	r := newRig(t, strings.ReplaceAll(subscribed("requests: 1/day, models: [llama]"), "KEY(demo)", "KEY("+secret+")"))
+	for _, b := range []body{{key: secret}, {key: secret}, {key: secret, model: "x"}, {key: secret + "x"}, {key: secret, headers: headers{"authorization: Bearer " + secret}}} {
+		c := r.send(b)
+		shown := string(c.x.Why()) + fmt.Sprint(r.samples) + fmt.Sprint(r.logs)
+		if refusal := c.v.Refusal(); refusal != nil {
+			shown += refusal.Message + refusal.Reason + fmt.Sprint(refusal.Headers) + string(refusal.Body)
+		}
+		require.NotContains(t, shown, secret)
+		c.end(ends{status: 200})
+	}
+}
+
+// The limit that binds is the one that is told; of the other kind it is the tightest.
+func TestWhichLimitIsTold(t *testing.T) {
+	r := newRig(t, subscribed("requests: \"9/day, 2/h, 5/min\", tokens: {total: 1000/day, prompt: 100/day}"))
+	for range 2 {
+		require.Equal(t, 200, r.send(body{prompt: 40, max: 10}).end(ends{status: 200, usage: told(10, 10)}).status())
+	}
+	c := r.send(body{prompt: 40, max: 10}).end(ends{})
+	require.Equal(t, "2", c.header("x-ratelimit-limit-requests"))
+	require.Equal(t, "0", c.header("x-ratelimit-remaining-requests"))
+	require.Equal(t, "100", c.header("x-ratelimit-limit-tokens"))
+	require.Equal(t, "80", c.header("x-ratelimit-remaining-tokens"))
 }

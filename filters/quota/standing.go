@@ -41,18 +41,19 @@ func (f *Filter) standing(x *filter.Exchange, r *request, binds int) []filter.He
 // stands is how an account stands.
 type stands account.Standing
 
-// tightest returns how the account stands that has the least left, of those that count tokens or requests.
+// tightest returns how the account stands that has the least left, of those that count tokens or requests; or the one that
+// binds, if it is one of these.
 func (f *Filter) tightest(now time.Time, r *request, tokens bool, binds int) (s stands, ok bool) {
 	for i, l := range r.limits {
 		if tokens && !l.measure.tokens() || !tokens && l.measure != requests {
 			continue
 		}
 		this := stands(f.table.Standing(now, &r.demands[i]))
-		if !ok || i == binds || binds < 0 && this.tighter(s) {
-			s, ok = this, true
-		}
 		if i == binds {
-			break
+			return this, true
+		}
+		if !ok || this.tighter(s) {
+			s, ok = this, true
 		}
 	}
 	return s, ok

@@ -17,6 +17,7 @@ type digest [sha256.Size]byte
 type book struct {
 	keys     map[digest]*key
 	apps     map[string]*app
+	listed   bool       // applications are listed: no other name is one
 	products []*product // nil: everybody who is known may do everything
 }
 
@@ -65,7 +66,6 @@ type bookReader struct {
 	b          *book
 	products   []string
 	developers []string
-	listed     bool // applications are listed
 }
 
 func newBookReader() *bookReader {
@@ -76,7 +76,7 @@ func newBookReader() *bookReader {
 func (r *bookReader) read(o *conf.Object) {
 	o.List("products", func(v *conf.Value) { v.Object(r.addProduct) })
 	o.List("developers", func(v *conf.Value) { v.Object(r.addDeveloper) })
-	r.listed = o.List("apps", func(v *conf.Value) { v.Object(r.addApp) })
+	r.b.listed = o.List("apps", func(v *conf.Value) { v.Object(r.addApp) })
 }
 
 func (r *bookReader) addProduct(o *conf.Object) {
@@ -161,7 +161,7 @@ func (r *bookReader) addKey(o *conf.Object) {
 	o.String("name", &k.name, conf.NotEmpty, shortName)
 	o.String("sha256", &sum, isDigest)
 	o.Required("name", "sha256")
-	if o.String("app", &appName, conf.NotEmpty, shortName) && r.listed && r.b.apps[appName] == nil && appName != "" {
+	if o.String("app", &appName, conf.NotEmpty, shortName) && r.b.listed && r.b.apps[appName] == nil && appName != "" {
 		o.Errorf("app", "there is no app %q%s", appName, conf.Suggest(appName, names(r.b.apps)))
 	}
 	k.products = r.readSubscriptions(o)

@@ -216,6 +216,26 @@ func TestDocumentOfTheCompanion(t *testing.T) {
 	require.Equal(t, 200, status("other"))
 }
 
+// Requests without an identity count for an application of the companion's, if it has one of that name.
+func TestAnonymousApplicationOfTheCompanion(t *testing.T) {
+	for name, want := range map[string]int{"shop": 200, "free": 403} {
+		c := newCompanion(t)
+		c.version, c.document = 1, withKeys(document1)
+		r := join(t, c, "source: companion\nanonymous: "+name)
+		r.tick()
+		x := &filter.Exchange{}
+		x.Reset(1)
+		x.Start, x.RequestHeaders = r.clock, headers{}
+		v := r.f.OnRequestHeaders(x)
+		if want == 200 {
+			require.Equal(t, filter.Next, v)
+			require.Equal(t, "ann", x.Tenant.Developer)
+			continue
+		}
+		require.Equal(t, want, v.Refusal().Status)
+	}
+}
+
 // Who has its keys from its own configuration asks for none.
 func TestNoDocumentUnlessAskedFor(t *testing.T) {
 	c := newCompanion(t)

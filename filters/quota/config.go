@@ -95,7 +95,7 @@ func (f *Filter) readIdentity(o *conf.Object, r *bookReader) {
 	trusted := o.Object("identity", f.identity.read)
 	var name string
 	if o.String("anonymous", &name, conf.NotEmpty, shortName) && name != "" {
-		if r.listed && r.b.apps[name] == nil {
+		if r.b.listed && r.b.apps[name] == nil {
 			o.Errorf("anonymous", "there is no app %q%s", name, conf.Suggest(name, names(r.b.apps)))
 		}
 		f.anonymous = r.appOf(name)

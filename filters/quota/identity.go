@@ -118,7 +118,7 @@ func (f *Filter) findWithoutKey(b *book, x *filter.Exchange, who *caller) (*app,
 			return nil, f.unknown(appNotApproved)
 		case a != nil:
 			return a, filter.Next
-		case len(b.apps) == 0:
+		case !b.listed:
 			return &app{name: strings.Clone(name), approved: true}, filter.Next
 		}
 		return nil, f.unknown(unknownApp)
@@ -126,10 +126,17 @@ func (f *Filter) findWithoutKey(b *book, x *filter.Exchange, who *caller) (*app,
 	switch {
 	case who.keys > 0:
 		return nil, f.unknown(keyInvalid)
-	case f.anonymous != nil:
-		return f.anonymous, filter.Next
+	case f.anonymous == nil:
+		return nil, f.unknown(keyMissing)
 	}
-	return nil, f.unknown(keyMissing)
+	a := b.apps[f.anonymous.name]
+	switch {
+	case a == nil:
+		a = f.anonymous // the companion does not know it
+	case !a.approved:
+		return nil, f.unknown(appNotApproved)
+	}
+	return a, filter.Next
 }
 
 // value returns who calls by the word of a filter before Inlet, "" if it says nothing.

@@ -312,3 +312,28 @@ func TestAllocatesNothing(t *testing.T) {
 		}
 	}))
 }
+
+// A filter before Inlet names applications: any, unless they are listed.
+func TestTrustedIdentity(t *testing.T) {
+	const listed = "apps: [{name: shop, developer: ann}, {name: gone, status: revoked}]\ndevelopers: [{name: ann}]\n"
+	for _, c := range []struct{ doc, app, code, developer string }{
+		{"identity: {header: x-app}", "shop", "", ""},
+		{"identity: {header: x-app}\nanonymous: free", "shop", "", ""},
+		{"identity: {header: x-app}\nkeys: {list: [{name: k, sha256: KEY(demo)}]}", "shop", "", ""},
+		{"identity: {header: x-app}\n" + listed, "shop", "", "ann"},
+		{"identity: {header: x-app}\n" + listed, " shop ", "", "ann"},
+		{"identity: {header: x-app}\n" + listed, "other", "unknown_app", ""},
+		{"identity: {header: x-app}\n" + listed, "gone", "app_not_approved", ""},
+		{"identity: {header: x-app}\n" + listed, "", "missing_api_key", ""},
+	} {
+		f := load(t, c.doc)
+		x, v, _ := ask(f, headers{"x-app: " + c.app, "authorization: Bearer sk-of-the-provider"})
+		if c.code != "" {
+			require.Equal(t, c.code, v.Refusal().Code, c.app)
+			continue
+		}
+		require.Equal(t, filter.Next, v, c.app)
+		require.Equal(t, "shop", x.Tenant.App)
+		require.Equal(t, c.developer, x.Tenant.Developer)
+	}
+}

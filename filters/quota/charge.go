@@ -166,10 +166,8 @@ func (l *limit) of(r *request, u llm.Usage) int64 {
 		return l.weighted(u) + int64(u.Completion)
 	case money:
 		return r.price.of(u)
-	case concurrency:
-		return 0
 	}
-	return 1
+	return 1 // of requests; accounts of requests in progress do not look at it
 }
 
 // weighted are the prompt's tokens, of which the cached ones count by their weight; rounded up.

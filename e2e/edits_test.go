@@ -33,6 +33,7 @@ type edits struct {
 	pools    map[string][]string // addresses of the replicas
 	services map[string]string   // addresses by cluster, the companion's too
 	subset   *hosttest.Subset    // with addresses; nil: no hint
+	metadata map[string]map[string]string
 
 	unfollowed  bool // the clusters ignore the ranked list
 	maxRequests int  // limit of a cluster; 0: as shipped
@@ -85,6 +86,9 @@ func (e *edits) apply(b *bootstrapv3.Bootstrap) {
 		if e.subset != nil {
 			m.HttpFilters = slices.Insert(m.HttpFilters, 0, sayingSubset(e.subset))
 		}
+		if e.metadata != nil {
+			m.HttpFilters = slices.Insert(m.HttpFilters, 0, sayingMetadata(e.metadata))
+		}
 		m.HttpProtocolOptions = &corev3.Http1ProtocolOptions{EnableTrailers: true}
 		if e.abi == stack.Wasm && e.name != "" {
 			editAny(inletFilter(m).GetTypedConfig(), func(w *wasmv3.Wasm) { w.Config.GetVmConfig().VmId = e.name })
@@ -118,14 +122,32 @@ func sayingSubset(s *hosttest.Subset) *hcmv3.HttpFilter {
 		}
 		value = structpb.NewListValue(list)
 	}
-	config, err := anypb.New(&setmetadatav3.Config{Metadata: []*setmetadatav3.Metadata{{
+	return saying("subset", &setmetadatav3.Metadata{
 		MetadataNamespace: filter.SubsetNamespace,
 		Value:             &structpb.Struct{Fields: map[string]*structpb.Value{filter.SubsetKey: value}},
-	}}})
+	})
+}
+
+// sayingMetadata is a filter that sets dynamic metadata for every request.
+func sayingMetadata(all map[string]map[string]string) *hcmv3.HttpFilter {
+	var said []*setmetadatav3.Metadata
+	for namespace, keys := range all {
+		values := &structpb.Struct{Fields: map[string]*structpb.Value{}}
+		for key, value := range keys {
+			values.Fields[key] = structpb.NewStringValue(value)
+		}
+		said = append(said, &setmetadatav3.Metadata{MetadataNamespace: namespace, Value: values})
+	}
+	return saying("metadata", said...)
+}
+
+// saying is a filter of Envoy that sets dynamic metadata.
+func saying(name string, said ...*setmetadatav3.Metadata) *hcmv3.HttpFilter {
+	config, err := anypb.New(&setmetadatav3.Config{Metadata: said})
 	if err != nil {
 		panic(err)
 	}
-	return &hcmv3.HttpFilter{Name: "subset", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: config}}
+	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: config}}
 }
 
 // nameProbeLabels adds the labels of the probe's metrics to those of the

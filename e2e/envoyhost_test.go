@@ -135,7 +135,7 @@ func (g *gateway) start(ctx context.Context, s *hosttest.Scenario, trusted bool)
 	if err := g.serve(s, edits); err != nil {
 		return err
 	}
-	edits.subset = s.Subset.With(g.addresses)
+	edits.subset, edits.metadata = s.Subset.With(g.addresses), s.Metadata
 	go g.relay.Run(ctx, nil, g.snapshot)
 	err := g.stack.Update(ctx, func(o *stack.Options) {
 		o.Chain, o.Edit, o.Pools = s.Config, edits.apply, nil

@@ -68,6 +68,8 @@ func (e *envoy) ResumeRequest()                       {}
 func (e *envoy) ResumeResponse([]byte)                {}
 func (e *envoy) EndResponse()                         {}
 func (e *envoy) Subset(dst []string) ([]string, bool) { return dst, false }
+func (e *envoy) Metadata(string, string) string       { return "" }
+func (e *envoy) Client() string                       { return "" }
 func (e *envoy) Mark(uint64)                          {}
 func (e *envoy) Marked(uint64) bool                   { return false }
 func (e *envoy) RequestNow() filter.Headers           { return nil }

@@ -251,6 +251,12 @@ func (x *exchange) EndResponse() {}
 // Subset implements chain.Host: the benchmark's Envoy sets no hint.
 func (x *exchange) Subset(dst []string) ([]string, bool) { return dst, false }
 
+// Metadata implements chain.Host.
+func (x *exchange) Metadata(string, string) string { return "" }
+
+// Client implements chain.Host.
+func (x *exchange) Client() string { return "" }
+
 // Served implements chain.Host.
 func (x *exchange) Served() string { return x.served }
 

@@ -1,10 +1,9 @@
 package quota
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
+	"math"
 	"slices"
-	"strings"
+	"time"
 
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
@@ -20,83 +19,172 @@ var Factory = filter.Factory{
 	Help:        help,
 }
 
-// digest is the SHA-256 of a key. Keys are configured by their digest, so that Envoy's
-// config dump contains no key.
-type digest [sha256.Size]byte
+// settings are what the configuration says besides who may call.
+type settings struct {
+	places    places
+	identity  identity
+	anonymous *app // who calls without an identity; nil: nobody may
+	limits    []*limit
+	prices    forModel[price]
+	estimate  estimate
+	asks      bool     // servers are asked to tell the usage of streams
+	without   patterns // models whose servers do not understand to be asked for the usage
+	unread    bool     // requests of which nothing tells the usage are charged by the estimate, not refused
+	ends      bool     // streams are ended when the budget is gone
+	headers   bool
+	shadow    bool
+	apigee    bool
+	sourced   bool // keys, applications and products come from the companion
+	open      bool // while the companion is unreachable this Envoy's share is admitted
+	shared    bool
+	hold      time.Duration
+}
 
-func newFilter(o *conf.Object, _ *filter.Deps) filter.Filter {
-	f := &Filter{tenants: map[digest]string{}}
-	o.Required("keys")
-	o.Object("keys", func(o *conf.Object) {
-		f.readPlaces(o)
-		o.Required("list")
-		n := 0
-		o.List("list", func(v *conf.Value) {
-			n++
-			v.Object(func(o *conf.Object) { f.addKey(o) })
-		})
-		if o.Has("list") && n == 0 {
-			o.Errorf("list", "needs at least one key; otherwise every request is refused")
-		}
-	})
+func newFilter(o *conf.Object, d *filter.Deps) filter.Filter {
+	f := &Filter{settings: settings{
+		estimate: newEstimate(), asks: true, unread: true, headers: true, shared: true, hold: 15 * time.Minute,
+	}}
+	f.readSource(o)
+	r := newBookReader()
+	r.read(o)
+	f.readIdentity(o, r)
+	f.readLimits(o, r)
+	f.readPrices(o, r)
+	o.Object("estimate", f.estimate.read)
+	f.readUsage(o)
+	f.readSwitches(o)
+	f.open = f.readStoreFailure(o)
+	f.start(r.b, d)
 	return f
 }
 
-// carriers are the headers in which clients of model APIs (OpenAI's, Anthropic's,
-// Azure's, Google's) or proxies send keys. None of them may carry one of our keys to a
-// replica, whether the caller's or another's.
-var carriers = []string{"x-api-key", "authorization", "api-key", "x-goog-api-key", "apikey", "proxy-authorization"}
-
-// readPlaces reads in which headers a key is accepted. "header" is the older spelling, for one header.
-func (f *Filter) readPlaces(o *conf.Object) {
-	f.places = []string{"x-api-key", "authorization"}
-	var header string
-	switch alone := o.String("header", &header, conf.HeaderName); {
-	case o.Strings("from", &f.places, conf.HeaderName):
-		if alone {
-			o.Errorf("header", "is the older spelling of \"from\"; set only one of them")
-		}
-		if len(f.places) == 0 {
-			o.Errorf("from", "needs at least one header")
-		}
-	case alone:
-		f.places = []string{header}
+// readSource reads where keys, applications and products come from.
+func (f *Filter) readSource(o *conf.Object) {
+	source := "config"
+	o.Enum("source", &source, "config", "companion")
+	if f.sourced = source == "companion"; !f.sourced {
+		return
 	}
-	f.hides = slices.Clone(carriers)
-	said := make([]string, len(f.places))
-	for i, place := range f.places {
-		if slices.Contains(f.places[:i], place) {
-			o.Errorf("from", "%q is listed twice", place)
-		}
-		if !slices.Contains(f.hides, place) {
-			f.hides = append(f.hides, place)
-		}
-		said[i] = place + ": YOUR_KEY"
-		if hasScheme(place) {
-			said[i] = place + ": Bearer YOUR_KEY"
+	for _, key := range []string{"products", "developers", "apps"} {
+		if o.Has(key) {
+			o.Errorf(key, "comes from the companion, as source says")
 		}
 	}
-	f.where = strings.Join(said, " or ")
 }
 
-func (f *Filter) addKey(o *conf.Object) {
-	var name, sum string
-	o.String("name", &name, conf.NotEmpty)
-	o.String("sha256", &sum, isDigest)
-	o.Required("name", "sha256")
-	var d digest
-	if n, err := hex.Decode(d[:], []byte(sum)); err != nil || n != len(d) {
-		return // reported by the check
+// readIdentity reads who may call. Something has to tell it.
+func (f *Filter) readIdentity(o *conf.Object, r *bookReader) {
+	f.places = defaultPlaces()
+	n := 0
+	keys := o.Object("keys", func(o *conf.Object) {
+		f.places.read(o)
+		listed := o.List("list", func(v *conf.Value) {
+			n++
+			v.Object(r.addKey)
+		})
+		switch {
+		case listed && f.sourced:
+			o.Errorf("list", "comes from the companion, as source says")
+		case listed && n == 0:
+			o.Errorf("list", "needs at least one key; otherwise every request is refused")
+		case !listed && !f.sourced:
+			o.Errorf("", "missing key %q", "list")
+		}
+	})
+	f.places.keyed = keys || f.sourced
+	trusted := o.Object("identity", f.identity.read)
+	var name string
+	if o.String("anonymous", &name, conf.NotEmpty, shortName) && name != "" {
+		if r.b.listed && r.b.apps[name] == nil {
+			o.Errorf("anonymous", "there is no app %q%s", name, conf.Suggest(name, names(r.b.apps)))
+		}
+		f.anonymous = r.appOf(name)
 	}
-	if other, ok := f.tenants[d]; ok {
-		o.Errorf("sha256", "is also the key of %q", other)
+	if !keys && !trusted && f.anonymous == nil && !f.sourced {
+		o.Errorf("", "missing key %q", "keys")
 	}
-	f.tenants[d] = name
 }
 
-func isDigest(s string) string {
-	if b, err := hex.DecodeString(s); err != nil || len(b) != sha256.Size {
-		return "is not a SHA-256 in hex (64 digits; make one with: printf %s KEY | sha256sum)"
+// readLimits reads the limits that do not belong to a product.
+func (f *Filter) readLimits(o *conf.Object, r *bookReader) {
+	taken := slices.Clone(r.products)
+	o.List("limits", func(v *conf.Value) {
+		v.Object(func(o *conf.Object) {
+			name, limits := readLimit(o)
+			if name != "" && contains(taken, name) {
+				o.Errorf("name", "%q is the name of a product or of another limit", name)
+			}
+			taken = append(taken, name)
+			f.limits = append(f.limits, limits...)
+		})
+	})
+}
+
+// readPrices reads what models cost. A budget without prices would never be used up.
+func (f *Filter) readPrices(o *conf.Object, r *bookReader) {
+	o.Object("prices", func(o *conf.Object) {
+		o.Each(func(model string, v *conf.Value) {
+			v.Object(func(o *conf.Object) { f.prices.set(model, readPrice(o)) })
+		})
+	})
+	isMoney := func(l *limit) bool { return l.measure == money }
+	budget := slices.ContainsFunc(f.limits, isMoney) || slices.ContainsFunc(r.b.products, func(p *product) bool {
+		return slices.ContainsFunc(p.limits, isMoney)
+	})
+	if budget && f.prices.empty() {
+		o.Errorf("prices", "missing key %q: a budget needs the prices of the models", "prices")
 	}
-	return ""
+}
+
+func (f *Filter) readUsage(o *conf.Object) {
+	unread := "estimate"
+	o.Object("usage", func(o *conf.Object) {
+		o.Bool("ask", &f.asks)
+		f.without = readPatterns(o, "without")
+		o.Enum("unread", &unread, "estimate", "refuse")
+	})
+	f.unread = unread == "estimate"
+}
+
+func (f *Filter) readSwitches(o *conf.Object) {
+	faults, scope := "openai", "shared"
+	o.Bool("endStreams", &f.ends)
+	o.Bool("headers", &f.headers)
+	o.Bool("shadow", &f.shadow)
+	o.Enum("faults", &faults, "openai", "apigee")
+	o.Enum("scope", &scope, "shared", "local")
+	o.Duration("hold", &f.hold, time.Second, 24*time.Hour)
+	f.apigee, f.shared = faults == "apigee", scope == "shared"
+}
+
+func (f *Filter) readStoreFailure(o *conf.Object) (open bool) {
+	mode := string(filter.FailOpen)
+	o.Enum("onStoreFailure", &mode, string(filter.FailOpen), string(filter.FailClosed))
+	return mode == string(filter.FailOpen)
+}
+
+// estimate says how many tokens a request is likely to take, before anybody knows.
+type estimate struct {
+	completion    int // of an answer that the client does not bound
+	bytesPerToken int
+	learn         bool
+	max           forModel[int] // most tokens that an answer of the model may have
+}
+
+// maxAnswer is the most tokens of an answer of a model that is not listed: the context of large models.
+const maxAnswer = 131072
+
+func newEstimate() estimate { return estimate{completion: 1024, bytesPerToken: 4, learn: true} }
+
+func (e *estimate) read(o *conf.Object) {
+	o.Int("completion", &e.completion, 1, maxAnswer)
+	o.Int("bytesPerToken", &e.bytesPerToken, 1, 64)
+	o.Bool("learn", &e.learn)
+	o.Object("max", func(o *conf.Object) {
+		o.Each(func(model string, v *conf.Value) {
+			n := maxAnswer
+			v.Int(&n, 1, math.MaxInt32)
+			e.max.set(model, n)
+		})
+	})
 }

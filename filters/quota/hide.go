@@ -11,7 +11,7 @@ import (
 
 // hide removes keys before the request reaches the replica: the caller's keys anywhere
 // in the headers or the query, and other callers' keys where clients send keys.
-func (f *Filter) hide(x *filter.Exchange, keys []string) {
+func (p *places) hide(b *book, x *filter.Exchange, keys []string) {
 	for n := 0; ; n++ {
 		name, value, ok := x.RequestHeaders.Line(n)
 		if !ok {
@@ -20,8 +20,8 @@ func (f *Filter) hide(x *filter.Exchange, keys []string) {
 		switch {
 		case strings.HasPrefix(name, ":"): // not a header, and the path has its own way below
 			continue
-		case slices.Contains(f.hides, name):
-			ok = mentionsAny(value, keys) || f.mentionsKey(value) // which hashes
+		case slices.Contains(p.hides, name):
+			ok = mentionsAny(value, keys) || b.mentionsKey(value) // which hashes
 		case belongsToMessage(name):
 			continue
 		default:
@@ -167,16 +167,16 @@ func unescape(text string) (c byte, n int) {
 
 // mentionsKey reports whether a value contains any caller's key: bare, behind a
 // scheme, or in a list.
-func (f *Filter) mentionsKey(value string) bool {
-	if f.isKey(value) {
+func (b *book) mentionsKey(value string) bool {
+	if b.isKey(value) {
 		return true
 	}
 	for part := range strings.SplitSeq(value, ",") {
-		if f.isKey(part) {
+		if b.isKey(part) {
 			return true
 		}
 		for word := range strings.FieldsSeq(part) {
-			if f.isKey(word) {
+			if b.isKey(word) {
 				return true
 			}
 		}
@@ -185,11 +185,11 @@ func (f *Filter) mentionsKey(value string) bool {
 }
 
 // isKey reports whether s is a key, alone or as a bearer token.
-func (f *Filter) isKey(s string) bool {
+func (b *book) isKey(s string) bool {
 	s = strings.TrimSpace(s)
-	_, ok := f.lookup(s)
-	if token, isToken := cutBearer(s); isToken && !ok {
-		_, ok = f.lookup(token)
+	k := b.lookup(s)
+	if token, isToken := cutBearer(s); isToken && k == nil {
+		k = b.lookup(token)
 	}
-	return ok
+	return k != nil
 }

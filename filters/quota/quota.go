@@ -1,125 +1,218 @@
-// Package quota decides who may call. So far it checks API keys; quotas and token
-// buckets per key belong here too.
+// Package quota decides who may call, how often, and for how many tokens. It reserves before
+// a request goes on what it is likely to take, and settles at its end with what the response
+// says that it took.
 package quota
 
 import (
-	"crypto/sha256"
-	"slices"
-	"strings"
+	"time"
 
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
-	"github.com/inlet-proxy/inlet/shared/reading/llm"
+	"github.com/inlet-proxy/inlet/shared/state/account"
 )
 
-// Filter checks API keys. It writes x.Tenant.
+// Filter checks identities and limits. It writes x.Tenant.
 type Filter struct {
 	filter.Base
-	places  []string          // headers in which a key is accepted
-	hides   []string          // headers that must not carry any caller's key to the replica; they include places
-	where   string            // the places, in words
-	tenants map[digest]string // name by digest of the key
+	settings
+	fixed   *book  // from the configuration; nil if it comes from the companion
+	shelf   *shelf // of the book that comes from the companion
+	table   account.Table
+	learned *learned
+	link    *link // to the companion; nil without one
+	now     func() time.Time
+	needs   filter.Needs
+	metrics metrics
 }
 
-// maxKeys limits how many keys of one request are looked up. A client has one and may
-// send it in each place; a client without a key must not make us hash for long.
-const maxKeys = 16
+// Needs depends on what the limits count.
+func (f *Filter) Needs() filter.Needs { return f.needs }
 
-// caller is the owner of a request's keys.
-type caller struct {
-	name     string // "" if no key is known
-	keys     int    // number of values where keys belong, known or not
-	disagree bool   // two keys belong to different callers
-	known    [maxKeys]string
-	distinct int // length of known, which has the caller's keys, each once
+// Metadata names where a filter before Inlet says who calls.
+func (f *Filter) Metadata() (namespace, key string) { return f.identity.namespace, f.identity.key }
+
+// request is what the filter keeps of one request. It is used again for later ones.
+type request struct {
+	app      *app
+	product  *product
+	choices  []*product // those of which the operation is
+	model    string     // its one name, whatever the client calls it
+	price    price
+	metered  bool   // a limit counts what the response says
+	expected tokens // estimated
+	bounded  bool   // the client bounds the answer
+
+	limits  []*limit // of each demand
+	demands []account.Demand
+	used    []int64
+	names   []byte // memory for the names of the demands
+
+	state state
+	asked int // how often the companion was asked
+	body  []byte
+	grown grown
 }
 
-// OnRequestHeaders refuses callers without a known key before a byte of the body is
-// buffered, and removes the key before the replica gets the request, wherever the
-// client put it.
-func (f *Filter) OnRequestHeaders(x *filter.Exchange) filter.Verdict {
-	var who caller
-	f.identify(x.RequestHeaders, &who)
-	switch {
-	case who.disagree:
-		return refuse("conflicting_api_keys", "You provided API keys of two different callers. Provide one key, as "+f.where+".")
-	case who.keys == 0:
-		return refuse("missing_api_key", "You didn't provide an API key. Provide your API key as "+f.where+".")
-	case who.name == "":
-		return refuse("invalid_api_key", "Incorrect API key provided. Provide your API key as "+f.where+".")
+// state is how far the accounting of a request is.
+type state uint8
+
+const (
+	uncounted state = iota // nothing is taken
+	asking                 // the companion is asked
+	taken                  // something is reserved, to be settled
+)
+
+// tokens are numbers of tokens.
+type tokens struct{ prompt, completion int }
+
+// begin returns the state for a new request.
+func begin(x *filter.Exchange) *request {
+	r, _ := x.State().(*request)
+	if r == nil {
+		r = &request{}
 	}
-	f.hide(x, who.known[:who.distinct])
-	x.Tenant = filter.Tenant{Name: who.name}
-	x.Explain("quota", who.name)
+	*r = request{
+		choices: r.choices[:0], limits: r.limits[:0], demands: r.demands[:0], used: r.used[:0],
+		names: r.names[:0], body: r.body[:0], grown: r.grown.reset(),
+	}
+	x.SetState(r)
+	return r
+}
+
+// OnRequestHeaders refuses callers that nobody knows, and operations that their products do
+// not include, before a byte of the body is buffered. It removes the key before the replica
+// gets the request, wherever the client put it.
+func (f *Filter) OnRequestHeaders(x *filter.Exchange) filter.Verdict {
+	r := begin(x)
+	b := f.book()
+	if b == nil {
+		f.metrics.failed(noDocument)
+		x.Explain("quota", "no-document")
+		return f.storeFailed()
+	}
+	var who caller
+	a, v := f.find(b, x, &who)
+	if a == nil {
+		return v
+	}
+	f.places.hide(b, x, who.known[:who.distinct])
+	r.app = a
+	x.Tenant = filter.Tenant{Name: a.name, App: a.name, Developer: a.developer}
+	if who.key != nil {
+		x.Tenant.Name = who.key.name
+	}
+	x.Explain("quota", x.Tenant.Name)
+	if len(b.products) == 0 {
+		return filter.Next
+	}
+	subscriptions := a.products
+	if who.key != nil {
+		subscriptions = who.key.subscriptions()
+	}
+	return f.choose(x, r, subscriptions)
+}
+
+// choose finds the products that include the operation.
+func (f *Filter) choose(x *filter.Exchange, r *request, all []subscription) filter.Verdict {
+	some := false
+	for _, s := range all {
+		if !s.approved {
+			continue
+		}
+		some = true
+		if s.product.permits(x.Method, x.Path) {
+			r.choices = append(r.choices, s.product)
+		}
+	}
+	switch {
+	case !some:
+		return f.refuse(noProduct)
+	case len(r.choices) == 0:
+		return f.refuse(notPermitted)
+	}
 	return filter.Next
 }
 
-// identify looks in every place. A value that is not one of our keys may be a
-// credential for the service behind Inlet, so it does not matter if there is also a
-// key.
-func (f *Filter) identify(h filter.Headers, who *caller) {
-	for _, header := range f.places {
-		for n := 0; ; n++ {
-			value, ok := h.At(header, n)
-			if !ok {
-				break
-			}
-			if f.take(who, header, value) || strings.IndexByte(value, ',') < 0 {
-				continue
-			}
-			// Proxies join the values of two lines.
-			for part := range strings.SplitSeq(value, ",") {
-				f.take(who, header, part)
-			}
+// OnRequest reserves what the request is likely to take, of all accounts or of none.
+func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
+	r, ok := x.State().(*request)
+	if !ok || r.app == nil {
+		return filter.Next // the filter has failed open
+	}
+	if r.model = x.Route.Model; r.model == "" {
+		r.model = x.Request.Model
+	}
+	if v := f.settleProduct(x, r); v != filter.Next {
+		return v
+	}
+	if v := f.plan(x, r); v != filter.Next || len(r.demands) == 0 {
+		return v
+	}
+	if r.metered && f.asks && (len(f.without) == 0 || !f.without.match(r.model)) {
+		x.AskUsage()
+	}
+	if f.ends {
+		f.watch(x, r)
+	}
+	return f.take(x, r)
+}
+
+// settleProduct takes the first product that includes the model. A request without a body has none.
+func (f *Filter) settleProduct(x *filter.Exchange, r *request) filter.Verdict {
+	if len(r.choices) == 0 {
+		return filter.Next // there are no products
+	}
+	for _, p := range r.choices {
+		if r.model == "" && !x.API.HasUsage() || p.models.match(r.model) {
+			r.product, x.Tenant.Product = p, p.name
+			return filter.Next
 		}
 	}
+	return f.refuse(noModel)
 }
 
-// take reads one value of a place and reports whether it is a key.
-func (f *Filter) take(who *caller, header, value string) bool {
-	key := strings.TrimSpace(value)
-	if hasScheme(header) {
-		key, _ = cutBearer(key)
+// take takes from all accounts, and asks the companion if it may have more.
+func (f *Filter) take(x *filter.Exchange, r *request) filter.Verdict {
+	result := f.table.Take(f.now(), r.demands, f.hold)
+	switch result.Outcome {
+	case account.Admitted:
+		r.state = taken
+		f.metrics.decided(x, admitted)
+		if f.link != nil && f.link.silent.is() {
+			f.metrics.failed(localShare)
+			x.Explain("quota-store", localShare)
+		}
+		return filter.Next
+	case account.Dry:
+		if r.asked < maxAsked && f.link != nil {
+			return f.ask(r)
+		}
+		result.Outcome, result.Wait = account.Refused, time.Second // others were quicker each time
+	case account.Unreachable, account.Failed:
+		f.metrics.failed(causes[result.Outcome])
+		x.Explain("quota", causes[result.Outcome])
+		if f.shadow || f.open {
+			return f.goUncounted(r)
+		}
+		return f.giveUp(r, f.storeFailed())
 	}
-	if key == "" || who.keys == maxKeys {
-		return false
+	if f.shadow {
+		f.metrics.decided(x, shadowed)
+		x.Explain("quota-shadow", r.limits[result.At].reason())
+		return f.goUncounted(r)
 	}
-	who.keys++
-	name, ok := f.lookup(key)
-	if !ok {
-		return false
-	}
-	who.disagree = who.disagree || who.name != "" && who.name != name
-	who.name = name
-	if !slices.Contains(who.known[:who.distinct], key) {
-		who.known[who.distinct] = key
-		who.distinct++
-	}
-	return true
+	f.metrics.refused(x, r.limits[result.At])
+	x.Explain("limit", string(r.limits[result.At].prefix))
+	return f.giveUp(r, f.overLimit(x, r, result))
 }
 
-// lookup returns the owner of a key. The timing of a look-up by digest reveals nothing
-// useful: an attacker cannot control the digest of a guess.
-func (f *Filter) lookup(key string) (name string, ok bool) {
-	name, ok = f.tenants[sha256.Sum256([]byte(key))]
-	return name, ok
-}
+// goUncounted lets a request go on of which nothing is taken.
+func (f *Filter) goUncounted(r *request) filter.Verdict { return f.giveUp(r, filter.Next) }
 
-// hasScheme reports whether a header begins with the name of a scheme (RFC 9110, 11.4).
-func hasScheme(header string) bool {
-	return header == "authorization" || header == "proxy-authorization"
-}
-
-// cutBearer takes the token out of an Authorization header (RFC 6750, 2.1).
-func cutBearer(v string) (string, bool) {
-	const scheme = "bearer "
-	if len(v) < len(scheme) || !strings.EqualFold(v[:len(scheme)], scheme) {
-		return "", false
+// giveUp ends that the request waits for the companion.
+func (f *Filter) giveUp(r *request, v filter.Verdict) filter.Verdict {
+	if r.state == asking {
+		f.refund(r)
 	}
-	return strings.TrimSpace(v[len(scheme):]), true
-}
-
-func refuse(code, message string) filter.Verdict {
-	return filter.Deny(filter.Refusal{Refusal: llm.Refusal{
-		Status: 401, Type: "invalid_request_error", Code: code, Message: message,
-	}})
+	r.state = uncounted
+	return v
 }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/inlet-proxy/inlet/shared/contract/conf"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
@@ -22,9 +21,12 @@ func newQuota(t testing.TB, places string, keys ...string) *Filter {
 		sum := sha256.Sum256([]byte(key))
 		doc += fmt.Sprintf("    - {name: app-%d, sha256: %s}\n", i, hex.EncodeToString(sum[:]))
 	}
-	var f filter.Filter
-	require.NoError(t, conf.Decode([]byte(doc), func(o *conf.Object) { f = newFilter(o, nil) }))
-	return f.(*Filter)
+	return load(t, doc)
+}
+
+// load makes a filter from a document.
+func load(t testing.TB, doc string) *Filter {
+	return newRig(t, doc).f
 }
 
 // headers are lines "name: value".
@@ -198,7 +200,7 @@ func TestSeveralPlaces(t *testing.T) {
 			if c.code != "" {
 				require.Equal(t, 401, v.Refusal().Status)
 				require.Equal(t, c.code, v.Refusal().Code)
-				for _, place := range f.places {
+				for _, place := range f.places.headers {
 					require.Contains(t, v.Refusal().Message, place)
 				}
 				require.Empty(t, x.Tenant)
@@ -214,7 +216,7 @@ func TestSeveralPlaces(t *testing.T) {
 // Two keys of one caller, as during a key rotation, are no conflict, and neither is forwarded.
 func TestTwoKeysOfOneCaller(t *testing.T) {
 	f := newQuota(t, "", "one")
-	f.tenants[sha256.Sum256([]byte("new"))] = "app-0"
+	f.fixed.keys[sha256.Sum256([]byte("new"))] = f.fixed.keys[sha256.Sum256([]byte("one"))]
 	x, v, removed := ask(f, headers{"x-api-key: one", "authorization: Bearer new", "x-a: one", "x-b: new", "x-c: other"})
 	require.Equal(t, filter.Next, v)
 	require.Equal(t, "app-0", x.Tenant.Name)
@@ -309,4 +311,29 @@ func TestAllocatesNothing(t *testing.T) {
 			t.Fatal("refused")
 		}
 	}))
+}
+
+// A filter before Inlet names applications: any, unless they are listed.
+func TestTrustedIdentity(t *testing.T) {
+	const listed = "apps: [{name: shop, developer: ann}, {name: gone, status: revoked}]\ndevelopers: [{name: ann}]\n"
+	for _, c := range []struct{ doc, app, code, developer string }{
+		{"identity: {header: x-app}", "shop", "", ""},
+		{"identity: {header: x-app}\nanonymous: free", "shop", "", ""},
+		{"identity: {header: x-app}\nkeys: {list: [{name: k, sha256: KEY(demo)}]}", "shop", "", ""},
+		{"identity: {header: x-app}\n" + listed, "shop", "", "ann"},
+		{"identity: {header: x-app}\n" + listed, " shop ", "", "ann"},
+		{"identity: {header: x-app}\n" + listed, "other", "unknown_app", ""},
+		{"identity: {header: x-app}\n" + listed, "gone", "app_not_approved", ""},
+		{"identity: {header: x-app}\n" + listed, "", "missing_api_key", ""},
+	} {
+		f := load(t, c.doc)
+		x, v, _ := ask(f, headers{"x-app: " + c.app, "authorization: Bearer sk-of-the-provider"})
+		if c.code != "" {
+			require.Equal(t, c.code, v.Refusal().Code, c.app)
+			continue
+		}
+		require.Equal(t, filter.Next, v, c.app)
+		require.Equal(t, "shop", x.Tenant.App)
+		require.Equal(t, c.developer, x.Tenant.Developer)
+	}
 }

@@ -110,9 +110,13 @@ func (s *Stream) keepRedirected(at time.Time) {
 	for _, name := range []*string{&route.Model, &route.Target, &route.Base, &route.Pool} {
 		*name = strings.Clone(*name) // it may be a piece of this request
 	}
+	tenant := x.Tenant
+	for _, name := range []*string{&tenant.Name, &tenant.App, &tenant.Developer, &tenant.Product} {
+		*name = strings.Clone(*name)
+	}
 	s.c.redirects.put(passed{
 		id: strings.Clone(id), facts: s.c.facts(now), stamp: stamp, at: at, api: x.API, route: route,
-		tenant: filter.Tenant{Name: strings.Clone(x.Tenant.Name)},
+		tenant: tenant,
 		target: filter.Target{Address: strings.Clone(x.Target.Address), Pool: strings.Clone(x.Target.Pool)},
 		model:  strings.Clone(x.Effects().Model),
 		asked:  s.asked,

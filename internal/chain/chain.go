@@ -19,6 +19,8 @@ type Chain struct {
 	screeners []int
 	// fields are the members of the body that filters read by name.
 	fields []string
+	// metadata is what a filter reads from the dynamic metadata; its key is empty if none does.
+	metadata struct{ namespace, key string }
 	// strict: paths that are not recognised are refused, because with a key
 	// check or a guard in the chain an unread request would go around it.
 	strict bool
@@ -59,6 +61,9 @@ func (c *Chain) finish() {
 		}
 		if _, ok := c.slots[i].filter.(filter.Screener); ok {
 			c.screeners = append(c.screeners, i)
+		}
+		if m, ok := c.slots[i].filter.(filter.MetadataReader); ok && c.metadata.key == "" {
+			c.metadata.namespace, c.metadata.key = m.Metadata()
 		}
 		if c.slots[i].factory.Strict {
 			c.strict = true

@@ -46,6 +46,10 @@ type Host interface {
 	// ip:port, or one string of them with commas between. Anything else that stands
 	// there is a hint that nobody fits.
 	Subset(dst []string) (addresses []string, given bool)
+	// Metadata returns a value of the dynamic metadata if it is a string, else "".
+	Metadata(namespace, key string) string
+	// Client returns the client's ip:port, "" if Envoy does not tell it.
+	Client() string
 	// Mark says that the chain of a document (see Marked) has decided about the
 	// request. Called before ApplyRequest.
 	Mark(document uint64)

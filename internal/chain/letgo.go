@@ -148,7 +148,7 @@ func (s *Stream) let(until int64) {
 	}
 	c.out = s.response.Splice(c.out, c.raw[c.gone:c.gone+n], c.base, texts[:k])
 	c.base = until
-	c.counted -= k
+	c.counted = max(c.counted-k, 0) // ends that came while a screener waited were not counted
 	// What is gone is moved over in large steps: each costs as much as what stays.
 	if c.gone += n; c.gone >= len(c.raw)-c.gone {
 		c.raw, c.gone = append(c.raw[:0], c.raw[c.gone:]...), 0

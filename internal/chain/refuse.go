@@ -42,7 +42,11 @@ func localReply(r *filter.Refusal, form llm.Form) *LocalReply {
 	if after := retryAfter(r); after > 0 {
 		headers = append(headers, [2]string{"retry-after", strconv.Itoa(after)}, [2]string{filter.DroppedHeader, reason})
 	}
-	return &LocalReply{Status: r.Status, Headers: headers, Body: r.AppendJSON(nil, form), Detail: "inlet_" + reason}
+	body := r.Body
+	if body == nil {
+		body = r.AppendJSON(nil, form)
+	}
+	return &LocalReply{Status: r.Status, Headers: append(headers, r.Headers...), Body: body, Detail: "inlet_" + reason}
 }
 
 // reasonOf is the machine-readable reason of a refusal.
@@ -62,8 +66,11 @@ func (s *Stream) answer(a *filter.Answer) {
 }
 
 // retryAfter returns whole seconds, at least one for 429 and 503: clients of
-// this field do not retry without it.
+// this field do not retry without it. 0 is for no header.
 func retryAfter(r *filter.Refusal) int {
+	if r.RetryAfter < 0 {
+		return 0
+	}
 	n := int((r.RetryAfter + time.Second - 1) / time.Second)
 	if n == 0 && (r.Status == 429 || r.Status == 503) {
 		return 1

@@ -14,7 +14,7 @@ func (s *Stream) ResponseHeaders(end bool) Action {
 		// Envoy may refuse a request itself while the chain still reads it. Or it is our own reply.
 		s.readStatus()
 		if s.reads == responseScreened {
-			s.x.Usage, s.reads = s.response.Usage(), responsePasses
+			s.x.Usage, s.x.Response.Events, s.reads = s.response.Usage(), s.response.Events(), responsePasses
 		}
 		if s.state == unmatched && s.nowhere() {
 			return s.refuse(refuseUnknownPath(s.x.Method))
@@ -234,7 +234,7 @@ func (s *Stream) Done() {
 	}
 	if s.reads != responsePasses {
 		s.response.End()
-		s.x.Usage = s.response.Usage()
+		s.x.Usage, s.x.Response.Events = s.response.Usage(), s.response.Events()
 	}
 	if s.reads >= responseRestored && s.x.Effects().Model != "" && s.complete && s.response.Broken() != nil {
 		s.c.metrics.unrestored.Record(1, filter.Values{s.x.Route.Model, poolOf(&s.x), "malformed"})

@@ -3,6 +3,7 @@ package chain
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 	"github.com/inlet-proxy/inlet/shared/reading/llm"
@@ -86,6 +87,12 @@ func (s *Stream) RequestHeaders(end bool) Action {
 		return s.refuse(r)
 	}
 	x.Request = s.request.Request()
+	if m := &s.c.metadata; m.key != "" {
+		x.Metadata = s.host.Metadata(m.namespace, m.key)
+	}
+	if s.c.needs.Has(filter.NeedClient) {
+		x.Client = withoutPort(s.host.Client())
+	}
 	for i := range s.c.slots {
 		if s.ends(s.run(i, hookRequestHeaders, nil)) {
 			return Replied
@@ -98,6 +105,14 @@ func (s *Stream) RequestHeaders(end bool) Action {
 		return s.RequestEnd()
 	}
 	return Hold
+}
+
+// withoutPort returns the IP address of an ip:port.
+func withoutPort(address string) string {
+	if i := strings.LastIndexByte(address, ':'); i >= 0 && (strings.IndexByte(address, ']') > 0 || strings.Count(address, ":") == 1) {
+		address = address[:i]
+	}
+	return strings.Trim(address, "[]")
 }
 
 // recognise finds out which API is called, llm.Unknown if none is and that does no harm.

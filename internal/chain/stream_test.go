@@ -46,6 +46,8 @@ type host struct {
 	asked, told       int     // how often
 	subset            *string // addresses with commas between
 	marked            bool
+	metadata          map[string]string // by namespace/key
+	client            string
 	stamp             uint64 // 0: none is told
 
 	log                    []string
@@ -57,6 +59,9 @@ type host struct {
 	marks                  int
 	why                    string
 }
+
+func (h *host) Metadata(namespace, key string) string { return h.metadata[namespace+"/"+key] }
+func (h *host) Client() string                        { return h.client }
 
 func (h *host) Subset(dst []string) ([]string, bool) {
 	h.log = append(h.log, "subset")
@@ -210,6 +215,14 @@ func newRig(t require.TestingT, options string) *rig {
 	r := &rig{metrics: samples{}, rand: 1}
 	r.a = &scripted{name: "a", trace: &r.trace, needs: filter.NeedRequest}
 	r.b = &scripted{name: "b", trace: &r.trace}
+	return r.load(t, options, r.a)
+}
+
+// again loads the chain with another filter a.
+func (r *rig) again(t require.TestingT, a filter.Filter) *rig { return r.load(t, "", a) }
+
+// load makes the chain.
+func (r *rig) load(t require.TestingT, options string, a filter.Filter) *rig {
 	now := time.Unix(1_700_000_000, 0)
 	deps := &filter.Deps{
 		Now:      func() time.Time { now = now.Add(time.Millisecond); return now },
@@ -221,7 +234,7 @@ func newRig(t require.TestingT, options string) *rig {
 	known := []filter.Factory{
 		{Name: "a", Writes: filter.FactRoute, FailureMode: filter.FailClosed, New: func(_ *conf.Object, d *filter.Deps) filter.Filter {
 			d.ClaimHeader("x-of-filter-a")
-			return r.a
+			return a
 		}},
 		{Name: "b", Reads: filter.FactRoute, FailureMode: filter.FailOpen, New: func(*conf.Object, *filter.Deps) filter.Filter { return r.b }},
 		{Name: "guard", Strict: true, New: func(*conf.Object, *filter.Deps) filter.Filter { return &scripted{name: "guard", trace: &r.trace} }},

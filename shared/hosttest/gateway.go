@@ -38,6 +38,7 @@ type gateway struct {
 	rotation map[string]int // next replica of the fallback, by pool
 	company  companion
 	subset   *Subset // with addresses for names
+	metadata map[string]map[string]string
 
 	unfollowed  bool // the clusters do not read the ranked list
 	maxRequests int  // of a cluster at once; 0: any number
@@ -83,6 +84,7 @@ func start(s *Scenario, boot func(g *gateway, w *worker) (guest, error)) (Gatewa
 		g.services[cluster] = &service{answers: answers}
 	}
 	g.subset = s.Subset.With(g.addresses())
+	g.metadata = s.Metadata
 	g.unfollowed, g.maxRequests = s.Unfollowed, s.MaxRequests
 	g.company.start(g, s.Pools)
 	for i := range s.Workers {

@@ -286,6 +286,17 @@ func (s *nativeStream) Subset(dst []string) ([]string, bool) {
 	return append(dst, hint.Replicas...), true
 }
 
+// Metadata implements chain.Host.
+func (s *nativeStream) Metadata(namespace, key string) string {
+	return s.guest.g.metadata[namespace][key]
+}
+
+// clientAddress is the ip:port of every client.
+const clientAddress = "127.0.0.1:40000"
+
+// Client implements chain.Host.
+func (s *nativeStream) Client() string { return clientAddress }
+
 // Mark implements chain.Host. No chain of this host stands before another.
 func (s *nativeStream) Mark(uint64) {}
 

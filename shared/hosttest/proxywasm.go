@@ -533,7 +533,10 @@ func hostGetProperty(ctx context.Context, path, pathSize, out, sizeOut uint32) s
 	if s == nil {
 		return notFound
 	}
-	switch x := s.x; v.text(path, pathSize) {
+	name := v.text(path, pathSize)
+	switch x := s.x; name {
+	case "source\x00address":
+		return v.give([]byte(clientAddress), out, sizeOut)
 	case "upstream\x00address":
 		if x.upstream != nil {
 			return v.give([]byte(x.upstream.address), out, sizeOut)
@@ -553,10 +556,18 @@ func hostGetProperty(ctx context.Context, path, pathSize, out, sizeOut uint32) s
 			return v.give(v.g.subset.marshal(), out, sizeOut)
 		}
 	}
+	if rest, found := strings.CutPrefix(name, metadataProperty); found {
+		namespace, key, _ := strings.Cut(rest, "\x00")
+		if value, found := v.g.metadata[namespace][key]; found {
+			return v.give([]byte(value), out, sizeOut)
+		}
+	}
 	return notFound
 }
 
-const subsetProperty = "metadata\x00filter_metadata\x00" + filter.SubsetNamespace + "\x00" + filter.SubsetKey
+const metadataProperty = "metadata\x00filter_metadata\x00"
+
+const subsetProperty = metadataProperty + filter.SubsetNamespace + "\x00" + filter.SubsetKey
 
 // marshal writes the hint as Envoy writes a property: a string as it is, a list as
 // pairs without values.

@@ -1,7 +1,6 @@
 package hosttest
 
 import (
-	"encoding/json"
 	"sync"
 	"time"
 
@@ -54,13 +53,10 @@ func (q *Quota) Answer(now time.Time, message []byte) (status int, body []byte) 
 	if q.allocator == nil {
 		q.restart(now, true)
 	}
-	var m account.Message
-	if err := json.Unmarshal(message, &m); err != nil {
+	m, err := account.ParseMessage(message)
+	if err != nil {
 		return 400, []byte(err.Error())
 	}
-	body, err := json.Marshal(q.allocator.Answer(now, &m))
-	if err != nil {
-		return 500, []byte(err.Error())
-	}
-	return 200, body
+	reply := q.allocator.Answer(now, &m)
+	return 200, reply.Append(nil)
 }

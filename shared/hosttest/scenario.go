@@ -31,6 +31,8 @@ type Scenario struct {
 	Pools map[string][]Replica `yaml:"pools"`
 	// Subset is the subset hint of every request, none if absent.
 	Subset *Subset `yaml:"subset"`
+	// Metadata is dynamic metadata of every request, by namespace and key.
+	Metadata map[string]map[string]string `yaml:"metadata"`
 	// Unfollowed: the clusters do not read the ranked list that Inlet names.
 	Unfollowed bool `yaml:"unfollowed"`
 	// MaxRequests is how many requests a cluster lets be in progress at once, any number

@@ -299,6 +299,9 @@ func (e *envoyStream) ContinueRequest()                       { e.note("continue
 // hint is what stands in Envoy's metadata as the subset hint: nil, a string, a
 // list of anything or anything else.
 func (e *envoyStream) GetMetadataKeys(_ shared.MetadataSourceType, ns string) []shared.UnsafeEnvoyBuffer {
+	if ns == "jwt" {
+		return []shared.UnsafeEnvoyBuffer{viewString("sub"), viewString("exp")}
+	}
 	if ns != "envoy.lb.subset_hint" {
 		return nil
 	}
@@ -309,7 +312,10 @@ func (e *envoyStream) GetMetadataKeys(_ shared.MetadataSourceType, ns string) []
 	return keys
 }
 
-func (e *envoyStream) GetMetadataString(shared.MetadataSourceType, string, string) (shared.UnsafeEnvoyBuffer, bool) {
+func (e *envoyStream) GetMetadataString(_ shared.MetadataSourceType, ns, key string) (shared.UnsafeEnvoyBuffer, bool) {
+	if ns == "jwt" {
+		return viewString("ann"), key == "sub" // the other is a number
+	}
 	text, ok := e.hint.(string)
 	return viewString(text), ok
 }
@@ -341,6 +347,8 @@ func (e *envoyStream) GetFilterState(key string) (shared.UnsafeEnvoyBuffer, bool
 func (e *envoyStream) GetAttributeString(id shared.AttributeID) (shared.UnsafeEnvoyBuffer, bool) {
 	e.asked++
 	switch {
+	case id == shared.AttributeIDSourceAddress:
+		return viewString("[2001:db8::1]:4711"), true
 	case id == shared.AttributeIDUpstreamAddress:
 		return viewString("10.0.0.1:80"), true
 	case id == shared.AttributeIDResponseCodeDetails && e.details != "":
@@ -479,6 +487,7 @@ func (e *envoyStream) respond(end bool, headers ...[2]string) shared.HeadersStat
 type policy struct {
 	filter.Base
 	needs    filter.Needs
+	key      string // in the metadata
 	headers  func(*filter.Exchange) filter.Verdict
 	request  func(*filter.Exchange) filter.Verdict
 	reply    func(*filter.Exchange, *filter.Reply) filter.Verdict
@@ -487,7 +496,8 @@ type policy struct {
 	done     func(*filter.Exchange, filter.End)
 }
 
-func (p *policy) Needs() filter.Needs { return p.needs }
+func (p *policy) Needs() filter.Needs                      { return p.needs }
+func (p *policy) Metadata() (namespace string, key string) { return "jwt", p.key }
 
 func (p *policy) OnRequestHeaders(x *filter.Exchange) filter.Verdict {
 	if p.headers == nil {

@@ -88,9 +88,7 @@ func (s *stream) EndResponse() {
 // Subset reads the hint from the dynamic metadata.
 func (s *stream) Subset(dst []string) (addresses []string, given bool) {
 	const from, ns, key = shared.MetadataSourceTypeDynamic, filter.SubsetNamespace, filter.SubsetKey
-	if !slices.ContainsFunc(s.handle.GetMetadataKeys(from, ns), func(k shared.UnsafeEnvoyBuffer) bool {
-		return string(k.ToUnsafeBytes()) == key
-	}) {
+	if !s.hasMetadata(ns, key) {
 		return dst, false
 	}
 	if text, ok := s.handle.GetMetadataString(from, ns, key); ok {
@@ -104,6 +102,28 @@ func (s *stream) Subset(dst []string) (addresses []string, given bool) {
 	}
 	return dst, true
 }
+
+// hasMetadata reports whether there is a key in the dynamic metadata. Envoy logs a question for what is not there.
+func (s *stream) hasMetadata(namespace, key string) bool {
+	return slices.ContainsFunc(s.handle.GetMetadataKeys(shared.MetadataSourceTypeDynamic, namespace), func(k shared.UnsafeEnvoyBuffer) bool {
+		return string(k.ToUnsafeBytes()) == key
+	})
+}
+
+// Metadata reads a string from the dynamic metadata.
+func (s *stream) Metadata(namespace, key string) string {
+	if !s.hasMetadata(namespace, key) {
+		return ""
+	}
+	value, ok := s.handle.GetMetadataString(shared.MetadataSourceTypeDynamic, namespace, key)
+	if !ok {
+		return ""
+	}
+	return s.arena.copy(value)
+}
+
+// Client is the address of the client.
+func (s *stream) Client() string { return s.text(shared.AttributeIDSourceAddress) }
 
 // Mark puts the document's number into the filter state of the stream, which
 // no client can write; only if the document is in use twice, so that there may be

@@ -120,6 +120,23 @@ func TestBodyNobodyReads(t *testing.T) {
 	require.Equal(t, shared.TrailersStatusContinue, s.filter.OnRequestTrailers(nil))
 }
 
+// A value of the metadata is read if it is there and a string, and the client's address if a filter asks for it.
+func TestMetadataAndClient(t *testing.T) {
+	for key, want := range map[string]string{"sub": "ann", "exp": "", "none": ""} {
+		p := &policy{needs: filter.NeedClient, key: key}
+		p.request = func(x *filter.Exchange) filter.Verdict {
+			require.Equal(t, want, x.Metadata)
+			require.Equal(t, "2001:db8::1", x.Client)
+			x.SetRequestHeader("x-seen", "1")
+			return filter.Next
+		}
+		config, e := load(t, policyOnly, p)
+		s := open(t, config, e)
+		require.Equal(t, shared.HeadersStatusContinue, s.filter.OnRequestHeaders(s.request, true))
+		require.Contains(t, s.did, "route")
+	}
+}
+
 // The subset hint is read as it stands in the metadata; what is no hint by the
 // protocol is one that nobody fits.
 func TestSubset(t *testing.T) {

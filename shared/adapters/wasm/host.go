@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm"
 	"github.com/proxy-wasm/proxy-wasm-go-sdk/proxywasm/types"
@@ -139,7 +141,9 @@ func (x *exchange) EndResponse() { x.plugin.ended.add(x.id, x.plugin.clock.now()
 
 // Properties by their paths, of which zero bytes separate the parts.
 const (
-	subsetHint       = "metadata\x00filter_metadata\x00" + filter.SubsetNamespace + "\x00" + filter.SubsetKey
+	metadataPath     = "metadata\x00filter_metadata\x00"
+	subsetHint       = metadataPath + filter.SubsetNamespace + "\x00" + filter.SubsetKey
+	sourceAddress    = "source\x00address"
 	requestTime      = "request\x00time"
 	upstreamAddress  = "upstream\x00address"
 	upstreamAttempts = "upstream\x00request_attempt_count"
@@ -159,6 +163,18 @@ func (x *exchange) Subset(dst []string) (addresses []string, given bool) {
 	}
 	return appendAddresses(dst, value), true
 }
+
+// Metadata implements chain.Host. A number or a list would come as bytes that are no text.
+func (x *exchange) Metadata(namespace, key string) string {
+	value := x.text(metadataPath + namespace + "\x00" + key)
+	if !utf8.ValidString(value) || strings.IndexByte(value, 0) >= 0 {
+		return ""
+	}
+	return value
+}
+
+// Client implements chain.Host.
+func (x *exchange) Client() string { return x.text(sourceAddress) }
 
 // appendAddresses reads a property that is a list or a string. The host writes a
 // list as pairs with empty values: their number (u32), the sizes of each name

@@ -30,6 +30,15 @@ type Exchange struct {
 	API            llm.API
 	RequestHeaders Headers
 
+	// Metadata is the value that a filter reads from the dynamic metadata: a string;
+	// "" if there is none. Written by the chain before the first hook.
+	// See MetadataReader.
+	Metadata string
+
+	// Client is the client's IP address as Envoy has found it out, without a port; "" if
+	// Envoy does not tell. Written by the chain before the first hook. See NeedClient.
+	Client string
+
 	// Request holds the facts of the request body; written by the chain,
 	// complete in OnRequest and later. See NeedRequest.
 	Request *llm.Request
@@ -88,7 +97,10 @@ type Pool struct {
 
 // Tenant is who pays for the request.
 type Tenant struct {
-	Name string // application or developer the key belongs to; "" if unknown
+	Name      string // application or developer the key belongs to; "" if unknown
+	App       string // application; "" if unknown
+	Developer string // owner of the application; "" if unknown
+	Product   string // what the application has subscribed to; "" if no products are configured
 }
 
 // Target is the replica that the picker chose.
@@ -105,6 +117,7 @@ type Response struct {
 	EventStream bool          // text/event-stream
 	Served      string        // ip:port of the replica that Envoy turned to last; "" if unknown
 	FirstByte   time.Duration // from Start to the first body byte of the replica's; 0 before it
+	Events      int           // of a stream that is read: events with data, final in OnDone
 	Origin      Origin        // whose answer it is
 	// Asked only where another replica served than x.Target names.
 	Attempts int    // how often Envoy has sent the request; 0 if unknown

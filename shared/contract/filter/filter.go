@@ -68,6 +68,14 @@ type FieldReader interface {
 	Fields() []string
 }
 
+// MetadataReader is a Filter that reads a value of the dynamic metadata, which filters before
+// Inlet write and no client can: x.Metadata, from the first hook on.
+type MetadataReader interface {
+	// Metadata names the value: a namespace, and a key in it. It is asked once, after the
+	// configuration was read; an empty key reads nothing. One filter of a chain may read one.
+	Metadata() (namespace, key string)
+}
+
 // FirstByter is a Filter that has something to do when the first byte of the
 // answer's body comes. From an engine that streams it comes when the prompt has
 // been computed; headers may come long before. Not run for answers that Inlet
@@ -117,6 +125,8 @@ const (
 	// NeedSubset: x.Subset holds the subset hint. A request with one never goes on
 	// without the filter, whatever its failure mode.
 	NeedSubset
+	// NeedClient: x.Client holds the client's address.
+	NeedClient
 )
 
 // Has reports whether all bits of want are set.
@@ -222,8 +232,14 @@ type Refusal struct {
 	// to its end, raise then.
 	Filtered bool
 	// RetryAfter becomes the Retry-After header, rounded up to whole seconds.
-	// 429 and 503 without one get one second.
+	// 429 and 503 without one get one second; a negative one says that it makes no
+	// sense to send the request again, and there is no header.
 	RetryAfter time.Duration
+	// Headers are further headers of the response.
+	Headers [][2]string
+	// Body is JSON that takes the place of the usual body; nil for the usual one. A
+	// stream that has begun ends as if there was none.
+	Body []byte
 }
 
 // Answer is a whole answer that a filter gives in the place of a replica. It

@@ -9,8 +9,10 @@ const (
 	memberStream
 	memberStreamOptions
 	memberMaxTokens           // "max_tokens": of all APIs but Responses, deprecated in Chat
-	memberMaxCompletionTokens // "max_completion_tokens": Chat; goes before max_tokens, as in vLLM
+	memberMaxCompletionTokens // "max_completion_tokens": Chat
 	memberMaxOutputTokens     // "max_output_tokens": Responses
+	memberN                   // "n": Chat, Completions
+	memberBestOf              // "best_of": Completions
 	memberMessages            // Chat, Messages
 	memberPrompt              // Completions, Images
 	memberSuffix              // Completions: text after the place to fill
@@ -44,6 +46,8 @@ var memberNames = [...]string{
 	memberMaxTokens:           "max_tokens",
 	memberMaxCompletionTokens: "max_completion_tokens",
 	memberMaxOutputTokens:     "max_output_tokens",
+	memberN:                   "n",
+	memberBestOf:              "best_of",
 	memberMessages:            "messages",
 	memberPrompt:              "prompt",
 	memberSuffix:              "suffix",
@@ -62,7 +66,7 @@ var memberNames = [...]string{
 }
 
 // memberSet is a set of members, by bit.
-type memberSet uint32
+type memberSet uint64
 
 func set(ms ...member) (s memberSet) {
 	for _, m := range ms {
@@ -80,8 +84,8 @@ const texts memberSet = 1<<memberTokens | 1<<memberEmbeds | 1<<memberTemplate | 
 // members that are read, by API. Others are skipped.
 var members = [...]memberSet{
 	Unknown:        set(memberModel, memberStream, memberStreamOptions, memberMaxTokens),
-	Chat:           set(memberModel, memberStream, memberStreamOptions, memberMaxTokens, memberMaxCompletionTokens, memberMessages) | texts,
-	Completions:    set(memberModel, memberStream, memberStreamOptions, memberMaxTokens, memberPrompt, memberSuffix) | texts,
+	Chat:           set(memberModel, memberStream, memberStreamOptions, memberMaxTokens, memberMaxCompletionTokens, memberN, memberMessages) | texts,
+	Completions:    set(memberModel, memberStream, memberStreamOptions, memberMaxTokens, memberN, memberBestOf, memberPrompt, memberSuffix) | texts,
 	Responses:      set(memberModel, memberStream, memberMaxOutputTokens, memberInput, memberInstructions, memberEarlier) | texts,
 	Embeddings:     set(memberModel, memberInput, memberMessages) | texts,
 	Images:         set(memberModel, memberStream, memberPrompt) | texts,
@@ -126,6 +130,10 @@ func (s memberSet) lookup(name []byte) member {
 		m = memberMaxCompletionTokens
 	case "max_output_tokens":
 		m = memberMaxOutputTokens
+	case "n":
+		m = memberN
+	case "best_of":
+		m = memberBestOf
 	case "messages":
 		m = memberMessages
 	case "prompt":

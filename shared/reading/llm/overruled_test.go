@@ -39,6 +39,8 @@ func TestWhatIsOverruled(t *testing.T) {
 	f(Chat, "stream_options", `{"include_usage":true}`, facts{IncludeUsage: true}, `true`, `1`, `"true"`, `{"include_usage":[true]}`, `{"include_usage":{"a":true}}`, `{"a":{"include_usage":true}}`)
 	f(Chat, "max_completion_tokens", `7`, facts{MaxTokens: 7})
 	f(Responses, "max_output_tokens", `9`, facts{MaxTokens: 9})
+	f(Chat, "n", `3`, facts{Answers: 3})
+	f(Completions, "best_of", `4`, facts{Answers: 4})
 }
 
 func readWhole(api API, body string) (facts, error) {
@@ -56,6 +58,7 @@ func TestEachNameOfTheBound(t *testing.T) {
 			fmt.Sprintf(`{%q:5,%q:7,%q:%s}`, old, new, new, void): 5,
 			fmt.Sprintf(`{%q:7,%q:%s}`, new, old, void):           7,
 			fmt.Sprintf(`{%q:7,%q:5}`, new, old):                  7,
+			fmt.Sprintf(`{%q:7,%q:5}`, old, new):                  7,
 		} {
 			got, err := readWhole(Chat, body)
 			require.NoError(t, err)

@@ -29,6 +29,7 @@ type requestReader struct {
 
 	maxTokens           int
 	maxCompletionTokens int
+	n, bestOf           int
 }
 
 const (
@@ -154,6 +155,10 @@ func (r *requestReader) enter(name []byte) {
 		r.setMaxTokens(0, r.maxCompletionTokens)
 	case memberMaxCompletionTokens:
 		r.setMaxTokens(r.maxTokens, 0)
+	case memberN:
+		r.setAnswers(0, r.bestOf)
+	case memberBestOf:
+		r.setAnswers(r.n, 0)
 	}
 }
 

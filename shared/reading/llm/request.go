@@ -32,7 +32,11 @@ type Request struct {
 
 	Stream       bool // the client asks for server-sent events
 	IncludeUsage bool // ... and for the tokens used, in the last of them ("stream_options": {"include_usage": true})
-	MaxTokens    int  // most tokens that the answer may have; 0 if the client sets no bound
+	// MaxTokens is the most tokens that an answer may have: the largest bound that the client sets, since servers differ in
+	// which of several they obey; 0 if there is none.
+	MaxTokens int
+	// Answers is how many answers are computed for one prompt: the larger of "n" and "best_of"; 0 if the client says neither.
+	Answers int
 
 	// PromptBytes counts the bytes of prompt text in what the API is about, unescaped: messages, prompt, input, instructions,
 	// system, what is to be ranked. Images, sound and files do not count. Nor do tools and further members, since they are

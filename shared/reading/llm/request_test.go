@@ -20,7 +20,7 @@ type facts struct {
 	HasModel, ModelIsString   bool
 	Raw                       string // the bytes of ModelSpan
 	Stream, IncludeUsage      bool
-	MaxTokens                 int
+	MaxTokens, Answers        int
 	Prompt, Joined            string
 	PromptBytes, PromptTokens int
 	PromptCut                 bool
@@ -48,7 +48,7 @@ func read(api API, want Want, lim jsonscan.Limits, body []byte, chunks ...[]byte
 	q := r.Request()
 	f := facts{
 		Model: q.Model, HasModel: q.HasModel, ModelIsString: q.ModelIsString, Stream: q.Stream, IncludeUsage: q.IncludeUsage,
-		MaxTokens: q.MaxTokens, Prompt: string(q.Prompt), PromptBytes: q.PromptBytes, PromptTokens: q.PromptTokens,
+		MaxTokens: q.MaxTokens, Answers: q.Answers, Prompt: string(q.Prompt), PromptBytes: q.PromptBytes, PromptTokens: q.PromptTokens,
 		PromptCut: q.PromptCut, Repeated: q.Repeated, Joined: string(q.Joined), PromptEmbeds: q.PromptEmbeds, Template: q.Template,
 	}
 	if q.ModelSpan.Present() {
@@ -86,13 +86,17 @@ var requests = []struct {
 		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, Prompt: "c1\nf\n{\"content\":\"x\"}\nc1\n42 °C\nf\nmodel\nx", PromptBytes: 26},
 	},
 	{
-		"chat, max_completion_tokens goes first", Chat, `{"model":"m","max_completion_tokens":10,"max_tokens":20,"messages":[]}`,
-		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, MaxTokens: 10},
+		"chat, the larger bound counts", Chat, `{"model":"m","max_completion_tokens":10,"max_tokens":20,"messages":[]}`,
+		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, MaxTokens: 20},
 	},
 	{
-		"chat, max_tokens first, other order", Chat, `{"model":"m","max_tokens":20,"max_completion_tokens":10,"messages":[]}`,
-		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, MaxTokens: 10},
+		"chat, the larger bound counts, other order", Chat, `{"model":"m","max_tokens":1,"max_completion_tokens":10000,"messages":[]}`,
+		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, MaxTokens: 10000},
 	},
+	{"chat, answers", Chat, `{"n":3,"best_of":9}`, facts{Answers: 3}}, // a chat has no best_of
+	{"completions, answers", Completions, `{"best_of":"4","n":2}`, facts{Answers: 4}},
+	{"completions, answers, other order", Completions, `{"n":2,"best_of":1}`, facts{Answers: 2}},
+	{"messages, no such member", Messages, `{"n":2}`, facts{}},
 	{"chat, max_completion_tokens null", Chat, `{"max_tokens":20,"max_completion_tokens":null}`, facts{MaxTokens: 20}},
 	{"chat, other numbers", Chat, `{"max_tokens":1e3}`, facts{MaxTokens: 1000}},
 	{"chat, negative", Chat, `{"max_tokens":-1}`, facts{}},
@@ -102,7 +106,7 @@ var requests = []struct {
 		"chat, as text", Chat, `{"max_tokens":" 1_0 ","stream":"Yes","stream_options":{"include_usage":"ON"}}`,
 		facts{MaxTokens: 10, Stream: true, IncludeUsage: true},
 	},
-	{"chat, text for one and number for the other", Chat, `{"max_tokens":20,"max_completion_tokens":"+7"}`, facts{MaxTokens: 7}},
+	{"chat, text for one and number for the other", Chat, `{"max_tokens":2,"max_completion_tokens":"+7"}`, facts{MaxTokens: 7}},
 	{
 		"chat, of another type", Chat, `{"max_tokens":true,"stream":1,"stream_options":{"include_usage":1.0}}`,
 		facts{MaxTokens: 1, Stream: true, IncludeUsage: true},
@@ -348,6 +352,7 @@ func TestResetForgets(t *testing.T) {
 			require.Equal(t, c.want.Prompt, string(q.Prompt))
 			require.Equal(t, c.want.PromptTokens, q.PromptTokens)
 			require.Equal(t, c.want.MaxTokens, q.MaxTokens)
+			require.Equal(t, c.want.Answers, q.Answers)
 			require.Equal(t, c.want.Repeated, q.Repeated)
 			require.Equal(t, c.want.IncludeUsage, q.IncludeUsage)
 		}

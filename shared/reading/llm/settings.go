@@ -9,7 +9,8 @@ import (
 // settings are the members that say how to answer. Model servers read them by pydantic, which takes text and numbers for
 // booleans, and text and booleans for numbers: vLLM 0.32 streams for "yes" and stops after ten tokens for "1_0". They are
 // read here as there, in JSON and in forms, where all is text.
-var settings = set(memberStream, memberStreamOptions, memberStreamIncludeUsage, memberMaxTokens, memberMaxCompletionTokens, memberMaxOutputTokens)
+var settings = set(memberStream, memberStreamOptions, memberStreamIncludeUsage, memberMaxTokens, memberMaxCompletionTokens, memberMaxOutputTokens,
+	memberN, memberBestOf)
 
 // maxSetting is the size up to which the text of a setting is read. What is longer is none.
 const maxSetting = 32
@@ -48,15 +49,22 @@ func (r *requestReader) set(value []byte, text bool) {
 		r.setMaxTokens(countOf(value, text), r.maxCompletionTokens)
 	case memberMaxCompletionTokens:
 		r.setMaxTokens(r.maxTokens, countOf(value, text))
+	case memberN:
+		r.setAnswers(countOf(value, text), r.bestOf)
+	case memberBestOf:
+		r.setAnswers(r.n, countOf(value, text))
 	}
 }
 
-func (r *requestReader) setMaxTokens(deprecated, completion int) {
-	r.maxTokens, r.maxCompletionTokens = deprecated, completion
-	r.facts.MaxTokens = completion
-	if completion == 0 {
-		r.facts.MaxTokens = deprecated
-	}
+// setMaxTokens takes the larger bound: servers differ in which of the two they obey.
+func (r *requestReader) setMaxTokens(tokens, completion int) {
+	r.maxTokens, r.maxCompletionTokens = tokens, completion
+	r.facts.MaxTokens = max(tokens, completion)
+}
+
+func (r *requestReader) setAnswers(n, bestOf int) {
+	r.n, r.bestOf = n, bestOf
+	r.facts.Answers = max(n, bestOf)
 }
 
 // isTrue reads a boolean. Of numbers only 1 is true; servers refuse the others.

@@ -52,6 +52,9 @@ func (a API) HasUsage() bool { return a.metering() != noTokens }
 // TellsUsage reports whether something is missing in an answer of the API that does not tell its tokens.
 func (a API) TellsUsage() bool { return a.metering() >= promptTokens }
 
+// Completes reports whether answers of the API have tokens of their own, which take as long as they are many.
+func (a API) Completes() bool { return a.metering() == allTokens || a.metering() == anyTokens }
+
 // counts are the tokens that one event tells, or several of them one after the other.
 type counts struct {
 	told    uint32 // the places of which there was a number, by bit

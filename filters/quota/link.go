@@ -1,0 +1,224 @@
+package quota
+
+import (
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/inlet-proxy/inlet/shared/contract/conf"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/state/account"
+	"github.com/inlet-proxy/inlet/shared/state/kv"
+)
+
+const (
+	quotaPath = "/v1/quota"
+	// maxAsked bounds how often one request asks the companion: others may take what was granted.
+	maxAsked = 3
+	// askTimeout is more than one round takes, and less than a client notices.
+	askTimeout = 250 * time.Millisecond
+	// maxReported is how many accounts one report has.
+	maxReported = 512
+	// askForChanges is how long a change of keys and products takes to get to a proxy without requests.
+	askForChanges = time.Second
+)
+
+// link is the filter's way to the companion.
+type link struct {
+	cluster string
+	shelf   *shelf
+	table   account.Table
+	now     func() time.Time
+	metrics *metrics
+	log     func(filter.Level, string)
+
+	sourced bool // keys, applications and products come from the companion
+	report  []byte
+	asked   time.Time // when something was said last
+	silent  *silence
+}
+
+// version is that of the document that this proxy has, negative if it wants none.
+func (l *link) version() int64 {
+	if !l.sourced {
+		return -1
+	}
+	return l.shelf.version()
+}
+
+// silence says whether the companion responds; the threads share it.
+type silence struct {
+	mu     filter.Mutex
+	silent bool
+}
+
+func (s *silence) set(silent bool) {
+	s.mu.Lock()
+	s.silent = silent
+	s.mu.Unlock()
+}
+
+func (s *silence) is() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.silent
+}
+
+// take returns what is to be said in the background, nil if nothing is. Without anything to say it still asks for changes
+// of the document.
+func (l *link) take() []byte {
+	now := l.now()
+	said := l.table.Report(now, l.version(), l.report[:0], maxReported)
+	if said == nil && l.sourced && (l.shelf.current() == nil || now.Sub(l.asked) >= askForChanges || now.Before(l.asked)) {
+		said = l.table.Ask(now, l.version(), l.report[:0], nil)
+	}
+	if said != nil {
+		l.report, l.asked = said, now
+	}
+	return said
+}
+
+// heard takes in the response.
+func (l *link) heard(r *filter.Reply) { _ = l.apply(r) }
+
+// apply takes in a response of the companion.
+func (l *link) apply(r *filter.Reply) error {
+	err := r.Err
+	if err == nil && r.Status != 200 {
+		err = errors.New("status " + strconv.Itoa(r.Status))
+	}
+	if err == nil {
+		err = l.table.Heard(l.now(), r.Body)
+	}
+	if err != nil {
+		l.table.Silence(l.now())
+		l.silent.set(true)
+		l.metrics.failed(unreachable)
+		return err
+	}
+	l.silent.set(false)
+	if l.sourced {
+		l.shelf.take(r.Body, l.log)
+	}
+	return nil
+}
+
+// ask waits for the companion.
+func (f *Filter) ask(r *request) filter.Verdict {
+	r.state = asking
+	return f.call(r, r.demands)
+}
+
+// call has the companion asked for demands that are dry.
+func (f *Filter) call(r *request, dry []account.Demand) filter.Verdict {
+	r.asked++
+	r.body = f.table.Ask(f.now(), f.link.version(), r.body[:0], dry)
+	return filter.Wait(filter.Call{
+		Cluster: f.link.cluster, Path: quotaPath, Headers: [][2]string{{"content-type", "application/json"}},
+		Body: r.body, Timeout: askTimeout,
+	})
+}
+
+// OnReply takes what the companion has granted.
+func (f *Filter) OnReply(x *filter.Exchange, reply *filter.Reply) filter.Verdict {
+	r := x.State().(*request)
+	result := "granted"
+	if err := f.link.apply(reply); err != nil {
+		result = "failed"
+	}
+	var v filter.Verdict
+	if x.Unit() != nil {
+		v = f.grow(x, r)
+	} else {
+		v = f.take(x, r)
+	}
+	if v.Refusal() != nil && result == "granted" {
+		result = "refused"
+	}
+	f.metrics.dry.Record(1, filter.Values{result})
+	return v
+}
+
+// shelf holds the book that came from the companion last. It outlives configurations, and workers that start
+// later find it in the store.
+type shelf struct {
+	mu     filter.Mutex
+	store  kv.Store
+	book   *book
+	number int64 // the version of the document
+	bad    int64 // the version of one that could not be used
+}
+
+const shelfKey = "inlet.quota.document.1"
+
+// newShelf begins with what another worker has kept.
+func newShelf(d *filter.Deps) *shelf {
+	s := &shelf{mu: d.Mutex(), store: d.Store}
+	if d.Store == nil {
+		return s
+	}
+	if value, _, err := d.Store.Get(shelfKey); err == nil {
+		s.take(append([]byte(nil), value...), d.Log)
+	}
+	return s
+}
+
+// current returns the book, nil before the first one came.
+func (s *shelf) current() *book {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.book
+}
+
+func (s *shelf) version() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.number
+}
+
+// take takes the document that a response brings, if it brings one. One that cannot be used leaves what was there.
+func (s *shelf) take(response []byte, log func(filter.Level, string)) {
+	reply, err := account.ParseReply(response)
+	version := reply.Document
+	if err != nil || len(reply.Keys) == 0 || !s.isNew(version) {
+		return
+	}
+	b, err := readDocument(reply.Keys)
+	s.put(b, version, err == nil)
+	if err != nil {
+		log(filter.Error, "quota: the companion's keys and products cannot be used: "+err.Error())
+		return
+	}
+	if s.store == nil {
+		return
+	}
+	kept := account.Reply{Now: 1, Document: version, Keys: reply.Keys}
+	_ = s.store.Set(shelfKey, kept.Append(nil), 0) // else the next worker waits for the companion
+}
+
+func (s *shelf) isNew(version int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return version != s.number && version != s.bad
+}
+
+// put keeps a book, or notes that it cannot be used.
+func (s *shelf) put(b *book, version int64, good bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !good {
+		s.bad = version
+		return
+	}
+	s.book, s.number = b, version
+}
+
+// readDocument reads keys, applications, developers and products in the words of the configuration.
+func readDocument(doc []byte) (*book, error) {
+	r := newBookReader()
+	err := conf.Decode(doc, func(o *conf.Object) {
+		r.read(o)
+		o.List("keys", func(v *conf.Value) { v.Object(r.addKey) })
+	})
+	return r.b, err
+}

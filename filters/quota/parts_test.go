@@ -1,0 +1,160 @@
+package quota
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/reading/llm"
+)
+
+func TestPatterns(t *testing.T) {
+	for _, c := range []struct {
+		pattern, fits, others string
+	}{
+		{"llama", "llama", "llam llamas gemma"},
+		{"gemma-*", "gemma- gemma-2 gemma-2-it", "gemma xgemma-2"},
+		{"*-it", "-it gemma-it", "it gemma-it-"},
+		{"*", "a gemma", ""},
+		{"a*b*c", "abc axbyc abcbc abbc", "ab ac acb xabc abcx"},
+		{"a**c", "ac abc", "a c"},
+		{"org/*@v*", "org/x@v1 org/@v org/a@b@v2", "org/x org@v1"},
+		{"aa*aa", "aaaa aaxaa", "aaa aa"},
+		{"*ab*ab", "abab xabyab abxabab", "ab aba xab"},
+	} {
+		for _, s := range strings.Fields(c.fits) {
+			require.True(t, pattern(c.pattern).match(s), "%s %s", c.pattern, s)
+		}
+		for _, s := range strings.Fields(c.others) {
+			require.False(t, pattern(c.pattern).match(s), "%s %s", c.pattern, s)
+		}
+	}
+	require.True(t, patterns(nil).match("anything"))
+	require.False(t, patterns{"a", "b"}.match("c"))
+}
+
+// Of several patterns the most exact counts, in whatever order they stand.
+func TestMostExactPattern(t *testing.T) {
+	for _, order := range [][]string{{"*", "gemma-*", "gemma-2-*", "gemma-2-it"}, {"gemma-2-it", "gemma-2-*", "gemma-*", "*"}} {
+		var m forModel[string]
+		for _, name := range order {
+			m.set(name, name)
+		}
+		for model, want := range map[string]string{"gemma-2-it": "gemma-2-it", "gemma-2-x": "gemma-2-*", "gemma-3": "gemma-*", "llama": "*"} {
+			got, ok := m.get(model)
+			require.True(t, ok)
+			require.Equal(t, want, got)
+		}
+	}
+	var m forModel[int]
+	require.True(t, m.empty())
+	m.set("a*", 1)
+	_, ok := m.get("b")
+	require.False(t, ok)
+	require.False(t, m.empty())
+}
+
+func TestOperations(t *testing.T) {
+	p := &product{operations: []operation{{path: "/v1/chat/completions", methods: []string{"POST"}}, {path: "/v1/models", prefix: true}}}
+	for _, c := range []struct {
+		method, path string
+		want         bool
+	}{
+		{"POST", "/v1/chat/completions", true},
+		{"POST", "/v1/chat/completions?a=b", true},
+		{"GET", "/v1/chat/completions", false},
+		{"POST", "/v1/chat/completions/render", false},
+		{"GET", "/v1/models", true},
+		{"HEAD", "/v1/models/llama", true},
+		{"GET", "/v1/model", false},
+		{"GET", "/?/v1/models", false},
+	} {
+		require.Equal(t, c.want, p.permits(c.method, c.path), "%s %s", c.method, c.path)
+	}
+	require.True(t, (&product{}).permits("GET", "/anything"))
+}
+
+// A request that names no model is one of a product with models only if it needs none.
+func TestRequestsWithoutAModel(t *testing.T) {
+	r := newRig(t, subscribed("models: [llama]"))
+	for api, want := range map[llm.API]filter.Verdict{llm.Models: filter.Next, llm.Chat: {}, llm.Embeddings: {}} {
+		x := &filter.Exchange{}
+		x.Reset(1)
+		x.API, x.Start, x.RequestHeaders, x.Request = api, r.clock, headers{"x-api-key: demo"}, &llm.Request{}
+		require.Equal(t, filter.Next, r.f.OnRequestHeaders(x))
+		v := r.f.OnRequest(x)
+		if api == llm.Models {
+			require.Equal(t, want, v)
+			continue
+		}
+		require.Equal(t, "model_not_permitted", v.Refusal().Code)
+	}
+}
+
+func TestUnescaped(t *testing.T) {
+	for in, want := range map[string]string{"": "", "demo": "demo", "%64emo": "demo", "dem%6F": "demo", "100%": "100%", "%zz": "%zz", "%6": "%6", "%25%36": "%6"} {
+		require.Equal(t, want, unescaped(in))
+	}
+	for c, want := range map[byte]bool{'a': true, 'z': true, 'A': true, 'Z': true, '0': true, '9': true, '-': true, '_': true, '.': false, ' ': false, '@': false, '{': false, '[': false, '`': false, '/': false, ':': false} {
+		require.Equal(t, want, inWord(c), "%c", c)
+	}
+}
+
+// What a client is told, word by word.
+func TestMessages(t *testing.T) {
+	for _, c := range []struct {
+		amounts string
+		b       body
+		want    string
+	}{
+		{"requests: 10/min", body{}, "You have reached your limit of 10 requests per minute. Please try again in 2s."},
+		{"requests: 10/2h", body{}, "You have reached your limit of 10 requests per 2 hours. Please try again in 1h59m2s."},
+		{"tokens: {total: 1000/day}", body{max: 100}, "You have reached your limit of 1000 tokens per day. Please try again in 11h59m2s."},
+		{"tokens: {prompt: 1000/week}", body{prompt: 400}, "You have reached your limit of 1000 prompt tokens per week. Please try again in 155h59m2s."},
+		{"tokens: {completion: 1000/month}", body{max: 100}, "You have reached your limit of 1000 completion tokens per month. Please try again in 11h59m2s."},
+		{"concurrency: 10", body{}, "You have reached your limit of 10 requests in progress. Please try again in 1s."},
+		{"spike: 1/10s", body{}, "You have reached your limit of 1 requests per 10 seconds. Please try again in 10s."},
+		{"budget: 0.001/day", body{max: 100}, "You have reached your budget per day. Please try again in 11h59m2s."},
+		{"tokens: {total: 1000/day}", body{max: 2000}, "Your request needs more than your whole limit of 1000 tokens per day. Reduce the prompt or the bound of the answer."},
+	} {
+		r := newRig(t, subscribed(c.amounts)+"prices: {\"*\": {prompt: 1, completion: 1}}\n")
+		var last *call
+		for range 11 {
+			if last = r.send(c.b); last.v.Refusal() != nil {
+				break
+			}
+			if !strings.Contains(c.amounts, "concurrency") {
+				last.end(ends{status: 200, usage: told(c.b.prompt/4, c.b.max)})
+			}
+		}
+		require.Equal(t, c.want, last.v.Refusal().Message)
+	}
+}
+
+// A request asks the companion a few times, and no more.
+func TestAsksAFewTimes(t *testing.T) {
+	c := newCompanion(t)
+	doc := subscribed("requests: 5000/day")
+	r := join(t, c, doc)
+	call := r.rig.send(body{})
+	calls := 0
+	for call.v.Call() != nil {
+		calls++
+		require.LessOrEqual(t, calls, 10)
+		// Somebody else takes what is granted before this request does.
+		reply := c.answer(r.clock, call.v.Call().Body)
+		other := r.rig.send(body{})
+		require.NotNil(t, other.v.Call())
+		require.NoError(t, r.f.link.apply(reply))
+		for more := r.rig.send(body{}); more.v.Call() == nil; more = r.rig.send(body{}) {
+			require.Nil(t, more.v.Refusal())
+		}
+		call.v = r.f.OnReply(call.x, reply)
+	}
+	require.Equal(t, maxAsked, calls)
+	require.Equal(t, 429, call.status())
+	require.Equal(t, time.Second, call.v.Refusal().RetryAfter)
+}

@@ -1,0 +1,53 @@
+package quota
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/reading/llm"
+)
+
+// The threads of a module share their counters: a limit is exact, and what is charged is what was told.
+func TestThreadsShareALimit(t *testing.T) {
+	r := newRig(t, "anonymous: a")
+	r.deps.NewMutex = func() filter.Mutex { return new(sync.Mutex) }
+	r.deps.Metrics = nowhere{}
+	clear(r.kept)
+	r.load(subscribed("requests: 100/day, tokens: {total: 1M/day}"))
+	var admitted, refused atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			x := &filter.Exchange{}
+			for range 100 {
+				x.Reset(1)
+				x.Start, x.API, x.Method, x.Path = r.clock, llm.Chat, "POST", "/v1/chat/completions"
+				x.RequestHeaders = headers{"x-api-key: demo"}
+				x.Request = &llm.Request{Model: "llama", PromptBytes: 400, MaxTokens: 10}
+				v := r.f.OnRequestHeaders(x)
+				if v == filter.Next {
+					v = r.f.OnRequest(x)
+				}
+				if v != filter.Next {
+					refused.Add(1)
+					r.f.OnDone(x, filter.End{Refused: true, Status: 429})
+					continue
+				}
+				admitted.Add(1)
+				x.Response.Headers, x.Response.Status, x.Usage = headers{}, 200, told(90, 10)
+				r.f.OnResponseHeaders(x)
+				r.f.OnDone(x, filter.End{Complete: true, Status: 200})
+			}
+		})
+	}
+	wg.Wait()
+	require.EqualValues(t, 100, admitted.Load())
+	require.EqualValues(t, 700, refused.Load())
+	r.load(subscribed("tokens: {total: 1M/day}"))
+	left, _ := r.remaining()
+	require.EqualValues(t, 1_000_000-100*100, left)
+}

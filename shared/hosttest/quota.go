@@ -38,6 +38,7 @@ func (q *Quota) Switch(step *Step, now time.Time) {
 	}
 }
 
+// restart begins with nothing; remembers says that nothing was granted before.
 func (q *Quota) restart(now time.Time, remembers bool) {
 	q.generation++
 	q.allocator = account.NewAllocator(q.generation, now, remembers)

@@ -159,7 +159,7 @@ func (g *gateway) start(ctx context.Context, s *hosttest.Scenario, trusted bool)
 }
 
 // drained waits until the listener before is gone, and its VMs: some time after the last of them go counters that only
-// they have used, in the midst of a step. So all counters begin anew.
+// they have used, in the midst of a step. So all counters start from zero.
 func (g *gateway) drained(ctx context.Context) error {
 	gone := []string{"listener_manager.total_listeners_draining: 0", "listener_manager.total_filter_chains_draining: 0"}
 	if g.keeper != nil {

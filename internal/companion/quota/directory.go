@@ -31,20 +31,45 @@ type Developer struct {
 
 // App owns keys, and has a product's limits for itself.
 type App struct {
-	Name      string   `json:"name"`
-	Developer string   `json:"developer,omitempty"`
-	Products  []string `json:"products,omitempty"`
-	Status    string   `json:"status"`
+	Name      string         `json:"name"`
+	Developer string         `json:"developer,omitempty"`
+	Products  []Subscription `json:"products,omitempty"`
+	Status    string         `json:"status"`
 }
 
 // Key is an API key without the key.
 type Key struct {
-	Name     string     `json:"name"`
-	SHA256   string     `json:"sha256"`
-	App      string     `json:"app,omitempty"`
-	Products []string   `json:"products,omitempty"`
-	Expires  *time.Time `json:"expires,omitempty"`
-	Status   string     `json:"status"`
+	Name     string         `json:"name"`
+	SHA256   string         `json:"sha256"`
+	App      string         `json:"app,omitempty"`
+	Products []Subscription `json:"products,omitempty"` // none: those of the app
+	Expires  *time.Time     `json:"expires,omitempty"`
+	Status   string         `json:"status"`
+}
+
+// Subscription is a product that an app or a key asks for. Without a status it is approved if the product's approval is auto.
+type Subscription struct {
+	Name   string
+	Status string
+}
+
+// MarshalJSON writes the name alone if there is no status.
+func (s Subscription) MarshalJSON() ([]byte, error) {
+	if s.Status == "" {
+		return json.Marshal(s.Name)
+	}
+	return json.Marshal(map[string]string{"name": s.Name, "status": s.Status})
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (s *Subscription) UnmarshalJSON(text []byte) error {
+	if len(text) > 0 && text[0] == '"' {
+		return json.Unmarshal(text, &s.Name)
+	}
+	var v struct{ Name, Status string }
+	err := json.Unmarshal(text, &v)
+	*s = v
+	return err
 }
 
 // Product is what a key may call, and how much of it.
@@ -53,6 +78,9 @@ type Product struct {
 	Approval    string      `json:"approval"`
 	Operations  []Operation `json:"operations,omitempty"`
 	Models      []string    `json:"models,omitempty"`
+	Zone        string      `json:"zone,omitempty"`
+	Start       string      `json:"start,omitempty"`
+	Scope       string      `json:"scope,omitempty"`
 	Requests    string      `json:"requests,omitempty"`
 	Tokens      *Tokens     `json:"tokens,omitempty"`
 	Concurrency int         `json:"concurrency,omitempty"`
@@ -99,9 +127,6 @@ func (d *Directory) read(o *conf.Object) {
 	readEach(o, "developers", &d.Developers, (*Developer).read)
 	readEach(o, "apps", &d.Apps, (*App).read)
 	readEach(o, "keys", &d.Keys, (*Key).read)
-	for i := range d.Apps {
-		d.complete(&d.Apps[i])
-	}
 	for _, f := range d.faults() {
 		o.Errorf(f.list, "%s", f.text)
 	}
@@ -134,11 +159,11 @@ func find[T named](list []T, name string) int {
 	return slices.IndexFunc(list, func(item T) bool { return item.name() == name })
 }
 
-var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}$`)
+var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$`)
 
 func isName(s string) string {
 	if !nameForm.MatchString(s) {
-		return "is not a name (letters, digits, \".\", \"_\", \"@\" and \"-\", at most 100, and first a letter or a digit)"
+		return "is not a name (letters, digits, \".\", \"_\", \"@\" and \"-\", at most 64, and first a letter or a digit)"
 	}
 	return ""
 }
@@ -148,7 +173,8 @@ func (d *Developer) read(o *conf.Object) { o.String("name", &d.Name, isName) }
 func (a *App) read(o *conf.Object) {
 	o.String("name", &a.Name, isName)
 	o.String("developer", &a.Developer, isName)
-	o.Strings("products", &a.Products, isName)
+	a.Products = readSubscriptions(o)
+	a.Status = Approved
 	o.Enum("status", &a.Status, Approved, Pending, Revoked)
 }
 
@@ -164,7 +190,7 @@ func (k *Key) readRest(o *conf.Object) {
 	k.Status = Active
 	o.String("name", &k.Name, isName)
 	o.String("app", &k.App, isName)
-	o.Strings("products", &k.Products, isName)
+	k.Products = readSubscriptions(o)
 	o.Enum("status", &k.Status, Active, Revoked)
 	var expires string
 	if o.String("expires", &expires, isTime) {
@@ -172,6 +198,19 @@ func (k *Key) readRest(o *conf.Object) {
 			k.Expires = &t
 		}
 	}
+}
+
+func readSubscriptions(o *conf.Object) (all []Subscription) {
+	o.List("products", func(v *conf.Value) {
+		var s Subscription
+		v.Either(func(o *conf.Object) {
+			o.Required("name")
+			o.String("name", &s.Name, isName)
+			o.Enum("status", &s.Status, Approved, Pending, Revoked)
+		}, func(v *conf.Value) { v.String(&s.Name, isName) })
+		all = append(all, s)
+	})
+	return all
 }
 
 func isDigest(s string) string {
@@ -205,6 +244,9 @@ func (p *Product) read(o *conf.Object) {
 		p.Operations = append(p.Operations, op)
 	})
 	o.Strings("models", &p.Models, conf.NotEmpty)
+	o.String("zone", &p.Zone, isZone)
+	o.String("start", &p.Start, isStart)
+	o.Enum("scope", &p.Scope, "shared", "local")
 	o.String("requests", &p.Requests, isRate)
 	o.Object("tokens", func(o *conf.Object) {
 		p.Tokens = new(Tokens)
@@ -221,30 +263,35 @@ func (p *Product) read(o *conf.Object) {
 	o.String("budget", &p.Budget, isBudget)
 }
 
-func isRate(s string) string {
-	_, _, problem := account.ParseRate(s)
-	return problem
-}
-
 // nano is the number of units in 1 of a currency.
-const nano = 1e9
+const nano = 1_000_000_000
 
-func isBudget(s string) string {
-	_, _, problem := account.ParseDecimalRate(s, nano)
-	return problem
-}
+func isRate(s string) string { return isRates(s, 1) }
 
-// complete gives an app without a status the one that its products ask for.
-func (d *Directory) complete(a *App) {
-	if a.Status != "" {
-		return
-	}
-	a.Status = Approved
-	for _, name := range a.Products {
-		if i := find(d.Products, name); i >= 0 && d.Products[i].Approval == Manual {
-			a.Status = Pending
+func isBudget(s string) string { return isRates(s, nano) }
+
+// isRates accepts one or several amounts per time, such as "5/min, 1000/day".
+func isRates(s string, scale int64) string {
+	for rate := range strings.SplitSeq(s, ",") {
+		if _, _, problem := account.ParseDecimalRate(strings.TrimSpace(rate), scale); problem != "" {
+			return problem
 		}
 	}
+	return ""
+}
+
+func isZone(s string) string {
+	if _, err := time.LoadLocation(s); err != nil || s == "" || s == "Local" {
+		return "is not a time zone such as Europe/Berlin"
+	}
+	return ""
+}
+
+func isStart(s string) string {
+	if s == "calendar" || s == "flexi" || isTime(s) == "" {
+		return ""
+	}
+	return "is neither calendar, flexi, nor a time such as 2027-01-01T00:00:00Z"
 }
 
 // fault is an entry that does not fit the others.
@@ -253,23 +300,23 @@ type fault struct{ list, text string }
 // faults checks what entries say of each other.
 func (d *Directory) faults() (all []fault) {
 	add := func(list, format string, args ...any) { all = append(all, fault{list, fmt.Sprintf(format, args...)}) }
-	products := func(list, who string, names []string) {
-		for _, name := range names {
-			if find(d.Products, name) < 0 {
-				add(list, "%s names the product %q, which there is not%s", who, name, suggest(name, d.Products))
+	products := func(list, who string, subscriptions []Subscription) {
+		for _, s := range subscriptions {
+			if s.Name != "" && find(d.Products, s.Name) < 0 {
+				add(list, "%s: there is no product %q%s", who, s.Name, suggest(s.Name, d.Products))
 			}
 		}
 	}
 	for _, a := range d.Apps {
 		if a.Developer != "" && find(d.Developers, a.Developer) < 0 {
-			add("apps", "app %q names the developer %q, who is not there%s", a.Name, a.Developer, suggest(a.Developer, d.Developers))
+			add("apps", "app %q: there is no developer %q%s", a.Name, a.Developer, suggest(a.Developer, d.Developers))
 		}
 		products("apps", fmt.Sprintf("app %q", a.Name), a.Products)
 	}
 	digests := make(map[string]string, len(d.Keys))
 	for _, k := range d.Keys {
 		if k.App != "" && find(d.Apps, k.App) < 0 {
-			add("keys", "key %q names the app %q, which there is not%s", k.Name, k.App, suggest(k.App, d.Apps))
+			add("keys", "key %q: there is no app %q%s", k.Name, k.App, suggest(k.App, d.Apps))
 		}
 		products("keys", fmt.Sprintf("key %q", k.Name), k.Products)
 		if other, ok := digests[k.SHA256]; ok && k.SHA256 != "" {
@@ -292,7 +339,10 @@ func suggest[T named](word string, among []T) string {
 // encode returns the document that proxies get, and its version: a number made of the content, so that two companions with the same
 // content have the same version.
 func (d *Directory) encode() (document []byte, version int64) {
-	document, err := json.Marshal(d)
+	full := *d
+	full.Developers, full.Apps = append([]Developer{}, d.Developers...), append([]App{}, d.Apps...) // a list, if an empty one, and never null
+	full.Keys, full.Products = append([]Key{}, d.Keys...), append([]Product{}, d.Products...)
+	document, err := json.Marshal(full)
 	if err != nil {
 		panic(err) // there is nothing in it that has no JSON
 	}

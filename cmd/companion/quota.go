@@ -51,8 +51,14 @@ func readQuota(o *conf.Object) *QuotaConfig {
 func readRedis(o *conf.Object) *quota.RedisOptions {
 	r := &quota.RedisOptions{Prefix: "inlet"}
 	o.Required("addresses")
-	o.Strings("addresses", &r.Addresses, hostPort)
-	if o.Has("addresses") && len(r.Addresses) == 0 {
+	listed := 0
+	o.List("addresses", func(v *conf.Value) {
+		var address string
+		if listed++; v.String(&address, hostPort) {
+			r.Addresses = append(r.Addresses, address)
+		}
+	})
+	if o.Has("addresses") && listed == 0 {
 		o.Errorf("addresses", "needs at least one address")
 	}
 	o.String("username", &r.Username, conf.NotEmpty)

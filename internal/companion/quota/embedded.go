@@ -69,7 +69,7 @@ func OpenEmbedded(o EmbeddedOptions) (Store, error) {
 		o.Tick = 100 * time.Millisecond
 	}
 	e := &embedded{now: o.Now, log: o.Log, dirty: map[shareID]bool{}, done: make(chan struct{})}
-	e.alloc = account.NewAllocator(0, time.Time{})
+	e.alloc = account.NewAllocator(0, time.Time{}, true)
 	if o.Dir != "" {
 		// Until Open has returned nothing else uses e, apart from a snapshot, which waits.
 		e.mu.Lock()
@@ -93,19 +93,19 @@ func OpenEmbedded(o EmbeddedOptions) (Store, error) {
 func (e *embedded) begin() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	now := e.tick()
-	if !e.clean {
-		e.alloc.SettledAt = now.Add(account.Lease / 2)
+	generation := e.alloc.Generation
+	for generation == 0 {
+		generation = rand.Uint32()
 	}
-	for e.alloc.Generation == 0 {
-		e.alloc.Generation = rand.Uint32()
-	}
-	for _, a := range e.alloc.Accounts {
-		for proxy := range a.Leases {
-			e.alloc.Seen[proxy] = now.UnixMilli() // it is given the time of a lease to come back
+	accounts := e.alloc.Accounts
+	e.alloc = account.NewAllocator(generation, e.tick(), e.clean)
+	e.alloc.Accounts = accounts
+	for _, a := range accounts {
+		for proxy := range a.Shares {
+			e.alloc.Seen[proxy] = e.alloc.Started.UnixMilli() // it is given the time of a lease to come back
 		}
 	}
-	e.append(record{Generation: e.alloc.Generation}, false)
+	e.append(record{Generation: generation}, false)
 }
 
 // tick returns the time, which does not go back when the clock is set back a little.
@@ -135,9 +135,12 @@ type record struct {
 	End     int64  `json:"e,omitempty"`
 	Limit   int64  `json:"l,omitempty"`
 	Credit  int64  `json:"c,omitempty"`
+	Folded  int64  `json:"f,omitempty"`
 
-	Proxy string         `json:"p,omitempty"`
-	Share *account.Share `json:"v,omitempty"`
+	// Either the part of one proxy, or those of all.
+	Proxy  string                    `json:"p,omitempty"`
+	Share  *account.Share            `json:"v,omitempty"`
+	Shares map[string]*account.Share `json:"all,omitempty"`
 }
 
 func (r *record) encode() []byte {
@@ -178,14 +181,17 @@ func (e *embedded) loadShare(r *record) {
 	a := e.alloc.Accounts[r.Account]
 	switch {
 	case a == nil || a.Start < r.Start || a.Window != r.Window:
-		a = &account.Allocation{Leases: map[string]*account.Share{}}
+		a = &account.Allocation{Shares: map[string]*account.Share{}}
 		e.alloc.Accounts[r.Account] = a
 	case a.Start > r.Start:
 		return // of a window that is over
 	}
-	a.Window, a.Start, a.End, a.Limit, a.Credit = r.Window, r.Start, r.End, r.Limit, max(a.Credit, r.Credit)
+	a.Window, a.Start, a.End, a.Limit, a.Credit, a.Folded = r.Window, r.Start, r.End, r.Limit, r.Credit, r.Folded
+	if r.Shares != nil {
+		a.Shares = r.Shares
+	}
 	if r.Share != nil {
-		a.Leases[r.Proxy] = r.Share
+		a.Shares[r.Proxy] = r.Share
 	}
 }
 
@@ -216,9 +222,8 @@ func (e *embedded) snapshot(emit func([]byte) error) error {
 		e.mu.Lock()
 		for _, name := range some {
 			if a := e.alloc.Accounts[name]; a != nil {
-				for _, r := range recordsOf(name, a) {
-					lines = append(lines, r.encode())
-				}
+				r := wholeRecord(name, a)
+				lines = append(lines, r.encode())
 			}
 		}
 		e.mu.Unlock()
@@ -231,19 +236,20 @@ func (e *embedded) snapshot(emit func([]byte) error) error {
 	return nil
 }
 
-// recordsOf are the records of an account, at least one.
-func recordsOf(name string, a *account.Allocation) (all []record) {
-	for proxy, share := range a.Leases {
-		all = append(all, recordOf(name, a, proxy, share))
+// recordOf is the record of an account, with the part of a proxy if there is one.
+func recordOf(name string, a *account.Allocation, proxy string) record {
+	r := record{Account: name, Window: a.Window, Start: a.Start, End: a.End, Limit: a.Limit, Credit: a.Credit, Folded: a.Folded}
+	if share := a.Shares[proxy]; share != nil {
+		r.Proxy, r.Share = proxy, share
 	}
-	if all == nil {
-		all = append(all, recordOf(name, a, "", nil))
-	}
-	return all
+	return r
 }
 
-func recordOf(name string, a *account.Allocation, proxy string, share *account.Share) record {
-	return record{Account: name, Window: a.Window, Start: a.Start, End: a.End, Limit: a.Limit, Credit: a.Credit, Proxy: proxy, Share: share}
+// wholeRecord is the record of an account with the parts of all proxies.
+func wholeRecord(name string, a *account.Allocation) record {
+	r := recordOf(name, a, "")
+	r.Shares = a.Shares
+	return r
 }
 
 // Exchange implements Store.
@@ -254,41 +260,18 @@ func (e *embedded) Exchange(_ context.Context, m *account.Message) (account.Repl
 		e.mu.Unlock()
 		return account.Reply{}, err
 	}
-	type past struct {
-		start int64
-		share account.Share
-	}
 	before := make([]past, len(m.Accounts))
 	for i := range m.Accounts {
-		if a := e.alloc.Accounts[m.Accounts[i].Name]; a != nil {
-			before[i].start = a.Start
-			if s := a.Leases[m.Proxy]; s != nil {
-				before[i].share = *s
-			}
-		}
+		before[i] = e.past(m.Accounts[i].Name, m.Proxy)
 	}
 	reply := e.alloc.Answer(now, m)
 	var saved *journal.Group
 	durable := false
 	for i := range m.Accounts {
-		name := m.Accounts[i].Name
-		a := e.alloc.Accounts[name]
-		if a == nil {
-			continue
+		g, long := e.save(m.Accounts[i].Name, m.Proxy, before[i])
+		if g != nil {
+			saved, durable = g, durable || long
 		}
-		s := a.Leases[m.Proxy]
-		if s == nil || e.journal == nil || a.Start == before[i].start && *s == before[i].share {
-			continue
-		}
-		id := shareID{name, m.Proxy}
-		if a.Start == before[i].start && s.Granted <= before[i].share.Granted {
-			e.dirty[id] = true
-			continue
-		}
-		delete(e.dirty, id)
-		long := a.End == 0 || time.Duration(a.End-a.Start)*time.Millisecond > longWindow
-		durable = durable || long
-		saved = e.append(recordOf(name, a, m.Proxy, s), long)
 	}
 	e.mu.Unlock()
 	if saved != nil {
@@ -300,6 +283,46 @@ func (e *embedded) Exchange(_ context.Context, m *account.Message) (account.Repl
 		}
 	}
 	return reply, nil
+}
+
+// past is how an account was before a message.
+type past struct {
+	start, folded int64
+	share         account.Share
+}
+
+func (e *embedded) past(name, proxy string) (p past) {
+	if a := e.alloc.Accounts[name]; a != nil {
+		p.start, p.folded = a.Start, a.Folded
+		if s := a.Shares[proxy]; s != nil {
+			p.share = *s
+		}
+	}
+	return p
+}
+
+// save journals what a message changed. It returns what the reply has to wait for, nil for nothing, and whether that has to be on the disk.
+func (e *embedded) save(name, proxy string, before past) (saved *journal.Group, long bool) {
+	a := e.alloc.Accounts[name]
+	if e.journal == nil || a == nil || a.Shares[proxy] == nil {
+		return nil, false
+	}
+	s := a.Shares[proxy]
+	id := shareID{name, proxy}
+	switch {
+	case a.Start == before.start && a.Folded == before.folded && *s == before.share:
+		return nil, false
+	case a.Start == before.start && a.Folded == before.folded && s.Granted <= before.share.Granted:
+		e.dirty[id] = true
+		return nil, false
+	}
+	delete(e.dirty, id)
+	r := recordOf(name, a, proxy)
+	if a.Folded != before.folded {
+		r = wholeRecord(name, a) // what was added up is in no other part any more
+	}
+	long = a.End == 0 || time.Duration(a.End-a.Start)*time.Millisecond > longWindow
+	return e.append(r, long), long
 }
 
 // admit keeps a message within the bounds.
@@ -336,13 +359,13 @@ func (e *embedded) sweep(now time.Time) {
 	long := now.Add(-idleProxies * account.Lease).UnixMilli()
 	for name, a := range e.alloc.Accounts {
 		if a.End == 0 {
-			maps.DeleteFunc(a.Leases, func(proxy string, _ *account.Share) bool { return e.alloc.Seen[proxy] < long })
+			maps.DeleteFunc(a.Shares, func(proxy string, _ *account.Share) bool { return e.alloc.Seen[proxy] < long })
 		}
-		if a.End > 0 && a.End+account.Lease.Milliseconds() < now.UnixMilli() || len(a.Leases) == 0 && a.Credit == 0 {
+		if a.End > 0 && a.End+account.Lease.Milliseconds() < now.UnixMilli() || len(a.Shares) == 0 && a.Credit == 0 {
 			delete(e.alloc.Accounts, name)
 			continue
 		}
-		for proxy := range a.Leases {
+		for proxy := range a.Shares {
 			used[proxy] = true
 		}
 	}
@@ -373,8 +396,8 @@ func (e *embedded) keepHouse(ctx context.Context, every time.Duration) {
 // flush journals what changed without having to be saved at once.
 func (e *embedded) flush() {
 	for id := range e.dirty {
-		if a := e.alloc.Accounts[id.account]; a != nil && a.Leases[id.proxy] != nil {
-			e.append(recordOf(id.account, a, id.proxy, a.Leases[id.proxy]), false)
+		if a := e.alloc.Accounts[id.account]; a != nil && a.Shares[id.proxy] != nil {
+			e.append(recordOf(id.account, a, id.proxy), false)
 		}
 	}
 	clear(e.dirty)
@@ -407,11 +430,11 @@ func (e *embedded) Credit(_ context.Context, name string, amount int64, reset bo
 	}
 	before := a.Credit
 	if reset {
-		a.Credit = max(a.Credit, a.UsedUp())
+		a.Reset()
 	} else {
-		a.Credit += amount
+		a.Allow(amount)
 	}
-	saved := e.append(recordOf(name, a, "", nil), true)
+	saved := e.append(recordOf(name, a, ""), true)
 	counter := counterOf(name, a)
 	e.mu.Unlock()
 	if saved != nil {

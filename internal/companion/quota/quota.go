@@ -15,7 +15,6 @@ package quota
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -36,8 +35,6 @@ const Path = "/v1/quota"
 const (
 	maxMessage     = 4 << 20
 	messageTimeout = 5 * time.Second
-	maxEntries     = 16384
-	maxProxyID     = 128
 )
 
 // Options are the settings of a Service. Store is required.
@@ -228,34 +225,8 @@ func (s *Service) readMessage(w http.ResponseWriter, req *http.Request) (*accoun
 		return nil, http.StatusBadRequest, err
 	}
 	s.stats.received.Add(uint64(len(body)))
-	m := new(account.Message)
-	if err := json.Unmarshal(body, m); err != nil {
-		return nil, http.StatusBadRequest, fmt.Errorf("the message is no JSON of the right form: %w", err)
-	}
-	return m, http.StatusBadRequest, check(m)
-}
-
-// check refuses what no proxy says.
-func check(m *account.Message) error {
-	if m.Proxy == "" || len(m.Proxy) > maxProxyID {
-		return fmt.Errorf("proxy: wants 1 to %d bytes", maxProxyID)
-	}
-	if len(m.Accounts) > maxEntries {
-		return fmt.Errorf("accounts: more than %d", maxEntries)
-	}
-	for i := range m.Accounts {
-		a := &m.Accounts[i]
-		if a.Name == "" || len(a.Name) > account.MaxName {
-			return fmt.Errorf("accounts[%d].k: wants 1 to %d bytes", i, account.MaxName)
-		}
-		if _, err := account.ParseWindow(a.Window); err != nil {
-			return fmt.Errorf("accounts[%d].p: %w", i, err)
-		}
-		if min(a.Limit, a.Start, a.Used, a.Back, a.Said, a.Released, a.Granted, a.Need, a.Want, a.Rate) < 0 {
-			return fmt.Errorf("accounts[%d]: a number is negative", i)
-		}
-	}
-	return nil
+	m, err := account.ParseMessage(body)
+	return &m, http.StatusBadRequest, err
 }
 
 // Answer returns the response to a message. A proxy that says a negative version has its directory from elsewhere, and gets none.
@@ -266,31 +237,27 @@ func (s *Service) Answer(ctx context.Context, m *account.Message) ([]byte, error
 	}
 	s.count(m, &reply)
 	p := s.current.Load()
-	full := struct {
-		Document int64           `json:"document"`
-		Keys     json.RawMessage `json:"keys,omitempty"`
-		account.Reply
-	}{Document: p.version, Reply: reply}
+	reply.Document = p.version
 	if m.Document != p.version && m.Document >= 0 && p.version != 0 {
-		full.Keys = p.document
+		reply.Keys = p.document
 		s.stats.documents.Add(1)
 	}
-	return json.Marshal(full)
+	return reply.Append(nil), nil
 }
 
 func (s *Service) count(m *account.Message, reply *account.Reply) {
 	s.stats.messages.Add(1)
 	s.stats.entries.Add(uint64(len(m.Accounts)))
-	entries := make(map[string]*account.Entry, len(m.Accounts))
-	for i := range m.Accounts {
-		entries[m.Accounts[i].Name] = &m.Accounts[i]
-	}
+	i := 0
 	for _, g := range reply.Accounts {
-		e := entries[g.Name]
-		if e == nil {
-			continue
+		for i < len(m.Accounts) && m.Accounts[i].Name != g.Name {
+			i++ // it has no answer
 		}
-		if g.Granted > e.Granted || g.Start != e.Start && g.Granted > 0 {
+		if i == len(m.Accounts) {
+			return
+		}
+		e := &m.Accounts[i]
+		if g.Start == e.Start && g.Granted > e.Granted || g.Start != e.Start && g.Granted > 0 {
 			s.stats.grants.Add(1)
 		}
 		if g.Granted-g.Released < e.Need {

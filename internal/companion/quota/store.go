@@ -63,12 +63,12 @@ type StoreStats struct {
 
 // counterOf describes an allocation.
 func counterOf(name string, a *account.Allocation) Counter {
-	c := Counter{Name: name, Window: a.Window, Limit: a.Limit, Credit: a.Credit, Used: a.UsedUp(), Proxies: len(a.Leases)}
+	c := Counter{Name: name, Window: a.Window, Limit: a.Limit, Credit: a.Credit, Used: a.UsedUp(), Proxies: len(a.Shares)}
 	if a.End > 0 {
 		start, end := time.UnixMilli(a.Start).UTC(), time.UnixMilli(a.End).UTC()
 		c.Start, c.End = &start, &end
 	}
-	for _, s := range a.Leases {
+	for _, s := range a.Shares {
 		c.Reserved += max(0, s.Granted-s.Released-s.Used+s.Back)
 	}
 	c.Remaining = max(0, c.Limit+c.Credit-c.Used-c.Reserved)

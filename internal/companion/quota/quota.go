@@ -24,6 +24,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	_ "time/tzdata" // windows have time zones, and the companion's image may not
 
 	"github.com/inlet-proxy/inlet/shared/state/account"
 )

@@ -50,7 +50,7 @@ type EmbeddedOptions struct {
 	Log *slog.Logger
 	Now func() time.Time // time.Now
 	FS  journal.FS       // of the operating system
-	// Tick is how often what changed is journaled that need not be at once, and what is over is forgotten; 100 ms.
+	// Tick is how often what changed is journaled that need not be at once; 100 ms.
 	Tick time.Duration
 	// MinLog and Retry are the journal's.
 	MinLog int64
@@ -353,7 +353,7 @@ func (e *embedded) admit(now time.Time, m *account.Message) error {
 // idleProxies is how many leases a proxy is silent before it is forgotten where there is no window to remember it for.
 const idleProxies = 10
 
-// sweep forgets windows that are over, and proxies that have nothing any more.
+// sweep forgets windows that are over, and proxies that have nothing any more, where there are too many. The allocator does so too, once a minute.
 func (e *embedded) sweep(now time.Time) {
 	used := make(map[string]bool, len(e.alloc.Seen))
 	long := now.Add(-idleProxies * account.Lease).UnixMilli()
@@ -372,12 +372,12 @@ func (e *embedded) sweep(now time.Time) {
 	maps.DeleteFunc(e.alloc.Seen, func(proxy string, seen int64) bool { return !used[proxy] && seen < long })
 }
 
-// keepHouse journals what changed, and forgets what is over.
+// keepHouse journals what changed.
 func (e *embedded) keepHouse(ctx context.Context, every time.Duration) {
 	defer close(e.done)
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
-	for swept := e.now(); ; {
+	for {
 		select {
 		case <-ctx.Done():
 			return
@@ -385,10 +385,6 @@ func (e *embedded) keepHouse(ctx context.Context, every time.Duration) {
 		}
 		e.mu.Lock()
 		e.flush()
-		if now := e.tick(); now.Sub(swept) > 10*time.Second || now.Before(swept) {
-			e.sweep(now)
-			swept = now
-		}
 		e.mu.Unlock()
 	}
 }

@@ -65,6 +65,7 @@ type Service struct {
 // published is the directory that proxies get.
 type published struct {
 	directory *Directory
+	loaded    bool   // it is what the file or the store has
 	saved     []byte // as the store has it
 	document  []byte
 	version   int64
@@ -95,7 +96,7 @@ type Stats struct {
 	Store           StoreStats
 }
 
-// New returns a service. It reads the directory once, which must succeed.
+// New returns a service. It reads the directory once, which must succeed unless the store does not respond.
 func New(ctx context.Context, o Options) (*Service, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -107,7 +108,14 @@ func New(ctx context.Context, o Options) (*Service, error) {
 		o.Now = time.Now
 	}
 	s := &Service{opts: o}
-	if err := s.reload(ctx); err != nil {
+	err := s.reload(ctx)
+	if errors.As(err, new(unavailable)) {
+		// Proxies keep the directory that they have until the store works.
+		s.note(err)
+		s.current.Store(&published{directory: new(Directory)})
+		err = nil
+	}
+	if err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -159,7 +167,7 @@ func (s *Service) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if p := s.current.Load(); p != nil && bytes.Equal(p.saved, text) {
+	if p := s.current.Load(); p != nil && p.loaded && bytes.Equal(p.saved, text) {
 		return nil
 	}
 	d := new(Directory)
@@ -176,7 +184,7 @@ func (s *Service) reload(ctx context.Context) error {
 }
 
 func (s *Service) publish(d *Directory, saved []byte) {
-	p := &published{directory: d, saved: saved}
+	p := &published{directory: d, loaded: true, saved: saved}
 	if s.opts.File == "" && !s.opts.Managed {
 		s.current.Store(p)
 		return
@@ -261,7 +269,7 @@ func (s *Service) count(m *account.Message, reply *account.Reply) {
 		if g.Start == e.Start && g.Granted > e.Granted || g.Start != e.Start && g.Granted > 0 {
 			s.stats.grants.Add(1)
 		}
-		if g.Granted-g.Released < e.Need {
+		if g.Granted-g.Released < g.Used-g.Back+e.Held+e.Need {
 			s.stats.dry.Add(1)
 		}
 	}

@@ -34,6 +34,7 @@ type Store interface {
 var (
 	errUnknownAccount = errors.New("there is no account with this name; one is made by the first request that it counts")
 	errChanged        = errors.New("the directory was changed by somebody else meanwhile")
+	errBusy           = errors.New("too many messages wait for Redis")
 	errTooMany        = errors.New("more proxies than the companion can keep counters of")
 )
 

@@ -266,7 +266,7 @@ func (s *Service) count(m *account.Message, reply *account.Reply) {
 			return
 		}
 		e := &m.Accounts[i]
-		if g.Start == e.Start && g.Granted > e.Granted || g.Start != e.Start && g.Granted > 0 {
+		if g.Granted > e.Granted && (e.Want > 0 || e.Rate > 0) {
 			s.stats.grants.Add(1)
 		}
 		if g.Granted-g.Released < g.Used-g.Back+e.Held+e.Need {

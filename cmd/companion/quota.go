@@ -4,12 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/netip"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"net"
-	"net/netip"
 
 	"github.com/inlet-proxy/inlet/internal/companion/quota"
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
@@ -159,7 +158,7 @@ var (
 	journalBytes     = describe("inlet_companion_quota_journal_written_bytes_total", "Bytes appended to the journal.")
 	journalSyncs     = describe("inlet_companion_quota_journal_syncs_total", "Times that the journal was synced to the disk.")
 	journalSyncTime  = describe("inlet_companion_quota_journal_sync_duration_seconds_total", "Total duration of all syncs.")
-	journalSnapshots = describe("inlet_companion_quota_journal_snapshots_total", "Snapshots written, after each of which the log begins anew.")
+	journalSnapshots = describe("inlet_companion_quota_journal_snapshots_total", "Snapshots written, each of which takes the place of the log before it.")
 
 	redisUp     = describe("inlet_companion_quota_redis_up", "1 if the last call to Redis succeeded.")
 	redisCalls  = describe("inlet_companion_quota_redis_calls_total", "Calls to Redis.")

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/tidwall/gjson"
@@ -78,8 +79,8 @@ func (c *quotaCompanion) do(method, url, body string) (int, string) {
 func (c *quotaCompanion) use(used, need int) gjson.Result {
 	c.t.Helper()
 	status, text := c.do("POST", c.proxies+"/v1/quota", fmt.Sprintf(
-		`{"proxy":"p","document":0,"generation":0,"t":1,"accounts":[{"k":"trial/requests:1mo/app=shop","p":"1mo","l":5,"s":%d,"u":%d,"g":%d,"m":%d,"n":%d}]}`,
-		c.start(), used, used, need, need))
+		`{"proxy":"p","t":1,"accounts":[{"k":"trial/requests:1mo/app=shop","q":%d,"p":"1mo","l":5,"s":%d,"u":%d,"g":%d,"m":%d,"n":%d}]}`,
+		time.Now().UnixMicro(), c.start(), used, used, need, need))
 	require.Equal(c.t, http.StatusOK, status, text)
 	return gjson.Parse(text)
 }

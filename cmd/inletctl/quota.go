@@ -101,8 +101,14 @@ gold=approved.`,
 
 func (q *adminClient) products() *cobra.Command {
 	columns := []column{
-		{"NAME", "name"}, {"APPROVAL", "approval"}, {"REQUESTS", "requests"}, {"TOKENS", "tokens"}, {"CONCURRENCY", "concurrency"},
-		{"SPIKE", "spike"}, {"BUDGET", "budget"}, {"MODELS", "models"},
+		{"NAME", "name"},
+		{"APPROVAL", "approval"},
+		{"REQUESTS", "requests"},
+		{"TOKENS", "tokens"},
+		{"CONCURRENCY", "concurrency"},
+		{"SPIKE", "spike"},
+		{"BUDGET", "budget"},
+		{"MODELS", "models"},
 	}
 	var file, approval, requests, total, prompt, completion, spike, budget string
 	var models []string
@@ -208,8 +214,14 @@ number at its end.`,
 }
 
 var usageColumns = []column{
-	{"ACCOUNT", "name"}, {"LIMIT", "limit"}, {"CREDIT", "credit"}, {"USED", "used"}, {"RESERVED", "reserved"}, {"REMAINING", "remaining"},
-	{"PROXIES", "proxies"}, {"UNTIL", "end"},
+	{"ACCOUNT", "name"},
+	{"LIMIT", "limit"},
+	{"CREDIT", "credit"},
+	{"USED", "used"},
+	{"RESERVED", "reserved"},
+	{"REMAINING", "remaining"},
+	{"PROXIES", "proxies"},
+	{"UNTIL", "end"},
 }
 
 func (q *adminClient) usage() *cobra.Command {
@@ -233,7 +245,7 @@ granted to proxies and not used yet. Money is in billionths of its unit.`,
 
 func (q *adminClient) reset() *cobra.Command {
 	return &cobra.Command{
-		Use: "reset ACCOUNT", Short: "Let a counter begin anew", Args: cobra.ExactArgs(1),
+		Use: "reset ACCOUNT", Short: "Let a counter begin again", Args: cobra.ExactArgs(1),
 		Long:    "Adds to an account's limit what is used of it, until its window ends. usage lists the accounts.",
 		Example: "  inletctl quota reset trial/requests:1m/app=shop",
 		RunE: q.run(func(cmd *cobra.Command, args []string) error {

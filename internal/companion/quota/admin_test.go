@@ -24,7 +24,7 @@ import (
 	"github.com/inlet-proxy/inlet/shared/state/account"
 )
 
-// console is a service with its admin API. Every response is held to the OpenAPI document.
+// console is a service with its admin API. Every response is compared with the OpenAPI document.
 type console struct {
 	*service
 	admin string
@@ -85,7 +85,7 @@ var openAPI = sync.OnceValues(func() (*jsonschema.Compiler, any) {
 
 var inPath = regexp.MustCompile(`^(/v1/(?:developers|apps|products|keys))/[^/?]+`)
 
-// described holds a response to its description.
+// described compares a response with its description.
 func described(t *testing.T, method, path string, status int, body []byte) {
 	t.Helper()
 	path, _, _ = strings.Cut(path, "?")
@@ -222,7 +222,7 @@ func TestAdminErrors(t *testing.T) {
 		{"POST", "/v1/apps", `name: a`, 400, "bad_body", "no JSON"},
 		{"POST", "/v1/apps", `[]`, 400, "bad_body", "1:1"},
 		{"POST", "/v1/apps", ``, 400, "bad_body", `missing key \"name\"`},
-		{"POST", "/v1/apps", `{"nmae": "x"}`, 400, "bad_body", `did you mean \"name\"?`},
+		{"POST", "/v1/apps", `{"nam": "x"}`, 400, "bad_body", `did you mean \"name\"?`},
 		{"POST", "/v1/apps", `{"name": "x", "status": "good"}`, 400, "bad_body", "status: 1:25"},
 		{"POST", "/v1/apps", `{"name": "shop"}`, 409, "exists", "PUT /v1/apps/shop"},
 		{"POST", "/v1/apps", `{"name": "x", "products": ["trail"]}`, 409, "inconsistent", `did you mean \"trial\"?`},

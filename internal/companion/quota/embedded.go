@@ -33,6 +33,7 @@ type embedded struct {
 	mu        sync.Mutex
 	alloc     *account.Allocator
 	directory []byte
+	swept     time.Time
 	latest    time.Time          // by the clock, which may be set back
 	dirty     map[shareID]bool   // changed since they were journaled
 	stats     StoreStats         // what it counts itself
@@ -355,6 +356,10 @@ const idleProxies = 10
 
 // sweep forgets windows that are over, and proxies that have nothing any more, where there are too many. The allocator does so too, once a minute.
 func (e *embedded) sweep(now time.Time) {
+	if since := now.Sub(e.swept); since >= 0 && since < time.Second {
+		return // it looks at every account
+	}
+	e.swept = now
 	used := make(map[string]bool, len(e.alloc.Seen))
 	long := now.Add(-idleProxies * account.Lease).UnixMilli()
 	for name, a := range e.alloc.Accounts {

@@ -459,7 +459,7 @@ func merged(a, b *account.Allocation) *account.Allocation {
 			m.Shares[proxy] = s
 		}
 		s.Granted, s.Released = max(s.Granted, o.Granted), max(s.Released, o.Released)
-		s.Used, s.Back, s.Known = max(s.Used, o.Used), max(s.Back, o.Back), max(s.Known, o.Known)
+		s.Used, s.Back, s.Known, s.Seq = max(s.Used, o.Used), max(s.Back, o.Back), max(s.Known, o.Known), max(s.Seq, o.Seq)
 	}
 	return m
 }

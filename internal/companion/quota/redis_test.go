@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,6 +41,9 @@ func ask(t require.TestingT, s Store, m account.Message) (account.Grant, account
 	return r.Accounts[0], r
 }
 
+// sequence numbers messages.
+var sequence atomic.Int64
+
 func message(proxy string, e account.Entry) account.Message {
 	if e.Name == "" {
 		e.Name = "budget"
@@ -50,7 +54,7 @@ func message(proxy string, e account.Entry) account.Message {
 	if e.Limit == 0 {
 		e.Limit = 100
 	}
-	e.Want = max(e.Want, e.Need)
+	e.Want, e.Seq = max(e.Want, e.Need), sequence.Add(1)
 	return account.Message{Proxy: proxy, Accounts: []account.Entry{e}}
 }
 

@@ -60,7 +60,7 @@ func TestQuota(t *testing.T) {
 	require.Equal(t, "done\n", ok("keys delete demo.1"))
 
 	const name = "trial/total-tokens:1m/app=shop"
-	_, err = store.Exchange(t.Context(), &account.Message{Proxy: "p", Accounts: []account.Entry{{Name: name, Window: "1mo", Limit: 300, Need: 100, Want: 100}}})
+	_, err = store.Exchange(t.Context(), &account.Message{Proxy: "p", Accounts: []account.Entry{{Name: name, Period: "1mo", Limit: 300, Need: 100, Want: 100}}})
 	require.NoError(t, err)
 	require.Regexp(t, `(?m)^`+regexp.QuoteMeta(name)+` +300 +- +0 `, ok("usage shop"))
 	require.NotContains(t, ok("usage somebody"), name)

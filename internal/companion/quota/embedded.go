@@ -181,13 +181,13 @@ func (e *embedded) load(text []byte) error {
 func (e *embedded) loadShare(r *record) {
 	a := e.alloc.Accounts[r.Account]
 	switch {
-	case a == nil || a.Start < r.Start || a.Window != r.Window:
+	case a == nil || a.Start < r.Start || a.Period != r.Window:
 		a = &account.Allocation{Shares: map[string]*account.Share{}}
 		e.alloc.Accounts[r.Account] = a
 	case a.Start > r.Start:
 		return // of a window that is over
 	}
-	a.Window, a.Start, a.End, a.Limit, a.Credit, a.Folded = r.Window, r.Start, r.End, r.Limit, r.Credit, r.Folded
+	a.Period, a.Start, a.End, a.Limit, a.Credit, a.Folded = r.Window, r.Start, r.End, r.Limit, r.Credit, r.Folded
 	if r.Shares != nil {
 		a.Shares = r.Shares
 	}
@@ -239,7 +239,7 @@ func (e *embedded) snapshot(emit func([]byte) error) error {
 
 // recordOf is the record of an account, with the part of a proxy if there is one.
 func recordOf(name string, a *account.Allocation, proxy string) record {
-	r := record{Account: name, Window: a.Window, Start: a.Start, End: a.End, Limit: a.Limit, Credit: a.Credit, Folded: a.Folded}
+	r := record{Account: name, Window: a.Period, Start: a.Start, End: a.End, Limit: a.Limit, Credit: a.Credit, Folded: a.Folded}
 	if share := a.Shares[proxy]; share != nil {
 		r.Proxy, r.Share = proxy, share
 	}

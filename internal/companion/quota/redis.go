@@ -417,7 +417,7 @@ func decodeAccount(value string) *account.Allocation {
 	if len(value) < stampSize || json.Unmarshal([]byte(value[stampSize:]), &r) != nil {
 		return nil
 	}
-	al := &account.Allocation{Window: r.Window, Start: r.Start, End: r.End, Limit: r.Limit, Credit: r.Credit, Folded: r.Folded, Shares: r.Shares}
+	al := &account.Allocation{Period: r.Window, Start: r.Start, End: r.End, Limit: r.Limit, Credit: r.Credit, Folded: r.Folded, Shares: r.Shares}
 	if al.Shares == nil {
 		al.Shares = map[string]*account.Share{}
 	}
@@ -445,18 +445,22 @@ func number(v any) int64 {
 // merged is the most of two states of an account: what Redis has, and what this companion remembers of before Redis lost it.
 func merged(a, b *account.Allocation) *account.Allocation {
 	switch {
-	case a == nil || b != nil && a.Window == b.Window && a.Start < b.Start:
+	case a == nil || b != nil && a.Period == b.Period && a.Start < b.Start:
 		return b
-	case b == nil || a.Window != b.Window || a.Start > b.Start:
+	case b == nil || a.Period != b.Period || a.Start > b.Start:
 		return a
 	}
 	m := cloneAccount(a)
 	m.Credit, m.Folded = max(m.Credit, b.Credit), max(m.Folded, b.Folded)
 	for proxy, o := range b.Shares {
 		s := m.Shares[proxy]
-		if s == nil {
-			s = new(account.Share)
-			m.Shares[proxy] = s
+		switch {
+		case s == nil || s.Window < o.Window: // what a proxy used in a window that it gave up is Folded
+			own := *o
+			m.Shares[proxy] = &own
+			continue
+		case s.Window > o.Window:
+			continue
 		}
 		s.Granted, s.Released = max(s.Granted, o.Granted), max(s.Released, o.Released)
 		s.Used, s.Back, s.Known, s.Seq = max(s.Used, o.Used), max(s.Back, o.Back), max(s.Known, o.Known), max(s.Seq, o.Seq)

@@ -48,8 +48,8 @@ func message(proxy string, e account.Entry) account.Message {
 	if e.Name == "" {
 		e.Name = "budget"
 	}
-	if e.Window == "" {
-		e.Window = "1mo"
+	if e.Period == "" {
+		e.Period = "1mo"
 	}
 	if e.Limit == 0 {
 		e.Limit = 100
@@ -175,7 +175,7 @@ func TestRedisCluster(t *testing.T) {
 	require.Equal(t, int64(100), granted)
 	many := account.Message{Proxy: "p"}
 	for i := range 50 {
-		many.Accounts = append(many.Accounts, account.Entry{Name: fmt.Sprint("account", i), Window: "1m", Limit: 5, Need: 1, Want: 1})
+		many.Accounts = append(many.Accounts, account.Entry{Name: fmt.Sprint("account", i), Period: "1m", Limit: 5, Need: 1, Want: 1})
 	}
 	r, err := all.Exchange(t.Context(), &many)
 	require.NoError(t, err)
@@ -262,18 +262,23 @@ func TestMerged(t *testing.T) {
 	share := func(n int64) map[string]*account.Share {
 		return map[string]*account.Share{"p": {Used: n, Granted: 10 - n}}
 	}
-	older := &account.Allocation{Window: "1m", Start: 1, Credit: 3, Shares: share(3)}
-	newer := &account.Allocation{Window: "1m", Start: 2, Shares: share(1)}
-	same := &account.Allocation{Window: "1m", Start: 1, Credit: 1, Shares: map[string]*account.Share{"p": {Used: 5, Granted: 1}, "q": {Back: 1}}}
+	older := &account.Allocation{Period: "1m", Start: 1, Credit: 3, Shares: share(3)}
+	newer := &account.Allocation{Period: "1m", Start: 2, Shares: share(1)}
+	same := &account.Allocation{Period: "1m", Start: 1, Credit: 1, Shares: map[string]*account.Share{"p": {Used: 5, Granted: 1}, "q": {Back: 1}}}
 	require.Nil(t, merged(nil, nil))
 	require.Equal(t, older, merged(older, nil))
 	require.Equal(t, older, merged(nil, older))
 	require.Equal(t, newer, merged(older, newer))
 	require.Equal(t, newer, merged(newer, older))
-	want := &account.Allocation{Window: "1m", Start: 1, Credit: 3, Shares: map[string]*account.Share{"p": {Used: 5, Granted: 7}, "q": {Back: 1}}}
+	want := &account.Allocation{Period: "1m", Start: 1, Credit: 3, Shares: map[string]*account.Share{"p": {Used: 5, Granted: 7}, "q": {Back: 1}}}
 	require.Equal(t, want, merged(older, same))
 	require.Equal(t, want, merged(same, older))
 	require.Equal(t, int64(3), older.Shares["p"].Used, "it is left as it was")
+
+	before := &account.Allocation{Period: "1m", Shares: map[string]*account.Share{"p": {Window: 1, Used: 9}}}
+	after := &account.Allocation{Period: "1m", Folded: 9, Shares: map[string]*account.Share{"p": {Window: 2, Used: 2}}}
+	require.Equal(t, after, merged(before, after), "a proxy that begins again counts once")
+	require.Equal(t, after, merged(after, before))
 }
 
 func TestRedisClockIsTheServers(t *testing.T) {
@@ -281,18 +286,18 @@ func TestRedisClockIsTheServers(t *testing.T) {
 	c := &clock{at: begin.Add(100 * 24 * time.Hour), redis: client} // far from this machine's
 	c.add(0)
 	s, _ := openRedis(t, RedisOptions{Addresses: []string{server.Address()}, script: virtualScript})
-	_, r := ask(t, s, message("p", account.Entry{Window: "1m"}))
+	_, r := ask(t, s, message("p", account.Entry{Period: "1m"}))
 	require.Equal(t, c.now().UnixMilli(), r.Now)
 	c.add(account.Lease / 2)
 	// Q23: four at one time, one by a slower clock, and the first again.
 	granted := int64(0)
 	for range 4 {
-		g, _ := ask(t, s, message("p", account.Entry{Window: "1m", Limit: 4, Used: granted, Granted: granted, Need: 1, Start: r.Accounts[0].Start}))
+		g, _ := ask(t, s, message("p", account.Entry{Period: "1m", Limit: 4, Used: granted, Granted: granted, Need: 1, Start: r.Accounts[0].Start}))
 		granted = g.Granted
 	}
 	require.Equal(t, int64(4), granted)
 	c.add(-10 * time.Second)
-	g, _ := ask(t, s, message("p", account.Entry{Window: "1m", Limit: 4, Used: 4, Granted: 4, Need: 1, Start: r.Accounts[0].Start}))
+	g, _ := ask(t, s, message("p", account.Entry{Period: "1m", Limit: 4, Used: 4, Granted: 4, Need: 1, Start: r.Accounts[0].Start}))
 	require.Equal(t, int64(4), g.Granted)
 	require.Zero(t, g.Free)
 }

@@ -64,7 +64,7 @@ type StoreStats struct {
 
 // counterOf describes an allocation.
 func counterOf(name string, a *account.Allocation) Counter {
-	c := Counter{Name: name, Window: a.Window, Limit: a.Limit, Credit: a.Credit, Used: a.UsedUp(), Proxies: len(a.Shares)}
+	c := Counter{Name: name, Window: a.Period, Limit: a.Limit, Credit: a.Credit, Used: a.UsedUp(), Proxies: len(a.Shares)}
 	if a.End > 0 {
 		start, end := time.UnixMilli(a.Start).UTC(), time.UnixMilli(a.End).UTC()
 		c.Start, c.End = &start, &end

@@ -160,7 +160,7 @@ func TestStoresAreTheReference(t *testing.T) {
 func drawEntry(t *rapid.T, name string, a *account.Allocator) account.Entry {
 	n := func(what string, most int) int64 { return int64(rapid.IntRange(0, most).Draw(t, what)) }
 	e := account.Entry{
-		Name: name, Window: map[string]string{"a": "1m", "b": "1mo", "c": "-", "d": "10s flexi"}[name],
+		Name: name, Window: n("window", 2), Period: map[string]string{"a": "1m", "b": "1mo", "c": "-", "d": "10s flexi"}[name],
 		Limit: []int64{0, 10, 100_000}[n("limit", 2)], Used: n("used", 8), Back: n("back", 2), Said: n("said", 2), Released: n("released", 4),
 		Granted: n("granted", 12), Held: n("held", 3), Need: n("need", 8), Rate: n("rate", 3000), Seq: n("seq", 9),
 	}
@@ -417,7 +417,7 @@ func TestBounds(t *testing.T) {
 	defer s.Close()
 	m := &account.Message{}
 	for i := range 200 {
-		m.Accounts = append(m.Accounts, account.Entry{Window: "1m", Limit: 5, Name: fmt.Sprint(i)})
+		m.Accounts = append(m.Accounts, account.Entry{Period: "1m", Limit: 5, Name: fmt.Sprint(i)})
 	}
 	for i := range maxProxies + 10 {
 		m.Proxy = strconv.Itoa(i)

@@ -231,10 +231,28 @@ func TestRedisAccess(t *testing.T) {
 
 	client := redis.NewClient(&redis.Options{Addr: server.Address(), Password: "right"})
 	t.Cleanup(func() { require.NoError(t, client.Close()) })
-	require.NoError(t, client.Do(t.Context(), "ACL", "SETUSER", "inlet", "on", ">right", "~{inlet}:*", "+@all", "-script", "-eval", "-evalsha").Err())
-	require.ErrorContains(t, open(RedisOptions{Username: "inlet", PasswordFile: right}), "NOPERM")
-	require.NoError(t, client.Do(t.Context(), "ACL", "SETUSER", "inlet", "+eval", "+evalsha").Err())
-	require.NoError(t, open(RedisOptions{Username: "inlet", PasswordFile: right}), "it needs no other keys")
+	user := func(rules ...any) {
+		require.NoError(t, client.Do(t.Context(), append([]any{"ACL", "SETUSER", "inlet", "reset", "on", ">right", "~{inlet}:*"}, rules...)...).Err())
+	}
+	allowed := []any{
+		"+hello", "+ping", "+info", "+eval", "+evalsha", "+scan", "+mget", "+get", "+set", "+getrange", "+time", "+pexpire", "+pexpireat",
+		"+zadd", "+zcount", "+zscore", "+zrangebyscore", "+zremrangebyscore",
+	}
+	inlet := RedisOptions{Username: "inlet", PasswordFile: right}
+	user(append(allowed, "-eval", "-evalsha")...)
+	require.ErrorContains(t, open(inlet), "NOPERM")
+	user(allowed...)
+	inlet.Addresses = addresses
+	s, _ := openRedis(t, inlet)
+	untilGranting(t, s)
+	g, _ := ask(t, s, message("p", account.Entry{Need: 3}))
+	require.Equal(t, int64(3), g.Granted)
+	_, all, err := s.Counters(t.Context(), "", 1)
+	require.NoError(t, err)
+	require.Equal(t, 1, all)
+	require.NoError(t, s.SetDirectory(t.Context(), nil, []byte("{}")))
+	_, err = s.Directory(t.Context())
+	require.NoError(t, err)
 }
 
 // A Redis that is not there when the companion starts is no reason not to serve snapshots. Proxies keep their directory meanwhile.

@@ -144,15 +144,15 @@ func TestWithoutQuota(t *testing.T) {
 func TestQuotaThatCannotStart(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "companion.yaml")
-	for text, want := range map[string]string{
-		"{keys: " + dir + "/none}":                                                         "quota: open " + dir + "/none: no such file",
-		"{admin: {listen: \"127.0.0.1:0\", tokenFile: " + dir + "/none}}":                  "quota: the admin API's token: open " + dir + "/none",
-		"{store: {dir: " + file + "}}":                                                     "quota: mkdir " + file,
-		"{store: {redis: {addresses: [\"127.0.0.1:9\"], passwordFile: " + dir + "/none}}}": "quota: the password of Redis: open",
+	for _, c := range [][2]string{
+		{"{keys: " + dir + "/none}", "quota: open " + dir + "/none: no such file"},
+		{"{admin: {listen: \"127.0.0.1:0\", tokenFile: " + dir + "/none}}", "quota: the admin API's token: open " + dir + "/none"},
+		{"{store: {dir: " + file + "}}", "quota: mkdir " + file},
+		{"{store: {redis: {addresses: [\"127.0.0.1:9\"], passwordFile: " + dir + "/none}}}", "quota: the password of Redis: open"},
 	} {
-		require.NoError(t, os.WriteFile(file, []byte("pools: [{name: a, static: [\"127.0.0.1:9\"]}]\nquota: "+text), 0o600))
+		require.NoError(t, os.WriteFile(file, []byte("pools: [{name: a, static: [\"127.0.0.1:9\"]}]\nquota: "+c[0]), 0o600))
 		_, _, err := execute(t.Context(), "--config", file, "--listen", "127.0.0.1:0")
-		require.ErrorContains(t, err, want)
+		require.ErrorContains(t, err, c[1])
 	}
 }
 

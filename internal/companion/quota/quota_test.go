@@ -172,25 +172,25 @@ func TestNoDirectory(t *testing.T) {
 }
 
 func TestDirectoryFaults(t *testing.T) {
-	for text, want := range map[string]string{
-		"keys: [{name: a}]":             `keys[0]: 1:8: missing key "sha256"`,
-		"keys: [{name: a, sha256: ab}]": "is not a SHA-256 in hex",
-		"apps: [{name: a b}]":           `apps[0].name: 1:15: "a b" is not a name`,
-		"apps: [{name: a}, {name: a}]":  `"a" is listed twice`,
-		"apps: [{name: a, developer: bbo}]\ndevelopers: [{name: bob}]":                                                     `apps: 1:7: app "a": there is no developer "bbo" (did you mean "bob"?)`,
-		"apps: [{name: a, products: [trail]}]\nproducts: [{name: trial}]":                                                  `app "a": there is no product "trail" (did you mean "trial"?)`,
-		"keys: [{name: k, app: shpo, sha256: " + strings.Repeat("0a", 32) + "}]\napps: [{name: shop}]":                     `key "k": there is no app "shpo" (did you mean "shop"?)`,
-		"keys: [{name: k, sha256: " + strings.Repeat("0a", 32) + "}, {name: l, sha256: " + strings.Repeat("0A", 32) + "}]": `keys "k" and "l" are the same key`,
-		"products: [{name: p, requests: often}]":                                                                           "products[0].requests: 1:32: ",
-		"products: [{name: p, budget: 1}]":                                                                                 "products[0].budget: 1:30: ",
-		"products: [{name: p, operations: [{methods: [GET]}]}]":                                                            "want either path or pathPrefix",
-		"products: [{name: p, zone: Mars/Olympus}]":                                                                        "is not a time zone",
-		"products: [{name: p, start: noon}]":                                                                               "is neither calendar",
-		"products: [{name: p, concurency: 4}]":                                                                             `unknown key "concurency" (did you mean "concurrency"?)`,
-		"keys: [{name: k, sha256: " + strings.Repeat("0a", 32) + ", expires: soon}]":                                       "is not a time such as",
+	for _, c := range [][2]string{
+		{"keys: [{name: a}]", `keys[0]: 1:8: missing key "sha256"`},
+		{"keys: [{name: a, sha256: ab}]", "is not a SHA-256 in hex"},
+		{"apps: [{name: a b}]", `apps[0].name: 1:15: "a b" is not a name`},
+		{"apps: [{name: a}, {name: a}]", `"a" is listed twice`},
+		{"apps: [{name: a, developer: bbo}]\ndevelopers: [{name: bob}]", `apps: 1:7: app "a": there is no developer "bbo" (did you mean "bob"?)`},
+		{"apps: [{name: a, products: [trail]}]\nproducts: [{name: trial}]", `app "a": there is no product "trail" (did you mean "trial"?)`},
+		{"keys: [{name: k, app: shpo, sha256: " + strings.Repeat("0a", 32) + "}]\napps: [{name: shop}]", `key "k": there is no app "shpo" (did you mean "shop"?)`},
+		{"keys: [{name: k, sha256: " + strings.Repeat("0a", 32) + "}, {name: l, sha256: " + strings.Repeat("0A", 32) + "}]", `keys "k" and "l" are the same key`},
+		{"products: [{name: p, requests: often}]", "products[0].requests: 1:32: "},
+		{"products: [{name: p, budget: 1}]", "products[0].budget: 1:30: "},
+		{"products: [{name: p, operations: [{methods: [GET]}]}]", "want either path or pathPrefix"},
+		{"products: [{name: p, zone: Mars/Olympus}]", "is not a time zone"},
+		{"products: [{name: p, start: noon}]", "is neither calendar"},
+		{"products: [{name: p, concurency: 4}]", `unknown key "concurency" (did you mean "concurrency"?)`},
+		{"keys: [{name: k, sha256: " + strings.Repeat("0a", 32) + ", expires: soon}]", "is not a time such as"},
 	} {
-		_, err := ParseDirectory([]byte(text))
-		require.ErrorContains(t, err, want, text)
+		_, err := ParseDirectory([]byte(c[0]))
+		require.ErrorContains(t, err, c[1], c[0])
 	}
 }
 

@@ -27,6 +27,7 @@ type Config struct {
 	Publish time.Duration // the least time between two versions
 	Stale   time.Duration // the age at which the proxies stop trusting a gauge
 	Memory  int64         // bytes of the notes about prompts that are stored for proxies that join later
+	Quota   *QuotaConfig  // nil: none
 	Pools   []PoolConfig
 }
 
@@ -100,6 +101,7 @@ func (c *Config) read(o *conf.Object) {
 	o.Object("relay", func(o *conf.Object) {
 		o.Size("memory", &c.Memory, 64<<10, 16<<30)
 	})
+	o.Object("quota", func(o *conf.Object) { c.Quota = readQuota(o) })
 	if c.Scrape.Interval > c.Stale/4 {
 		o.Errorf("stale", "stale (%s) is less than four times scrape.interval (%s): the proxies would distrust valid gauges between two scrapes", c.Stale, c.Scrape.Interval)
 	}
@@ -121,21 +123,23 @@ func parsePlan(o *conf.Object, p *scrape.Plan) {
 	o.String("health", &p.Health, urlPath)
 	o.String("models", &p.Models, urlPath)
 	o.String("token", &p.Access.TokenFile, conf.NotEmpty)
-	o.Object("tls", func(o *conf.Object) {
-		t := new(http1.TLS)
-		o.String("ca", &t.CAFile, conf.NotEmpty)
-		o.String("cert", &t.CertFile, conf.NotEmpty)
-		o.String("key", &t.KeyFile, conf.NotEmpty)
-		o.String("serverName", &t.ServerName, conf.NotEmpty)
-		o.Bool("insecureSkipVerify", &t.InsecureSkipVerify)
-		if o.Has("cert") != o.Has("key") {
-			o.Errorf("", "cert and key must be set together")
-		}
-		if t.InsecureSkipVerify && (o.Has("ca") || o.Has("serverName")) {
-			o.Errorf("insecureSkipVerify", "insecureSkipVerify turns verification off: ca and serverName would have no effect")
-		}
-		p.Access.TLS = t
-	})
+	o.Object("tls", func(o *conf.Object) { p.Access.TLS = readTLS(o) })
+}
+
+func readTLS(o *conf.Object) *http1.TLS {
+	t := new(http1.TLS)
+	o.String("ca", &t.CAFile, conf.NotEmpty)
+	o.String("cert", &t.CertFile, conf.NotEmpty)
+	o.String("key", &t.KeyFile, conf.NotEmpty)
+	o.String("serverName", &t.ServerName, conf.NotEmpty)
+	o.Bool("insecureSkipVerify", &t.InsecureSkipVerify)
+	if o.Has("cert") != o.Has("key") {
+		o.Errorf("", "cert and key must be set together")
+	}
+	if t.InsecureSkipVerify && (o.Has("ca") || o.Has("serverName")) {
+		o.Errorf("insecureSkipVerify", "insecureSkipVerify turns verification off: ca and serverName would have no effect")
+	}
+	return t
 }
 
 // poolParser parses the pools one after the other.

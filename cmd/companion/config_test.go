@@ -12,6 +12,7 @@ import (
 
 	"github.com/inlet-proxy/inlet/internal/companion/discover"
 	"github.com/inlet-proxy/inlet/internal/companion/http1"
+	"github.com/inlet-proxy/inlet/internal/companion/quota"
 	"github.com/inlet-proxy/inlet/internal/companion/scrape"
 )
 
@@ -45,6 +46,10 @@ func TestConfig(t *testing.T) {
 		Publish: 10 * time.Millisecond,
 		Stale:   2 * time.Second,
 		Memory:  64 << 20,
+		Quota: &QuotaConfig{
+			Dir: "/var/lib/inlet/quota", Keys: "/etc/inlet/keys.yaml",
+			Admin: &AdminConfig{Listen: "127.0.0.1:9003", TokenFile: "/run/secrets/quota/admin-token"},
+		},
 		Pools: []PoolConfig{
 			{Name: "llama", EDS: "envoy/static/eds/llama.yaml", Plan: plan},
 			{Name: "gemma", Cluster: "gemma-replicas", Plan: sglang, DNS: &discover.Name{
@@ -64,11 +69,29 @@ func TestDefaults(t *testing.T) {
 	require.NoError(t, err)
 	short, err := parseConfig([]byte(`{"pools": [{"name": "llama", "eds": "envoy/static/eds/llama.yaml"}]}`))
 	require.NoError(t, err)
-	full.XDS = ""
+	full.XDS, full.Quota = "", nil
 	full.Scrape.Plan = scrape.Plan{Engine: "vllm", Models: "/v1/models"}
 	full.Pools = full.Pools[:1]
 	full.Pools[0].Plan = full.Scrape.Plan
 	require.Equal(t, full, short)
+}
+
+func TestQuotaConfig(t *testing.T) {
+	const pools = "pools: [{name: a, eds: a.yaml}]\n"
+	for text, want := range map[string]*QuotaConfig{
+		"":                               nil,
+		"quota: {}":                      {},
+		"quota: {store: {dir: q}}":       {Dir: "q"},
+		"quota: {admin: {tokenFile: t}}": {Admin: &AdminConfig{Listen: "127.0.0.1:9003", TokenFile: "t"}},
+		"quota: {store: {redis: {addresses: [\"r:6379\"]}}}": {Redis: &quota.RedisOptions{Addresses: []string{"r:6379"}, Prefix: "inlet"}},
+		"quota: {store: {redis: {addresses: [\"r:1\", \"r:2\"], username: u, passwordFile: p, tls: {ca: c}, prefix: x}}}": {Redis: &quota.RedisOptions{
+			Addresses: []string{"r:1", "r:2"}, Username: "u", PasswordFile: "p", TLS: &http1.TLS{CAFile: "c"}, Prefix: "x",
+		}},
+	} {
+		c, err := parseConfig([]byte(pools + text))
+		require.NoError(t, err, text)
+		require.Equal(t, want, c.Quota, text)
+	}
 }
 
 func TestAnIntervalThatFitsItsStale(t *testing.T) {

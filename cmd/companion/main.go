@@ -35,7 +35,8 @@ func command() *cobra.Command {
 		Long: `Finds the replicas of each pool, scrapes their metrics once for all proxies, and serves the proxies a snapshot of them. It is not on the
 request path: while it is down, a proxy uses its last snapshot.
 
-It serves /v1/snapshot for the proxies, /v1/snapshot.json for people, /metrics, /healthz, and /readyz, which says what is missing.`,
+It serves /v1/snapshot for the proxies, /v1/snapshot.json for people, /metrics, /healthz, and /readyz, which says what is missing.
+With quota in its configuration it also divides limits among proxies at /v1/quota, and has an admin API on a port of its own.`,
 		Example: `  companion --config companion.yaml --check                              # is the file valid, and can every source be read?
   companion --config companion.yaml --log-format json
   curl -s localhost:9002/v1/snapshot.json                                # what the proxies know`,
@@ -57,19 +58,11 @@ It serves /v1/snapshot for the proxies, /v1/snapshot.json for people, /metrics, 
 			if err != nil {
 				return err
 			}
-			listener, err := net.Listen("tcp", cfg.Listen)
+			l, err := openPorts(cfg, cmd.OutOrStdout())
 			if err != nil {
 				return err
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), "companion listening on", listener.Addr())
-			var xds net.Listener
-			if cfg.XDS != "" {
-				if xds, err = net.Listen("tcp", cfg.XDS); err != nil {
-					return err
-				}
-				fmt.Fprintln(cmd.OutOrStdout(), "companion serving EDS on", xds.Addr())
-			}
-			return run(cmd.Context(), cfg, listener, xds, log)
+			return run(cmd.Context(), cfg, l, log)
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "", "configuration file (YAML or JSON)")
@@ -79,6 +72,33 @@ It serves /v1/snapshot for the proxies, /v1/snapshot.json for people, /metrics, 
 	cmd.Flags().BoolVar(&check, "check", false, "read the configuration and every source of endpoints once, report all errors, and exit")
 	_ = cmd.MarkFlagRequired("config") // fails only for a flag that does not exist
 	return cmd
+}
+
+// listeners are the ports. Those that are not configured are nil.
+type listeners struct{ proxies, xds, admin net.Listener }
+
+// openPorts opens the ports, and prints a line for each, for which scripts wait.
+func openPorts(cfg *Config, out io.Writer) (l listeners, err error) {
+	open := func(address, what string) (net.Listener, error) {
+		if address == "" {
+			return nil, nil
+		}
+		listener, err := net.Listen("tcp", address)
+		if err == nil {
+			fmt.Fprintln(out, "companion", what, "on", listener.Addr())
+		}
+		return listener, err
+	}
+	if l.proxies, err = open(cfg.Listen, "listening"); err != nil {
+		return l, err
+	}
+	if l.xds, err = open(cfg.XDS, "serving EDS"); err != nil {
+		return l, err
+	}
+	if cfg.Quota != nil && cfg.Quota.Admin != nil {
+		l.admin, err = open(cfg.Quota.Admin.Listen, "serving the admin API")
+	}
+	return l, err
 }
 
 func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {

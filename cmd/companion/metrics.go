@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/inlet-proxy/inlet/internal/companion/quota"
 	"github.com/inlet-proxy/inlet/internal/companion/relay"
 	"github.com/inlet-proxy/inlet/internal/companion/scrape"
 	"github.com/inlet-proxy/inlet/internal/version"
@@ -21,8 +22,9 @@ import (
 type metrics struct {
 	scraper        *scrape.Scraper
 	relay          *relay.Relay
-	stale          time.Duration // gauges of this age no longer count
-	loaded, failed atomic.Uint64 // lists of endpoints
+	quota          *quota.Service // nil: none
+	stale          time.Duration  // gauges of this age no longer count
+	loaded, failed atomic.Uint64  // lists of endpoints
 }
 
 func (m *metrics) handler() http.Handler {
@@ -124,6 +126,9 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(ch, pollersDesc, float64(m.scraper.Pollers()))
 	m.collectScrapes(ch)
 	m.collectCalls(ch)
+	if m.quota != nil {
+		collectQuota(ch, m.quota.Stats())
+	}
 }
 
 // load adds up the replicas of a pool, or those that serve a model.

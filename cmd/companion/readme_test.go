@@ -27,17 +27,31 @@ func TestReadmeHasEveryKey(t *testing.T) {
 	require.NoError(t, yaml.Unmarshal(m[1], &document))
 	shown := map[string]*yaml.Node{}
 	collect("", document.Content[0], shown)
+	// The other store of quotas cannot stand in the same file.
+	redis := regexp.MustCompile("(?s)```yaml\n(quota:\n.*?)```").FindSubmatch(text)
+	require.NotNil(t, redis)
+	_, err = parseConfig(append(redis[1], "pools: [{name: a, eds: a.yaml}]\n"...))
+	require.NoError(t, err)
+	var other yaml.Node
+	require.NoError(t, yaml.Unmarshal(redis[1], &other))
+	more := map[string]*yaml.Node{}
+	collect("", other.Content[0], more)
+	for path, value := range more {
+		if shown[path] == nil {
+			shown[path] = value
+		}
+	}
 
 	read := map[string]*conf.Form{}
 	described("", conf.Describe(defaultConfig().read), read)
 	lines := strings.Split(string(m[1]), "\n")
 	for path, form := range read {
-		if form.Kind == conf.KindObject || strings.HasPrefix(path, "pools[].scrape.") {
-			continue // what a pool says of scraping is said for all above
+		if form.Kind == conf.KindObject || strings.HasPrefix(path, "pools[].scrape.") || path == "quota.store.redis.tls.insecureSkipVerify" {
+			continue // what a pool says of scraping is said for all above, and TLS that verifies nothing, too
 		}
 		value := cmp.Or(shown[path], shown["pools[]."+path])
 		require.NotNil(t, value, "the README does not show %s", path)
-		commented := regexp.MustCompile(`default|flag`).MatchString(lines[value.Line-1])
+		commented := more[path] == value || regexp.MustCompile(`default|flag`).MatchString(lines[value.Line-1])
 		if form.Default != "" && !commented && shown[path] != nil && !strings.HasPrefix(path, "pools") {
 			require.Equal(t, form.Default, value.Value, path)
 		}

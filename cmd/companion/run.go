@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/inlet-proxy/inlet/internal/companion/quota"
 	"github.com/inlet-proxy/inlet/internal/companion/relay"
 	"github.com/inlet-proxy/inlet/internal/companion/scrape"
 	"github.com/inlet-proxy/inlet/internal/companion/xds"
@@ -22,9 +23,8 @@ import (
 // lastCalls is how long open calls have to end at shutdown. Long polls are answered when it begins.
 const lastCalls = 2 * time.Second
 
-// run serves until ctx ends: the sources of endpoints feed the scraper, the scraper feeds the relay, and the relay feeds the proxies. EDS is
-// served on the second listener, if there is one.
-func run(ctx context.Context, cfg *Config, listener, xdsListener net.Listener, log *slog.Logger) error {
+// run serves until ctx ends: the sources of endpoints feed the scraper, the scraper feeds the relay, and the relay feeds the proxies.
+func run(ctx context.Context, cfg *Config, l listeners, log *slog.Logger) error {
 	scraper, err := scrape.New(cfg.plans(), scrape.Options{
 		Interval: cfg.Scrape.Interval, Timeout: cfg.Scrape.Timeout, Models: cfg.Scrape.Models, Stale: cfg.Stale, Log: log,
 	})
@@ -34,27 +34,31 @@ func run(ctx context.Context, cfg *Config, listener, xdsListener net.Listener, l
 	defer scraper.Close()
 	rel := relay.New(relay.Options{Interval: cfg.Publish, Heartbeat: cfg.heartbeat(), Memory: cfg.Memory})
 	m := &metrics{scraper: scraper, relay: rel, stale: cfg.Stale}
-	server := &http.Server{
-		Handler:           handler(scraper, rel, m),
-		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-	}
-
-	var unused unusedConns
-	server.ConnState = unused.note
-	server.RegisterOnShutdown(unused.close)
-
 	group, ctx := errgroup.WithContext(ctx)
+	shared, err := openQuota(ctx, cfg.Quota, log)
+	if err != nil {
+		return err
+	}
+	defer shared.close(log)
+	m.quota = shared.service
+	if shared.service != nil {
+		group.Go(func() error {
+			shared.service.Run(ctx)
+			return nil
+		})
+	}
+	if l.admin != nil {
+		serve(ctx, group, newServer(shared.admin, log), l.admin)
+	}
 	src := &sources{scraper: scraper, metrics: m, log: log}
-	if xdsListener != nil {
+	if l.xds != nil {
 		src.xds = xds.New(log)
 		group.Go(func() error {
 			<-ctx.Done()
 			src.xds.Stop()
 			return nil
 		})
-		group.Go(func() error { return src.xds.Serve(xdsListener) })
+		group.Go(func() error { return src.xds.Serve(l.xds) })
 	}
 	src.start(ctx, group, cfg.Pools)
 	group.Go(func() error {
@@ -68,6 +72,27 @@ func run(ctx context.Context, cfg *Config, listener, xdsListener net.Listener, l
 		rel.Run(ctx, scraper.Changed(), scraper.Pools)
 		return nil
 	})
+	server := newServer(handler(scraper, rel, m), log)
+	server.RegisterOnShutdown(rel.Close)
+	serve(ctx, group, server, l.proxies)
+	return group.Wait()
+}
+
+func newServer(h http.Handler, log *slog.Logger) *http.Server {
+	server := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	var unused unusedConns
+	server.ConnState = unused.note
+	server.RegisterOnShutdown(unused.close)
+	return server
+}
+
+// serve serves until ctx ends, and then the calls that are open.
+func serve(ctx context.Context, group *errgroup.Group, server *http.Server, listener net.Listener) {
 	group.Go(func() error {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			return err
@@ -76,8 +101,6 @@ func run(ctx context.Context, cfg *Config, listener, xdsListener net.Listener, l
 	})
 	group.Go(func() error {
 		<-ctx.Done()
-		log.Info("shutting down")
-		rel.Close()
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastCalls)
 		defer cancel()
 		if err := server.Shutdown(last); err != nil {
@@ -85,7 +108,6 @@ func run(ctx context.Context, cfg *Config, listener, xdsListener net.Listener, l
 		}
 		return nil
 	})
-	return group.Wait()
 }
 
 // unusedConns are the connections that have not carried a request yet. Clients open some in advance, and http.Server.Shutdown would wait
@@ -127,6 +149,7 @@ func handler(scraper *scrape.Scraper, rel *relay.Relay, m *metrics) http.Handler
 	mux.Handle(endpoint.SnapshotPath, rel)
 	mux.Handle(endpoint.SnapshotPath+".json", rel)
 	mux.Handle(endpoint.RelayPath, rel)
+	mux.Handle(quota.Path, quotaHandler(m.quota))
 	mux.Handle("GET /metrics", m.handler())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, "ok")

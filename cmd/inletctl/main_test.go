@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/require"
 
 	"github.com/inlet-proxy/inlet/internal/version"
@@ -113,25 +114,32 @@ func TestCheckJSON(t *testing.T) {
 // TestHelp: each command says what it does and has examples, whose flags there are.
 func TestHelp(t *testing.T) {
 	for _, cmd := range newRoot(&interrupts{}).Commands() {
-		if cmd.Hidden || cmd.Name() == "help" || cmd.Name() == "completion" {
-			continue
+		if !cmd.Hidden && cmd.Name() != "help" && cmd.Name() != "completion" {
+			helped(t, cmd)
 		}
-		require.NotEmpty(t, cmd.Short, cmd.Name())
-		require.NotEmpty(t, cmd.Long, cmd.Name())
-		examples := 0
-		for line := range strings.Lines(cmd.Example) {
-			line, _, _ = strings.Cut(strings.TrimSpace(line), " |")
-			line, _, _ = strings.Cut(line, " >")
-			words := strings.Fields(strings.Split(line, "  #")[0])
-			for len(words) > 0 && strings.Contains(words[0], "=") {
-				words = words[1:] // a variable
-			}
-			require.Equal(t, []string{"inletctl", cmd.Name()}, words[:2], line)
-			require.NoError(t, cmd.ParseFlags(words[2:]), line)
-			require.NoError(t, cmd.ValidateArgs(cmd.Flags().Args()), line)
-			examples++
+	}
+}
+
+func helped(t *testing.T, cmd *cobra.Command) {
+	require.NotEmpty(t, cmd.Short, cmd.CommandPath())
+	require.NotEmpty(t, cmd.Long, cmd.CommandPath())
+	path := strings.Fields(cmd.CommandPath())
+	examples := 0
+	for line := range strings.Lines(cmd.Example) {
+		line, _, _ = strings.Cut(strings.TrimSpace(line), " |")
+		line, _, _ = strings.Cut(line, " >")
+		words := strings.Fields(strings.Split(line, "  #")[0])
+		for len(words) > 0 && strings.Contains(words[0], "=") {
+			words = words[1:] // a variable
 		}
-		require.Positive(t, examples, cmd.Name())
+		require.Equal(t, path, words[:len(path)], line)
+		require.NoError(t, cmd.ParseFlags(words[len(path):]), line)
+		require.NoError(t, cmd.ValidateArgs(cmd.Flags().Args()), line)
+		examples++
+	}
+	require.Positive(t, examples, cmd.CommandPath())
+	for _, sub := range cmd.Commands() {
+		helped(t, sub)
 	}
 }
 

@@ -31,11 +31,11 @@ type TLS struct {
 func (a Access) Check() error {
 	var errs []error
 	if a.TLS != nil {
-		_, err := a.TLS.config()
+		_, err := a.TLS.Config()
 		errs = append(errs, err)
 	}
 	if a.TokenFile != "" {
-		_, err := readToken(a.TokenFile)
+		_, err := ReadToken(a.TokenFile)
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
@@ -49,8 +49,8 @@ func (a Access) Token() *Token {
 	return &Token{file: a.TokenFile}
 }
 
-// config reads the files again for each connection, so that a renewed certificate needs no restart.
-func (t *TLS) config() (*tls.Config, error) {
+// Config reads the files again for each connection, so that a renewed certificate needs no restart.
+func (t *TLS) Config() (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify}
 	if t.CAFile != "" {
 		pem, err := os.ReadFile(t.CAFile)
@@ -78,7 +78,7 @@ func (a *Access) connect(ctx context.Context, dial DialFunc, address string) (ne
 	if err != nil || a.TLS == nil {
 		return conn, err
 	}
-	config, err := a.TLS.config()
+	config, err := a.TLS.Config()
 	if err == nil && config.ServerName == "" {
 		config.ServerName, _, err = net.SplitHostPort(address)
 	}
@@ -113,7 +113,7 @@ func (t *Token) header() (string, error) {
 	if t.value != "" && time.Since(t.read) < tokenTime {
 		return t.value, nil
 	}
-	text, err := readToken(t.file)
+	text, err := ReadToken(t.file)
 	if err != nil {
 		return "", err
 	}
@@ -121,7 +121,8 @@ func (t *Token) header() (string, error) {
 	return t.value, nil
 }
 
-func readToken(file string) (string, error) {
+// ReadToken reads the bearer token in a file.
+func ReadToken(file string) (string, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return "", err

@@ -1,0 +1,475 @@
+package quota
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/inlet-proxy/inlet/e2e/redisbin"
+	"github.com/inlet-proxy/inlet/shared/state/account"
+)
+
+// begin is when virtual clocks begin: on the last minute but one of a month. It is in the future, where keys in Redis do not expire by its own clock.
+var begin = time.Date(2096, 11, 30, 23, 58, 0, 0, time.UTC)
+
+// clock is a virtual clock.
+type clock struct {
+	mu    sync.Mutex
+	at    time.Time
+	redis *redis.Client // whose time it is, nil for none
+}
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at
+}
+
+func (c *clock) add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = c.at.Add(d)
+	if c.redis != nil {
+		if err := c.redis.Set(context.Background(), "{inlet}:clock", c.at.UnixMicro(), 0).Err(); err != nil {
+			panic(err)
+		}
+	}
+}
+
+// virtualScript is the script on a virtual clock, which a companion has to know to the millisecond.
+var virtualScript = strings.NewReplacer("redis.call('TIME')",
+	"{math.floor(redis.call('GET', '{inlet}:clock') / 1000000), redis.call('GET', '{inlet}:clock') % 1000000}", "> 100", "> 0").Replace(exchangeScript)
+
+// kind is a kind of store: open returns the stores of n companions that share it, all new and empty.
+type kind struct {
+	name string
+	most int // companions
+	open func(n int) (*clock, []Store)
+}
+
+// kinds are all kinds of stores. What must hold for one holds for all.
+func kinds(t *testing.T) []kind {
+	t.Helper()
+	embedded := func(dir func() string) func(int) (*clock, []Store) {
+		return func(int) (*clock, []Store) {
+			c := &clock{at: begin}
+			s, err := OpenEmbedded(EmbeddedOptions{Dir: dir(), Now: c.now, Tick: time.Millisecond})
+			require.NoError(t, err)
+			return c, []Store{s}
+		}
+	}
+	server, client := startRedis(t)
+	return []kind{
+		{"memory", 1, embedded(func() string { return "" })},
+		{"journal", 1, embedded(t.TempDir)},
+		{"redis", 3, func(n int) (*clock, []Store) {
+			require.NoError(t, client.FlushAll(t.Context()).Err())
+			c := &clock{at: begin, redis: client}
+			c.add(0)
+			var all []Store
+			for range n {
+				s, err := OpenRedis(t.Context(), RedisOptions{Addresses: []string{server.Address()}, Prefix: "inlet", script: virtualScript}, nil)
+				require.NoError(t, err)
+				all = append(all, s)
+			}
+			return c, all
+		}},
+	}
+}
+
+func startRedis(t *testing.T, args ...string) (*redisbin.Server, *redis.Client) {
+	t.Helper()
+	server, err := redisbin.Start(t.Context(), t.TempDir(), args...)
+	require.NoError(t, err)
+	t.Cleanup(func() { server.Stop() })
+	client := redis.NewClient(&redis.Options{Addr: server.Address(), DialerRetries: 1})
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
+	return server, client
+}
+
+func closeAll(t require.TestingT, all []Store) {
+	for _, s := range all {
+		require.NoError(t, s.Close())
+	}
+}
+
+// TestStoresAreTheReference: whatever proxies say, each store says what account.Allocator says, whichever companion is asked.
+func TestStoresAreTheReference(t *testing.T) {
+	for _, k := range kinds(t) {
+		t.Run(k.name, func(t *testing.T) {
+			rapid.Check(t, func(t *rapid.T) {
+				c, stores := k.open(k.most)
+				defer closeAll(t, stores)
+				var reference *account.Allocator
+				exchange := func(m *account.Message) {
+					store := stores[rapid.IntRange(0, len(stores)-1).Draw(t, "companion")]
+					copied := *m
+					got, err := store.Exchange(context.Background(), m)
+					require.NoError(t, err)
+					if reference == nil {
+						reference = account.NewAllocator(got.Generation, c.now(), false)
+					}
+					want := reference.Answer(c.now(), &copied)
+					require.Equal(t, want, got)
+				}
+				exchange(&account.Message{Proxy: "first", Time: 1})
+				t.Repeat(map[string]func(*rapid.T){
+					"say": func(t *rapid.T) {
+						m := &account.Message{Proxy: rapid.SampledFrom([]string{"p1", "p2", "p3"}).Draw(t, "proxy"), Generation: reference.Generation, Time: 1}
+						for _, name := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"a", "b", "c", "d"}), 0, 4, rapid.ID[string]).Draw(t, "names") {
+							m.Accounts = append(m.Accounts, drawEntry(t, name, reference))
+						}
+						exchange(m)
+					},
+					"wait": func(t *rapid.T) {
+						c.add(time.Duration(rapid.SampledFrom([]int{0, 10, 400, 1600, 3100, 61_000}).Draw(t, "ms")) * time.Millisecond)
+					},
+					"credit": func(t *rapid.T) {
+						name := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "name")
+						reset := rapid.Bool().Draw(t, "reset")
+						got, err := stores[0].Credit(context.Background(), name, 7, reset)
+						al := reference.Accounts[name]
+						if al == nil || al.End > 0 && al.End <= c.now().UnixMilli() {
+							require.ErrorIs(t, err, errUnknownAccount)
+							return
+						}
+						if al.Allow(7); reset {
+							al.Allow(-7)
+							al.Reset()
+						}
+						require.NoError(t, err)
+						require.Equal(t, counterOf(name, al), got)
+					},
+				})
+			})
+		})
+	}
+}
+
+func drawEntry(t *rapid.T, name string, a *account.Allocator) account.Entry {
+	n := func(what string, most int) int64 { return int64(rapid.IntRange(0, most).Draw(t, what)) }
+	e := account.Entry{
+		Name: name, Window: n("window", 2), Period: map[string]string{"a": "1m", "b": "1mo", "c": "-", "d": "10s flexi"}[name],
+		Limit: []int64{0, 10, 100_000}[n("limit", 2)], Used: n("used", 8), Back: n("back", 2), Said: n("said", 2), Released: n("released", 4),
+		Granted: n("granted", 12), Held: n("held", 3), Need: n("need", 8), Rate: n("rate", 3000), Seq: n("seq", 9),
+	}
+	e.Want = e.Need + n("more", 5)
+	if al := a.Accounts[name]; al != nil && n("known", 3) > 0 {
+		e.Start = al.Start
+	}
+	return e
+}
+
+// proxy is one that counts as the filter does, on the virtual clock.
+type proxy struct {
+	account.Table
+	clock *clock
+	store Store
+}
+
+func newProxy(c *clock, s Store, seed uint64) *proxy {
+	return &proxy{account.NewMemory(account.Options{Accounts: 100, Rand: func() uint64 { seed++; return seed * 0x9e3779b97f4a7c15 }}, new(sync.Mutex)), c, s}
+}
+
+// say sends a message and hears the response, unless it is lost.
+func (p *proxy) say(t require.TestingT, body []byte, lost bool) {
+	m, err := account.ParseMessage(body)
+	require.NoError(t, err)
+	r, err := p.store.Exchange(context.Background(), &m)
+	if err != nil || lost {
+		p.Silence(p.clock.now())
+		return
+	}
+	require.NoError(t, p.Heard(p.clock.now(), r.Append(nil)))
+}
+
+func (p *proxy) report(t require.TestingT, lost bool) {
+	if body := p.Report(p.clock.now(), -1, nil, 100); body != nil {
+		p.say(t, body, lost)
+	}
+}
+
+// request takes one of each demand, and asks the companion once if need be.
+func (p *proxy) request(t require.TestingT, lost bool, d ...account.Demand) (admitted bool, taken []account.Demand) {
+	r := p.Take(p.clock.now(), d, time.Minute)
+	if r.Outcome == account.Dry {
+		p.say(t, p.Ask(p.clock.now(), -1, nil, d), lost)
+		r = p.Take(p.clock.now(), d, time.Minute)
+	}
+	if r.Outcome != account.Admitted {
+		require.NoError(t, p.Refund(p.clock.now(), d))
+		return false, nil
+	}
+	return true, d
+}
+
+func demand(name string, limit int64, w account.Window, amount int64) account.Demand {
+	return account.Demand{Key: account.KeyOf([]byte(name)), Name: []byte(name), Limit: limit, Window: w, Amount: amount, Count: true, Shared: true}
+}
+
+var (
+	minute = account.Window{Unit: account.Minute}
+	month  = account.Window{Unit: account.Month}
+)
+
+// settle brings stores to where they grant, and proxies to where they know.
+func settle(t require.TestingT, c *clock, proxies ...*proxy) {
+	for range 4 {
+		for _, p := range proxies {
+			p.say(t, (&account.Message{Proxy: "settling", Time: c.now().UnixMilli()}).Append(nil), false)
+		}
+		c.add(500 * time.Millisecond)
+	}
+	for _, p := range proxies {
+		p.say(t, (&account.Message{Proxy: "settling", Time: c.now().UnixMilli()}).Append(nil), false)
+	}
+}
+
+// TestTogetherExact: however requests fall on proxies and companions, and whatever messages are lost, no more than the limit is admitted; and
+// all of it is, once messages get through.
+func TestTogetherExact(t *testing.T) {
+	for _, k := range kinds(t) {
+		t.Run(k.name, func(t *testing.T) {
+			rapid.Check(t, func(t *rapid.T) {
+				c, stores := k.open(k.most)
+				defer closeAll(t, stores)
+				var proxies []*proxy
+				for i := range 3 {
+					proxies = append(proxies, newProxy(c, stores[i%len(stores)], uint64(i)*1000))
+				}
+				settle(t, c, proxies...)
+				const limit = 20
+				admitted := 0
+				send := func(p *proxy, lost bool) {
+					if ok, _ := p.request(t, lost, demand("requests", limit, month, 1), demand("more", 1000, month, 1)); ok {
+						admitted++
+					}
+				}
+				for range rapid.IntRange(0, 40).Draw(t, "requests") {
+					p := proxies[rapid.IntRange(0, 2).Draw(t, "proxy")]
+					lost := rapid.IntRange(0, 4).Draw(t, "lost") == 0
+					if rapid.Bool().Draw(t, "report") {
+						p.report(t, lost)
+					}
+					send(p, lost)
+					c.add(time.Duration(rapid.IntRange(0, 300).Draw(t, "ms")) * time.Millisecond)
+				}
+				require.LessOrEqual(t, admitted, limit)
+				for range limit + 5 {
+					for _, p := range proxies {
+						p.report(t, false)
+						send(p, false)
+					}
+					c.add(20 * time.Millisecond)
+				}
+				require.Equal(t, limit, admitted)
+				for _, p := range proxies {
+					p.report(t, false)
+				}
+				list, all, err := stores[0].Counters(context.Background(), "requests", 10)
+				require.NoError(t, err)
+				require.Equal(t, 1, all)
+				require.Equal(t, int64(limit), list[0].Used)
+			})
+		})
+	}
+}
+
+// Companions that are asked at the same time, for the same accounts, grant no more than there is, and all of it.
+func TestConcurrentCompanions(t *testing.T) {
+	for _, k := range kinds(t) {
+		t.Run(k.name, func(t *testing.T) {
+			c, stores := k.open(k.most)
+			defer closeAll(t, stores)
+			settle(t, c, newProxy(c, stores[0], 99))
+			const limit = 900
+			admitted := make([]int, 6)
+			var running sync.WaitGroup
+			for i := range admitted {
+				p := newProxy(c, stores[i%len(stores)], uint64(i)*1000)
+				running.Go(func() {
+					for refused := 0; refused < 3; {
+						if ok, _ := p.request(t, false, demand("requests", limit, month, 1)); ok {
+							admitted[i]++
+						} else {
+							refused++
+							p.report(t, false)
+						}
+					}
+				})
+			}
+			running.Wait()
+			sum := 0
+			for _, n := range admitted {
+				sum += n
+			}
+			require.Equal(t, limit, sum, "%v", admitted)
+		})
+	}
+}
+
+// TestRestart: a month's use is there after the companion ended in order, and after it was killed. Proxies go on with what they have.
+func TestRestart(t *testing.T) {
+	dir := t.TempDir()
+	c := &clock{at: begin.Add(-24 * time.Hour)}
+	open := func(dir string) Store {
+		s, err := OpenEmbedded(EmbeddedOptions{Dir: dir, Now: c.now, Tick: time.Millisecond})
+		require.NoError(t, err)
+		return s
+	}
+	s := open(dir)
+	p := newProxy(c, s, 1)
+	settle(t, c, p)
+	const limit = 100
+	use := func(n int) (admitted int) {
+		for range n {
+			if ok, _ := p.request(t, false, demand("requests", limit, month, 1)); ok {
+				admitted++
+			}
+			p.report(t, false)
+		}
+		return admitted
+	}
+	require.Equal(t, 40, use(40))
+	_, err := s.Credit(t.Context(), "requests", 5, false)
+	require.NoError(t, err)
+
+	require.NoError(t, s.Close())
+	s = open(dir)
+	p.store = s
+	require.Equal(t, 30, use(30), "it grants at once: it knows all that it has granted")
+
+	killed := t.TempDir()
+	require.NoError(t, os.CopyFS(killed, os.DirFS(dir)))
+	other := open(killed)
+	p.store = other
+	require.Zero(t, use(1), "it may not know all")
+	c.add(account.Lease/2 + time.Second)
+	require.Zero(t, use(1), "the proxy learns that it grants again")
+	q := newProxy(c, other, 7)
+	require.Equal(t, limit+5-70, use(100))
+	p = q
+	require.Zero(t, use(10))
+	list, _, err := other.Counters(t.Context(), "", 10)
+	require.NoError(t, err)
+	require.Equal(t, int64(limit+5), list[0].Used)
+	closeAll(t, []Store{s, other})
+}
+
+// A full disk: counting goes on in memory, and is saved when there is space again.
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	disk := &fullDisk{}
+	c := &clock{at: begin.Add(-24 * time.Hour)}
+	log := new(lines)
+	s, err := OpenEmbedded(EmbeddedOptions{
+		Dir: dir, Now: c.now, Tick: time.Millisecond, FS: disk, Retry: time.Millisecond, Log: slog.New(slog.NewTextHandler(log, nil)),
+	})
+	require.NoError(t, err)
+	p := newProxy(c, s, 1)
+	settle(t, c, p)
+	request := func() bool {
+		ok, _ := p.request(t, false, demand("requests", 100, month, 1))
+		p.report(t, false)
+		return ok
+	}
+	require.True(t, request())
+	disk.full.Store(true)
+	for range 20 {
+		require.True(t, request(), "nobody notices")
+	}
+	require.True(t, s.Stats().Journal.Failing)
+	require.Contains(t, log.String(), "counters are kept in memory only")
+	require.Error(t, s.SetDirectory(t.Context(), nil, []byte(`{}`)), "an administrator does")
+	directory, err := s.Directory(t.Context())
+	require.NoError(t, err)
+	require.Nil(t, directory)
+	_, err = s.Credit(t.Context(), "requests", 5, false)
+	require.Error(t, err)
+	disk.full.Store(false)
+	until(t, "it heals", func() bool { return !s.Stats().Journal.Failing })
+	require.NoError(t, s.Close())
+	again, err := OpenEmbedded(EmbeddedOptions{Dir: dir, Now: c.now})
+	require.NoError(t, err)
+	list, _, err := again.Counters(t.Context(), "requests", 10)
+	require.NoError(t, err)
+	require.Equal(t, int64(21), list[0].Used)
+	require.Zero(t, list[0].Credit)
+	require.NoError(t, again.Close())
+}
+
+// TestBounds: identities cannot use up the memory.
+func TestBounds(t *testing.T) {
+	c := &clock{at: begin}
+	s, err := OpenEmbedded(EmbeddedOptions{Now: c.now})
+	require.NoError(t, err)
+	defer s.Close()
+	m := &account.Message{}
+	for i := range 200 {
+		m.Accounts = append(m.Accounts, account.Entry{Period: "1m", Limit: 5, Name: fmt.Sprint(i)})
+	}
+	for i := range maxProxies + 10 {
+		m.Proxy = strconv.Itoa(i)
+		_, err := s.Exchange(t.Context(), &account.Message{Proxy: m.Proxy, Accounts: m.Accounts[:1]})
+		require.Equal(t, i >= maxProxies, err != nil, "%d: %v", i, err)
+	}
+	require.Equal(t, maxProxies, s.Stats().Proxies)
+	m.Proxy = "0"
+	for i := range maxAccounts/len(m.Accounts) + 10 {
+		for j := range m.Accounts {
+			m.Accounts[j].Name = fmt.Sprintf("%d-%d", i, j)
+		}
+		own := *m
+		own.Accounts = append([]account.Entry(nil), m.Accounts...)
+		r, err := s.Exchange(t.Context(), &own)
+		require.NoError(t, err)
+		if i < maxAccounts/len(m.Accounts)-1 {
+			require.Len(t, r.Accounts, len(m.Accounts))
+		}
+	}
+	stats := s.Stats()
+	require.Equal(t, maxAccounts, stats.Accounts)
+	require.NotZero(t, stats.Overflow)
+	c.add(2 * time.Minute)
+	m.Accounts = m.Accounts[:1]
+	_, err = s.Exchange(t.Context(), m)
+	require.NoError(t, err)
+	require.Less(t, s.Stats().Accounts, 10, "windows that are over are forgotten")
+}
+
+// A clock that is set back gives no second quota for the same time.
+func TestClockSetBack(t *testing.T) {
+	for _, back := range []time.Duration{10 * time.Second, 10 * time.Minute} {
+		c := &clock{at: begin.Add(time.Second)}
+		s, err := OpenEmbedded(EmbeddedOptions{Now: c.now})
+		require.NoError(t, err)
+		p := newProxy(c, s, 1)
+		settle(t, c, p)
+		d := demand("requests", 4, minute, 1)
+		admitted := 0
+		for i := range 10 {
+			if i == 5 {
+				c.add(-back)
+			}
+			if ok, _ := p.request(t, false, d); ok {
+				admitted++
+			}
+			p.report(t, false)
+		}
+		require.Equal(t, 4, admitted)
+		require.NoError(t, s.Close())
+	}
+}
+
+var _ io.Closer = Store(nil)

@@ -84,6 +84,10 @@ bench-envoy: ## what Inlet adds to a request in a real Envoy, into bench/out/
 bench-peers: ## the same beside the Gateway API Inference Extension, built from its module, into bench/out/
 	@go -C bench build -o ../dist/bench . && dist/bench -peers $(ARGS)
 
+.PHONY: bench-quota
+bench-quota: ## what keys, limits and counted tokens add, beside Envoy's own rate limits and their service on a real Redis, into bench/out/
+	@go -C bench build -o ../dist/bench . && dist/bench -quota $(ARGS)
+
 .PHONY: bench-routing
 bench-routing: ## routing compared on traces, in virtual time, and held to real processes, into bench/out/; TRACE=<file> BLOCKS=10000 QUICK=1 FULL=1 SENSITIVITY=1
 	@go -C bench build -o ../dist/replay ./replay && dist/replay -check $(if $(TRACE),-trace '$(TRACE)') $(if $(BLOCKS),-blocks $(BLOCKS)) $(if $(QUICK),-quick) $(if $(FULL),-full) $(if $(SENSITIVITY),-sensitivity) $(ARGS)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -127,6 +128,7 @@ func (s *Stack) startCompanion(ctx context.Context) error {
 				pools = append(pools, object{"name": p.Name, "eds": s.endpointFile(p.Name), "engine": "vllm"})
 			}
 			config := object{"listen": address, "scrape": object{"interval": s.o.Scrape.String()}, "pools": pools}
+			maps.Copy(config, s.o.CompanionConfig)
 			return []string{"--config", file}, writeJSON(file, config)
 		},
 	}}

@@ -55,6 +55,8 @@ type Options struct {
 	NoCompanion bool
 	// CompanionAddress is the ip:port of a companion that is already running.
 	CompanionAddress string
+	// CompanionConfig is added to the companion's configuration, by key.
+	CompanionConfig map[string]any
 	// Scrape is how often the companion reads a replica's metrics. 0 means 100 ms.
 	Scrape time.Duration
 	// Env is added to Envoy's environment.

@@ -29,7 +29,7 @@ func listed(name, product string) string {
 func sharedChain() string {
 	keys := []string{
 		listed("one Envoy", "exact"), listed("two Envoys", "exact"),
-		listed("anybody", "free"), listed("narrow", "narrow"), listed("refused", "free"),
+		listed("anybody", "free"), listed("narrow", "narrow"), listed("soak", "free"), listed("burst", "burst"),
 	}
 	return models + `  - quota:
       keys:
@@ -38,7 +38,8 @@ func sharedChain() string {
         list: [` + strings.Join(keys, ", ") + `]
       products:
         - {name: exact, start: flexi, requests: 100/30s}
-        - {name: free, requests: 1000M/hour, tokens: {total: 1000M/hour}}
+        - {name: free, requests: 1000M/day, tokens: {total: 1000M/day, prompt: 1000M/day, completion: 1000M/day}}
+        - {name: burst, start: flexi, tokens: {total: ` + fmt.Sprint(burstLimit) + `/hour}}
         - {name: narrow, operations: [{path: /v1/chat/completions, methods: [POST]}], models: [llama]}
   - picker: {profile: sticky}
 companion: {cluster: inlet-companion}

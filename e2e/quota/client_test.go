@@ -38,6 +38,11 @@ func post(ctx context.Context, client *http.Client, url, body string, headers ..
 	for i := 0; i < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}
+	return send(client, req)
+}
+
+// send sends a request and reads the whole response.
+func send(client *http.Client, req *http.Request) (*answer, error) {
 	res, err := client.Do(req)
 	if err != nil {
 		return nil, err
@@ -101,4 +106,20 @@ func (r *recorder) take() []recorded {
 	got := slices.Clone(r.got)
 	r.got = nil
 	return got
+}
+
+// eventually polls until a condition holds.
+func eventually(t *testing.T, what string, ask func() (bool, error)) {
+	t.Helper()
+	again := time.NewTicker(5 * time.Millisecond)
+	defer again.Stop()
+	for end := time.Now().Add(patience); ; <-again.C {
+		ok, err := ask()
+		if ok && err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			require.FailNow(t, "did not happen: "+what, "%v", err)
+		}
+	}
 }

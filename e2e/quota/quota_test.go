@@ -3,12 +3,19 @@
 package quota_test
 
 import (
+	"flag"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/inlet-proxy/inlet/e2e/stack"
+)
+
+var (
+	soak  = flag.Duration("soak", 3*time.Second, "how long requests of all kinds are sent and counted")
+	burst = flag.Duration("burst", 4*time.Second, "how long streams are cut")
 )
 
 var abis = []string{stack.Wasm, stack.Module}
@@ -18,13 +25,14 @@ var abis = []string{stack.Wasm, stack.Module}
 func TestQuota(t *testing.T) {
 	for _, abi := range abis {
 		t.Run(abi, func(t *testing.T) {
-			seen := newRecorder(t)
+			seen, a := newRecorder(t), newAdmin(t)
 			s := stack.ForTest(t, stack.Options{
 				ABI: abi, Workers: 4, Chain: sharedChain(), Progress: os.Stderr,
 				Pools: []stack.Pool{
 					{Name: "llama", Replicas: 2, Args: []string{"--model", "llama-3-8b", "--speed", "0"}},
 					{Name: "seen", Addresses: []string{seen.address()}},
 				},
+				CompanionConfig: map[string]any{"quota": map[string]any{"store": map[string]any{"dir": t.TempDir()}, "admin": a.settings()}},
 			})
 			second, err := s.StartEnvoy(t.Context())
 			require.NoError(t, err)
@@ -33,6 +41,8 @@ func TestQuota(t *testing.T) {
 			t.Run("who may call", func(t *testing.T) { testKeys(t, s, seen) })
 			t.Run("what may be called", func(t *testing.T) { testProducts(t, s, seen) })
 			t.Run("usage is asked for", func(t *testing.T) { testUsage(t, s, seen) })
+			t.Run("soak", func(t *testing.T) { testSoak(t, s, a, s.URL(), second.URL()) })
+			t.Run("streams are cut", func(t *testing.T) { testCut(t, s, a, s.URL(), second.URL()) })
 			require.Empty(t, s.EnvoyErrors())
 			require.Empty(t, second.EnvoyErrors())
 		})

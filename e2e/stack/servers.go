@@ -127,7 +127,7 @@ func (s *Stack) startCompanion(ctx context.Context) error {
 			for _, p := range s.o.Pools {
 				pools = append(pools, object{"name": p.Name, "eds": s.endpointFile(p.Name), "engine": "vllm"})
 			}
-			config := object{"listen": address, "scrape": object{"interval": s.o.Scrape.String()}, "pools": pools}
+			config := object{"listen": address, "scrape": object{"interval": s.o.Scrape.String()}, "pools": pools, "quota": object{}}
 			maps.Copy(config, s.o.CompanionConfig)
 			return []string{"--config", file}, writeJSON(file, config)
 		},

@@ -43,6 +43,7 @@ func TestQuota(t *testing.T) {
 			t.Run("usage is asked for", func(t *testing.T) { testUsage(t, s, seen) })
 			t.Run("soak", func(t *testing.T) { testSoak(t, s, a, s.URL(), second.URL()) })
 			t.Run("streams are cut", func(t *testing.T) { testCut(t, s, a, s.URL(), second.URL()) })
+			t.Run("keys and products change", func(t *testing.T) { testChanges(t, s, a) })
 			require.Empty(t, s.EnvoyErrors())
 			require.Empty(t, second.EnvoyErrors())
 		})

@@ -264,6 +264,9 @@ func (s *Stack) URL() string { return "http://" + s.gateway }
 // AdminURL is the base URL of Envoy's admin interface.
 func (s *Stack) AdminURL() string { return "http://" + s.admin }
 
+// ABI is the build of Inlet that runs.
+func (s *Stack) ABI() string { return s.o.ABI }
+
 // EnvoyPID is Envoy's process id, to measure it.
 func (s *Stack) EnvoyPID() int { return s.envoy.PID() }
 

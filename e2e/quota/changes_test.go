@@ -1,0 +1,71 @@
+package quota_test
+
+import (
+	"context"
+	"net/http"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/e2e/stack"
+)
+
+// managedChain takes keys, applications and products from the companion.
+const managedChain = models + `  - quota: {source: companion}
+companion: {cluster: inlet-companion}
+`
+
+// testChanges: what the admin API changes reaches a running gateway, and no counter is lost: not by a change of a product, not
+// by another key.
+func testChanges(t *testing.T, s *stack.Stack, a *admin) {
+	managed := stack.ForTest(t, stack.Options{
+		ABI: s.ABI(), Chain: managedChain, NoCompanion: true, CompanionAddress: s.Companion.Address(),
+		Pools: []stack.Pool{{Name: "llama", Addresses: []string{s.Replicas[0].Address()}}},
+	})
+	ask := func(key string) int {
+		got, err := post(t.Context(), fresh, managed.URL()+chatPath, chat, "x-api-key", key)
+		require.NoError(t, err)
+		return got.status
+	}
+	becomes := func(key string, status int) {
+		t.Helper()
+		eventually(t, http.StatusText(status), func() (bool, error) { return ask(key) == status, nil })
+	}
+	require.Equal(t, http.StatusUnauthorized, ask("sk-nobody"))
+	small := map[string]any{"name": "small", "requests": "5/hour", "start": "flexi"}
+	a.do(t, http.MethodPost, "/v1/developers", map[string]any{"name": "ann"})
+	a.do(t, http.MethodPost, "/v1/products", small)
+	a.do(t, http.MethodPost, "/v1/apps", map[string]any{"name": "shop", "developer": "ann", "products": []string{"small"}})
+	key := a.do(t, http.MethodPost, "/v1/keys", map[string]any{"name": "one", "app": "shop"}).Get("key").Str
+	require.NotEmpty(t, key)
+	becomes(key, http.StatusOK)
+	for range 4 {
+		require.Equal(t, http.StatusOK, ask(key))
+	}
+	require.Equal(t, http.StatusTooManyRequests, ask(key))
+
+	// Another key of the same application has nothing left either; a larger limit has what was not used yet.
+	other := a.do(t, http.MethodPost, "/v1/keys", map[string]any{"name": "two", "app": "shop"}).Get("key").Str
+	becomes(other, http.StatusTooManyRequests)
+	small["requests"] = "8/hour"
+	a.do(t, http.MethodPut, "/v1/products/small", small)
+	becomes(other, http.StatusOK)
+	require.Equal(t, http.StatusOK, ask(key))
+	require.Equal(t, http.StatusOK, ask(other))
+	require.Equal(t, http.StatusTooManyRequests, ask(key))
+
+	a.do(t, http.MethodPost, "/v1/keys/one/revoke", nil)
+	becomes(key, http.StatusUnauthorized)
+	rotated := a.do(t, http.MethodPost, "/v1/keys/two/rotate", nil).Get("key").Str
+	becomes(other, http.StatusUnauthorized)
+	require.Equal(t, http.StatusTooManyRequests, ask(rotated))
+
+	// The directory and the counters are in the journal.
+	s.Companion.Kill()
+	require.NoError(t, s.Companion.Start(context.WithoutCancel(t.Context())))
+	small["requests"] = "9/hour"
+	a.do(t, http.MethodPut, "/v1/products/small", small)
+	becomes(rotated, http.StatusOK)
+	require.Equal(t, http.StatusTooManyRequests, ask(rotated))
+	require.Empty(t, managed.EnvoyErrors())
+}

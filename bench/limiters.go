@@ -41,16 +41,16 @@ descriptors:
   - {entries: [{key: key, value: %[3]s}], token_bucket: {max_tokens: %[4]d, tokens_per_fill: %[4]d, fill_interval: 3600s}}
 `, manyCalls, freeKey, smallKey, fewCalls)
 
-// serviceConfig is the configuration of the rate limit service. Limits are by the hour, so that
+// serviceConfig is the configuration of the rate limit service. Limits are by the day, so that
 // no counter goes meanwhile.
 var serviceConfig = fmt.Sprintf(`domain: bench
 descriptors:
-  - {key: calls, value: %[1]s, rate_limit: {unit: hour, requests_per_unit: %[3]d}}
-  - {key: calls, value: %[2]s, rate_limit: {unit: hour, requests_per_unit: %[4]d}}
-  - {key: token-calls, value: %[1]s, rate_limit: {unit: hour, requests_per_unit: %[3]d}}
-  - {key: token-calls, value: %[2]s, rate_limit: {unit: hour, requests_per_unit: %[3]d}}
-  - {key: tokens, value: %[1]s, rate_limit: {unit: hour, requests_per_unit: %[3]d}}
-  - {key: tokens, value: %[2]s, rate_limit: {unit: hour, requests_per_unit: %[5]d}}
+  - {key: calls, value: %[1]s, rate_limit: {unit: day, requests_per_unit: %[3]d}}
+  - {key: calls, value: %[2]s, rate_limit: {unit: day, requests_per_unit: %[4]d}}
+  - {key: token-calls, value: %[1]s, rate_limit: {unit: day, requests_per_unit: %[3]d}}
+  - {key: token-calls, value: %[2]s, rate_limit: {unit: day, requests_per_unit: %[3]d}}
+  - {key: tokens, value: %[1]s, rate_limit: {unit: day, requests_per_unit: %[3]d}}
+  - {key: tokens, value: %[2]s, rate_limit: {unit: day, requests_per_unit: %[5]d}}
 `, freeKey, smallKey, manyCalls, fewCalls, fewTokens)
 
 // serviceFilter is Envoy's ratelimit filter with the limits of a mode. A service that is slow for a moment is waited for,

@@ -179,7 +179,7 @@ func (b *bench) startMode(ctx context.Context, m *mode, n size) error {
 	o := stack.Options{
 		ABI: m.abi, Chain: m.chain, Workers: n.workers, Progress: os.Stderr, DefaultPool: pool,
 		Pools: []stack.Pool{{Name: pool, Addresses: b.replicas.Addresses}},
-		Env:   []string{gcTrace},
+		Env:   []string{gcTrace}, Admin: true,
 	}
 	root, err := stack.Root()
 	if err != nil {

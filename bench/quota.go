@@ -12,22 +12,24 @@ import (
 )
 
 // quotaChain has a key for a product with three limits that are never reached, and one with small limits for the check.
-// The companion allocates.
-var quotaChain = document(`quota:
+// The companion allocates. Each build has applications of its own. Limits are by the day, so that no counter goes meanwhile.
+func quotaChain(abi string) string {
+	return document(`quota:
       keys:
         from: [x-api-key]
         list:
-          - {name: free, sha256: ` + digest(freeKey) + `, products: [free]}
-          - {name: small, sha256: ` + digest(smallKey) + `, products: [small]}
+          - {name: ` + freeKey + abi + `, sha256: ` + digest(freeKey) + `, products: [free]}
+          - {name: ` + smallKey + abi + `, sha256: ` + digest(smallKey) + `, products: [small]}
       products:
-        - {name: free, requests: 1000M/min, tokens: {total: 1000M/min, completion: 1000M/min}}
-        - {name: small, requests: 1000M/hour, tokens: {total: ` + fmt.Sprint(fewTokens) + `/hour, completion: 1000M/hour}}`)
+        - {name: free, requests: 1000M/day, tokens: {total: 1000M/day, completion: 1000M/day}}
+        - {name: small, requests: 1000M/day, tokens: {total: ` + fmt.Sprint(fewTokens) + `/day, completion: 1000M/day}}`)
+}
 
 // quotaSpecs are the modes of the quota benchmark.
 var quotaSpecs = []spec{
 	{name: "none", abi: stack.None},
-	{name: "module", abi: stack.Module, chain: quotaChain},
-	{name: "wasm", abi: stack.Wasm, chain: quotaChain},
+	{name: "module", abi: stack.Module, chain: quotaChain(stack.Module)},
+	{name: "wasm", abi: stack.Wasm, chain: quotaChain(stack.Wasm)},
 	{name: "local-ratelimit", abi: stack.None, limiter: "local"},
 	{name: "ratelimit-redis", abi: stack.None, limiter: "calls"},
 	{name: "ratelimit-redis-tokens", abi: stack.None, limiter: "tokens"},
@@ -105,28 +107,31 @@ func (b *bench) countedAll(ctx context.Context, m *mode) error {
 	return b.waitForCount(ctx, m, freeKey, m.sent)
 }
 
-// waitForCount waits until the rate limit service has counted n requests of a key, and their tokens: it learns of the
-// latter when the response has gone.
+// waitForCount waits until n requests of a key are counted, and their tokens: these are known when the response has gone.
 func (b *bench) waitForCount(ctx context.Context, m *mode, key string, n int) error {
+	calls, tokens := int64(n), int64(n)*tokensEach
 	want := map[string]int64{}
-	switch m.limiter {
-	case "calls":
-		want["calls"] = int64(n)
-	case "tokens":
-		want["token-calls"], want["tokens"] = int64(n), int64(n)*tokensEach
+	count := func(name string) (int64, error) { return b.limits.Counted(ctx, "bench_"+name+"_"+key+"_*") }
+	switch {
+	case m.limiter == "calls":
+		want["calls"] = calls
+	case m.limiter == "tokens":
+		want["token-calls"], want["tokens"] = calls, tokens
+	case m.has("quota"):
+		want["/requests"], want["/total-tokens"], want["/completion-tokens"] = calls, tokens, calls
+		count = func(name string) (int64, error) { return b.shared.Used(ctx, name, "app="+key+m.abi) }
 	}
-	for name, count := range want {
-		var got int64
+	for name, wanted := range want {
 		for end := time.Now().Add(10 * time.Second); ; {
-			var err error
-			if got, err = b.limits.Counted(ctx, "bench_"+name+"_"+key+"_*"); err != nil {
+			got, err := count(name)
+			if err != nil {
 				return err
 			}
-			if got == count {
+			if got == wanted {
 				break
 			}
 			if time.Now().After(end) {
-				return fmt.Errorf("the service counted %d %s of %s after %d requests, want %d", got, name, key, n, count)
+				return fmt.Errorf("%d %s of %s were counted after %d requests, want %d", got, name, key, n, wanted)
 			}
 			if err := wait(ctx, 5*time.Millisecond); err != nil {
 				return err

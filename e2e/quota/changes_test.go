@@ -17,7 +17,7 @@ companion: {cluster: inlet-companion}
 
 // testChanges: what the admin API changes reaches a running gateway, and no counter is lost: not by a change of a product, not
 // by another key.
-func testChanges(t *testing.T, s *stack.Stack, a *admin) {
+func testChanges(t *testing.T, s *stack.Stack) {
 	managed := stack.ForTest(t, stack.Options{
 		ABI: s.ABI(), Chain: managedChain, NoCompanion: true, CompanionAddress: s.Companion.Address(),
 		Pools: []stack.Pool{{Name: "llama", Addresses: []string{s.Replicas[0].Address()}}},
@@ -33,10 +33,10 @@ func testChanges(t *testing.T, s *stack.Stack, a *admin) {
 	}
 	require.Equal(t, http.StatusUnauthorized, ask("sk-nobody"))
 	small := map[string]any{"name": "small", "requests": "5/hour", "start": "flexi"}
-	a.do(t, http.MethodPost, "/v1/developers", map[string]any{"name": "ann"})
-	a.do(t, http.MethodPost, "/v1/products", small)
-	a.do(t, http.MethodPost, "/v1/apps", map[string]any{"name": "shop", "developer": "ann", "products": []string{"small"}})
-	key := a.do(t, http.MethodPost, "/v1/keys", map[string]any{"name": "one", "app": "shop"}).Get("key").Str
+	administer(t, s, http.MethodPost, "/v1/developers", map[string]any{"name": "ann"})
+	administer(t, s, http.MethodPost, "/v1/products", small)
+	administer(t, s, http.MethodPost, "/v1/apps", map[string]any{"name": "shop", "developer": "ann", "products": []string{"small"}})
+	key := administer(t, s, http.MethodPost, "/v1/keys", map[string]any{"name": "one", "app": "shop"}).Get("key").Str
 	require.NotEmpty(t, key)
 	becomes(key, http.StatusOK)
 	for range 4 {
@@ -45,18 +45,18 @@ func testChanges(t *testing.T, s *stack.Stack, a *admin) {
 	require.Equal(t, http.StatusTooManyRequests, ask(key))
 
 	// Another key of the same application has nothing left either; a larger limit has what was not used yet.
-	other := a.do(t, http.MethodPost, "/v1/keys", map[string]any{"name": "two", "app": "shop"}).Get("key").Str
+	other := administer(t, s, http.MethodPost, "/v1/keys", map[string]any{"name": "two", "app": "shop"}).Get("key").Str
 	becomes(other, http.StatusTooManyRequests)
 	small["requests"] = "8/hour"
-	a.do(t, http.MethodPut, "/v1/products/small", small)
+	administer(t, s, http.MethodPut, "/v1/products/small", small)
 	becomes(other, http.StatusOK)
 	require.Equal(t, http.StatusOK, ask(key))
 	require.Equal(t, http.StatusOK, ask(other))
 	require.Equal(t, http.StatusTooManyRequests, ask(key))
 
-	a.do(t, http.MethodPost, "/v1/keys/one/revoke", nil)
+	administer(t, s, http.MethodPost, "/v1/keys/one/revoke", nil)
 	becomes(key, http.StatusUnauthorized)
-	rotated := a.do(t, http.MethodPost, "/v1/keys/two/rotate", nil).Get("key").Str
+	rotated := administer(t, s, http.MethodPost, "/v1/keys/two/rotate", nil).Get("key").Str
 	becomes(other, http.StatusUnauthorized)
 	require.Equal(t, http.StatusTooManyRequests, ask(rotated))
 
@@ -64,7 +64,7 @@ func testChanges(t *testing.T, s *stack.Stack, a *admin) {
 	s.Companion.Kill()
 	require.NoError(t, s.Companion.Start(context.WithoutCancel(t.Context())))
 	small["requests"] = "9/hour"
-	a.do(t, http.MethodPut, "/v1/products/small", small)
+	administer(t, s, http.MethodPut, "/v1/products/small", small)
 	becomes(rotated, http.StatusOK)
 	require.Equal(t, http.StatusTooManyRequests, ask(rotated))
 	require.Empty(t, managed.EnvoyErrors())

@@ -24,7 +24,7 @@ const mostTokens = 64
 
 // testCut sends as many streams as the machine can, and cuts half of them at random. The limit holds within 1 % either way:
 // more is not charged, and less is not left.
-func testCut(t *testing.T, s *stack.Stack, a *admin, urls ...string) {
+func testCut(t *testing.T, s *stack.Stack, urls ...string) {
 	const clients = 48
 	before, err := servedBy(t.Context(), s)
 	require.NoError(t, err)
@@ -71,7 +71,7 @@ func testCut(t *testing.T, s *stack.Stack, a *admin, urls ...string) {
 	}
 	after, err := servedBy(t.Context(), s)
 	require.NoError(t, err)
-	charged, err := a.used("burst/total-tokens", "app=burst")
+	charged, err := s.Used(t.Context(), "burst/total-tokens", "app=burst")
 	require.NoError(t, err)
 	reported := after.less(before).total()
 	t.Logf("%.0f requests a second for %v, %d admitted, %d cut, %d refused; limit %d: charged %d (%+.2f %%), the replicas report %d (%+.2f %%)",

@@ -76,7 +76,7 @@ func (k request) with(prompt string, most int) string {
 
 // testSoak sends all kinds of requests through both Envoys for a time: what was charged is what the replicas report, to
 // the token.
-func testSoak(t *testing.T, s *stack.Stack, a *admin, urls ...string) {
+func testSoak(t *testing.T, s *stack.Stack, urls ...string) {
 	const clients = 12
 	before, err := servedBy(t.Context(), s)
 	require.NoError(t, err)
@@ -106,20 +106,7 @@ func testSoak(t *testing.T, s *stack.Stack, a *admin, urls ...string) {
 	require.NoError(t, err)
 	want := after.less(before)
 	for account, tokens := range map[string]int64{"total-tokens": want.total(), "prompt-tokens": want.prompt, "completion-tokens": want.generated, "requests": int64(total)} {
-		settled(t, a, tokens, "free/"+account, "app=soak")
+		settled(t, s, tokens, "free/"+account, "app=soak")
 	}
 	t.Logf("%d requests in %v: %d tokens charged, %d reported by the replicas", total, *soak, want.total(), want.total())
-}
-
-// settled waits until an account has used exactly as much.
-func settled(t *testing.T, a *admin, want int64, parts ...string) {
-	t.Helper()
-	var got int64
-	eventually(t, fmt.Sprint(parts, " has used ", want), func() (ok bool, err error) {
-		got, err = a.used(parts...)
-		if err == nil && got != want {
-			err = fmt.Errorf("it has used %d", got)
-		}
-		return got == want, err
-	})
 }

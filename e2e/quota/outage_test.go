@@ -21,22 +21,21 @@ func TestRedis(t *testing.T) {
 			redis, err := redisbin.Start(context.WithoutCancel(t.Context()), t.TempDir(), "--appendonly", "yes", "--appendfsync", "always")
 			require.NoError(t, err)
 			t.Cleanup(func() { redis.Stop() })
-			a := newAdmin(t)
 			shared := map[string]any{"redis": map[string]any{"addresses": []string{redis.Address()}}}
 			open := stack.ForTest(t, stack.Options{
 				ABI: abi, Chain: outageChain("FailOpen"), Pools: quick(),
-				CompanionConfig: map[string]any{"quota": map[string]any{"store": shared, "admin": a.settings()}},
+				Quota: map[string]any{"store": shared}, Admin: true,
 			})
 			closed := stack.ForTest(t, stack.Options{
 				ABI: abi, Chain: outageChain("FailClosed"), Pools: []stack.Pool{{Name: "llama", Addresses: []string{open.Replicas[0].Address()}}},
-				CompanionConfig: map[string]any{"quota": map[string]any{"store": shared}},
+				Quota: map[string]any{"store": shared},
 			})
 			t.Run("the 101st request", func(t *testing.T) { testExact(t, "two companions", open.URL(), closed.URL()) })
 			t.Run("Redis dies", func(t *testing.T) {
-				testOutage(t, a, "Redis", open, closed, redis.Kill, func() error { return redis.Restart(context.WithoutCancel(t.Context())) })
+				testOutage(t, "Redis", open, closed, redis.Kill, func() error { return redis.Restart(context.WithoutCancel(t.Context())) })
 			})
 			t.Run("the companions die", func(t *testing.T) {
-				testOutage(t, a, "companions", open, closed, func() { open.Companion.Kill(); closed.Companion.Kill() }, func() error {
+				testOutage(t, "companions", open, closed, func() { open.Companion.Kill(); closed.Companion.Kill() }, func() error {
 					ctx := context.WithoutCancel(t.Context())
 					if err := open.Companion.Start(ctx); err != nil {
 						return err
@@ -101,7 +100,7 @@ func (l *load) count(status int) int {
 
 // testOutage: while the store of the counters is away, FailOpen serves, and FailClosed responds with 503 when what it was
 // granted is used up. Afterwards both serve again, and the counter is the number of requests that were served.
-func testOutage(t *testing.T, a *admin, caller string, open, closed *stack.Stack, kill func(), restart func() error) {
+func testOutage(t *testing.T, caller string, open, closed *stack.Stack, kill func(), restart func() error) {
 	ctx, stop := context.WithCancel(t.Context())
 	loads := map[*stack.Stack]*load{open: {answers: map[int]int{}}, closed: {answers: map[int]int{}}}
 	var all sync.WaitGroup
@@ -137,5 +136,5 @@ func testOutage(t *testing.T, a *admin, caller string, open, closed *stack.Stack
 			require.Zero(t, l.answers[http.StatusServiceUnavailable], "it fails open")
 		}
 	}
-	settled(t, a, int64(loads[open].count(http.StatusOK)+loads[closed].count(http.StatusOK)), "free/requests", "app="+caller)
+	settled(t, open, int64(loads[open].count(http.StatusOK)+loads[closed].count(http.StatusOK)), "free/requests", "app="+caller)
 }

@@ -25,14 +25,14 @@ var abis = []string{stack.Wasm, stack.Module}
 func TestQuota(t *testing.T) {
 	for _, abi := range abis {
 		t.Run(abi, func(t *testing.T) {
-			seen, a := newRecorder(t), newAdmin(t)
+			seen := newRecorder(t)
 			s := stack.ForTest(t, stack.Options{
 				ABI: abi, Workers: 4, Chain: sharedChain(), Progress: os.Stderr,
 				Pools: []stack.Pool{
 					{Name: "llama", Replicas: 2, Args: []string{"--model", "llama-3-8b", "--speed", "0"}},
 					{Name: "seen", Addresses: []string{seen.address()}},
 				},
-				CompanionConfig: map[string]any{"quota": map[string]any{"store": map[string]any{"dir": t.TempDir()}, "admin": a.settings()}},
+				Quota: map[string]any{"store": map[string]any{"dir": t.TempDir()}}, Admin: true,
 			})
 			second, err := s.StartEnvoy(t.Context())
 			require.NoError(t, err)
@@ -41,9 +41,9 @@ func TestQuota(t *testing.T) {
 			t.Run("who may call", func(t *testing.T) { testKeys(t, s, seen) })
 			t.Run("what may be called", func(t *testing.T) { testProducts(t, s, seen) })
 			t.Run("usage is asked for", func(t *testing.T) { testUsage(t, s, seen) })
-			t.Run("soak", func(t *testing.T) { testSoak(t, s, a, s.URL(), second.URL()) })
-			t.Run("streams are cut", func(t *testing.T) { testCut(t, s, a, s.URL(), second.URL()) })
-			t.Run("keys and products change", func(t *testing.T) { testChanges(t, s, a) })
+			t.Run("soak", func(t *testing.T) { testSoak(t, s, s.URL(), second.URL()) })
+			t.Run("streams are cut", func(t *testing.T) { testCut(t, s, s.URL(), second.URL()) })
+			t.Run("keys and products change", func(t *testing.T) { testChanges(t, s) })
 			require.Empty(t, s.EnvoyErrors())
 			require.Empty(t, second.EnvoyErrors())
 		})

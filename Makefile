@@ -63,6 +63,10 @@ e2e: ## tests in a real Envoy, both builds, and the demo in both
 	$(MAKE) --no-print-directory demo ABI=wasm
 	$(MAKE) --no-print-directory demo ABI=module
 
+.PHONY: soak-quota
+soak-quota: ## ten minutes of all kinds of requests in each build: what is charged is what the replicas report, to the token
+	go test -count=1 -v -timeout 40m ./e2e/quota -run '^TestQuota$$/.*/^soak$$' -soak 10m
+
 .PHONY: envoys
 envoys: ## the scenarios in the older Envoys that are supported: 1.38.3 (module; this wheel has no wasm runtime) and 1.39.3; fetches them
 	ENVOY=$$(go run ./e2e/getenvoy -version 1.38.3) && export ENVOY && go test -timeout 20m ./e2e -run '^TestScenarios$$/^module$$'

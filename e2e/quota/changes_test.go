@@ -49,16 +49,16 @@ func testChanges(t *testing.T, s *stack.Stack) {
 	becomes(other, http.StatusTooManyRequests)
 	small["requests"] = "8/hour"
 	administer(t, s, http.MethodPut, "/v1/products/small", small)
-	becomes(other, http.StatusOK)
-	require.Equal(t, http.StatusOK, ask(key))
-	require.Equal(t, http.StatusOK, ask(other))
+	for _, k := range []string{other, key, other} { // not all workers know of the change at the same time
+		becomes(k, http.StatusOK)
+	}
 	require.Equal(t, http.StatusTooManyRequests, ask(key))
 
 	administer(t, s, http.MethodPost, "/v1/keys/one/revoke", nil)
 	becomes(key, http.StatusUnauthorized)
 	rotated := administer(t, s, http.MethodPost, "/v1/keys/two/rotate", nil).Get("key").Str
 	becomes(other, http.StatusUnauthorized)
-	require.Equal(t, http.StatusTooManyRequests, ask(rotated))
+	becomes(rotated, http.StatusTooManyRequests)
 
 	// The directory and the counters are in the journal.
 	s.Companion.Kill()

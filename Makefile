@@ -63,6 +63,10 @@ e2e: ## tests in a real Envoy, both builds, and the demo in both
 	$(MAKE) --no-print-directory demo ABI=wasm
 	$(MAKE) --no-print-directory demo ABI=module
 
+.PHONY: soak-quota
+soak-quota: ## ten minutes of all kinds of requests in each build: what is charged is what the replicas report, to the token
+	go test -count=1 -v -timeout 40m ./e2e/quota -run '^TestQuota$$/.*/^soak$$' -soak 10m
+
 .PHONY: envoys
 envoys: ## the scenarios in the older Envoys that are supported: 1.38.3 (module; this wheel has no wasm runtime) and 1.39.3; fetches them
 	ENVOY=$$(go run ./e2e/getenvoy -version 1.38.3) && export ENVOY && go test -timeout 20m ./e2e -run '^TestScenarios$$/^module$$'
@@ -83,6 +87,10 @@ bench-envoy: ## what Inlet adds to a request in a real Envoy, into bench/out/
 .PHONY: bench-peers
 bench-peers: ## the same beside the Gateway API Inference Extension, built from its module, into bench/out/
 	@go -C bench build -o ../dist/bench . && dist/bench -peers $(ARGS)
+
+.PHONY: bench-quota
+bench-quota: ## what keys, limits and counted tokens add, beside Envoy's own rate limits and their service on a real Redis, into bench/out/
+	@go -C bench build -o ../dist/bench . && dist/bench -quota $(ARGS)
 
 .PHONY: bench-routing
 bench-routing: ## routing compared on traces, in virtual time, and held to real processes, into bench/out/; TRACE=<file> BLOCKS=10000 QUICK=1 FULL=1 SENSITIVITY=1

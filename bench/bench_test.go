@@ -44,6 +44,19 @@ func TestRun(t *testing.T) {
 	require.Greater(t, values["module total_rss_mb"], values["module envoy_rss_mb"], "with the companion")
 }
 
+// TestRunQuota runs what needs no other program than Inlet: the check of the limits, one short cell, and the counters.
+func TestRunQuota(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "quota.jsonl")
+	require.NoError(t, run(t.Context(), options{
+		duration: 100 * time.Millisecond, repeat: 1, modes: "module,local-ratelimit", cases: "4k-c1", out: out, quota: true,
+	}))
+	text, err := os.ReadFile(out)
+	require.NoError(t, err)
+	for _, mode := range []string{"none", "module", "local-ratelimit"} {
+		require.Contains(t, string(text), `{"bench":"quota","case":"4k-c1","mode":"`+mode+`","metric":"added_p50_us"`)
+	}
+}
+
 func TestReadTrace(t *testing.T) {
 	module := `[2026-11-25 20:21:16.526][1][info][main] started
 gc 1 @0.041s 1%: 0.010+1.5+0.020 ms clock, 0.020+0.30/1.2/0.5+0.040 ms cpu, 4->4->1 MB, 4 MB goal, 0 MB stacks, 0 MB globals, 2 P

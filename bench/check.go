@@ -37,6 +37,7 @@ func (b *bench) send(ctx context.Context, m *mode, method, path string, body []b
 	for name, value := range headers {
 		req.Header.Set(name, value)
 	}
+	m.sent++
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return nil, err

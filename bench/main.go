@@ -28,10 +28,11 @@ func main() {
 	flag.StringVar(&o.modes, "modes", "*", "modes to run in addition to the first, as comma-separated patterns: wasm,*-wasm")
 	flag.StringVar(&o.cases, "cases", "*", "cases to run, as comma-separated patterns: chat-4k-*")
 	flag.BoolVar(&o.peers, "peers", false, "compare with the Gateway API Inference Extension")
-	flag.StringVar(&o.out, "out", "", "file for the figures, one JSON object per line (default bench/out/envoy.jsonl, with -peers peers.jsonl)")
+	flag.BoolVar(&o.quota, "quota", false, "measure quotas, and Envoy's rate limits beside them")
+	flag.StringVar(&o.out, "out", "", "file for the figures, one JSON object per line (default bench/out/envoy.jsonl, with -peers peers.jsonl, with -quota quota.jsonl)")
 	flag.Parse()
 	if o.out == "" {
-		o.out = map[bool]string{false: "bench/out/envoy.jsonl", true: "bench/out/peers.jsonl"}[o.peers]
+		o.out = "bench/out/" + o.name() + ".jsonl"
 	}
 	if quick {
 		o.duration, o.repeat = 200*time.Millisecond, 5
@@ -48,8 +49,19 @@ type options struct {
 	duration     time.Duration
 	repeat       int
 	modes, cases string // patterns
-	peers        bool
+	peers, quota bool
 	out          string
+}
+
+// name is that of the benchmark.
+func (o options) name() string {
+	switch {
+	case o.quota:
+		return "quota"
+	case o.peers:
+		return "peers"
+	}
+	return "envoy"
 }
 
 // matches reports whether a name matches one of several patterns.
@@ -67,15 +79,13 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	if err := runChats(ctx, o, f); err != nil {
-		return err
+	parts := map[string][]func(context.Context, options, *figures.File) error{
+		"envoy": {runChats, runLarge}, "peers": {runChats, runScraping}, "quota": {runQuota},
 	}
-	last := runLarge
-	if o.peers {
-		last = runScraping
-	}
-	if err := last(ctx, o, f); err != nil {
-		return err
+	for _, part := range parts[o.name()] {
+		if err := part(ctx, o, f); err != nil {
+			return err
+		}
 	}
 	fmt.Printf("%d × %s per cell, median\n", o.repeat, o.duration)
 	f.Table(os.Stdout)
@@ -84,6 +94,18 @@ func run(ctx context.Context, o options) error {
 
 // runChats runs the cases of one Envoy worker and 8 replicas.
 func runChats(ctx context.Context, o options, f *figures.File) error {
+	if o.peers {
+		return runCases(ctx, o, f, peerSpecs, cases, nothingAround)
+	}
+	return runCases(ctx, o, f, specs, cases, nothingAround)
+}
+
+func nothingAround(context.Context, *bench) (func() error, error) {
+	return func() error { return nil }, nil
+}
+
+// runCases runs the chosen modes on the chosen cases. around is called before the measurement, and what it returns after it.
+func runCases(ctx context.Context, o options, f *figures.File, specs []spec, cases []chatCase, around func(context.Context, *bench) (after func() error, err error)) error {
 	var chosen []chatCase
 	for _, c := range cases {
 		if matches(o.cases, c.name) {
@@ -93,12 +115,8 @@ func runChats(ctx context.Context, o options, f *figures.File) error {
 	if len(chosen) == 0 {
 		return nil
 	}
-	all := specs
-	if o.peers {
-		all = peerSpecs
-	}
 	var wanted []spec
-	for i, s := range all {
+	for i, s := range specs {
 		if i == 0 || matches(o.modes, s.name) {
 			wanted = append(wanted, s)
 		}
@@ -112,8 +130,15 @@ func runChats(ctx context.Context, o options, f *figures.File) error {
 	if err != nil {
 		return err
 	}
+	after, err := around(ctx, b)
+	if err != nil {
+		return err
+	}
 	cells, err := b.measure(ctx, chosen, o)
 	if err != nil {
+		return err
+	}
+	if err := after(); err != nil {
 		return err
 	}
 	b.report(f, chosen, cells)

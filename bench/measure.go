@@ -38,6 +38,7 @@ func (m *mode) measure(ctx context.Context, c *chatCase, request *load.Request, 
 	if err != nil {
 		return s, err
 	}
+	m.sent += r.Requests
 	after, err := m.cpu()
 	if err != nil {
 		return s, err

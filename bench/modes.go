@@ -53,6 +53,7 @@ type spec struct {
 	chain   string   // the chain's configuration; "" if there is none
 	extProc bool     // the chain runs in a process next to Envoy
 	peers   []string // programs of the extension that Envoy calls, in this order: bbr, epp
+	limiter string   // of Envoy itself, see limiterEdits
 }
 
 // The modes. The others are compared with the first.
@@ -105,6 +106,7 @@ type mode struct {
 	servers []server // that Envoy calls
 	beside  []int    // processes of the gateway besides Envoy: the servers, and the companion
 	idle    float64  // cores that all of them use without requests
+	sent    int      // requests so far
 }
 
 // server is a process that Envoy calls.
@@ -125,8 +127,9 @@ func (m *mode) close() {
 // bench is everything that runs: the modes, and what they share.
 type bench struct {
 	replicas *upstream.Replicas
-	shared   *stack.Stack // whose companion scrapes the replicas
-	peers    *peers.Peers // nil until a mode needs them
+	shared   *stack.Stack     // whose companion scrapes the replicas
+	peers    *peers.Peers     // nil until a mode needs them
+	limits   *peers.Ratelimit // likewise
 	modes    []*mode
 }
 
@@ -139,6 +142,9 @@ func (b *bench) close() {
 	}
 	if b.peers != nil {
 		b.peers.Close()
+	}
+	if b.limits != nil {
+		b.limits.Close()
 	}
 	if b.replicas != nil {
 		b.replicas.Close()
@@ -173,7 +179,7 @@ func (b *bench) startMode(ctx context.Context, m *mode, n size) error {
 	o := stack.Options{
 		ABI: m.abi, Chain: m.chain, Workers: n.workers, Progress: os.Stderr, DefaultPool: pool,
 		Pools: []stack.Pool{{Name: pool, Addresses: b.replicas.Addresses}},
-		Env:   []string{gcTrace},
+		Env:   []string{gcTrace}, Admin: true,
 	}
 	root, err := stack.Root()
 	if err != nil {
@@ -203,6 +209,12 @@ func (b *bench) startMode(ctx context.Context, m *mode, n size) error {
 		}
 		edits = append(edits, add)
 	}
+	if m.limiter == "calls" || m.limiter == "tokens" {
+		if err := b.startLimits(ctx, root, m); err != nil {
+			return err
+		}
+	}
+	edits = append(edits, b.limiterEdits(m.limiter)...)
 	if n.replicas > 100 {
 		o.Scrape = scrapeMany
 	}

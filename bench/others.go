@@ -38,11 +38,14 @@ func (b *bench) used() (all, own time.Duration, err error) {
 	return all, sum(times), err
 }
 
-// pids are all processes of the benchmark, each once: this one, the companion, the extension's, and those of the modes.
+// pids are all processes of the benchmark, each once: this one, the companion, the peers', and those of the modes.
 func (b *bench) pids() []int {
 	pids := []int{os.Getpid(), b.shared.Companion.PID()}
 	if b.peers != nil {
 		pids = append(pids, b.peers.PIDs()...)
+	}
+	if b.limits != nil {
+		pids = append(pids, b.limits.PIDs()...)
 	}
 	for _, m := range b.modes {
 		pids = append(pids, m.pids()...)

@@ -39,21 +39,27 @@ var mistakesFound = []string{
 }
 
 // TestShippedBootstraps: Envoy accepts the shipped bootstraps unchanged, and with the
-// configuration that has API keys.
+// other shipped configurations.
 func TestShippedBootstraps(t *testing.T) {
-	keys, err := os.ReadFile("../envoy/static/inlet-keys.yaml")
+	documents, err := filepath.Glob("../envoy/static/inlet-*.yaml")
 	require.NoError(t, err)
+	require.Len(t, documents, 3)
 	for _, abi := range abis {
 		t.Run(abi, func(t *testing.T) {
 			b, err := stack.LoadBootstrap("../envoy/static/" + abi + ".yaml")
 			require.NoError(t, err)
-			// As a second listener, which costs no second compilation.
-			second := proto.CloneOf(b)
-			setDocument(second, string(keys))
-			listener := second.GetStaticResources().GetListeners()[0]
-			listener.Name = "keys"
-			listener.GetAddress().GetSocketAddress().PortSpecifier = &corev3.SocketAddress_PortValue{}
-			b.StaticResources.Listeners = append(b.GetStaticResources().GetListeners(), listener)
+			// As further listeners, which cost no second compilation.
+			shipped := proto.CloneOf(b)
+			for _, file := range documents {
+				text, err := os.ReadFile(file)
+				require.NoError(t, err)
+				another := proto.CloneOf(shipped)
+				setDocument(another, string(text))
+				listener := another.GetStaticResources().GetListeners()[0]
+				listener.Name = filepath.Base(file)
+				listener.GetAddress().GetSocketAddress().PortSpecifier = &corev3.SocketAddress_PortValue{}
+				b.StaticResources.Listeners = append(b.GetStaticResources().GetListeners(), listener)
+			}
 			log, err := validate(t, b)
 			require.NoError(t, err, log)
 		})

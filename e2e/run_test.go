@@ -22,19 +22,9 @@ import (
 // TestRun runs `make run` as a user would: it prints three commands, they work as
 // printed, and Ctrl-C ends everything.
 func TestRun(t *testing.T) {
-	program := buildProgram(t, "./cmd/inletctl")
 	port := freePort(t)
-	cmd := exec.Command(program, "run")
-	cmd.Dir = root(t)
-	cmd.Env = append(os.Environ(), fmt.Sprintf("PORT=%d", port), "ABI=module", "CONFIG=envoy/static/inlet-keys.yaml")
-	lines := startLines(t, cmd)
-
-	var printed []string
-	waitForLine(t, lines, 2*time.Minute, func(line string) bool {
-		printed = append(printed, line)
-		return strings.HasPrefix(line, "Ctrl-C stops everything")
-	})
-	commands := regexp.MustCompile(`(?m)^  (curl .*) \\\n *(-d '.*')$`).FindAllStringSubmatch(strings.Join(printed, "\n"), -1)
+	cmd, lines, printed := startRun(t, buildProgram(t, "./cmd/inletctl"), port, stack.Module, "envoy/static/inlet-keys.yaml")
+	commands := regexp.MustCompile(`(?m)^  (curl .*) \\\n *(-d '.*')$`).FindAllStringSubmatch(printed, -1)
 	require.Len(t, commands, 3)
 	for i, want := range []string{`"chat.completion"`, "data: [DONE]", `"model_not_found"`} {
 		out, err := exec.Command("sh", "-c", commands[i][1]+" "+commands[i][2]).CombinedOutput()
@@ -42,13 +32,33 @@ func TestRun(t *testing.T) {
 		require.Contains(t, string(out), want)
 	}
 
+	endRun(t, cmd, lines)
+	_, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	require.ErrorIs(t, err, syscall.ECONNREFUSED)
+}
+
+// startRun starts `make run` with a configuration, and returns what it printed before the requests.
+func startRun(t *testing.T, program string, port int, abi, config string) (cmd *exec.Cmd, lines <-chan string, printed string) {
+	t.Helper()
+	cmd = exec.Command(program, "run")
+	cmd.Dir = root(t)
+	cmd.Env = append(os.Environ(), fmt.Sprintf("PORT=%d", port), "ABI="+abi, "CONFIG="+config)
+	lines = startLines(t, cmd)
+	waitForLine(t, lines, 2*time.Minute, func(line string) bool {
+		printed += line + "\n"
+		return strings.HasPrefix(line, "Ctrl-C stops everything")
+	})
+	return cmd, lines, printed
+}
+
+// endRun ends it with Ctrl-C.
+func endRun(t *testing.T, cmd *exec.Cmd, lines <-chan string) {
+	t.Helper()
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
 	waitForLine(t, lines, 30*time.Second, func(line string) bool { return line == "stopping" })
 	for range lines { // until it has ended
 	}
 	require.NoError(t, cmd.Wait())
-	_, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-	require.ErrorIs(t, err, syscall.ECONNREFUSED)
 }
 
 // TestRunOnATakenPort: the error says what to do.

@@ -1,6 +1,6 @@
-// Package peers runs the gateway that Inlet is compared with: the endpoint picker and the body-based router of the
-// Gateway API Inference Extension, as published, with a real kube-apiserver. All of it is built from the Go module proxy,
-// with the versions and sums in the folders below.
+// Package peers runs what Inlet is compared with: the endpoint picker and the body-based router of the Gateway API
+// Inference Extension, as published, with a real kube-apiserver; and Envoy's rate limit service with a real Redis. What is
+// built comes from the Go module proxy, with the versions and sums in the folders below.
 package peers
 
 import (
@@ -25,6 +25,9 @@ var sources = []source{
 	{"etcd", "go.etcd.io/etcd/server/v3", []string{"go.etcd.io/etcd/server/v3"}},
 	{"kube", "k8s.io/kubernetes", []string{"k8s.io/kubernetes/cmd/kube-apiserver"}},
 }
+
+// ratelimit is the rate limit service of the comparison of quotas.
+var ratelimit = source{"ratelimit", "github.com/envoyproxy/ratelimit", []string{"github.com/envoyproxy/ratelimit/src/service_cmd"}}
 
 // programs are the paths of the built programs, and of the extension's custom resource definitions.
 type programs struct{ epp, bbr, etcd, apiserver, definitions string }

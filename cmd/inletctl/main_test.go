@@ -37,6 +37,8 @@ func TestExitCodes(t *testing.T) {
 	bootstrap, err := os.ReadFile("../../envoy/static/wasm.yaml")
 	require.NoError(t, err)
 	warned := write("warned.yaml", strings.Replace(string(bootstrap), "envoy.wasm.runtime.v8", "envoy.wasm.runtime.wamr", 1))
+	shipped, err := filepath.Glob("../../envoy/static/inlet*.yaml")
+	require.NoError(t, err)
 	for _, c := range []struct {
 		name        string
 		env         []string // name, value, ...
@@ -53,6 +55,7 @@ func TestExitCodes(t *testing.T) {
 		{"a good configuration", nil, []string{"check", good}, exitOK, good + ": ok\n", ""},
 		{"two faults", nil, []string{"check", good, bad}, exitFaults, bad + `:2:11: error: filters[0].bbr: unknown key "modles" (did you mean "models"?) [configuration]` + "\n" + bad + `:3:5: error: filters[1]: unknown filter "pickr" (did you mean "picker"?) [configuration]` + "\n2 errors, 0 warnings\n", ""},
 		{"a bootstrap", nil, []string{"check", "../../envoy/static/wasm.yaml"}, exitOK, "ok", ""},
+		{"the shipped configurations", nil, append([]string{"check"}, shipped...), exitOK, "inlet-quota.yaml: ok", ""},
 		{"a configuration said to be a bootstrap", nil, []string{"check", "--envoy", good}, exitFaults, "no-inlet", ""},
 		{"a warning", nil, []string{"check", warned}, exitOK, "0 errors, 1 warnings", ""},
 		{"a warning that counts", nil, []string{"check", "--strict", warned}, exitFaults, "fix: runtime: envoy.wasm.runtime.v8", ""},

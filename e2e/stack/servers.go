@@ -126,7 +126,11 @@ func (s *Stack) startCompanion(ctx context.Context) error {
 			for _, p := range s.o.Pools {
 				pools = append(pools, object{"name": p.Name, "eds": s.endpointFile(p.Name), "engine": "vllm"})
 			}
-			config := object{"listen": address, "scrape": object{"interval": s.o.Scrape.String()}, "pools": pools}
+			quota, err := s.quotaSettings()
+			if err != nil {
+				return nil, err
+			}
+			config := object{"listen": address, "scrape": object{"interval": s.o.Scrape.String()}, "pools": pools, "quota": quota}
 			return []string{"--config", file}, writeJSON(file, config)
 		},
 	}}

@@ -55,6 +55,10 @@ type Options struct {
 	NoCompanion bool
 	// CompanionAddress is the ip:port of a companion that is already running.
 	CompanionAddress string
+	// Quota are the companion's settings for quotas, such as its store. Nil means counters in memory.
+	Quota map[string]any
+	// Admin makes the companion serve its admin API: see AskAdmin.
+	Admin bool
 	// Scrape is how often the companion reads a replica's metrics. 0 means 100 ms.
 	Scrape time.Duration
 	// Env is added to Envoy's environment.
@@ -111,7 +115,10 @@ type Stack struct {
 	updates int    // of the files that Envoy watches
 	lists   string // folder of the pools' lists of replicas
 	others  []*Envoy
-	close   sync.Once
+
+	quotaAdmin string // address of the companion's admin API
+
+	close sync.Once
 }
 
 // Start builds what is needed and starts the system. When it returns without error,
@@ -261,6 +268,9 @@ func (s *Stack) URL() string { return "http://" + s.gateway }
 
 // AdminURL is the base URL of Envoy's admin interface.
 func (s *Stack) AdminURL() string { return "http://" + s.admin }
+
+// ABI is the build of Inlet that runs.
+func (s *Stack) ABI() string { return s.o.ABI }
 
 // EnvoyPID is Envoy's process id, to measure it.
 func (s *Stack) EnvoyPID() int { return s.envoy.PID() }

@@ -13,8 +13,9 @@ import (
 
 const (
 	quotaPath = "/v1/quota"
-	// maxAsked bounds how often one request asks the companion: others may take what was granted.
-	maxAsked = 3
+	// maxAsked bounds how often one request asks the companion: others may take what was granted, which workers of a wasm Envoy do several times
+	// in a row when an account is new. A request that gives up is refused although something is left.
+	maxAsked = 16
 	// askTimeout is more than one round takes, and less than a client notices.
 	askTimeout = 250 * time.Millisecond
 	// maxReported is how many accounts one report has.

@@ -1,7 +1,8 @@
 // Command goclients has conversations through the official Go clients of OpenAI and Anthropic, as their users write them.
-// turns_test.go documents its input and output.
+// turns_test.go documents its input and output. With a key it sends two requests, see retries.
 //
 //	usage: goclients BASE_URL chat|responses|messages
+//	       goclients BASE_URL openai|anthropic KEY
 package main
 
 import (
@@ -27,6 +28,10 @@ type task struct {
 }
 
 func main() {
+	if len(os.Args) == 4 {
+		retries(os.Args[1], os.Args[2], os.Args[3])
+		return
+	}
 	var t task
 	check(json.NewDecoder(os.Stdin).Decode(&t))
 	talk := map[string]func(string, task) func(c, turn int) http.Header{"chat": chat, "responses": respond, "messages": message}[os.Args[2]](os.Args[1], t)

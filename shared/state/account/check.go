@@ -77,7 +77,7 @@ func (b *bucket) checkShared(now time.Time, d *Demand, limit, need int64, k *lin
 	case k.silent:
 		return verdict{outcome: Unreachable}
 	case k.trusts(own) && l.freeAt != 0 && own >= l.freeAt && own-l.freeAt <= fresh && missing > l.free:
-		return b.refuse(at, need <= limit-l.total)
+		return b.refuse(at, need <= limit-max(l.total, b.net())) // of its own use the allocator hears at the next tick
 	}
 	return verdict{outcome: Dry}
 }

@@ -116,6 +116,17 @@ func TestAFloodIsRefusedAtOnce(t *testing.T) {
 	})
 }
 
+// What a proxy has used itself is gone until the window ends, although the allocator has not heard of it yet.
+func TestWhatThisProxyUsedIsGone(t *testing.T) {
+	proxies(t, func(t *testing.T, c *companion, a, _ account.Table) {
+		d := sharedDemand(counted(demand("requests", 1, minute, 1)))
+		_, r := c.take(a, at(0), d)
+		require.Equal(t, account.Admitted, r.Outcome)
+		r = a.Take(at(0.01), request(d), hold)
+		require.Equal(t, account.Result{Outcome: account.Refused, Wait: 59990 * time.Millisecond}, r)
+	})
+}
+
 // Several requests that wait at once need one round.
 func TestOneRoundForAllThatWait(t *testing.T) {
 	proxies(t, func(t *testing.T, c *companion, a, b account.Table) {

@@ -1,0 +1,71 @@
+package quota_test
+
+import (
+	"context"
+	"net/http"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/e2e/stack"
+)
+
+// managedChain takes keys, applications and products from the companion.
+const managedChain = models + `  - quota: {source: companion}
+companion: {cluster: inlet-companion}
+`
+
+// testChanges: what the admin API changes reaches a running gateway, and no counter is lost: not by a change of a product, not
+// by another key.
+func testChanges(t *testing.T, s *stack.Stack) {
+	managed := stack.ForTest(t, stack.Options{
+		ABI: s.ABI(), Chain: managedChain, NoCompanion: true, CompanionAddress: s.Companion.Address(),
+		Pools: []stack.Pool{{Name: "llama", Addresses: []string{s.Replicas[0].Address()}}},
+	})
+	ask := func(key string) int {
+		got, err := post(t.Context(), fresh, managed.URL()+chatPath, chat, "x-api-key", key)
+		require.NoError(t, err)
+		return got.status
+	}
+	becomes := func(key string, status int) {
+		t.Helper()
+		eventually(t, http.StatusText(status), func() (bool, error) { return ask(key) == status, nil })
+	}
+	becomes("sk-nobody", http.StatusUnauthorized) // before that nobody knows whether there is such a key
+	small := map[string]any{"name": "small", "requests": "5/hour", "start": "flexi"}
+	administer(t, s, http.MethodPost, "/v1/developers", map[string]any{"name": "ann"})
+	administer(t, s, http.MethodPost, "/v1/products", small)
+	administer(t, s, http.MethodPost, "/v1/apps", map[string]any{"name": "shop", "developer": "ann", "products": []string{"small"}})
+	key := administer(t, s, http.MethodPost, "/v1/keys", map[string]any{"name": "one", "app": "shop"}).Get("key").Str
+	require.NotEmpty(t, key)
+	becomes(key, http.StatusOK)
+	for range 4 {
+		require.Equal(t, http.StatusOK, ask(key))
+	}
+	require.Equal(t, http.StatusTooManyRequests, ask(key))
+
+	// Another key of the same application has nothing left either; a larger limit has what was not used yet.
+	other := administer(t, s, http.MethodPost, "/v1/keys", map[string]any{"name": "two", "app": "shop"}).Get("key").Str
+	becomes(other, http.StatusTooManyRequests)
+	small["requests"] = "8/hour"
+	administer(t, s, http.MethodPut, "/v1/products/small", small)
+	for _, k := range []string{other, key, other} { // not all workers know of the change at the same time
+		becomes(k, http.StatusOK)
+	}
+	require.Equal(t, http.StatusTooManyRequests, ask(key))
+
+	administer(t, s, http.MethodPost, "/v1/keys/one/revoke", nil)
+	becomes(key, http.StatusUnauthorized)
+	rotated := administer(t, s, http.MethodPost, "/v1/keys/two/rotate", nil).Get("key").Str
+	becomes(other, http.StatusUnauthorized)
+	becomes(rotated, http.StatusTooManyRequests)
+
+	// The directory and the counters are in the journal.
+	s.Companion.Kill()
+	require.NoError(t, s.Companion.Start(context.WithoutCancel(t.Context())))
+	small["requests"] = "9/hour"
+	administer(t, s, http.MethodPut, "/v1/products/small", small)
+	becomes(rotated, http.StatusOK)
+	require.Equal(t, http.StatusTooManyRequests, ask(rotated))
+	require.Empty(t, managed.EnvoyErrors())
+}

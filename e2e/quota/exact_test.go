@@ -1,0 +1,48 @@
+package quota_test
+
+import (
+	"net/http"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// testExact: of many requests at once, in all workers and all Envoys, exactly 100 pass in one window.
+func testExact(t *testing.T, caller string, urls ...string) {
+	const sent, clients = 180, 12
+	var (
+		mu       sync.Mutex
+		statuses = map[int]int{}
+		refusals []*answer
+		all      sync.WaitGroup
+	)
+	for n := range clients {
+		all.Go(func() {
+			for i := range sent / clients {
+				a, err := post(t.Context(), fresh, urls[(n+i)%len(urls)]+chatPath, chat, "x-api-key", keyOf(caller))
+				mu.Lock()
+				if err == nil {
+					statuses[a.status]++
+					if a.status == http.StatusTooManyRequests {
+						refusals = append(refusals, a)
+					}
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	require.Equal(t, map[int]int{http.StatusOK: 100, http.StatusTooManyRequests: sent - 100}, statuses)
+	for _, a := range refusals {
+		wait, err := strconv.Atoi(a.header.Get("retry-after"))
+		require.NoError(t, err)
+		require.LessOrEqual(t, wait, 30)
+		require.Positive(t, wait)
+		require.Equal(t, "100", a.header.Get("x-ratelimit-limit-requests"))
+		require.Equal(t, "0", a.header.Get("x-ratelimit-remaining-requests"))
+		require.Equal(t, "no-store", a.header.Get("cache-control"))
+		require.Contains(t, a.body, `"rate_limit_exceeded"`)
+	}
+}

@@ -249,14 +249,14 @@ func TestTogetherExact(t *testing.T) {
 					proxies = append(proxies, newProxy(c, stores[i%len(stores)], uint64(i)*1000))
 				}
 				settle(t, c, proxies...)
-				const limit = 20
+				const limit = 10
 				admitted := 0
 				send := func(p *proxy, lost bool) {
 					if ok, _ := p.request(t, lost, demand("requests", limit, month, 1), demand("more", 1000, month, 1)); ok {
 						admitted++
 					}
 				}
-				for range rapid.IntRange(0, 40).Draw(t, "requests") {
+				for range rapid.IntRange(0, 25).Draw(t, "requests") {
 					p := proxies[rapid.IntRange(0, 2).Draw(t, "proxy")]
 					lost := rapid.IntRange(0, 4).Draw(t, "lost") == 0
 					if rapid.Bool().Draw(t, "report") {
@@ -378,7 +378,7 @@ func TestNeverMoreThanTheLimit(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
 				w := newWorld(t, k)
 				defer w.close(t)
-				const limit = 15
+				const limit = 8
 				admitted := 0
 				t.Repeat(map[string]func(*rapid.T){
 					"request": func(t *rapid.T) {

@@ -298,5 +298,5 @@ func checkSources(ctx context.Context, c *Config, out io.Writer) error {
 			bad = append(bad, fmt.Errorf("pool %s: %w", p.Name, err))
 		}
 	}
-	return errors.Join(bad...)
+	return errors.Join(append(bad, c.Quota.check(out))...)
 }

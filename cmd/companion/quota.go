@@ -2,14 +2,20 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/inlet-proxy/inlet/internal/companion/http1"
 	"github.com/inlet-proxy/inlet/internal/companion/quota"
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
 )
@@ -68,6 +74,45 @@ func readRedis(o *conf.Object) *quota.RedisOptions {
 		o.Errorf("username", "goes with passwordFile")
 	}
 	return r
+}
+
+// check reads the files once, and reports on them. Stores are left alone: another companion may be using them.
+func (c *QuotaConfig) check(out io.Writer) error {
+	if c == nil {
+		return nil
+	}
+	var bad []error
+	if c.Keys != "" {
+		text, err := os.ReadFile(c.Keys)
+		var d *quota.Directory
+		if err == nil {
+			d, err = quota.ParseDirectory(text)
+		}
+		if err != nil {
+			bad = append(bad, fmt.Errorf("quota: %s: %w", c.Keys, err))
+		} else {
+			fmt.Fprintf(out, "quota: %s: %d keys, %d apps, %d products\n", c.Keys, len(d.Keys), len(d.Apps), len(d.Products))
+		}
+	}
+	files := map[string]string{}
+	if c.Admin != nil {
+		files["admin"] = c.Admin.TokenFile
+	}
+	if r := c.Redis; r != nil {
+		if r.PasswordFile != "" {
+			files["redis"] = r.PasswordFile
+		}
+		if r.TLS != nil {
+			_, err := r.TLS.Config()
+			bad = append(bad, err)
+		}
+	}
+	for _, what := range slices.Sorted(maps.Keys(files)) {
+		if _, err := http1.ReadToken(files[what]); err != nil {
+			bad = append(bad, fmt.Errorf("quota: %s: %w", what, err))
+		}
+	}
+	return errors.Join(bad...)
 }
 
 // isLoopback reports whether only this machine can reach an address.

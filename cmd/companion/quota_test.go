@@ -156,6 +156,23 @@ func TestQuotaThatCannotStart(t *testing.T) {
 	}
 }
 
+func TestCheckOfQuota(t *testing.T) {
+	dir := t.TempDir()
+	file, keys, token := filepath.Join(dir, "companion.yaml"), filepath.Join(dir, "keys.yaml"), filepath.Join(dir, "token")
+	const section = "pools: [{name: a, static: [\"127.0.0.1:9\"]}]\nquota: {keys: %q, admin: {tokenFile: %q}, store: {redis: {addresses: [\"127.0.0.1:9\"], passwordFile: %q, tls: {ca: %q}}}}"
+	require.NoError(t, os.WriteFile(file, fmt.Appendf(nil, section, keys, token, token, token), 0o600))
+	require.NoError(t, os.WriteFile(keys, []byte("apps: [{name: shop, products: [none]}]"), 0o600))
+	_, _, err := execute(t.Context(), "--config", file, "--check")
+	require.ErrorContains(t, err, `app "shop": there is no product "none"`)
+	require.ErrorContains(t, err, "quota: admin: open "+token)
+	require.ErrorContains(t, err, "quota: redis: open "+token)
+	require.NoError(t, os.WriteFile(keys, []byte("apps: [{name: shop}]"), 0o600))
+	require.NoError(t, os.WriteFile(token, []byte("secret"), 0o600))
+	out, _, err := execute(t.Context(), "--config", file, "--check")
+	require.EqualError(t, err, token+": contains no certificate")
+	require.Contains(t, out, "quota: "+keys+": 0 keys, 1 apps, 0 products\n")
+}
+
 func TestLoopback(t *testing.T) {
 	for address, want := range map[string]bool{"127.0.0.1:1": true, "[::1]:1": true, "localhost:1": true, "0.0.0.0:1": false, ":1": false, "10.0.0.1:1": false, "x": false} {
 		require.Equal(t, want, isLoopback(address), address)

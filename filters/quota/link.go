@@ -214,6 +214,12 @@ func (s *shelf) put(b *book, version int64, good bool) {
 	s.book, s.number = b, version
 }
 
+// CheckDocument reports what a proxy could not use of a document with keys, applications, developers and products. The companion sends none with mistakes.
+func CheckDocument(doc []byte) error {
+	_, err := readDocument(doc)
+	return err
+}
+
 // readDocument reads keys, applications, developers and products in the words of the configuration.
 func readDocument(doc []byte) (*book, error) {
 	r := newBookReader()

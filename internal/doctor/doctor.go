@@ -35,6 +35,7 @@ func Examine(ctx context.Context, out io.Writer, envoy, tested string) bool {
 	r.compiler()
 	r.python()
 	r.node()
+	r.redis()
 	r.envoy(envoy, tested)
 	return !r.lacks
 }
@@ -81,6 +82,18 @@ func (r *report) node() {
 		r.ok("node", version+", for the tests with the official Node client")
 	} else {
 		r.ok("node", "none of version 22 or newer; the tests fetch it as a Python package")
+	}
+}
+
+func (r *report) redis() {
+	const use = "for the tests of quotas that several companions share"
+	switch version, found := r.version("redis-server", "--version"); {
+	case found:
+		r.ok("redis", version+", "+use)
+	case r.has("apt-get") && r.has("dpkg-deb"):
+		r.ok("redis", "no redis-server in PATH; the tests fetch it from Debian")
+	default:
+		r.lack("redis", "install redis-server, "+use)
 	}
 }
 

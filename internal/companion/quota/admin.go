@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/inlet-proxy/inlet/filters/quota"
 	"github.com/inlet-proxy/inlet/internal/companion/http1"
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
 )
@@ -262,6 +263,9 @@ func (s *Service) edit(ctx context.Context, change func(*Directory) error) error
 		return &problem{http.StatusConflict, "inconsistent", strings.Join(texts, "; "), "delete or change what names it first"}
 	}
 	document, _ := d.encode()
+	if err := quota.CheckDocument(document); err != nil {
+		return &problem{http.StatusBadRequest, "bad_entry", "proxies could not use it: " + err.Error(), "the paths are those of the whole directory"}
+	}
 	if len(document) > maxDirectory {
 		return &problem{http.StatusConflict, "full", fmt.Sprintf("the directory would exceed %d bytes", maxDirectory), "delete keys that are revoked or have expired"}
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/inlet-proxy/inlet/filters/quota"
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
 	"github.com/inlet-proxy/inlet/shared/state/account"
 )
@@ -117,6 +118,10 @@ const (
 func ParseDirectory(text []byte) (*Directory, error) {
 	d := new(Directory)
 	if err := conf.Decode(text, d.read); err != nil {
+		return nil, err
+	}
+	// The filter has the last word: it is what reads the directory in the proxies.
+	if err := quota.CheckDocument(text); err != nil {
 		return nil, err
 	}
 	return d, nil

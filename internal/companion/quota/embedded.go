@@ -90,12 +90,14 @@ func OpenEmbedded(o EmbeddedOptions) (Store, error) {
 	return e, nil
 }
 
-// begin decides whether it may grant at once: only if it knows every grant that was made before.
+// begin goes on where the companion before ended, if that ended in order. If not, what it said last may be missing, and a machine that died
+// may have lost the latest grants of short windows: with another generation all proxies say again what they have, and nothing is granted until
+// they have.
 func (e *embedded) begin() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	generation := e.alloc.Generation
-	for generation == 0 {
+	for generation == 0 || !e.clean && generation == e.alloc.Generation {
 		generation = rand.Uint32()
 	}
 	accounts := e.alloc.Accounts

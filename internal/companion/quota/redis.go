@@ -45,6 +45,9 @@ type redisStore struct {
 	opts RedisOptions
 	log  *slog.Logger
 
+	reading sync.Mutex
+	saved   edition // of the directory, the newest one that was seen
+
 	connecting sync.Mutex
 	client     redis.UniversalClient // nil until a server has answered
 	script     *redis.Script
@@ -293,6 +296,10 @@ func (s *redisStore) Counters(ctx context.Context, contains string, limit int) (
 			return nil, 0, err
 		}
 	}
+	now, err := node.Time(ctx).Result()
+	if err != nil {
+		return nil, 0, err
+	}
 	var names []string
 	for cursor := uint64(0); ; {
 		var keys []string
@@ -322,7 +329,7 @@ func (s *redisStore) Counters(ctx context.Context, contains string, limit int) (
 		for i, value := range values {
 			text, _ := value.(string)
 			al := decodeAccount(text)
-			if al == nil || al.End > 0 && al.End <= time.Now().UnixMilli() {
+			if al == nil || al.End > 0 && al.End <= now.UnixMilli() {
 				continue
 			}
 			if all++; all <= limit {
@@ -336,47 +343,6 @@ func (s *redisStore) Counters(ctx context.Context, contains string, limit int) (
 // globEscape makes a text stand for itself in a pattern.
 func globEscape(s string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(s)
-}
-
-// Directory implements Store.
-func (s *redisStore) Directory(ctx context.Context) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, redisCall)
-	defer cancel()
-	client, err := s.connect(ctx)
-	if err != nil {
-		return nil, unavailable{err}
-	}
-	text, err := client.Get(ctx, s.key("directory")).Bytes()
-	switch {
-	case errors.Is(err, redis.Nil):
-		return nil, nil
-	case err != nil:
-		return nil, unavailable{err}
-	}
-	return text, nil
-}
-
-// unavailable is an error of a store that may work later.
-type unavailable struct{ error }
-
-func (u unavailable) Unwrap() error { return u.error }
-
-var setDirectory = redis.NewScript(`
-if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2])
-return 1`)
-
-// SetDirectory implements Store.
-func (s *redisStore) SetDirectory(ctx context.Context, before, document []byte) error {
-	client, err := s.connect(ctx)
-	if err != nil {
-		return err
-	}
-	done, err := setDirectory.Run(ctx, client, []string{s.key("directory")}, before, document).Int()
-	if err == nil && done == 0 {
-		err = errChanged
-	}
-	return err
 }
 
 // Stats implements Store.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -191,8 +192,8 @@ func TestRedisCluster(t *testing.T) {
 
 // Companions on one Redis have one directory, and a change reaches the proxies of each.
 func TestDirectoryInRedis(t *testing.T) {
-	server, _ := startRedis(t)
-	s1, _ := openRedis(t, RedisOptions{Addresses: []string{server.Address()}})
+	server, client := startRedis(t)
+	s1, log := openRedis(t, RedisOptions{Addresses: []string{server.Address()}})
 	s2, _ := openRedis(t, RedisOptions{Addresses: []string{server.Address()}})
 	a, b := startAdmin(t, Options{Store: s1, Managed: true}), startAdmin(t, Options{Store: s2, Managed: true})
 	a.ok("POST", "/v1/developers", `{"name": "ann"}`)
@@ -202,7 +203,25 @@ func TestDirectoryInRedis(t *testing.T) {
 		return status == 201
 	})
 	until(t, "the first one knows", func() bool { return a.keysOf().Get("developers.1.name").Str == "bob" })
-	require.Equal(t, s1.(*redisStore).opts.Prefix, "inlet")
+
+	// Redis loses it, or goes back: no proxy notices, and no revoked key comes back.
+	before := a.keysOf().Raw
+	older := client.Get(t.Context(), "{inlet}:directory").Val()
+	b.ok("POST", "/v1/developers", `{"name": "zoe"}`)
+	until(t, "both know", func() bool { return strings.Contains(a.keysOf().Raw, "zoe") })
+	newest := a.keysOf().Raw
+	require.NotEqual(t, before, newest)
+	for _, lose := range []func() error{
+		func() error { return client.FlushAll(t.Context()).Err() },
+		func() error { return client.Set(t.Context(), "{inlet}:directory", older, 0).Err() },
+	} {
+		require.NoError(t, lose())
+		until(t, "it is given back", func() bool {
+			require.Equal(t, newest, a.keysOf().Raw)
+			return strings.Contains(client.Get(t.Context(), "{inlet}:directory").Val(), "zoe")
+		})
+	}
+	require.Contains(t, log.String(), "Redis lost changes of the directory")
 }
 
 func TestRedisAccess(t *testing.T) {

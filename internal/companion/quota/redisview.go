@@ -23,6 +23,7 @@ type view struct {
 	seen        map[string]int64 // proxies, ms
 	offset      time.Duration    // of Redis' clock
 	began       time.Time        // with a monotonic reading
+	trimmed     int64            // the minute in which copies of windows that are over were dropped last
 	restoring   bool             // there may be copies of an earlier generation, which Redis may have lost
 }
 
@@ -125,8 +126,11 @@ func (s *redisStore) commit(ctx context.Context, batch []*job) error {
 // trim bounds the copies. What was copied can be copied again.
 func (s *redisStore) trim() {
 	now := s.now().UnixMilli()
-	if len(s.accounts) > maxAccounts {
-		maps.DeleteFunc(s.accounts, func(_ string, c *copied) bool { return c.account == nil || c.account.End > 0 && c.account.End < now })
+	if minute := now / 60_000; minute != s.trimmed || len(s.accounts) > maxAccounts {
+		s.trimmed = minute
+		maps.DeleteFunc(s.accounts, func(_ string, c *copied) bool {
+			return c.account == nil || c.account.End > 0 && c.account.End+60_000 < now
+		})
 	}
 	if len(s.accounts) > maxAccounts {
 		clear(s.accounts)

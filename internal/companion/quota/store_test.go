@@ -236,6 +236,13 @@ func settle(t require.TestingT, c *clock, proxies ...*proxy) {
 	}
 }
 
+// tick has all proxies report, as they do every 20 ms: what they have used is known before they are taken for dead.
+func tick(t require.TestingT, proxies []*proxy) {
+	for _, p := range proxies {
+		p.report(t, false)
+	}
+}
+
 // TestTogetherExact: however requests fall on proxies and companions, and whatever messages are lost, no more than the limit is admitted; and
 // all of it is, once messages get through.
 func TestTogetherExact(t *testing.T) {
@@ -249,20 +256,21 @@ func TestTogetherExact(t *testing.T) {
 					proxies = append(proxies, newProxy(c, stores[i%len(stores)], uint64(i)*1000))
 				}
 				settle(t, c, proxies...)
-				const limit = 20
+				const limit = 10
 				admitted := 0
 				send := func(p *proxy, lost bool) {
 					if ok, _ := p.request(t, lost, demand("requests", limit, month, 1), demand("more", 1000, month, 1)); ok {
 						admitted++
 					}
 				}
-				for range rapid.IntRange(0, 40).Draw(t, "requests") {
+				for range rapid.IntRange(0, 25).Draw(t, "requests") {
 					p := proxies[rapid.IntRange(0, 2).Draw(t, "proxy")]
 					lost := rapid.IntRange(0, 4).Draw(t, "lost") == 0
 					if rapid.Bool().Draw(t, "report") {
 						p.report(t, lost)
 					}
 					send(p, lost)
+					tick(t, proxies)
 					c.add(time.Duration(rapid.IntRange(0, 300).Draw(t, "ms")) * time.Millisecond)
 				}
 				require.LessOrEqual(t, admitted, limit)
@@ -356,15 +364,132 @@ func TestRestart(t *testing.T) {
 	p.store = other
 	require.Zero(t, use(1), "it may not know all")
 	c.add(account.Lease/2 + time.Second)
-	require.Zero(t, use(1), "the proxy learns that it grants again")
+	again := use(1) // or the proxy learns that it grants again
 	q := newProxy(c, other, 7)
-	require.Equal(t, limit+5-70, use(100))
+	require.Equal(t, limit+5-70-again, use(100))
 	p = q
 	require.Zero(t, use(10))
 	list, _, err := other.Counters(t.Context(), "", 10)
 	require.NoError(t, err)
 	require.Equal(t, int64(limit+5), list[0].Used)
 	closeAll(t, []Store{s, other})
+}
+
+// TestNeverMoreThanTheLimit: companions are killed and start again from what is on the disk, or Redis is flushed, at any moment, while messages are
+// lost. Proxies that use nothing that they were not granted never admit more than the limit, and what was used stays used.
+func TestNeverMoreThanTheLimit(t *testing.T) {
+	for _, k := range kinds(t) {
+		if k.name == "memory" {
+			continue // it remembers nothing
+		}
+		t.Run(k.name, func(t *testing.T) {
+			rapid.Check(t, func(t *rapid.T) {
+				w := newWorld(t, k)
+				defer w.close(t)
+				const limit = 8
+				admitted := 0
+				t.Repeat(map[string]func(*rapid.T){
+					"request": func(t *rapid.T) {
+						p := w.proxies[rapid.IntRange(0, 2).Draw(t, "proxy")]
+						if ok, _ := p.request(t, rapid.IntRange(0, 3).Draw(t, "lost") == 0, demand("requests", limit, month, 1)); ok {
+							admitted++
+						}
+						require.LessOrEqual(t, admitted, limit)
+					},
+					"report": func(t *rapid.T) { w.proxies[rapid.IntRange(0, 2).Draw(t, "proxy")].report(t, false) },
+					"wait": func(t *rapid.T) {
+						ms := rapid.SampledFrom([]int{5, 300, 700, 1600, 3100}).Draw(t, "ms")
+						for tick(t, w.proxies); ms > 0; tick(t, w.proxies) { // they say something twice a second
+							step := min(ms, 300)
+							w.clock.add(time.Duration(step) * time.Millisecond)
+							ms -= step
+						}
+					},
+					"crash": func(t *rapid.T) {
+						if rapid.IntRange(0, 3).Draw(t, "crash") == 0 {
+							w.crash(t)
+						}
+					},
+				})
+				settle(t, w.clock, w.proxies...)
+				for range limit + 5 {
+					for _, p := range w.proxies {
+						p.report(t, false)
+						if ok, _ := p.request(t, false, demand("requests", limit, month, 1)); ok {
+							admitted++
+						}
+					}
+					w.clock.add(20 * time.Millisecond)
+				}
+				require.Equal(t, limit, admitted)
+			})
+		})
+	}
+}
+
+// world is proxies and stores that can crash.
+type world struct {
+	clock   *clock
+	proxies []*proxy
+	stores  []Store
+	dirs    []string // of journals, the last one in use
+}
+
+func newWorld(t *rapid.T, k kind) *world {
+	w := new(world)
+	if k.name == "redis" {
+		w.clock, w.stores = k.open(2)
+	} else {
+		w.clock = &clock{at: begin.Add(-24 * time.Hour)}
+		w.open(t, w.dir(t))
+	}
+	for i := range 3 {
+		w.proxies = append(w.proxies, newProxy(w.clock, w.stores[i%len(w.stores)], uint64(i)*1000))
+	}
+	settle(t, w.clock, w.proxies...)
+	return w
+}
+
+func (w *world) dir(t *rapid.T) string {
+	dir, err := os.MkdirTemp("", "quota")
+	require.NoError(t, err)
+	w.dirs = append(w.dirs, dir)
+	return dir
+}
+
+// open starts a companion with a journal.
+func (w *world) open(t *rapid.T, dir string) {
+	s, err := OpenEmbedded(EmbeddedOptions{Dir: dir, Now: w.clock.now, Tick: time.Millisecond})
+	require.NoError(t, err)
+	for s.Stats().Journal.Snapshots == 0 { // from here on none takes the place of another
+		time.Sleep(100 * time.Microsecond)
+	}
+	w.stores = append(w.stores, s)
+	for _, p := range w.proxies {
+		p.store = s
+	}
+}
+
+// crash ends what keeps the counters without a chance to save anything, and starts it again.
+func (w *world) crash(t *rapid.T) {
+	if w.dirs == nil {
+		require.NoError(t, w.clock.redis.FlushAll(context.Background()).Err())
+		w.clock.add(0)
+		return
+	}
+	now := w.dirs[len(w.dirs)-1]
+	next := w.dir(t)
+	for os.CopyFS(next, os.DirFS(now)) != nil { // an old file was removed meanwhile
+		require.NoError(t, os.RemoveAll(next))
+	}
+	w.open(t, next)
+}
+
+func (w *world) close(t *rapid.T) {
+	closeAll(t, w.stores)
+	for _, dir := range w.dirs {
+		require.NoError(t, os.RemoveAll(dir))
+	}
 }
 
 // A full disk: counting goes on in memory, and is saved when there is space again.

@@ -99,6 +99,8 @@ func (f *Filter) grow(x *filter.Exchange, r *request) filter.Verdict {
 		if r.asked < maxAsked && f.link != nil {
 			return f.call(r, more)
 		}
+		f.metrics.failed(contended)
+		return filter.Next
 	case account.Unreachable, account.Failed:
 		f.metrics.failed(causes[result.Outcome])
 		return filter.Next

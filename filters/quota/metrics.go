@@ -43,6 +43,7 @@ const (
 	unreachable = "unreachable"
 	localShare  = "local_share"
 	storeFull   = "store"
+	contended   = "contended"
 	notSettled  = "not_settled"
 )
 

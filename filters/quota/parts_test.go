@@ -155,6 +155,6 @@ func TestAsksAFewTimes(t *testing.T) {
 		call.v = r.f.OnReply(call.x, reply)
 	}
 	require.Equal(t, maxAsked, calls)
-	require.Equal(t, 429, call.status())
+	require.Equal(t, 503, call.status(), "nobody has said that nothing is left")
 	require.Equal(t, time.Second, call.v.Refusal().RetryAfter)
 }

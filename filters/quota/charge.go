@@ -32,6 +32,7 @@ func (f *Filter) OnDone(x *filter.Exchange, end filter.End) {
 }
 
 func (f *Filter) settle(x *filter.Exchange, r *request, end filter.End) {
+	f.crowd.count(f.table, &f.metrics)
 	how := howToCharge(x, end)
 	if how == chargeNothing {
 		f.refund(r)

@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 	"github.com/inlet-proxy/inlet/shared/reading/llm"
+	"github.com/inlet-proxy/inlet/shared/state/account"
 )
 
 func TestPatterns(t *testing.T) {
@@ -157,4 +159,21 @@ func TestAsksAFewTimes(t *testing.T) {
 	require.Equal(t, maxAsked, calls)
 	require.Equal(t, 503, call.status(), "nobody has said that nothing is left")
 	require.Equal(t, time.Second, call.v.Refusal().RetryAfter)
+}
+
+// A table that is full forgets nobody who has used something: further accounts share one, and a metric says so.
+func TestMoreAccountsThanFit(t *testing.T) {
+	r := newRig(t, twoKeys+"limits: [{name: l, per: [tenant], header: x-tenant, requests: 2/day}]")
+	r.f.table = account.NewMemory(account.Options{Accounts: 10}, r.deps.Mutex())
+	ask := func(i int) int {
+		return r.send(body{headers: headers{fmt.Sprintf("x-tenant: %d", i)}}).end(ends{status: 200}).status()
+	}
+	require.Equal(t, 200, ask(0))
+	require.Equal(t, 200, ask(0))
+	for i := range 100 {
+		ask(i + 1)
+	}
+	require.Equal(t, 429, ask(0))
+	require.Positive(t, r.samples["inlet_quota_crowded_total overflow"])
+	require.Zero(t, r.samples["inlet_quota_crowded_total full"])
 }

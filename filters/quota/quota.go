@@ -17,6 +17,7 @@ type Filter struct {
 	fixed   *book  // from the configuration; nil if it comes from the companion
 	shelf   *shelf // of the book that comes from the companion
 	table   account.Table
+	crowd   *crowd
 	learned *learned
 	link    *link // to the companion; nil without one
 	now     func() time.Time

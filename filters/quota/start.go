@@ -19,6 +19,7 @@ const (
 	keptShelf   = "quota.book"
 	keptLearned = "quota.learned"
 	keptSilence = "quota.silence"
+	keptCrowd   = "quota.crowd"
 	storePrefix = "inlet.quota."
 )
 
@@ -30,6 +31,7 @@ func (f *Filter) start(b *book, d *filter.Deps) {
 		f.fixed = nil
 	}
 	f.table = newTable(d)
+	f.crowd = d.Kept(keptCrowd, func() any { return &crowd{mu: d.Mutex()} }).(*crowd)
 	f.shelf = d.Kept(keptShelf, func() any { return newShelf(d) }).(*shelf)
 	if f.estimate.learn {
 		f.learned = d.Kept(keptLearned, func() any { return newLearned(d.Mutex()) }).(*learned)

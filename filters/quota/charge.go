@@ -82,7 +82,7 @@ func howToCharge(x *filter.Exchange, end filter.End) charging {
 		return early(x) // in place of what a replica had begun
 	case x.Response.Origin == filter.OfProxy:
 		return chargeNothing // Envoy had nobody to ask, or did not
-	case x.Response.Status >= 400:
+	case x.Response.Status >= 400 && !believable(x.Usage):
 		return chargeRequest
 	case end.Complete && (believable(x.Usage) || !x.API.HasUsage()):
 		return chargeReported

@@ -119,6 +119,7 @@ func TestMessages(t *testing.T) {
 		{"tokens: {completion: 1000/month}", body{max: 100}, "You have reached your limit of 1000 completion tokens per month. Please try again in 11h59m2s."},
 		{"concurrency: 10", body{}, "You have reached your limit of 10 requests in progress. Please try again in 1s."},
 		{"spike: 1/10s", body{}, "You have reached your limit of 1 requests per 10 seconds. Please try again in 10s."},
+		{"spike: 2/3s", body{}, "You have reached your limit of 2 requests per 3 seconds. Please try again in 2s."},
 		{"budget: 0.001/day", body{max: 100}, "You have reached your budget per day. Please try again in 11h59m2s."},
 		{"tokens: {total: 1000/day}", body{max: 2000}, "Your request needs more than your whole limit of 1000 tokens per day. Reduce the prompt or the bound of the answer."},
 	} {

@@ -178,3 +178,21 @@ func TestMoreAccountsThanFit(t *testing.T) {
 	require.Positive(t, r.samples["inlet_quota_crowded_total overflow"])
 	require.Zero(t, r.samples["inlet_quota_crowded_total full"])
 }
+
+// What depends on the model or the pool stands behind bbr.
+func TestReads(t *testing.T) {
+	for doc, want := range map[string]filter.Facts{
+		twoKeys: 0,
+		twoKeys + "limits: [{name: l, per: [app, ip], requests: 1/s}]":              0,
+		subscribed("requests: 1/s, tokens: {total: 1/s}"):                           0,
+		subscribed("models: [llama]"):                                               filter.FactRoute,
+		subscribed("budget: 1/day") + "prices: {\"*\": {prompt: 1, completion: 1}}": filter.FactRoute,
+		twoKeys + "limits: [{name: l, per: [model], requests: 1/s}]":                filter.FactRoute,
+		twoKeys + "limits: [{name: l, per: [pool], requests: 1/s}]":                 filter.FactRoute,
+		twoKeys + "limits: [{name: l, match: {models: [a]}, requests: 1/s}]":        filter.FactRoute,
+		twoKeys + "limits: [{name: l, match: {pools: [a]}, requests: 1/s}]":         filter.FactRoute,
+	} {
+		require.Equal(t, want, load(t, doc).Reads(), doc)
+	}
+	require.Equal(t, filter.FactRoute, join(t, newCompanion(t), "source: companion").f.Reads())
+}

@@ -88,6 +88,23 @@ func (f *Filter) readNeeds(b *book) (n filter.Needs) {
 	return n | needsOf(f.limits)
 }
 
+// Reads says that the model and the pool are those of bbr, if anything depends on them.
+func (f *Filter) Reads() filter.Facts {
+	byRoute := func(l *limit) bool {
+		return l.measure == money || len(l.match.models)+len(l.match.pools) > 0 || slices.Contains(l.per, byModel) || slices.Contains(l.per, byPool)
+	}
+	depends := f.sourced || slices.ContainsFunc(f.limits, byRoute)
+	if f.fixed != nil {
+		depends = depends || slices.ContainsFunc(f.fixed.products, func(p *product) bool {
+			return len(p.models) > 0 || slices.ContainsFunc(p.limits, byRoute)
+		})
+	}
+	if depends {
+		return filter.FactRoute
+	}
+	return 0
+}
+
 func needsOf(limits []*limit) (n filter.Needs) {
 	for _, l := range limits {
 		if l.measure.needsUsage() {

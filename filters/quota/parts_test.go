@@ -196,3 +196,24 @@ func TestReads(t *testing.T) {
 	}
 	require.Equal(t, filter.FactRoute, join(t, newCompanion(t), "source: companion").f.Reads())
 }
+
+// No more is read of requests than the limits need.
+func TestNeeds(t *testing.T) {
+	const usage = filter.NeedRequest | filter.NeedUsage
+	for doc, want := range map[string]filter.Needs{
+		twoKeys:                                 0,
+		subscribed("requests: 1/s"):             0,
+		subscribed("concurrency: 1"):            0,
+		subscribed("models: [llama]"):           filter.NeedModel,
+		subscribed("tokens: {prompt: 1/s}"):     usage,
+		subscribed("tokens: {completion: 1/s}"): usage,
+		subscribed("budget: 1/day") + "prices: {\"*\": {prompt: 1, completion: 1}}": usage,
+		twoKeys + "limits: [{name: l, per: [ip], requests: 1/s}]":                   filter.NeedClient,
+		twoKeys + "limits: [{name: l, per: [model], requests: 1/s}]":                filter.NeedModel,
+		twoKeys + "limits: [{name: l, match: {models: [a]}, requests: 1/s}]":        filter.NeedModel,
+		twoKeys + "limits: [{name: l, per: [app], tokens: {total: 1/s}}]":           usage,
+	} {
+		require.Equal(t, want, load(t, doc).Needs(), doc)
+	}
+	require.Equal(t, usage, join(t, newCompanion(t), "source: companion").f.Needs())
+}

@@ -32,6 +32,7 @@ func (f *Filter) OnDone(x *filter.Exchange, end filter.End) {
 }
 
 func (f *Filter) settle(x *filter.Exchange, r *request, end filter.End) {
+	f.crowd.count(f.table, &f.metrics)
 	how := howToCharge(x, end)
 	if how == chargeNothing {
 		f.refund(r)
@@ -81,7 +82,7 @@ func howToCharge(x *filter.Exchange, end filter.End) charging {
 		return early(x) // in place of what a replica had begun
 	case x.Response.Origin == filter.OfProxy:
 		return chargeNothing // Envoy had nobody to ask, or did not
-	case x.Response.Status >= 400:
+	case x.Response.Status >= 400 && !believable(x.Usage):
 		return chargeRequest
 	case end.Complete && (believable(x.Usage) || !x.API.HasUsage()):
 		return chargeReported

@@ -44,7 +44,7 @@ func newFilter(o *conf.Object, d *filter.Deps) filter.Filter {
 	f := &Filter{settings: settings{
 		estimate: newEstimate(), asks: true, unread: true, headers: true, shared: true, hold: 15 * time.Minute,
 	}}
-	f.readSource(o)
+	f.readSource(o, d)
 	r := newBookReader()
 	r.read(o)
 	f.readIdentity(o, r)
@@ -59,11 +59,14 @@ func newFilter(o *conf.Object, d *filter.Deps) filter.Filter {
 }
 
 // readSource reads where keys, applications and products come from.
-func (f *Filter) readSource(o *conf.Object) {
+func (f *Filter) readSource(o *conf.Object, d *filter.Deps) {
 	source := "config"
 	o.Enum("source", &source, "config", "companion")
 	if f.sourced = source == "companion"; !f.sourced {
 		return
+	}
+	if d.Companion == nil {
+		o.Errorf("source", "needs the key companion of the chain, with a cluster")
 	}
 	for _, key := range []string{"products", "developers", "apps"} {
 		if o.Has(key) {

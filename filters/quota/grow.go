@@ -11,8 +11,9 @@ import (
 // A stream may go on beyond what was reserved for it. With "endStreams" more is reserved as it goes on, and the
 // stream is ended when there is no more.
 
-// mostGrowth is how many tokens are reserved at a time, at most: of a small limit a sixteenth.
-const mostGrowth = 64
+// leastStep is how many tokens are reserved at a time: of a long answer a quarter of what it has, but no more than a
+// sixteenth of a limit. Near the limit's end it is what has come.
+const leastStep = 64
 
 // grown is what was reserved beyond the first reservation. It is given back when the request is settled with all
 // that it took.
@@ -87,10 +88,17 @@ func (f *Filter) OnResponse(x *filter.Exchange, u *filter.Unit) filter.Verdict {
 func (f *Filter) grow(x *filter.Exchange, r *request) filter.Verdict {
 	g := &r.grown
 	if g.taken == len(g.demands) {
-		f.planGrowth(r)
+		f.planGrowth(r, max(g.covered+r.step(), g.seen))
 	}
 	more := g.demands[g.taken:]
 	result := f.table.Take(f.now(), more, f.hold)
+	if (result.Outcome == account.Refused || result.Outcome == account.TooLarge) && g.next > g.seen {
+		_ = f.table.Refund(f.now(), more) // nobody waits for that much any more
+		g.demands, g.limits = g.demands[:g.taken], g.limits[:g.taken]
+		f.planGrowth(r, g.seen)
+		more = g.demands[g.taken:]
+		result = f.table.Take(f.now(), more, f.hold)
+	}
 	switch result.Outcome {
 	case account.Admitted:
 		g.taken, g.covered = len(g.demands), g.next
@@ -99,6 +107,8 @@ func (f *Filter) grow(x *filter.Exchange, r *request) filter.Verdict {
 		if r.asked < maxAsked && f.link != nil {
 			return f.call(r, more)
 		}
+		f.metrics.failed(contended)
+		return filter.Next
 	case account.Unreachable, account.Failed:
 		f.metrics.failed(causes[result.Outcome])
 		return filter.Next
@@ -119,16 +129,21 @@ func (f *Filter) grow(x *filter.Exchange, r *request) filter.Verdict {
 	})
 }
 
-// planGrowth says of which limits more is wanted.
-func (f *Filter) planGrowth(r *request) {
-	g := &r.grown
-	step := mostGrowth
+// step is how many tokens are reserved at a time.
+func (r *request) step() int {
+	step := max(leastStep, r.grown.seen/4)
 	for _, l := range r.limits {
 		if l.measure == completionTokens || l.measure == totalTokens {
 			step = min(step, int(max(l.amount/16, 1)))
 		}
 	}
-	g.next = max(g.covered+step, g.seen)
+	return step
+}
+
+// planGrowth says what more is wanted of which limits, for so many tokens of the answer.
+func (f *Filter) planGrowth(r *request, next int) {
+	g := &r.grown
+	g.next = next
 	more := g.next - g.covered
 	for i, l := range r.limits {
 		n := int64(more)

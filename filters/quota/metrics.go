@@ -13,6 +13,7 @@ type metrics struct {
 	tokens, spent        filter.Metric
 	estimated, untold    filter.Metric
 	failures, dry, ended filter.Metric
+	crowded              filter.Metric
 }
 
 func newMetrics(m filter.Metrics) metrics {
@@ -26,6 +27,7 @@ func newMetrics(m filter.Metrics) metrics {
 		failures:  m.Counter("inlet_quota_store_failure_total", "reason"),
 		dry:       m.Counter("inlet_quota_wait_total", "outcome"),
 		ended:     m.Counter("inlet_quota_stream_ended_total", "product"),
+		crowded:   m.Counter("inlet_quota_crowded_total", "reason"),
 	}
 }
 
@@ -43,6 +45,7 @@ const (
 	unreachable = "unreachable"
 	localShare  = "local_share"
 	storeFull   = "store"
+	contended   = "contended"
 	notSettled  = "not_settled"
 )
 
@@ -80,4 +83,25 @@ func (m *metrics) charged(x *filter.Exchange, r *request, u llm.Usage, how charg
 		m.estimated.Record(1, filter.Values{product, "usage_unknown"})
 		m.untold.Record(1, filter.Values{product})
 	}
+}
+
+// crowd is what was recorded of a table's own counts.
+type crowd struct {
+	mu   filter.Mutex
+	seen account.Counts
+}
+
+// count records that the table was too small, or too busy, since the last time.
+func (c *crowd) count(t account.Table, m *metrics) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := t.Counts()
+	now.Accounts = 0
+	if now == c.seen {
+		return
+	}
+	m.crowded.Record(now.Overflow-c.seen.Overflow, filter.Values{"overflow"})
+	m.crowded.Record(now.Full-c.seen.Full, filter.Values{"full"})
+	m.crowded.Record(now.Busy-c.seen.Busy, filter.Values{"busy"})
+	c.seen = now
 }

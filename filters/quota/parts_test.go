@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 	"github.com/inlet-proxy/inlet/shared/reading/llm"
+	"github.com/inlet-proxy/inlet/shared/state/account"
 )
 
 func TestPatterns(t *testing.T) {
@@ -117,6 +119,7 @@ func TestMessages(t *testing.T) {
 		{"tokens: {completion: 1000/month}", body{max: 100}, "You have reached your limit of 1000 completion tokens per month. Please try again in 11h59m2s."},
 		{"concurrency: 10", body{}, "You have reached your limit of 10 requests in progress. Please try again in 1s."},
 		{"spike: 1/10s", body{}, "You have reached your limit of 1 requests per 10 seconds. Please try again in 10s."},
+		{"spike: 2/3s", body{}, "You have reached your limit of 2 requests per 3 seconds. Please try again in 2s."},
 		{"budget: 0.001/day", body{max: 100}, "You have reached your budget per day. Please try again in 11h59m2s."},
 		{"tokens: {total: 1000/day}", body{max: 2000}, "Your request needs more than your whole limit of 1000 tokens per day. Reduce the prompt or the bound of the answer."},
 	} {
@@ -155,6 +158,62 @@ func TestAsksAFewTimes(t *testing.T) {
 		call.v = r.f.OnReply(call.x, reply)
 	}
 	require.Equal(t, maxAsked, calls)
-	require.Equal(t, 429, call.status())
+	require.Equal(t, 503, call.status(), "nobody has said that nothing is left")
 	require.Equal(t, time.Second, call.v.Refusal().RetryAfter)
+}
+
+// A table that is full forgets nobody who has used something: further accounts share one, and a metric says so.
+func TestMoreAccountsThanFit(t *testing.T) {
+	r := newRig(t, twoKeys+"limits: [{name: l, per: [tenant], header: x-tenant, requests: 2/day}]")
+	r.f.table = account.NewMemory(account.Options{Accounts: 10}, r.deps.Mutex())
+	ask := func(i int) int {
+		return r.send(body{headers: headers{fmt.Sprintf("x-tenant: %d", i)}}).end(ends{status: 200}).status()
+	}
+	require.Equal(t, 200, ask(0))
+	require.Equal(t, 200, ask(0))
+	for i := range 100 {
+		ask(i + 1)
+	}
+	require.Equal(t, 429, ask(0))
+	require.Positive(t, r.samples["inlet_quota_crowded_total overflow"])
+	require.Zero(t, r.samples["inlet_quota_crowded_total full"])
+}
+
+// What depends on the model or the pool stands behind bbr.
+func TestReads(t *testing.T) {
+	for doc, want := range map[string]filter.Facts{
+		twoKeys: 0,
+		twoKeys + "limits: [{name: l, per: [app, ip], requests: 1/s}]":              0,
+		subscribed("requests: 1/s, tokens: {total: 1/s}"):                           0,
+		subscribed("models: [llama]"):                                               filter.FactRoute,
+		subscribed("budget: 1/day") + "prices: {\"*\": {prompt: 1, completion: 1}}": filter.FactRoute,
+		twoKeys + "limits: [{name: l, per: [model], requests: 1/s}]":                filter.FactRoute,
+		twoKeys + "limits: [{name: l, per: [pool], requests: 1/s}]":                 filter.FactRoute,
+		twoKeys + "limits: [{name: l, match: {models: [a]}, requests: 1/s}]":        filter.FactRoute,
+		twoKeys + "limits: [{name: l, match: {pools: [a]}, requests: 1/s}]":         filter.FactRoute,
+	} {
+		require.Equal(t, want, load(t, doc).Reads(), doc)
+	}
+	require.Equal(t, filter.FactRoute, join(t, newCompanion(t), "source: companion").f.Reads())
+}
+
+// No more is read of requests than the limits need.
+func TestNeeds(t *testing.T) {
+	const usage = filter.NeedRequest | filter.NeedUsage
+	for doc, want := range map[string]filter.Needs{
+		twoKeys:                                 0,
+		subscribed("requests: 1/s"):             0,
+		subscribed("concurrency: 1"):            0,
+		subscribed("models: [llama]"):           filter.NeedModel,
+		subscribed("tokens: {prompt: 1/s}"):     usage,
+		subscribed("tokens: {completion: 1/s}"): usage,
+		subscribed("budget: 1/day") + "prices: {\"*\": {prompt: 1, completion: 1}}": usage,
+		twoKeys + "limits: [{name: l, per: [ip], requests: 1/s}]":                   filter.NeedClient,
+		twoKeys + "limits: [{name: l, per: [model], requests: 1/s}]":                filter.NeedModel,
+		twoKeys + "limits: [{name: l, match: {models: [a]}, requests: 1/s}]":        filter.NeedModel,
+		twoKeys + "limits: [{name: l, per: [app], tokens: {total: 1/s}}]":           usage,
+	} {
+		require.Equal(t, want, load(t, doc).Needs(), doc)
+	}
+	require.Equal(t, usage, join(t, newCompanion(t), "source: companion").f.Needs())
 }

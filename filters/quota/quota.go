@@ -17,6 +17,7 @@ type Filter struct {
 	fixed   *book  // from the configuration; nil if it comes from the companion
 	shelf   *shelf // of the book that comes from the companion
 	table   account.Table
+	crowd   *crowd
 	learned *learned
 	link    *link // to the companion; nil without one
 	now     func() time.Time
@@ -186,7 +187,7 @@ func (f *Filter) take(x *filter.Exchange, r *request) filter.Verdict {
 		if r.asked < maxAsked && f.link != nil {
 			return f.ask(r)
 		}
-		result.Outcome, result.Wait = account.Refused, time.Second // others were quicker each time
+		return f.undecided(x, r) // others were quicker each time, and nobody has said that nothing is left
 	case account.Unreachable, account.Failed:
 		f.metrics.failed(causes[result.Outcome])
 		x.Explain("quota", causes[result.Outcome])
@@ -203,6 +204,16 @@ func (f *Filter) take(x *filter.Exchange, r *request) filter.Verdict {
 	f.metrics.refused(x, r.limits[result.At])
 	x.Explain("limit", string(r.limits[result.At].prefix))
 	return f.giveUp(r, f.overLimit(x, r, result))
+}
+
+// undecided refuses a request that may come again at once.
+func (f *Filter) undecided(x *filter.Exchange, r *request) filter.Verdict {
+	f.metrics.failed(contended)
+	x.Explain("quota", contended)
+	if f.shadow {
+		return f.goUncounted(r)
+	}
+	return f.giveUp(r, f.storeFailed())
 }
 
 // goUncounted lets a request go on of which nothing is taken.

@@ -286,6 +286,7 @@ func TestFailures(t *testing.T) {
 		tokens, requests int64
 	}{
 		{"400 of the replica", ends{status: 400}, 0, 1},
+		{"an error that reports a usage", ends{status: 500, usage: told(1000, 7)}, 1007, 1},
 		{"502 of the replica", ends{status: 502}, 0, 1},
 		{"the replica could not be reached", ends{status: 503, origin: filter.OfFailure}, 0, 1},
 		{"Envoy had nobody to ask", ends{status: 503, origin: filter.OfProxy, served: "-"}, 0, 0},

@@ -19,6 +19,7 @@ const (
 	keptShelf   = "quota.book"
 	keptLearned = "quota.learned"
 	keptSilence = "quota.silence"
+	keptCrowd   = "quota.crowd"
 	storePrefix = "inlet.quota."
 )
 
@@ -30,6 +31,7 @@ func (f *Filter) start(b *book, d *filter.Deps) {
 		f.fixed = nil
 	}
 	f.table = newTable(d)
+	f.crowd = d.Kept(keptCrowd, func() any { return &crowd{mu: d.Mutex()} }).(*crowd)
 	f.shelf = d.Kept(keptShelf, func() any { return newShelf(d) }).(*shelf)
 	if f.estimate.learn {
 		f.learned = d.Kept(keptLearned, func() any { return newLearned(d.Mutex()) }).(*learned)
@@ -84,6 +86,23 @@ func (f *Filter) readNeeds(b *book) (n filter.Needs) {
 		n |= needsOf(p.limits)
 	}
 	return n | needsOf(f.limits)
+}
+
+// Reads says that the model and the pool are those of bbr, if anything depends on them.
+func (f *Filter) Reads() filter.Facts {
+	byRoute := func(l *limit) bool {
+		return l.measure == money || len(l.match.models)+len(l.match.pools) > 0 || slices.Contains(l.per, byModel) || slices.Contains(l.per, byPool)
+	}
+	depends := f.sourced || slices.ContainsFunc(f.limits, byRoute)
+	if f.fixed != nil {
+		depends = depends || slices.ContainsFunc(f.fixed.products, func(p *product) bool {
+			return len(p.models) > 0 || slices.ContainsFunc(p.limits, byRoute)
+		})
+	}
+	if depends {
+		return filter.FactRoute
+	}
+	return 0
 }
 
 func needsOf(limits []*limit) (n filter.Needs) {

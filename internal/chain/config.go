@@ -209,8 +209,12 @@ func (c *Chain) add(o *conf.Object, f *filter.Factory) {
 // checkOrder refuses a chain in which a filter reads a fact that a later one writes.
 func (c *Chain) checkOrder(o *conf.Object) {
 	for i, reader := range c.slots {
+		reads := reader.factory.Reads
+		if r, ok := reader.filter.(filter.FactReader); ok {
+			reads |= r.Reads()
+		}
 		for _, writer := range c.slots[i+1:] {
-			if reader.factory.Reads&writer.factory.Writes != 0 {
+			if reads&writer.factory.Writes != 0 {
 				o.Errorf("filters", "%q must stand before %q, which uses what it decides", writer.name, reader.name)
 			}
 		}

@@ -85,11 +85,15 @@ func (s *Stream) countsTokens() bool {
 
 // startReading decides whether the answer's body is scanned.
 func (s *Stream) startReading(contentType string) {
-	if !s.wantsAnswer() || s.status >= 300 {
+	failed := s.status >= 400 // some servers tell what they have computed before they failed
+	if !s.wantsAnswer() || s.status >= 300 && !(failed && s.countsTokens() && !s.isEnvoys()) {
 		return
 	}
 	x := &s.x
 	name := x.Effects().Model
+	if failed {
+		name = ""
+	}
 	if why := s.unreadable(contentType); why != "" {
 		// Its usage is counted as unknown, never as free.
 		if name != "" && !(why == mediaTypeReason && x.API.AnswersOtherwise()) {
@@ -101,7 +105,9 @@ func (s *Stream) startReading(contentType string) {
 		s.reads = responseRestored
 	}
 	s.response.Reset(x.API, x.Response.EventStream, name)
-	s.conceal(&s.response)
+	if !failed {
+		s.conceal(&s.response)
+	}
 }
 
 const mediaTypeReason = "media_type"

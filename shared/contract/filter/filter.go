@@ -68,6 +68,13 @@ type FieldReader interface {
 	Fields() []string
 }
 
+// FactReader is a Filter of which it depends on its configuration what facts of other filters it uses, besides
+// Factory.Reads.
+type FactReader interface {
+	// Reads lists them. It is asked once, after the configuration was read.
+	Reads() Facts
+}
+
 // MetadataReader is a Filter that reads a value of the dynamic metadata, which filters before
 // Inlet write and no client can: x.Metadata, from the first hook on.
 type MetadataReader interface {

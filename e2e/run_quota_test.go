@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -57,6 +58,15 @@ func TestRunWithQuota(t *testing.T) {
 					a := do(req)
 					require.NoError(t, a.err)
 					require.Equal(t, q.status, a.status, "request %d: %s", i+1, a.body)
+					switch { // as the README says
+					case q.code == "request_exceeds_limit":
+						require.Empty(t, a.header.Get("retry-after"))
+						require.Equal(t, "false", a.header.Get("x-should-retry"))
+					case q.key == "trial-key" && a.status == http.StatusOK:
+						require.Equal(t, "5", a.header.Get("x-ratelimit-limit-requests"))
+						require.Equal(t, strconv.Itoa(7-i), a.header.Get("x-ratelimit-remaining-requests"))
+						require.Equal(t, "300", a.header.Get("x-ratelimit-limit-tokens"))
+					}
 					told := gjson.GetBytes(a.body, "error.code").Str + gjson.GetBytes(a.body, "fault.faultstring").Str
 					require.Contains(t, told, q.code, "request %d: %s", i+1, a.body)
 				}

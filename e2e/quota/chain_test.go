@@ -41,6 +41,7 @@ func sharedChain() string {
         - {name: free, requests: 1000M/day, tokens: {total: 1000M/day, prompt: 1000M/day, completion: 1000M/day}}
         - {name: burst, start: flexi, tokens: {total: ` + fmt.Sprint(burstLimit) + `/hour}}
         - {name: narrow, operations: [{path: /v1/chat/completions, methods: [POST]}], models: [llama]}
+      onStoreFailure: FailClosed # on a busy machine the companion may be late, and a share of the limit is not exact
   - picker: {profile: sticky}
 companion: {cluster: inlet-companion}
 `

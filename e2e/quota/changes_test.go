@@ -22,14 +22,14 @@ func testChanges(t *testing.T, s *stack.Stack) {
 		ABI: s.ABI(), Chain: managedChain, NoCompanion: true, CompanionAddress: s.Companion.Address(),
 		Pools: []stack.Pool{{Name: "llama", Addresses: []string{s.Replicas[0].Address()}}},
 	})
-	ask := func(key string) int {
+	status := func(key string) int {
 		got, err := post(t.Context(), fresh, managed.URL()+chatPath, chat, "x-api-key", key)
 		require.NoError(t, err)
 		return got.status
 	}
-	becomes := func(key string, status int) {
+	becomes := func(key string, want int) {
 		t.Helper()
-		eventually(t, http.StatusText(status), func() (bool, error) { return ask(key) == status, nil })
+		eventually(t, http.StatusText(want), func() (bool, error) { return status(key) == want, nil })
 	}
 	becomes("sk-nobody", http.StatusUnauthorized) // before that nobody knows whether there is such a key
 	small := map[string]any{"name": "small", "requests": "5/hour", "start": "flexi"}
@@ -40,9 +40,9 @@ func testChanges(t *testing.T, s *stack.Stack) {
 	require.NotEmpty(t, key)
 	becomes(key, http.StatusOK)
 	for range 4 {
-		require.Equal(t, http.StatusOK, ask(key))
+		require.Equal(t, http.StatusOK, status(key))
 	}
-	require.Equal(t, http.StatusTooManyRequests, ask(key))
+	require.Equal(t, http.StatusTooManyRequests, status(key))
 
 	// Another key of the same application has nothing left either; a larger limit has what was not used yet.
 	other := administer(t, s, http.MethodPost, "/v1/keys", map[string]any{"name": "two", "app": "shop"}).Get("key").Str
@@ -52,7 +52,7 @@ func testChanges(t *testing.T, s *stack.Stack) {
 	for _, k := range []string{other, key, other} { // not all workers know of the change at the same time
 		becomes(k, http.StatusOK)
 	}
-	require.Equal(t, http.StatusTooManyRequests, ask(key))
+	require.Equal(t, http.StatusTooManyRequests, status(key))
 
 	administer(t, s, http.MethodPost, "/v1/keys/one/revoke", nil)
 	becomes(key, http.StatusUnauthorized)
@@ -63,9 +63,13 @@ func testChanges(t *testing.T, s *stack.Stack) {
 	// The directory and the counters are in the journal.
 	s.Companion.Kill()
 	require.NoError(t, s.Companion.Start(context.WithoutCancel(t.Context())))
+	eventually(t, "the admin API is back", func() (bool, error) {
+		_, _, err := s.AskAdmin(t.Context(), http.MethodGet, "/v1/products", nil)
+		return err == nil, err
+	})
 	small["requests"] = "9/hour"
 	administer(t, s, http.MethodPut, "/v1/products/small", small)
 	becomes(rotated, http.StatusOK)
-	require.Equal(t, http.StatusTooManyRequests, ask(rotated))
+	require.Equal(t, http.StatusTooManyRequests, status(rotated))
 	require.Empty(t, managed.EnvoyErrors())
 }

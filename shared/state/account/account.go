@@ -58,7 +58,11 @@ const (
 	Dry
 	// Unreachable took from none: a Shared demand that is not Open, and the companion does not respond.
 	Unreachable
-	// Failed took from none: the store failed, other workers won every round, or the table and its overflow accounts are full.
+	// Busy took from none: other workers won every round. The store works; the same request may succeed at once.
+	Busy
+	// Full took from none: the table and its overflow accounts are full.
+	Full
+	// Failed took from none: the store failed.
 	Failed
 )
 

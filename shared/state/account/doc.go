@@ -30,9 +30,10 @@
 // account of its limit and window, which [Counts] shows.
 //
 // [Shared] is for workers that share a kv.Store (wasm). An account is in one of a fixed number of records, eight in a record at most, each written with
-// compare-and-swap. Take writes the records of its accounts one after the other. If one changed meanwhile it gives back what it has written and starts again:
-// so a limit is never exceeded, but another request may be refused at that moment for what is given back. After 16 rounds the outcome is Failed, with nothing
-// taken. If the store fails in the middle, what could not be given back is held until it expires.
+// compare-and-swap. Take writes the records of its accounts one after the other. If one changed meanwhile it is read and checked again. If it refuses
+// then, Take gives back what it has written and starts again: so a limit is never exceeded, but another request may be refused at that moment for what is
+// given back. After many lost rounds the outcome is Busy, with nothing taken: others take from the same accounts, and the store is well. It is not Failed,
+// since a caller that lets requests pass while the store fails must not let them pass for contention, which a client can cause.
 //
 // # Several proxies
 //

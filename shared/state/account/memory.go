@@ -60,7 +60,7 @@ func (m *Memory) Take(now time.Time, d []Demand, hold time.Duration) Result {
 		m.found = append(m.found, a)
 		if a == nil {
 			m.counts.Full++
-			t.add(i, verdict{outcome: Failed})
+			t.add(i, verdict{outcome: Full})
 			continue
 		}
 		a.bucket.answered(&d[i])

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -15,8 +16,10 @@ import (
 // Shared is a worker's view of a table over a kv.Store.
 //
 // Take reads the records of all its accounts, checks them, and writes them one after the other, each only if nobody else wrote it meanwhile. If
-// somebody did, what was written is given back and all is done once more. Between the two, others see a little less left than there is. After 16
-// rounds Take gives up with Failed.
+// somebody did, that record alone is read and checked again: what is written already stays, and the time between reading and writing, in which
+// others can win, is as short for a request of many accounts as for one of a single account. Only if such a record then refuses is all given back
+// and begun once more; until then others see a little less left than there is. All workers write in the order of the slots: of two requests that want
+// the last unit of two accounts, the one that gets the first account also gets the second.
 type Shared struct {
 	store   kv.Store
 	slots   int
@@ -27,6 +30,7 @@ type Shared struct {
 	pages   []page // that a call has read
 	read    int
 	found   []place
+	order   []int // of pages, by slot: in which they are written
 	out     []byte
 	scratch []byte
 	spare   page
@@ -54,8 +58,12 @@ type watch struct {
 	due  int64
 }
 
-// rounds bounds every read-change-write loop: a worker must not spin while its requests wait.
-const rounds = 16
+// rounds bounds every read-change-write loop: a worker must not spin while its requests wait. Each lost round is one that another worker has won, so
+// with 64 workers that do nothing else, a loss of all of them has a chance of 2 %; with 16 of one in ten million. It takes less than a millisecond.
+const rounds = 256
+
+// restarts bounds how often a request begins from the start, since an account refused when it was read again.
+const restarts = 16
 
 // overflowSlots is how many records the overflow accounts have.
 const overflowSlots = 16
@@ -167,30 +175,38 @@ func (s *Shared) fill(e *entry, key Key, name []byte, d *Demand) *entry {
 
 // Take implements Table.
 func (s *Shared) Take(now time.Time, d []Demand, hold time.Duration) Result {
-	own := now.UnixMilli()
-	s.follow(own, d)
-	for range rounds {
+	s.follow(now.UnixMilli(), d)
+	left := rounds
+	for range restarts {
 		r := s.admit(now, d)
 		if r.Outcome != Admitted {
 			s.stopWaiting(d, r.Outcome)
 			return r
 		}
 		for i := range d {
-			e := s.found[i].entry
-			d[i].held.key, d[i].held.slot = e.key, s.pages[s.found[i].page].slot
-			e.bucket.take(now, &d[i], hold, spacing(&d[i], proxiesOf(&d[i], &s.link)))
-			d[i].held.open = false // until it is written
+			s.take(now, d, i, hold)
 		}
-		err := s.commit(now, d)
-		if err == nil {
+		ok, err := s.commit(now, d, hold, &left)
+		switch {
+		case ok:
 			return r
-		}
-		if !errors.Is(err, kv.ErrMismatch) {
+		case err != nil && !errors.Is(err, kv.ErrBusy):
 			return Result{Outcome: Failed}
+		case err != nil || left <= 0:
+			s.counts.Busy++
+			return Result{Outcome: Busy}
 		}
 	}
 	s.counts.Busy++
-	return Result{Outcome: Failed}
+	return Result{Outcome: Busy}
+}
+
+// take takes from an account that has admitted its demand, in the record as it will be written.
+func (s *Shared) take(now time.Time, d []Demand, i int, hold time.Duration) {
+	e := s.found[i].entry
+	d[i].held.key, d[i].held.slot = e.key, s.pages[s.found[i].page].slot
+	e.bucket.take(now, &d[i], hold, spacing(&d[i], proxiesOf(&d[i], &s.link)))
+	d[i].held.open = false // until it is written
 }
 
 // admit reads all accounts of a request, and checks them.
@@ -200,11 +216,13 @@ func (s *Shared) admit(now time.Time, d []Demand) Result {
 	for i := range d {
 		p, err := s.lookup(now.UnixMilli(), &d[i])
 		s.found = append(s.found, p)
-		if err != nil || p.entry == nil {
-			if err == nil {
-				s.counts.Full++
-			}
+		switch {
+		case err != nil:
 			t.add(i, verdict{outcome: Failed})
+			continue
+		case p.entry == nil:
+			s.counts.Full++
+			t.add(i, verdict{outcome: Full})
 			continue
 		}
 		p.entry.bucket.answered(&d[i])
@@ -216,27 +234,73 @@ func (s *Shared) admit(now time.Time, d []Demand) Result {
 	return t.Result
 }
 
-// commit writes all records of a round, or gives back what it has written.
-func (s *Shared) commit(now time.Time, d []Demand) error {
-	for i := range s.read {
-		err := s.put(&s.pages[i])
-		if err == nil {
-			for j := range d {
-				if s.found[j].page == i {
-					d[j].held.open, d[j].asked = true, 0
-				}
+// commit writes all records of a round, or gives back what it has written. Not ok without an error: to be done once more.
+func (s *Shared) commit(now time.Time, d []Demand, hold time.Duration, left *int) (ok bool, err error) {
+	s.sort()
+	for _, i := range s.order {
+		for err = s.put(&s.pages[i]); errors.Is(err, kv.ErrMismatch); err = s.put(&s.pages[i]) {
+			if *left--; *left <= 0 || !s.again(now, d, i, hold) {
+				return false, s.Refund(now, d)
 			}
-			continue
 		}
-		if undo := s.Refund(now, d); undo != nil {
-			return undo // what is still held expires
+		if err != nil {
+			_ = s.Refund(now, d) // what is still held expires
+			return false, err
 		}
-		return err
+		for j := range d {
+			if s.found[j].page == i {
+				d[j].held.open, d[j].asked = true, 0
+			}
+		}
 	}
 	for i := range d {
 		s.watch(&d[i])
 	}
-	return nil
+	return true, nil
+}
+
+// sort puts the pages of a round that have an account of a demand in the order of their slots.
+func (s *Shared) sort() {
+	s.order = s.order[:0]
+	for i := range s.read {
+		if !slices.ContainsFunc(s.found, func(p place) bool { return p.page == i }) {
+			continue // it was full
+		}
+		s.order = append(s.order, i)
+		for k := len(s.order) - 1; k > 0 && s.pages[s.order[k]].slot < s.pages[s.order[k-1]].slot; k-- {
+			s.order[k], s.order[k-1] = s.order[k-1], s.order[k]
+		}
+	}
+}
+
+// again reads one record again that another worker has written, and takes from its accounts. It reports whether that was possible: not if one of
+// them refuses now, or is somewhere else.
+func (s *Shared) again(now time.Time, d []Demand, page int, hold time.Duration) bool {
+	if s.fetch(&s.pages[page], s.pages[page].slot) != nil {
+		return false
+	}
+	for i := range d {
+		if s.found[i].page == page {
+			s.found[i].entry = nil
+		}
+	}
+	for i := range d {
+		if s.found[i].page != page {
+			continue
+		}
+		p, err := s.lookup(now.UnixMilli(), &d[i])
+		if err != nil || p.entry == nil || p.page != page {
+			return false
+		}
+		s.found[i] = p
+		p.entry.bucket.answered(&d[i])
+		admits := p.entry.bucket.check(now, &d[i], &s.link).outcome == Admitted
+		if d[i].asked = p.asked; !admits {
+			return false
+		}
+		s.take(now, d, i, hold)
+	}
+	return true
 }
 
 // Settle implements Table.

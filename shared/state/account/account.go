@@ -15,7 +15,8 @@ const MaxName = 255
 // Demand is what one request wants of one account. The caller fills in the exported fields and hands the same Demand to Take and then to Settle or
 // Refund: the table remembers in it what it took. To use the memory again for another request, assign a new value.
 //
-// What makes two accounts different belongs in the name: the limit's own name, what it counts, its window, and the values of its dimensions.
+// What makes two accounts different belongs in the name: the limit's own name, what it counts, its window, and the values of its dimensions. What
+// comes before the second slash is the limit's; all its accounts begin with that, and share one overflow account.
 // The Limit does not: if that changes, what is used stays used.
 type Demand struct {
 	Key    Key
@@ -136,7 +137,7 @@ type Options struct {
 	// Accounts bounds how many accounts a table keeps. Accounts in use are never given up for others: what comes on top shares overflow
 	// accounts.
 	Accounts int
-	// Rand returns 64 uniform random bits, for this proxy's id.
+	// Rand returns 64 uniform random bits, for this proxy's id and for where accounts are in a store.
 	Rand func() uint64
 }
 

@@ -2,6 +2,7 @@ package account
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -25,6 +26,8 @@ type Shared struct {
 	slots   int
 	keys    []string // of the records, by slot; the overflow accounts' are the last ones
 	linkKey string
+	seedKey string
+	seed    uint64 // see slotOf; 0 is not known yet
 	rand    func() uint64
 	counts  Counts
 	pages   []page // that a call has read
@@ -66,12 +69,12 @@ const rounds = 256
 const restarts = 16
 
 // overflowSlots is how many records the overflow accounts have.
-const overflowSlots = 16
+const overflowSlots = 128
 
 func newShared(o Options, store kv.Store, prefix string) *Shared {
 	slots := max((o.Accounts+pageEntries/2-1)/(pageEntries/2), 1)
 	s := &Shared{
-		store: store, slots: slots, linkKey: prefix + "/link", rand: o.Rand, keys: make([]string, slots+overflowSlots), watched: map[Key]*watch{}, scan: -1,
+		store: store, slots: slots, linkKey: prefix + "/link", seedKey: prefix + "/seed", rand: o.Rand, keys: make([]string, slots+overflowSlots), watched: map[Key]*watch{}, scan: -1,
 	}
 	for i := range s.keys {
 		s.keys[i] = prefix + "/" + strconv.Itoa(i)
@@ -79,12 +82,50 @@ func newShared(o Options, store kv.Store, prefix string) *Shared {
 	return s
 }
 
-// slotOf is the record that an account is in.
-func (s *Shared) slotOf(key Key, name []byte) int {
-	if bytes.HasPrefix(name, overflowPrefix) {
-		return s.slots + int(key.Lo%overflowSlots)
+// slotOf is the record that an account is in. It depends on a seed that is drawn for each store: who can choose names, by a value of a dimension,
+// could else find some whose accounts fill the record of another one, and so have that share an overflow account.
+func (s *Shared) slotOf(key Key, name []byte) (int, error) {
+	if s.seed == 0 {
+		if err := s.readSeed(); err != nil {
+			return 0, err
+		}
 	}
-	return int(key.Lo % uint64(s.slots))
+	first, slots := 0, s.slots
+	if bytes.HasPrefix(name, overflowPrefix) {
+		first, slots = s.slots, overflowSlots
+	}
+	var b [16]byte
+	binary.LittleEndian.PutUint64(b[:], key.Lo)
+	binary.LittleEndian.PutUint64(b[8:], key.Hi)
+	var d xxhash.Digest
+	d.ResetWithSeed(s.seed)
+	_, _ = d.Write(b[:])
+	return first + int(d.Sum64()%uint64(slots)), nil
+}
+
+// readSeed reads the store's seed, which the first worker draws.
+func (s *Shared) readSeed() error {
+	for range rounds {
+		value, cas, err := s.store.Get(s.seedKey)
+		switch {
+		case err == nil && len(value) == 8 && binary.LittleEndian.Uint64(value) != 0:
+			s.seed = binary.LittleEndian.Uint64(value)
+			return nil
+		case errors.Is(err, kv.ErrNotFound):
+			cas = kv.Create
+		case err != nil:
+			return fmt.Errorf("read the seed of the accounts: %w", err)
+		}
+		seed := uint64(1)
+		if s.rand != nil {
+			seed = max(s.rand(), 1)
+		}
+		err = s.store.Set(s.seedKey, binary.LittleEndian.AppendUint64(nil, seed), cas)
+		if err != nil && !errors.Is(err, kv.ErrMismatch) {
+			return fmt.Errorf("write the seed of the accounts: %w", err)
+		}
+	}
+	return fmt.Errorf("write the seed of the accounts: %w", kv.ErrBusy)
 }
 
 // fetch reads a record into p.
@@ -128,7 +169,11 @@ func (s *Shared) begin(n int) {
 
 // lookup finds the demand's account, makes it if it is new, and brings it up to date. The entry is nil if there is no place for it.
 func (s *Shared) lookup(own int64, d *Demand) (place, error) {
-	i, err := s.page(s.slotOf(d.Key, d.Name))
+	slot, err := s.slotOf(d.Key, d.Name)
+	if err != nil {
+		return place{}, err
+	}
+	i, err := s.page(slot)
 	if err != nil {
 		return place{}, err
 	}
@@ -144,7 +189,10 @@ func (s *Shared) lookup(own int64, d *Demand) (place, error) {
 		s.counts.Overflow++
 		s.scratch = appendOverflowName(s.scratch[:0], d)
 		key := KeyOf(s.scratch)
-		if i, err = s.page(s.slotOf(key, s.scratch)); err != nil {
+		if slot, err = s.slotOf(key, s.scratch); err != nil {
+			return place{}, err
+		}
+		if i, err = s.page(slot); err != nil {
 			return place{}, err
 		}
 		p = &s.pages[i]
@@ -385,13 +433,14 @@ func (s *Shared) stopWaiting(d []Demand, o Outcome) {
 // Standing implements Table.
 func (s *Shared) Standing(now time.Time, d *Demand) Standing {
 	own := now.UnixMilli()
-	key, slot := d.Key, s.slotOf(d.Key, d.Name)
+	key := d.Key
+	slot, err := s.slotOf(d.Key, d.Name)
 	if d.held.key != (Key{}) {
 		key, slot = d.held.key, d.held.slot
 	}
 	var none bucket
 	b, shared := &none, false
-	if err := s.fetch(&s.spare, slot); err == nil {
+	if err == nil && s.fetch(&s.spare, slot) == nil {
 		if e := s.spare.find(key); e != nil {
 			b, shared = &e.bucket, e.shared
 		}

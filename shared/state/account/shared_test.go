@@ -22,6 +22,8 @@ type busyStore struct {
 	// after can make an answer of a Set that succeeded, or nil.
 	after func() error
 	calls int
+	// written is the last key that was written.
+	written string
 }
 
 func (s *busyStore) Get(key string) ([]byte, uint32, error) {
@@ -37,6 +39,7 @@ func (s *busyStore) Set(key string, value []byte, cas uint32) error {
 	if s.before != nil {
 		s.before()
 	}
+	s.written = key
 	err := s.Store.Set(key, value, cas)
 	if err == nil && s.after != nil {
 		return s.after()
@@ -337,6 +340,67 @@ func TestABoundedTable(t *testing.T) {
 	}
 }
 
+// Two limits of one size share no overflow account: not two measures of one limit, and not two limits. All accounts of one limit do.
+func TestEachLimitHasItsOverflow(t *testing.T) {
+	for name, table := range map[string]account.Table{
+		"memory": account.NewMemory(account.Options{Accounts: 1}, new(sync.Mutex)),
+		"shared": account.NewShared(account.Options{Accounts: 1}, mem.NewStore(), "quota"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			for i := range 8 {
+				take(t, table, at(0), account.Admitted, counted(demand(fmt.Sprint("debtor ", i), 50, month, 1)))
+			}
+			for _, limit := range []string{"a/total-tokens:1m", "a/prompt-tokens:1m", "b/total-tokens:1m"} {
+				for i := range 2 {
+					d := take(t, table, at(0), account.Admitted, demand(fmt.Sprint(limit, "/app=", i), 1000, minute, 400))
+					require.EqualValues(t, 400*(i+1), table.Standing(at(0), &d[0]).Held)
+				}
+			}
+		})
+	}
+}
+
+// Who can choose names and knows how they are hashed still cannot fill the record of another account: where it is depends on a seed of the store, which
+// all workers share.
+func TestNobodyKnowsTheRecord(t *testing.T) {
+	const slots = 16384 / 4
+	victim := "p/requests:1m/app=victim"
+	var beside []string // of which an unseeded hash says that they are in the same record
+	for i := 0; len(beside) < 8; i++ {
+		name := fmt.Sprintf("tenants/requests:1d/tenant=%d", i)
+		if account.KeyOf([]byte(name)).Lo%slots == account.KeyOf([]byte(victim)).Lo%slots {
+			beside = append(beside, name)
+		}
+	}
+	records := map[string]int{}
+	for seed := range uint64(20) {
+		store := &busyStore{Store: mem.NewStore()}
+		o := account.Options{Accounts: 16384, Rand: func() uint64 { return seed<<32 + 5 }}
+		table := account.NewShared(o, store, "quota")
+		for _, name := range beside {
+			take(t, table, begin, account.Admitted, counted(demand(name, 1000, month, 1)))
+		}
+		store.written = ""
+		take(t, table, begin, account.Admitted, counted(demand(victim, 1, minute, 1)))
+		records[store.written]++
+		require.Zero(t, table.Counts().Overflow)
+		o.Rand = func() uint64 { return 99 } // another worker finds what the first one drew
+		take(t, account.NewShared(o, store, "quota"), begin, account.Refused, counted(demand(victim, 1, minute, 1)))
+	}
+	require.Greater(t, len(records), 15)
+}
+
+// Without a seed nothing is taken: a worker with one of its own would count by itself.
+func TestTheSeedCannotBeRead(t *testing.T) {
+	store := &busyStore{Store: brokenStore{}}
+	table := account.NewShared(account.Options{Accounts: 4}, store, "quota")
+	take(t, table, begin, account.Failed, counted(demand("a", 1, minute, 1)))
+	store.Store = mem.NewStore()
+	require.NoError(t, store.Store.Set("quota/seed", []byte("short"), 0))
+	take(t, table, begin, account.Admitted, counted(demand("a", 1, minute, 1)))
+	take(t, account.NewShared(account.Options{Accounts: 4}, store, "quota"), begin, account.Refused, counted(demand("a", 1, minute, 1)))
+}
+
 // Where even the overflow accounts are full nobody is admitted.
 func TestNoPlace(t *testing.T) {
 	for name, table := range map[string]account.Table{
@@ -345,7 +409,7 @@ func TestNoPlace(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			failed := 0
-			for i := range int64(1000) {
+			for i := range int64(2000) {
 				r := table.Take(at(0), request(counted(demand(fmt.Sprint(i), 5+i, minute, 3))), hold)
 				if r.Outcome == account.Full {
 					failed++

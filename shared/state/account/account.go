@@ -103,7 +103,8 @@ type Table interface {
 	// quarter longer. Demands name different accounts.
 	Take(now time.Time, d []Demand, hold time.Duration) Result
 	// Settle replaces each reservation by what was really used, which may be more. It takes effect once, however often it is called, also if
-	// only some of the accounts could be written the time before, which is the error. Demands that were not taken are passed over. A reservation
+	// only some of the accounts could be written the time before, which is the error. The table writes the others at the next call, a tick or
+	// a request: so what was used is not forgotten when its reservation expires. If another call fails as well, too many wait for that. Demands that were not taken are passed over. A reservation
 	// of a window that is over is dropped. For concurrency and for Count the number is not used: an open request ends, a request stays counted.
 	Settle(now time.Time, d []Demand, used []int64) error
 	// Refund gives everything back, Count too, as if the request had never been. It also ends a request that waits for the companion. Once, like

@@ -35,6 +35,10 @@
 // given back. After many lost rounds the outcome is Busy, with nothing taken: others take from the same accounts, and the store is well. It is not Failed,
 // since a caller that lets requests pass while the store fails must not let them pass for contention, which a client can cause.
 //
+// A settlement that cannot be written is kept in the worker's memory, up to 256 of them, and written at its next call, also after its reservation has
+// expired: it becomes late, and no refund. What a worker has in memory when it ends is lost, as is the settlement of a request that ends with its worker: these
+// reservations expire.
+//
 // # Several proxies
 //
 // With Shared demands the companion is the allocator: it divides each limit among the proxies. For each account, window and proxy there are

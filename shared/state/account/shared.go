@@ -28,6 +28,7 @@ type Shared struct {
 	linkKey string
 	seedKey string
 	seed    uint64 // see slotOf; 0 is not known yet
+	stamp   uint64 // of the last record that was written
 	rand    func() uint64
 	counts  Counts
 	pages   []page // that a call has read
@@ -37,6 +38,7 @@ type Shared struct {
 	out     []byte
 	scratch []byte
 	spare   page
+	late    []late
 
 	link       link
 	uses       bool           // the companion
@@ -75,6 +77,9 @@ func newShared(o Options, store kv.Store, prefix string) *Shared {
 	slots := max((o.Accounts+pageEntries/2-1)/(pageEntries/2), 1)
 	s := &Shared{
 		store: store, slots: slots, linkKey: prefix + "/link", seedKey: prefix + "/seed", rand: o.Rand, keys: make([]string, slots+overflowSlots), watched: map[Key]*watch{}, scan: -1,
+	}
+	if o.Rand != nil {
+		s.stamp = o.Rand()
 	}
 	for i := range s.keys {
 		s.keys[i] = prefix + "/" + strconv.Itoa(i)
@@ -144,7 +149,8 @@ func (s *Shared) fetch(p *page, slot int) error {
 
 // put writes a record, if nobody wrote it since it was read.
 func (s *Shared) put(p *page) error {
-	s.out = p.append(s.out[:0])
+	s.stamp++
+	s.out = p.append(s.out[:0], s.stamp)
 	return s.store.Set(s.keys[p.slot], s.out, p.cas)
 }
 
@@ -223,6 +229,7 @@ func (s *Shared) fill(e *entry, key Key, name []byte, d *Demand) *entry {
 
 // Take implements Table.
 func (s *Shared) Take(now time.Time, d []Demand, hold time.Duration) Result {
+	s.catchUp(now)
 	s.follow(now.UnixMilli(), d)
 	left := rounds
 	for range restarts {
@@ -349,85 +356,6 @@ func (s *Shared) again(now time.Time, d []Demand, page int, hold time.Duration) 
 		s.take(now, d, i, hold)
 	}
 	return true
-}
-
-// Settle implements Table.
-func (s *Shared) Settle(now time.Time, d []Demand, used []int64) error {
-	return s.end(now, d, func(b *bucket, i int) { b.settle(&d[i], used[i]) })
-}
-
-// Refund implements Table.
-func (s *Shared) Refund(now time.Time, d []Demand) error {
-	return s.end(now, d, func(b *bucket, i int) { b.refund(&d[i], spacing(&d[i], proxiesOf(&d[i], &s.link))) })
-}
-
-// end ends what was taken, once. An account that cannot be written stays as it is for the next call; the others are ended all the same.
-func (s *Shared) end(now time.Time, d []Demand, how func(b *bucket, i int)) (failed error) {
-	own := now.UnixMilli()
-	s.follow(own, d)
-	for i := range d {
-		h := &d[i].held
-		if !h.open && d[i].asked == 0 {
-			continue
-		}
-		lost, err := s.change(h.slot, h.key, h.lost, func(e *entry) bool {
-			e.bucket.lease.served(d[i].asked)
-			if h.open {
-				e.bucket.prepare(own, e.shared, &d[i].Window, &s.link)
-				how(&e.bucket, i)
-			}
-			return true
-		})
-		h.lost = lost
-		if err != nil {
-			failed = errors.Join(failed, err)
-			continue
-		}
-		h.open, d[i].asked = false, 0
-		s.watch(&d[i])
-	}
-	return failed
-}
-
-// change changes one account in the store, if it is there. lost is the digest of a record whose writing failed in a way that left open whether it was
-// written, 0 if there is none: if it is found, it was. A change that returns false is not written.
-func (s *Shared) change(slot int, key Key, lost uint64, how func(e *entry) bool) (uint64, error) {
-	p := &s.spare
-	for range rounds {
-		if err := s.fetch(p, slot); err != nil {
-			return lost, err
-		}
-		if lost != 0 && xxhash.Sum64(p.raw) == lost {
-			return 0, nil
-		}
-		e := p.find(key)
-		if e == nil || !how(e) {
-			return 0, nil
-		}
-		err := s.put(p)
-		if err == nil {
-			return 0, nil
-		}
-		if !errors.Is(err, kv.ErrMismatch) {
-			return xxhash.Sum64(s.out), fmt.Errorf("write accounts: %w", err)
-		}
-	}
-	s.counts.Busy++
-	return lost, fmt.Errorf("write accounts: %w", kv.ErrBusy)
-}
-
-// stopWaiting takes a request that was refused from those that wait for the companion. One that is to ask again goes on waiting.
-func (s *Shared) stopWaiting(d []Demand, o Outcome) {
-	if o == Dry {
-		return
-	}
-	for i := range d {
-		if d[i].asked == 0 {
-			continue
-		}
-		_, _ = s.change(d[i].held.slot, d[i].held.key, 0, func(e *entry) bool { e.bucket.lease.served(d[i].asked); return true })
-		d[i].asked = 0 // if it could not be written, it ends by itself
-	}
 }
 
 // Standing implements Table.

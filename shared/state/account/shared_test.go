@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -184,6 +185,81 @@ func TestALostAnswer(t *testing.T) {
 		require.Equal(t, [2]int64{2, 0}, used(table, begin, d))
 	}
 }
+
+// Q13: a settlement that fails for longer than its reservation is held becomes late, and not a refund. A request or a tick is enough to write it. So with
+// a refund.
+func TestASettlementThatFailsTwice(t *testing.T) {
+	for name, next := range map[string]func(table account.Table, now time.Time){
+		"request": func(table account.Table, now time.Time) {
+			take(t, table, now, account.Admitted, demand("other", 10, minute, 1))
+		},
+		"tick":   func(table account.Table, now time.Time) { require.Nil(t, table.Report(now, -1, nil, 10)) },
+		"ending": func(table account.Table, now time.Time) { require.NoError(t, table.Refund(now, nil)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := &busyStore{Store: mem.NewStore()}
+			table := account.NewShared(account.Options{Accounts: 1000}, store, "quota")
+			tokens, requests := demand("tokens", 1000, month, 500), counted(demand("requests", 10, month, 1))
+			settled, refunded := take(t, table, begin, account.Admitted, tokens), take(t, table, begin, account.Admitted, requests)
+			good := store.Store
+			store.Store = readOnly{good}
+			require.Error(t, table.Settle(begin, settled, []int64{400}))
+			require.Error(t, table.Refund(begin, refunded))
+			for range 2 {
+				require.NoError(t, table.Settle(begin, settled, []int64{400}), "it is kept")
+			}
+			later := begin.Add(2 * hold)
+			table.Report(later, -1, nil, 10) // it still fails
+			store.Store = good
+			require.Equal(t, [2]int64{0, 0}, used(table, later, tokens), "the reservation has expired")
+			next(table, later)
+			require.Equal(t, [2]int64{400, 0}, used(table, later, tokens))
+			require.Equal(t, [2]int64{0, 0}, used(table, later, requests))
+			for range 3 {
+				require.NoError(t, table.Settle(later, settled, []int64{400}))
+			}
+			require.Equal(t, [2]int64{400, 0}, used(table, later, tokens), "once")
+		})
+	}
+}
+
+// As many are kept as there is place for. The caller learns of each of the others that it is lost, and may try it again.
+func TestTooManySettlementsFail(t *testing.T) {
+	store := &busyStore{Store: mem.NewStore()}
+	table := account.NewShared(account.Options{Accounts: 1000}, store, "quota")
+	tokens := demand("tokens", 1_000_000, month, 10)
+	var open [][]account.Demand
+	for range 300 {
+		open = append(open, take(t, table, begin, account.Admitted, tokens))
+	}
+	good := store.Store
+	store.Store = readOnly{good}
+	lost := 0
+	for _, d := range open {
+		require.Error(t, table.Settle(begin, d, []int64{7}))
+		if table.Settle(begin, d, []int64{7}) != nil {
+			lost++
+		}
+	}
+	require.Equal(t, 300-256, lost)
+	store.Store = good
+	store.calls = 0
+	table.Report(begin, -1, nil, 10)
+	require.LessOrEqual(t, store.calls, 40, "in parts: a request waits for it")
+	for range 20 {
+		table.Report(begin, -1, nil, 10)
+	}
+	require.Equal(t, [2]int64{256 * 7, int64(lost) * 10}, used(table, begin, tokens))
+	for _, d := range open {
+		require.NoError(t, table.Settle(begin, d, []int64{7}))
+	}
+	require.Equal(t, [2]int64{300 * 7, 0}, used(table, begin, tokens))
+}
+
+// readOnly is a store that writes nothing.
+type readOnly struct{ kv.Store }
+
+func (readOnly) Set(string, []byte, uint32) error { return errors.New("read only") }
 
 // Where the store fails nothing is taken. Where others win every round neither, and it is counted.
 func TestAStoreThatFails(t *testing.T) {

@@ -85,6 +85,7 @@ func (s *Shared) watchKey(key Key, slot int) {
 // Report implements Table. Each worker reports the accounts that it has used.
 func (s *Shared) Report(now time.Time, document int64, dst []byte, most int) []byte {
 	own := now.UnixMilli()
+	s.catchUp(now)
 	if !s.uses {
 		return nil
 	}

@@ -96,6 +96,25 @@ func TestHoldsExpire(t *testing.T) {
 	})
 }
 
+// A hold counts for the whole hold time and ends with a millisecond of it. One that joins a group ends with that, and never too early.
+func TestWhenAHoldExpires(t *testing.T) {
+	tables(t, func(t *testing.T, table account.Table) {
+		budget := demand("budget", 100, month, 1)
+		take(t, table, at(0), account.Admitted, budget)       // until 749.999 at the latest
+		take(t, table, at(149.999), account.Admitted, budget) // the last one that may join it
+		require.Equal(t, [2]int64{0, 2}, used(table, at(749.998), budget))
+		require.Equal(t, [2]int64{0, 0}, used(table, at(749.999), budget))
+	})
+	tables(t, func(t *testing.T, table account.Table) {
+		budget := demand("budget", 100, month, 1)
+		take(t, table, at(0), account.Admitted, budget)
+		take(t, table, at(150), account.Admitted, budget)
+		require.Equal(t, [2]int64{0, 1}, used(table, at(749.999), budget))
+		require.Equal(t, [2]int64{0, 1}, used(table, at(899.998), budget))
+		require.Equal(t, [2]int64{0, 0}, used(table, at(899.999), budget))
+	})
+}
+
 // Q4: a reservation names its window.
 func TestAReservationOfTheWindowBefore(t *testing.T) {
 	tables(t, func(t *testing.T, table account.Table) {

@@ -416,6 +416,27 @@ func TestABoundedTable(t *testing.T) {
 	}
 }
 
+// A new account never takes the place of one that the same request has found a moment ago, although nothing is in that yet.
+func TestTheAccountsOfOneRequest(t *testing.T) {
+	for name, table := range map[string]account.Table{
+		"memory": account.NewMemory(account.Options{Accounts: 8}, new(sync.Mutex)),
+		"shared": account.NewShared(account.Options{Accounts: 4}, mem.NewStore(), "quota"), // one record
+	} {
+		t.Run(name, func(t *testing.T) {
+			for i := range 7 {
+				take(t, table, at(0), account.Admitted, counted(demand(fmt.Sprint("debtor ", i), 5, month, 1)))
+			}
+			for range 2 { // both new, then both known
+				d := take(t, table, at(0), account.Admitted, demand("a", 100, minute, 3), demand("b", 100, minute, 40))
+				require.EqualValues(t, 3, table.Standing(at(0), &d[0]).Held)
+				require.EqualValues(t, 40, table.Standing(at(0), &d[1]).Held)
+				require.NoError(t, table.Refund(at(0), d))
+			}
+			require.EqualValues(t, 2, table.Counts().Overflow)
+		})
+	}
+}
+
 // Two limits of one size share no overflow account: not two measures of one limit, and not two limits. All accounts of one limit do.
 func TestEachLimitHasItsOverflow(t *testing.T) {
 	for name, table := range map[string]account.Table{

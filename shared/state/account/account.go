@@ -39,7 +39,7 @@ type hold struct {
 	key    Key   // of the account: an overflow account has another key than the demand
 	slot   int   // of the record that it is in (Shared)
 	window int64 // bucket.name
-	until  int64 // names the group of the account's holds
+	until  int64 // names the group of the account's holds; of a Spike, the end of its slot in ns
 	amount int64
 	open   bool   // to be settled or refunded
 	lost   uint64 // digest of a record that was written or not: see Shared.change
@@ -108,7 +108,7 @@ type Table interface {
 	// of a window that is over is dropped. For concurrency and for Count the number is not used: an open request ends, a request stays counted.
 	Settle(now time.Time, d []Demand, used []int64) error
 	// Refund gives everything back, Count too, as if the request had never been. It also ends a request that waits for the companion. Once, like
-	// Settle.
+	// Settle. Of a Spike only the newest unit comes back: older ones would let several requests pass at one moment.
 	Refund(now time.Time, d []Demand) error
 	// Standing is how the demand's account stands, for headers. An account that does not exist has its whole limit.
 	Standing(now time.Time, d *Demand) Standing

@@ -59,7 +59,9 @@
 //     proxy may be a second early.
 //   - An allocator without its memory has another generation. It grants nothing for Lease/2, in which all proxies say again what they have used and hold.
 //   - While the companion is silent, Open demands are admitted up to limit / proxies of this proxy's own use, with an error that nobody bounds: an
-//     exhausted limit may be exceeded by once itself. Others are Unreachable once the grants are used up or not trusted.
+//     exhausted limit may be exceeded by once itself. A proxy that has never heard the companion does not know how many there are, and admits the whole
+//     limit: while the companion is away from the start, n proxies admit n times the limit. Any other share would refuse what a single proxy may serve; who
+//     cannot have that sets Open to false. Others are Unreachable once the grants are used up or not trusted.
 //   - Spike demands are never asked for: each proxy has its part of the rate.
 //
 // [Allocator] is the allocator's side as arithmetic, [Message] and [Reply] are what is said.

@@ -237,7 +237,7 @@ func TestAProxyThatIsCutOff(t *testing.T) {
 	})
 }
 
-// After a lapse a proxy gives up what it was granted and does not use, also if it hears of another account first: others may have it.
+// After a lapse a proxy gives up what it was granted and does not use, also if a response about another account comes first: others may have it.
 func TestALapseReleasesWhatIsNotInUse(t *testing.T) {
 	proxies(t, func(t *testing.T, c *companion, a, b account.Table) {
 		d, other := sharedDemand(demand("tokens", 100, month, 100)), sharedDemand(counted(demand("other", 5, month, 1)))

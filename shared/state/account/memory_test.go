@@ -300,6 +300,29 @@ func TestSpike(t *testing.T) {
 	})
 }
 
+// Requests of a Spike that were taken long ago and are refunded now do not let a burst pass.
+func TestARefundedSpike(t *testing.T) {
+	tables(t, func(t *testing.T, table account.Table) {
+		spike := demand("spike", 10, account.Window{Unit: account.Second}, 1)
+		spike.Spike = true
+		var open [][]account.Demand
+		for i := range 10 {
+			open = append(open, take(t, table, at(float64(i)/10), account.Admitted, spike))
+		}
+		admitted := 0
+		for _, d := range open {
+			require.NoError(t, table.Refund(at(1), d))
+			if table.Take(at(1), request(spike), hold).Outcome == account.Admitted {
+				admitted++
+			}
+		}
+		require.Equal(t, 1, admitted)
+		last := take(t, table, at(1.1), account.Admitted, spike)
+		require.NoError(t, table.Refund(at(1.11), last))
+		take(t, table, at(1.12), account.Admitted, spike)
+	})
+}
+
 // Q29: numbers are exact at the limit, and none is too large.
 func TestNumbers(t *testing.T) {
 	tables(t, func(t *testing.T, table account.Table) {

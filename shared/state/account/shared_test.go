@@ -284,7 +284,7 @@ func TestAStoreThatFails(t *testing.T) {
 	take(t, table, begin, account.Failed, a, b)
 }
 
-// A worker whose other goes first at each of a hundred rounds still gets through, and begins no request anew for it: only the record that it lost
+// A worker whose other goes first at each of a hundred rounds still gets through, and begins no request once more for it: only the record that it lost
 // is read again.
 func TestAWorkerThatLosesManyRounds(t *testing.T) {
 	store := &busyStore{Store: mem.NewStore()}

@@ -109,7 +109,7 @@ func (f *Filter) grow(x *filter.Exchange, r *request) filter.Verdict {
 		}
 		f.metrics.failed(contended)
 		return filter.Next
-	case account.Unreachable, account.Failed:
+	case account.Unreachable, account.Busy, account.Full, account.Failed:
 		f.metrics.failed(causes[result.Outcome])
 		return filter.Next
 	}

@@ -83,7 +83,7 @@ func amountsHelp(under string) []conf.Help {
 		{Key: under + "spike", Text: "requests per time, spaced evenly: `10/s` is one every 100 ms. Each Envoy spaces its own"},
 		{Key: under + "budget", Text: "money per time, such as `25.00/month`; needs `prices`"},
 		{Key: under + "zone", Text: "time zone whose calendar cuts days, weeks and months"},
-		{Key: under + "start", Text: "`calendar`: windows begin with the minute, hour, day, … ; `flexi`: with the first request; a time: then, and again after each window"},
+		{Key: under + "start", Text: "`calendar`: windows begin with the minute, hour, day, … ; `flexi`: with the first request; a time (years 1970 to 2248): then, and again after each window"},
 		{Key: under + "scope", Text: "as `scope` of the filter, for these amounts"},
 	}
 }

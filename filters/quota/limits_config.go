@@ -76,10 +76,16 @@ func isZone(s string) string {
 }
 
 func isStart(s string) string {
-	if s == "calendar" || s == "flexi" || isTime(s) == "" {
+	if s == "calendar" || s == "flexi" {
 		return ""
 	}
-	return "is neither calendar, flexi, nor a time such as 2027-01-01T00:00:00Z"
+	switch at, err := time.Parse(time.RFC3339, s); {
+	case err != nil:
+		return "is neither calendar, flexi, nor a time such as 2027-01-01T00:00:00Z"
+	case !account.StartFits(at):
+		return "is not in the years 1970 to 2248"
+	}
+	return ""
 }
 
 // rates reads one or several amounts per time: "5/min, 1000/day".

@@ -44,12 +44,13 @@ const (
 	noDocument  = "no_document"
 	unreachable = "unreachable"
 	localShare  = "local_share"
-	storeFull   = "store"
+	storeFailed = "store"
 	contended   = "contended"
+	tableFull   = "full"
 	notSettled  = "not_settled"
 )
 
-var causes = map[account.Outcome]string{account.Unreachable: unreachable, account.Failed: storeFull}
+var causes = map[account.Outcome]string{account.Unreachable: unreachable, account.Busy: contended, account.Full: tableFull, account.Failed: storeFailed}
 
 func (m *metrics) decided(x *filter.Exchange, decision string) {
 	m.decisions.Record(1, filter.Values{x.Tenant.Product, decision})

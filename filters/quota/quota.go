@@ -187,7 +187,9 @@ func (f *Filter) take(x *filter.Exchange, r *request) filter.Verdict {
 		if r.asked < maxAsked && f.link != nil {
 			return f.ask(r)
 		}
-		return f.undecided(x, r) // others were quicker each time, and nobody has said that nothing is left
+		return f.undecided(x, r, contended) // others were quicker each time, and nobody has said that nothing is left
+	case account.Busy, account.Full:
+		return f.undecided(x, r, causes[result.Outcome]) // not the store's failure: a client can cause it
 	case account.Unreachable, account.Failed:
 		f.metrics.failed(causes[result.Outcome])
 		x.Explain("quota", causes[result.Outcome])
@@ -206,14 +208,14 @@ func (f *Filter) take(x *filter.Exchange, r *request) filter.Verdict {
 	return f.giveUp(r, f.overLimit(x, r, result))
 }
 
-// undecided refuses a request that may come again at once.
-func (f *Filter) undecided(x *filter.Exchange, r *request) filter.Verdict {
-	f.metrics.failed(contended)
-	x.Explain("quota", contended)
+// undecided refuses a request that may come again at once, whatever onStoreFailure says.
+func (f *Filter) undecided(x *filter.Exchange, r *request, cause string) filter.Verdict {
+	f.metrics.failed(cause)
+	x.Explain("quota", cause)
 	if f.shadow {
 		return f.goUncounted(r)
 	}
-	return f.giveUp(r, f.storeFailed())
+	return f.giveUp(r, f.busy())
 }
 
 // goUncounted lets a request go on of which nothing is taken.

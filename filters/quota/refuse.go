@@ -164,4 +164,13 @@ func (f *Filter) storeFailed() filter.Verdict {
 	}, fault{"Service Unavailable", "policies.ratelimit.FailedToResolveQuota"})
 }
 
+// busy refuses a request that lost against others, or found no place for a counter: the store is well.
+func (f *Filter) busy() filter.Verdict {
+	return f.deny(filter.Refusal{
+		Refusal:    llm.Refusal{Status: 503, Type: "server_error", Code: "quota_busy", Message: "Too many requests are counted at the same time. Please try again."},
+		RetryAfter: time.Second,
+		Headers:    [][2]string{noStore},
+	}, fault{"Service Unavailable", "policies.ratelimit.FailedToResolveQuota"})
+}
+
 func appendInt(dst []byte, n int64) []byte { return strconv.AppendInt(dst, n, 10) }

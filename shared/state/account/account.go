@@ -15,7 +15,8 @@ const MaxName = 255
 // Demand is what one request wants of one account. The caller fills in the exported fields and hands the same Demand to Take and then to Settle or
 // Refund: the table remembers in it what it took. To use the memory again for another request, assign a new value.
 //
-// What makes two accounts different belongs in the name: the limit's own name, what it counts, its window, and the values of its dimensions.
+// What makes two accounts different belongs in the name: the limit's own name, what it counts, its window, and the values of its dimensions. What
+// comes before the second slash is the limit's; all its accounts begin with that, and share one overflow account.
 // The Limit does not: if that changes, what is used stays used.
 type Demand struct {
 	Key    Key
@@ -38,7 +39,7 @@ type hold struct {
 	key    Key   // of the account: an overflow account has another key than the demand
 	slot   int   // of the record that it is in (Shared)
 	window int64 // bucket.name
-	until  int64 // names the group of the account's holds
+	until  int64 // names the group of the account's holds; of a Spike, the end of its slot in ns
 	amount int64
 	open   bool   // to be settled or refunded
 	lost   uint64 // digest of a record that was written or not: see Shared.change
@@ -58,7 +59,11 @@ const (
 	Dry
 	// Unreachable took from none: a Shared demand that is not Open, and the companion does not respond.
 	Unreachable
-	// Failed took from none: the store failed, other workers won every round, or the table and its overflow accounts are full.
+	// Busy took from none: other workers won every round. The store works; the same request may succeed at once.
+	Busy
+	// Full took from none: the table and its overflow accounts are full.
+	Full
+	// Failed took from none: the store failed.
 	Failed
 )
 
@@ -98,11 +103,12 @@ type Table interface {
 	// quarter longer. Demands name different accounts.
 	Take(now time.Time, d []Demand, hold time.Duration) Result
 	// Settle replaces each reservation by what was really used, which may be more. It takes effect once, however often it is called, also if
-	// only some of the accounts could be written the time before, which is the error. Demands that were not taken are passed over. A reservation
+	// only some of the accounts could be written the time before, which is the error. The table writes the others at the next call, a tick or
+	// a request: so what was used is not forgotten when its reservation expires. If another call fails as well, too many wait for that. Demands that were not taken are passed over. A reservation
 	// of a window that is over is dropped. For concurrency and for Count the number is not used: an open request ends, a request stays counted.
 	Settle(now time.Time, d []Demand, used []int64) error
 	// Refund gives everything back, Count too, as if the request had never been. It also ends a request that waits for the companion. Once, like
-	// Settle.
+	// Settle. Of a Spike only the newest unit comes back: older ones would let several requests pass at one moment.
 	Refund(now time.Time, d []Demand) error
 	// Standing is how the demand's account stands, for headers. An account that does not exist has its whole limit.
 	Standing(now time.Time, d *Demand) Standing
@@ -132,7 +138,7 @@ type Options struct {
 	// Accounts bounds how many accounts a table keeps. Accounts in use are never given up for others: what comes on top shares overflow
 	// accounts.
 	Accounts int
-	// Rand returns 64 uniform random bits, for this proxy's id.
+	// Rand returns 64 uniform random bits, for this proxy's id and for where accounts are in a store.
 	Rand func() uint64
 }
 

@@ -136,6 +136,7 @@ func (b *bucket) take(now time.Time, d *Demand, holdTime time.Duration, spacing 
 	switch {
 	case d.Spike:
 		b.next = max(b.next, now.UnixNano()) + mul(h.amount, spacing)
+		h.until = b.next
 	case d.Count:
 		b.used = min(b.used+h.amount, 2*Most)
 	case h.amount > 0:
@@ -161,7 +162,11 @@ func (b *bucket) refund(d *Demand, spacing int64) {
 	h := &d.held
 	switch {
 	case d.Spike:
-		b.next = max(b.next-mul(h.amount, spacing), 0)
+		// Only the newest gives its slot back: what came after an older one had to keep its distance, and a slot of the past would make two
+		// requests of one moment.
+		if b.next == h.until {
+			b.next = max(b.next-mul(h.amount, spacing), 0)
+		}
 	case !b.same(h):
 	case d.Count:
 		b.back = min(b.back+h.amount, b.used)

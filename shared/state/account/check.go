@@ -116,7 +116,7 @@ func (b *bucket) standing(now time.Time, d *Demand, k *link) Standing {
 }
 
 // rank orders outcomes: one of a higher rank decides about the whole request.
-var rank = [...]uint8{Admitted: 0, Dry: 1, Unreachable: 2, Refused: 3, TooLarge: 4, Failed: 5}
+var rank = [...]uint8{Admitted: 0, Dry: 1, Unreachable: 2, Refused: 3, TooLarge: 4, Busy: 5, Full: 6, Failed: 7}
 
 // tally joins the verdicts on the demands of one request.
 type tally struct {

@@ -30,9 +30,14 @@
 // account of its limit and window, which [Counts] shows.
 //
 // [Shared] is for workers that share a kv.Store (wasm). An account is in one of a fixed number of records, eight in a record at most, each written with
-// compare-and-swap. Take writes the records of its accounts one after the other. If one changed meanwhile it gives back what it has written and starts again:
-// so a limit is never exceeded, but another request may be refused at that moment for what is given back. After 16 rounds the outcome is Failed, with nothing
-// taken. If the store fails in the middle, what could not be given back is held until it expires.
+// compare-and-swap. Take writes the records of its accounts one after the other. If one changed meanwhile it is read and checked again. If it refuses
+// then, Take gives back what it has written and starts again: so a limit is never exceeded, but another request may be refused at that moment for what is
+// given back. After many lost rounds the outcome is Busy, with nothing taken: others take from the same accounts, and the store is well. It is not Failed,
+// since a caller that lets requests pass while the store fails must not let them pass for contention, which a client can cause.
+//
+// A settlement that cannot be written is kept in the worker's memory, up to 256 of them, and written at its next call, also after its reservation has
+// expired: it becomes late, and no refund. What a worker has in memory when it ends is lost, as is the settlement of a request that ends with its worker: these
+// reservations expire.
 //
 // # Several proxies
 //
@@ -54,7 +59,9 @@
 //     proxy may be a second early.
 //   - An allocator without its memory has another generation. It grants nothing for Lease/2, in which all proxies say again what they have used and hold.
 //   - While the companion is silent, Open demands are admitted up to limit / proxies of this proxy's own use, with an error that nobody bounds: an
-//     exhausted limit may be exceeded by once itself. Others are Unreachable once the grants are used up or not trusted.
+//     exhausted limit may be exceeded by once itself. A proxy that has never heard the companion does not know how many there are, and admits the whole
+//     limit: while the companion is away from the start, n proxies admit n times the limit. Any other share would refuse what a single proxy may serve; who
+//     cannot have that sets Open to false. Others are Unreachable once the grants are used up or not trusted.
 //   - Spike demands are never asked for: each proxy has its part of the rate.
 //
 // [Allocator] is the allocator's side as arithmetic, [Message] and [Reply] are what is said.

@@ -237,6 +237,24 @@ func TestAProxyThatIsCutOff(t *testing.T) {
 	})
 }
 
+// After a lapse a proxy gives up what it was granted and does not use, also if a response about another account comes first: others may have it.
+func TestALapseReleasesWhatIsNotInUse(t *testing.T) {
+	proxies(t, func(t *testing.T, c *companion, a, b account.Table) {
+		d, other := sharedDemand(demand("tokens", 100, month, 100)), sharedDemand(counted(demand("other", 5, month, 1)))
+		first, r := c.take(a, at(0), d)
+		require.Equal(t, account.Admitted, r.Outcome)
+		require.NoError(t, a.Settle(at(0.1), first, []int64{30}))
+		d.Amount = 70
+		_, r = c.take(b, at(3.1), d)
+		require.Equal(t, account.Admitted, r.Outcome)
+		_, r = c.take(a, at(3.2), other)
+		require.Equal(t, account.Admitted, r.Outcome, "the companion is heard again")
+		take(t, a, at(3.3), account.Dry, d)
+		_, r = c.take(a, at(3.3), d)
+		require.Equal(t, account.Refused, r.Outcome)
+	})
+}
+
 // A restarted proxy is a new one. What the old one used stays used; what it held comes back.
 func TestAProxyRestarts(t *testing.T) {
 	proxies(t, func(t *testing.T, c *companion, old, young account.Table) {

@@ -1,9 +1,12 @@
 package account
 
 import (
+	"bytes"
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 // Memory is a table in memory.
@@ -60,7 +63,7 @@ func (m *Memory) Take(now time.Time, d []Demand, hold time.Duration) Result {
 		m.found = append(m.found, a)
 		if a == nil {
 			m.counts.Full++
-			t.add(i, verdict{outcome: Failed})
+			t.add(i, verdict{outcome: Full})
 			continue
 		}
 		a.bucket.answered(&d[i])
@@ -99,8 +102,8 @@ func (m *Memory) lookup(own int64, d *Demand) *kept {
 	return a
 }
 
-// mostOverflow bounds the overflow accounts, on top of all others.
-const mostOverflow = 64
+// mostOverflow bounds the overflow accounts, on top of all others. There is one a limit and window.
+const mostOverflow = 1024
 
 // overflowFor returns the account that all share for whom there is no place.
 func (m *Memory) overflowFor(own int64, d *Demand) *kept {
@@ -122,10 +125,12 @@ func (m *Memory) overflowFor(own int64, d *Demand) *kept {
 // overflowPrefix begins the names of overflow accounts.
 var overflowPrefix = []byte("overflow:")
 
-// appendOverflowName appends the name of the overflow account for demands like this one.
+// appendOverflowName appends the name of the overflow account for demands like this one: of the same limit, so that what one limit counts is
+// never in the way of another that happens to be as large.
 func appendOverflowName(dst []byte, d *Demand) []byte {
 	dst = append(dst, overflowPrefix...)
-	dst = strconv.AppendInt(dst, d.Limit, 10)
+	dst = strconv.AppendUint(dst, xxhash.Sum64(limitOf(d.Name)), 36)
+	dst = strconv.AppendInt(append(dst, '/'), d.Limit, 10)
 	dst = d.Window.Append(append(dst, '/'))
 	for _, kind := range [...]struct {
 		is   bool
@@ -136,6 +141,19 @@ func appendOverflowName(dst []byte, d *Demand) []byte {
 		}
 	}
 	return dst
+}
+
+// limitOf is the part of an account's name that names the limit: up to the second slash. A name without one is of no limit in particular. Only
+// what follows is chosen by clients.
+func limitOf(name []byte) []byte {
+	first := bytes.IndexByte(name, '/')
+	if first < 0 {
+		return nil
+	}
+	if second := bytes.IndexByte(name[first+1:], '/'); second >= 0 {
+		return name[:first+1+second]
+	}
+	return name
 }
 
 // searched bounds how many accounts are looked at to find one that can be forgotten.

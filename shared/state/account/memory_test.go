@@ -96,6 +96,25 @@ func TestHoldsExpire(t *testing.T) {
 	})
 }
 
+// A hold counts for the whole hold time and ends with a millisecond of it. One that joins a group ends with that, and never too early.
+func TestWhenAHoldExpires(t *testing.T) {
+	tables(t, func(t *testing.T, table account.Table) {
+		budget := demand("budget", 100, month, 1)
+		take(t, table, at(0), account.Admitted, budget)       // until 749.999 at the latest
+		take(t, table, at(149.999), account.Admitted, budget) // the last one that may join it
+		require.Equal(t, [2]int64{0, 2}, used(table, at(749.998), budget))
+		require.Equal(t, [2]int64{0, 0}, used(table, at(749.999), budget))
+	})
+	tables(t, func(t *testing.T, table account.Table) {
+		budget := demand("budget", 100, month, 1)
+		take(t, table, at(0), account.Admitted, budget)
+		take(t, table, at(150), account.Admitted, budget)
+		require.Equal(t, [2]int64{0, 1}, used(table, at(749.999), budget))
+		require.Equal(t, [2]int64{0, 1}, used(table, at(899.998), budget))
+		require.Equal(t, [2]int64{0, 0}, used(table, at(899.999), budget))
+	})
+}
+
 // Q4: a reservation names its window.
 func TestAReservationOfTheWindowBefore(t *testing.T) {
 	tables(t, func(t *testing.T, table account.Table) {
@@ -278,6 +297,29 @@ func TestSpike(t *testing.T) {
 			}
 		}
 		require.Equal(t, 3, n)
+	})
+}
+
+// Requests of a Spike that were taken long ago and are refunded now do not let a burst pass.
+func TestARefundedSpike(t *testing.T) {
+	tables(t, func(t *testing.T, table account.Table) {
+		spike := demand("spike", 10, account.Window{Unit: account.Second}, 1)
+		spike.Spike = true
+		var open [][]account.Demand
+		for i := range 10 {
+			open = append(open, take(t, table, at(float64(i)/10), account.Admitted, spike))
+		}
+		admitted := 0
+		for _, d := range open {
+			require.NoError(t, table.Refund(at(1), d))
+			if table.Take(at(1), request(spike), hold).Outcome == account.Admitted {
+				admitted++
+			}
+		}
+		require.Equal(t, 1, admitted)
+		last := take(t, table, at(1.1), account.Admitted, spike)
+		require.NoError(t, table.Refund(at(1.11), last))
+		take(t, table, at(1.12), account.Admitted, spike)
 	})
 }
 

@@ -60,11 +60,11 @@ func (p *page) place(own, allocators int64, taken []place) *entry {
 }
 
 // pageFormat is the first byte of a page: a build that finds another one starts with an empty page.
-const pageFormat = 1
+const pageFormat = 2
 
-// append appends the page as it is stored.
-func (p *page) append(dst []byte) []byte {
-	dst = append(dst, pageFormat)
+// append appends the page as it is stored. The stamp is another one each time, so that no two writings have one digest.
+func (p *page) append(dst []byte, stamp uint64) []byte {
+	dst = binary.LittleEndian.AppendUint64(append(dst, pageFormat), stamp)
 	for i := range p.n {
 		e := &p.entries[i]
 		dst = binary.LittleEndian.AppendUint64(dst, e.key.Hi)
@@ -88,6 +88,7 @@ func (p *page) decode() {
 		return
 	}
 	r := reader{rest: p.raw[1:]}
+	_ = r.fixed() // the stamp
 	for n := 0; len(r.rest) > 0; n++ {
 		if n == pageEntries {
 			p.n = 0

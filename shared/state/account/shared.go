@@ -2,8 +2,10 @@ package account
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -15,21 +17,28 @@ import (
 // Shared is a worker's view of a table over a kv.Store.
 //
 // Take reads the records of all its accounts, checks them, and writes them one after the other, each only if nobody else wrote it meanwhile. If
-// somebody did, what was written is given back and all is done once more. Between the two, others see a little less left than there is. After 16
-// rounds Take gives up with Failed.
+// somebody did, that record alone is read and checked again: what is written already stays, and the time between reading and writing, in which
+// others can win, is as short for a request of many accounts as for one of a single account. Only if such a record then refuses is all given back
+// and begun once more; until then others see a little less left than there is. All workers write in the order of the slots: of two requests that want
+// the last unit of two accounts, the one that gets the first account also gets the second.
 type Shared struct {
 	store   kv.Store
 	slots   int
 	keys    []string // of the records, by slot; the overflow accounts' are the last ones
 	linkKey string
+	seedKey string
+	seed    uint64 // see slotOf; 0 is not known yet
+	stamp   uint64 // of the last record that was written
 	rand    func() uint64
 	counts  Counts
 	pages   []page // that a call has read
 	read    int
 	found   []place
+	order   []int // of pages, by slot: in which they are written
 	out     []byte
 	scratch []byte
 	spare   page
+	late    []late
 
 	link       link
 	uses       bool           // the companion
@@ -54,16 +63,23 @@ type watch struct {
 	due  int64
 }
 
-// rounds bounds every read-change-write loop: a worker must not spin while its requests wait.
-const rounds = 16
+// rounds bounds every read-change-write loop: a worker must not spin while its requests wait. Each lost round is one that another worker has won, so
+// with 64 workers that do nothing else, a loss of all of them has a chance of 2 %; with 16 of one in ten million. It takes less than a millisecond.
+const rounds = 256
+
+// restarts bounds how often a request begins from the start, since an account refused when it was read again.
+const restarts = 16
 
 // overflowSlots is how many records the overflow accounts have.
-const overflowSlots = 16
+const overflowSlots = 128
 
 func newShared(o Options, store kv.Store, prefix string) *Shared {
 	slots := max((o.Accounts+pageEntries/2-1)/(pageEntries/2), 1)
 	s := &Shared{
-		store: store, slots: slots, linkKey: prefix + "/link", rand: o.Rand, keys: make([]string, slots+overflowSlots), watched: map[Key]*watch{}, scan: -1,
+		store: store, slots: slots, linkKey: prefix + "/link", seedKey: prefix + "/seed", rand: o.Rand, keys: make([]string, slots+overflowSlots), watched: map[Key]*watch{}, scan: -1,
+	}
+	if o.Rand != nil {
+		s.stamp = o.Rand()
 	}
 	for i := range s.keys {
 		s.keys[i] = prefix + "/" + strconv.Itoa(i)
@@ -71,12 +87,50 @@ func newShared(o Options, store kv.Store, prefix string) *Shared {
 	return s
 }
 
-// slotOf is the record that an account is in.
-func (s *Shared) slotOf(key Key, name []byte) int {
-	if bytes.HasPrefix(name, overflowPrefix) {
-		return s.slots + int(key.Lo%overflowSlots)
+// slotOf is the record that an account is in. It depends on a seed that is drawn for each store: who can choose names, by a value of a dimension,
+// could else find some whose accounts fill the record of another one, and so have that share an overflow account.
+func (s *Shared) slotOf(key Key, name []byte) (int, error) {
+	if s.seed == 0 {
+		if err := s.readSeed(); err != nil {
+			return 0, err
+		}
 	}
-	return int(key.Lo % uint64(s.slots))
+	first, slots := 0, s.slots
+	if bytes.HasPrefix(name, overflowPrefix) {
+		first, slots = s.slots, overflowSlots
+	}
+	var b [16]byte
+	binary.LittleEndian.PutUint64(b[:], key.Lo)
+	binary.LittleEndian.PutUint64(b[8:], key.Hi)
+	var d xxhash.Digest
+	d.ResetWithSeed(s.seed)
+	_, _ = d.Write(b[:])
+	return first + int(d.Sum64()%uint64(slots)), nil
+}
+
+// readSeed reads the store's seed, which the first worker draws.
+func (s *Shared) readSeed() error {
+	for range rounds {
+		value, cas, err := s.store.Get(s.seedKey)
+		switch {
+		case err == nil && len(value) == 8 && binary.LittleEndian.Uint64(value) != 0:
+			s.seed = binary.LittleEndian.Uint64(value)
+			return nil
+		case errors.Is(err, kv.ErrNotFound):
+			cas = kv.Create
+		case err != nil:
+			return fmt.Errorf("read the seed of the accounts: %w", err)
+		}
+		seed := uint64(1)
+		if s.rand != nil {
+			seed = max(s.rand(), 1)
+		}
+		err = s.store.Set(s.seedKey, binary.LittleEndian.AppendUint64(nil, seed), cas)
+		if err != nil && !errors.Is(err, kv.ErrMismatch) {
+			return fmt.Errorf("write the seed of the accounts: %w", err)
+		}
+	}
+	return fmt.Errorf("write the seed of the accounts: %w", kv.ErrBusy)
 }
 
 // fetch reads a record into p.
@@ -95,7 +149,8 @@ func (s *Shared) fetch(p *page, slot int) error {
 
 // put writes a record, if nobody wrote it since it was read.
 func (s *Shared) put(p *page) error {
-	s.out = p.append(s.out[:0])
+	s.stamp++
+	s.out = p.append(s.out[:0], s.stamp)
 	return s.store.Set(s.keys[p.slot], s.out, p.cas)
 }
 
@@ -120,7 +175,11 @@ func (s *Shared) begin(n int) {
 
 // lookup finds the demand's account, makes it if it is new, and brings it up to date. The entry is nil if there is no place for it.
 func (s *Shared) lookup(own int64, d *Demand) (place, error) {
-	i, err := s.page(s.slotOf(d.Key, d.Name))
+	slot, err := s.slotOf(d.Key, d.Name)
+	if err != nil {
+		return place{}, err
+	}
+	i, err := s.page(slot)
 	if err != nil {
 		return place{}, err
 	}
@@ -136,7 +195,10 @@ func (s *Shared) lookup(own int64, d *Demand) (place, error) {
 		s.counts.Overflow++
 		s.scratch = appendOverflowName(s.scratch[:0], d)
 		key := KeyOf(s.scratch)
-		if i, err = s.page(s.slotOf(key, s.scratch)); err != nil {
+		if slot, err = s.slotOf(key, s.scratch); err != nil {
+			return place{}, err
+		}
+		if i, err = s.page(slot); err != nil {
 			return place{}, err
 		}
 		p = &s.pages[i]
@@ -167,30 +229,39 @@ func (s *Shared) fill(e *entry, key Key, name []byte, d *Demand) *entry {
 
 // Take implements Table.
 func (s *Shared) Take(now time.Time, d []Demand, hold time.Duration) Result {
-	own := now.UnixMilli()
-	s.follow(own, d)
-	for range rounds {
+	s.catchUp(now)
+	s.follow(now.UnixMilli(), d)
+	left := rounds
+	for range restarts {
 		r := s.admit(now, d)
 		if r.Outcome != Admitted {
 			s.stopWaiting(d, r.Outcome)
 			return r
 		}
 		for i := range d {
-			e := s.found[i].entry
-			d[i].held.key, d[i].held.slot = e.key, s.pages[s.found[i].page].slot
-			e.bucket.take(now, &d[i], hold, spacing(&d[i], proxiesOf(&d[i], &s.link)))
-			d[i].held.open = false // until it is written
+			s.take(now, d, i, hold)
 		}
-		err := s.commit(now, d)
-		if err == nil {
+		ok, err := s.commit(now, d, hold, &left)
+		switch {
+		case ok:
 			return r
-		}
-		if !errors.Is(err, kv.ErrMismatch) {
+		case err != nil && !errors.Is(err, kv.ErrBusy):
 			return Result{Outcome: Failed}
+		case err != nil || left <= 0:
+			s.counts.Busy++
+			return Result{Outcome: Busy}
 		}
 	}
 	s.counts.Busy++
-	return Result{Outcome: Failed}
+	return Result{Outcome: Busy}
+}
+
+// take takes from an account that has admitted its demand, in the record as it will be written.
+func (s *Shared) take(now time.Time, d []Demand, i int, hold time.Duration) {
+	e := s.found[i].entry
+	d[i].held.key, d[i].held.slot = e.key, s.pages[s.found[i].page].slot
+	e.bucket.take(now, &d[i], hold, spacing(&d[i], proxiesOf(&d[i], &s.link)))
+	d[i].held.open = false // until it is written
 }
 
 // admit reads all accounts of a request, and checks them.
@@ -200,11 +271,13 @@ func (s *Shared) admit(now time.Time, d []Demand) Result {
 	for i := range d {
 		p, err := s.lookup(now.UnixMilli(), &d[i])
 		s.found = append(s.found, p)
-		if err != nil || p.entry == nil {
-			if err == nil {
-				s.counts.Full++
-			}
+		switch {
+		case err != nil:
 			t.add(i, verdict{outcome: Failed})
+			continue
+		case p.entry == nil:
+			s.counts.Full++
+			t.add(i, verdict{outcome: Full})
 			continue
 		}
 		p.entry.bucket.answered(&d[i])
@@ -216,118 +289,86 @@ func (s *Shared) admit(now time.Time, d []Demand) Result {
 	return t.Result
 }
 
-// commit writes all records of a round, or gives back what it has written.
-func (s *Shared) commit(now time.Time, d []Demand) error {
-	for i := range s.read {
-		err := s.put(&s.pages[i])
-		if err == nil {
-			for j := range d {
-				if s.found[j].page == i {
-					d[j].held.open, d[j].asked = true, 0
-				}
+// commit writes all records of a round, or gives back what it has written. Not ok without an error: to be done once more.
+func (s *Shared) commit(now time.Time, d []Demand, hold time.Duration, left *int) (ok bool, err error) {
+	s.sort()
+	for _, i := range s.order {
+		for err = s.put(&s.pages[i]); errors.Is(err, kv.ErrMismatch); err = s.put(&s.pages[i]) {
+			if *left--; *left <= 0 || !s.again(now, d, i, hold) {
+				return false, s.Refund(now, d)
 			}
-			continue
 		}
-		if undo := s.Refund(now, d); undo != nil {
-			return undo // what is still held expires
-		}
-		return err
-	}
-	for i := range d {
-		s.watch(&d[i])
-	}
-	return nil
-}
-
-// Settle implements Table.
-func (s *Shared) Settle(now time.Time, d []Demand, used []int64) error {
-	return s.end(now, d, func(b *bucket, i int) { b.settle(&d[i], used[i]) })
-}
-
-// Refund implements Table.
-func (s *Shared) Refund(now time.Time, d []Demand) error {
-	return s.end(now, d, func(b *bucket, i int) { b.refund(&d[i], spacing(&d[i], proxiesOf(&d[i], &s.link))) })
-}
-
-// end ends what was taken, once. An account that cannot be written stays as it is for the next call; the others are ended all the same.
-func (s *Shared) end(now time.Time, d []Demand, how func(b *bucket, i int)) (failed error) {
-	own := now.UnixMilli()
-	s.follow(own, d)
-	for i := range d {
-		h := &d[i].held
-		if !h.open && d[i].asked == 0 {
-			continue
-		}
-		lost, err := s.change(h.slot, h.key, h.lost, func(e *entry) bool {
-			e.bucket.lease.served(d[i].asked)
-			if h.open {
-				e.bucket.prepare(own, e.shared, &d[i].Window, &s.link)
-				how(&e.bucket, i)
-			}
-			return true
-		})
-		h.lost = lost
 		if err != nil {
-			failed = errors.Join(failed, err)
-			continue
+			_ = s.Refund(now, d) // what is still held expires
+			return false, err
 		}
-		h.open, d[i].asked = false, 0
-		s.watch(&d[i])
-	}
-	return failed
-}
-
-// change changes one account in the store, if it is there. lost is the digest of a record whose writing failed in a way that left open whether it was
-// written, 0 if there is none: if it is found, it was. A change that returns false is not written.
-func (s *Shared) change(slot int, key Key, lost uint64, how func(e *entry) bool) (uint64, error) {
-	p := &s.spare
-	for range rounds {
-		if err := s.fetch(p, slot); err != nil {
-			return lost, err
+		for j := range d {
+			if s.found[j].page == i {
+				d[j].held.open, d[j].asked = true, 0
+			}
 		}
-		if lost != 0 && xxhash.Sum64(p.raw) == lost {
-			return 0, nil
-		}
-		e := p.find(key)
-		if e == nil || !how(e) {
-			return 0, nil
-		}
-		err := s.put(p)
-		if err == nil {
-			return 0, nil
-		}
-		if !errors.Is(err, kv.ErrMismatch) {
-			return xxhash.Sum64(s.out), fmt.Errorf("write accounts: %w", err)
-		}
-	}
-	s.counts.Busy++
-	return lost, fmt.Errorf("write accounts: %w", kv.ErrBusy)
-}
-
-// stopWaiting takes a request that was refused from those that wait for the companion. One that is to ask again goes on waiting.
-func (s *Shared) stopWaiting(d []Demand, o Outcome) {
-	if o == Dry {
-		return
 	}
 	for i := range d {
-		if d[i].asked == 0 {
+		s.watch(&d[i])
+	}
+	return true, nil
+}
+
+// sort puts the pages of a round that have an account of a demand in the order of their slots.
+func (s *Shared) sort() {
+	s.order = s.order[:0]
+	for i := range s.read {
+		if !slices.ContainsFunc(s.found, func(p place) bool { return p.page == i }) {
+			continue // it was full
+		}
+		s.order = append(s.order, i)
+		for k := len(s.order) - 1; k > 0 && s.pages[s.order[k]].slot < s.pages[s.order[k-1]].slot; k-- {
+			s.order[k], s.order[k-1] = s.order[k-1], s.order[k]
+		}
+	}
+}
+
+// again reads one record again that another worker has written, and takes from its accounts. It reports whether that was possible: not if one of
+// them refuses now, or is somewhere else.
+func (s *Shared) again(now time.Time, d []Demand, page int, hold time.Duration) bool {
+	if s.fetch(&s.pages[page], s.pages[page].slot) != nil {
+		return false
+	}
+	for i := range d {
+		if s.found[i].page == page {
+			s.found[i].entry = nil
+		}
+	}
+	for i := range d {
+		if s.found[i].page != page {
 			continue
 		}
-		_, _ = s.change(d[i].held.slot, d[i].held.key, 0, func(e *entry) bool { e.bucket.lease.served(d[i].asked); return true })
-		d[i].asked = 0 // if it could not be written, it ends by itself
+		p, err := s.lookup(now.UnixMilli(), &d[i])
+		if err != nil || p.entry == nil || p.page != page {
+			return false
+		}
+		s.found[i] = p
+		p.entry.bucket.answered(&d[i])
+		admits := p.entry.bucket.check(now, &d[i], &s.link).outcome == Admitted
+		if d[i].asked = p.asked; !admits {
+			return false
+		}
+		s.take(now, d, i, hold)
 	}
+	return true
 }
 
 // Standing implements Table.
 func (s *Shared) Standing(now time.Time, d *Demand) Standing {
 	own := now.UnixMilli()
-	key, slot := d.Key, s.slotOf(d.Key, d.Name)
+	key := d.Key
+	slot, err := s.slotOf(d.Key, d.Name)
 	if d.held.key != (Key{}) {
 		key, slot = d.held.key, d.held.slot
 	}
 	var none bucket
 	b, shared := &none, false
-	if err := s.fetch(&s.spare, slot); err == nil {
+	if err == nil && s.fetch(&s.spare, slot) == nil {
 		if e := s.spare.find(key); e != nil {
 			b, shared = &e.bucket, e.shared
 		}

@@ -85,6 +85,7 @@ func (s *Shared) watchKey(key Key, slot int) {
 // Report implements Table. Each worker reports the accounts that it has used.
 func (s *Shared) Report(now time.Time, document int64, dst []byte, most int) []byte {
 	own := now.UnixMilli()
+	s.catchUp(now)
 	if !s.uses {
 		return nil
 	}
@@ -252,14 +253,18 @@ func (s *Shared) Heard(now time.Time, response []byte) error {
 		g := &r.Accounts[i]
 		s.scratch = append(s.scratch[:0], g.Name...)
 		key := KeyOf(s.scratch)
-		_, failed := s.change(s.slotOf(key, s.scratch), key, 0, func(e *entry) bool {
+		slot, failed := s.slotOf(key, s.scratch)
+		if failed != nil {
+			return failed
+		}
+		_, failed = s.change(slot, key, 0, func(e *entry) bool {
 			if !e.shared || string(e.name) != g.Name {
 				return false
 			}
 			e.bucket.update(own, &s.link)
 			e.bucket.hear(own, r.Now, g, &s.link)
 			if !e.bucket.quiet() {
-				s.watchKey(key, s.slotOf(key, e.name)) // it may have been granted what nobody waits for any more
+				s.watchKey(key, slot) // it may have been granted what nobody waits for any more
 			}
 			return true
 		})

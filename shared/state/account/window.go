@@ -31,7 +31,7 @@ type Window struct {
 	Zone *time.Location // of the calendar; nil is UTC
 	// Flexi: a window starts with the first request after the last one ended, instead of at a boundary of the calendar.
 	Flexi bool
-	// From, if set, is where counting starts, instead of at a boundary of the calendar.
+	// From, if set, is where counting starts, instead of at a boundary of the calendar. It has to fit, see StartFits; else 1970 is taken.
 	From time.Time
 }
 
@@ -90,23 +90,39 @@ func (w Window) byCalendar(now time.Time) (start, end time.Time) {
 	if w.Unit == Week {
 		days *= 7
 	}
-	// The number of the day, where day 0 is Monday, 1970-01-05.
-	day := floorDiv(int(time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, time.UTC).Unix()), 24*60*60) - 4
+	day := dayNumber(now) - 4 // day 0 is Monday, 1970-01-05
 	since := day - floorDiv(day, days)*days
 	return civil(now, now.Day()-since, 0), civil(now, now.Day()-since+days, 0)
 }
 
 // counted counts windows from From on, and back.
 func (w Window) counted(now time.Time) (start, end time.Time) {
-	from := w.From.In(w.zone())
-	k := int(now.Sub(from) / w.length()) // a guess, where days and months are not all of one length
-	for w.after(from, k).After(now) {
-		k--
+	from := w.From
+	if !StartFits(from) {
+		from = time.Unix(0, 0)
 	}
-	for !w.after(from, k+1).After(now) {
-		k++
+	from = from.In(w.zone())
+	k := w.between(from, now)
+	if w.after(from, k).After(now) {
+		k-- // the month or the day has begun, and not yet the time of day
 	}
 	return w.after(from, k), w.after(from, k+1)
+}
+
+// between is how many windows there are from one time to another, or one more: by dates for days and months, which are not all of one length.
+func (w Window) between(from, to time.Time) int {
+	switch w.Unit {
+	case Month:
+		return floorDiv(12*(to.Year()-from.Year())+int(to.Month()-from.Month()), w.n())
+	case Day, Week:
+		return floorDiv(dayNumber(to)-dayNumber(from), int(unitLength[w.Unit]/unitLength[Day])*w.n())
+	}
+	return floorDiv(int(to.Unix()-from.Unix()), int(w.length()/time.Second))
+}
+
+// dayNumber numbers the days of the calendar, from 1970-01-01 on.
+func dayNumber(t time.Time) int {
+	return floorDiv(int(time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, time.UTC).Unix()), 24*60*60)
 }
 
 // after is k windows after t. Days later it is the same time of day, months later the same day of the month or the last one.
@@ -210,8 +226,12 @@ func ParseWindow(s string) (w Window, err error) {
 // mostUnits bounds N, so that the length of a window fits.
 const mostUnits = 100_000
 
-// mostFrom is the latest start time, in 2248: durations from and to it fit.
+// mostFrom is the latest start time, in ms, in 2248: durations from and to it fit.
 const mostFrom = 1 << 43
+
+// StartFits reports whether a time can be that from which windows are counted: one in the years 1970 to 2248. Those before and after are further away than
+// a time.Duration is long.
+func StartFits(t time.Time) bool { return t.Unix() >= 0 && t.Unix() <= mostFrom/1000 }
 
 // parseCount reads the number of units; 0 is a mistake.
 func parseCount(s string) int {

@@ -98,6 +98,30 @@ func TestWindowsFollowEachOther(t *testing.T) {
 	})
 }
 
+// Start times that are far away cost no more than others, and those that do not fit are not taken: a worker must not count windows one by one.
+func TestStartsFarAway(t *testing.T) {
+	now := time.Date(2026, 11, 30, 12, 0, 0, 250_000_000, time.UTC)
+	for _, from := range []time.Time{
+		time.Date(2, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(1969, 12, 31, 23, 59, 59, 0, time.UTC), time.Date(2249, 1, 1, 0, 0, 0, 0, time.UTC),
+		time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC),
+	} {
+		require.False(t, account.StartFits(from))
+		w := account.Window{Unit: account.Second, From: from}
+		start, end := w.Bounds(now)
+		require.Equal(t, now.Truncate(time.Second), start.UTC())
+		require.Equal(t, now.Truncate(time.Second).Add(time.Second), end.UTC())
+	}
+	for _, from := range []time.Time{time.Unix(0, 500_000_000), time.Date(2248, 6, 1, 10, 0, 0, 500_000_000, zone(t, "Europe/Berlin"))} {
+		require.True(t, account.StartFits(from))
+		start, _ := account.Window{Unit: account.Second, From: from}.Bounds(now)
+		require.Equal(t, time.Date(2026, 11, 30, 11, 59, 59, 500_000_000, time.UTC), start.UTC())
+		start, end := account.Window{Unit: account.Second, N: 7, From: from}.Bounds(now)
+		require.Zero(t, start.Sub(from)%(7*time.Second))
+		require.Equal(t, 7*time.Second, end.Sub(start))
+		require.False(t, start.After(now) || !end.After(now))
+	}
+}
+
 func TestParseWindow(t *testing.T) {
 	for _, text := range []string{"-", "1m", "10s", "3d zone=Europe/Berlin", "1mo flexi", "2w from=1700000000000", "1h zone=Asia/Beirut flexi"} {
 		w, err := account.ParseWindow(text)

@@ -61,7 +61,7 @@ var help = append([]conf.Help{
 	{Key: "estimate.max", Text: "most tokens that an answer of a model may have, by public name or pattern: no more is reserved, whatever the client says. 131072 for others"},
 	{Key: "usage.ask", Text: "whether streams of chat and completions are asked to tell their usage (`stream_options.include_usage`). The event that only tells it is removed if the client has not asked for it"},
 	{Key: "usage.without", Text: "models that are not asked, since their servers refuse it"},
-	{Key: "usage.unread", Text: "what happens to a request of a kind whose responses need not tell usage (speech, raw tokens) where tokens are limited: it is charged by the estimate, or refused"},
+	{Key: "usage.unread", Text: "what happens to a request of a kind whose responses need not tell usage (speech, raw tokens, videos, moderations) where tokens are limited: it is charged by the estimate, or refused"},
 	{Key: "endStreams", Text: "whether a stream is ended when its limit is used up, with an error event. Its text is then read as it passes"},
 	{Key: "headers", Text: "whether responses tell how the limits stand, in place of what the replica says of its own: `x-ratelimit-*`, or `anthropic-ratelimit-*` for Messages"},
 	{Key: "shadow", Text: "refuse nothing for a limit, but count what would have been"},

@@ -33,6 +33,14 @@ func scale(p float64) int64 { return int64(math.Round(p * perUnit)) }
 // free reports whether nothing costs anything.
 func (p price) free() bool { return p == price{} }
 
+// isFree reports whether nothing of what a request of an API takes costs anything.
+func (p price) isFree(api llm.API) bool {
+	if !completes(api) {
+		p.completion = 0
+	}
+	return p.free()
+}
+
 // of is what tokens cost in nano units, rounded up once.
 func (p price) of(u llm.Usage) int64 {
 	const thousandths = 1000

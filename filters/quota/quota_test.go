@@ -338,6 +338,11 @@ func TestTrustedIdentity(t *testing.T) {
 		{"identity: {header: x-app}\n" + listed, "", "missing_api_key", ""},
 	} {
 		f := load(t, c.doc)
+		for _, second := range []string{c.app, "real", ""} {
+			_, v, _ := ask(f, headers{"x-app: " + c.app, "x-app: " + second})
+			require.Equal(t, 401, v.Refusal().Status)
+			require.Equal(t, "conflicting_identities", v.Refusal().Code, "one of them may be the client's")
+		}
 		x, v, _ := ask(f, headers{"x-app: " + c.app, "authorization: Bearer sk-of-the-provider"})
 		if c.code != "" {
 			require.Equal(t, c.code, v.Refusal().Code, c.app)

@@ -34,6 +34,7 @@ var (
 	keyExpired     = reason{401, "expired_api_key", "Your API key has expired. Provide your API key as ", fault{invalidKey, "oauth.v2.InvalidApiKey"}}
 	appNotApproved = reason{401, "app_not_approved", "Your application is not approved. Provide your API key as ", fault{"Client identifier is invalid", "keymanagement.service.consumer_key_missing_api_product_association"}}
 	unknownApp     = reason{401, "unknown_app", "Your application is not known here. Provide your API key as ", fault{invalidKey, "oauth.v2.InvalidApiKey"}}
+	identityTwice  = reason{401, "conflicting_identities", "Your request says more than once which application it is of.", fault{invalidKey, "oauth.v2.InvalidApiKey"}}
 
 	noProduct    = reason{403, "no_product", "Your API key has no approved product.", fault{"Invalid ApiKey for given resource", "oauth.v2.InvalidApiKeyForGivenResource"}}
 	notPermitted = reason{403, "operation_not_permitted", "Your product does not include this operation.", fault{"Invalid ApiKey for given resource", "oauth.v2.InvalidApiKeyForGivenResource"}}

@@ -139,7 +139,7 @@ func per(w account.Window) string {
 }
 
 // readLimit reads an entry of "limits".
-func readLimit(o *conf.Object) (name string, limits []*limit) {
+func readLimit(o *conf.Object, p *places) (name string, limits []*limit) {
 	var r limitReader
 	o.String("name", &r.name, conf.NotEmpty, shortName)
 	o.Required("name")
@@ -157,6 +157,9 @@ func readLimit(o *conf.Object) (name string, limits []*limit) {
 	o.String("header", &r.header, conf.HeaderName)
 	if slices.Contains(r.per, byTenant) != (r.header != "") {
 		o.Errorf("header", "%q goes with %q: it names the header whose value is the tenant", "header", "per: [tenant]")
+	}
+	if p.mayCarryKey(r.header) {
+		o.Errorf("header", "%q may carry a key, which would become part of the name of an account", r.header)
 	}
 	o.Object("match", func(o *conf.Object) { r.match = readMatch(o) })
 	limits = r.read(o)

@@ -25,6 +25,14 @@ func readPrice(o *conf.Object) price {
 	cached := prompt
 	o.Float("cached", &cached, 0, maxPrice)
 	o.Required("prompt", "completion")
+	for _, p := range [...]struct {
+		key   string
+		value float64
+	}{{"prompt", prompt}, {"completion", completion}, {"cached", cached}} {
+		if o.Has(p.key) && p.value > 0 && p.value < 1.0/perUnit {
+			o.Errorf(p.key, "%v is less than the smallest price, 0.000001", p.value)
+		}
+	}
 	return price{scale(prompt), scale(completion), scale(cached)}
 }
 

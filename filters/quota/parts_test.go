@@ -122,6 +122,12 @@ func TestMessages(t *testing.T) {
 		{"spike: 2/3s", body{}, "You have reached your limit of 2 requests per 3 seconds. Please try again in 2s."},
 		{"budget: 0.001/day", body{max: 100}, "You have reached your budget per day. Please try again in 11h59m2s."},
 		{"tokens: {total: 1000/day}", body{max: 2000}, "Your request needs more than your whole limit of 1000 tokens per day. Reduce the prompt or the bound of the answer."},
+		{"requests: 0/min", body{}, "Your product allows no requests."},
+		{"tokens: {total: 0/min}", body{}, "Your product allows no tokens."},
+		{"concurrency: 0", body{}, "Your product allows no requests in progress."},
+		{"spike: 0/s", body{}, "Your product allows no requests."},
+		{"budget: 0/day", body{}, "Your product allows no budget."},
+		{"models: [llama]}]\nlimits: [{name: l, per: [app], requests: 0/min", body{}, "Your limits allow no requests."},
 	} {
 		r := newRig(t, subscribed(c.amounts)+"prices: {\"*\": {prompt: 1, completion: 1}}\n")
 		var last *call

@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -109,7 +110,7 @@ func (f *Filter) overLimit(x *filter.Exchange, r *request, result account.Result
 	}
 	if result.Outcome == account.TooLarge {
 		out.Code, out.Reason, out.RetryAfter = tooLarge, tooLarge, -1
-		out.Message = "Your request needs more than your whole " + l.words() + ". Reduce the prompt or the bound of the answer."
+		out.Message = l.tooLarge(r)
 		out.Headers = append(out.Headers, dontRetry)
 	} else {
 		out.RetryAfter = max(result.Wait, time.Second)
@@ -125,6 +126,17 @@ func (f *Filter) overLimit(x *filter.Exchange, r *request, result account.Result
 		}
 	}
 	return f.deny(out, l.fault())
+}
+
+// tooLarge says why a request can never be admitted.
+func (l *limit) tooLarge(r *request) string {
+	switch {
+	case l.amount > 0:
+		return "Your request needs more than your whole " + l.words() + ". Reduce the prompt or the bound of the answer."
+	case r.product != nil && slices.Contains(r.product.limits, l):
+		return "Your product allows no " + measures[l.measure].said + "."
+	}
+	return "Your limits allow no " + measures[l.measure].said + "."
 }
 
 const tooLarge = "request_exceeds_limit"

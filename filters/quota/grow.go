@@ -28,7 +28,9 @@ type grown struct {
 	over    bool // nothing is reserved any more
 }
 
-func (g grown) reset() grown { return grown{demands: g.demands[:0], used: g.used[:0], limits: g.limits[:0]} }
+func (g grown) reset() grown {
+	return grown{demands: g.demands[:0], used: g.used[:0], limits: g.limits[:0]}
+}
 
 // watch has the stream's texts shown, each as it arrives.
 func (f *Filter) watch(x *filter.Exchange, r *request) {

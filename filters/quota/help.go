@@ -42,7 +42,7 @@ var help = append([]conf.Help{
 	{Key: "products[].models", Text: "models that may be used, by their public names; `*` stands for any text. All if absent"},
 	{Key: "limits", Text: "limits besides those of products. All that fit a request bind it"},
 	{Key: "limits[].name", Text: "name of the limit; its counters have it, too"},
-	{Key: "limits[].per", Text: "by what accounts are kept apart: `product`, `app`, `developer`, `tenant`, `model`, `pool`, `ip`. Empty: one account for all"},
+	{Key: "limits[].per", Text: "by what accounts are kept apart: `product`, `app`, `developer`, `tenant`, `model`, `pool`, `ip` (of IPv6 the network, /64, since a client has many addresses). Empty: one account for all"},
 	{Key: "limits[].header", Text: "header whose value is the `tenant`; none in which clients send keys, since the value becomes part of the name of an account"},
 	{Key: "limits[].match.products", Text: "products it is for; all if absent. As all of `match`, names in which `*` stands for any text"},
 	{Key: "limits[].match.apps", Text: "applications it is for"},

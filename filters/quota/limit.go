@@ -95,6 +95,10 @@ func (l *limit) appendName(dst []byte, x *filter.Exchange, r *request) []byte {
 		dst = append(dst, "/,"[min(i, 1)])
 		dst = append(dst, dimensions[d]...)
 		dst = append(dst, '=')
+		if d == byIP {
+			dst = appendAddress(dst, x.Client)
+			continue
+		}
 		dst = account.AppendValue(dst, valueOf(d, l, x, r))
 	}
 	if len(dst)-start <= account.MaxName {
@@ -131,8 +135,6 @@ func valueOf(d dimension, l *limit, x *filter.Exchange, r *request) string {
 		return value
 	case byModel:
 		return r.model
-	case byPool:
-		return x.Route.Pool
 	}
-	return x.Client
+	return x.Route.Pool
 }

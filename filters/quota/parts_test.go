@@ -105,6 +105,25 @@ func TestUnescaped(t *testing.T) {
 	}
 }
 
+// Addresses of one IPv6 network are one client, however they are written.
+func TestAddresses(t *testing.T) {
+	for address, want := range map[string]string{
+		"10.0.0.1": "10.0.0.1", "::ffff:10.0.0.1": "10.0.0.1", "": "", "pipe": "pipe",
+		"2001:db8::1": "2001:db8:0:0::", "2001:db8::2": "2001:db8:0:0::", "2001:db8:0:0:1::7": "2001:db8:0:0::", "2001:DB8:0:0:ffff:ffff:ffff:ffff": "2001:db8:0:0::",
+		"2001:db8:0:1::1": "2001:db8:0:1::", "2001:db8:a:b:1:2:3:4": "2001:db8:a:b::", "fe80::1%eth0": "fe80:0:0:0::", "::": "0:0:0:0::", "::1": "0:0:0:0::",
+		"64:ff9b::10.0.0.1": "64:ff9b:0:0::", "1::2:3:4:5:6:7": "1:0:2:3::", "::2:3:4:5:6:7:8": "0:2:3:4::",
+		"1:2:3": "1:2:3", "1:2:3:4:5:6:7:8:9": "1:2:3:4:5:6:7:8:9", "1::2::3": "1::2::3", "g::1": "g::1", "1:2:3:4::5:6:7:8": "1:2:3:4::5:6:7:8", "1:": "1:", "12345::": "12345::",
+	} {
+		require.Equal(t, want, string(appendAddress(nil, address)), address)
+	}
+	dst := make([]byte, 0, 64)
+	require.Zero(t, testing.AllocsPerRun(100, func() { dst = appendAddress(dst[:0], "2001:db8:a:b:1:2:3:4") }))
+	r := newRig(t, twoKeys+"limits: [{name: l, per: [ip], requests: 1/day}]")
+	require.Equal(t, 200, r.send(body{client: "2001:db8::1"}).end(ends{status: 200}).status())
+	require.Equal(t, 429, r.send(body{client: "2001:db8::2"}).end(ends{}).status())
+	require.Equal(t, 200, r.send(body{client: "2001:db8:0:1::1"}).end(ends{status: 200}).status())
+}
+
 // What a client is told, word by word.
 func TestMessages(t *testing.T) {
 	for _, c := range []struct {

@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 	"github.com/inlet-proxy/inlet/shared/reading/llm"
+	"github.com/inlet-proxy/inlet/shared/state/account"
 )
 
 // Sequences that limiters get wrong, as collected from public reports of gateways. Times are those of the virtual
@@ -406,6 +408,46 @@ func TestLimitsOfWhatIsNotTaken(t *testing.T) {
 	require.Equal(t, 429, r.send(body{max: 1}).status())
 }
 
+// failing is a table whose writes fail so many times.
+type failing struct {
+	account.Table
+	times int
+}
+
+func (f *failing) fails() bool { f.times--; return f.times >= 0 }
+
+func (f *failing) Settle(now time.Time, d []account.Demand, used []int64) error {
+	if f.fails() {
+		return errors.New("busy")
+	}
+	return f.Table.Settle(now, d, used)
+}
+
+func (f *failing) Refund(now time.Time, d []account.Demand) error {
+	if f.fails() {
+		return errors.New("busy")
+	}
+	return f.Table.Refund(now, d)
+}
+
+// What could not be written is written a second time. If that fails too, a metric says so.
+func TestWritesOnceMore(t *testing.T) {
+	for _, e := range []ends{{status: 200, usage: told(0, 2)}, {refused: true, served: "-"}} {
+		for times, failed := range []int64{0, 0, 1} {
+			r := newRig(t, subscribed("tokens: {total: 10/day}"))
+			r.f.table = &failing{r.f.table, times}
+			c := r.send(body{max: 5})
+			c.end(e)
+			require.Equal(t, failed, r.samples["inlet_quota_store_failure_total not_settled"])
+			left := int64(10 - e.usage.Total)
+			if failed > 0 {
+				left = 10 - 5 // until the hold is over
+			}
+			require.Equal(t, left, r.left(c), times)
+		}
+	}
+}
+
 // A reported usage counts also above the limit; the next request is refused.
 func TestReportedUsageGoesAboveTheLimit(t *testing.T) {
 	r := newRig(t, subscribed("tokens: {total: 320/min}"))
@@ -582,6 +624,17 @@ func TestMoney(t *testing.T) {
 	}
 	c = r.send(body{model: "unknown"}).end(ends{})
 	require.Equal(t, "model_without_price", c.v.Refusal().Code)
+}
+
+// Where cached tokens are dearer than others, as many are reserved for as there may be.
+func TestMoneyIsReservedAtTheDearest(t *testing.T) {
+	r := newRig(t, twoKeys+"prices: {llama: {prompt: 1, completion: 1, cached: 3}}\nlimits: [{name: l, per: [app], budget: 0.0003/day}]")
+	open := r.send(body{api: llm.Embeddings, prompt: 4 * 100})
+	require.Equal(t, 200, open.status())
+	require.Equal(t, 429, r.send(body{api: llm.Embeddings, prompt: 4}).end(ends{}).status(), "all of it is reserved")
+	open.end(ends{status: 200, usage: llm.Usage{Known: true, Prompt: 100, Cached: 100}})
+	require.EqualValues(t, 300_000, r.samples["inlet_quota_spent_nano_total"])
+	require.Equal(t, 429, r.send(body{api: llm.Embeddings, prompt: 4}).end(ends{}).status())
 }
 
 // Sums of prices with decimals do not drift.

@@ -57,6 +57,7 @@ var dimensions = [...]string{
 // limit is one rule: so much of a measure in a window, for each combination of its
 // dimensions. It is immutable.
 type limit struct {
+	name    string // of the product or entry
 	prefix  []byte // beginning of the names of its accounts
 	said    string // in messages: "requests per minute"
 	measure measure

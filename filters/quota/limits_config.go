@@ -109,6 +109,7 @@ func (r *limitReader) rates(o *conf.Object, key string, m measure, scale int64) 
 // add makes a limit.
 func (r *limitReader) add(o *conf.Object, key string, m measure, amount int64, w account.Window) {
 	l := &limit{
+		name:    r.name,
 		measure: m, amount: amount, window: w, per: r.per, header: r.header, match: r.match, cached: r.cached,
 		local: r.local || m == spike, // requests are spaced in each Envoy
 	}

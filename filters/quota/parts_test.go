@@ -124,6 +124,23 @@ func TestAddresses(t *testing.T) {
 	require.Equal(t, 200, r.send(body{client: "2001:db8:0:1::1"}).end(ends{status: 200}).status())
 }
 
+// Whose accounts a limit has can be read.
+func TestScopes(t *testing.T) {
+	doc := subscribed("requests: 5/min, budget: 25.00/month, scope: local") + `
+prices: {"*": {prompt: 1, completion: 1}}
+limits: [{name: all, spike: 10/s}, {name: team, per: [developer, model], tokens: {prompt: 1k/2h}, concurrency: 3}]
+`
+	require.Equal(t, []string{
+		"p: limit of 5 requests per minute for each app, in each Envoy",
+		"p: budget per month for each app, in each Envoy",
+		"all: limit of 10 requests per second for all callers together, in each Envoy",
+		"team: limit of 1000 prompt tokens per 2 hours for each developer and model, in all Envoys together",
+		"team: limit of 3 requests in progress for each developer and model, in all Envoys together",
+	}, join(t, newCompanion(t), doc).f.Scopes())
+	require.Equal(t, []string{"p: limit of 5 requests per minute for each app, in each Envoy"}, load(t, subscribed("requests: 5/min")).Scopes())
+	require.Empty(t, join(t, newCompanion(t), "source: companion").f.Scopes())
+}
+
 // What a client is told, word by word.
 func TestMessages(t *testing.T) {
 	for _, c := range []struct {

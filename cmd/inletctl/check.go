@@ -19,6 +19,8 @@ func checkCommand() *cobra.Command {
 		Long: `Checks each file with the code that reads it inside Envoy, and says all that is wrong at once, with its place and what may have been meant.
 Nothing is started, and nothing but the files is read.
 
+Of a chain's configuration without faults it also says for each limit of quota whose accounts it has.
+
 A file is a chain's configuration, or an Envoy bootstrap in YAML or JSON. Of a bootstrap, every configuration of Inlet in its static listeners is
 checked, and what Envoy needs for Inlet to work: see --list. A bootstrap is recognized by its keys (static_resources, admin, node); --envoy says
 that a file is one. "-" is the standard input.
@@ -63,14 +65,19 @@ func checkFiles(cmd *cobra.Command, files []string, format string, envoy, strict
 			return usageError{err}
 		}
 		var here []check.Finding
+		var limits []string
 		if envoy || check.IsBootstrap(text) {
 			here = check.Bootstrap(name, text)
 		} else {
 			here = check.Document(name, text)
+			limits = check.Limits(text)
 		}
 		found = append(found, here...)
 		if format == "text" && len(here) == 0 {
 			fmt.Fprintln(cmd.OutOrStdout(), name+": ok")
+			for _, l := range limits {
+				fmt.Fprintln(cmd.OutOrStdout(), "  "+l)
+			}
 		}
 	}
 	errors, warnings := check.Count(found)

@@ -12,7 +12,8 @@ const (
 	chargeNothing  charging = iota // no replica was asked: as if the request had never been
 	chargeRequest                  // a replica refused it or failed before it began: a request, and no tokens
 	chargeReported                 // by what the response says
-	chargeCounted                  // the response ended early: by what it said and what went through
+	chargeCounted                  // the client left, or a filter ended the response: by what it said and what went through
+	chargeBroken                   // the replica broke off: the same, but what nobody has told costs no more than was reserved
 	chargeEstimate                 // the response does not say: by what was reserved
 )
 
@@ -39,16 +40,16 @@ func (f *Filter) settle(x *filter.Exchange, r *request, end filter.End) {
 		f.metrics.decided(x, refunded)
 		return
 	}
-	u := f.usage(x, r, how)
 	r.used = r.used[:0]
 	for i, l := range r.limits {
-		r.used = append(r.used, f.cost(r, l, u, r.reserved(i), how))
+		r.used = append(r.used, l.of(r, f.usage(x, r, how, r.covers(i))))
 	}
-	f.write(func() error { return f.table.Settle(f.now(), r.demands, r.used) })
 	f.settleGrown(r)
+	f.write(func() error { return f.table.Settle(f.now(), r.demands, r.used) })
 	if !r.metered {
 		return
 	}
+	u := f.usage(x, r, how, r.coversMost())
 	f.metrics.charged(x, r, u, how)
 	if how == chargeReported && end.Complete && !r.bounded {
 		f.learned.add(r.model, u.Completion/max(x.Request.Answers, 1))
@@ -57,7 +58,9 @@ func (f *Filter) settle(x *filter.Exchange, r *request, end filter.End) {
 
 // refund gives everything back.
 func (f *Filter) refund(r *request) {
-	f.settleGrown(r)
+	if g := &r.grown; len(g.demands) > 0 {
+		f.write(func() error { return f.table.Refund(f.now(), g.demands) })
+	}
 	f.write(func() error { return f.table.Refund(f.now(), r.demands) })
 }
 
@@ -79,17 +82,17 @@ func howToCharge(x *filter.Exchange, end filter.End) charging {
 	}
 	switch {
 	case end.Refused || end.Answered:
-		return early(x) // in place of what a replica had begun
+		return early(x, end) // in place of what a replica had begun
 	case x.Response.Origin == filter.OfProxy:
 		return chargeNothing // Envoy had nobody to ask, or did not
 	case x.Response.Status >= 400 && !believable(x.Usage):
 		return chargeRequest
-	case end.Complete && (believable(x.Usage) || !x.API.HasUsage()):
+	case end.Complete && (believable(x.Usage) || !computes(x.API)):
 		return chargeReported
 	case end.Complete:
 		return chargeEstimate
 	}
-	return early(x)
+	return early(x, end)
 }
 
 // believable reports whether a usage is known and possible: no model has a context of that many tokens.
@@ -107,19 +110,23 @@ func unanswered(x *filter.Exchange, end filter.End) charging {
 	case end.Complete:
 		return chargeEstimate // it comes again, since Envoy follows a redirect, and no filter sees it then
 	}
-	return early(x) // the client left while the replica computed the prompt
+	return early(x, end) // the client left while the replica computed the prompt
 }
 
 // early is for a response that did not come to its end, or did not begin.
-func early(x *filter.Exchange) charging {
-	if !x.API.HasUsage() {
+func early(x *filter.Exchange, end filter.End) charging {
+	switch {
+	case !computes(x.API):
 		return chargeReported
+	case end.Broken:
+		return chargeBroken
 	}
 	return chargeCounted
 }
 
-// usage is what the request took, as far as anybody knows.
-func (f *Filter) usage(x *filter.Exchange, r *request, how charging) llm.Usage {
+// usage is what the request took, as far as anybody knows. reserved is for how many tokens of the answer there is a
+// reservation.
+func (f *Filter) usage(x *filter.Exchange, r *request, how charging, reserved int) llm.Usage {
 	u := x.Usage
 	if u.Known && !believable(u) {
 		u = llm.Usage{}
@@ -128,32 +135,35 @@ func (f *Filter) usage(x *filter.Exchange, r *request, how charging) llm.Usage {
 	case chargeRequest:
 		return llm.Usage{}
 	case chargeCounted:
-		// What was told first is what had been computed by then: the rest is counted. Each event of a stream
-		// has a token, at least.
-		if u.Prompt == 0 {
-			u.Prompt = r.expected.prompt
+		u.Completion = r.seen(x, u.Completion)
+	case chargeBroken:
+		seen := r.seen(x, u.Completion)
+		if !u.Known {
+			seen = max(u.Completion, min(seen, reserved))
 		}
-		if x.API.Completes() {
-			u.Completion = max(u.Completion, min(x.Response.Events, r.expected.completion), r.grown.seen)
-		}
+		u.Completion = seen
 	case chargeEstimate:
 		u.Prompt = max(u.Prompt, r.expected.prompt)
-		u.Completion = max(u.Completion, r.expected.completion)
+		u.Completion = max(u.Completion, reserved)
+	}
+	if how != chargeReported && u.Prompt == 0 {
+		u.Prompt = r.expected.prompt
 	}
 	u.Total = u.Prompt + u.Completion
 	return u
 }
 
-// cost is what a limit is charged. What nobody has told never costs more than was reserved.
-func (f *Filter) cost(r *request, l *limit, u llm.Usage, reserved int64, how charging) int64 {
-	n := l.of(r, u)
-	if how == chargeEstimate && l.measure.needsUsage() {
-		return reserved
+// seen is how many tokens of an answer went through that was cut: those that the response has told, and one at least
+// for each event after that. So who leaves before the end is told pays no less than who waits for it.
+func (r *request) seen(x *filter.Exchange, told int) int {
+	since := x.Response.SinceUsage
+	switch {
+	case !completes(x.API) || told > 0 && since == 0:
+		return told
+	case told == 0:
+		since = x.Response.Events
 	}
-	if how == chargeCounted && l.measure.needsUsage() && !u.Known {
-		return min(n, reserved)
-	}
-	return n
+	return max(told+since, r.grown.seen)
 }
 
 // of is how much of the limit's measure a usage is.

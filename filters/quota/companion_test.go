@@ -163,7 +163,13 @@ func TestClientLeavesWhileWaiting(t *testing.T) {
 		require.NotNil(t, c.v.Call())
 		r.f.OnDone(c.x, filter.End{})
 	}
-	c, _ := r.send(body{})
+	// Those who left are not among those that the companion has to serve.
+	c := r.rig.send(body{})
+	m, err := account.ParseMessage(c.v.Call().Body)
+	require.NoError(t, err)
+	require.Len(t, m.Accounts, 1)
+	require.EqualValues(t, 1, m.Accounts[0].Want)
+	c.v = r.f.OnReply(c.x, r.companion.answer(r.clock, c.v.Call().Body))
 	require.Equal(t, 200, c.status())
 }
 

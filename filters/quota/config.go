@@ -95,7 +95,7 @@ func (f *Filter) readIdentity(o *conf.Object, r *bookReader) {
 		}
 	})
 	f.places.keyed = keys || f.sourced
-	trusted := o.Object("identity", f.identity.read)
+	trusted := o.Object("identity", func(o *conf.Object) { f.identity.read(o, &f.places) })
 	var name string
 	if o.String("anonymous", &name, conf.NotEmpty, shortName) && name != "" {
 		if r.b.listed && r.b.apps[name] == nil {
@@ -113,7 +113,7 @@ func (f *Filter) readLimits(o *conf.Object, r *bookReader) {
 	taken := slices.Clone(r.products)
 	o.List("limits", func(v *conf.Value) {
 		v.Object(func(o *conf.Object) {
-			name, limits := readLimit(o)
+			name, limits := readLimit(o, &f.places)
 			if name != "" && contains(taken, name) {
 				o.Errorf("name", "%q is the name of a product or of another limit", name)
 			}

@@ -15,19 +15,22 @@ import (
 // sixteenth of a limit. Near the limit's end it is what has come.
 const leastStep = 64
 
-// grown is what was reserved beyond the first reservation. It is given back when the request is settled with all
-// that it took.
+// grown is what was reserved beyond the first reservation. Each part is settled in the window in which it was taken.
 type grown struct {
 	seen    int // tokens of the answer that went through
 	covered int // ... up to which something is reserved
 	next    int // ... and up to which it is asked for
+	more    int // tokens that are reserved in the demands that were taken
 	demands []account.Demand
+	used    []int64
 	limits  []*limit
 	taken   int  // how many of the demands were taken
 	over    bool // nothing is reserved any more
 }
 
-func (g grown) reset() grown { return grown{demands: g.demands[:0], limits: g.limits[:0]} }
+func (g grown) reset() grown {
+	return grown{demands: g.demands[:0], used: g.used[:0], limits: g.limits[:0]}
+}
 
 // watch has the stream's texts shown, each as it arrives.
 func (f *Filter) watch(x *filter.Exchange, r *request) {
@@ -35,7 +38,7 @@ func (f *Filter) watch(x *filter.Exchange, r *request) {
 		return
 	}
 	for _, l := range r.limits {
-		if l.measure == completionTokens || l.measure == totalTokens || l.measure == money {
+		if l.measure.lengthens() {
 			r.grown.covered = r.covered()
 			x.Screen(filter.Screening{Window: 1})
 			return
@@ -43,15 +46,39 @@ func (f *Filter) watch(x *filter.Exchange, r *request) {
 	}
 }
 
+// lengthens reports whether it counts the tokens of answers.
+func (m measure) lengthens() bool { return m == completionTokens || m == totalTokens || m == money }
+
 // covered is how many tokens of an answer all limits have a reservation for.
 func (r *request) covered() int {
 	n := r.expected.completion
-	if r.bounded {
-		return n
-	}
 	for i, l := range r.limits {
-		reserved := r.demands[i].Amount
-		switch l.measure {
+		if l.measure.lengthens() {
+			n = min(n, r.covers(i))
+		}
+	}
+	return n
+}
+
+// coversMost is the most that a limit has a reservation for.
+func (r *request) coversMost() int {
+	n, some := 0, false
+	for i, l := range r.limits {
+		if l.measure.lengthens() {
+			n, some = max(n, r.covers(i)), true
+		}
+	}
+	if !some {
+		return r.expected.completion
+	}
+	return n
+}
+
+// covers is how many tokens of an answer the reservation of a limit is for.
+func (r *request) covers(i int) int {
+	n, reserved := r.expected.completion, r.demands[i].Amount
+	if !r.bounded {
+		switch r.limits[i].measure {
 		case completionTokens:
 			n = min(n, int(reserved))
 		case totalTokens:
@@ -63,7 +90,7 @@ func (r *request) covered() int {
 			}
 		}
 	}
-	return n
+	return n + r.grown.more
 }
 
 // OnResponse counts what goes through.
@@ -101,7 +128,7 @@ func (f *Filter) grow(x *filter.Exchange, r *request) filter.Verdict {
 	}
 	switch result.Outcome {
 	case account.Admitted:
-		g.taken, g.covered = len(g.demands), g.next
+		g.taken, g.covered, g.more = len(g.demands), g.next, g.more+g.next-g.covered
 		return filter.Next
 	case account.Dry:
 		if r.asked < maxAsked && f.link != nil {
@@ -162,21 +189,28 @@ func (f *Filter) planGrowth(r *request, next int) {
 	}
 }
 
-// reserved is what is reserved of the account of a demand.
-func (r *request) reserved(demand int) int64 {
-	d := &r.demands[demand]
-	n := d.Amount
-	for i := range r.grown.demands[:r.grown.taken] {
-		if more := &r.grown.demands[i]; more.Key == d.Key {
-			n += more.Amount
+// settleGrown settles what was reserved later, each part in its own window: what went through before a window began
+// takes nothing of it. The first reservation is used first, and what nothing was reserved for counts with the last part.
+func (f *Filter) settleGrown(r *request) {
+	g := &r.grown
+	if len(g.demands) == 0 {
+		return
+	}
+	g.used = append(g.used[:0], make([]int64, len(g.demands))...)
+	for i := range r.demands {
+		first, last := &r.demands[i], -1
+		rest := r.used[i] - first.Amount
+		for j := range g.demands[:g.taken] {
+			if part := &g.demands[j]; part.Key == first.Key {
+				last = j
+				g.used[j] = max(min(rest, part.Amount), 0)
+				rest -= g.used[j]
+			}
+		}
+		if last >= 0 {
+			r.used[i] = min(r.used[i], first.Amount)
+			g.used[last] += max(rest, 0)
 		}
 	}
-	return n
-}
-
-// settleGrown gives back what was reserved later: the first reservation is settled with all that was used.
-func (f *Filter) settleGrown(r *request) {
-	if g := &r.grown; len(g.demands) > 0 {
-		f.write(func() error { return f.table.Refund(f.now(), g.demands) })
-	}
+	f.write(func() error { return f.table.Settle(f.now(), g.demands, g.used) })
 }

@@ -3,11 +3,13 @@ package quota
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 	"github.com/inlet-proxy/inlet/shared/reading/llm"
+	"github.com/inlet-proxy/inlet/shared/state/kv/mem"
 )
 
 // unit shows the filter the next n tokens of a stream.
@@ -61,9 +63,58 @@ func TestWhatGrewIsGivenBack(t *testing.T) {
 			require.Equal(t, filter.Next, c.unit(10), amounts)
 		}
 		require.Less(t, r.left(c), 1000*scale-300*scale+1, amounts)
-		c.end(ends{status: 200, usage: told(0, 250)})
+		c.end(ends{status: 200, usage: told(0, 250), cut: strings.HasPrefix(amounts, "tokens: {total"), events: 300}) // what is told counts, not what was seen
 		require.Equal(t, 750*scale, r.left(c), amounts)
 	}
+}
+
+// A stream that goes on when a window ends takes of each window what went through in it.
+func TestAStreamGrowsIntoTheNextWindow(t *testing.T) {
+	for name, worker := range map[string]string{"module": "", "wasm": "w"} {
+		r := newRig(t, "anonymous: a")
+		r.deps.Worker, r.deps.Store = worker, mem.NewStore()
+		clear(r.kept)
+		r.load(ending("tokens: {total: 1000/min}"))
+		c := r.send(body{prompt: 4, stream: true}) // two seconds before 12:01
+		require.Equal(t, 200, c.status(), name)
+		for range 100 {
+			require.Equal(t, filter.Next, c.unit(1), name)
+		}
+		r.pass(10 * time.Second)
+		for range 525 {
+			require.Equal(t, filter.Next, c.unit(1), name)
+		}
+		c.end(ends{status: 200, usage: told(1, 625)})
+		require.EqualValues(t, 1000-500, r.left(r.send(body{max: 1}).end(ends{refused: true, served: "-"})), name)
+	}
+	// One that ends with the limit has used it up, whichever way it ends.
+	for _, e := range []ends{{status: 200, cut: true, events: 1118}, {status: 200, usage: told(1, 1125)}} {
+		r := newRig(t, ending("tokens: {total: 1000/min}"))
+		c := r.send(body{prompt: 4, stream: true})
+		passed := 0
+		for ; c.unit(1) == filter.Next; passed++ {
+			r.pass(40 * time.Millisecond)
+		}
+		require.Equal(t, 125+1000, passed)
+		c.end(e)
+		require.Equal(t, 429, r.send(body{max: 1}).end(ends{}).status())
+	}
+}
+
+// More than was reserved counts with the last part, less gives back of the last parts first.
+func TestWhatGrewIsSettledInOrder(t *testing.T) {
+	r := newRig(t, ending("tokens: {completion: 800/min}"))
+	c := r.send(body{stream: true})
+	require.Equal(t, filter.Next, c.unit(100)) // all of the first reservation
+	r.pass(10 * time.Second)
+	require.Equal(t, filter.Next, c.unit(40))
+	require.Equal(t, filter.Next, c.unit(40))
+	q := c.x.State().(*request)
+	require.Equal(t, 2, q.grown.taken)
+	c.end(ends{status: 200, usage: told(9, 900)})
+	require.Equal(t, []int64{100}, q.used)
+	require.Equal(t, []int64{q.grown.demands[0].Amount, 800 - q.grown.demands[0].Amount}, q.grown.used)
+	require.Zero(t, r.left(c))
 }
 
 // Nobody looks at streams where nothing could end them.

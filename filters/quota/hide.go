@@ -37,10 +37,14 @@ func (p *places) hide(b *book, x *filter.Exchange, keys []string) {
 	}
 }
 
-// belongsToMessage reports whether a header is part of the message itself. Nobody
-// could read the request without it.
+// belongsToMessage reports whether a header is part of the message itself: nobody could read
+// or route the request without it. The list is fixed, since a client chooses what else it sends.
 func belongsToMessage(name string) bool {
-	return strings.HasPrefix(name, "content-") || name == "host" || name == "transfer-encoding"
+	switch name {
+	case "content-type", "content-length", "content-encoding", "transfer-encoding", "host":
+		return true
+	}
+	return false
 }
 
 // withoutKeys removes the parameters that contain a key from the query of a path. ok

@@ -111,6 +111,9 @@ func (f *Filter) find(b *book, x *filter.Exchange, who *caller) (*app, filter.Ve
 
 // findWithoutKey is for requests that brought none of our keys.
 func (f *Filter) findWithoutKey(b *book, x *filter.Exchange, who *caller) (*app, filter.Verdict) {
+	if f.identity.twice(x) {
+		return nil, f.refuse(identityTwice)
+	}
 	if name := f.identity.value(x); name != "" {
 		a := b.apps[name]
 		switch {
@@ -146,6 +149,16 @@ func (i *identity) value(x *filter.Exchange) string {
 		return strings.TrimSpace(value)
 	}
 	return x.Metadata
+}
+
+// twice reports whether the header has several lines. The filter before Inlet then added its own to the client's, and
+// nobody can tell which is which.
+func (i *identity) twice(x *filter.Exchange) bool {
+	if i.header == "" {
+		return false
+	}
+	_, ok := x.RequestHeaders.At(i.header, 1)
+	return ok
 }
 
 // cutBearer takes the token out of an Authorization header (RFC 6750, 2.1).

@@ -57,6 +57,7 @@ var dimensions = [...]string{
 // limit is one rule: so much of a measure in a window, for each combination of its
 // dimensions. It is immutable.
 type limit struct {
+	name    string // of the product or entry
 	prefix  []byte // beginning of the names of its accounts
 	said    string // in messages: "requests per minute"
 	measure measure
@@ -95,6 +96,10 @@ func (l *limit) appendName(dst []byte, x *filter.Exchange, r *request) []byte {
 		dst = append(dst, "/,"[min(i, 1)])
 		dst = append(dst, dimensions[d]...)
 		dst = append(dst, '=')
+		if d == byIP {
+			dst = appendAddress(dst, x.Client)
+			continue
+		}
 		dst = account.AppendValue(dst, valueOf(d, l, x, r))
 	}
 	if len(dst)-start <= account.MaxName {
@@ -131,8 +136,6 @@ func valueOf(d dimension, l *limit, x *filter.Exchange, r *request) string {
 		return value
 	case byModel:
 		return r.model
-	case byPool:
-		return x.Route.Pool
 	}
-	return x.Client
+	return x.Route.Pool
 }

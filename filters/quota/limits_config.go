@@ -115,6 +115,7 @@ func (r *limitReader) rates(o *conf.Object, key string, m measure, scale int64) 
 // add makes a limit.
 func (r *limitReader) add(o *conf.Object, key string, m measure, amount int64, w account.Window) {
 	l := &limit{
+		name:    r.name,
 		measure: m, amount: amount, window: w, per: r.per, header: r.header, match: r.match, cached: r.cached,
 		local: r.local || m == spike, // requests are spaced in each Envoy
 	}
@@ -145,7 +146,7 @@ func per(w account.Window) string {
 }
 
 // readLimit reads an entry of "limits".
-func readLimit(o *conf.Object) (name string, limits []*limit) {
+func readLimit(o *conf.Object, p *places) (name string, limits []*limit) {
 	var r limitReader
 	o.String("name", &r.name, conf.NotEmpty, shortName)
 	o.Required("name")
@@ -163,6 +164,9 @@ func readLimit(o *conf.Object) (name string, limits []*limit) {
 	o.String("header", &r.header, conf.HeaderName)
 	if slices.Contains(r.per, byTenant) != (r.header != "") {
 		o.Errorf("header", "%q goes with %q: it names the header whose value is the tenant", "header", "per: [tenant]")
+	}
+	if p.mayCarryKey(r.header) {
+		o.Errorf("header", "%q may carry a key, which would become part of the name of an account", r.header)
 	}
 	o.Object("match", func(o *conf.Object) { r.match = readMatch(o) })
 	limits = r.read(o)

@@ -78,7 +78,7 @@ func (m *metrics) charged(x *filter.Exchange, r *request, u llm.Usage, how charg
 		m.spent.Record(r.price.of(u), filter.Values{product})
 	}
 	switch how {
-	case chargeCounted:
+	case chargeCounted, chargeBroken:
 		m.estimated.Record(1, filter.Values{product, "cut"})
 	case chargeEstimate:
 		m.estimated.Record(1, filter.Values{product, "usage_unknown"})

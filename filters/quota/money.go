@@ -25,6 +25,14 @@ func readPrice(o *conf.Object) price {
 	cached := prompt
 	o.Float("cached", &cached, 0, maxPrice)
 	o.Required("prompt", "completion")
+	for _, p := range [...]struct {
+		key   string
+		value float64
+	}{{"prompt", prompt}, {"completion", completion}, {"cached", cached}} {
+		if o.Has(p.key) && p.value > 0 && p.value < 1.0/perUnit {
+			o.Errorf(p.key, "%v is less than the smallest price, 0.000001", p.value)
+		}
+	}
 	return price{scale(prompt), scale(completion), scale(cached)}
 }
 
@@ -32,6 +40,14 @@ func scale(p float64) int64 { return int64(math.Round(p * perUnit)) }
 
 // free reports whether nothing costs anything.
 func (p price) free() bool { return p == price{} }
+
+// isFree reports whether nothing of what a request of an API takes costs anything.
+func (p price) isFree(api llm.API) bool {
+	if !completes(api) {
+		p.completion = 0
+	}
+	return p.free()
+}
 
 // of is what tokens cost in nano units, rounded up once.
 func (p price) of(u llm.Usage) int64 {

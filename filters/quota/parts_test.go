@@ -105,6 +105,42 @@ func TestUnescaped(t *testing.T) {
 	}
 }
 
+// Addresses of one IPv6 network are one client, however they are written.
+func TestAddresses(t *testing.T) {
+	for address, want := range map[string]string{
+		"10.0.0.1": "10.0.0.1", "::ffff:10.0.0.1": "10.0.0.1", "": "", "pipe": "pipe",
+		"2001:db8::1": "2001:db8:0:0::", "2001:db8::2": "2001:db8:0:0::", "2001:db8:0:0:1::7": "2001:db8:0:0::", "2001:DB8:0:0:ffff:ffff:ffff:ffff": "2001:db8:0:0::",
+		"2001:db8:0:1::1": "2001:db8:0:1::", "2001:db8:a:b:1:2:3:4": "2001:db8:a:b::", "fe80::1%eth0": "fe80:0:0:0::", "::": "0:0:0:0::", "::1": "0:0:0:0::",
+		"64:ff9b::10.0.0.1": "64:ff9b:0:0::", "1::2:3:4:5:6:7": "1:0:2:3::", "::2:3:4:5:6:7:8": "0:2:3:4::",
+		"1:2:3": "1:2:3", "1:2:3:4:5:6:7:8:9": "1:2:3:4:5:6:7:8:9", "1::2::3": "1::2::3", "g::1": "g::1", "1:2:3:4::5:6:7:8": "1:2:3:4::5:6:7:8", "1:": "1:", "12345::": "12345::",
+	} {
+		require.Equal(t, want, string(appendAddress(nil, address)), address)
+	}
+	dst := make([]byte, 0, 64)
+	require.Zero(t, testing.AllocsPerRun(100, func() { dst = appendAddress(dst[:0], "2001:db8:a:b:1:2:3:4") }))
+	r := newRig(t, twoKeys+"limits: [{name: l, per: [ip], requests: 1/day}]")
+	require.Equal(t, 200, r.send(body{client: "2001:db8::1"}).end(ends{status: 200}).status())
+	require.Equal(t, 429, r.send(body{client: "2001:db8::2"}).end(ends{}).status())
+	require.Equal(t, 200, r.send(body{client: "2001:db8:0:1::1"}).end(ends{status: 200}).status())
+}
+
+// Whose accounts a limit has can be read.
+func TestScopes(t *testing.T) {
+	doc := subscribed("requests: 5/min, budget: 25.00/month, scope: local") + `
+prices: {"*": {prompt: 1, completion: 1}}
+limits: [{name: all, spike: 10/s}, {name: team, per: [developer, model], tokens: {prompt: 1k/2h}, concurrency: 3}]
+`
+	require.Equal(t, []string{
+		"p: limit of 5 requests per minute for each app, in each Envoy",
+		"p: budget per month for each app, in each Envoy",
+		"all: limit of 10 requests per second for all callers together, in each Envoy",
+		"team: limit of 1000 prompt tokens per 2 hours for each developer and model, in all Envoys together",
+		"team: limit of 3 requests in progress for each developer and model, in all Envoys together",
+	}, join(t, newCompanion(t), doc).f.Scopes())
+	require.Equal(t, []string{"p: limit of 5 requests per minute for each app, in each Envoy"}, load(t, subscribed("requests: 5/min")).Scopes())
+	require.Empty(t, join(t, newCompanion(t), "source: companion").f.Scopes())
+}
+
 // What a client is told, word by word.
 func TestMessages(t *testing.T) {
 	for _, c := range []struct {
@@ -122,6 +158,12 @@ func TestMessages(t *testing.T) {
 		{"spike: 2/3s", body{}, "You have reached your limit of 2 requests per 3 seconds. Please try again in 2s."},
 		{"budget: 0.001/day", body{max: 100}, "You have reached your budget per day. Please try again in 11h59m2s."},
 		{"tokens: {total: 1000/day}", body{max: 2000}, "Your request needs more than your whole limit of 1000 tokens per day. Reduce the prompt or the bound of the answer."},
+		{"requests: 0/min", body{}, "Your product allows no requests."},
+		{"tokens: {total: 0/min}", body{}, "Your product allows no tokens."},
+		{"concurrency: 0", body{}, "Your product allows no requests in progress."},
+		{"spike: 0/s", body{}, "Your product allows no requests."},
+		{"budget: 0/day", body{}, "Your product allows no budget."},
+		{"models: [llama]}]\nlimits: [{name: l, per: [app], requests: 0/min", body{}, "Your limits allow no requests."},
 	} {
 		r := newRig(t, subscribed(c.amounts)+"prices: {\"*\": {prompt: 1, completion: 1}}\n")
 		var last *call

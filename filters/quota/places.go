@@ -21,6 +21,12 @@ type places struct {
 // replica, whether the caller's or another's.
 var carriers = []string{"x-api-key", "authorization", "api-key", "x-goog-api-key", "apikey", "proxy-authorization"}
 
+// mayCarryKey reports whether clients send keys in a header. What stands there must not become a name: that of an account, or of an
+// application in the access log.
+func (p *places) mayCarryKey(header string) bool {
+	return header == "cookie" || slices.Contains(p.hides, header)
+}
+
 func defaultPlaces() places {
 	p := places{headers: []string{"x-api-key", "authorization"}, hides: carriers}
 	p.describe()
@@ -88,8 +94,11 @@ type identity struct {
 	namespace, key string // of the dynamic metadata
 }
 
-func (i *identity) read(o *conf.Object) {
+func (i *identity) read(o *conf.Object, p *places) {
 	byHeader := o.String("header", &i.header, conf.HeaderName)
+	if p.mayCarryKey(i.header) {
+		o.Errorf("header", "%q may carry a key, which would become a name in the access log", i.header)
+	}
 	byMetadata := o.Object("metadata", func(o *conf.Object) {
 		o.String("namespace", &i.namespace, conf.NotEmpty)
 		o.String("key", &i.key, conf.NotEmpty)

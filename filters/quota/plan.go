@@ -29,15 +29,26 @@ func (f *Filter) plan(x *filter.Exchange, r *request) filter.Verdict {
 	return filter.Next
 }
 
+// computes reports whether requests of an API take something that tokens are for. Videos and moderations never tell how
+// many, and are not free for that.
+func computes(api llm.API) bool {
+	return api.HasUsage() || api == llm.Videos || api == llm.Moderations
+}
+
+// completes reports whether there is an answer that may be long.
+func completes(api llm.API) bool { return api.Completes() || api == llm.Videos }
+
 // demand adds what the request wants of one limit.
 func (f *Filter) demand(x *filter.Exchange, r *request, l *limit, priced bool) filter.Verdict {
 	if l.measure.needsUsage() {
 		switch {
-		case !x.API.HasUsage():
-			return filter.Next // nothing is computed, or nothing that tokens are for
+		case !computes(x.API):
+			return filter.Next // nothing is computed
+		case l.measure == completionTokens && !completes(x.API):
+			return filter.Next // it takes none, so it does not matter whether any are left
 		case l.measure == money && !priced:
 			return f.refuse(noPrice)
-		case l.measure == money && r.price.free():
+		case l.measure == money && r.price.isFree(x.API):
 			return filter.Next
 		case !f.unread && !x.API.TellsUsage():
 			return f.refuse(unreadUsage)
@@ -83,12 +94,12 @@ func (f *Filter) reserve(r *request, l *limit) int64 {
 // expect estimates the tokens of a request: those of its prompt by the bytes, and of its answers the bound
 // that the client sets, or what answers of the model have had.
 func (f *Filter) expect(x *filter.Exchange, r *request) (t tokens, bounded bool) {
-	if !x.API.HasUsage() || x.Request == nil {
+	if !computes(x.API) || x.Request == nil {
 		return tokens{}, true
 	}
 	q, e := x.Request, &f.estimate
 	t.prompt = min(q.PromptTokens+(q.PromptBytes+e.bytesPerToken-1)/e.bytesPerToken, maxTokens)
-	if !x.API.Completes() {
+	if !completes(x.API) {
 		return t, true
 	}
 	most, ok := e.max.get(r.model)

@@ -223,6 +223,17 @@ func TestTwoKeysOfOneCaller(t *testing.T) {
 	require.ElementsMatch(t, []string{"x-api-key", "authorization", "x-a", "x-b"}, removed)
 }
 
+// Without a few headers nobody could read a request, so they stay whatever they contain. All others go, whatever their names.
+func TestHeadersThatBelongToTheMessage(t *testing.T) {
+	const key = "sk-0123456789"
+	f := newQuota(t, "", key)
+	stay := headers{"content-type: a/b; boundary=" + key, "content-length: " + key, "content-encoding: " + key, "transfer-encoding: " + key, "host: " + key}
+	gone := headers{"x-api-key: " + key, "content-x: " + key, "content-disposition: form-data; name=" + key, "content-language: " + key, "content-md5: " + key, "content-digest: sha-256=:" + key + ":"}
+	_, v, removed := ask(f, append(slices.Clone(stay), gone...))
+	require.Equal(t, filter.Next, v)
+	require.Equal(t, []string{"x-api-key", "content-x", "content-disposition", "content-language", "content-md5", "content-digest"}, removed)
+}
+
 // TestQuery: a key in the query is not accepted, and is not forwarded.
 func TestQuery(t *testing.T) {
 	f := newQuota(t, "", "one", "two")
@@ -327,6 +338,11 @@ func TestTrustedIdentity(t *testing.T) {
 		{"identity: {header: x-app}\n" + listed, "", "missing_api_key", ""},
 	} {
 		f := load(t, c.doc)
+		for _, second := range []string{c.app, "real", ""} {
+			_, v, _ := ask(f, headers{"x-app: " + c.app, "x-app: " + second})
+			require.Equal(t, 401, v.Refusal().Status)
+			require.Equal(t, "conflicting_identities", v.Refusal().Code, "one of them may be the client's")
+		}
 		x, v, _ := ask(f, headers{"x-app: " + c.app, "authorization: Bearer sk-of-the-provider"})
 		if c.code != "" {
 			require.Equal(t, c.code, v.Refusal().Code, c.app)

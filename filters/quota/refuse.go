@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -34,6 +35,7 @@ var (
 	keyExpired     = reason{401, "expired_api_key", "Your API key has expired. Provide your API key as ", fault{invalidKey, "oauth.v2.InvalidApiKey"}}
 	appNotApproved = reason{401, "app_not_approved", "Your application is not approved. Provide your API key as ", fault{"Client identifier is invalid", "keymanagement.service.consumer_key_missing_api_product_association"}}
 	unknownApp     = reason{401, "unknown_app", "Your application is not known here. Provide your API key as ", fault{invalidKey, "oauth.v2.InvalidApiKey"}}
+	identityTwice  = reason{401, "conflicting_identities", "Your request says more than once which application it is of.", fault{invalidKey, "oauth.v2.InvalidApiKey"}}
 
 	noProduct    = reason{403, "no_product", "Your API key has no approved product.", fault{"Invalid ApiKey for given resource", "oauth.v2.InvalidApiKeyForGivenResource"}}
 	notPermitted = reason{403, "operation_not_permitted", "Your product does not include this operation.", fault{"Invalid ApiKey for given resource", "oauth.v2.InvalidApiKeyForGivenResource"}}
@@ -108,7 +110,7 @@ func (f *Filter) overLimit(x *filter.Exchange, r *request, result account.Result
 	}
 	if result.Outcome == account.TooLarge {
 		out.Code, out.Reason, out.RetryAfter = tooLarge, tooLarge, -1
-		out.Message = "Your request needs more than your whole " + l.words() + ". Reduce the prompt or the bound of the answer."
+		out.Message = l.tooLarge(r)
 		out.Headers = append(out.Headers, dontRetry)
 	} else {
 		out.RetryAfter = max(result.Wait, time.Second)
@@ -124,6 +126,17 @@ func (f *Filter) overLimit(x *filter.Exchange, r *request, result account.Result
 		}
 	}
 	return f.deny(out, l.fault())
+}
+
+// tooLarge says why a request can never be admitted.
+func (l *limit) tooLarge(r *request) string {
+	switch {
+	case l.amount > 0:
+		return "Your request needs more than your whole " + l.words() + ". Reduce the prompt or the bound of the answer."
+	case r.product != nil && slices.Contains(r.product.limits, l):
+		return "Your product allows no " + measures[l.measure].said + "."
+	}
+	return "Your limits allow no " + measures[l.measure].said + "."
 }
 
 const tooLarge = "request_exceeds_limit"

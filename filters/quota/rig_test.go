@@ -143,7 +143,9 @@ type ends struct {
 	status  int // of the replica; 0: it says nothing
 	usage   llm.Usage
 	events  int
+	since   int // of the events, those after the usage
 	cut     bool
+	broken  bool // cut by the replica
 	refused bool // by Inlet
 	origin  filter.Origin
 	served  string // "10.0.0.1:80" if empty; "-" for nobody
@@ -166,9 +168,9 @@ func (c *call) end(e ends) *call {
 		c.x.Response.Status, c.x.Response.Headers = e.status, append(headers{}, e.answer...)
 		require.Equal(c.r.t, filter.Next, c.r.f.OnResponseHeaders(c.x))
 	}
-	c.x.Usage, c.x.Response.Events = e.usage, e.events
+	c.x.Usage, c.x.Response.Events, c.x.Response.SinceUsage = e.usage, e.events, e.since
 	c.r.f.OnDone(c.x, filter.End{
-		Complete: e.status != 0 && !e.cut && !e.refused, Refused: e.refused, Status: e.status, At: c.r.clock,
+		Complete: e.status != 0 && !e.cut && !e.broken && !e.refused, Broken: e.broken, Refused: e.refused, Status: e.status, At: c.r.clock,
 	})
 	return c
 }

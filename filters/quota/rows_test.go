@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 	"github.com/inlet-proxy/inlet/shared/reading/llm"
+	"github.com/inlet-proxy/inlet/shared/state/account"
 )
 
 // Sequences that limiters get wrong, as collected from public reports of gateways. Times are those of the virtual
@@ -293,11 +295,16 @@ func TestFailures(t *testing.T) {
 		{"blocked by a guardrail", ends{refused: true, served: "-"}, 0, 0},
 		{"the client left before a replica was asked", ends{served: "-"}, 0, 0},
 		{"the client left while the prompt was computed", ends{}, 1000, 1},
-		{"the stream died without a usage", ends{status: 200, cut: true, events: 150}, 1150, 1},
-		{"... and never costs more than was reserved", ends{status: 200, cut: true, events: 15000}, 1500, 1},
-		{"the stream died with a usage", ends{status: 200, cut: true, events: 150, usage: told(1200, 700)}, 1900, 1},
-		{"the usage of a first event", ends{status: 200, cut: true, events: 150, usage: told(1200, 1)}, 1350, 1},
-		{"a prompt told, and no answer", ends{status: 200, cut: true, events: 20, usage: llm.Usage{Prompt: 1100}}, 1120, 1},
+		{"the stream died without a usage", ends{status: 200, broken: true, events: 150}, 1150, 1},
+		{"... and never costs more than was reserved", ends{status: 200, broken: true, events: 15000}, 1500, 1},
+		{"the stream died with a usage", ends{status: 200, broken: true, events: 150, usage: told(1200, 700)}, 1900, 1},
+		{"... in a first event", ends{status: 200, broken: true, events: 150, since: 149, usage: told(1200, 1)}, 1350, 1},
+		{"the client left in the stream", ends{status: 200, cut: true, events: 150}, 1150, 1},
+		{"... and pays all that went through", ends{status: 200, cut: true, events: 15000}, 16000, 1},
+		{"... after a first event with a usage", ends{status: 200, cut: true, events: 150, since: 149, usage: told(1200, 1)}, 1350, 1},
+		{"... after the usage, before the last event", ends{status: 200, cut: true, events: 90, usage: told(1200, 70)}, 1270, 1},
+		{"a prompt told, and no answer", ends{status: 200, cut: true, events: 20, since: 20, usage: llm.Usage{Prompt: 1100}}, 1120, 1},
+		{"... and the replica broke off", ends{status: 200, broken: true, events: 2000, since: 2000, usage: llm.Usage{Prompt: 1100}}, 1600, 1},
 		{"blocked in the response", ends{status: 200, refused: true, events: 20}, 1020, 1},
 		{"complete", ends{status: 200, usage: told(1100, 40)}, 1140, 1},
 		{"more than was reserved", ends{status: 200, usage: told(1300, 900)}, 2200, 1},
@@ -312,7 +319,132 @@ func TestFailures(t *testing.T) {
 			tokens, requests := r.remaining()
 			require.Equal(t, c.tokens, 100_000-tokens, "tokens")
 			require.Equal(t, c.requests, 100-requests, "requests")
+			require.Equal(t, c.tokens, r.samples["inlet_quota_tokens_total p prompt"]+r.samples["inlet_quota_tokens_total p completion"], "the metric says what was charged")
 		})
+	}
+}
+
+// Streams that are cut before their usage cost no less than those that tell it.
+func TestCuttingStreamsIsNotCheaper(t *testing.T) {
+	for name, e := range map[string]ends{
+		"complete": {status: 200, usage: told(1, 5000)},
+		"cut":      {status: 200, cut: true, events: 5000},
+		"ended":    {status: 200, refused: true, events: 5000},
+	} {
+		r := newRig(t, subscribed("tokens: {total: 300/day}"))
+		require.Equal(t, 200, r.send(body{prompt: 4, stream: true}).end(e).status(), name)
+		require.Equal(t, 429, r.send(body{prompt: 4, stream: true}).end(ends{}).status(), name)
+	}
+}
+
+// What nobody has told is charged by the reservation, of which a small limit has a smaller one. The metric is that of the
+// largest.
+func TestChargedByTheEstimate(t *testing.T) {
+	for _, c := range []struct {
+		amounts    string
+		e          ends
+		charged    int64
+		completion int64
+		spent      int64
+	}{
+		{"tokens: {total: 100/min}", ends{status: 200}, 13, 12, 13},
+		{"tokens: {total: 100/min}", ends{status: 200, broken: true, events: 500}, 13, 12, 13},
+		{"tokens: {total: 100/min}", ends{status: 200, broken: true, events: 5}, 6, 5, 6},
+		{"tokens: {completion: 100/min}", ends{status: 200}, 12, 12, 13},
+		{"tokens: {prompt: 100/min}", ends{status: 200}, 1, 1024, 1025},
+		{"tokens: {total: 100/min}, budget: 1/day", ends{status: 200}, 13, 1024, 1025},
+		{"budget: 0.0001/min", ends{status: 200}, 12_000, 11, 12},
+		{"budget: 0.0001/min", ends{status: 200, broken: true, events: 50}, 12_000, 11, 12},
+	} {
+		r := newRig(t, subscribed(c.amounts)+"prices: {\"*\": {prompt: 1, completion: 1}}\n")
+		call := r.send(body{prompt: 4})
+		before := r.f.table.Standing(r.clock, &call.x.State().(*request).demands[0])
+		call.end(c.e)
+		after := r.f.table.Standing(r.clock, &call.x.State().(*request).demands[0])
+		require.Equal(t, c.charged, after.Used-before.Used, c.amounts)
+		require.Equal(t, c.completion, r.samples["inlet_quota_tokens_total p completion"], c.amounts)
+		require.EqualValues(t, 1, r.samples["inlet_quota_tokens_total p prompt"], c.amounts)
+		require.Equal(t, c.spent*1000, r.samples["inlet_quota_spent_nano_total p"], c.amounts)
+	}
+}
+
+// Where nothing tells the tokens that were computed, the estimate is charged or the request is refused: it is never free.
+func TestNothingThatComputesIsFree(t *testing.T) {
+	for api, want := range map[llm.API]int64{
+		llm.Videos: 100 + 125, llm.Moderations: 100, llm.Audio: 100 + 125, llm.Generate: 100 + 125, llm.Other: 100 + 125, llm.Embeddings: 100,
+		llm.CountTokens: 0, llm.Tokenize: 0, llm.Detokenize: 0, llm.Models: 0,
+	} {
+		const amounts = "tokens: {total: 1000/day}, budget: 1/day"
+		const prices = "prices: {\"*\": {prompt: 1, completion: 1}}\n"
+		r := newRig(t, subscribed(amounts)+prices)
+		require.Equal(t, 200, r.send(body{api: api, prompt: 400}).end(ends{status: 200}).status(), api)
+		left, _ := r.remaining()
+		require.Equal(t, want, 1000-left, api)
+
+		r = newRig(t, subscribed(amounts)+prices+"usage: {unread: refuse}\n")
+		c := r.send(body{api: api, prompt: 400})
+		if want == 0 || api.TellsUsage() {
+			require.Equal(t, 200, c.status(), api)
+			continue
+		}
+		require.Equal(t, 403, c.status(), api)
+		require.Equal(t, "usage_not_told", c.v.Refusal().Code)
+	}
+}
+
+// What a request takes nothing of need not be left.
+func TestLimitsOfWhatIsNotTaken(t *testing.T) {
+	embed := body{api: llm.Embeddings, path: "/v1/embeddings", prompt: 400}
+	for amounts, want := range map[string]int{
+		"tokens: {completion: 100/day}": 200, "tokens: {total: 100/day}": 429, "tokens: {prompt: 100/day}": 429, "budget: 0.0001/day": 200,
+	} {
+		r := newRig(t, subscribed(amounts)+"prices: {\"*\": {prompt: 0, completion: 1}}\n")
+		require.Equal(t, 200, r.send(body{max: 100}).end(ends{status: 200, usage: told(100, 100)}).status(), amounts)
+		require.Equal(t, want, r.send(embed).end(ends{status: 200, usage: told(100, 0)}).status(), amounts)
+	}
+	// A product that only admits none of it refuses the rest all the same.
+	r := newRig(t, subscribed("tokens: {completion: 0/day}"))
+	require.Equal(t, 200, r.send(embed).status())
+	require.Equal(t, 429, r.send(body{max: 1}).status())
+}
+
+// failing is a table whose writes fail so many times.
+type failing struct {
+	account.Table
+	times int
+}
+
+func (f *failing) fails() bool { f.times--; return f.times >= 0 }
+
+func (f *failing) Settle(now time.Time, d []account.Demand, used []int64) error {
+	if f.fails() {
+		return errors.New("busy")
+	}
+	return f.Table.Settle(now, d, used)
+}
+
+func (f *failing) Refund(now time.Time, d []account.Demand) error {
+	if f.fails() {
+		return errors.New("busy")
+	}
+	return f.Table.Refund(now, d)
+}
+
+// What could not be written is written a second time. If that fails too, a metric says so.
+func TestWritesOnceMore(t *testing.T) {
+	for _, e := range []ends{{status: 200, usage: told(0, 2)}, {refused: true, served: "-"}} {
+		for times, failed := range []int64{0, 0, 1} {
+			r := newRig(t, subscribed("tokens: {total: 10/day}"))
+			r.f.table = &failing{r.f.table, times}
+			c := r.send(body{max: 5})
+			c.end(e)
+			require.Equal(t, failed, r.samples["inlet_quota_store_failure_total not_settled"])
+			left := int64(10 - e.usage.Total)
+			if failed > 0 {
+				left = 10 - 5 // until the hold is over
+			}
+			require.Equal(t, left, r.left(c), times)
+		}
 	}
 }
 
@@ -492,6 +624,17 @@ func TestMoney(t *testing.T) {
 	}
 	c = r.send(body{model: "unknown"}).end(ends{})
 	require.Equal(t, "model_without_price", c.v.Refusal().Code)
+}
+
+// Where cached tokens are dearer than others, as many are reserved for as there may be.
+func TestMoneyIsReservedAtTheDearest(t *testing.T) {
+	r := newRig(t, twoKeys+"prices: {llama: {prompt: 1, completion: 1, cached: 3}}\nlimits: [{name: l, per: [app], budget: 0.0003/day}]")
+	open := r.send(body{api: llm.Embeddings, prompt: 4 * 100})
+	require.Equal(t, 200, open.status())
+	require.Equal(t, 429, r.send(body{api: llm.Embeddings, prompt: 4}).end(ends{}).status(), "all of it is reserved")
+	open.end(ends{status: 200, usage: llm.Usage{Known: true, Prompt: 100, Cached: 100}})
+	require.EqualValues(t, 300_000, r.samples["inlet_quota_spent_nano_total"])
+	require.Equal(t, 429, r.send(body{api: llm.Embeddings, prompt: 4}).end(ends{}).status())
 }
 
 // Sums of prices with decimals do not drift.

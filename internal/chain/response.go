@@ -14,7 +14,8 @@ func (s *Stream) ResponseHeaders(end bool) Action {
 		// Envoy may refuse a request itself while the chain still reads it. Or it is our own reply.
 		s.readStatus()
 		if s.reads == responseScreened {
-			s.x.Usage, s.x.Response.Events, s.reads = s.response.Usage(), s.response.Events(), responsePasses
+			s.noteUsage()
+			s.reads = responsePasses
 		}
 		if s.state == unmatched && s.nowhere() {
 			return s.refuse(refuseUnknownPath(s.x.Method))
@@ -218,6 +219,11 @@ func (s *Stream) ResponseEnd() (with []byte) {
 	return with
 }
 
+// noteUsage takes over what was read of the response's tokens.
+func (s *Stream) noteUsage() {
+	s.x.Usage, s.x.Response.Events, s.x.Response.SinceUsage = s.response.Usage(), s.response.Events(), s.response.SinceUsage()
+}
+
 // Done ends the exchange, whatever its result. A second call does nothing.
 func (s *Stream) Done() {
 	if s.state == done {
@@ -240,7 +246,7 @@ func (s *Stream) Done() {
 	}
 	if s.reads != responsePasses {
 		s.response.End()
-		s.x.Usage, s.x.Response.Events = s.response.Usage(), s.response.Events()
+		s.noteUsage()
 	}
 	if s.reads >= responseRestored && s.x.Effects().Model != "" && s.complete && s.response.Broken() != nil {
 		s.c.metrics.unrestored.Record(1, filter.Values{s.x.Route.Model, poolOf(&s.x), "malformed"})

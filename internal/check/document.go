@@ -4,10 +4,12 @@ import (
 	"errors"
 	"math/rand/v2"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/inlet-proxy/inlet/filters"
+	"github.com/inlet-proxy/inlet/filters/quota"
 	"github.com/inlet-proxy/inlet/internal/chain"
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
@@ -43,6 +45,27 @@ func (noMetrics) Record(int64, filter.Values)               {}
 func Document(file string, text []byte) []Finding {
 	_, warnings, err := load(text, filters.All)
 	return documentFindings(warnings, err, func(e conf.Error) (line, column int, note string) { return e.Line, e.Column, "" }, file)
+}
+
+// Limits says of each limit of a chain's configuration whose accounts it has, one line each.
+func Limits(text []byte) (lines []string) {
+	known := slices.Clone(filters.All)
+	for i := range known {
+		if known[i].Name != quota.Factory.Name {
+			continue
+		}
+		known[i].New = func(o *conf.Object, d *filter.Deps) filter.Filter {
+			made := quota.Factory.New(o, d)
+			if f, ok := made.(*quota.Filter); ok {
+				lines = f.Scopes()
+			}
+			return made
+		}
+	}
+	if _, _, err := load(text, known); err != nil {
+		return nil
+	}
+	return lines
 }
 
 // load is Load with the given filters, and returns what the chain warns of, too.

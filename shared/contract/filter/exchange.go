@@ -118,6 +118,7 @@ type Response struct {
 	Served      string        // ip:port of the replica that Envoy turned to last; "" if unknown
 	FirstByte   time.Duration // from Start to the first body byte of the replica's; 0 before it
 	Events      int           // of a stream that is read: events with data, final in OnDone
+	SinceUsage  int           // those of Events after the last one that told how many tokens the answer has
 	Origin      Origin        // whose answer it is
 	// Asked only where another replica served than x.Target names.
 	Attempts int    // how often Envoy has sent the request; 0 if unknown

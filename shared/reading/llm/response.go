@@ -18,6 +18,7 @@ type ResponseScanner struct {
 	reader responseReader
 	events sse.Scanner
 	n      int // events with data
+	told   int // the last of them that told how many tokens the answer has; 0 if none did
 	broken error
 	ended  bool // the last event of the stream has been read
 
@@ -44,7 +45,7 @@ const withKept = 64 << 10
 // answer is to name its model as model; if that is empty, as it does.
 func (r *ResponseScanner) Reset(api API, stream bool, model string) {
 	r.stream = stream
-	r.n = 0
+	r.n, r.told = 0, 0
 	r.broken, r.ended = nil, false
 	r.fed, r.at, r.over = 0, 0, false
 	r.edited, r.finished = choiceSet{}, choiceSet{}
@@ -166,6 +167,10 @@ func (r *ResponseScanner) Untold() bool {
 // Events returns the number of events with data so far, the closing "[DONE]" not counted.
 func (r *ResponseScanner) Events() int { return r.n }
 
+// SinceUsage returns how many of them came after the last one that told how many tokens the answer has. Of a stream that was cut that is what
+// the usage leaves out.
+func (r *ResponseScanner) SinceUsage() int { return r.n - r.told }
+
 // Ended reports whether the last event of a stream has been read: a client that leaves then has all of the answer, whether or not the
 // connection's end has come.
 func (r *ResponseScanner) Ended() bool { return r.ended }
@@ -223,6 +228,9 @@ func (e *eventReader) End(whole bool) {
 			r.fail(errCut)
 		}
 		r.n++
+		if r.reader.event.n[atCompletion] > 0 {
+			r.told = r.n
+		}
 		err := r.json.End()
 		if err != nil && r.broken == nil {
 			r.fail(fmt.Errorf("event %d: %w", r.n, err))

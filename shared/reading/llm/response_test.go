@@ -217,6 +217,35 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// How many events came after the usage tells how much of a stream that was cut the usage leaves out.
+func TestSinceUsage(t *testing.T) {
+	const text, usage = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n", "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2}}\n\n"
+	const zero, total = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":0}}\n\n", "data: {\"choices\":[],\"usage\":null}\n\n"
+	const start = "data: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":9,\"output_tokens\":1}}}\n\n"
+	const delta, end = "data: {\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":\"a\"}}\n\n", "data: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":3}}\n\n"
+	r := new(ResponseScanner)
+	for _, c := range []struct {
+		api    API
+		stream string
+		since  int
+	}{
+		{Chat, "", 0},
+		{Chat, text + text, 2},
+		{Chat, text + text + usage, 0},
+		{Chat, text + text + usage + "data: [DONE]\n\n", 0},
+		{Chat, usage + text, 1},
+		{Chat, zero + text + zero, 3},
+		{Chat, text + usage + total, 1},
+		{Messages, start, 0},
+		{Messages, start + delta + delta, 2},
+		{Messages, start + delta + delta + end, 0},
+	} {
+		r.Reset(c.api, true, "")
+		r.Feed([]byte(c.stream))
+		require.Equal(t, c.since, r.SinceUsage(), c.stream)
+	}
+}
+
 // One answer must leave no trace in the next, wherever it stopped.
 func TestResponseResetForgets(t *testing.T) {
 	r := new(ResponseScanner)

@@ -37,7 +37,6 @@ type embedded struct {
 	latest    time.Time          // by the clock, which may be set back
 	dirty     map[shareID]bool   // changed since they were journaled
 	stats     StoreStats         // what it counts itself
-	clean     bool               // the last record that was read says that the process before ended in order
 	stop      context.CancelFunc // of the housekeeping
 	done      chan struct{}
 }
@@ -97,11 +96,12 @@ func (e *embedded) begin() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	generation := e.alloc.Generation
-	for generation == 0 || !e.clean && generation == e.alloc.Generation {
+	clean := e.journal != nil && e.journal.Clean()
+	for generation == 0 || !clean && generation == e.alloc.Generation {
 		generation = rand.Uint32()
 	}
 	accounts := e.alloc.Accounts
-	e.alloc = account.NewAllocator(generation, e.tick(), e.clean)
+	e.alloc = account.NewAllocator(generation, e.tick(), clean)
 	e.alloc.Accounts = accounts
 	for _, a := range accounts {
 		for proxy := range a.Shares {
@@ -126,11 +126,10 @@ func (e *embedded) tick() time.Time {
 	return e.latest
 }
 
-// record is one line of the journal: the generation, the directory, a part of an account, or the end.
+// record is one line of the journal: the generation, the directory, or a part of an account.
 type record struct {
 	Generation uint32          `json:"generation,omitempty"`
 	Directory  json.RawMessage `json:"directory,omitempty"`
-	Closed     bool            `json:"closed,omitempty"`
 
 	Account string `json:"k,omitempty"`
 	Window  string `json:"w,omitempty"`
@@ -168,7 +167,6 @@ func (e *embedded) load(text []byte) error {
 	if err := json.Unmarshal(text, &r); err != nil {
 		return err
 	}
-	e.clean = r.Closed
 	switch {
 	case r.Generation != 0:
 		e.alloc.Generation = r.Generation
@@ -504,7 +502,6 @@ func (e *embedded) Close() error {
 	}
 	e.mu.Lock()
 	e.flush()
-	e.append(record{Closed: true}, true)
 	e.mu.Unlock()
 	return e.journal.Close()
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/inlet-proxy/inlet/e2e/redisbin"
+	"github.com/inlet-proxy/inlet/internal/companion/quota/journal"
 	"github.com/inlet-proxy/inlet/shared/state/account"
 )
 
@@ -358,9 +360,7 @@ func TestRestart(t *testing.T) {
 	p.store = s
 	require.Equal(t, 30, use(30), "it grants at once: it knows all that it has granted")
 
-	killed := t.TempDir()
-	require.NoError(t, os.CopyFS(killed, os.DirFS(dir)))
-	other := open(killed)
+	other := open(killed(t, dir))
 	p.store = other
 	require.Zero(t, use(1), "it may not know all")
 	c.add(account.Lease/2 + time.Second)
@@ -479,9 +479,7 @@ func (w *world) crash(t *rapid.T) {
 	}
 	now := w.dirs[len(w.dirs)-1]
 	next := w.dir(t)
-	for os.CopyFS(next, os.DirFS(now)) != nil { // an old file was removed meanwhile
-		require.NoError(t, os.RemoveAll(next))
-	}
+	copyLive(t, next, now)
 	w.open(t, next)
 }
 
@@ -532,6 +530,109 @@ func TestFullDisk(t *testing.T) {
 	require.Equal(t, int64(21), list[0].Used)
 	require.Zero(t, list[0].Credit)
 	require.NoError(t, again.Close())
+}
+
+// What a companion did while its disk was full is not on the disk when it is killed: the one after it grants nothing before proxies have said what they
+// have, however the one before it ended. Together no more than the limit is granted.
+func TestKilledWhileTheDiskWasFull(t *testing.T) {
+	for _, from := range []string{"the start", "later on"} {
+		t.Run(from, func(t *testing.T) {
+			dir := t.TempDir()
+			disk := &fullDisk{}
+			c := &clock{at: begin.Add(-24 * time.Hour)}
+			open := func(dir string, disk journal.FS) Store {
+				s, err := OpenEmbedded(EmbeddedOptions{Dir: dir, Now: c.now, Tick: time.Millisecond, FS: disk, Retry: time.Hour})
+				require.NoError(t, err)
+				return s
+			}
+			s := open(dir, disk)
+			p, q := newProxy(c, s, 1), newProxy(c, s, 1000)
+			settle(t, c, p)
+			const limit = 30
+			use := func(x *proxy, n int) (admitted int) {
+				for range n {
+					if ok, _ := x.request(t, false, demand("requests", limit, month, 1)); ok {
+						admitted++
+					}
+					x.report(t, false)
+				}
+				return admitted
+			}
+			require.Equal(t, 5, use(p, 5))
+			if from == "the start" {
+				require.NoError(t, s.Close())
+				disk.full.Store(true)
+				s = open(dir, disk)
+				p.store = s
+			}
+			disk.full.Store(true)
+			require.Equal(t, 15, use(p, 15), "nobody notices")
+
+			other := open(killed(t, dir), journal.Disk{})
+			p.store, q.store = other, other
+			require.Zero(t, use(q, 3), "it may not know all")
+			for range 100 {
+				c.add(20 * time.Millisecond)
+				tick(t, []*proxy{p, q})
+			}
+			require.Equal(t, limit-20, use(q, limit))
+			closeAll(t, []Store{other})
+			require.Error(t, s.Close())
+		})
+	}
+}
+
+// killed returns what is on the disk when a companion that uses dir is killed.
+func killed(t *testing.T, dir string) string {
+	t.Helper()
+	left := filepath.Join(t.TempDir(), "left")
+	copyLive(t, left, dir)
+	return left
+}
+
+// copyLive copies the folder of a companion that is running.
+func copyLive(t require.TestingT, to, from string) {
+	for os.CopyFS(to, os.DirFS(from)) != nil { // a file was removed or renamed meanwhile
+		require.NoError(t, os.RemoveAll(to))
+	}
+}
+
+// TestKilledBeforeAReleaseWasSaved: what a proxy gave back, and was told so, is free after a crash too, although only the journal's last tick would
+// have said so. For concurrency no window ends it otherwise.
+func TestKilledBeforeAReleaseWasSaved(t *testing.T) {
+	dir := t.TempDir()
+	c := &clock{at: begin.Add(-24 * time.Hour)}
+	s, err := OpenEmbedded(EmbeddedOptions{Dir: dir, Now: c.now, Tick: time.Hour})
+	require.NoError(t, err)
+	p := newProxy(c, s, 1)
+	settle(t, c, p)
+	open := account.Demand{Key: account.KeyOf([]byte("open")), Name: []byte("open"), Limit: 4, Amount: 1, Shared: true}
+	var taken [][]account.Demand
+	for range open.Limit {
+		ok, d := p.request(t, false, open)
+		require.True(t, ok)
+		taken = append(taken, d)
+	}
+	for _, d := range taken {
+		require.NoError(t, p.Settle(c.now(), d, []int64{1}))
+	}
+	pass := func(p *proxy, n int) {
+		for range n {
+			c.add(20 * time.Millisecond)
+			p.report(t, false)
+		}
+	}
+	pass(p, 10)
+	other, err := OpenEmbedded(EmbeddedOptions{Dir: killed(t, dir), Now: c.now})
+	require.NoError(t, err)
+	p.store = other
+	q := newProxy(c, other, 9)
+	pass(p, 100)
+	for range open.Limit {
+		ok, _ := q.request(t, false, open)
+		require.True(t, ok)
+	}
+	closeAll(t, []Store{s, other})
 }
 
 // TestBounds: identities cannot use up the memory.

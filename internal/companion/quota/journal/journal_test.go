@@ -338,6 +338,47 @@ func TestStartOnAFullDisk(t *testing.T) {
 	require.NoError(t, again.Close())
 }
 
+// Only what was closed in order is clean, once, and only if that can be forgotten.
+func TestClean(t *testing.T) {
+	dir := t.TempDir()
+	cleanAt := func(disk FS) bool {
+		b := mustOpen(t, dir, func(o *Options) { o.FS = disk })
+		require.NoError(t, b.set("a", "1", true).Synced())
+		require.NoError(t, b.Close())
+		return b.Clean()
+	}
+	copied := func(change func(dir string)) bool {
+		other := t.TempDir()
+		require.NoError(t, os.CopyFS(other, os.DirFS(dir)))
+		change(other)
+		b := mustOpen(t, other, nil)
+		require.NoError(t, b.Close())
+		return b.Clean()
+	}
+	require.False(t, cleanAt(Disk{}), "it is new")
+	require.True(t, cleanAt(Disk{}))
+	require.True(t, copied(func(string) {}))
+	require.False(t, copied(func(dir string) {
+		logs, err := filepath.Glob(filepath.Join(dir, "log-*"))
+		require.NoError(t, err)
+		require.NoError(t, os.Truncate(logs[len(logs)-1], 20))
+	}), "it is not the log that it was")
+	require.False(t, cleanAt(keeper{}), "who cannot forget it does not believe it")
+	require.True(t, cleanAt(Disk{}))
+
+	full := mustOpen(t, dir, func(o *Options) { o.FS = &faulty{space: 0} })
+	require.True(t, full.Clean(), "to forget it needs no space")
+	require.Error(t, full.set("b", "2", true).Synced())
+	require.False(t, copied(func(string) {}), "while it is in use")
+	require.Error(t, full.Close())
+	require.False(t, cleanAt(Disk{}), "not all was saved")
+}
+
+// keeper is a disk that removes nothing.
+type keeper struct{ Disk }
+
+func (keeper) Remove(string) error { return errors.New("kept") }
+
 // TestFileSizeLimit has a process of its own that may not write large files: a real error of the operating system in the middle of a write.
 func TestFileSizeLimit(t *testing.T) {
 	const variable = "JOURNAL_WITH_SMALL_FILES"

@@ -29,6 +29,7 @@ type embedded struct {
 	now     func() time.Time
 	log     *slog.Logger
 	journal *journal.Journal // nil: in memory only
+	most    int              // accounts
 
 	mu        sync.Mutex
 	alloc     *account.Allocator
@@ -55,6 +56,8 @@ type EmbeddedOptions struct {
 	// MinLog and Retry are the journal's.
 	MinLog int64
 	Retry  time.Duration
+
+	maxAccounts int // of tests
 }
 
 // OpenEmbedded opens a store that counts in this process.
@@ -68,7 +71,10 @@ func OpenEmbedded(o EmbeddedOptions) (Store, error) {
 	if o.Tick <= 0 {
 		o.Tick = 100 * time.Millisecond
 	}
-	e := &embedded{now: o.Now, log: o.Log, dirty: map[shareID]bool{}, done: make(chan struct{})}
+	if o.maxAccounts == 0 {
+		o.maxAccounts = maxAccounts
+	}
+	e := &embedded{now: o.Now, log: o.Log, most: o.maxAccounts, dirty: map[shareID]bool{}, done: make(chan struct{})}
 	e.alloc = account.NewAllocator(0, time.Time{}, true)
 	if o.Dir != "" {
 		// Until Open has returned nothing else uses e, apart from a snapshot, which waits.
@@ -326,28 +332,33 @@ func (e *embedded) save(name, proxy string, before past) (saved *journal.Group, 
 	return e.append(r, long), long
 }
 
-// admit keeps a message within the bounds.
+// admit keeps a message within the bounds. A request that waits for an account for which there is no room gets an error, as when the store fails: the
+// proxy must not take it for one that is over its limit. What else is said of such an account is dropped; the proxy says it again.
 func (e *embedded) admit(now time.Time, m *account.Message) error {
 	if _, ok := e.alloc.Seen[m.Proxy]; !ok && len(e.alloc.Seen) >= maxProxies {
 		if e.sweep(now); len(e.alloc.Seen) >= maxProxies {
 			return errTooMany
 		}
 	}
-	if len(e.alloc.Accounts)+len(m.Accounts) <= maxAccounts {
+	if len(e.alloc.Accounts)+len(m.Accounts) <= e.most {
 		return nil
 	}
 	e.sweep(now)
-	room := maxAccounts - len(e.alloc.Accounts)
+	room, waits := e.most-len(e.alloc.Accounts), false
 	m.Accounts = slices.DeleteFunc(m.Accounts, func(entry account.Entry) bool {
 		if e.alloc.Accounts[entry.Name] != nil {
 			return false
 		}
-		room--
-		if room < 0 {
-			e.stats.Overflow++
+		if room--; room >= 0 {
+			return false
 		}
-		return room < 0
+		e.stats.Overflow++
+		waits = waits || entry.Need > 0
+		return true
 	})
+	if waits {
+		return errFull
+	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package quota
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -161,6 +162,43 @@ func TestDirectoryReachesProxies(t *testing.T) {
 		return now.Document != r.Document && strings.Contains(string(now.Keys), "demo2")
 	})
 	require.Contains(t, s.log.String(), "is read again")
+}
+
+// A request that waits for an account, or comes from a proxy, for which there is no room is answered as if the store had failed, not with less than
+// it needs. What proxies report meanwhile is taken as far as there is room.
+func TestNoRoom(t *testing.T) {
+	store, err := OpenEmbedded(EmbeddedOptions{maxAccounts: 2})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, store.Close()) })
+	s := start(t, Options{Store: store})
+	message := func(need int64, names ...string) *account.Message {
+		m := &account.Message{Proxy: "p", Time: 1}
+		for _, name := range names {
+			m.Accounts = append(m.Accounts, account.Entry{Name: name, Period: "1mo", Limit: 5, Seq: 1, Need: need, Want: need})
+		}
+		return m
+	}
+	refused := func(m *account.Message, want string) {
+		t.Helper()
+		resp, err := http.Post(s.url+Path, "application/json", bytes.NewReader(m.Append(nil)))
+		require.NoError(t, err)
+		text, err := io.ReadAll(resp.Body)
+		require.NoError(t, errors.Join(err, resp.Body.Close()))
+		require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
+		require.Equal(t, "1", resp.Header.Get("Retry-After"))
+		require.Equal(t, want+"\n", string(text))
+	}
+	require.Len(t, s.say(message(1, "a", "b")).Accounts, 2)
+	refused(message(1, "a", "c"), "the companion has no room for the counter of another account")
+	require.Len(t, s.say(message(0, "a", "c")).Accounts, 1)
+	require.Len(t, s.say(message(1, "a", "b")).Accounts, 2)
+	require.Equal(t, uint64(2), s.Stats().Store.Overflow)
+	for i := range maxProxies - 1 {
+		_, err := store.Exchange(t.Context(), &account.Message{Proxy: fmt.Sprint(i)})
+		require.NoError(t, err)
+	}
+	refused(&account.Message{Proxy: "more"}, "the companion keeps counters of at most 1024 proxies, and there are that many")
+	require.Equal(t, uint64(2), s.Stats().Failed)
 }
 
 func TestNoDirectory(t *testing.T) {

@@ -638,7 +638,8 @@ func TestKilledBeforeAReleaseWasSaved(t *testing.T) {
 // TestBounds: identities cannot use up the memory.
 func TestBounds(t *testing.T) {
 	c := &clock{at: begin}
-	s, err := OpenEmbedded(EmbeddedOptions{Now: c.now})
+	const most = 10_000
+	s, err := OpenEmbedded(EmbeddedOptions{Now: c.now, maxAccounts: most})
 	require.NoError(t, err)
 	defer s.Close()
 	m := &account.Message{}
@@ -652,7 +653,7 @@ func TestBounds(t *testing.T) {
 	}
 	require.Equal(t, maxProxies, s.Stats().Proxies)
 	m.Proxy = "0"
-	for i := range maxAccounts/len(m.Accounts) + 10 {
+	for i := range most/len(m.Accounts) + 10 {
 		for j := range m.Accounts {
 			m.Accounts[j].Name = fmt.Sprintf("%d-%d", i, j)
 		}
@@ -660,12 +661,12 @@ func TestBounds(t *testing.T) {
 		own.Accounts = append([]account.Entry(nil), m.Accounts...)
 		r, err := s.Exchange(t.Context(), &own)
 		require.NoError(t, err)
-		if i < maxAccounts/len(m.Accounts)-1 {
+		if i < most/len(m.Accounts)-1 {
 			require.Len(t, r.Accounts, len(m.Accounts))
 		}
 	}
 	stats := s.Stats()
-	require.Equal(t, maxAccounts, stats.Accounts)
+	require.Equal(t, most, stats.Accounts)
 	require.NotZero(t, stats.Overflow)
 	c.add(2 * time.Minute)
 	m.Accounts = m.Accounts[:1]

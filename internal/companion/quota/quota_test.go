@@ -224,11 +224,29 @@ func TestDirectoryFaults(t *testing.T) {
 		{"products: [{name: p, operations: [{methods: [GET]}]}]", "want either path or pathPrefix"},
 		{"products: [{name: p, zone: Mars/Olympus}]", "is not a time zone"},
 		{"products: [{name: p, start: noon}]", "is neither calendar"},
+		{"products: [{name: p, start: 0001-01-01T00:00:00Z}]", "products[0].start: 1:29: \"0001-01-01T00:00:00Z\" is not between 1970 and September 2248"},
+		{"products: [{name: p, start: 1969-12-31T23:59:59Z}]", "is not between 1970 and September 2248"},
+		{"products: [{name: p, start: 2249-01-01T00:00:00Z}]", "is not between 1970 and September 2248"},
+		{"products: [{name: p, start: 9999-12-31T23:59:59Z}]", "is not between 1970 and September 2248"},
 		{"products: [{name: p, concurency: 4}]", `unknown key "concurency" (did you mean "concurrency"?)`},
 		{"keys: [{name: k, sha256: " + strings.Repeat("0a", 32) + ", expires: soon}]", "is not a time such as"},
 	} {
 		_, err := ParseDirectory([]byte(c[0]))
 		require.ErrorContains(t, err, c[1], c[0])
+	}
+}
+
+// Every start time that is accepted makes a window that proxies can send.
+func TestStartTimes(t *testing.T) {
+	for _, text := range []string{"1970-01-01T00:00:00Z", "1970-01-01T02:00:00+02:00", "2248-09-26T15:10:22Z"} {
+		_, err := ParseDirectory([]byte("products: [{name: p, requests: 5/min, start: " + text + "}]"))
+		require.NoError(t, err)
+		at, err := time.Parse(time.RFC3339, text)
+		require.NoError(t, err)
+		w := account.Window{Unit: account.Minute, From: at}
+		read, err := account.ParseWindow(string(w.Append(nil)))
+		require.NoError(t, err)
+		require.True(t, at.Equal(read.From))
 	}
 }
 

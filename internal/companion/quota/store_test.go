@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -487,6 +488,36 @@ func (w *world) close(t *rapid.T) {
 	closeAll(t, w.stores)
 	for _, dir := range w.dirs {
 		require.NoError(t, os.RemoveAll(dir))
+	}
+}
+
+// TestGrantsAreOnTheDisk: a grant is on the disk before the proxy gets it, but for windows of at most a minute, which are over when the machine is back.
+func TestGrantsAreOnTheDisk(t *testing.T) {
+	for _, c := range []struct {
+		period string
+		waits  bool
+	}{{"1s", false}, {"1m", false}, {"60s", false}, {"61s", true}, {"1h", true}, {"1mo", true}, {"1d flexi", true}, {"-", true}} {
+		t.Run(c.period, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				disk := &slowDisk{synced: make(chan struct{})}
+				s, err := OpenEmbedded(EmbeddedOptions{Dir: dir, FS: disk})
+				require.NoError(t, err)
+				time.Sleep(account.Lease) // until it grants
+				disk.slow.Store(true)
+				answered := false
+				go func() {
+					r, err := s.Exchange(context.Background(), &account.Message{Proxy: "p", Accounts: []account.Entry{{Name: "a", Period: c.period, Limit: 9, Seq: 1, Need: 1, Want: 1}}})
+					answered = err == nil && r.Accounts[0].Granted == 1
+				}()
+				synctest.Wait()
+				require.Equal(t, !c.waits, answered)
+				close(disk.synced)
+				synctest.Wait()
+				require.True(t, answered)
+				require.NoError(t, s.Close())
+			})
+		})
 	}
 }
 

@@ -204,7 +204,7 @@ number at its end.`,
 	rotate.Flags().DurationVar(&overlap, "overlap", 0, "for how long the old key stays valid")
 	revoke := &cobra.Command{
 		Use: "revoke NAME", Short: "Revoke a key", Args: cobra.ExactArgs(1),
-		Long:    "Revokes a key: requests with it are refused within a second. It stays listed.",
+		Long:    "Revokes a key, and what rotations left of it: requests with them are refused within a second. It stays listed.",
 		Example: "  inletctl quota keys revoke demo",
 		RunE: q.run(func(cmd *cobra.Command, args []string) error {
 			return q.show(cmd, "POST", "/v1/keys/"+url.PathEscape(args[0])+"/revoke", map[string]any{}, "", columns)

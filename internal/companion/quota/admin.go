@@ -176,10 +176,15 @@ func entries[T named](a *admin, mux *http.ServeMux, plural, kind string, list fu
 	a.handle(mux, "DELETE "+path+"/{name}", func(req *call) (int, any, error) {
 		return http.StatusNoContent, nil, a.s.edit(req.Context(), func(d *Directory) error {
 			i, err := one(req, d)
-			if err == nil {
-				*list(d) = slices.Delete(*list(d), i, i+1)
+			if err != nil {
+				return err
 			}
-			return err
+			k, isKey := any((*list(d))[i]).(Key)
+			*list(d) = slices.Delete(*list(d), i, i+1)
+			if isKey {
+				d.Keys = slices.DeleteFunc(d.Keys, func(other Key) bool { return other.isOldOf(&k) })
+			}
+			return nil
 		})
 	})
 	if read == nil {
@@ -308,6 +313,11 @@ func (a *admin) createKey(req *call) (int, any, error) {
 		if find(d.Keys, k.Name) >= 0 {
 			return &problem{http.StatusConflict, "exists", fmt.Sprintf("there is a key %q already", k.Name), "POST /v1/keys/" + k.Name + "/rotate replaces it"}
 		}
+		for _, other := range d.Keys {
+			if isNumberOf(k.Name, other.Name) || isNumberOf(other.Name, k.Name) {
+				return &problem{http.StatusConflict, "name", fmt.Sprintf("of the keys %q and %q one would look like what a rotation leaves of the other", k.Name, other.Name), "take another name"}
+			}
+		}
 		d.Keys = append(d.Keys, k)
 		return nil
 	})
@@ -334,35 +344,86 @@ func (a *admin) rotateKey(req *call) (int, any, error) {
 		return 0, nil, err
 	}
 	body := newKeyBody{}
+	now := a.s.opts.Now()
 	err := a.s.edit(req.Context(), func(d *Directory) error {
 		k, err := ofKey(req, d)
+		if err == nil {
+			err = d.mayRotate(k, now)
+		}
 		if err != nil {
 			return err
 		}
 		old := *k
 		body.Secret, k.SHA256 = newKey()
-		body.Key = *k
-		if overlap == 0 || old.Status != Active {
-			return nil
+		if overlap > 0 {
+			d.shareApp(k)
+			err = d.keepOld(old, k.App, now.Add(overlap).UTC().Truncate(time.Second))
 		}
-		until := a.s.opts.Now().Add(overlap).UTC().Truncate(time.Second)
-		if old.Expires == nil || old.Expires.After(until) {
-			old.Expires = &until
-		}
-		for n := 1; ; n++ {
-			if old.Name = fmt.Sprintf("%s.%d", body.Name, n); find(d.Keys, old.Name) < 0 {
-				break
-			}
-		}
-		if text := isName(old.Name); text != "" {
-			return &problem{http.StatusConflict, "name", fmt.Sprintf("the old key's name would be %q, which %s", old.Name, text), "rotate without an overlap"}
-		}
-		d.Keys = append(d.Keys, old)
-		return nil
+		body.Key = d.Keys[find(d.Keys, old.Name)]
+		return err
 	})
 	return http.StatusOK, body, err
 }
 
+// mayRotate refuses to give a secret to a key with which nothing could be called.
+func (d *Directory) mayRotate(k *Key, now time.Time) error {
+	const fix = "make another key with POST /v1/keys, or delete this one first"
+	if k.Status == Revoked {
+		return &problem{http.StatusConflict, "revoked", fmt.Sprintf("key %q is revoked: a new secret would not be valid either", k.Name), fix}
+	}
+	if k.Expires != nil && !now.Before(*k.Expires) {
+		return &problem{http.StatusConflict, "expired", fmt.Sprintf("key %q has expired: a new secret would not be valid either", k.Name), fix}
+	}
+	if i := strings.LastIndexByte(k.Name, '.'); i > 0 {
+		if of := find(d.Keys, k.Name[:i]); of >= 0 && k.isOldOf(&d.Keys[of]) {
+			return &problem{http.StatusConflict, "old", fmt.Sprintf("key %q is what a rotation left of %q", k.Name, k.Name[:i]), "rotate that one"}
+		}
+	}
+	return nil
+}
+
+// shareApp makes the application of a key that names none one that another key can name too. It has the name of the key already, and so
+// the same counters.
+func (d *Directory) shareApp(k *Key) {
+	if k.App != "" {
+		return
+	}
+	if k.App = k.Name; find(d.Apps, k.App) < 0 {
+		d.Apps = append(d.Apps, App{Name: k.App, Status: Approved})
+	}
+}
+
+// keepOld keeps the secret of a key that was rotated valid for a while, as a key of the same application.
+func (d *Directory) keepOld(old Key, app string, until time.Time) error {
+	of := old.Name
+	old.App = app
+	if old.Expires == nil || old.Expires.After(until) {
+		old.Expires = &until
+	}
+	for n := 1; ; n++ {
+		if old.Name = fmt.Sprintf("%s.%d", of, n); find(d.Keys, old.Name) < 0 {
+			break
+		}
+	}
+	if text := isName(old.Name); text != "" {
+		return &problem{http.StatusConflict, "name", fmt.Sprintf("the old key's name would be %q, which %s", old.Name, text), "rotate without an overlap"}
+	}
+	d.Keys = append(d.Keys, old)
+	return nil
+}
+
+// isNumberOf reports whether a name is one that a rotation of another key gives.
+func isNumberOf(name, of string) bool {
+	number, ok := strings.CutPrefix(name, of+".")
+	return ok && number != "" && strings.Trim(number, "0123456789") == ""
+}
+
+// isOldOf reports whether a key is what a rotation left of another one.
+func (k *Key) isOldOf(of *Key) bool {
+	return isNumberOf(k.Name, of.Name) && k.App == of.App && k.App != "" && k.Expires != nil
+}
+
+// revokeKey revokes a key, and what rotations left of it.
 func (a *admin) revokeKey(req *call) (int, any, error) {
 	var body Key
 	if err := decode(req, func(*conf.Object) {}); err != nil {
@@ -370,11 +431,17 @@ func (a *admin) revokeKey(req *call) (int, any, error) {
 	}
 	err := a.s.edit(req.Context(), func(d *Directory) error {
 		k, err := ofKey(req, d)
-		if err == nil {
-			k.Status = Revoked
-			body = *k
+		if err != nil {
+			return err
 		}
-		return err
+		k.Status = Revoked
+		body = *k
+		for i := range d.Keys {
+			if d.Keys[i].isOldOf(&body) {
+				d.Keys[i].Status = Revoked
+			}
+		}
+		return nil
 	})
 	return http.StatusOK, body, err
 }

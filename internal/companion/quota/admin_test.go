@@ -195,7 +195,7 @@ func TestDirectoryByTheAdminAPI(t *testing.T) {
 	c.ok("PUT", "/v1/products/trial", `{"name": "trial", "requests": "6/min"}`)
 	require.Equal(t, "6/min", c.ok("GET", "/v1/products/trial", "").Get("requests").Str)
 	require.Equal(t, "6/min", c.keysOf().Get("products.0.requests").Str)
-	for _, path := range []string{"/v1/keys/demo", "/v1/keys/demo.1", "/v1/apps/shop", "/v1/developers/ann", "/v1/products/trial"} {
+	for _, path := range []string{"/v1/keys/demo", "/v1/apps/shop", "/v1/developers/ann", "/v1/products/trial"} {
 		c.ok("DELETE", path, "")
 	}
 	require.JSONEq(t, `{"developers": [], "apps": [], "keys": [], "products": []}`, c.keysOf().Raw)
@@ -205,6 +205,55 @@ func TestDirectoryByTheAdminAPI(t *testing.T) {
 	for _, k := range []string{secret, rotated.Get("key").Str, adminToken} {
 		require.NotContains(t, log, k)
 	}
+}
+
+// What a rotation leaves belongs to the application of its key, so that both have one counter, and ends with the key.
+func TestRotation(t *testing.T) {
+	c := &clock{at: time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)}
+	a := startAdmin(t, Options{Managed: true, Now: c.now})
+	a.ok("POST", "/v1/products", `{"name": "p", "requests": "2/day"}`)
+	a.ok("POST", "/v1/apps", `{"name": "shop"}`)
+	a.ok("POST", "/v1/keys", `{"name": "alone", "products": ["p"]}`)
+	a.ok("POST", "/v1/keys", `{"name": "shop", "products": ["p"]}`)
+	a.ok("POST", "/v1/keys", `{"name": "other", "app": "shop", "expires": "2026-11-30T13:00:00Z"}`)
+	for name, app := range map[string]string{"alone": "alone", "shop": "shop", "other": "shop"} {
+		for range 2 {
+			require.Equal(t, app, a.ok("POST", "/v1/keys/"+name+"/rotate", `{"overlap": "2h"}`).Get("app").Str)
+		}
+		known := a.keysOf()
+		require.Equal(t, int64(1), known.Get(`apps.#(name=="`+app+`")#|#`).Int())
+		for _, n := range []string{".1", ".2"} {
+			old := known.Get(`keys.#(name=="` + name + n + `")`)
+			require.Equal(t, app, old.Get("app").Str, "the same counters")
+			require.Equal(t, known.Get(`keys.#(name=="`+name+`").products`).Raw, old.Get("products").Raw)
+			require.Equal(t, name != "other", old.Get("expires").Str == "2026-11-30T14:00:00Z", "it does not live longer than it would have")
+		}
+	}
+	refused := func(code, path, body, want string) {
+		t.Helper()
+		status, text := a.do("POST", path, body)
+		require.Equal(t, http.StatusConflict, status)
+		require.Equal(t, code, gjson.Get(text, "error.code").Str)
+		require.Contains(t, text, want)
+	}
+	refused("old", "/v1/keys/alone.1/rotate", `{"overlap": "1h"}`, `what a rotation left of \"alone\"`)
+	refused("name", "/v1/keys", `{"name": "alone.77"}`, "take another name")
+	refused("name", "/v1/keys", `{"name": "alone.1.2"}`, "take another name")
+	a.ok("POST", "/v1/keys", `{"name": "new.1"}`)
+	refused("name", "/v1/keys", `{"name": "new"}`, "take another name")
+	a.ok("POST", "/v1/keys", `{"name": "alone.x"}`)
+
+	a.ok("POST", "/v1/keys/alone/revoke", "")
+	for name, status := range map[string]string{"alone": "revoked", "alone.1": "revoked", "alone.2": "revoked", "alone.x": "active", "shop.1": "active", "other.2": "active"} {
+		require.Equal(t, status, a.ok("GET", "/v1/keys/"+name, "").Get("status").Str, name)
+	}
+	before := a.keysOf().Raw
+	refused("revoked", "/v1/keys/alone/rotate", "", "would not be valid either")
+	c.add(time.Hour)
+	refused("expired", "/v1/keys/other/rotate", "", "would not be valid either")
+	require.Equal(t, before, a.keysOf().Raw)
+	a.ok("DELETE", "/v1/keys/shop", "")
+	require.Equal(t, int64(0), a.keysOf().Get(`keys.#(name%"shop*")#|#`).Int(), "an old key does not outlive its key")
 }
 
 func TestAdminErrors(t *testing.T) {
@@ -229,6 +278,7 @@ func TestAdminErrors(t *testing.T) {
 		{"POST", "/v1/apps", `{"name": "x", "padding": "` + strings.Repeat("x", maxAdminBody) + `"}`, 413, "too_large", "exceeds"},
 		{"POST", "/v1/products", `{"name": "twice", "requests": "5/min, 6/min"}`, 400, "bad_entry", "two amounts for the same time"},
 		{"POST", "/v1/products", `{"name": "lower", "operations": [{"path": "/", "methods": ["post"]}]}`, 400, "bad_entry", "is not a method"},
+		{"POST", "/v1/products", `{"name": "early", "start": "1900-01-01T00:00:00Z"}`, 400, "bad_body", "is not between 1970 and September 2248"},
 		{"PUT", "/v1/apps/shpo", `{"name": "shpo"}`, 404, "not_found", `did you mean \"shop\"?`},
 		{"PUT", "/v1/apps/shop", `{"name": "shop2"}`, 400, "bad_body", "a name does not change"},
 		{"DELETE", "/v1/products/trial", ``, 409, "inconsistent", `app \"shop\": there is no product \"trial\"`},

@@ -293,10 +293,18 @@ func isZone(s string) string {
 }
 
 func isStart(s string) string {
-	if s == "calendar" || s == "flexi" || isTime(s) == "" {
+	if s == "calendar" || s == "flexi" {
 		return ""
 	}
-	return "is neither calendar, flexi, nor a time such as 2027-01-01T00:00:00Z"
+	at, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return "is neither calendar, flexi, nor a time such as 2027-01-01T00:00:00Z"
+	}
+	// The window has to be readable where proxies send it.
+	if _, err := account.ParseWindow(fmt.Sprintf("1d from=%d", at.UnixMilli())); err != nil {
+		return "is not between 1970 and September 2248"
+	}
+	return ""
 }
 
 // fault is an entry that does not fit the others.

@@ -29,6 +29,7 @@ type embedded struct {
 	now     func() time.Time
 	log     *slog.Logger
 	journal *journal.Journal // nil: in memory only
+	most    int              // accounts
 
 	mu        sync.Mutex
 	alloc     *account.Allocator
@@ -37,7 +38,6 @@ type embedded struct {
 	latest    time.Time          // by the clock, which may be set back
 	dirty     map[shareID]bool   // changed since they were journaled
 	stats     StoreStats         // what it counts itself
-	clean     bool               // the last record that was read says that the process before ended in order
 	stop      context.CancelFunc // of the housekeeping
 	done      chan struct{}
 }
@@ -56,6 +56,8 @@ type EmbeddedOptions struct {
 	// MinLog and Retry are the journal's.
 	MinLog int64
 	Retry  time.Duration
+
+	maxAccounts int // of tests
 }
 
 // OpenEmbedded opens a store that counts in this process.
@@ -69,7 +71,10 @@ func OpenEmbedded(o EmbeddedOptions) (Store, error) {
 	if o.Tick <= 0 {
 		o.Tick = 100 * time.Millisecond
 	}
-	e := &embedded{now: o.Now, log: o.Log, dirty: map[shareID]bool{}, done: make(chan struct{})}
+	if o.maxAccounts == 0 {
+		o.maxAccounts = maxAccounts
+	}
+	e := &embedded{now: o.Now, log: o.Log, most: o.maxAccounts, dirty: map[shareID]bool{}, done: make(chan struct{})}
 	e.alloc = account.NewAllocator(0, time.Time{}, true)
 	if o.Dir != "" {
 		// Until Open has returned nothing else uses e, apart from a snapshot, which waits.
@@ -97,11 +102,12 @@ func (e *embedded) begin() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	generation := e.alloc.Generation
-	for generation == 0 || !e.clean && generation == e.alloc.Generation {
+	clean := e.journal != nil && e.journal.Clean()
+	for generation == 0 || !clean && generation == e.alloc.Generation {
 		generation = rand.Uint32()
 	}
 	accounts := e.alloc.Accounts
-	e.alloc = account.NewAllocator(generation, e.tick(), e.clean)
+	e.alloc = account.NewAllocator(generation, e.tick(), clean)
 	e.alloc.Accounts = accounts
 	for _, a := range accounts {
 		for proxy := range a.Shares {
@@ -126,11 +132,10 @@ func (e *embedded) tick() time.Time {
 	return e.latest
 }
 
-// record is one line of the journal: the generation, the directory, a part of an account, or the end.
+// record is one line of the journal: the generation, the directory, or a part of an account.
 type record struct {
 	Generation uint32          `json:"generation,omitempty"`
 	Directory  json.RawMessage `json:"directory,omitempty"`
-	Closed     bool            `json:"closed,omitempty"`
 
 	Account string `json:"k,omitempty"`
 	Window  string `json:"w,omitempty"`
@@ -168,7 +173,6 @@ func (e *embedded) load(text []byte) error {
 	if err := json.Unmarshal(text, &r); err != nil {
 		return err
 	}
-	e.clean = r.Closed
 	switch {
 	case r.Generation != 0:
 		e.alloc.Generation = r.Generation
@@ -328,28 +332,33 @@ func (e *embedded) save(name, proxy string, before past) (saved *journal.Group, 
 	return e.append(r, long), long
 }
 
-// admit keeps a message within the bounds.
+// admit keeps a message within the bounds. A request that waits for an account for which there is no room gets an error, as when the store fails: the
+// proxy must not take it for one that is over its limit. What else is said of such an account is dropped; the proxy says it again.
 func (e *embedded) admit(now time.Time, m *account.Message) error {
 	if _, ok := e.alloc.Seen[m.Proxy]; !ok && len(e.alloc.Seen) >= maxProxies {
 		if e.sweep(now); len(e.alloc.Seen) >= maxProxies {
 			return errTooMany
 		}
 	}
-	if len(e.alloc.Accounts)+len(m.Accounts) <= maxAccounts {
+	if len(e.alloc.Accounts)+len(m.Accounts) <= e.most {
 		return nil
 	}
 	e.sweep(now)
-	room := maxAccounts - len(e.alloc.Accounts)
+	room, waits := e.most-len(e.alloc.Accounts), false
 	m.Accounts = slices.DeleteFunc(m.Accounts, func(entry account.Entry) bool {
 		if e.alloc.Accounts[entry.Name] != nil {
 			return false
 		}
-		room--
-		if room < 0 {
-			e.stats.Overflow++
+		if room--; room >= 0 {
+			return false
 		}
-		return room < 0
+		e.stats.Overflow++
+		waits = waits || entry.Need > 0
+		return true
 	})
+	if waits {
+		return errFull
+	}
 	return nil
 }
 
@@ -504,7 +513,6 @@ func (e *embedded) Close() error {
 	}
 	e.mu.Lock()
 	e.flush()
-	e.append(record{Closed: true}, true)
 	e.mu.Unlock()
 	return e.journal.Close()
 }

@@ -2,6 +2,7 @@ package quota
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -163,6 +164,43 @@ func TestDirectoryReachesProxies(t *testing.T) {
 	require.Contains(t, s.log.String(), "is read again")
 }
 
+// A request that waits for an account, or comes from a proxy, for which there is no room is answered as if the store had failed, not with less than
+// it needs. What proxies report meanwhile is taken as far as there is room.
+func TestNoRoom(t *testing.T) {
+	store, err := OpenEmbedded(EmbeddedOptions{maxAccounts: 2})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, store.Close()) })
+	s := start(t, Options{Store: store})
+	message := func(need int64, names ...string) *account.Message {
+		m := &account.Message{Proxy: "p", Time: 1}
+		for _, name := range names {
+			m.Accounts = append(m.Accounts, account.Entry{Name: name, Period: "1mo", Limit: 5, Seq: 1, Need: need, Want: need})
+		}
+		return m
+	}
+	refused := func(m *account.Message, want string) {
+		t.Helper()
+		resp, err := http.Post(s.url+Path, "application/json", bytes.NewReader(m.Append(nil)))
+		require.NoError(t, err)
+		text, err := io.ReadAll(resp.Body)
+		require.NoError(t, errors.Join(err, resp.Body.Close()))
+		require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
+		require.Equal(t, "1", resp.Header.Get("Retry-After"))
+		require.Equal(t, want+"\n", string(text))
+	}
+	require.Len(t, s.say(message(1, "a", "b")).Accounts, 2)
+	refused(message(1, "a", "c"), "the companion has no room for the counter of another account")
+	require.Len(t, s.say(message(0, "a", "c")).Accounts, 1)
+	require.Len(t, s.say(message(1, "a", "b")).Accounts, 2)
+	require.Equal(t, uint64(2), s.Stats().Store.Overflow)
+	for i := range maxProxies - 1 {
+		_, err := store.Exchange(t.Context(), &account.Message{Proxy: fmt.Sprint(i)})
+		require.NoError(t, err)
+	}
+	refused(&account.Message{Proxy: "more"}, "the companion keeps counters of at most 1024 proxies, and there are that many")
+	require.Equal(t, uint64(2), s.Stats().Failed)
+}
+
 func TestNoDirectory(t *testing.T) {
 	s := start(t, Options{})
 	require.Zero(t, s.say(&account.Message{Proxy: "a"}).Document)
@@ -186,11 +224,29 @@ func TestDirectoryFaults(t *testing.T) {
 		{"products: [{name: p, operations: [{methods: [GET]}]}]", "want either path or pathPrefix"},
 		{"products: [{name: p, zone: Mars/Olympus}]", "is not a time zone"},
 		{"products: [{name: p, start: noon}]", "is neither calendar"},
+		{"products: [{name: p, start: 0001-01-01T00:00:00Z}]", "products[0].start: 1:29: \"0001-01-01T00:00:00Z\" is not between 1970 and September 2248"},
+		{"products: [{name: p, start: 1969-12-31T23:59:59Z}]", "is not between 1970 and September 2248"},
+		{"products: [{name: p, start: 2249-01-01T00:00:00Z}]", "is not between 1970 and September 2248"},
+		{"products: [{name: p, start: 9999-12-31T23:59:59Z}]", "is not between 1970 and September 2248"},
 		{"products: [{name: p, concurency: 4}]", `unknown key "concurency" (did you mean "concurrency"?)`},
 		{"keys: [{name: k, sha256: " + strings.Repeat("0a", 32) + ", expires: soon}]", "is not a time such as"},
 	} {
 		_, err := ParseDirectory([]byte(c[0]))
 		require.ErrorContains(t, err, c[1], c[0])
+	}
+}
+
+// Every start time that is accepted makes a window that proxies can send.
+func TestStartTimes(t *testing.T) {
+	for _, text := range []string{"1970-01-01T00:00:00Z", "1970-01-01T02:00:00+02:00", "2248-09-26T15:10:22Z"} {
+		_, err := ParseDirectory([]byte("products: [{name: p, requests: 5/min, start: " + text + "}]"))
+		require.NoError(t, err)
+		at, err := time.Parse(time.RFC3339, text)
+		require.NoError(t, err)
+		w := account.Window{Unit: account.Minute, From: at}
+		read, err := account.ParseWindow(string(w.Append(nil)))
+		require.NoError(t, err)
+		require.True(t, at.Equal(read.From))
 	}
 }
 

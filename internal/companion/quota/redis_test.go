@@ -70,6 +70,7 @@ func untilGranting(t *testing.T, s Store) {
 
 // A Redis that has lost everything gets it back from the companions that know, also what dead proxies have used; no proxy is counted twice.
 func TestRedisIsFlushed(t *testing.T) {
+	t.Parallel()
 	server, client := startRedis(t)
 	a, log := openRedis(t, RedisOptions{Addresses: []string{server.Address()}})
 	b, _ := openRedis(t, RedisOptions{Addresses: []string{server.Address()}})
@@ -105,6 +106,7 @@ func TestRedisIsFlushed(t *testing.T) {
 
 // A Redis that restarts from an older snapshot: what is newer in the companion's memory counts.
 func TestRedisGoesBack(t *testing.T) {
+	t.Parallel()
 	server, client := startRedis(t)
 	a, log := openRedis(t, RedisOptions{Addresses: []string{server.Address()}})
 	untilGranting(t, a)
@@ -136,6 +138,7 @@ func TestRedisGoesBack(t *testing.T) {
 
 // A Redis that restarts with all it had goes on at once.
 func TestRedisRestarts(t *testing.T) {
+	t.Parallel()
 	server, _ := startRedis(t, "--appendonly", "yes", "--appendfsync", "always")
 	a, _ := openRedis(t, RedisOptions{Addresses: []string{server.Address()}})
 	untilGranting(t, a)
@@ -156,6 +159,7 @@ func TestRedisRestarts(t *testing.T) {
 
 // Three real servers: all keys of an exchange are on one of them, whichever address the companion begins with.
 func TestRedisCluster(t *testing.T) {
+	t.Parallel()
 	c, err := redisbin.StartCluster(t.Context(), 3, t.TempDir)
 	require.NoError(t, err)
 	t.Cleanup(c.Stop)
@@ -225,6 +229,7 @@ func TestDirectoryInRedis(t *testing.T) {
 }
 
 func TestRedisAccess(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	right, wrong := filepath.Join(dir, "right"), filepath.Join(dir, "wrong")
 	require.NoError(t, os.WriteFile(right, []byte("right\n"), 0o600))

@@ -3,6 +3,7 @@ package quota
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/inlet-proxy/inlet/shared/state/account"
@@ -16,7 +17,8 @@ const (
 
 // Store keeps the counters and the directory. Its methods are safe for concurrent use.
 type Store interface {
-	// Exchange merges a proxy's message and returns the reply, after what it grants is saved. Accounts that cannot be kept are not in the reply.
+	// Exchange merges a proxy's message and returns the reply, after what it grants is saved. Accounts that cannot be kept are not
+	// in the reply; that there is no room for one that a request waits for is an error, as is a proxy too many.
 	Exchange(ctx context.Context, m *account.Message) (account.Reply, error)
 	// Counters returns up to limit accounts whose names contain the text, by name, and how many there are in all.
 	Counters(ctx context.Context, contains string, limit int) (list []Counter, all int, err error)
@@ -35,7 +37,8 @@ var (
 	errUnknownAccount = errors.New("there is no account with this name; one is made by the first request that it counts")
 	errChanged        = errors.New("the directory was changed by somebody else meanwhile")
 	errBusy           = errors.New("too many messages wait for Redis")
-	errTooMany        = errors.New("more proxies than the companion can keep counters of")
+	errTooMany        = fmt.Errorf("the companion keeps counters of at most %d proxies, and there are that many", maxProxies)
+	errFull           = errors.New("the companion has no room for the counter of another account")
 )
 
 // Counter is an account as people see it.

@@ -54,8 +54,8 @@ func readFile(r io.Reader, f func(payload []byte) error) (complete bool, valid, 
 	}
 	line, err := b.ReadString('\n')
 	switch {
-	case err != nil && (strings.HasPrefix(header(), line) || strings.HasPrefix(line, magic)):
-		return false, 0, total(), errTorn // the process ended while it began the file
+	case errors.Is(err, io.EOF) && (strings.HasPrefix(header(), line) || strings.HasPrefix(line, magic) || strings.Trim(line, "\x00") == ""):
+		return false, 0, total(), errTorn // the process ended while it began the file, or the machine, which may leave zeros
 	case err != nil && !errors.Is(err, io.EOF):
 		return false, 0, 0, err
 	}

@@ -8,6 +8,8 @@
 // log-7 has all records since snapshot-7 was begun. When it has grown to several times the size of a snapshot, log-8 is begun, snapshot-8 is
 // written, and the files before it are removed. What is read at start is the newest complete snapshot and every log from it on.
 //
+// The file "closed" says that the journal was closed in order. It is removed when the journal is opened, before anything is appended.
+//
 // # Durability
 //
 // Records are appended in groups, by one goroutine: what arrives while the disk is busy is written together next time. Append returns the
@@ -25,6 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -66,6 +69,8 @@ type Stats struct {
 type Journal struct {
 	opts Options
 	lock *os.File
+
+	clean bool // of Clean
 
 	mu      sync.Mutex
 	pending *Group // not yet taken by the writer
@@ -143,9 +148,51 @@ func Open(o Options) (*Journal, error) {
 		_ = locked.Close()
 		return nil, err
 	}
+	j.clean = j.endedInOrder()
 	go j.run()
 	return j, nil
 }
+
+// endMark is the file that says that the journal was closed in order, and with which last log. It is there only between a Close and the next Open.
+const endMark = "closed"
+
+// endedInOrder reports whether the journal was closed in order, and takes the mark away: what happens from here on may never get to the
+// disk. To remove a file needs no space. A mark that stays would be believed the next time, so it is not believed now either: as long as
+// it cannot be removed nothing is known for sure.
+func (j *Journal) endedInOrder() bool {
+	name := filepath.Join(j.opts.Dir, endMark)
+	f, err := j.opts.FS.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	var text []byte
+	if err == nil {
+		text, err = io.ReadAll(io.LimitReader(f, 64))
+		err = errors.Join(err, f.Close())
+	}
+	err = errors.Join(err, j.opts.FS.Remove(name), j.opts.FS.SyncDir(j.opts.Dir))
+	if err != nil {
+		j.opts.Log.Warn("the quota journal's mark of an orderly end cannot be used: the start is taken for one after a crash", "reason", err)
+		return false
+	}
+	return string(text) == endText(j.seq, j.size)
+}
+
+// endText is what the mark says: the last log and its size, so that it goes with no other files.
+func endText(seq int, size int64) string { return fmt.Sprintf("log-%d %d\n", seq, size) }
+
+// markEnd says that everything that was appended is on the disk.
+func (j *Journal) markEnd() error {
+	f, err := j.opts.FS.Create(filepath.Join(j.opts.Dir, endMark))
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(f, endText(j.seq, j.size))
+	return errors.Join(err, f.Sync(), f.Close(), j.opts.FS.SyncDir(j.opts.Dir))
+}
+
+// Clean reports whether the journal was closed in order before it was opened: then nothing that was appended is missing.
+func (j *Journal) Clean() bool { return j.clean }
 
 func newGroup() *Group { return &Group{written: make(chan struct{}), synced: make(chan struct{})} }
 
@@ -218,6 +265,7 @@ func (j *Journal) loadFile(kind string, seq int) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	j.base = valid
+	j.size = valid // of the log that is read last
 	return nil
 }
 
@@ -329,10 +377,19 @@ func (j *Journal) end() {
 	if j.unsynced {
 		_ = j.sync() // a failure is noted
 	}
-	if j.file != nil {
-		if err := j.file.Close(); err != nil {
-			j.failed(err)
-		}
+	if j.file == nil {
+		return
+	}
+	if err := j.file.Close(); err != nil {
+		j.file = nil
+		j.failed(err)
+		return
+	}
+	if j.Err() != nil {
+		return // what was dropped is not saved again yet
+	}
+	if err := j.markEnd(); err != nil {
+		j.opts.Log.Warn("the quota journal's mark of an orderly end could not be written: the next start is one as after a crash", "reason", err)
 	}
 }
 

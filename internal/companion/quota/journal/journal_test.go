@@ -168,6 +168,22 @@ func TestTornTailIsSaid(t *testing.T) {
 	require.Contains(t, b.log.String(), "kept_bytes=33 cut_bytes=4")
 }
 
+// A machine that dies while a log is begun may leave it with its length and without its text. Nothing was in it yet.
+func TestLogOfZeros(t *testing.T) {
+	for _, n := range []int{0, 1, 22, 4096} {
+		dir := t.TempDir()
+		b := mustOpen(t, dir, nil)
+		require.NoError(t, b.set("a", "1", true).Synced())
+		require.NoError(t, b.Close())
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "log-2"), make([]byte, n), 0o600))
+		again := mustOpen(t, dir, nil)
+		require.Equal(t, b.values, again.values)
+		require.False(t, again.Clean())
+		require.NoError(t, again.Close())
+		require.Contains(t, again.log.String(), fmt.Sprintf("kept_bytes=0 cut_bytes=%d", n))
+	}
+}
+
 func TestFilesThatAreRefused(t *testing.T) {
 	snapshot := appendRecord(appendRecord([]byte(header()), []byte("a=1")), nil)
 	for name, c := range map[string]struct {
@@ -177,6 +193,8 @@ func TestFilesThatAreRefused(t *testing.T) {
 	}{
 		"newer":                {"log-1", []byte("inlet-quota-journal 2\n"), "has format 2, and this companion reads format 1: start the companion that wrote it, or give this one an empty folder"},
 		"newer snapshot":       {"snapshot-3", []byte("inlet-quota-journal 12\n"), "has format 12"},
+		"snapshot of zeros":    {"snapshot-1", make([]byte, 22), "incomplete"},
+		"zeros and more":       {"log-1", []byte("\x00\x00\n"), "is not a file of a journal"},
 		"something else":       {"log-1", []byte("hello\n"), "is not a file of a journal"},
 		"damaged snapshot":     {"snapshot-1", snapshot[:len(snapshot)-1], "incomplete"},
 		"snapshot without end": {"snapshot-1", snapshot[:len(snapshot)-headBytes], "incomplete"},
@@ -337,6 +355,47 @@ func TestStartOnAFullDisk(t *testing.T) {
 	require.Equal(t, b.values, again.values)
 	require.NoError(t, again.Close())
 }
+
+// Only what was closed in order is clean, once, and only if that can be forgotten.
+func TestClean(t *testing.T) {
+	dir := t.TempDir()
+	cleanAt := func(disk FS) bool {
+		b := mustOpen(t, dir, func(o *Options) { o.FS = disk })
+		require.NoError(t, b.set("a", "1", true).Synced())
+		require.NoError(t, b.Close())
+		return b.Clean()
+	}
+	copied := func(change func(dir string)) bool {
+		other := t.TempDir()
+		require.NoError(t, os.CopyFS(other, os.DirFS(dir)))
+		change(other)
+		b := mustOpen(t, other, nil)
+		require.NoError(t, b.Close())
+		return b.Clean()
+	}
+	require.False(t, cleanAt(Disk{}), "it is new")
+	require.True(t, cleanAt(Disk{}))
+	require.True(t, copied(func(string) {}))
+	require.False(t, copied(func(dir string) {
+		logs, err := filepath.Glob(filepath.Join(dir, "log-*"))
+		require.NoError(t, err)
+		require.NoError(t, os.Truncate(logs[len(logs)-1], 20))
+	}), "it is not the log that it was")
+	require.False(t, cleanAt(keeper{}), "who cannot forget it does not believe it")
+	require.True(t, cleanAt(Disk{}))
+
+	full := mustOpen(t, dir, func(o *Options) { o.FS = &faulty{space: 0} })
+	require.True(t, full.Clean(), "to forget it needs no space")
+	require.Error(t, full.set("b", "2", true).Synced())
+	require.False(t, copied(func(string) {}), "while it is in use")
+	require.Error(t, full.Close())
+	require.False(t, cleanAt(Disk{}), "not all was saved")
+}
+
+// keeper is a disk that removes nothing.
+type keeper struct{ Disk }
+
+func (keeper) Remove(string) error { return errors.New("kept") }
 
 // TestFileSizeLimit has a process of its own that may not write large files: a real error of the operating system in the middle of a write.
 func TestFileSizeLimit(t *testing.T) {

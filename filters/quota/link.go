@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"bytes"
 	"errors"
 	"strconv"
 	"time"
@@ -214,9 +215,22 @@ func (s *shelf) put(b *book, version int64, good bool) {
 	s.book, s.number = b, version
 }
 
-// CheckDocument reports what a proxy could not use of a document with keys, applications, developers and products. The companion sends none with mistakes.
+// CheckText reports what a proxy could not use of keys, applications, developers and products, by its place in a text that a person wrote.
+func CheckText(text []byte) error {
+	_, err := readDocument(text)
+	return err
+}
+
+// CheckDocument reports what a proxy could not use of a document as it is sent: in JSON, with a reply. The companion sends none with mistakes.
 func CheckDocument(doc []byte) error {
-	_, err := readDocument(doc)
+	if err := CheckText(doc); err != nil {
+		return err
+	}
+	r := account.Reply{Now: 1, Document: 1, Keys: doc}
+	read, err := account.ParseReply(r.Append(nil))
+	if err == nil && !bytes.Equal(read.Keys, doc) {
+		err = errors.New("the document cannot be read from a reply")
+	}
 	return err
 }
 

@@ -13,7 +13,7 @@ import (
 	"github.com/inlet-proxy/inlet/shared/state/account"
 )
 
-// envoy has used something that the companion is to hear of.
+// envoy has used something, which the companion has to learn.
 type envoy struct {
 	*world
 	table account.Table
@@ -43,7 +43,7 @@ func newEnvoy(t *testing.T, id uint64) *envoy {
 	return e
 }
 
-// However long the companion was away, and whether calls fail at once or get no reply, it has heard of all proxies what they have used before it
+// However long the companion was away, and whether calls fail at once or get no reply, it knows what all proxies have used before it
 // grants again.
 func TestAllSpeakBeforeACompanionWithoutMemoryGrants(t *testing.T) {
 	for name, after := range map[string]time.Duration{"refused": 0, "no reply": talkTimeout} {

@@ -68,9 +68,13 @@ func (b *bucket) checkShared(now time.Time, d *Demand, limit, need int64, k *lin
 		capacity = max(capacity, max(limit/k.share(), 1))
 	}
 	missing := inUse + need - capacity
+	reserved := int64(0) // granted for those that asked, and not for one that has just come
+	if d.asked == 0 && !k.silent {
+		reserved = l.waiting
+	}
 	at := now.UnixNano() + k.skew*int64(time.Millisecond)
 	switch {
-	case missing <= 0:
+	case missing+reserved <= 0:
 		return verdict{left: float64(b.remaining(limit)) / float64(limit)}
 	case k.silent && d.Open:
 		return b.refuse(at, need <= capacity-b.net())

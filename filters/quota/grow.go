@@ -104,7 +104,7 @@ func (f *Filter) grow(x *filter.Exchange, r *request) filter.Verdict {
 		g.taken, g.covered = len(g.demands), g.next
 		return filter.Next
 	case account.Dry:
-		if r.asked < maxAsked && f.link != nil {
+		if f.mayAsk(r) {
 			return f.call(r, more)
 		}
 		f.metrics.failed(contended)

@@ -14,11 +14,12 @@ import (
 
 const (
 	quotaPath = "/v1/quota"
-	// maxAsked bounds how often one request asks the companion: others may take what was granted, which workers of a wasm Envoy do several times
-	// in a row when an account is new. A request that gives up is refused although something is left.
-	maxAsked = 16
-	// askTimeout is more than one round takes, and less than a client notices.
+	// maxAsked bounds how often one request asks the companion. What it grants is for those that asked, so that one round suffices, or two if another
+	// limit has run dry in the meantime. A request that gives up is refused although something is left.
+	maxAsked = 4
+	// askTimeout is more than one round takes, and less than a client notices. maxWait is for all rounds together.
 	askTimeout = 250 * time.Millisecond
+	maxWait    = 500 * time.Millisecond
 	// maxReported is how many accounts one report has.
 	maxReported = 512
 	// askForChanges is how long a change of keys and products takes to get to a proxy without requests.
@@ -111,13 +112,22 @@ func (f *Filter) ask(r *request) filter.Verdict {
 	return f.call(r, r.demands)
 }
 
+// mayAsk reports whether the request may wait for the companion once more.
+func (f *Filter) mayAsk(r *request) bool {
+	return f.link != nil && (r.asked == 0 || r.asked < maxAsked && f.now().Before(r.until))
+}
+
 // call has the companion asked for demands that are dry.
 func (f *Filter) call(r *request, dry []account.Demand) filter.Verdict {
+	now := f.now()
+	if r.asked == 0 {
+		r.until = now.Add(maxWait)
+	}
 	r.asked++
-	r.body = f.table.Ask(f.now(), f.link.version(), r.body[:0], dry)
+	r.body = f.table.Ask(now, f.link.version(), r.body[:0], dry)
 	return filter.Wait(filter.Call{
 		Cluster: f.link.cluster, Path: quotaPath, Headers: [][2]string{{"content-type", "application/json"}},
-		Body: r.body, Timeout: askTimeout,
+		Body: r.body, Timeout: min(askTimeout, r.until.Sub(now)),
 	})
 }
 

@@ -48,7 +48,8 @@ type request struct {
 	names   []byte // memory for the names of the demands
 
 	state state
-	asked int // how often the companion was asked
+	asked int       // how often the companion was asked
+	until time.Time // no longer than that
 	body  []byte
 	grown grown
 }
@@ -184,7 +185,7 @@ func (f *Filter) take(x *filter.Exchange, r *request) filter.Verdict {
 		}
 		return filter.Next
 	case account.Dry:
-		if r.asked < maxAsked && f.link != nil {
+		if f.mayAsk(r) {
 			return f.ask(r)
 		}
 		return f.undecided(x, r) // others were quicker each time, and nobody has said that nothing is left

@@ -110,7 +110,7 @@ func (f *Filter) grow(x *filter.Exchange, r *request) filter.Verdict {
 		f.metrics.failed(contended)
 		return filter.Next
 	case account.Unreachable, account.Failed:
-		f.metrics.failed(causes[result.Outcome])
+		f.metrics.failed(f.cause(result.Outcome))
 		return filter.Next
 	}
 	_ = f.table.Refund(f.now(), more) // nobody waits any more

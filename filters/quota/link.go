@@ -3,7 +3,9 @@ package quota
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
@@ -38,7 +40,7 @@ type link struct {
 	sourced bool // keys, applications and products come from the companion
 	report  []byte
 	asked   time.Time // when something was said last
-	silent  *silence
+	absence *absence
 }
 
 // version is that of the document that this proxy has, negative if it wants none.
@@ -49,22 +51,29 @@ func (l *link) version() int64 {
 	return l.shelf.version()
 }
 
-// silence says whether the companion responds; the threads share it.
-type silence struct {
+// absence says whether the companion responds, but shares no quotas; the threads share it.
+type absence struct {
 	mu     filter.Mutex
-	silent bool
+	absent bool
 }
 
-func (s *silence) set(silent bool) {
-	s.mu.Lock()
-	s.silent = silent
-	s.mu.Unlock()
+// set reports whether that is new.
+func (a *absence) set(absent bool) (changed bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	changed = a.absent != absent
+	a.absent = absent
+	return changed
 }
 
-func (s *silence) is() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.silent
+// cause is why nobody says what is left.
+func (a *absence) cause() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.absent {
+		return noQuota
+	}
+	return unreachable
 }
 
 // take returns what is to be said in the background, nil if nothing is. Without anything to say it still asks for changes
@@ -95,15 +104,24 @@ func (l *link) apply(r *filter.Reply) error {
 	}
 	if err != nil {
 		l.table.Silence(l.now())
-		l.silent.set(true)
-		l.metrics.failed(unreachable)
+		l.miss(r)
 		return err
 	}
-	l.silent.set(false)
+	l.absence.set(false)
 	if l.sourced {
 		l.shelf.take(r.Body, l.log)
 	}
 	return nil
+}
+
+// miss counts that there was no good response. One that says that there are no quotas is a mistake in a configuration, and will not go away.
+func (l *link) miss(r *filter.Reply) {
+	absent := r.Err == nil && r.Status == 404
+	if l.absence.set(absent) && absent {
+		said, _, _ := strings.Cut(string(r.Body[:min(len(r.Body), 200)]), "\n")
+		l.log(filter.Warn, fmt.Sprintf("quota: cluster %q shares no quotas, it responds with 404: %q; add \"quota\" to the companion's configuration, or set \"scope: local\"", l.cluster, said))
+	}
+	l.metrics.failed(l.absence.cause())
 }
 
 // ask waits for the companion.

@@ -47,6 +47,7 @@ const (
 	storeFull   = "store"
 	contended   = "contended"
 	notSettled  = "not_settled"
+	noQuota     = "no_quota"
 )
 
 var causes = map[account.Outcome]string{account.Unreachable: unreachable, account.Failed: storeFull}

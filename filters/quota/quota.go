@@ -179,7 +179,7 @@ func (f *Filter) take(x *filter.Exchange, r *request) filter.Verdict {
 	case account.Admitted:
 		r.state = taken
 		f.metrics.decided(x, admitted)
-		if f.link != nil && f.link.silent.is() {
+		if result.Local {
 			f.metrics.failed(localShare)
 			x.Explain("quota-store", localShare)
 		}
@@ -190,8 +190,9 @@ func (f *Filter) take(x *filter.Exchange, r *request) filter.Verdict {
 		}
 		return f.undecided(x, r) // others were quicker each time, and nobody has said that nothing is left
 	case account.Unreachable, account.Failed:
-		f.metrics.failed(causes[result.Outcome])
-		x.Explain("quota", causes[result.Outcome])
+		cause := f.cause(result.Outcome)
+		f.metrics.failed(cause)
+		x.Explain("quota", cause)
 		if f.shadow || f.open {
 			return f.goUncounted(r)
 		}
@@ -205,6 +206,14 @@ func (f *Filter) take(x *filter.Exchange, r *request) filter.Verdict {
 	f.metrics.refused(x, r.limits[result.At])
 	x.Explain("limit", string(r.limits[result.At].prefix))
 	return f.giveUp(r, f.overLimit(x, r, result))
+}
+
+// cause is why the accounts say nothing.
+func (f *Filter) cause(o account.Outcome) string {
+	if o == account.Unreachable && f.link != nil {
+		return f.link.absence.cause()
+	}
+	return causes[o]
 }
 
 // undecided refuses a request that may come again at once.

@@ -7,6 +7,7 @@ type verdict struct {
 	outcome Outcome
 	wait    time.Duration
 	held    bool
+	local   bool    // see Result
 	left    float64 // part of the limit that is left afterwards
 }
 
@@ -75,7 +76,7 @@ func (b *bucket) checkShared(now time.Time, d *Demand, limit, need int64, k *lin
 	at := now.UnixNano() + k.skew*int64(time.Millisecond)
 	switch {
 	case missing+reserved <= 0:
-		return verdict{left: float64(b.remaining(limit)) / float64(limit)}
+		return verdict{left: float64(b.remaining(limit)) / float64(limit), local: k.silent && d.Open}
 	case k.silent && d.Open:
 		return b.refuse(at, need <= capacity-b.net())
 	case k.silent:
@@ -133,6 +134,7 @@ type tally struct {
 func newTally() tally { return tally{Result: Result{At: -1}} }
 
 func (t *tally) add(i int, v verdict) {
+	t.Local = (t.Local || v.local) && v.outcome == Admitted && (t.At < 0 || t.Outcome == Admitted)
 	switch {
 	case t.At >= 0 && rank[v.outcome] < rank[t.Outcome]:
 		return
@@ -141,6 +143,6 @@ func (t *tally) add(i int, v verdict) {
 			return
 		}
 	}
-	t.Result = Result{Outcome: v.outcome, At: i, Wait: v.wait, Held: v.held}
+	t.Result = Result{Outcome: v.outcome, At: i, Wait: v.wait, Held: v.held, Local: t.Local}
 	t.left = v.left
 }

@@ -52,6 +52,7 @@ type request struct {
 	until time.Time // no longer than that
 	body  []byte
 	grown grown
+	told  telling
 }
 
 // state is how far the accounting of a request is.
@@ -74,7 +75,7 @@ func begin(x *filter.Exchange) *request {
 	}
 	*r = request{
 		choices: r.choices[:0], limits: r.limits[:0], demands: r.demands[:0], used: r.used[:0],
-		names: r.names[:0], body: r.body[:0], grown: r.grown.reset(),
+		names: r.names[:0], body: r.body[:0], grown: r.grown.reset(), told: r.told,
 	}
 	x.SetState(r)
 	return r

@@ -273,3 +273,61 @@ func replace(s string, pairs ...string) string {
 	}
 	return s
 }
+
+// A companion that shares no quotas will not do so later: the log says what is wrong, once.
+func TestCompanionWithoutQuota(t *testing.T) {
+	for mode, want := range map[string]int{"FailOpen": 200, "FailClosed": 503} {
+		c := newCompanion(t)
+		r := join(t, c, subscribed("requests: 2/day")+"onStoreFailure: "+mode)
+		talk := r.deps.Companion.Conversations()[0]
+		missing := &filter.Reply{Status: 404, Body: []byte("this companion shares no quotas: its configuration has no \"quota\"\n")}
+		call := r.rig.send(body{})
+		call.v = r.f.OnReply(call.x, missing)
+		require.Equal(t, want, call.status())
+		call.end(ends{status: 200})
+		for range 3 {
+			r.pass(time.Second)
+			require.NotNil(t, talk.Take())
+			talk.Heard(missing)
+		}
+		require.Zero(t, r.samples["inlet_quota_store_failure_total unreachable"])
+		require.Positive(t, r.samples["inlet_quota_store_failure_total no_quota"])
+		require.Len(t, r.logs, 1)
+		require.Contains(t, r.logs[0], "this companion shares no quotas")
+
+		talk.Heard(&filter.Reply{Err: errors.New("reset")})
+		require.EqualValues(t, 1, r.samples["inlet_quota_store_failure_total unreachable"])
+		talk.Heard(missing)
+		require.Len(t, r.logs, 2, "it was away in between")
+	}
+}
+
+// All workers of a wasm Envoy know the same of the companion's silence: each request that is admitted without it is counted, also where another worker
+// found out.
+func TestSilenceIsOneTruth(t *testing.T) {
+	c := newCompanion(t)
+	doc := subscribed("requests: 100/day")
+	store := mem.NewStore()
+	var workers []*joined
+	for _, id := range []string{"1", "2"} {
+		w := &joined{rig: newRig(t, "anonymous: a"), companion: c}
+		clear(w.kept)
+		w.deps.Worker, w.deps.Store = id, store
+		w.reload(doc)
+		workers = append(workers, w)
+		call, _ := w.send(body{})
+		call.end(ends{status: 200})
+	}
+	c.down = true
+	for _, w := range workers {
+		w.pass(10 * time.Second)
+	}
+	workers[0].tick()
+	for i, w := range workers {
+		call, _ := w.send(body{})
+		require.Equal(t, 200, call.status())
+		require.Contains(t, string(call.x.Why()), localShare, i)
+		require.EqualValues(t, 1, w.samples["inlet_quota_store_failure_total local_share"], i)
+		call.end(ends{status: 200})
+	}
+}

@@ -131,13 +131,13 @@ func (f *Filter) grow(x *filter.Exchange, r *request) filter.Verdict {
 		g.taken, g.covered, g.more = len(g.demands), g.next, g.more+g.next-g.covered
 		return filter.Next
 	case account.Dry:
-		if r.asked < maxAsked && f.link != nil {
+		if f.mayAsk(r) {
 			return f.call(r, more)
 		}
 		f.metrics.failed(contended)
 		return filter.Next
 	case account.Unreachable, account.Busy, account.Full, account.Failed:
-		f.metrics.failed(causes[result.Outcome])
+		f.metrics.failed(f.cause(result.Outcome))
 		return filter.Next
 	}
 	_ = f.table.Refund(f.now(), more) // nobody waits any more

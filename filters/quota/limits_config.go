@@ -42,7 +42,7 @@ func (r *limitReader) read(o *conf.Object) []*limit {
 		r.rates(o, "completion", completionTokens, 1)
 	})
 	open := 0
-	if o.Int("concurrency", &open, 0, 1<<31-1) {
+	if o.Int("concurrency", &open, 1, 1<<31-1) {
 		r.add(o, "concurrency", concurrency, int64(open), account.Window{})
 	}
 	r.rates(o, "spike", spike, 1)

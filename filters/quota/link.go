@@ -1,8 +1,11 @@
 package quota
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
@@ -13,11 +16,12 @@ import (
 
 const (
 	quotaPath = "/v1/quota"
-	// maxAsked bounds how often one request asks the companion: others may take what was granted, which workers of a wasm Envoy do several times
-	// in a row when an account is new. A request that gives up is refused although something is left.
-	maxAsked = 16
-	// askTimeout is more than one round takes, and less than a client notices.
+	// maxAsked bounds how often one request asks the companion. What it grants is for those that asked, so that one round suffices, or two if another
+	// limit has run dry in the meantime. A request that gives up is refused although something is left.
+	maxAsked = 4
+	// askTimeout is more than one round takes, and less than a client notices. maxWait is for all rounds together.
 	askTimeout = 250 * time.Millisecond
+	maxWait    = 500 * time.Millisecond
 	// maxReported is how many accounts one report has.
 	maxReported = 512
 	// askForChanges is how long a change of keys and products takes to get to a proxy without requests.
@@ -36,7 +40,7 @@ type link struct {
 	sourced bool // keys, applications and products come from the companion
 	report  []byte
 	asked   time.Time // when something was said last
-	silent  *silence
+	absence *absence
 }
 
 // version is that of the document that this proxy has, negative if it wants none.
@@ -47,22 +51,29 @@ func (l *link) version() int64 {
 	return l.shelf.version()
 }
 
-// silence says whether the companion responds; the threads share it.
-type silence struct {
+// absence says whether the companion responds, but shares no quotas; the threads share it.
+type absence struct {
 	mu     filter.Mutex
-	silent bool
+	absent bool
 }
 
-func (s *silence) set(silent bool) {
-	s.mu.Lock()
-	s.silent = silent
-	s.mu.Unlock()
+// set reports whether that is new.
+func (a *absence) set(absent bool) (changed bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	changed = a.absent != absent
+	a.absent = absent
+	return changed
 }
 
-func (s *silence) is() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.silent
+// cause is why nobody says what is left.
+func (a *absence) cause() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.absent {
+		return noQuota
+	}
+	return unreachable
 }
 
 // take returns what is to be said in the background, nil if nothing is. Without anything to say it still asks for changes
@@ -93,15 +104,24 @@ func (l *link) apply(r *filter.Reply) error {
 	}
 	if err != nil {
 		l.table.Silence(l.now())
-		l.silent.set(true)
-		l.metrics.failed(unreachable)
+		l.miss(r)
 		return err
 	}
-	l.silent.set(false)
+	l.absence.set(false)
 	if l.sourced {
 		l.shelf.take(r.Body, l.log)
 	}
 	return nil
+}
+
+// miss counts that there was no good response. One that says that there are no quotas is a mistake in a configuration, and will not go away.
+func (l *link) miss(r *filter.Reply) {
+	absent := r.Err == nil && r.Status == 404
+	if l.absence.set(absent) && absent {
+		said, _, _ := strings.Cut(string(r.Body[:min(len(r.Body), 200)]), "\n")
+		l.log(filter.Warn, fmt.Sprintf("quota: cluster %q shares no quotas, it responds with 404: %q; add \"quota\" to the companion's configuration, or set \"scope: local\"", l.cluster, said))
+	}
+	l.metrics.failed(l.absence.cause())
 }
 
 // ask waits for the companion.
@@ -110,13 +130,22 @@ func (f *Filter) ask(r *request) filter.Verdict {
 	return f.call(r, r.demands)
 }
 
+// mayAsk reports whether the request may wait for the companion once more.
+func (f *Filter) mayAsk(r *request) bool {
+	return f.link != nil && (r.asked == 0 || r.asked < maxAsked && f.now().Before(r.until))
+}
+
 // call has the companion asked for demands that are dry.
 func (f *Filter) call(r *request, dry []account.Demand) filter.Verdict {
+	now := f.now()
+	if r.asked == 0 {
+		r.until = now.Add(maxWait)
+	}
 	r.asked++
-	r.body = f.table.Ask(f.now(), f.link.version(), r.body[:0], dry)
+	r.body = f.table.Ask(now, f.link.version(), r.body[:0], dry)
 	return filter.Wait(filter.Call{
 		Cluster: f.link.cluster, Path: quotaPath, Headers: [][2]string{{"content-type", "application/json"}},
-		Body: r.body, Timeout: askTimeout,
+		Body: r.body, Timeout: min(askTimeout, r.until.Sub(now)),
 	})
 }
 
@@ -214,9 +243,22 @@ func (s *shelf) put(b *book, version int64, good bool) {
 	s.book, s.number = b, version
 }
 
-// CheckDocument reports what a proxy could not use of a document with keys, applications, developers and products. The companion sends none with mistakes.
+// CheckText reports what a proxy could not use of keys, applications, developers and products, by its place in a text that a person wrote.
+func CheckText(text []byte) error {
+	_, err := readDocument(text)
+	return err
+}
+
+// CheckDocument reports what a proxy could not use of a document as it is sent: in JSON, with a reply. The companion sends none with mistakes.
 func CheckDocument(doc []byte) error {
-	_, err := readDocument(doc)
+	if err := CheckText(doc); err != nil {
+		return err
+	}
+	r := account.Reply{Now: 1, Document: 1, Keys: doc}
+	read, err := account.ParseReply(r.Append(nil))
+	if err == nil && !bytes.Equal(read.Keys, doc) {
+		err = errors.New("the document cannot be read from a reply")
+	}
 	return err
 }
 

@@ -48,6 +48,7 @@ const (
 	contended   = "contended"
 	tableFull   = "full"
 	notSettled  = "not_settled"
+	noQuota     = "no_quota"
 )
 
 var causes = map[account.Outcome]string{account.Unreachable: unreachable, account.Busy: contended, account.Full: tableFull, account.Failed: storeFailed}

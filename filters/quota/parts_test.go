@@ -179,29 +179,39 @@ func TestMessages(t *testing.T) {
 	}
 }
 
-// A request asks the companion a few times, and no more.
-func TestAsksAFewTimes(t *testing.T) {
+// What the companion grants is for the request that asked: others that come before it goes on ask for themselves.
+func TestAsksOnce(t *testing.T) {
 	c := newCompanion(t)
-	doc := subscribed("requests: 5000/day")
-	r := join(t, c, doc)
+	r := join(t, c, subscribed("requests: 5000/day"))
 	call := r.rig.send(body{})
-	calls := 0
-	for call.v.Call() != nil {
-		calls++
-		require.LessOrEqual(t, calls, 20)
-		// Somebody else takes what is granted before this request does.
-		reply := c.answer(r.clock, call.v.Call().Body)
-		other := r.rig.send(body{})
-		require.NotNil(t, other.v.Call())
-		require.NoError(t, r.f.link.apply(reply))
-		for more := r.rig.send(body{}); more.v.Call() == nil; more = r.rig.send(body{}) {
-			require.Nil(t, more.v.Refusal())
+	reply := c.answer(r.clock, call.v.Call().Body)
+	require.NoError(t, r.f.link.apply(reply))
+	require.NotNil(t, r.rig.send(body{}).v.Call())
+	call.v = r.f.OnReply(call.x, reply)
+	require.Equal(t, 200, call.status())
+}
+
+// A request asks the companion a few times, and waits for half a second at most.
+func TestAsksAFewTimes(t *testing.T) {
+	for round, want := range map[time.Duration]int{time.Millisecond: maxAsked, 200 * time.Millisecond: 3} {
+		r := join(t, newCompanion(t), subscribed("requests: 5000/day"))
+		began := r.clock
+		call := r.rig.send(body{})
+		calls := 0
+		for call.v.Call() != nil {
+			calls++
+			require.LessOrEqual(t, calls, 20)
+			require.LessOrEqual(t, call.v.Call().Timeout, askTimeout)
+			require.LessOrEqual(t, r.clock.Add(call.v.Call().Timeout).Sub(began), maxWait)
+			asked := r.clock
+			r.pass(min(round, call.v.Call().Timeout))
+			empty := account.Reply{Generation: 7, Time: asked.UnixMilli(), Now: asked.UnixMilli(), Proxies: 1}
+			call.v = r.f.OnReply(call.x, &filter.Reply{Status: 200, Body: empty.Append(nil)})
 		}
-		call.v = r.f.OnReply(call.x, reply)
+		require.Equal(t, want, calls)
+		require.Equal(t, 503, call.status(), "nobody has said that nothing is left")
+		require.Equal(t, time.Second, call.v.Refusal().RetryAfter)
 	}
-	require.Equal(t, maxAsked, calls)
-	require.Equal(t, 503, call.status(), "nobody has said that nothing is left")
-	require.Equal(t, time.Second, call.v.Refusal().RetryAfter)
 }
 
 // A table that is full forgets nobody who has used something: further accounts share one, and a metric says so.

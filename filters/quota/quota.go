@@ -48,9 +48,11 @@ type request struct {
 	names   []byte // memory for the names of the demands
 
 	state state
-	asked int // how often the companion was asked
+	asked int       // how often the companion was asked
+	until time.Time // no longer than that
 	body  []byte
 	grown grown
+	told  telling
 }
 
 // state is how far the accounting of a request is.
@@ -73,7 +75,7 @@ func begin(x *filter.Exchange) *request {
 	}
 	*r = request{
 		choices: r.choices[:0], limits: r.limits[:0], demands: r.demands[:0], used: r.used[:0],
-		names: r.names[:0], body: r.body[:0], grown: r.grown.reset(),
+		names: r.names[:0], body: r.body[:0], grown: r.grown.reset(), told: r.told,
 	}
 	x.SetState(r)
 	return r
@@ -178,21 +180,22 @@ func (f *Filter) take(x *filter.Exchange, r *request) filter.Verdict {
 	case account.Admitted:
 		r.state = taken
 		f.metrics.decided(x, admitted)
-		if f.link != nil && f.link.silent.is() {
+		if result.Local {
 			f.metrics.failed(localShare)
 			x.Explain("quota-store", localShare)
 		}
 		return filter.Next
 	case account.Dry:
-		if r.asked < maxAsked && f.link != nil {
+		if f.mayAsk(r) {
 			return f.ask(r)
 		}
 		return f.undecided(x, r, contended) // others were quicker each time, and nobody has said that nothing is left
 	case account.Busy, account.Full:
 		return f.undecided(x, r, causes[result.Outcome]) // not the store's failure: a client can cause it
 	case account.Unreachable, account.Failed:
-		f.metrics.failed(causes[result.Outcome])
-		x.Explain("quota", causes[result.Outcome])
+		cause := f.cause(result.Outcome)
+		f.metrics.failed(cause)
+		x.Explain("quota", cause)
 		if f.shadow || f.open {
 			return f.goUncounted(r)
 		}
@@ -206,6 +209,14 @@ func (f *Filter) take(x *filter.Exchange, r *request) filter.Verdict {
 	f.metrics.refused(x, r.limits[result.At])
 	x.Explain("limit", string(r.limits[result.At].prefix))
 	return f.giveUp(r, f.overLimit(x, r, result))
+}
+
+// cause is why the accounts say nothing.
+func (f *Filter) cause(o account.Outcome) string {
+	if o == account.Unreachable && f.link != nil {
+		return f.link.absence.cause()
+	}
+	return causes[o]
 }
 
 // undecided refuses a request that may come again at once, whatever onStoreFailure says.

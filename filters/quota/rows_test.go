@@ -516,7 +516,11 @@ func TestCountersAreKeptApart(t *testing.T) {
 		twice(t, doc, a, b, true)
 	}
 	twice(t, twoKeys+"limits: [{name: l, requests: 1/min}]", body{}, body{key: "other", model: "gemma"}, false)
-	twice(t, twoKeys+"limits: [{name: l, per: [tenant], header: x-tenant, requests: 1/min}]", body{}, body{key: "other"}, false)
+	tenants := twoKeys + "limits: [{name: l, per: [tenant], header: x-tenant, requests: 1/min}]"
+	twice(t, tenants, body{}, body{key: "other"}, false)
+	twice(t, tenants, body{}, body{headers: headers{"x-tenant:"}}, false)
+	twice(t, tenants, body{}, body{headers: headers{"x-tenant: a"}}, true)
+	twice(t, twoKeys+"limits: [{name: l, per: [developer], requests: 1/min}]", body{}, body{key: "other"}, false)
 }
 
 func orElse(a, b string) string {

@@ -1,7 +1,6 @@
 package quota
 
 import (
-	"strconv"
 	"strings"
 	"time"
 
@@ -29,13 +28,37 @@ var standings = [2][2]standingNames{
 func (f *Filter) standing(x *filter.Exchange, r *request, binds int) []filter.HeaderEdit {
 	form := x.API.Form()
 	now := f.now()
-	edits := make([]filter.HeaderEdit, 0, 6)
+	t := &r.told
+	*t = telling{edits: t.edits[:0], text: t.text[:0]}
 	for kind := range standings[form] {
 		if s, ok := f.tightest(now, r, kind == 1, binds); ok {
-			edits = s.append(edits, standings[form][kind], form, now)
+			s.append(t, standings[form][kind], form, now)
 		}
 	}
-	return edits
+	return t.headers()
+}
+
+// telling collects headers. All values are parts of one string: that is the only allocation.
+type telling struct {
+	edits []filter.HeaderEdit
+	text  []byte
+	ends  [6]int // of the values in text
+}
+
+// add takes what was appended to text since the last time for the value of a header.
+func (t *telling) add(name string) {
+	t.ends[len(t.edits)] = len(t.text)
+	t.edits = append(t.edits, filter.HeaderEdit{Name: name})
+}
+
+// headers returns what was added. It is good until the next time.
+func (t *telling) headers() []filter.HeaderEdit {
+	all, at := string(t.text), 0
+	for i := range t.edits {
+		t.edits[i].Value = all[at:t.ends[i]]
+		at = t.ends[i]
+	}
+	return t.edits
 }
 
 // stands is how an account stands.
@@ -67,16 +90,29 @@ func (s stands) tighter(other stands) bool {
 }
 
 // append adds the headers.
-func (s stands) append(edits []filter.HeaderEdit, n standingNames, form llm.Form, now time.Time) []filter.HeaderEdit {
-	seconds := (s.Reset + time.Second - 1).Truncate(time.Second)
-	reset := seconds.String()
+func (s stands) append(t *telling, n standingNames, form llm.Form, now time.Time) {
+	t.text = appendInt(t.text, s.Limit)
+	t.add(n.limit)
+	t.text = appendInt(t.text, s.Remaining)
+	t.add(n.remaining)
+	seconds := int64((s.Reset + time.Second - 1) / time.Second)
 	if form == llm.AnthropicForm {
-		reset = now.Add(seconds).UTC().Format(time.RFC3339)
+		t.text = now.Add(time.Duration(seconds)*time.Second).UTC().AppendFormat(t.text, time.RFC3339)
+	} else {
+		t.text = appendSeconds(t.text, seconds)
 	}
-	return append(edits,
-		filter.HeaderEdit{Name: n.limit, Value: strconv.FormatInt(s.Limit, 10)},
-		filter.HeaderEdit{Name: n.remaining, Value: strconv.FormatInt(s.Remaining, 10)},
-		filter.HeaderEdit{Name: n.reset, Value: reset})
+	t.add(n.reset)
+}
+
+// appendSeconds appends a time as time.Duration writes it.
+func appendSeconds(b []byte, n int64) []byte {
+	if n >= 3600 {
+		b = append(appendInt(b, n/3600), 'h')
+	}
+	if n >= 60 {
+		b = append(appendInt(b, n/60%60), 'm')
+	}
+	return append(appendInt(b, n%60), 's')
 }
 
 // OnResponseHeaders says how the limits stand, in place of what the replica or the provider behind

@@ -18,7 +18,7 @@ const (
 	keptTable   = "quota.accounts"
 	keptShelf   = "quota.book"
 	keptLearned = "quota.learned"
-	keptSilence = "quota.silence"
+	keptAbsence = "quota.absence"
 	keptCrowd   = "quota.crowd"
 	storePrefix = "inlet.quota."
 )
@@ -61,7 +61,7 @@ func (f *Filter) join(d *filter.Deps) {
 	}
 	f.link = &link{
 		cluster: d.Companion.Cluster, shelf: f.shelf, table: f.table, now: d.Now, sourced: f.sourced, metrics: &f.metrics, log: d.Log,
-		silent: d.Kept(keptSilence, func() any { return &silence{mu: d.Mutex()} }).(*silence),
+		absence: d.Kept(keptAbsence, func() any { return &absence{mu: d.Mutex()} }).(*absence),
 	}
 	d.Companion.Converse(quotaPath, f.link.take, f.link.heard)
 }

@@ -36,6 +36,10 @@ const (
 	// Pauses after consecutive failures double from the first to the last.
 	firstPause = 100 * time.Millisecond
 	lastPause  = 5 * time.Second
+	// A companion that starts without its memory waits for 1.5 s for what proxies have to say. So a conversation begins again within that time, whether
+	// calls fail at once or not at all.
+	talkTimeout   = 800 * time.Millisecond
+	lastTalkPause = 500 * time.Millisecond
 	// many notes in one response keep the workers busy for some milliseconds, so the next
 	// ones are requested only at the next tick.
 	many = 64 << 10
@@ -227,7 +231,7 @@ func (f *Feed) worked() {
 // failed schedules the next poll. It logs only the first of consecutive failures.
 func (f *Feed) failed(err error) {
 	f.open = time.Time{}
-	if f.polls.failed(f.Deps) {
+	if f.polls.failed(f.Deps, lastPause) {
 		f.Deps.Log(filter.Warn, fmt.Sprintf("companion: poll of cluster %q failed: %v; keeping the last snapshot and retrying",
 			f.Companion, err))
 	}
@@ -292,7 +296,7 @@ func (f *Feed) send(body []byte, now time.Time) {
 // other proxies can do without them.
 func (f *Feed) reportFailed(err error) {
 	f.unaccepted = true
-	if f.reports.failed(f.Deps) {
+	if f.reports.failed(f.Deps, lastPause) {
 		f.Deps.Log(filter.Info, fmt.Sprintf("companion: report to cluster %q failed: %v; retrying", f.Companion, err))
 	}
 }
@@ -327,10 +331,10 @@ func (b *backoff) worked() (again bool) {
 	return again
 }
 
-// failed reports whether it is the first of consecutive failures.
-func (b *backoff) failed(d *filter.Deps) (first bool) {
+// failed begins a pause of at most most. It reports whether it is the first of consecutive failures.
+func (b *backoff) failed(d *filter.Deps, most time.Duration) (first bool) {
 	first = b.pause == 0
-	b.pause = min(max(2*b.pause, firstPause), lastPause)
+	b.pause = min(max(2*b.pause, firstPause), most)
 	// Half of the pause is random, so that many Envoys do not retry at the same time.
 	half := b.pause / 2
 	b.until = d.Now().Add(half + time.Duration(d.Rand()%uint64(half)))

@@ -63,9 +63,9 @@ func (t *Talks) say(c *talk, now time.Time) {
 	}
 	c.no++
 	no := c.no
-	c.open = now.Add(2 * reportTimeout)
+	c.open = now.Add(2 * talkTimeout)
 	err := t.call(&Request{
-		Method: "POST", Path: c.Path, ContentType: "application/json", Body: body, Timeout: reportTimeout,
+		Method: "POST", Path: c.Path, ContentType: "application/json", Body: body, Timeout: talkTimeout,
 	}, func(r *filter.Reply) {
 		if no == c.no {
 			t.hear(c, r)
@@ -88,7 +88,7 @@ func (t *Talks) hear(c *talk, r *filter.Reply) {
 		if c.pace.worked() {
 			t.deps.Log(filter.Info, fmt.Sprintf("companion: calls of %s at cluster %q succeed again", c.Path, t.cluster))
 		}
-	case c.pace.failed(t.deps):
+	case c.pace.failed(t.deps, lastTalkPause):
 		t.deps.Log(filter.Info, fmt.Sprintf("companion: call of %s at cluster %q failed: %v; retrying", c.Path, t.cluster, why))
 	}
 	c.Heard(r)

@@ -45,7 +45,7 @@ func TestAConversation(t *testing.T) {
 	r := w.reports[0].Request
 	require.Equal(t, [][2]string{{":method", "POST"}, {":path", "/v1/a"}, {":authority", "c"}, {"content-type", "application/json"}}, r.Headers("c"))
 	require.Equal(t, `{"n":1}`, string(r.Body))
-	require.Equal(t, 2*time.Second, r.Timeout)
+	require.Equal(t, 800*time.Millisecond, r.Timeout)
 	w.pass(time.Second)
 	require.Len(t, w.reports, 1, "one call at a time")
 	require.EqualValues(t, 101, w.other, "and no conversation waits for another")
@@ -78,7 +78,7 @@ func TestFailuresOfAConversation(t *testing.T) {
 				pauses = append(pauses, w.now.Sub(failed))
 			}
 			ms := time.Millisecond
-			require.Equal(t, []time.Duration{60 * ms, 100 * ms, 200 * ms, 400 * ms, 800 * ms, 1600 * ms, 2500 * ms, 2500 * ms}, pauses)
+			require.Equal(t, []time.Duration{60 * ms, 100 * ms, 200 * ms, 260 * ms, 260 * ms, 260 * ms, 260 * ms, 260 * ms}, pauses)
 			require.Len(t, w.logs, 1)
 			require.Contains(t, w.logs[0], "/v1/a")
 			w.taken(ok)
@@ -103,7 +103,7 @@ func TestAConversationThatCannotBeSent(t *testing.T) {
 func TestAConversationWithoutAReply(t *testing.T) {
 	w := newTalker()
 	w.say = "x"
-	w.pass(2 * reportTimeout)
+	w.pass(2 * talkTimeout)
 	require.Len(t, w.reports, 1)
 	w.pass(2 * Period)
 	require.Len(t, w.reports, 2)

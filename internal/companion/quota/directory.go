@@ -121,8 +121,13 @@ func ParseDirectory(text []byte) (*Directory, error) {
 		return nil, err
 	}
 	// The filter has the last word: it is what reads the directory in the proxies.
-	if err := quota.CheckDocument(text); err != nil {
+	if err := quota.CheckText(text); err != nil {
 		return nil, err
+	}
+	// What is sent says more than the text: defaults, and the words of JSON.
+	document, _ := d.encode()
+	if err := quota.CheckDocument(document); err != nil {
+		return nil, fmt.Errorf("as it is sent to proxies: %w", err)
 	}
 	return d, nil
 }

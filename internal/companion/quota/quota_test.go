@@ -262,3 +262,19 @@ func TestVersions(t *testing.T) {
 		seen[v] = true
 	}
 }
+
+// A proxy can read a directory of many keys. What becomes too long for it when it is sent is not taken.
+func TestALargeDirectory(t *testing.T) {
+	text := []byte("keys: [")
+	for i := range 4_200 {
+		text = fmt.Appendf(text, "{name: k%d, sha256: %064x},", i, i)
+	}
+	d, err := ParseDirectory(append(text, ']'))
+	require.NoError(t, err)
+	require.Len(t, d.Keys, 4_200)
+
+	escaped := strings.Repeat("&", 200_000) // six bytes each in JSON
+	_, err = ParseDirectory([]byte(`products: [{name: p, models: ["` + escaped + `"]}]`))
+	require.ErrorContains(t, err, "as it is sent to proxies")
+	require.ErrorContains(t, err, "1MiB")
+}

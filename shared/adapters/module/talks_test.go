@@ -56,7 +56,7 @@ func TestFilterConverses(t *testing.T) {
 		require.Len(t, e.tells, 1, "with or without replicas")
 		require.Equal(t, "companion/v1/quota", e.tells[0].path)
 		require.Equal(t, "{}", string(e.tells[0].body))
-		require.EqualValues(t, 2000, e.tells[0].timeout)
+		require.EqualValues(t, 800, e.tells[0].timeout)
 		e.reply("ok")
 		require.Equal(t, []string{"ok"}, f.heard)
 		e.turn()

@@ -21,9 +21,9 @@ type Conversation struct {
 
 // Converse has take asked once a tick (20 ms). If it returns a body, the body is sent to
 // path by POST as JSON, and heard gets the reply, or the error if there was none within
-// 2 s. The next body is asked for after that: one call at a time. The body must not change
+// 0.8 s. The next body is asked for after that: one call at a time. The body must not change
 // until then. After failures (an error, or a status other than 2xx) the pause grows up to
-// 5 s, in which take is not asked.
+// 0.5 s, in which take is not asked.
 //
 // Only while a filter is being made. Every conversation has its own pace.
 //

@@ -78,6 +78,8 @@ type Result struct {
 	// Held says that what stands in the way are open requests of others, not what is used up: it may be over sooner than any window. Wait is
 	// then a guess of a second, or less.
 	Held bool
+	// Local says of what was Admitted that the companion did not respond: the proxy's share of the limit counted.
+	Local bool
 }
 
 // Standing is how an account stands.

@@ -7,6 +7,7 @@ type verdict struct {
 	outcome Outcome
 	wait    time.Duration
 	held    bool
+	local   bool    // see Result
 	left    float64 // part of the limit that is left afterwards
 }
 
@@ -68,10 +69,14 @@ func (b *bucket) checkShared(now time.Time, d *Demand, limit, need int64, k *lin
 		capacity = max(capacity, max(limit/k.share(), 1))
 	}
 	missing := inUse + need - capacity
+	reserved := int64(0) // granted for those that asked, and not for one that has just come
+	if d.asked == 0 && !k.silent {
+		reserved = l.waiting
+	}
 	at := now.UnixNano() + k.skew*int64(time.Millisecond)
 	switch {
-	case missing <= 0:
-		return verdict{left: float64(b.remaining(own, limit, k)) / float64(limit)}
+	case missing+reserved <= 0:
+		return verdict{left: float64(b.remaining(limit)) / float64(limit), local: k.silent && d.Open}
 	case k.silent && d.Open:
 		return b.refuse(at, need <= capacity-b.net())
 	case k.silent:
@@ -83,11 +88,13 @@ func (b *bucket) checkShared(now time.Time, d *Demand, limit, need int64, k *lin
 }
 
 // remaining is what is left of an account, of all proxies' if it is shared.
-func (b *bucket) remaining(own, limit int64, k *link) int64 {
-	if b.lease.freeAt == 0 {
+func (b *bucket) remaining(limit int64) int64 {
+	l := &b.lease
+	if l.freeAt == 0 {
 		return max(limit-b.net()-b.held(), 0)
 	}
-	return min(limit, max(b.lease.free+b.lease.granted-b.lease.released-b.net()-b.held(), 0))
+	own := max(l.granted-l.confirmed, l.said) // what the allocator had set aside for this proxy when it said what was left besides
+	return min(limit, max(l.free+own-b.net()-b.held(), 0))
 }
 
 // standing is how the account, which is prepared, stands.
@@ -103,7 +110,7 @@ func (b *bucket) standing(now time.Time, d *Demand, k *link) Standing {
 		return s
 	case d.Shared:
 		s.Limit = clamp(s.Limit + b.lease.credit)
-		s.Held, s.Remaining = b.held(), b.remaining(own, s.Limit, k)
+		s.Held, s.Remaining = b.held(), b.remaining(s.Limit)
 		s.Used = max(b.lease.total, b.net())
 		own = k.now(own)
 	default:
@@ -127,6 +134,7 @@ type tally struct {
 func newTally() tally { return tally{Result: Result{At: -1}} }
 
 func (t *tally) add(i int, v verdict) {
+	t.Local = (t.Local || v.local) && v.outcome == Admitted && (t.At < 0 || t.Outcome == Admitted)
 	switch {
 	case t.At >= 0 && rank[v.outcome] < rank[t.Outcome]:
 		return
@@ -135,6 +143,6 @@ func (t *tally) add(i int, v verdict) {
 			return
 		}
 	}
-	t.Result = Result{Outcome: v.outcome, At: i, Wait: v.wait, Held: v.held}
+	t.Result = Result{Outcome: v.outcome, At: i, Wait: v.wait, Held: v.held, Local: t.Local}
 	t.left = v.left
 }

@@ -20,6 +20,7 @@ type decoder struct {
 	key      string
 	text     []byte
 	accounts int // depth of the list; 0 outside of it
+	entries  int // in the list
 	listed   bool
 	bad      bool
 	raw      int64 // where a value begins that is taken as it is; -1: none
@@ -55,7 +56,8 @@ func (v value) bool() bool { return v.scalar && string(v.text) == "true" }
 // decode reads a body, and reports whether it has that form.
 func (d *decoder) decode(body []byte) bool {
 	d.body, d.raw = body, -1
-	d.scanner.Reset(d, jsonscan.Limits{Items: mostEntries})
+	d.entries = 0
+	d.scanner.Reset(d, jsonscan.Limits{})
 	return d.scanner.Feed(body) == nil && d.scanner.End() == nil && !d.bad
 }
 
@@ -68,6 +70,10 @@ func (d *decoder) Open(array bool) {
 		d.bad = d.bad || !array || d.listed
 		d.accounts, d.listed = depth, true
 	case depth == 3 && d.accounts == 2 && !array:
+		if d.entries++; d.entries > mostEntries {
+			d.bad = true
+			return
+		}
 		d.begin()
 	default:
 		d.scanner.Skip()

@@ -180,6 +180,24 @@ func TestBatches(t *testing.T) {
 	})
 }
 
+// What a proxy used before it was granted anything is subtracted once, also if the allocator has heard of it.
+func TestWhatIsLeftWithoutGrants(t *testing.T) {
+	proxies(t, func(t *testing.T, c *companion, a, _ account.Table) {
+		c.Allocator = account.NewAllocator(7, at(0), false) // it grants nothing for 1.5 s
+		d := sharedDemand(counted(demand("requests", 5, month, 1)))
+		d.Open = true
+		a.Silence(at(0))
+		for i := range 5 {
+			now := at(float64(i) / 10)
+			take(t, a, now, account.Admitted, d)
+			require.EqualValues(t, 4-i, a.Standing(now, &d).Remaining, "before the companion has heard of it")
+			c.tick(a, now)
+			require.EqualValues(t, 4-i, a.Standing(now, &d).Remaining)
+		}
+		take(t, a, at(0.6), account.Refused, d)
+	})
+}
+
 // While the companion is silent a proxy admits its share, or nothing. What it used is said once when the companion is back.
 func TestTheCompanionIsSilent(t *testing.T) {
 	proxies(t, func(t *testing.T, c *companion, a, b account.Table) {

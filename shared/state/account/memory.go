@@ -66,8 +66,8 @@ func (m *Memory) Take(now time.Time, d []Demand, hold time.Duration) Result {
 			t.add(i, verdict{outcome: Full})
 			continue
 		}
-		a.bucket.answered(&d[i])
 		t.add(i, a.bucket.check(now, &d[i], &m.link))
+		a.bucket.answered(&d[i])
 	}
 	if t.Outcome != Admitted {
 		return t.Result
@@ -333,11 +333,18 @@ func (m *Memory) Ask(now time.Time, document int64, dst []byte, d []Demand) []by
 			continue
 		}
 		a := m.lookup(own, &d[i])
-		if a == nil || a.bucket.check(now, &d[i], &m.link).outcome != Dry {
+		if a == nil {
+			continue
+		}
+		outcome := a.bucket.check(now, &d[i], &m.link).outcome
+		if outcome != Dry && outcome != Admitted {
 			continue
 		}
 		d[i].held.key = a.key
 		a.bucket.ask(own, &d[i])
+		if outcome == Admitted { // it is there, and stays there until the others are
+			continue
+		}
 		dst = m.appendEntry(dst, a, own, max(clamp(d[i].Amount), 1), first)
 		first = false
 		m.watch(a)

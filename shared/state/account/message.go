@@ -66,7 +66,7 @@ type Grant struct {
 	Credit   int64  `json:"c,omitempty"` // on top of the limit, by an administrator
 }
 
-// mostEntries bounds the accounts in a message.
+// mostEntries bounds the accounts in a message. The keys, which are only passed on, are bounded by who makes and who reads them.
 const mostEntries = 4096
 
 var errMessage = errors.New("account: not a message of the quota protocol")

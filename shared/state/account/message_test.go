@@ -2,6 +2,7 @@ package account_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"strings"
 	"sync"
@@ -105,6 +106,27 @@ func FuzzAllocator(f *testing.F) {
 			require.LessOrEqual(t, granted, al.Limit+3*claimed)
 		}
 	})
+}
+
+// The accounts are bounded, the keys are not: a directory has as many as fit into it.
+func TestManyKeysAndManyAccounts(t *testing.T) {
+	keys := []byte(`{"developers":[],"apps":[],"keys":[`)
+	for i := range 10_000 {
+		if i > 0 {
+			keys = append(keys, ',')
+		}
+		keys = fmt.Appendf(keys, `{"name":"k%d","sha256":"%064x","status":"active"}`, i, i)
+	}
+	keys = append(keys, `],"products":[]}`...)
+	reply := account.Reply{Now: 1, Document: 7, Keys: keys, Accounts: make([]account.Grant, 4096)}
+	read, err := account.ParseReply(reply.Append(nil))
+	require.NoError(t, err)
+	require.Equal(t, string(keys), string(read.Keys))
+	require.Len(t, read.Accounts, 4096)
+
+	reply.Keys, reply.Accounts = nil, append(reply.Accounts, account.Grant{})
+	_, err = account.ParseReply(reply.Append(nil))
+	require.Error(t, err)
 }
 
 // A table that hears nonsense never panics.

@@ -280,8 +280,8 @@ func (s *Shared) admit(now time.Time, d []Demand) Result {
 			t.add(i, verdict{outcome: Full})
 			continue
 		}
-		p.entry.bucket.answered(&d[i])
 		t.add(i, p.entry.bucket.check(now, &d[i], &s.link))
+		p.entry.bucket.answered(&d[i])
 	}
 	for i := range d {
 		d[i].asked = s.found[i].asked // until it is written

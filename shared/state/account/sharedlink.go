@@ -220,14 +220,24 @@ func (s *Shared) ask(now time.Time, d *Demand) *entry {
 	for range rounds {
 		s.begin(1)
 		p, err := s.lookup(now.UnixMilli(), d)
-		if err != nil || p.entry == nil || p.entry.bucket.check(now, d, &s.link).outcome != Dry {
+		if err != nil || p.entry == nil {
+			return nil
+		}
+		outcome := p.entry.bucket.check(now, d, &s.link).outcome
+		if outcome != Dry && outcome != Admitted {
 			return nil
 		}
 		d.held.key, d.held.slot = p.entry.key, s.pages[p.page].slot
 		p.entry.bucket.ask(now.UnixMilli(), d)
-		p.entry.bucket.lease.sent(now.UnixMilli())
-		if err = s.put(&s.pages[p.page]); err == nil {
+		if outcome == Dry {
+			p.entry.bucket.lease.sent(now.UnixMilli())
+		}
+		if err = s.put(&s.pages[p.page]); err == nil && outcome == Dry {
 			return p.entry
+		}
+		if err == nil { // it is there, and stays there until the others are
+			s.watch(d)
+			return nil
 		}
 		d.asked = asked
 		if !errors.Is(err, kv.ErrMismatch) {

@@ -160,7 +160,6 @@ func TestMessages(t *testing.T) {
 		{"tokens: {total: 1000/day}", body{max: 2000}, "Your request needs more than your whole limit of 1000 tokens per day. Reduce the prompt or the bound of the answer."},
 		{"requests: 0/min", body{}, "Your product allows no requests."},
 		{"tokens: {total: 0/min}", body{}, "Your product allows no tokens."},
-		{"concurrency: 0", body{}, "Your product allows no requests in progress."},
 		{"spike: 0/s", body{}, "Your product allows no requests."},
 		{"budget: 0/day", body{}, "Your product allows no budget."},
 		{"models: [llama]}]\nlimits: [{name: l, per: [app], requests: 0/min", body{}, "Your limits allow no requests."},

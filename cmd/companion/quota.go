@@ -184,7 +184,7 @@ func quotaHandler(s *quota.Service) http.Handler {
 
 var (
 	quotaMessagesDesc = describe("inlet_companion_quota_exchanges_total",
-		"Messages of proxies about quotas, by result: answered, refused (malformed), failed (the store failed, or had no room).", "result")
+		"Messages of proxies about quotas, by result: answered, refused (malformed), failed (the store failed, or is full).", "result")
 	quotaEntriesDesc = describe("inlet_companion_quota_entries_total", "Accounts in these messages.")
 	quotaGrantsDesc  = describe("inlet_companion_quota_grants_total", "Times that a proxy got more of an account.")
 	quotaDryDesc     = describe("inlet_companion_quota_refusals_total", "Times that a proxy needed more of an account than there was left.")

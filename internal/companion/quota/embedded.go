@@ -332,7 +332,7 @@ func (e *embedded) save(name, proxy string, before past) (saved *journal.Group, 
 	return e.append(r, long), long
 }
 
-// admit keeps a message within the bounds. A request that waits for an account for which there is no room gets an error, as when the store fails: the
+// admit keeps a message within the bounds. A request that waits for an account that does not fit gets an error, as when the store fails: the
 // proxy must not take it for one that is over its limit. What else is said of such an account is dropped; the proxy says it again.
 func (e *embedded) admit(now time.Time, m *account.Message) error {
 	if _, ok := e.alloc.Seen[m.Proxy]; !ok && len(e.alloc.Seen) >= maxProxies {

@@ -164,9 +164,9 @@ func TestDirectoryReachesProxies(t *testing.T) {
 	require.Contains(t, s.log.String(), "is read again")
 }
 
-// A request that waits for an account, or comes from a proxy, for which there is no room is answered as if the store had failed, not with less than
-// it needs. What proxies report meanwhile is taken as far as there is room.
-func TestNoRoom(t *testing.T) {
+// A request that waits for an account, or comes from a proxy, that does not fit is answered as if the store had failed, not with less than
+// it needs. What proxies report meanwhile is taken as far as it fits.
+func TestFull(t *testing.T) {
 	store, err := OpenEmbedded(EmbeddedOptions{maxAccounts: 2})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close()) })
@@ -189,7 +189,7 @@ func TestNoRoom(t *testing.T) {
 		require.Equal(t, want+"\n", string(text))
 	}
 	require.Len(t, s.say(message(1, "a", "b")).Accounts, 2)
-	refused(message(1, "a", "c"), "the companion has no room for the counter of another account")
+	refused(message(1, "a", "c"), "the companion is full: the counter of another account does not fit")
 	require.Len(t, s.say(message(0, "a", "c")).Accounts, 1)
 	require.Len(t, s.say(message(1, "a", "b")).Accounts, 2)
 	require.Equal(t, uint64(2), s.Stats().Store.Overflow)

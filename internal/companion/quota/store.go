@@ -18,7 +18,7 @@ const (
 // Store keeps the counters and the directory. Its methods are safe for concurrent use.
 type Store interface {
 	// Exchange merges a proxy's message and returns the reply, after what it grants is saved. Accounts that cannot be kept are not
-	// in the reply; that there is no room for one that a request waits for is an error, as is a proxy too many.
+	// in the reply; one that a request waits for and that does not fit is an error, as is a proxy too many.
 	Exchange(ctx context.Context, m *account.Message) (account.Reply, error)
 	// Counters returns up to limit accounts whose names contain the text, by name, and how many there are in all.
 	Counters(ctx context.Context, contains string, limit int) (list []Counter, all int, err error)
@@ -38,7 +38,7 @@ var (
 	errChanged        = errors.New("the directory was changed by somebody else meanwhile")
 	errBusy           = errors.New("too many messages wait for Redis")
 	errTooMany        = fmt.Errorf("the companion keeps counters of at most %d proxies, and there are that many", maxProxies)
-	errFull           = errors.New("the companion has no room for the counter of another account")
+	errFull           = errors.New("the companion is full: the counter of another account does not fit")
 )
 
 // Counter is an account as people see it.

@@ -84,7 +84,9 @@ func startCompanion(t *testing.T, pools map[string]string) *companion {
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- run(ctx, cfg, listeners{proxies: listener}, slog.New(slog.DiscardHandler)) }()
+	go func() {
+		done <- run(ctx, cfg, listeners{proxies: listener}, sharedQuota{}, slog.New(slog.DiscardHandler))
+	}()
 	c := &companion{t: t, url: "http://" + listener.Addr().String()}
 	stopped := false
 	c.stop = func() error {

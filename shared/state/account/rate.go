@@ -50,6 +50,8 @@ func parseAmount(s string, scale int64) (amount int64, problem string) {
 	}
 	if factor > 1 {
 		s = s[:len(s)-1]
+	} else if n := len(s); n > 1 && strings.ContainsRune("Kmg", rune(s[n-1])) {
+		return 0, `has an amount that ends in "` + s[n-1:] + `"; write k for thousands, M for millions, G for billions`
 	}
 	if scale > Most/factor {
 		return 0, large

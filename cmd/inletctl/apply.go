@@ -61,7 +61,7 @@ func readEntries(cmd *cobra.Command, file string) (all entries, err error) {
 	return all, nil
 }
 
-// done is what became of one entry.
+// done is the result for one entry.
 type done struct {
 	Kind   string `json:"kind"`
 	Name   string `json:"name"`

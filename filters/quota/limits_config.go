@@ -218,7 +218,7 @@ func (r *bookReader) warnOfMatch(o *conf.Object, m *match) {
 	warn := func(key, what string, all patterns, among []string) {
 		for _, p := range all {
 			if !slices.ContainsFunc(among, p.match) {
-				o.Warnf(key, "there is no %s %q, so this never fits%s", what, string(p), conf.Suggest(string(p), among))
+				o.Warnf(key, "there is no %s %q%s, so this never fits", what, string(p), conf.Suggest(string(p), among))
 			}
 		}
 	}

@@ -34,8 +34,8 @@ var (
 	conflicting    = reason{401, "conflicting_api_keys", "You provided API keys of two different callers. Provide one key, as ", fault{invalidKey, "oauth.v2.InvalidApiKey"}}
 	keyRevoked     = reason{401, "revoked_api_key", "Your API key was revoked. Use another one, as ", fault{"API Key is revoked", "oauth.v2.ApiKeyNotApproved"}}
 	keyExpired     = reason{401, "expired_api_key", "Your API key has expired. Use another one, as ", fault{invalidKey, "oauth.v2.InvalidApiKey"}}
-	appNotApproved = reason{401, "app_not_approved", "Your application is not approved. Ask whoever runs this gateway to approve it.", fault{"Client identifier is invalid", "keymanagement.service.consumer_key_missing_api_product_association"}}
-	unknownApp     = reason{401, "unknown_app", "Your application is not known here. Ask whoever runs this gateway to add it.", fault{invalidKey, "oauth.v2.InvalidApiKey"}}
+	appNotApproved = reason{401, "app_not_approved", "Your application is not approved. Ask the operator of this gateway to approve it.", fault{"Client identifier is invalid", "keymanagement.service.consumer_key_missing_api_product_association"}}
+	unknownApp     = reason{401, "unknown_app", "Your application is not known here. Ask the operator of this gateway to add it.", fault{invalidKey, "oauth.v2.InvalidApiKey"}}
 	identityTwice  = reason{401, "conflicting_identities", "Your request says more than once which application it is of.", fault{invalidKey, "oauth.v2.InvalidApiKey"}}
 
 	noProduct    = reason{403, "no_product", "Your API key has no approved product.", fault{"Invalid ApiKey for given resource", "oauth.v2.InvalidApiKeyForGivenResource"}}

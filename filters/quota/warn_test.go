@@ -16,7 +16,7 @@ func TestWarnings(t *testing.T) {
 		"{products: [{name: p}], keys: {list: [{name: k, sha256: " + sum + "}]}}":                                                 `neither the key "k" nor its app "k" has a product`,
 		"{products: [{name: p}], apps: [{name: a}], keys: {list: [{name: k, app: a, sha256: " + sum + "}]}}":                      `neither the key "k" nor its app "a" has a product`,
 		"{keys: {list: [{name: k, expires: 2020-01-01T00:00:00Z, sha256: " + sum + "}]}}":                                         "keys.list[0].expires: 1:35: the key has expired",
-		"{anonymous: x, products: [{name: trial}], limits: [{name: l, requests: 1/s, match: {products: [trail, t*]}}]}":           `there is no product "trail", so this never fits; did you mean "trial"?`,
+		"{anonymous: x, products: [{name: trial}], limits: [{name: l, requests: 1/s, match: {products: [trail, t*]}}]}":           `there is no product "trail" (did you mean "trial"?), so this never fits`,
 		"{anonymous: shop, apps: [{name: shop}], limits: [{name: l, requests: 1/s, match: {apps: [shpo]}}]}":                      `there is no app "shpo"`,
 		"{anonymous: x, developers: [{name: ann}], limits: [{name: l, requests: 1/s, match: {developers: [bob]}}]}":               `there is no developer "bob"`,
 		"{keys: {list: [{name: k, sha256: " + sum + "}]}, limits: [{name: l, requests: 1/s, match: {apps: [any], models: [x]}}]}": "",

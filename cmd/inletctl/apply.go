@@ -30,7 +30,7 @@ developers and apps, as in the configuration of the filter quota. A product can 
 What the file does not list stays as it is. Keys are not in it: see keys create.
 
 The entries are sent one after another. If one is refused, those before it are done and stay.`,
-		Example: "  inletctl quota apply -f quota.yaml\n  inletctl quota apply -f - <quota.yaml",
+		Example: "  inletctl quota apply -f quota.yaml",
 		RunE: q.run(func(cmd *cobra.Command, _ []string) error {
 			all, err := readEntries(cmd, file)
 			if err != nil {

@@ -58,11 +58,16 @@ With quota in its configuration it also divides limits among proxies at /v1/quot
 			if err != nil {
 				return err
 			}
+			shared, err := openQuota(cmd.Context(), cfg.Quota, log) // before the ports: what it needs may be missing
+			if err != nil {
+				return err
+			}
+			defer shared.close(log)
 			l, err := openPorts(cfg, cmd.OutOrStdout())
 			if err != nil {
 				return err
 			}
-			return run(cmd.Context(), cfg, l, log)
+			return run(cmd.Context(), cfg, l, shared, log)
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "", "configuration file (YAML or JSON)")

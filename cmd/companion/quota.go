@@ -89,27 +89,28 @@ func (c *QuotaConfig) check(out io.Writer) error {
 			d, err = quota.ParseDirectory(text)
 		}
 		if err != nil {
-			bad = append(bad, fmt.Errorf("quota: %s: %w", c.Keys, err))
+			bad = append(bad, fmt.Errorf("quota.keys: %s: %w", c.Keys, err))
 		} else {
 			fmt.Fprintf(out, "quota: %s: %d keys, %d apps, %d products\n", c.Keys, len(d.Keys), len(d.Apps), len(d.Products))
 		}
 	}
 	files := map[string]string{}
 	if c.Admin != nil {
-		files["admin"] = c.Admin.TokenFile
+		files["admin.tokenFile"] = c.Admin.TokenFile
 	}
 	if r := c.Redis; r != nil {
 		if r.PasswordFile != "" {
-			files["redis"] = r.PasswordFile
+			files["store.redis.passwordFile"] = r.PasswordFile
 		}
 		if r.TLS != nil {
-			_, err := r.TLS.Config()
-			bad = append(bad, err)
+			if _, err := r.TLS.Config(); err != nil {
+				bad = append(bad, fmt.Errorf("quota.store.redis.tls: %w", err))
+			}
 		}
 	}
 	for _, what := range slices.Sorted(maps.Keys(files)) {
 		if _, err := http1.ReadToken(files[what]); err != nil {
-			bad = append(bad, fmt.Errorf("quota: %s: %w", what, err))
+			bad = append(bad, fmt.Errorf("quota.%s: %w", what, err))
 		}
 	}
 	return errors.Join(bad...)
@@ -132,13 +133,18 @@ type sharedQuota struct {
 	admin   http.Handler
 }
 
-// openQuota opens the store and reads the directory.
+// openQuota opens the store and reads the directory. An error names the key of the configuration.
 func openQuota(ctx context.Context, c *QuotaConfig, log *slog.Logger) (q sharedQuota, err error) {
 	if c == nil {
 		return q, nil
 	}
+	if err := c.check(io.Discard); err != nil {
+		return q, err
+	}
+	store := "dir"
 	switch {
 	case c.Redis != nil:
+		store = "redis"
 		q.store, err = quota.OpenRedis(ctx, *c.Redis, log)
 	default:
 		if c.Dir == "" {
@@ -147,7 +153,7 @@ func openQuota(ctx context.Context, c *QuotaConfig, log *slog.Logger) (q sharedQ
 		q.store, err = quota.OpenEmbedded(quota.EmbeddedOptions{Dir: c.Dir, Log: log})
 	}
 	if err != nil {
-		return q, fmt.Errorf("quota: %w", err)
+		return q, fmt.Errorf("quota.store.%s: %w", store, err)
 	}
 	q.service, err = quota.New(ctx, quota.Options{Store: q.store, File: c.Keys, Managed: c.Keys == "" && c.Admin != nil, Log: log})
 	if err == nil && c.Admin != nil {

@@ -145,14 +145,15 @@ func TestQuotaThatCannotStart(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "companion.yaml")
 	for _, c := range [][2]string{
-		{"{keys: " + dir + "/none}", "quota: open " + dir + "/none: no such file"},
-		{"{admin: {listen: \"127.0.0.1:0\", tokenFile: " + dir + "/none}}", "quota: the admin API's token: open " + dir + "/none"},
-		{"{store: {dir: " + file + "}}", "quota: mkdir " + file},
-		{"{store: {redis: {addresses: [\"127.0.0.1:9\"], passwordFile: " + dir + "/none}}}", "quota: the password of Redis: open"},
+		{"{keys: " + dir + "/none}", "quota.keys: " + dir + "/none: open " + dir + "/none: no such file"},
+		{"{admin: {listen: \"127.0.0.1:0\", tokenFile: " + dir + "/none}}", "quota.admin.tokenFile: open " + dir + "/none"},
+		{"{store: {dir: " + file + "}}", "quota.store.dir: mkdir " + file},
+		{"{store: {redis: {addresses: [\"127.0.0.1:9\"], passwordFile: " + dir + "/none}}}", "quota.store.redis.passwordFile: open"},
 	} {
 		require.NoError(t, os.WriteFile(file, []byte("pools: [{name: a, static: [\"127.0.0.1:9\"]}]\nquota: "+c[0]), 0o600))
-		_, _, err := execute(t.Context(), "--config", file, "--listen", "127.0.0.1:0")
+		out, _, err := execute(t.Context(), "--config", file, "--listen", "127.0.0.1:0")
 		require.ErrorContains(t, err, c[1])
+		require.Empty(t, out, "it does not listen")
 	}
 }
 
@@ -164,12 +165,12 @@ func TestCheckOfQuota(t *testing.T) {
 	require.NoError(t, os.WriteFile(keys, []byte("apps: [{name: shop, products: [none]}]"), 0o600))
 	_, _, err := execute(t.Context(), "--config", file, "--check")
 	require.ErrorContains(t, err, `app "shop": there is no product "none"`)
-	require.ErrorContains(t, err, "quota: admin: open "+token)
-	require.ErrorContains(t, err, "quota: redis: open "+token)
+	require.ErrorContains(t, err, "quota.admin.tokenFile: open "+token)
+	require.ErrorContains(t, err, "quota.store.redis.passwordFile: open "+token)
 	require.NoError(t, os.WriteFile(keys, []byte("apps: [{name: shop}]"), 0o600))
 	require.NoError(t, os.WriteFile(token, []byte("secret"), 0o600))
 	out, _, err := execute(t.Context(), "--config", file, "--check")
-	require.EqualError(t, err, token+": contains no certificate")
+	require.EqualError(t, err, "quota.store.redis.tls: "+token+": contains no certificate")
 	require.Contains(t, out, "quota: "+keys+": 0 keys, 1 apps, 0 products\n")
 }
 

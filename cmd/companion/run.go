@@ -24,7 +24,7 @@ import (
 const lastCalls = 2 * time.Second
 
 // run serves until ctx ends: the sources of endpoints feed the scraper, the scraper feeds the relay, and the relay feeds the proxies.
-func run(ctx context.Context, cfg *Config, l listeners, log *slog.Logger) error {
+func run(ctx context.Context, cfg *Config, l listeners, shared sharedQuota, log *slog.Logger) error {
 	scraper, err := scrape.New(cfg.plans(), scrape.Options{
 		Interval: cfg.Scrape.Interval, Timeout: cfg.Scrape.Timeout, Models: cfg.Scrape.Models, Stale: cfg.Stale, Log: log,
 	})
@@ -35,11 +35,6 @@ func run(ctx context.Context, cfg *Config, l listeners, log *slog.Logger) error 
 	rel := relay.New(relay.Options{Interval: cfg.Publish, Heartbeat: cfg.heartbeat(), Memory: cfg.Memory})
 	m := &metrics{scraper: scraper, relay: rel, stale: cfg.Stale}
 	group, ctx := errgroup.WithContext(ctx)
-	shared, err := openQuota(ctx, cfg.Quota, log)
-	if err != nil {
-		return err
-	}
-	defer shared.close(log)
 	m.quota = shared.service
 	if shared.service != nil {
 		group.Go(func() error {

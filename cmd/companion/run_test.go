@@ -84,7 +84,9 @@ func startCompanion(t *testing.T, pools map[string]string) *companion {
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- run(ctx, cfg, listeners{proxies: listener}, slog.New(slog.DiscardHandler)) }()
+	go func() {
+		done <- run(ctx, cfg, listeners{proxies: listener}, sharedQuota{}, slog.New(slog.DiscardHandler))
+	}()
 	c := &companion{t: t, url: "http://" + listener.Addr().String()}
 	stopped := false
 	c.stop = func() error {
@@ -434,6 +436,8 @@ func TestCheck(t *testing.T) {
 }
 
 func TestCommandErrors(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "companion.yaml")
+	require.NoError(t, os.WriteFile(file, []byte("pools: [{name: a, static: [\"127.0.0.1:9\"]}]"), 0o600))
 	for name, c := range map[string]struct {
 		args []string
 		want string
@@ -441,7 +445,7 @@ func TestCommandErrors(t *testing.T) {
 		"no config":     {nil, `required flag(s) "config" not set`},
 		"no such file":  {[]string{"--config", "testdata/none.yaml"}, "no such file"},
 		"bad config":    {[]string{"--config", "testdata/bad/no-pools.yaml"}, "testdata/bad/no-pools.yaml:\n"},
-		"bad listen":    {[]string{"--config", "testdata/full.yaml", "--listen", "nowhere"}, "address nowhere: missing port"},
+		"bad listen":    {[]string{"--config", file, "--listen", "nowhere"}, "address nowhere: missing port"},
 		"bad log level": {[]string{"--config", "testdata/full.yaml", "--log-level", "loud"}, "--log-level: "},
 		"bad format":    {[]string{"--config", "testdata/full.yaml", "--log-format", "xml"}, `--log-format: "xml" is neither text nor json`},
 		"unknown flag":  {[]string{"--config", "testdata/full.yaml", "--chekc"}, "unknown flag: --chekc"},

@@ -35,7 +35,7 @@ func (q *adminClient) run(f func(*cobra.Command, []string) error) func(*cobra.Co
 			return usageError{fmt.Errorf("--admin=%s: it is not a URL such as http://127.0.0.1:9003", q.url)}
 		}
 		if q.tokenFile == "" {
-			return usageError{errors.New("which token? set --token-file to the file that quota.admin.tokenFile names in the companion's configuration")}
+			return usageError{errors.New("which token? set --token-file, or the variable INLET_ADMIN_TOKEN_FILE, to the file that quota.admin.tokenFile names in the companion's configuration")}
 		}
 		return f(cmd, args)
 	})
@@ -46,6 +46,11 @@ const adminTimeout = 10 * time.Second
 
 // show calls the admin API and prints the response: the entries in list, or the one that it is.
 func (q *adminClient) show(cmd *cobra.Command, method, path string, body any, list string, columns []column) error {
+	return q.showCells(cmd, method, path, body, list, columns, func(entry gjson.Result, member string) string { return cell(entry.Get(member)) })
+}
+
+// showCells is show with another way to write the cells of a table.
+func (q *adminClient) showCells(cmd *cobra.Command, method, path string, body any, list string, columns []column, write func(entry gjson.Result, member string) string) error {
 	text, err := q.call(cmd, method, path, body)
 	if err != nil {
 		return err
@@ -71,7 +76,7 @@ func (q *adminClient) show(cmd *cobra.Command, method, path string, body any, li
 	for _, e := range entries {
 		var row []string
 		for _, c := range columns {
-			row = append(row, cell(e.Get(c.member)))
+			row = append(row, write(e, c.member))
 		}
 		rows = append(rows, row)
 	}
@@ -142,6 +147,14 @@ func (q *adminClient) call(cmd *cobra.Command, method, path string, body any) ([
 	return text, nil
 }
 
+// refused is an error response of the admin API.
+type refused struct {
+	status int
+	text   string
+}
+
+func (r *refused) Error() string { return r.text }
+
 // refusal is what the admin API says is wrong, and what to do.
 func refusal(resp *http.Response, text []byte) error {
 	message := gjson.GetBytes(text, "error.message").Str
@@ -151,5 +164,5 @@ func refusal(resp *http.Response, text []byte) error {
 	if fix := gjson.GetBytes(text, "error.fix").Str; fix != "" {
 		message += "\nfix: " + fix
 	}
-	return errors.New(message)
+	return &refused{resp.StatusCode, message}
 }

@@ -61,6 +61,7 @@ Exit codes: 0 all is well, 1 faults were found or something failed, 2 the comman
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	root.AddCommand(runCommand(kill), demoCommand(kill), doctorCommand(), checkCommand(), schemaCommand(), quotaCommand())
+	groups(root)
 	return root
 }
 

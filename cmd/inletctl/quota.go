@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
@@ -28,7 +27,7 @@ The companion needs quota.admin in its configuration. The token is that of its q
 	f.StringVar(&q.url, "admin", or(os.Getenv("INLET_ADMIN"), "http://127.0.0.1:9003"), "URL of the admin API; variable INLET_ADMIN")
 	f.StringVar(&q.tokenFile, "token-file", os.Getenv("INLET_ADMIN_TOKEN_FILE"), "file with the admin API's token; variable INLET_ADMIN_TOKEN_FILE")
 	f.StringVarP(&q.format, "output", "o", "table", "table or json")
-	cmd.AddCommand(q.developers(), q.apps(), q.products(), q.keys(), q.usage(), q.reset(), q.grant())
+	cmd.AddCommand(q.developers(), q.apps(), q.products(), q.keys(), q.apply(), q.usage(), q.reset(), q.grant())
 	return cmd
 }
 
@@ -96,7 +95,9 @@ gold=approved.`,
 	create.Flags().StringVar(&developer, "developer", "", "who owns it")
 	create.Flags().StringArrayVar(&products, "product", nil, "a product that it subscribes to, or product=status; repeatable")
 	create.Flags().StringVar(&status, "status", "", "approved, pending or revoked; default: approved")
-	return q.group("apps", "an app", "Apps, which own keys and subscribe to products", columns, create)
+	return q.group("apps", "an app", "Apps, which own keys and subscribe to products", columns, create,
+		q.setStatus("approve", "approved", "Approve an app", "Approves an app: requests with its keys are admitted within a second.", columns),
+		q.setStatus("revoke", "revoked", "Revoke an app", "Revokes an app: requests with any of its keys are refused within a second. It stays listed.", columns))
 }
 
 func (q *adminClient) products() *cobra.Command {
@@ -211,62 +212,6 @@ number at its end.`,
 		}),
 	}
 	return q.group("keys", "a key", "API keys, without the keys themselves", columns, create, rotate, revoke)
-}
-
-var usageColumns = []column{
-	{"ACCOUNT", "name"},
-	{"LIMIT", "limit"},
-	{"CREDIT", "credit"},
-	{"USED", "used"},
-	{"RESERVED", "reserved"},
-	{"REMAINING", "remaining"},
-	{"PROXIES", "proxies"},
-	{"UNTIL", "end"},
-}
-
-func (q *adminClient) usage() *cobra.Command {
-	limit := 1000
-	cmd := &cobra.Command{
-		Use: "usage [TEXT]", Short: "Show what was used of each limit", Args: cobra.MaximumNArgs(1),
-		Long: `Lists the counters of all windows that are not over, or of those whose names contain a text, such as an app or a product. What is reserved was
-granted to proxies and not used yet. Money is in billionths of its unit.`,
-		Example: "  inletctl quota usage\n  inletctl quota usage app=shop",
-		RunE: q.run(func(cmd *cobra.Command, args []string) error {
-			query := url.Values{"limit": {strconv.Itoa(limit)}}
-			if len(args) > 0 {
-				query.Set("contains", args[0])
-			}
-			return q.show(cmd, "GET", "/v1/accounts?"+query.Encode(), nil, "accounts", usageColumns)
-		}),
-	}
-	cmd.Flags().IntVar(&limit, "limit", limit, "show at most so many")
-	return cmd
-}
-
-func (q *adminClient) reset() *cobra.Command {
-	return &cobra.Command{
-		Use: "reset ACCOUNT", Short: "Let a counter begin again", Args: cobra.ExactArgs(1),
-		Long:    "Adds to an account's limit what is used of it, until its window ends. usage lists the accounts.",
-		Example: "  inletctl quota reset trial/requests:1m/app=shop",
-		RunE: q.run(func(cmd *cobra.Command, args []string) error {
-			return q.show(cmd, "POST", "/v1/accounts/reset", map[string]any{"account": args[0]}, "", usageColumns)
-		}),
-	}
-}
-
-func (q *adminClient) grant() *cobra.Command {
-	return &cobra.Command{
-		Use: "grant ACCOUNT AMOUNT", Short: "Add to a limit until its window ends", Args: cobra.ExactArgs(2),
-		Long:    "Adds an amount to an account's limit, until its window ends. usage lists the accounts.",
-		Example: "  inletctl quota grant trial/total-tokens:1m/app=shop 5000",
-		RunE: q.run(func(cmd *cobra.Command, args []string) error {
-			amount, err := strconv.ParseInt(args[1], 10, 64)
-			if err != nil {
-				return usageError{fmt.Errorf("%q is not a number", args[1])}
-			}
-			return q.show(cmd, "POST", "/v1/accounts/grant", map[string]any{"account": args[0], "amount": amount}, "", usageColumns)
-		}),
-	}
 }
 
 func set(body map[string]any, key, value string) {

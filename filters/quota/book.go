@@ -3,6 +3,7 @@ package quota
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"time"
 
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
@@ -66,6 +67,8 @@ type bookReader struct {
 	b          *book
 	products   []string
 	developers []string
+	elsewhere  bool      // keys and products come from the companion
+	now        time.Time // when this is read; zero: nothing has expired
 }
 
 func newBookReader() *bookReader {
@@ -113,7 +116,7 @@ func (r *bookReader) addApp(o *conf.Object) {
 	a, status := &app{}, approved
 	o.String("name", &a.name, conf.NotEmpty, shortName)
 	o.Required("name")
-	if o.String("developer", &a.developer, conf.NotEmpty, shortName) && !contains(r.developers, a.developer) && a.developer != "" {
+	if o.String("developer", &a.developer, conf.NotEmpty, shortName) && !slices.Contains(r.developers, a.developer) && a.developer != "" {
 		o.Errorf("developer", "there is no developer %q%s", a.developer, conf.Suggest(a.developer, r.developers))
 	}
 	o.Enum("status", &status, approved, pending, revoked)
@@ -174,6 +177,7 @@ func (r *bookReader) addKey(o *conf.Object) {
 		appName = k.name
 	}
 	k.app = r.appOf(appName)
+	r.warnOfKey(o, k)
 	var d digest
 	if n, err := hex.Decode(d[:], []byte(sum)); err != nil || n != len(d) {
 		return // reported by the check

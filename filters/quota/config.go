@@ -46,6 +46,7 @@ func newFilter(o *conf.Object, d *filter.Deps) filter.Filter {
 	}}
 	f.readSource(o, d)
 	r := newBookReader()
+	r.elsewhere, r.now = f.sourced, d.Now()
 	r.read(o)
 	f.readIdentity(o, r)
 	f.readLimits(o, r)
@@ -70,7 +71,7 @@ func (f *Filter) readSource(o *conf.Object, d *filter.Deps) {
 	}
 	for _, key := range []string{"products", "developers", "apps"} {
 		if o.Has(key) {
-			o.Errorf(key, "comes from the companion, as source says")
+			o.Errorf(key, "must not be here: with source: companion it comes from the companion")
 		}
 	}
 }
@@ -87,7 +88,7 @@ func (f *Filter) readIdentity(o *conf.Object, r *bookReader) {
 		})
 		switch {
 		case listed && f.sourced:
-			o.Errorf("list", "comes from the companion, as source says")
+			o.Errorf("list", "must not be here: with source: companion it comes from the companion")
 		case listed && n == 0:
 			o.Errorf("list", "needs at least one key; otherwise every request is refused")
 		case !listed && !f.sourced:
@@ -113,8 +114,8 @@ func (f *Filter) readLimits(o *conf.Object, r *bookReader) {
 	taken := slices.Clone(r.products)
 	o.List("limits", func(v *conf.Value) {
 		v.Object(func(o *conf.Object) {
-			name, limits := readLimit(o, &f.places)
-			if name != "" && contains(taken, name) {
+			name, limits := readLimit(o, &f.places, r)
+			if name != "" && slices.Contains(taken, name) {
 				o.Errorf("name", "%q is the name of a product or of another limit", name)
 			}
 			taken = append(taken, name)

@@ -19,14 +19,29 @@ const (
 )
 
 // measures in the names of accounts, in metrics and in messages.
-var measures = [...]struct{ name, said string }{
-	requests:         {"requests", "requests"},
-	promptTokens:     {"prompt-tokens", "prompt tokens"},
-	completionTokens: {"completion-tokens", "completion tokens"},
-	totalTokens:      {"total-tokens", "tokens"},
-	concurrency:      {"concurrency", "requests in progress"},
-	spike:            {"spike", "requests"},
-	money:            {"budget", "budget"},
+var measures = [...]struct{ name, one, said string }{
+	requests:         {"requests", "request", "requests"},
+	promptTokens:     {"prompt-tokens", "prompt token", "prompt tokens"},
+	completionTokens: {"completion-tokens", "completion token", "completion tokens"},
+	totalTokens:      {"total-tokens", "token", "tokens"},
+	concurrency:      {"concurrency", "request in progress", "requests in progress"},
+	spike:            {"spike", "request", "requests"},
+	money:            {"budget", "budget", "budget"},
+}
+
+// in says how much of a measure a window has: "tokens per minute", "monthly budget".
+func (m measure) in(amount int64, w account.Window) string {
+	said := measures[m].said
+	if amount == 1 {
+		said = measures[m].one
+	}
+	switch {
+	case m == concurrency:
+		return said
+	case m == money && w.N <= 1 && adverbs[w.Unit] != "":
+		return adverbs[w.Unit] + " " + said
+	}
+	return said + " " + per(w)
 }
 
 func (m measure) String() string { return measures[m].name }

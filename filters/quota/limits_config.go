@@ -26,6 +26,7 @@ type limitReader struct {
 	local  bool
 	cached int64
 	all    []*limit
+	wrong  bool // an amount is there and cannot be read
 }
 
 // read reads all amounts.
@@ -44,6 +45,8 @@ func (r *limitReader) read(o *conf.Object) []*limit {
 	open := 0
 	if o.Int("concurrency", &open, 1, 1<<31-1) {
 		r.add(o, "concurrency", concurrency, int64(open), account.Window{})
+	} else if o.Has("concurrency") {
+		r.wrong = true
 	}
 	r.rates(o, "spike", spike, 1)
 	r.rates(o, "budget", money, nano)
@@ -99,7 +102,15 @@ func (r *limitReader) rates(o *conf.Object, key string, m measure, scale int64) 
 		}
 		return ""
 	}
-	if !o.String(key, &list, check) || list == "" {
+	read := o.Value(key, func(v *conf.Value) {
+		if v.IsNumber() {
+			v.Errorf(`is an amount without a time; want both, such as "10/min"`)
+			return
+		}
+		v.String(&list, check)
+	})
+	if list == "" {
+		r.wrong = r.wrong || read
 		return
 	}
 	for rate := range strings.SplitSeq(list, ",") {
@@ -121,13 +132,12 @@ func (r *limitReader) add(o *conf.Object, key string, m measure, amount int64, w
 	}
 	l.prefix = account.AppendValue(nil, r.name)
 	l.prefix = append(append(l.prefix, '/'), m.String()...)
-	l.said = measures[m].said
+	l.said = m.in(amount, w)
 	if m != concurrency {
 		l.prefix = w.Append(append(l.prefix, ':'))
-		l.said += " " + per(w)
 	}
 	if slices.ContainsFunc(r.all, func(other *limit) bool { return string(other.prefix) == string(l.prefix) }) {
-		o.Errorf(key, "has two amounts for the same time")
+		o.Errorf(key, "has two limits for the same period")
 		return
 	}
 	r.all = append(r.all, l)
@@ -136,6 +146,9 @@ func (r *limitReader) add(o *conf.Object, key string, m measure, amount int64, w
 var units = [...]string{
 	account.Second: "second", account.Minute: "minute", account.Hour: "hour", account.Day: "day", account.Week: "week", account.Month: "month",
 }
+
+// adverbs are what a budget of one unit of time is called.
+var adverbs = [...]string{account.Hour: "hourly", account.Day: "daily", account.Week: "weekly", account.Month: "monthly"}
 
 // per is a window in words.
 func per(w account.Window) string {
@@ -146,7 +159,7 @@ func per(w account.Window) string {
 }
 
 // readLimit reads an entry of "limits".
-func readLimit(o *conf.Object, p *places) (name string, limits []*limit) {
+func readLimit(o *conf.Object, p *places, known *bookReader) (name string, limits []*limit) {
 	var r limitReader
 	o.String("name", &r.name, conf.NotEmpty, shortName)
 	o.Required("name")
@@ -162,15 +175,21 @@ func readLimit(o *conf.Object, p *places) (name string, limits []*limit) {
 		r.per = append(r.per, d)
 	})
 	o.String("header", &r.header, conf.HeaderName)
-	if slices.Contains(r.per, byTenant) != (r.header != "") {
-		o.Errorf("header", "%q goes with %q: it names the header whose value is the tenant", "header", "per: [tenant]")
+	switch tenant := slices.Contains(r.per, byTenant); {
+	case tenant && !o.Has("header"):
+		o.Errorf("", "missing key %q: %q needs the request header whose value is the tenant", "header", "per: [tenant]")
+	case !tenant && r.header != "":
+		o.Errorf("header", "is used only with %q", "per: [tenant]")
 	}
 	if p.mayCarryKey(r.header) {
 		o.Errorf("header", "%q may carry a key, which would become part of the name of an account", r.header)
 	}
-	o.Object("match", func(o *conf.Object) { r.match = readMatch(o) })
+	o.Object("match", func(o *conf.Object) {
+		r.match = readMatch(o)
+		known.warnOfMatch(o, &r.match)
+	})
 	limits = r.read(o)
-	if len(limits) == 0 {
+	if len(limits) == 0 && !r.wrong {
 		o.Errorf("", "limits nothing: it needs requests, tokens, concurrency, spike or budget")
 	}
 	return r.name, limits
@@ -189,4 +208,34 @@ func readMatch(o *conf.Object) (m match) {
 		o.Required("name")
 	})
 	return m
+}
+
+// warnOfMatch warns of names that nothing in the document has. Those that come from elsewhere are not known here.
+func (r *bookReader) warnOfMatch(o *conf.Object, m *match) {
+	if r.elsewhere {
+		return
+	}
+	warn := func(key, what string, all patterns, among []string) {
+		for _, p := range all {
+			if !slices.ContainsFunc(among, p.match) {
+				o.Warnf(key, "there is no %s %q%s, so this never fits", what, string(p), conf.Suggest(string(p), among))
+			}
+		}
+	}
+	warn("products", "product", m.products, r.products)
+	warn("developers", "developer", m.developers, r.developers)
+	if r.b.listed {
+		warn("apps", "app", m.apps, names(r.b.apps))
+	}
+}
+
+// warnOfKey warns of a key with which no request would be admitted.
+func (r *bookReader) warnOfKey(o *conf.Object, k *key) {
+	switch {
+	case r.elsewhere:
+	case k.expired(r.now):
+		o.Warnf("expires", "the key has expired: every request with it is refused")
+	case !k.revoked && len(r.products) > 0 && len(k.subscriptions()) == 0:
+		o.Warnf("", "neither the key %q nor its app %q has a product: every request with it is refused", k.name, k.app.name)
+	}
 }

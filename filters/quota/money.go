@@ -57,7 +57,7 @@ func (p price) of(u llm.Usage) int64 {
 	return (sum + thousandths - 1) / thousandths
 }
 
-// dearest is the price at which nothing is taken for cached.
+// dearest is the price when nothing comes from a cache, or, if that costs more, when all of the prompt does.
 func (p price) dearest() price {
 	p.prompt = max(p.prompt, p.cached)
 	p.cached = p.prompt

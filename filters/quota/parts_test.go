@@ -132,7 +132,7 @@ limits: [{name: all, spike: 10/s}, {name: team, per: [developer, model], tokens:
 `
 	require.Equal(t, []string{
 		"p: limit of 5 requests per minute for each app, in each Envoy",
-		"p: budget per month for each app, in each Envoy",
+		"p: monthly budget for each app, in each Envoy",
 		"all: limit of 10 requests per second for all callers together, in each Envoy",
 		"team: limit of 1000 prompt tokens per 2 hours for each developer and model, in all Envoys together",
 		"team: limit of 3 requests in progress for each developer and model, in all Envoys together",
@@ -154,10 +154,10 @@ func TestMessages(t *testing.T) {
 		{"tokens: {prompt: 1000/week}", body{prompt: 400}, "You have reached your limit of 1000 prompt tokens per week. Please try again in 155h59m2s."},
 		{"tokens: {completion: 1000/month}", body{max: 100}, "You have reached your limit of 1000 completion tokens per month. Please try again in 11h59m2s."},
 		{"concurrency: 10", body{}, "You have reached your limit of 10 requests in progress. Please try again in 1s."},
-		{"spike: 1/10s", body{}, "You have reached your limit of 1 requests per 10 seconds. Please try again in 10s."},
+		{"spike: 1/10s", body{}, "You have reached your limit of 1 request per 10 seconds. Please try again in 10s."},
 		{"spike: 2/3s", body{}, "You have reached your limit of 2 requests per 3 seconds. Please try again in 2s."},
-		{"budget: 0.001/day", body{max: 100}, "You have reached your budget per day. Please try again in 11h59m2s."},
-		{"tokens: {total: 1000/day}", body{max: 2000}, "Your request needs more than your whole limit of 1000 tokens per day. Reduce the prompt or the bound of the answer."},
+		{"budget: 0.001/day", body{max: 100}, "You have reached your daily budget. Please try again in 11h59m2s."},
+		{"tokens: {total: 1000/day}", body{max: 2000}, "Your request needs more than your whole limit of 1000 tokens per day. Reduce the prompt or max_tokens."},
 		{"requests: 0/min", body{}, "Your product allows no requests."},
 		{"tokens: {total: 0/min}", body{}, "Your product allows no tokens."},
 		{"spike: 0/s", body{}, "Your product allows no requests."},

@@ -77,8 +77,6 @@ func (m *forModel[T]) get(model string) (value T, ok bool) {
 
 func (m *forModel[T]) empty() bool { return len(m.exact)+len(m.like) == 0 }
 
-func contains(list []string, s string) bool { return slices.Contains(list, s) }
-
 // names are the keys of a map in order.
 func names[T any](m map[string]T) []string {
 	all := make([]string, 0, len(m))

@@ -88,7 +88,7 @@ func hasScheme(header string) bool {
 	return header == "authorization" || header == "proxy-authorization"
 }
 
-// identity is where a filter before Inlet says who calls. Its word is taken.
+// identity is where a filter before Inlet says who calls. It is trusted.
 type identity struct {
 	header         string
 	namespace, key string // of the dynamic metadata

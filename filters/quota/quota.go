@@ -35,7 +35,7 @@ func (f *Filter) Metadata() (namespace, key string) { return f.identity.namespac
 type request struct {
 	app      *app
 	product  *product
-	choices  []*product // those of which the operation is
+	choices  []*product // approved, and with the operation
 	model    string     // its one name, whatever the client calls it
 	price    price
 	metered  bool   // a limit counts what the response says
@@ -144,7 +144,7 @@ func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
 	if r.model = x.Route.Model; r.model == "" {
 		r.model = x.Request.Model
 	}
-	if v := f.settleProduct(x, r); v != filter.Next {
+	if v := f.chooseProduct(x, r); v != filter.Next {
 		return v
 	}
 	if v := f.plan(x, r); v != filter.Next || len(r.demands) == 0 {
@@ -159,8 +159,8 @@ func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
 	return f.take(x, r)
 }
 
-// settleProduct takes the first product that includes the model. A request without a body has none.
-func (f *Filter) settleProduct(x *filter.Exchange, r *request) filter.Verdict {
+// chooseProduct takes the first product that includes the model. A request without a body has no model.
+func (f *Filter) chooseProduct(x *filter.Exchange, r *request) filter.Verdict {
 	if len(r.choices) == 0 {
 		return filter.Next // there are no products
 	}
@@ -229,10 +229,10 @@ func (f *Filter) undecided(x *filter.Exchange, r *request, cause string) filter.
 	return f.giveUp(r, f.busy())
 }
 
-// goUncounted lets a request go on of which nothing is taken.
+// goUncounted admits a request without counting it.
 func (f *Filter) goUncounted(r *request) filter.Verdict { return f.giveUp(r, filter.Next) }
 
-// giveUp ends that the request waits for the companion.
+// giveUp ends the wait for the companion, if there is one, and gives back what the request holds.
 func (f *Filter) giveUp(r *request, v filter.Verdict) filter.Verdict {
 	if r.state == asking {
 		f.refund(r)

@@ -3,6 +3,7 @@ package quota
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
@@ -31,17 +32,17 @@ var (
 	}
 	keyInvalid     = reason{401, "invalid_api_key", "Incorrect API key provided. Provide your API key as ", fault{invalidKey, "oauth.v2.InvalidApiKey"}}
 	conflicting    = reason{401, "conflicting_api_keys", "You provided API keys of two different callers. Provide one key, as ", fault{invalidKey, "oauth.v2.InvalidApiKey"}}
-	keyRevoked     = reason{401, "revoked_api_key", "Your API key was revoked. Provide your API key as ", fault{"API Key is revoked", "oauth.v2.ApiKeyNotApproved"}}
-	keyExpired     = reason{401, "expired_api_key", "Your API key has expired. Provide your API key as ", fault{invalidKey, "oauth.v2.InvalidApiKey"}}
-	appNotApproved = reason{401, "app_not_approved", "Your application is not approved. Provide your API key as ", fault{"Client identifier is invalid", "keymanagement.service.consumer_key_missing_api_product_association"}}
-	unknownApp     = reason{401, "unknown_app", "Your application is not known here. Provide your API key as ", fault{invalidKey, "oauth.v2.InvalidApiKey"}}
+	keyRevoked     = reason{401, "revoked_api_key", "Your API key was revoked. Use another one, as ", fault{"API Key is revoked", "oauth.v2.ApiKeyNotApproved"}}
+	keyExpired     = reason{401, "expired_api_key", "Your API key has expired. Use another one, as ", fault{invalidKey, "oauth.v2.InvalidApiKey"}}
+	appNotApproved = reason{401, "app_not_approved", "Your application is not approved. Ask the operator of this gateway to approve it.", fault{"Client identifier is invalid", "keymanagement.service.consumer_key_missing_api_product_association"}}
+	unknownApp     = reason{401, "unknown_app", "Your application is not known here. Ask the operator of this gateway to add it.", fault{invalidKey, "oauth.v2.InvalidApiKey"}}
 	identityTwice  = reason{401, "conflicting_identities", "Your request says more than once which application it is of.", fault{invalidKey, "oauth.v2.InvalidApiKey"}}
 
 	noProduct    = reason{403, "no_product", "Your API key has no approved product.", fault{"Invalid ApiKey for given resource", "oauth.v2.InvalidApiKeyForGivenResource"}}
 	notPermitted = reason{403, "operation_not_permitted", "Your product does not include this operation.", fault{"Invalid ApiKey for given resource", "oauth.v2.InvalidApiKeyForGivenResource"}}
 	noModel      = reason{403, "model_not_permitted", "Your product does not include this model.", fault{"Invalid ApiKey for given resource", "oauth.v2.InvalidApiKeyForGivenResource"}}
 	noPrice      = reason{403, "model_without_price", "Your budget does not cover this model.", fault{"Invalid ApiKey for given resource", "oauth.v2.InvalidApiKeyForGivenResource"}}
-	unreadUsage  = reason{403, "usage_not_told", "Your token limit does not cover this operation: its responses do not tell how many tokens they took.", fault{"Invalid ApiKey for given resource", "oauth.v2.InvalidApiKeyForGivenResource"}}
+	unreadUsage  = reason{403, "usage_not_told", "Your token limit does not cover this operation: its responses do not report token usage.", fault{"Invalid ApiKey for given resource", "oauth.v2.InvalidApiKeyForGivenResource"}}
 )
 
 // noStore keeps refusals out of caches: they are about this moment and this caller.
@@ -51,9 +52,11 @@ var noStore = [2]string{"cache-control", "no-store"}
 // more than a minute and retries after half a second.
 var dontRetry = [2]string{"x-should-retry", "false"}
 
-// unknown refuses a caller that nobody knows.
+// unknown refuses a caller that nobody knows. A message without its full stop goes on with the places for keys.
 func (f *Filter) unknown(r reason) filter.Verdict {
-	r.message += f.places.where + "."
+	if !strings.HasSuffix(r.message, ".") {
+		r.message += f.places.where + "."
+	}
 	return f.refuse(r)
 }
 
@@ -132,7 +135,7 @@ func (f *Filter) overLimit(x *filter.Exchange, r *request, result account.Result
 func (l *limit) tooLarge(r *request) string {
 	switch {
 	case l.amount > 0:
-		return "Your request needs more than your whole " + l.words() + ". Reduce the prompt or the bound of the answer."
+		return "Your request needs more than your whole " + l.words() + ". Reduce the prompt or max_tokens."
 	case r.product != nil && slices.Contains(r.product.limits, l):
 		return "Your product allows no " + measures[l.measure].said + "."
 	}

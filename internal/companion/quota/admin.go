@@ -80,7 +80,7 @@ func fail(w http.ResponseWriter, err error) {
 	switch {
 	case errors.As(err, &p):
 	case errors.Is(err, errUnknownAccount):
-		p = &problem{http.StatusNotFound, "not_found", err.Error(), "list the accounts with GET /v1/accounts"}
+		p = &problem{http.StatusNotFound, "not_found", err.Error(), "list the accounts: GET /v1/accounts, or inletctl quota usage"}
 	case errors.Is(err, errChanged):
 		p = &problem{http.StatusConflict, "conflict", err.Error(), "send the request again"}
 	default:
@@ -115,7 +115,7 @@ func (a *admin) guard(next http.Handler) http.Handler {
 		mine, theirs := sha256.Sum256([]byte(want)), sha256.Sum256([]byte(strings.TrimSpace(got)))
 		if subtle.ConstantTimeCompare(mine[:], theirs[:]) != 1 || !strings.EqualFold(scheme, "bearer") {
 			w.Header().Set("WWW-Authenticate", "Bearer")
-			fail(w, &problem{http.StatusUnauthorized, "unauthorized", "the admin API's token is missing or wrong", "send the header Authorization: Bearer TOKEN, with the token in the companion's quota.admin.tokenFile"})
+			fail(w, &problem{http.StatusUnauthorized, "unauthorized", "the admin API's token is missing or wrong", "use the token in the companion's quota.admin.tokenFile: in the header Authorization: Bearer TOKEN, or with inletctl's --token-file"})
 			return
 		}
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(messageTimeout))
@@ -158,7 +158,7 @@ func entries[T named](a *admin, mux *http.ServeMux, plural, kind string, list fu
 		name := req.PathValue("name")
 		i := find(*list(d), name)
 		if i < 0 {
-			return 0, &problem{http.StatusNotFound, "not_found", fmt.Sprintf("there is no %s %q", kind, name) + suggest(name, *list(d)), "list them with GET " + path}
+			return 0, &problem{http.StatusNotFound, "not_found", fmt.Sprintf("there is no %s %q", kind, name) + suggest(name, *list(d)), "list them: GET " + path + ", or inletctl quota " + plural + " list"}
 		}
 		return i, nil
 	}
@@ -174,7 +174,7 @@ func entries[T named](a *admin, mux *http.ServeMux, plural, kind string, list fu
 		return http.StatusOK, (*list(d))[i], nil
 	})
 	a.handle(mux, "DELETE "+path+"/{name}", func(req *call) (int, any, error) {
-		return http.StatusNoContent, nil, a.s.edit(req.Context(), func(d *Directory) error {
+		err := a.s.edit(req.Context(), func(d *Directory) error {
 			i, err := one(req, d)
 			if err != nil {
 				return err
@@ -186,6 +186,11 @@ func entries[T named](a *admin, mux *http.ServeMux, plural, kind string, list fu
 			}
 			return nil
 		})
+		var p *problem
+		if errors.As(err, &p) && p.Code == inconsistent {
+			p.Fix = "delete or change what names it first"
+		}
+		return http.StatusNoContent, nil, err
 	})
 	if read == nil {
 		return
@@ -200,7 +205,7 @@ func entries[T named](a *admin, mux *http.ServeMux, plural, kind string, list fu
 		}
 		return http.StatusCreated, item, a.s.edit(req.Context(), func(d *Directory) error {
 			if find(*list(d), item.name()) >= 0 {
-				return &problem{http.StatusConflict, "exists", fmt.Sprintf("there is a %s %q already", kind, item.name()), "change it with PUT " + path + "/" + item.name()}
+				return &problem{http.StatusConflict, "exists", fmt.Sprintf("there is a %s %q already", kind, item.name()), "change it: PUT " + path + "/" + item.name() + ", or inletctl quota apply"}
 			}
 			*list(d) = append(*list(d), item)
 			return nil
@@ -265,7 +270,7 @@ func (s *Service) edit(ctx context.Context, change func(*Directory) error) error
 		for i, f := range faults {
 			texts[i] = f.text
 		}
-		return &problem{http.StatusConflict, "inconsistent", strings.Join(texts, "; "), "delete or change what names it first"}
+		return &problem{http.StatusConflict, inconsistent, strings.Join(texts, "; "), "create what is missing first, or name another"}
 	}
 	document, _ := d.encode()
 	if err := quota.CheckDocument(document); err != nil {
@@ -280,6 +285,9 @@ func (s *Service) edit(ctx context.Context, change func(*Directory) error) error
 	s.publish(d, document)
 	return nil
 }
+
+// inconsistent is the code of a change after which an entry would name one that is not there.
+const inconsistent = "inconsistent"
 
 // maxDirectory bounds the directory: it goes to every proxy as a whole, and is read as strictly as a configuration, which is bounded too.
 const maxDirectory = conf.MaxBytes
@@ -311,7 +319,7 @@ func (a *admin) createKey(req *call) (int, any, error) {
 	secret, k.SHA256 = newKey()
 	err := a.s.edit(req.Context(), func(d *Directory) error {
 		if find(d.Keys, k.Name) >= 0 {
-			return &problem{http.StatusConflict, "exists", fmt.Sprintf("there is a key %q already", k.Name), "POST /v1/keys/" + k.Name + "/rotate replaces it"}
+			return &problem{http.StatusConflict, "exists", fmt.Sprintf("there is a key %q already", k.Name), "replace it: POST /v1/keys/" + k.Name + "/rotate, or inletctl quota keys rotate " + k.Name}
 		}
 		for _, other := range d.Keys {
 			if isNumberOf(k.Name, other.Name) || isNumberOf(other.Name, k.Name) {
@@ -329,7 +337,7 @@ func ofKey(req *call, d *Directory) (*Key, error) {
 	name := req.PathValue("name")
 	i := find(d.Keys, name)
 	if i < 0 {
-		return nil, &problem{http.StatusNotFound, "not_found", fmt.Sprintf("there is no key %q", name) + suggest(name, d.Keys), "list them with GET /v1/keys"}
+		return nil, &problem{http.StatusNotFound, "not_found", fmt.Sprintf("there is no key %q", name) + suggest(name, d.Keys), "list them: GET /v1/keys, or inletctl quota keys list"}
 	}
 	return &d.Keys[i], nil
 }

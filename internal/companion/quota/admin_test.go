@@ -276,7 +276,7 @@ func TestAdminErrors(t *testing.T) {
 		{"POST", "/v1/apps", `{"name": "shop"}`, 409, "exists", "PUT /v1/apps/shop"},
 		{"POST", "/v1/apps", `{"name": "x", "products": ["trail"]}`, 409, "inconsistent", `did you mean \"trial\"?`},
 		{"POST", "/v1/apps", `{"name": "x", "padding": "` + strings.Repeat("x", maxAdminBody) + `"}`, 413, "too_large", "exceeds"},
-		{"POST", "/v1/products", `{"name": "twice", "requests": "5/min, 6/min"}`, 400, "bad_entry", "two amounts for the same time"},
+		{"POST", "/v1/products", `{"name": "twice", "requests": "5/min, 6/min"}`, 400, "bad_entry", "two limits for the same period"},
 		{"POST", "/v1/products", `{"name": "lower", "operations": [{"path": "/", "methods": ["post"]}]}`, 400, "bad_entry", "is not a method"},
 		{"POST", "/v1/products", `{"name": "early", "start": "1900-01-01T00:00:00Z"}`, 400, "bad_body", "is not between 1970 and September 2248"},
 		{"PUT", "/v1/apps/shpo", `{"name": "shpo"}`, 404, "not_found", `did you mean \"shop\"?`},

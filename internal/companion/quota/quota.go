@@ -75,7 +75,7 @@ type serviceStats struct {
 	messages, refused, failed atomic.Uint64
 	entries, grants           atomic.Uint64
 	dry                       atomic.Uint64
-	documents, received       atomic.Uint64
+	documents                 atomic.Uint64
 	directoryErrors           atomic.Uint64
 }
 
@@ -84,13 +84,11 @@ type Stats struct {
 	Messages  uint64 // of proxies, that got a reply
 	Refused   uint64 // messages that cannot be understood
 	Failed    uint64 // messages without a reply since the store failed
-	Received  uint64 // bytes
 	Entries   uint64 // accounts in messages
 	Grants    uint64 // times that a proxy got more of an account
 	Dry       uint64 // times that a proxy needed more and there was none
 	Documents uint64 // directories that were sent
 	Keys      int
-	Products  int
 	// DirectoryErrors is how often the directory could not be read.
 	DirectoryErrors uint64
 	Store           StoreStats
@@ -233,7 +231,6 @@ func (s *Service) readMessage(w http.ResponseWriter, req *http.Request) (*accoun
 	if err != nil {
 		return nil, http.StatusBadRequest, err
 	}
-	s.stats.received.Add(uint64(len(body)))
 	m, err := account.ParseMessage(body)
 	return &m, http.StatusBadRequest, err
 }
@@ -279,8 +276,8 @@ func (s *Service) count(m *account.Message, reply *account.Reply) {
 func (s *Service) Stats() Stats {
 	d := s.Directory()
 	return Stats{
-		Messages: s.stats.messages.Load(), Refused: s.stats.refused.Load(), Failed: s.stats.failed.Load(), Received: s.stats.received.Load(),
+		Messages: s.stats.messages.Load(), Refused: s.stats.refused.Load(), Failed: s.stats.failed.Load(),
 		Entries: s.stats.entries.Load(), Grants: s.stats.grants.Load(), Dry: s.stats.dry.Load(), Documents: s.stats.documents.Load(),
-		Keys: len(d.Keys), Products: len(d.Products), DirectoryErrors: s.stats.directoryErrors.Load(), Store: s.opts.Store.Stats(),
+		Keys: len(d.Keys), DirectoryErrors: s.stats.directoryErrors.Load(), Store: s.opts.Store.Stats(),
 	}
 }

@@ -22,7 +22,7 @@ type Store interface {
 	Exchange(ctx context.Context, m *account.Message) (account.Reply, error)
 	// Counters returns up to limit accounts whose names contain the text, by name, and how many there are in all.
 	Counters(ctx context.Context, contains string, limit int) (list []Counter, all int, err error)
-	// Credit adds to an account's limit until its window ends: amount, or what is used if reset is set.
+	// Credit adds to an account's limit until its window ends: amount; or, if reset is set, exactly what is used, in place of earlier amounts.
 	Credit(ctx context.Context, name string, amount int64, reset bool) (Counter, error)
 	// Directory returns the directory as it was last saved, nil if there is none.
 	Directory(ctx context.Context) ([]byte, error)

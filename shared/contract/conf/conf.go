@@ -23,7 +23,7 @@ import (
 // not call f if the document cannot be parsed. It drops warnings.
 func Decode(doc []byte, f func(*Object)) error { return DecodeWarn(doc, func(Error) {}, f) }
 
-// DecodeWarn is Decode, and calls warn for what will stop working in a later release: see Object.Alias.
+// DecodeWarn is Decode, and calls warn for what will stop working in a later release (Object.Alias) and for what can hardly be meant (Object.Warnf).
 func DecodeWarn(doc []byte, warn func(Error), f func(*Object)) error {
 	root, wrong := parse(doc)
 	if wrong != nil {

@@ -115,6 +115,18 @@ func (o *Object) Errorf(key, format string, args ...any) {
 	at.Errorf(format, args...)
 }
 
+// Warnf warns of what is valid and can hardly be meant, at the key's value, or at the object if key is "" or absent.
+func (o *Object) Warnf(key, format string, args ...any) {
+	if o.self.described() {
+		return
+	}
+	at := o.self
+	if m := o.find(key); key != "" && m != nil {
+		at = &m.value
+	}
+	at.d.warn(mistake(at, at.node, format, args...))
+}
+
 // String decodes a string that passes every check.
 func (o *Object) String(key string, p *string, checks ...Check) bool {
 	return o.read(key, func(v *Value) { v.String(p, checks...) })

@@ -45,6 +45,9 @@ func (v *Value) Errorf(format string, args ...any) {
 	}
 }
 
+// IsNumber reports whether the value is a number, for messages that say what to write instead.
+func (v *Value) IsNumber() bool { return !v.described() && v.kind() == number }
+
 // Keys returns the member names in document order if the value is an object, else nil.
 func (v *Value) Keys() []string {
 	if v.described() || v.node.Kind != yaml.MappingNode {

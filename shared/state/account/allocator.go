@@ -303,7 +303,7 @@ func (al *Allocation) UsedUp() int64 {
 	return used
 }
 
-// Reset makes the account as good as new until the window ends, apart from what is held.
+// Reset makes the whole limit available again until the window ends, apart from what is held. What was allowed on top of it ends.
 func (al *Allocation) Reset() { al.Credit = al.UsedUp() }
 
 // Allow gives an account more than its limit until the window ends.

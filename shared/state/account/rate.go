@@ -9,11 +9,8 @@ import (
 // Most is the largest limit and the largest amount. Larger ones are taken for this one, so that sums of a few of them cannot overflow.
 const Most = int64(1) << 60
 
-// ParseRate reads an amount per time: "100/min", "200k/min", "5/10s", "1M/month", "20/day", "7/h".
-func ParseRate(s string) (amount int64, w Window, problem string) { return ParseDecimalRate(s, 1) }
-
-// ParseDecimalRate reads an amount per time that may have decimals, such as "25.00/month", in units of which scale make one. What is not a
-// whole number of units is a problem, and never rounded.
+// ParseDecimalRate reads an amount per time, such as "100/min", "200k/min", "5/10s" or "25.00/month", in units of which scale make one. What is
+// not a whole number of units is a problem, and never rounded.
 func ParseDecimalRate(s string, scale int64) (amount int64, w Window, problem string) {
 	const form = `is not an amount per time, such as "100/min", "200k/min", "5/10s" or "20/day"`
 	number, per, ok := strings.Cut(s, "/")
@@ -50,6 +47,8 @@ func parseAmount(s string, scale int64) (amount int64, problem string) {
 	}
 	if factor > 1 {
 		s = s[:len(s)-1]
+	} else if n := len(s); n > 1 && strings.ContainsRune("Kmg", rune(s[n-1])) {
+		return 0, `has an amount that ends in "` + s[n-1:] + `"; write k for thousands, M for millions, G for billions`
 	}
 	if scale > Most/factor {
 		return 0, large

@@ -143,7 +143,7 @@ func TestParseRate(t *testing.T) {
 		"20/1d": {20, "1d"}, "7/h": {7, "1h"}, "0/s": {0, "1s"}, "2.5k/week": {2500, "1w"}, " 3 / 2 weeks": {3, "2w"}, "1G/mo": {1_000_000_000, "1mo"}, "7.0/s": {7, "1s"},
 		"1152921504606846976/s": {account.Most, "1s"},
 	} {
-		amount, w, problem := account.ParseRate(text)
+		amount, w, problem := account.ParseDecimalRate(text, 1)
 		require.Empty(t, problem, text)
 		require.Equal(t, want.amount, amount, text)
 		require.Equal(t, want.window, string(w.Append(nil)), text)
@@ -152,7 +152,7 @@ func TestParseRate(t *testing.T) {
 		"", "100", "/min", "100/", "100/0s", "100/x", "-1/s", "+1/s", "1.5/s", "1./s", ".5k/s", "1e3/s", "1 000/s", "k/s", "1kk/s", "1.0005k/s", "0x10/s", "1/-5s",
 		"1152921504606846977/s", "99999999999999999999/s", "2000000000G/s", "1/m/s",
 	} {
-		amount, _, problem := account.ParseRate(text)
+		amount, _, problem := account.ParseDecimalRate(text, 1)
 		require.NotEmpty(t, problem, text)
 		require.Zero(t, amount, text)
 	}

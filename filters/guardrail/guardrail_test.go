@@ -21,9 +21,19 @@ providers:
 policies: [{on: request, use: [secrets], action: block}]
 `
 
-func newGuard(t testing.TB) *Filter {
+// counts are metrics, by their labels.
+type counts map[filter.Values]int
+
+func (c counts) Counter(string, ...string) filter.Metric   { return c }
+func (c counts) Gauge(string, ...string) filter.Metric     { return c }
+func (c counts) Histogram(string, ...string) filter.Metric { return c }
+func (c counts) Record(n int64, v filter.Values)           { c[v] += int(n) }
+
+func newGuard(t testing.TB) *Filter { return guardOf(t, doc) }
+
+func guardOf(t testing.TB, doc string) *Filter {
 	var f filter.Filter
-	require.NoError(t, conf.Decode([]byte(doc), func(o *conf.Object) { f = newFilter(o, nil) }))
+	require.NoError(t, conf.Decode([]byte(doc), func(o *conf.Object) { f = newFilter(o, &filter.Deps{Metrics: counts{}}) }))
 	return f.(*Filter)
 }
 
@@ -33,7 +43,7 @@ func screen(t testing.TB, f *Filter, limit int, body string) (*filter.Exchange, 
 	if strings.Contains(body, "prompt") {
 		api = llm.Completions
 	}
-	scan.Reset(api, llm.Want{Prompt: true, PromptLimit: limit}, jsonscan.Limits{})
+	scan.Reset(api, llm.Want{Prompt: true, PromptLimit: limit, Strings: true}, jsonscan.Limits{})
 	require.NoError(t, scan.Feed([]byte(body)))
 	require.NoError(t, scan.End())
 	x := &filter.Exchange{}

@@ -159,7 +159,7 @@ func (s *Scanner) password(from, to int) {
 // isPlaceholder reports whether something only stands for a secret: $NAME, ${NAME}, {{ name }}, <name>, %s, ***, xxx.
 func isPlaceholder(text []byte) bool {
 	switch text[0] {
-	case '$', '{', '<', '%', '*', '[':
+	case '$', '{', '<', '%', '*', '[', '(', '\\':
 		return true
 	}
 	return same(text) || isFolded(text, "password") || isFolded(text, "pass") || isFolded(text, "redacted")
@@ -200,11 +200,23 @@ func (s *Scanner) ipv4(i int) (end int) {
 			return 0
 		}
 	}
-	if !s.endsNumber(p, i) || isNoHost(octets) || s.near(versionWords, i, p) && !s.near(addressWords, i, p) {
+	if !s.endsNumber(p, i) || isNoHost(octets) || (mayBeVersion(octets) || s.near(versionWords, i, p)) && !s.isAddress(i, p) {
 		return 0
 	}
 	s.add(IP, i, p)
 	return p
+}
+
+// mayBeVersion reports whether four numbers are as small as those of versions and of sections are.
+func mayBeVersion(o [4]int) bool {
+	const most = 20
+	return o[0] != 10 && o[0] <= most && o[1] <= most && o[2] <= most && o[3] <= most
+}
+
+// isAddress reports whether what stands around four numbers says that they are an address.
+func (s *Scanner) isAddress(from, to int) bool {
+	t := s.text
+	return to < len(t) && t[to] == ':' || from > 1 && (string(t[from-2:from]) == "//" || t[from-1] == '@') || s.near(addressWords, from, to)
 }
 
 // isNoHost reports whether an address is nobody's: of this machine, of a network, or a mask.

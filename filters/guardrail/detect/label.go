@@ -25,7 +25,8 @@ var (
 		"article", "paragraph", "sec", "sect",
 	}}
 	// addressWords say that they are one all the same.
-	addressWords = &label{words: []string{"ip", "ips", "ipv4", "address", "addresses", "addr", "host", "client", "remote"}}
+	addressWords = &label{words: []string{"ip", "ips", "ipv4", "address", "addresses", "addr", "host", "client", "remote", "ping", "dns", "nameserver",
+		"resolver", "server", "login", "ssh"}}
 )
 
 // near reports whether a word of the label stands near the number [from, to), on the same line. If more text decides that, it is
@@ -81,7 +82,7 @@ func (l *label) at(t []byte, i int) bool {
 		for k < len(w) && lower(t[i+k]) == w[k] {
 			k++
 		}
-		if k == len(w) && (i+k == len(t) || t[i+k] < 'a' || t[i+k] > 'z') {
+		if k == len(w) && (i+k == len(t) || t[i+k] != '(' && (t[i+k] < 'a' || t[i+k] > 'z')) { // not a function in code
 			return true
 		}
 	}

@@ -20,7 +20,7 @@ var shapes = func() (by [longestRun + 1][len(separators) + 1][]shape) {
 		{kind: Card, text: "dddd-dddddd-dddd", valid: isCard},
 		{kind: Card, text: "dddd dddd dddd dddd ddd", valid: isCard},
 		{kind: Card, text: "dddd-dddd-dddd-dddd-ddd", valid: isCard},
-		{kind: Card, text: "dddd.dddd.dddd.dddd", valid: isCard},
+		{kind: Card, text: "dddd.dddd.dddd.dddd", valid: isCard, near: cardWords},
 		{kind: SSN, text: "ddd-dd-dddd", valid: isSSN},
 		{kind: SSN, text: "ddd dd dddd", valid: isSSN, near: ssnWords},
 		{kind: SSN, text: "ddd.dd.dddd", valid: isSSN, near: ssnWords},

@@ -9,7 +9,7 @@ ignore disregard forget override bypass neglect / [all any of the these those yo
  previous preceding foregoing initial original system] / previous prior above earlier preceding foregoing initial original system existing former / [and
  or all of the your system safety security developer user] / instructions instruction prompt prompts rules rule directions directives guidelines guideline
  commands constraints restrictions programming training message messages
-ignore disregard forget / [all of] / everything anything all / [that i have has been was were you] / above before said told earlier
+ignore disregard forget / [all of] / everything anything all / [that i have has been was were you] / above said told
 ignore disregard bypass override forget / [all any of the] / your its / [own safety security content ethical moral internal built in and or] /
  instructions guidelines rules restrictions filters filter safeguards policies policy programming guardrails limitations
 reveal show display leak expose / [me us all of the exact full complete entire whole verbatim out] / your the / [full complete entire original exact hidden

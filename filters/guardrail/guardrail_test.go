@@ -95,3 +95,24 @@ func BenchmarkOnRequest(b *testing.B) {
 		}
 	}
 }
+
+// TestAllocatesNothing: where nothing is found, neither a prompt nor a response costs an allocation.
+func TestAllocatesNothing(t *testing.T) {
+	f := guardOf(t, `
+providers: [{name: all, local: {detect: all, deny: [Project Nightfall], patterns: ['(?i)launch code']}}]
+policies: [{on: both, use: [all], action: redact}, {on: request, use: [all], action: report}]
+`)
+	x, v := screen(t, f, 1<<20, `{"messages":[{"role":"user","content":"Hello, it is 10:30 on 2026-11-30.\n"},{"role":"assistant","tool_calls":[{"function":{"arguments":"{\"a\":\"b\\n\"}"}}]}]}`)
+	require.Equal(t, filter.Next, v)
+	require.Zero(t, testing.AllocsPerRun(100, func() { f.OnRequest(x) }))
+	u := &filter.Unit{Stream: true}
+	unit := func() {
+		u.Pieces = append(u.Pieces[:0], filter.Piece{Channel: llm.Channel{Kind: llm.AnswerText}, Text: []byte(nil)})
+		u.Pieces[0].Text = append(u.Pieces[0].Text, "some words of a model "...)
+		if f.OnResponse(x, u) != filter.Next || u.Pieces[0].Keep != 0 {
+			t.Fatal("something was found")
+		}
+	}
+	unit()
+	require.LessOrEqual(t, testing.AllocsPerRun(100, unit), 1.0, "that of the test")
+}

@@ -71,6 +71,14 @@ func TestOpenEnd(t *testing.T) {
 	text := "-----BEGIN PRIVATE KEY-----\n" + strings.Repeat(pemLine+"\n", 1000)
 	require.Equal(t, len(text), d.Scan(&s, nil, []byte(text), false))
 	require.Greater(t, len(text), MaxBytes)
+	// So is what a pattern begins that does not end, however small the pieces; one that ends is found whole.
+	d, err := New(Config{Patterns: []string{`token: \S+`}})
+	require.Nil(t, err)
+	text = "a token: " + strings.Repeat("x1", 350) + " b"
+	got, most := stream(d, &s, text, func() int { return 5 })
+	require.Equal(t, "a [REDACTED] b", got)
+	require.GreaterOrEqual(t, most, 700)
+	d = everything(t)
 	// A token of any length is one finding.
 	require.Len(t, d.Find(&s, []byte("token: "+strings.Repeat("x", 700)+" "+jwtText)), 1)
 }

@@ -171,10 +171,7 @@ func (s *Scanner) ipv4(i int) (end int) {
 	if !s.d.kinds.Has(IP) {
 		return 0
 	}
-	switch b := s.before(i); {
-	case isAlnum(b), b == '-' && i > 1 && isAlnum(t[i-2]), (b == '/' || b == '\\') && i > 1 && isAlnum(t[i-2]):
-		return 0 // a version: Chrome/120.0.0.0, lib-1.2.3.4
-	case i > 1 && b == 0xa7: // §
+	if s.before(i) == 0xa7 { // §
 		return 0
 	}
 	var octets [4]int

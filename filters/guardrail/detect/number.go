@@ -84,20 +84,26 @@ func separatorOf(b byte) int {
 // number verifies the number that begins at i, and returns where to go on.
 func (s *Scanner) number(i int) int {
 	t := s.text
+	before := s.before(i)
+	switch {
+	case isLetter(before) && i > 2 && isAlnum(t[i-3]):
+		return i + 1 // an account number begins with two letters
+	case (before == '-' || before == '/' || before == '\\') && i > 1 && isAlnum(t[i-2]):
+		return i + 1 // of a longer number, a word, a path
+	case before == '.' && i > 1 && isDigit(t[i-2]):
+		return i + 1 // the first one has been verified
+	}
 	j := i + 1
 	for j < len(t) && isDigit(t[j]) {
 		j++
 	}
-	switch before := s.before(i); {
+	switch {
 	case isLetter(before):
-		if i > 2 && isAlnum(t[i-3]) {
-			return j // an account number begins with two letters
-		}
 		return max(j, s.iban(i))
-	case before == '.' && i > 1 && isDigit(t[i-2]):
-		return j // the first one has been verified
 	case before == '+', before == '(' && i > 1 && t[i-2] == '+':
 		return max(j, s.international(i, j))
+	case before == ':' && j-i < leastAlone && i > 1 && isDigit(t[i-2]):
+		return j // of a time
 	}
 	if s.ends(j) {
 		if j-i <= longestRun {
@@ -215,15 +221,9 @@ func (s *Scanner) shape(h *shape, i int) (end int) {
 	return p
 }
 
-// attached reports whether a number that begins at i goes on from something before it: a longer number, a word, a path.
+// attached reports whether a number that begins at i goes on from a name before it.
 func (s *Scanner) attached(i int) bool {
-	switch b := s.before(i); {
-	case isAlnum(b):
-		return true
-	case b == '-' || b == '.' || b == '/' || b == '\\':
-		return i > 1 && isAlnum(s.text[i-2])
-	}
-	return false
+	return s.before(i) == '.' && i > 1 && isAlnum(s.text[i-2])
 }
 
 // endsNumber reports whether a number that began at from ends at p. If more text decides that, it is noted.

@@ -74,8 +74,12 @@ type state struct {
 	before   []byte
 	joined   []byte
 	channels []channel
+	large    bool          // a text was, so that the memory is not kept
 	noted    [2]detect.Set // kinds that were counted and explained, of the request and of the response
 }
+
+// kept is the size of a text up to which an exchange's memory is kept for the next one.
+const kept = 1 << 20
 
 // maxNested is how deep JSON within strings of JSON is followed.
 const maxNested = 3
@@ -97,7 +101,7 @@ func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
 		return filter.Next
 	}
 	s, _ := x.State().(*state)
-	if s == nil {
+	if s == nil || s.large {
 		s = &state{}
 	}
 	x.SetState(s)

@@ -18,6 +18,7 @@ const (
 // screenPrompt screens the prompt.
 func (f *Filter) screenPrompt(x *filter.Exchange, s *state) filter.Verdict {
 	on, r := s.plan.request, x.Request
+	s.large = len(r.Prompt) > kept
 	if v := unscreened(r); v != filter.Next {
 		if on.actions.has(block) || on.actions.has(redact) {
 			return v

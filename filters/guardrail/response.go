@@ -28,7 +28,7 @@ func (f *Filter) OnResponse(x *filter.Exchange, u *filter.Unit) filter.Verdict {
 	on := s.plan.response
 	for i := range u.Pieces {
 		p := &u.Pieces[i]
-		s.hits = s.hits[:0]
+		s.hits, s.large = s.hits[:0], s.large || len(p.Text) > kept
 		if p.JSON {
 			// What is put into JSON must stand within a string of it, so it is judged when all of it is there.
 			if !p.Last {

@@ -25,8 +25,10 @@ var (
 		"article", "paragraph", "sec", "sect",
 	}}
 	// addressWords say that they are one all the same.
-	addressWords = &label{words: []string{"ip", "ips", "ipv4", "address", "addresses", "addr", "host", "client", "remote", "ping", "dns", "nameserver",
-		"resolver", "server", "login", "ssh"}}
+	addressWords = &label{words: []string{
+		"ip", "ips", "ipv4", "address", "addresses", "addr", "host", "client", "remote", "ping", "dns", "nameserver",
+		"resolver", "server", "login", "ssh",
+	}}
 )
 
 // near reports whether a word of the label stands near the number [from, to), on the same line. If more text decides that, it is

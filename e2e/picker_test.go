@@ -376,5 +376,6 @@ func (p *picks) testBlind(t *testing.T) {
 	require.Empty(t, failures(answers))
 	hits := p.burst(t, 160, body)
 	require.Len(t, hits, replicas)
-	require.LessOrEqual(t, most(hits), 160/replicas*13/10, "%v", hits)
+	// The workers hear of each other's requests in flight after a tick, which is late on a busy machine.
+	require.LessOrEqual(t, most(hits), 160/replicas*3/2, "%v", hits)
 }

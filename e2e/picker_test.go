@@ -374,8 +374,8 @@ func (p *picks) testBlind(t *testing.T) {
 		p.comesBack(t, busy) // its gauges have expired
 	})
 	require.Empty(t, failures(answers))
+	require.NoError(t, pass(t.Context(), ticks)) // the workers still count each other's requests that have just ended
 	hits := p.burst(t, 160, body)
 	require.Len(t, hits, replicas)
-	// The workers hear of each other's requests in flight after a tick, which is late on a busy machine.
-	require.LessOrEqual(t, most(hits), 160/replicas*3/2, "%v", hits)
+	require.LessOrEqual(t, most(hits), 160/replicas*13/10, "%v", hits)
 }

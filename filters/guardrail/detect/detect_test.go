@@ -94,12 +94,3 @@ func TestPatternErrors(t *testing.T) {
 		require.Contains(t, err.Why, c.why)
 	}
 }
-
-func TestAllocatesNothing(t *testing.T) {
-	d := everything(t)
-	var s Scanner
-	text := []byte(strings.Repeat(strings.Join(negatives, "\n")+"\n", 4))
-	require.Empty(t, d.Find(&s, text))
-	require.Zero(t, testing.AllocsPerRun(10, func() { d.Find(&s, text) }))
-	require.Zero(t, testing.AllocsPerRun(10, func() { d.Scan(&s, text[:100], text[100:], false) }))
-}

@@ -100,6 +100,10 @@ bench-routing: ## routing compared on traces, in virtual time, and held to real 
 bench-companion: ## what the companion takes for 1,000 replicas, and how soon proxies hear of a change, into bench/out/
 	@go -C bench build -o ../dist/bench-companion ./companion && dist/bench-companion $(ARGS)
 
+.PHONY: bench-guardrail
+bench-guardrail: ## what the guardrail's detectors find and take, beside Presidio, gitleaks and detect-secrets, into bench/out/; SEED=20261130 SETS=3
+	@go -C bench build -o ../dist/bench-guardrail ./guardrail && dist/bench-guardrail $(if $(SEED),-seed '$(SEED)') $(if $(SETS),-sets '$(SETS)') $(ARGS)
+
 .PHONY: matrix
 matrix: ## large bodies through every supported Envoy, byte for byte; fetches those Envoys
 	go run ./e2e/matrix

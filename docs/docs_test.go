@@ -132,7 +132,7 @@ func TestDocumentsLoad(t *testing.T) {
 
 // TestShippedDocumentsLoad loads the documents beside the bootstraps.
 func TestShippedDocumentsLoad(t *testing.T) {
-	for _, name := range []string{"inlet.yaml", "inlet-keys.yaml", "inlet-quota.yaml", "inlet-apigee.yaml"} {
+	for _, name := range []string{"inlet.yaml", "inlet-keys.yaml", "inlet-quota.yaml", "inlet-apigee.yaml", "inlet-guardrail.yaml"} {
 		text, err := os.ReadFile(filepath.Join(root, "envoy/static", name))
 		require.NoError(t, err)
 		require.NoError(t, load(string(text)), name)

@@ -43,7 +43,7 @@ var mistakesFound = []string{
 func TestShippedBootstraps(t *testing.T) {
 	documents, err := filepath.Glob("../envoy/static/inlet-*.yaml")
 	require.NoError(t, err)
-	require.Len(t, documents, 3)
+	require.Len(t, documents, 4)
 	for _, abi := range abis {
 		t.Run(abi, func(t *testing.T) {
 			b, err := stack.LoadBootstrap("../envoy/static/" + abi + ".yaml")

@@ -21,9 +21,19 @@ providers:
 policies: [{on: request, use: [secrets], action: block}]
 `
 
-func newGuard(t testing.TB) *Filter {
+// counts are metrics, by their labels.
+type counts map[filter.Values]int
+
+func (c counts) Counter(string, ...string) filter.Metric   { return c }
+func (c counts) Gauge(string, ...string) filter.Metric     { return c }
+func (c counts) Histogram(string, ...string) filter.Metric { return c }
+func (c counts) Record(n int64, v filter.Values)           { c[v] += int(n) }
+
+func newGuard(t testing.TB) *Filter { return guardOf(t, doc) }
+
+func guardOf(t testing.TB, doc string) *Filter {
 	var f filter.Filter
-	require.NoError(t, conf.Decode([]byte(doc), func(o *conf.Object) { f = newFilter(o, nil) }))
+	require.NoError(t, conf.Decode([]byte(doc), func(o *conf.Object) { f = newFilter(o, &filter.Deps{Metrics: counts{}}) }))
 	return f.(*Filter)
 }
 
@@ -33,7 +43,7 @@ func screen(t testing.TB, f *Filter, limit int, body string) (*filter.Exchange, 
 	if strings.Contains(body, "prompt") {
 		api = llm.Completions
 	}
-	scan.Reset(api, llm.Want{Prompt: true, PromptLimit: limit}, jsonscan.Limits{})
+	scan.Reset(api, llm.Want{Prompt: true, PromptLimit: limit, Strings: true}, jsonscan.Limits{})
 	require.NoError(t, scan.Feed([]byte(body)))
 	require.NoError(t, scan.End())
 	x := &filter.Exchange{}
@@ -84,4 +94,25 @@ func BenchmarkOnRequest(b *testing.B) {
 			b.Fatal("blocked")
 		}
 	}
+}
+
+// TestAllocatesNothing: where nothing is found, neither a prompt nor a response costs an allocation.
+func TestAllocatesNothing(t *testing.T) {
+	f := guardOf(t, `
+providers: [{name: all, local: {detect: all, deny: [Project Nightfall], patterns: ['(?i)launch code']}}]
+policies: [{on: both, use: [all], action: redact}, {on: request, use: [all], action: report}]
+`)
+	x, v := screen(t, f, 1<<20, `{"messages":[{"role":"user","content":"Hello, it is 10:30 on 2026-11-30.\n"},{"role":"assistant","tool_calls":[{"function":{"arguments":"{\"a\":\"b\\n\"}"}}]}]}`)
+	require.Equal(t, filter.Next, v)
+	require.Zero(t, testing.AllocsPerRun(100, func() { f.OnRequest(x) }))
+	u := &filter.Unit{Stream: true}
+	unit := func() {
+		u.Pieces = append(u.Pieces[:0], filter.Piece{Channel: llm.Channel{Kind: llm.AnswerText}, Text: []byte(nil)})
+		u.Pieces[0].Text = append(u.Pieces[0].Text, "some words of a model "...)
+		if f.OnResponse(x, u) != filter.Next || u.Pieces[0].Keep != 0 {
+			t.Fatal("something was found")
+		}
+	}
+	unit()
+	require.LessOrEqual(t, testing.AllocsPerRun(100, unit), 1.0, "that of the test")
 }

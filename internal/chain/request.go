@@ -153,6 +153,7 @@ func (s *Stream) want() llm.Want {
 	want := llm.Want{
 		Prompt:      s.c.needs.Has(filter.NeedPrompt),
 		PromptLimit: int(s.c.promptLimit),
+		Strings:     s.c.needs.Has(filter.NeedStrings),
 		Fields:      s.c.fields,
 	}
 	if s.c.needs.Has(filter.NeedPrefix) {

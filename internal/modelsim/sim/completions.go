@@ -73,7 +73,7 @@ func (x *exchange) streamCompletion(events *eventWriter) {
 		} else {
 			event = append(event, `{"index":0,"text":"`...)
 		}
-		event, echo = appendPiece(event, i, echo)
+		event, echo = x.appendPiece(event, i, echo)
 		if chat {
 			event = append(event, `"},"logprobs":null,"finish_reason":`...)
 		} else {

@@ -61,8 +61,13 @@ func (s *Server) generate(x *exchange) {
 		x.fail(err)
 		return
 	}
+	x.tellPrompt()
 	adapter, err := s.resolve(q)
 	if err != nil {
+		x.fail(err)
+		return
+	}
+	if err := x.readSay(); err != nil {
 		x.fail(err)
 		return
 	}
@@ -167,8 +172,7 @@ func (s *Server) resolve(q *request) (adapter int, err error) {
 // plan decides how long the output is and why it ends: filler has no end of its own, an echo and a transcript have one.
 func (s *Server) plan(x *exchange) {
 	q, j := &x.request, &x.job
-	x.text = x.text[:0]
-	if s.cfg.Echo || x.api == apiTranscription {
+	if len(x.text) == 0 && (s.cfg.Echo || x.api == apiTranscription) {
 		x.text = append(x.text, q.lastMsg...)
 	}
 	j.OutputTokens, j.finish = j.maxTokens, "length"
@@ -176,21 +180,26 @@ func (s *Server) plan(x *exchange) {
 		return
 	}
 	pieces := 0
-	for rest := x.text; len(rest) > 0; rest = rest[pieceLen(rest):] {
+	for rest := x.text; len(rest) > 0; rest = rest[x.pieceLen(rest):] {
 		pieces++
+	}
+	if x.said {
+		j.maxTokens = max(j.maxTokens, min(pieces, s.cfg.MaxModelLen-j.PromptTokens)) // all of it, whatever limit the client sets
 	}
 	if pieces <= j.maxTokens {
 		j.OutputTokens, j.finish = pieces, "stop"
+	} else {
+		j.OutputTokens = j.maxTokens
 	}
 }
 
 // appendPiece appends the text of output token i, escaped for JSON but without quotes, and returns the rest of an echo's
 // text.
-func appendPiece(dst []byte, i int, echo []byte) (out, rest []byte) {
+func (x *exchange) appendPiece(dst []byte, i int, echo []byte) (out, rest []byte) {
 	if len(echo) == 0 {
 		return append(dst, filler[i%len(filler)]...), nil
 	}
-	n := pieceLen(echo)
+	n := x.pieceLen(echo)
 	quote := len(dst)
 	dst = gjson.AppendJSONString(dst, string(echo[:n]))
 	dst = slices.Delete(dst, quote, quote+1)
@@ -201,9 +210,9 @@ func appendPiece(dst []byte, i int, echo []byte) (out, rest []byte) {
 const pieceBytes = 4
 
 // pieceLen is the length of the first piece of text; it does not split characters.
-func pieceLen(text []byte) int {
+func (x *exchange) pieceLen(text []byte) int {
 	n := 0
-	for n < len(text) && n < pieceBytes {
+	for chars := 0; n < len(text) && (x.piece == 0 && n < pieceBytes || chars < x.piece); chars++ {
 		_, size := utf8.DecodeRune(text[n:])
 		n += size
 	}
@@ -231,7 +240,7 @@ func (x *exchange) decode(emit func(i int)) {
 func (x *exchange) appendText(dst []byte) []byte {
 	echo := x.text
 	for i := range x.job.OutputTokens {
-		dst, echo = appendPiece(dst, i, echo)
+		dst, echo = x.appendPiece(dst, i, echo)
 	}
 	return dst
 }

@@ -75,7 +75,7 @@ func (x *exchange) streamMessage(events *eventWriter) {
 	echo := x.text
 	x.decode(func(i int) {
 		event := append(x.out[:0], "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":\""...)
-		event, echo = appendPiece(event, i, echo)
+		event, echo = x.appendPiece(event, i, echo)
 		send(append(event, `"},"index":0}`...))
 	})
 	send(append(x.out[:0], "event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}"...))

@@ -32,6 +32,8 @@ type request struct {
 	prompt    []byte // text of all messages, as a chat template would lay it out
 	inputEnds []int  // where each input ends in prompt; one for a chat
 	lastMsg   []byte // text of the last message; aliases prompt
+	text      []byte // of all messages, and nothing between
+	lastUser  []byte // that of the last message of a user; aliases text
 }
 
 // defaultMaxTokens is for a request without max_tokens: vLLM's default for completions. (For chat, vLLM generates until
@@ -41,7 +43,7 @@ const defaultMaxTokens = 16
 // clear resets the fields of the previous request.
 func (q *request) clear() {
 	clear(q.pairs)
-	*q = request{maxTokens: defaultMaxTokens, dimensions: embeddingDimensions, prompt: q.prompt[:0], inputEnds: q.inputEnds[:0], pairs: q.pairs[:0]}
+	*q = request{maxTokens: defaultMaxTokens, dimensions: embeddingDimensions, prompt: q.prompt[:0], text: q.text[:0], inputEnds: q.inputEnds[:0], pairs: q.pairs[:0]}
 }
 
 // parse reads a body. The last of repeated members counts, as in Python's json, which vLLM uses. gjson checks and walks
@@ -192,6 +194,8 @@ func (q *request) readResponseInput(tools, instructions, input gjson.Result) err
 		start := len(q.prompt)
 		q.prompt = append(q.prompt, input.Str...)
 		q.lastMsg = q.prompt[start:]
+		q.text = append(q.text, input.Str...)
+		q.lastUser = q.text[len(q.text)-len(input.Str):]
 		return nil
 	}
 	if !input.IsArray() {
@@ -213,6 +217,7 @@ func (q *request) lead(tools, system gjson.Result) {
 	start := len(q.prompt)
 	if system.Type == gjson.String { // shown unchanged
 		q.prompt = append(q.prompt, system.Str...)
+		q.text = append(q.text, system.Str...)
 	} else {
 		q.appendContent(system, q.blocks)
 	}
@@ -250,9 +255,12 @@ func (q *request) readMessages(tools, system, messages gjson.Result) error {
 		q.prompt = append(q.prompt, '\n')
 		q.prompt = append(q.prompt, role.Str...)
 		q.prompt = append(q.prompt, '\n')
-		start := len(q.prompt)
+		start, said := len(q.prompt), len(q.text)
 		system := q.blocks && role.Str == "system"
 		q.appendContent(content, system)
+		if role.Str == "user" {
+			q.lastUser = q.text[said:]
+		}
 		if system && len(q.prompt) == start {
 			q.prompt = q.prompt[:before] // a message of which nothing is left has no turn
 			return true
@@ -274,6 +282,7 @@ func (q *request) appendContent(content gjson.Result, system bool) {
 	appendText := func(text string) {
 		if !system || !strings.HasPrefix(text, billing) {
 			q.prompt = append(q.prompt, text...)
+			q.text = append(q.text, text...)
 		}
 	}
 	if content.Type == gjson.String {
@@ -318,6 +327,8 @@ func (q *request) readInputs(api api, content gjson.Result) error {
 		q.inputEnds = append(q.inputEnds, len(q.prompt))
 	}
 	q.lastMsg = q.prompt
+	q.text = append(q.text, q.prompt...)
+	q.lastUser = q.text
 	return nil
 }
 

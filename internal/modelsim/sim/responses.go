@@ -110,7 +110,7 @@ func (x *exchange) streamResponse(events *eventWriter) {
 	x.decode(func(i int) {
 		const kind = "response.output_text.delta"
 		event := begin(kind, content+`"delta":"`)
-		event, echo = appendPiece(event, i, echo)
+		event, echo = x.appendPiece(event, i, echo)
 		send(append(event, `"`+item+`,"logprobs":[]`+output...), kind)
 	})
 	const done = "response.output_text.done"

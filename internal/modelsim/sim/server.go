@@ -126,6 +126,8 @@ type exchange struct {
 	blockSize int    // of the KV cache, in tokens
 	job       job
 	text      []byte   // of the response
+	said      bool     // the client has said what it is to be
+	piece     int      // characters of it in each event; 0: pieceBytes
 	out       []byte   // what is written
 	names     []string // of the request's headers
 }

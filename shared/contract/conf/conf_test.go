@@ -342,3 +342,28 @@ func read(t testing.TB, name string) []byte {
 	require.NoError(t, err)
 	return doc
 }
+
+func TestOneOrList(t *testing.T) {
+	read := func(doc string) (words []string, err error) {
+		err = Decode([]byte(doc), func(o *Object) {
+			o.Value("a", func(v *Value) {
+				v.OneOrList(func(v *Value) {
+					var word string
+					if v.Enum(&word, "x", "y") {
+						words = append(words, word)
+					}
+				})
+			})
+		})
+		return words, err
+	}
+	for doc, want := range map[string][]string{"a: x": {"x"}, "a: [y, x]": {"y", "x"}, "a: []": nil} {
+		words, err := read(doc)
+		require.NoError(t, err)
+		require.Equal(t, want, words, doc)
+	}
+	_, err := read("a: z")
+	require.EqualError(t, err, `a: 1:4: "z" is not one of x, y`)
+	_, err = read("a: [x, 7]")
+	require.EqualError(t, err, `a[1]: 1:8: found the number 7, want a string (put it in quotes)`)
+}

@@ -100,6 +100,19 @@ func (v *Value) List(f func(*Value)) bool {
 	return true
 }
 
+// OneOrList decodes one item with f, or a list of them.
+func (v *Value) OneOrList(f func(*Value)) bool {
+	if !v.described() && v.kind() != list {
+		n := len(v.d.errs)
+		f(v)
+		return len(v.d.errs) == n
+	}
+	if v.described() {
+		f(v)
+	}
+	return v.List(f)
+}
+
 // String decodes a string that passes every check.
 func (v *Value) String(p *string, checks ...Check) bool {
 	if v.described() {

@@ -134,6 +134,8 @@ const (
 	NeedSubset
 	// NeedClient: x.Client holds the client's address.
 	NeedClient
+	// NeedStrings, with NeedPrompt: x.Request.Strings says where in the body the strings of the prompt stand.
+	NeedStrings
 )
 
 // Has reports whether all bits of want are set.

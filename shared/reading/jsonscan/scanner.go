@@ -56,6 +56,7 @@ type Scanner struct {
 
 	arrays  [MaxDepth / 64]uint64 // bit d: what encloses the container at depth d+1 is an array
 	counts  [MaxDepth]int32       // count of what encloses the container at depth d+1
+	raw     []byte                // what a piece of text with escapes that is being reported was decoded from
 	decoded [maxDecoded]byte      // text with escapes, decoded, on its way to the handler
 	scratch [MaxKeyBytes]byte     // a key or number that could not be reported in place
 }
@@ -170,6 +171,9 @@ func (s *Scanner) Start() int64 { return s.start }
 // Offset returns the offset in the document just after what has been consumed of the current token: within TextEnd and
 // Key it is after the closing quote.
 func (s *Scanner) Offset() int64 { return s.offset }
+
+// Raw returns, within Text, what the piece stands for in the document, if it was decoded and that lies whole in the chunk; else nil.
+func (s *Scanner) Raw() []byte { return s.raw }
 
 // InValue reports whether the scanner is within a string, a number, true, false or null; names do not count.
 func (s *Scanner) InValue() bool {

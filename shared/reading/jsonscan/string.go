@@ -151,7 +151,9 @@ func (s *Scanner) endString(next int) {
 func (s *Scanner) escapes(b []byte, i int) int {
 	n, next := unescape(&s.decoded, b, i)
 	if n > 0 {
+		s.raw = b[i:next]
 		s.piece(s.decoded[:n], next)
+		s.raw = nil
 		return next
 	}
 	// A surrogate, an escape that the chunk's end cuts, or a wrong one.

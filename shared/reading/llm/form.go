@@ -71,6 +71,7 @@ func (r *formReader) PartEnd() {
 	case prompts.has(r.member):
 		r.prompt.key = keyText
 		if len(r.content) > 0 {
+			r.piece = piece{from: r.form.Start(), to: r.form.Offset()}
 			r.addText(r.content)
 			r.text = false
 		}

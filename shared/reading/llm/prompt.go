@@ -36,6 +36,11 @@ type promptReader struct {
 	parts     int // depth of the array of parts that is being read; 0 for none
 	partTexts int // texts in it
 	partsFrom int // where they begin in Joined
+	partsID   int // how many such arrays there have been
+
+	block  int  // of Strings: the first of the part that is being read
+	signs  bool // the value is a signature
+	signed bool // ... and the part has one that is not empty
 
 	from int // where in Prompt the string of arguments begins
 }
@@ -154,6 +159,7 @@ func (r *requestReader) promptKey(name []byte) {
 		p.free = 0
 	}
 	p.key = promptKeyOf(name)
+	p.signs = p.key == keyBlob && string(name) == "signature"
 	p.from = len(r.facts.Prompt)
 	if r.hashing {
 		r.prefixKey(name)
@@ -204,6 +210,10 @@ func (r *requestReader) promptOpen(array bool) {
 		r.json.Skip()
 	case array && p.parts == 0 && (key == keyParts || depth == 2 && r.member == memberSystem):
 		p.parts, p.partTexts, p.partsFrom = depth, 0, len(r.facts.Joined)
+		p.partsID++
+	}
+	if !array && depth == p.parts+1 {
+		p.block, p.signed = len(r.facts.Strings), false
 	}
 	p.key = keyText
 	if !array {
@@ -231,6 +241,11 @@ func (r *requestReader) promptClose(array bool) {
 		}
 		p.media = 0
 	}
+	if !array && depth == p.parts+1 && p.signed {
+		for i := p.block; i < len(r.facts.Strings); i++ {
+			r.facts.Strings[i].Signed = true
+		}
+	}
 	if depth == p.parts {
 		if p.partTexts < 2 {
 			r.facts.Joined = r.facts.Joined[:p.partsFrom]
@@ -244,6 +259,7 @@ func (r *requestReader) dropData() {
 	d := &r.prompt.data
 	r.facts.PromptBytes -= d.bytes
 	r.facts.Prompt = slices.Delete(r.facts.Prompt, d.start, d.end)
+	r.facts.forgetSources(d.start, d.end)
 	if d.cut && !d.lost {
 		r.facts.PromptCut = false
 	}
@@ -254,6 +270,7 @@ func (r *requestReader) promptText(piece []byte) {
 	p := &r.prompt
 	switch p.key {
 	case keyMedia, keyBlob:
+		p.signed = p.signed || p.signs
 		r.addMedia(piece)
 		return
 	case keyEmbeds:
@@ -270,20 +287,23 @@ func (r *requestReader) promptText(piece []byte) {
 			p.wordLen += copy(p.word[p.wordLen:], piece)
 			return
 		}
-		r.notAWord()
+		r.notAWord(r.piece.from)
 		p.key = keyText
 	}
 	r.addText(piece)
 }
 
-// notAWord reads a role or type as text, since it is none that servers know.
-func (r *requestReader) notAWord() {
+// notAWord reads a role or type as text, since it is none that servers know. In the body it ends at until.
+func (r *requestReader) notAWord(until int64) {
 	p := &r.prompt
 	if r.json.Depth() == p.media {
 		p.base64 = false
 	}
 	if p.wordLen > 0 {
+		now := r.piece
+		r.piece = piece{from: now.start + 1, to: until}
 		r.addText(p.word[:p.wordLen])
+		r.piece = now
 	}
 	p.wordLen = 0
 }
@@ -304,7 +324,7 @@ func (r *requestReader) promptTextEnd() {
 		case r.hashing && r.member == memberEffort && p.key == keyType && r.json.Depth() == effortDepth && string(word) == "disabled":
 			r.prefix.append(word) // as an effort of its own; what else a type says of thinking is no part of the prompt
 		case !protocolWord(word):
-			r.notAWord()
+			r.notAWord(r.piece.to)
 		case r.inJSON():
 			r.prefix.write(word)
 		}
@@ -394,7 +414,8 @@ func (r *requestReader) addText(piece []byte) {
 
 // collect adds a piece of text to the prompt.
 func (r *requestReader) collect(piece []byte) {
-	separate := !r.text && len(r.facts.Prompt) > 0
+	begins := !r.text
+	separate := begins && len(r.facts.Prompt) > 0
 	r.text = true
 	if r.facts.PromptCut {
 		return
@@ -413,6 +434,9 @@ func (r *requestReader) collect(piece []byte) {
 	}
 	if separate {
 		r.facts.Prompt = append(r.facts.Prompt, '\n')
+	}
+	if r.want.Strings {
+		r.note(piece, begins)
 	}
 	r.facts.Prompt = append(r.facts.Prompt, piece...)
 }

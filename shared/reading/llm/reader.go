@@ -22,6 +22,7 @@ type requestReader struct {
 	models interner
 
 	text   bool // the string being read has had a piece
+	piece  piece
 	prompt promptReader
 
 	prefix  *prefixer // nil: not wanted
@@ -212,6 +213,9 @@ func (r *requestReader) Text(piece []byte) {
 	case settings.has(r.member):
 		r.setting.add(piece)
 	case prompts.has(r.member):
+		if r.want.Strings {
+			r.piece.locate(r.json)
+		}
 		r.promptText(piece)
 	}
 }

@@ -53,6 +53,9 @@ type Request struct {
 	// whether a server puts a line feed there depends on the model's chat template. Empty if the prompt is cut; otherwise
 	// as Prompt.
 	Joined []byte
+	// Strings are the strings of Prompt, in order, that stand in the body as such; Source says where. Only with Want.Strings; valid
+	// until the next Reset.
+	Strings []String
 	// PromptCut is true if the prompt is longer than Want.PromptLimit, and Prompt ends before it.
 	PromptCut bool
 	// PromptEmbeds: the client sends vectors in place of text (vLLM's prompt_embeds, SGLang's input_embeds).
@@ -73,8 +76,9 @@ type Request struct {
 
 	options streamOptions
 
-	names  []string // Want.Fields
-	fields [allFields]Field
+	names   []string // Want.Fields
+	fields  [allFields]Field
+	sources sources // of Prompt
 }
 
 // FieldKind says what a member's value is.
@@ -107,7 +111,8 @@ func (r *Request) Field(name string) Field {
 // Want says what a RequestScanner is to collect besides the facts that cost nothing.
 type Want struct {
 	Prompt      bool
-	PromptLimit int // most bytes of Prompt, cut at a character's border; 0 for no limit
+	PromptLimit int  // most bytes of Prompt, cut at a character's border; 0 for no limit
+	Strings     bool // with Prompt: also where its strings stand in the body
 	// Fields are names of further top-level members to read, at most MaxFields and those of Partitions. The slice must not change.
 	Fields []string
 

@@ -38,10 +38,12 @@ func (r *RequestScanner) reset(api API, want Want) {
 	reader := &r.reader
 	facts, fields, model, models, name := &reader.facts, reader.facts.fields, reader.model, reader.models, reader.name
 	prompt, joined := reuse(facts.Prompt), reuse(facts.Joined)
+	strings, sources := facts.Strings[:0], reuseSources(facts.sources)
 	*reader = requestReader{} // at once, and then what is not zero: the reader is large
 	reader.json, reader.members, reader.want = &r.json, members[min(int(api), len(members)-1)], want
 	reader.field, reader.model, reader.models, reader.name = noField, model[:0], models, name[:0]
 	facts.API, facts.ModelSpan, facts.Prompt, facts.Joined, facts.names = api, absent, prompt, joined, want.Fields
+	facts.Strings, facts.sources = strings, sources
 	for i := range want.Fields {
 		facts.fields[i].Value = fields[i].Value[:0]
 	}

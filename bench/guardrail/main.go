@@ -1,0 +1,154 @@
+// Command guardrail compares Inlet's detectors of personal data and secrets with Microsoft's Presidio (its patterns),
+// gitleaks and detect-secrets: what they find in generated lines, and how long they take. Presidio and detect-secrets are
+// Python packages, which it installs at exact versions into Inlet's cache folder.
+package main
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/inlet-proxy/inlet/bench/figures"
+	"github.com/inlet-proxy/inlet/e2e/clients"
+	"github.com/inlet-proxy/inlet/e2e/envoybin"
+	"github.com/inlet-proxy/inlet/internal/lines"
+)
+
+//go:embed requirements.txt
+var pins embed.FS
+
+//go:embed peers.py
+var script string
+
+func main() {
+	out := flag.String("out", "bench/out/guardrail.jsonl", "file for the figures, one JSON object per line")
+	seed := flag.Uint64("seed", 20261130, "of the first set of lines")
+	sets := flag.Int("sets", 3, "how many sets of lines, each of the next seed")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *out, *seed, *sets); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// tool is one detector.
+type tool struct {
+	name  string
+	kinds []string // that it knows
+	// find returns the kinds found in each line, and the seconds that each text takes.
+	find func(ctx context.Context, texts []string, timed []string) (found [][]string, seconds []float64, err error)
+}
+
+var secrets = []string{"aws", "github", "jwt", "pem"}
+
+func run(ctx context.Context, out string, seed uint64, sets int) error {
+	var all []lines.Line
+	for i := range sets {
+		all = append(all, lines.Generate(seed+uint64(i))...)
+	}
+	python, err := (&clients.Installer{
+		CacheDir: filepath.Join(envoybin.CacheDir(), "guardrail"), Pins: pins, Progress: os.Stderr,
+	}).Python(ctx)
+	if err != nil {
+		return err
+	}
+	personal := []string{"card", "iban", "email", "phone", "ssn", "ip"}
+	tools := []tool{
+		{"inlet", lines.Kinds, inlet},
+		{"presidio", personal, inPython(python, "presidio")},
+		{"gitleaks", secrets, leaks},
+		{"detect-secrets", secrets, inPython(python, "detect-secrets")},
+	}
+	f, err := figures.Create(out)
+	if err != nil {
+		return err
+	}
+	for _, t := range tools {
+		if err := measure(ctx, f, t, all); err != nil {
+			return errors.Join(fmt.Errorf("%s: %w", t.name, err), f.Close())
+		}
+	}
+	f.Table(os.Stdout, "recall", "precision", "time")
+	return f.Close()
+}
+
+// sizes are those of the texts that are timed: the lines one below the other, and prose in which nothing is found.
+var sizes = []struct {
+	name  string
+	bytes int
+	clean bool
+}{{"4 KB", 4 << 10, false}, {"64 KB", 64 << 10, false}, {"4 KB, nothing found", 4 << 10, true}, {"64 KB, nothing found", 64 << 10, true}}
+
+func measure(ctx context.Context, f *figures.File, t tool, all []lines.Line) error {
+	var texts, timed []string
+	for _, l := range all {
+		texts = append(texts, l.Text)
+	}
+	for _, s := range sizes {
+		from := strings.Join(texts, "\n") + "\n"
+		if s.clean {
+			from = prose
+		}
+		timed = append(timed, strings.Repeat(from, s.bytes/len(from)+1)[:s.bytes])
+	}
+	found, seconds, err := t.find(ctx, texts, timed)
+	if err != nil {
+		return err
+	}
+	total := &score{}
+	for _, kind := range lines.Kinds {
+		if !slices.Contains(t.kinds, kind) {
+			continue
+		}
+		s := judge(all, found, kind)
+		s.write(f, kind, t.name)
+		total.right, total.missed, total.wrong = total.right+s.right, total.missed+s.missed, total.wrong+s.wrong
+	}
+	total.write(f, fmt.Sprintf("all %d kinds it knows", len(t.kinds)), t.name)
+	for i, s := range sizes {
+		f.Line(s.name, t.name, "time", seconds[i]*1e6, "µs")
+	}
+	return nil
+}
+
+// score counts lines.
+type score struct{ right, missed, wrong int }
+
+// judge judges the findings of a kind: right if the line has such a datum, wrong if it has none or another.
+func judge(all []lines.Line, found [][]string, kind string) (s score) {
+	for i, l := range all {
+		is, says := l.Real && l.Kind == kind, slices.Contains(found[i], kind)
+		switch {
+		case is && says:
+			s.right++
+		case is:
+			s.missed++
+		case says:
+			s.wrong++
+		}
+	}
+	return s
+}
+
+func (s *score) write(f *figures.File, kind, name string) {
+	f.Line(kind, name, "recall", float64(s.right)/float64(s.right+s.missed), "")
+	f.Line(kind, name, "precision", float64(s.right)/float64(max(1, s.right+s.wrong)), "")
+}
+
+// prose is text without any datum: prose, code, logs and YAML.
+const prose = `She said that the quick brown fox jumps over the lazy dog, and so it was. In the beginning there was nothing of note; then came more, on 12/24.
+func (s *Server) walk(i int) error { for ; i < len(s.items); i++ { if s.class[s.items[i]] != 0x1F { return errors.New("bad: " + s.Name) } } ; return nil }
+2026-11-30T14:46:16.123Z INFO request_id=5f3a9c2e status=200 bytes=18432 duration=0.231s path=/v1/chat/completions model=llama-3-8b user_agent="Chrome/120.0.0.0"
+apiVersion: apps/v1, kind: Deployment, replicas: 3, image: registry.example/app:1.27.3@sha256:7031c1b283388d2c, port: 8080, limits: {cpu: 500m, memory: 128Mi}
+The ratio is 3.14159 of 1,000,000; ports 80, 443 and 8080; version 10.0.19041; invoice 2024-00123; at 10:30 the commit 83db48f broke std::vector in a::b.
+`

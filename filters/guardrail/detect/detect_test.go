@@ -1,0 +1,96 @@
+package detect
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestFinds(t *testing.T) {
+	d := everything(t)
+	var s Scanner
+	for _, c := range positives {
+		for _, text := range []string{c.text, "\n" + c.text, c.text + "\n", "– " + c.text + " …"} {
+			found := d.Find(&s, []byte(text))
+			if len(found) != 1 || found[0].Kind != c.kind || text[found[0].From:found[0].To] != c.want {
+				t.Errorf("in %q: %v, want %s %q", text, found, c.kind, c.want)
+			}
+		}
+	}
+}
+
+func TestFindsNothing(t *testing.T) {
+	d := everything(t)
+	var s Scanner
+	for _, text := range append(negatives, strings.Join(negatives, "\n")) {
+		for _, f := range d.Find(&s, []byte(text)) {
+			t.Errorf("%s %q in %q", f.Kind, text[f.From:f.To], text)
+		}
+	}
+}
+
+// Each label is no finding, so that a text that was masked stays as it is.
+func TestLabelsAreNoFindings(t *testing.T) {
+	d := everything(t)
+	var s Scanner
+	for k := range kinds {
+		require.Empty(t, d.Find(&s, []byte("card "+k.Label()+"@x "+k.Label())))
+		require.NotContains(t, k.Label(), `"`)
+	}
+}
+
+func TestTextInPieces(t *testing.T) {
+	d := everything(t)
+	var all []string
+	for _, c := range positives {
+		all = append(all, c.text)
+	}
+	all = append(all, negatives...)
+	for i, text := range all {
+		for _, text := range []string{text, all[(i*7+3)%len(all)] + " " + text, all[(i*5+1)%len(all)] + "\n" + text + "\n"} {
+			for _, sizes := range [][]byte{nil, {2}, {3, 1}, {7}, {5, 9, 1}} {
+				checkStream(t, d, text, sizes)
+			}
+		}
+	}
+}
+
+// What is held is only what may begin something: of prose the last word.
+func TestLittleIsHeld(t *testing.T) {
+	d := everything(t)
+	var s Scanner
+	_, most := stream(d, &s, strings.Repeat("It was the best of times, it was the worst of times. ", 20), func() int { return 4 })
+	require.LessOrEqual(t, most, len("times. it"))
+}
+
+// A key that never ends is held whole, and so is seen to be too long.
+func TestOpenEnd(t *testing.T) {
+	d := everything(t)
+	var s Scanner
+	text := "-----BEGIN PRIVATE KEY-----\n" + strings.Repeat(pemLine+"\n", 1000)
+	require.Equal(t, len(text), d.Scan(&s, nil, []byte(text), false))
+	require.Greater(t, len(text), MaxBytes)
+	// So is what a pattern begins that does not end, however small the pieces; one that ends is found whole.
+	d, err := New(Config{Patterns: []string{`token: \S+`}})
+	require.Nil(t, err)
+	text = "a token: " + strings.Repeat("x1", 350) + " b"
+	got, most := stream(d, &s, text, func() int { return 5 })
+	require.Equal(t, "a [REDACTED] b", got)
+	require.GreaterOrEqual(t, most, 700)
+	d = everything(t)
+	// A token of any length is one finding.
+	require.Len(t, d.Find(&s, []byte("token: "+strings.Repeat("x", 700)+" "+jwtText)), 1)
+}
+
+func TestPatternErrors(t *testing.T) {
+	for _, c := range []struct {
+		pattern string
+		why     string
+	}{{"a(", "missing closing )"}, {"x*", "empty text"}, {`(?<n>a)\1`, "invalid escape"}} {
+		_, err := New(Config{Patterns: []string{"fine", c.pattern}})
+		require.NotNil(t, err)
+		require.Equal(t, 1, err.Index)
+		require.Contains(t, err.Why, c.why)
+	}
+}

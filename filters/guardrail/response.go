@@ -1,0 +1,168 @@
+package guardrail
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/inlet-proxy/inlet/filters/guardrail/detect"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/reading/llm"
+)
+
+const responseBlocked = "The response was rejected by the content policy of this gateway."
+
+// channel is what is known of a text of the response that comes in pieces.
+type channel struct {
+	llm.Channel
+	before []byte // what has been judged, its last bytes
+	held   int    // bytes behind that which have been seen
+	over   bool   // the text has ended; what was shown of it may be shown again
+}
+
+// mostOver is how many channels there may be before those that are over are forgotten.
+const mostOver = 256
+
+// OnResponse screens a unit of the response.
+func (f *Filter) OnResponse(x *filter.Exchange, u *filter.Unit) filter.Verdict {
+	s := x.State().(*state)
+	on := s.plan.response
+	for i := range u.Pieces {
+		p := &u.Pieces[i]
+		s.hits, s.large = s.hits[:0], s.large || len(p.Text) > kept
+		if p.JSON {
+			// What is put into JSON must stand within a string of it, so it is judged when all of it is there.
+			if !p.Last {
+				p.Keep = len(p.Text)
+				continue
+			}
+			s.find(on, p.Text, nil, 0)
+		} else if !s.follow(on, u, i) {
+			return filter.Fail("finding-too-long")
+		}
+		if h := f.note(x, s, on, s.hits); h != nil {
+			return h.rule.policy.refuse(responseBlocked)
+		}
+		if h := s.signed(x, p); h != nil {
+			return h.rule.policy.refuse(responseBlocked)
+		}
+		s.redact(u, i)
+	}
+	return filter.Next
+}
+
+// signed returns a hit that cannot be redacted: Anthropic's reasoning is signed, and what is changed in it makes the client's
+// next request fail.
+func (s *state) signed(x *filter.Exchange, p *filter.Piece) *hit {
+	if x.API != llm.Messages || p.Kind != llm.ReasoningText {
+		return nil
+	}
+	for i := range s.hits {
+		if s.hits[i].rule.action == redact {
+			return &s.hits[i]
+		}
+	}
+	return nil
+}
+
+// redact puts labels in the place of hits.
+func (s *state) redact(u *filter.Unit, piece int) {
+	slices.SortStableFunc(s.hits, func(a, b hit) int { return cmp.Or(a.From-b.From, b.To-a.To) })
+	at := 0
+	for i := range s.hits {
+		h := &s.hits[i]
+		if h.rule.action != redact || h.To <= at {
+			continue
+		}
+		with := h.Kind.Label()
+		if h.From < at {
+			h.From, with = at, ""
+		}
+		u.Replace(piece, h.From, h.To, with)
+		at = h.To
+	}
+}
+
+// follow judges a text as far as it has come, and has kept back what cannot be judged yet. It reports false if that is more than
+// a finding can have.
+func (s *state) follow(on *side, u *filter.Unit, piece int) bool {
+	p := &u.Pieces[piece]
+	c := s.channelOf(p)
+	if !u.Stream || c != nil && c.held > 0 && p.Last && (p.Seen < c.held || shared(u, piece)) {
+		// A text that stands alone, if also in a channel of which more is to come.
+		on.detector.Scan(&s.scanner, nil, p.Text, true)
+		s.take(on)
+		return true
+	}
+	judged := 0 // what was judged has been released, or is about to be
+	switch {
+	case c == nil:
+		c = s.newChannel(p)
+	case c.over && p.Seen == 0:
+		c.before, c.held = c.before[:0], 0
+	default:
+		judged = max(0, p.Seen-c.held)
+	}
+	text := p.Text[judged:]
+	hold := on.detector.Scan(&s.scanner, c.before, text, p.Last)
+	s.take(on)
+	for i := range s.hits {
+		s.hits[i].From += judged
+		s.hits[i].To += judged
+	}
+	fits := hold <= detect.MaxBytes
+	if !fits {
+		hold = 0
+	}
+	p.Keep = hold
+	c.remember(text[:len(text)-hold])
+	c.held, c.over = hold, p.Last
+	return fits
+}
+
+// shared reports whether another piece of a unit is of the same channel.
+func shared(u *filter.Unit, piece int) bool {
+	for i := range u.Pieces {
+		if i != piece && u.Pieces[i].Channel == u.Pieces[piece].Channel {
+			return true
+		}
+	}
+	return false
+}
+
+// remember keeps the last bytes of what has been judged.
+func (c *channel) remember(text []byte) {
+	if len(text) >= detect.Context {
+		c.before = append(c.before[:0], text[len(text)-detect.Context:]...)
+		return
+	}
+	c.before = append(c.before, text...)
+	if n := len(c.before) - detect.Context; n > 0 {
+		c.before = slices.Delete(c.before, 0, n)
+	}
+}
+
+// channelOf returns what is known of a piece's channel, nil if it is new.
+func (s *state) channelOf(p *filter.Piece) *channel {
+	for i := range s.channels {
+		if s.channels[i].Channel == p.Channel {
+			return &s.channels[i]
+		}
+	}
+	return nil
+}
+
+// newChannel makes a channel, in memory that was used before.
+func (s *state) newChannel(p *filter.Piece) *channel {
+	if len(s.channels) >= mostOver {
+		s.channels = slices.DeleteFunc(s.channels, func(c channel) bool { return c.over })
+	}
+	n := len(s.channels)
+	if n < cap(s.channels) {
+		s.channels = s.channels[:n+1]
+	} else {
+		s.channels = append(s.channels, channel{})
+	}
+	c := &s.channels[n]
+	*c = channel{Channel: p.Channel, before: c.before[:0]}
+	return c
+}

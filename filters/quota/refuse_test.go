@@ -2,8 +2,11 @@ package quota
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/shared/state/account"
 )
 
 // Another key in another place helps who has none or a bad one, and nobody else.
@@ -22,5 +25,21 @@ func TestAdviceOfRefusals(t *testing.T) {
 	} {
 		v := f.unknown(c.r)
 		require.Equal(t, c.want, v.Refusal().Message)
+	}
+}
+
+// A limit that refuses has not enough left for the request, also when others have given some back in the meantime.
+func TestARefusalLeavesTooLittle(t *testing.T) {
+	r := newRig(t, subscribed("requests: 5/day, tokens: {total: 1000/day}"))
+	c := r.send(body{max: 100})
+	require.Equal(t, 200, c.status())
+	q := c.x.State().(*request)
+	for i, l := range q.limits {
+		v := r.f.overLimit(c.x, q, account.Result{Outcome: account.Refused, At: i, Wait: time.Minute})
+		name, want := "x-ratelimit-remaining-requests", "0"
+		if l.measure.tokens() {
+			name, want = "x-ratelimit-remaining-tokens", string(appendInt(nil, q.demands[i].Amount-1))
+		}
+		require.Contains(t, v.Refusal().Headers, [2]string{name, want})
 	}
 }

@@ -73,6 +73,8 @@ func (f *Filter) tightest(now time.Time, r *request, tokens bool, binds int) (s 
 		}
 		this := stands(f.table.Standing(now, &r.demands[i]))
 		if i == binds {
+			// Others may have given some back since, or hold a grant that they have not used.
+			this.Remaining = min(this.Remaining, max(r.demands[i].Amount-1, 0))
 			return this, true
 		}
 		if !ok || this.tighter(s) {

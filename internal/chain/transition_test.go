@@ -79,7 +79,7 @@ func playAtRandom(t *rapid.T, s *chain.Stream) {
 		s.RequestBody([]byte(what), rapid.IntRange(0, 9).Draw(t, "no end") < 9)
 	}
 	for range rapid.IntRange(0, 4).Draw(t, "early replies") {
-		s.Reply(&filter.Reply{Status: 200})
+		s.Reply(h.last, &filter.Reply{Status: 200})
 	}
 	responding, ended := rapid.IntRange(0, 9).Draw(t, "no response") < 9, false
 	if responding {
@@ -88,7 +88,7 @@ func playAtRandom(t *rapid.T, s *chain.Stream) {
 	for range rapid.IntRange(0, 20).Draw(t, "steps") {
 		switch rapid.SampledFrom([]int{2, 2, 2, 0, 0, 1, 3}).Draw(t, "step") {
 		case 0:
-			s.Reply(&filter.Reply{Status: 200})
+			s.Reply(h.last, &filter.Reply{Status: 200})
 		case 1:
 			if !responding && !ended {
 				responding = true

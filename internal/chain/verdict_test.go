@@ -85,7 +85,7 @@ func playVerdict(t *testing.T, r *rig, hook string, v filter.Verdict) string {
 	defer s.Done()
 	if hook == "reply" {
 		require.Equal(t, chain.Hold, act)
-		s.Reply(&filter.Reply{Status: 200})
+		s.Reply(h.last, &filter.Reply{Status: 200})
 		if act = chain.Hold; h.resumed == 1 {
 			act = chain.Continue
 		}

@@ -58,6 +58,7 @@ type half struct {
 	headers  Headers
 	body     []byte // what the filter can read and change: what it holds, and the chunk in progress
 	fresh    int    // where the chunk in progress begins in body
+	kept     []byte // what is held before body, and the filter has let go of
 	trailers Headers
 
 	begun   bool // the filter got the headers
@@ -141,14 +142,20 @@ func (x *exchange) ask(h *half, callback func() bool) {
 	}
 }
 
+// keep is Envoy's StopIterationAndWatermark: what there is stays, and the filter does not see it again.
+func (h *half) keep() {
+	h.kept = append(h.kept, h.body...)
+	h.body = h.body[:0]
+}
+
 // gone reports whether nothing of a direction goes on any more: a request that
 // was answered by the gateway.
 func (x *exchange) gone(h *half) bool { return h == &x.request && x.response.begun && !x.answered }
 
 // flush lets go what there is.
 func (x *exchange) flush(h *half) {
-	body := h.body
-	h.body, h.fresh = nil, 0
+	body := append(h.kept, h.body...)
+	h.kept, h.body, h.fresh = nil, nil, 0
 	if !h.passed {
 		h.passed = true
 		h.next.headers(h.ended && len(body) == 0 && !h.trailed)

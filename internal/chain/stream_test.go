@@ -38,6 +38,7 @@ func (h headers) Line(n int) (name, value string, ok bool) {
 type host struct {
 	request, response headers
 	callError         error
+	refuseCalls       map[int]error
 	applyError        error
 	served            string
 	details           string
@@ -112,6 +113,9 @@ func (h *host) ApplyResponse(hs []filter.HeaderEdit) {
 func (h *host) Reply(r *chain.LocalReply) { h.reply = r }
 func (h *host) Call(number int, c *filter.Call) error {
 	h.calls, h.last = append(h.calls, c), number
+	if err := h.refuseCalls[number]; err != nil {
+		return err
+	}
 	return h.callError
 }
 

@@ -40,8 +40,7 @@ type exchange struct {
 	arrived  Arrived
 	pool     string
 	answered bool // the replica has begun to answer, and nobody else has since
-	talks    bool // the replica has begun to answer
-	told     bool // ... and has said all
+	told     bool // the replica has said all
 	closed   bool
 	details  string // response code details, as Envoy has them
 	why      string
@@ -285,7 +284,7 @@ func (x *exchange) answer() {
 		x.refuse(503, "unavailable", noReplica)
 		return
 	}
-	x.answered, x.talks, x.details = true, true, "via_upstream"
+	x.answered, x.details = true, "via_upstream"
 	pieces := u.Pieces()
 	headers := Headers{{":status", strconv.Itoa(u.Status)}}
 	for _, name := range sortedKeys(u.Headers) {
@@ -411,7 +410,7 @@ func (x *exchange) close() {
 		return
 	}
 	x.closed = true
-	x.got.Cancelled = x.talks && !x.told
+	x.got.Cancelled = x.got.Arrived != nil && !x.told
 	if x.upstream != nil {
 		x.upstream.active--
 	}

@@ -33,7 +33,7 @@ func TestResponsesHeldForACallBeside(t *testing.T) {
 			})
 			g.s = s
 			for name, c := range map[string]heldCase{
-				"read as it comes":     {kind: "application/json", size: 32 << 20},
+				"read as it arrives":   {kind: "application/json", size: 32 << 20},
 				"not read":             {kind: "audio/wav", size: 32 << 20},
 				"a stream":             {kind: "text/event-stream", size: 32 << 20},
 				"refused":              {kind: "application/json", size: 32 << 20, status: 403},

@@ -514,3 +514,24 @@ func TestAFailureBesideLeavesTheUnitAlone(t *testing.T) {
 	require.EqualValues(t, 1, r.metrics["inlet_filter_failure_total/a,FailOpen,"])
 	l.s.Done()
 }
+
+// A client that leaves while the response is held has not got it, also if all of it was there.
+func TestAHeldResponseIsNotComplete(t *testing.T) {
+	for _, screens := range []bool{true, false} {
+		r, a, b := screened(t, "")
+		if screens {
+			b.how = &filter.Screening{Window: 1}
+		}
+		a.request = func(*filter.Exchange) filter.Verdict { return filter.Beside(ask(1, 0)...) }
+		var end filter.End
+		a.done = func(_ *filter.Exchange, e filter.End) { end = e }
+		l := r.listen(t, events)
+		l.s.ResponseBody([]byte(chatStream([]delta{{0, "one"}})), true)
+		l.s.Done()
+		require.False(t, end.Complete)
+		require.False(t, end.Refused)
+		require.EqualValues(t, 1, r.metrics["inlet_request_total/,,aborted"])
+		l.s.Reply(1, &filter.Reply{Status: 200})
+		require.Equal(t, 1, a.doneCalls)
+	}
+}

@@ -32,12 +32,16 @@ func TestResponsesHeldForACallBeside(t *testing.T) {
 				},
 			})
 			g.s = s
+			screened := 1 << 20
+			if abi == stack.Wasm {
+				screened = bufferLimit / 2 // it puts what was held into Envoy's buffer when it goes on
+			}
 			for name, c := range map[string]heldCase{
 				"read as it arrives":   {kind: "application/json", size: 32 << 20},
 				"not read":             {kind: "audio/wav", size: 32 << 20},
 				"a stream":             {kind: "text/event-stream", size: 32 << 20},
 				"refused":              {kind: "application/json", size: 32 << 20, status: 403},
-				"screened":             {kind: "application/json", size: 1 << 20, screen: "1,0"},
+				"screened":             {kind: "application/json", size: screened, screen: "1,0"},
 				"screened and refused": {kind: "application/json", size: 1 << 20, screen: "1,0", status: 403},
 			} {
 				t.Run(name, func(t *testing.T) { g.play(t, c) })
@@ -90,7 +94,7 @@ func (c heldCase) text(model string) string {
 	switch c.kind {
 	case "text/event-stream":
 		event := `data: {"model":"` + model + `","choices":[{"index":0,"delta":{"content":"` + strings.Repeat("word ", 200) + `"}}]}` + "\n\n"
-		return strings.Repeat(event, c.size/len(event)) + "data: [DONE]\n\n"
+		return strings.Repeat(event, c.size/1000) + "data: [DONE]\n\n"
 	case "application/json":
 		return `{"model":"` + model + `","choices":[{"index":0,"message":{"role":"assistant","content":"` + strings.Repeat("x", c.size) + `"}}]}`
 	}

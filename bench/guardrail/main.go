@@ -97,7 +97,7 @@ func measure(ctx context.Context, f *figures.File, t tool, all []lines.Line) err
 	for _, s := range sizes {
 		from := strings.Join(texts, "\n") + "\n"
 		if s.clean {
-			from = prose
+			from = lines.Prose
 		}
 		timed = append(timed, strings.Repeat(from, s.bytes/len(from)+1)[:s.bytes])
 	}
@@ -144,11 +144,3 @@ func (s *score) write(f *figures.File, kind, name string) {
 	f.Line(kind, name, "recall", float64(s.right)/float64(s.right+s.missed), "")
 	f.Line(kind, name, "precision", float64(s.right)/float64(max(1, s.right+s.wrong)), "")
 }
-
-// prose is text without any datum: prose, code, logs and YAML.
-const prose = `She said that the quick brown fox jumps over the lazy dog, and so it was. In the beginning there was nothing of note; then came more, on 12/24.
-func (s *Server) walk(i int) error { for ; i < len(s.items); i++ { if s.class[s.items[i]] != 0x1F { return errors.New("bad: " + s.Name) } } ; return nil }
-2026-11-30T14:46:16.123Z INFO request_id=5f3a9c2e status=200 bytes=18432 duration=0.231s path=/v1/chat/completions model=llama-3-8b user_agent="Chrome/120.0.0.0"
-apiVersion: apps/v1, kind: Deployment, replicas: 3, image: registry.example/app:1.27.3@sha256:7031c1b283388d2c, port: 8080, limits: {cpu: 500m, memory: 128Mi}
-The ratio is 3.14159 of 1,000,000; ports 80, 443 and 8080; version 10.0.19041; invoice 2024-00123; at 10:30 the commit 83db48f broke std::vector in a::b.
-`

@@ -227,6 +227,13 @@ func (s *Scanner) colon(i int) {
 	if !s.d.kinds.Has(IP) {
 		return
 	}
+	next := i + 1
+	for next < len(t) && next <= i+4 && isHex(t[next]) {
+		next++
+	}
+	if next < len(t) && t[next] != ':' {
+		return // there is a second one in all
+	}
 	from := i
 	for from > 0 && from > i-5 && isHex(t[from-1]) {
 		from--

@@ -122,14 +122,12 @@ func New(c Config) (*Detector, *PatternError) {
 	d.addPhrases()
 	d.addDenied(c.Deny)
 	d.words.index(d.table)
-	for b := byte('0'); d.kinds&numbers != 0 && b <= '9'; b++ {
-		d.table.mark(func(before byte) bool { return !isDigit(before) }, b, isNumber)
-	}
+	d.markNumbers()
 	if d.kinds.Has(Email) || d.kinds.Has(Password) {
-		d.table.mark(anyByte, '@', isAt)
+		d.table.mark(anyByte, '@', anyByte, isAt)
 	}
 	if d.kinds.Has(IP) {
-		d.table.mark(isHex, ':', isColon)
+		d.table.mark(isHex, ':', func(b byte) bool { return b == ':' || isHex(b) }, isColon)
 	}
 	var err *PatternError
 	d.patterns, err = newPatterns(c.Patterns)
@@ -155,6 +153,7 @@ type Scanner struct {
 	threads  threads
 	segments []segment
 	digits   [32]byte // of the number that is looked at
+	places   [atOnce]places
 }
 
 // Found are the findings of the last scan, in order. They may overlap. They are valid until the next one.
@@ -239,25 +238,45 @@ func (s *Scanner) ends(i int) bool { return i >= len(s.text) && !s.last }
 // walk looks at each place at which something may be.
 func (s *Scanner) walk() {
 	t := s.text
-	for i, what := s.d.table.next(t, 0); i < len(t); i, what = s.d.table.next(t, max(i, s.past)) {
-		if what&isLiteral != 0 {
-			s.literalsAt(i)
-		}
-		switch {
-		case what&isNumber != 0:
-			from := i
-			i = s.number(i)
-			for from++; s.d.words.digits && from < i; from++ {
-				s.literalsAt(from)
+	next := 0 // what is before that has been looked at
+	for i := 0; i < len(t); i = max(i, s.past) {
+		var n int
+		n, i = s.d.table.look(t, i, &s.places)
+		for k := range n {
+			for p := s.places[k]; p.what != 0; {
+				if at, what := p.next(); at >= next && at >= s.past {
+					next = s.verify(at, what)
+				}
 			}
-			continue
-		case what&isAt != 0:
-			s.at(i)
-		case what&isColon != 0:
-			s.colon(i)
 		}
-		i++
 	}
+}
+
+// verify verifies what may be at i, and returns where to go on.
+func (s *Scanner) verify(i int, what uint8) (next int) {
+	if what&anyLiteral != 0 {
+		s.literalsAt(i)
+	}
+	switch {
+	case what&anyNumber != 0:
+		if !s.mayBeNumber(i) {
+			break
+		}
+		next = s.number(i)
+		if s.d.words.digits {
+			for k := i + 1; k < next; k++ {
+				s.literalsAt(k)
+			}
+		}
+		return next
+	case what&isCheck != 0:
+		return max(i+1, s.iban(i))
+	case what&isAt != 0:
+		s.at(i)
+	case what&isColon != 0:
+		s.colon(i)
+	}
+	return i + 1
 }
 
 // literalsAt verifies what the literals whose anchor is at i stand for.

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"unicode"
@@ -84,17 +85,18 @@ func (w *literals) index(of *table) {
 // rarest is how rare the rarest byte is.
 func (l *literal) rarest() int { return rarity(l.text[l.anchor]) }
 
-// mark enters a literal for the ways in which its anchor can be written.
+// mark enters a literal for the ways in which its anchor can be written, and what stands beside it.
 func (w *literals) mark(n uint16, of *table) {
 	l := &w.all[n]
+	bit := isLiteral << (n % 2)
+	beside := func(i int) func(byte) bool {
+		if i < 0 || i >= len(l.text) {
+			return anyByte
+		}
+		return func(b byte) bool { return bytes.IndexByte(l.cases(i), b) >= 0 }
+	}
 	for _, b := range l.cases(l.anchor) {
-		if l.anchor == 0 {
-			of.mark(anyByte, b, isLiteral)
-			continue
-		}
-		for _, before := range l.cases(l.anchor - 1) {
-			of.mark(func(a byte) bool { return a == before }, b, isLiteral)
-		}
+		of.mark(beside(l.anchor-1), b, beside(l.anchor+1), bit)
 	}
 	// All ways share one bucket: it is that of the lower case.
 	h := w.bucketOf(l)

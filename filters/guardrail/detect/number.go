@@ -1,5 +1,7 @@
 package detect
 
+import "encoding/binary"
+
 // shape is a way to write a number: d is a digit, anything else stands for itself.
 type shape struct {
 	kind    Kind
@@ -61,6 +63,20 @@ var shapes = func() (by [longestRun + 1][len(separators) + 1][]shape) {
 	return by
 }()
 
+// markNumbers marks where a number may begin. One that begins with a single digit is a telephone number behind a 1, or an IPv4 address.
+func (d *Detector) markNumbers() {
+	for b := byte('0'); d.kinds&numbers != 0 && b <= '9'; b++ {
+		d.table.mark(func(c byte) bool { return !isAlnum(c) }, b, isDigit, isDigits)
+		d.table.mark(func(c byte) bool { return !isAlnum(c) }, b, func(c byte) bool {
+			return c == '.' && b != '0' || b == '1' && (c == ' ' || c == '-')
+		}, isSingle)
+		d.table.mark(func(c byte) bool { return c == '+' || c == '(' }, b, isSeparator, isPlus)
+		if d.kinds.Has(IBAN) {
+			d.table.mark(isLetter, b, isDigit, isCheck)
+		}
+	}
+}
+
 // separators are what may stand behind the first group of a number.
 const separators = " -.)/"
 
@@ -81,13 +97,18 @@ func separatorOf(b byte) int {
 	return 0
 }
 
+// mayBeNumber reports whether a number may begin at i. None that is found is shorter than seven bytes, and all of them are digits and
+// signs: 0x20 to 0x3f.
+func (s *Scanner) mayBeNumber(i int) bool {
+	const kind, signs = 0xe0e0e0e0e0e0e0, 0x20202020202020
+	return len(s.text)-i < 8 || binary.LittleEndian.Uint64(s.text[i:])&kind == signs
+}
+
 // number verifies the number that begins at i, and returns where to go on.
 func (s *Scanner) number(i int) int {
 	t := s.text
 	before := s.before(i)
 	switch {
-	case isLetter(before) && i > 2 && isAlnum(t[i-3]):
-		return i + 1 // an account number begins with two letters
 	case (before == '-' || before == '/' || before == '\\') && i > 1 && isAlnum(t[i-2]):
 		return i + 1 // of a longer number, a word, a path
 	case before == '.' && i > 1 && isDigit(t[i-2]):
@@ -98,8 +119,6 @@ func (s *Scanner) number(i int) int {
 		j++
 	}
 	switch {
-	case isLetter(before):
-		return max(j, s.iban(i))
 	case before == '+', before == '(' && i > 1 && t[i-2] == '+':
 		return max(j, s.international(i, j))
 	case before == ':' && j-i < leastAlone && i > 1 && isDigit(t[i-2]):

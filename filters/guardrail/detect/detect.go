@@ -145,15 +145,18 @@ type Scanner struct {
 	text  []byte // folded
 	last  bool   // nothing comes after text
 	hold  int    // where the first candidate stands that more text would decide; len(text) if there is none
-	past  int    // where the last finding ends: within one nothing is looked for
+	past  int    // where the last finding ends: within one nothing is looked for but phrases and words of the deny list
 	found []Finding
 
 	fold     fold
 	joined   []byte // the context, and the text after it
 	threads  threads
 	segments []segment
-	digits   [32]byte // of the number that is looked at
 	places   [atOnce]places
+	// Of the number that is looked at: its digits, and how it is written.
+	digits    [mostForm]byte
+	form      []byte
+	formBytes [mostForm]byte
 }
 
 // Found are the findings of the last scan, in order. They may overlap. They are valid until the next one.
@@ -239,12 +242,16 @@ func (s *Scanner) ends(i int) bool { return i >= len(s.text) && !s.last }
 func (s *Scanner) walk() {
 	t := s.text
 	next := 0 // what is before that has been looked at
-	for i := 0; i < len(t); i = max(i, s.past) {
+	for i := 0; i < len(t); {
 		var n int
 		n, i = s.d.table.look(t, i, &s.places)
 		for k := range n {
 			for p := s.places[k]; p.what != 0; {
-				if at, what := p.next(); at >= next && at >= s.past {
+				at, what := p.next()
+				if what&anyLiteral != 0 {
+					s.literalsAt(at)
+				}
+				if what&^anyLiteral != 0 && at >= next && at >= s.past {
 					next = s.verify(at, what)
 				}
 			}
@@ -252,23 +259,13 @@ func (s *Scanner) walk() {
 	}
 }
 
-// verify verifies what may be at i, and returns where to go on.
+// verify verifies what may be at i, other than a literal, and returns where to go on.
 func (s *Scanner) verify(i int, what uint8) (next int) {
-	if what&anyLiteral != 0 {
-		s.literalsAt(i)
-	}
 	switch {
 	case what&anyNumber != 0:
-		if !s.mayBeNumber(i) {
-			break
+		if s.mayBeNumber(i) {
+			return s.number(i)
 		}
-		next = s.number(i)
-		if s.d.words.digits {
-			for k := i + 1; k < next; k++ {
-				s.literalsAt(k)
-			}
-		}
-		return next
 	case what&isCheck != 0:
 		return max(i+1, s.iban(i))
 	case what&isAt != 0:
@@ -294,7 +291,9 @@ func (s *Scanner) literalsAt(i int) {
 func (s *Scanner) literal(l *literal, from int) {
 	switch l.means {
 	case meansSecret:
-		s.secret(l, from)
+		if from+l.anchor >= s.past {
+			s.secret(l, from)
+		}
 	case meansPhrase:
 		s.phrase(l, from)
 	case meansDenied:

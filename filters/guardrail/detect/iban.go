@@ -100,16 +100,19 @@ func fits(c, class byte) bool {
 
 // checks97 reports whether the check digits are right (ISO 7064, MOD 97-10).
 func checks97(code []byte) bool {
-	rest := 0
+	rest := uint64(0)
 	for i := range code {
 		c := code[(i+4)%len(code)]
 		if isDigit(c) {
-			rest = (rest*10 + int(c-'0')) % 97
+			rest = rest*10 + uint64(c-'0')
 		} else {
-			rest = (rest*100 + int(c-'A') + 10) % 97
+			rest = rest*100 + uint64(c-'A') + 10
+		}
+		if rest > 1<<56 {
+			rest %= 97
 		}
 	}
-	return rest == 1
+	return rest%97 == 1
 }
 
 func upper(b byte) byte {

@@ -36,7 +36,6 @@ type literals struct {
 	begins [256]uint16     // literals that begin with a byte or its other case, first of them by next in begun
 	begun  []uint16        // by index in all: the next one that begins with the same byte
 	most   int             // bytes of the longest
-	digits bool            // the anchor of some is a digit
 }
 
 const buckets = 1024
@@ -61,29 +60,14 @@ func (w *literals) add(l literal) {
 // index makes the literals ready, and marks their anchors in a table.
 func (w *literals) index(of *table) {
 	w.begun = make([]uint16, len(w.all))
-	order := make([]int, 0, len(w.all))
 	for n := 1; n < len(w.all); n++ {
-		w.all[n].anchor = anchorOf(w.all[n].text, nil)
-		order = append(order, n)
-	}
-	// The fewer bytes are anchors the faster the pass: a literal has one that another one needs, if it has such a byte.
-	slices.SortStableFunc(order, func(a, b int) int { return w.all[a].rarest() - w.all[b].rarest() })
-	var used [256]bool
-	for _, n := range order {
 		l := &w.all[n]
-		l.anchor = anchorOf(l.text, &used)
-		for _, b := range l.cases(l.anchor) {
-			used[b] = true
-		}
-		w.digits = w.digits || isDigit(l.text[l.anchor])
+		l.anchor = anchorOf(l.text)
 		w.begun[n] = w.begins[l.text[0]]
 		w.begins[l.text[0]] = uint16(n)
 		w.mark(uint16(n), of)
 	}
 }
-
-// rarest is how rare the rarest byte is.
-func (l *literal) rarest() int { return rarity(l.text[l.anchor]) }
 
 // mark enters a literal for the ways in which its anchor can be written, and what stands beside it.
 func (w *literals) mark(n uint16, of *table) {
@@ -151,14 +135,16 @@ func lower(b byte) byte {
 	return b
 }
 
-// anchorOf returns the index of the rarest byte of a literal, or of the rarest that is used already; not the first one if it has
-// others.
-func anchorOf(text string, used *[256]bool) int {
+// anchorOf returns the index of the byte of a literal that is, with those beside it, the rarest; not the first one if it has others.
+func anchorOf(text string) int {
 	best, of := min(1, len(text)-1), -1
 	for i := best; i < len(text); i++ {
-		r := rarity(text[i])
-		if used != nil && used[text[i]] && r > 0 {
-			r += len(common) + 1
+		r := 2 * rarity(text[i])
+		if i > 0 {
+			r += rarity(text[i-1])
+		}
+		if i+1 < len(text) {
+			r += rarity(text[i+1])
 		}
 		if r > of {
 			best, of = i, r

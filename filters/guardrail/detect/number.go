@@ -150,6 +150,7 @@ func (s *Scanner) number(i int) int {
 	if s.attached(i) {
 		return j
 	}
+	s.readForm(i)
 	if end := s.shaped(&shapes[n][next], i); end > 0 {
 		return end
 	}
@@ -196,32 +197,51 @@ func (s *Scanner) begin(i int) int {
 	return i
 }
 
-// shape verifies a number of a shape whose first digit is at i. It returns where the number ends, 0 if it is none, or
-// undecided.
+// mostForm is as long as the longest shape, of a card in five groups.
+const mostForm = 23
+
+// readForm writes the text from i on as shapes are written.
+func (s *Scanner) readForm(i int) {
+	text := s.text[i:min(len(s.text), i+mostForm)]
+	s.form = s.formBytes[:len(text)]
+	for k, c := range text {
+		s.form[k] = formOf[c]
+	}
+}
+
+// formOf has what stands for each byte in a shape.
+var formOf = func() (t [256]byte) {
+	for b := range t {
+		t[b] = byte(b)
+	}
+	t['d'] = 0 // no digit
+	for b := byte('0'); b <= '9'; b++ {
+		t[b] = 'd'
+	}
+	return t
+}()
+
+// shape verifies a number of a shape whose first digit is at i, where the form has been read. It returns where the number ends, 0 if
+// it is none, or undecided.
 func (s *Scanner) shape(h *shape, i int) (end int) {
 	t := s.text
-	if !s.d.kinds.Has(h.kind) || h.closing && s.before(i) != '(' {
+	k := min(len(h.text), len(s.form))
+	if string(s.form[:k]) != h.text[:k] || !s.d.kinds.Has(h.kind) || h.closing && s.before(i) != '(' {
 		return 0
 	}
-	digits := &s.digits
-	n := 0
-	p := i
-	for k := 0; k < len(h.text); k++ {
-		if p == len(t) {
-			if !s.last {
-				s.open(s.begin(i))
-			}
-			return 0
+	if k < len(h.text) {
+		if !s.last {
+			s.open(s.begin(i))
 		}
-		switch c := t[p]; {
-		case h.text[k] != 'd' && c == h.text[k]:
-		case h.text[k] == 'd' && isDigit(c):
+		return 0
+	}
+	p := i + k
+	digits, n := &s.digits, 0
+	for _, c := range t[i:p] {
+		if isDigit(c) {
 			digits[n] = c
 			n++
-		default:
-			return 0
 		}
-		p++
 	}
 	from := i
 	if h.closing {

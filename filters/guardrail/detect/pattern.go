@@ -245,7 +245,7 @@ func worth(all []literal) int {
 	}
 	least := unbounded
 	for _, l := range all {
-		least = min(least, 100*min(len(l.text), 4)+rarity(l.text[anchorOf(l.text, nil)])-len(all))
+		least = min(least, 100*min(len(l.text), 4)+rarity(l.text[anchorOf(l.text)])-len(all))
 	}
 	return least
 }

@@ -15,14 +15,13 @@ VG 4a16n, XK 16n, YE 4a4n18c`)
 const mostIBAN = 34
 
 // parseIBANs writes each form out: DE is 18 times n.
-func parseIBANs(list string) map[[2]byte]string {
-	forms := map[[2]byte]string{}
-	var country [2]byte
+func parseIBANs(list string) (forms [26 * 26]string) {
+	country := 0
 	form, count := "", 0
 	for i := 0; i < len(list); i++ {
 		switch c := list[i]; {
 		case c >= 'A' && c <= 'Z':
-			country = [2]byte{c, list[i+1]}
+			country = countryOf(c, list[i+1])
 			form = ""
 			i++
 		case isDigit(c):
@@ -37,6 +36,9 @@ func parseIBANs(list string) map[[2]byte]string {
 	return forms
 }
 
+// countryOf numbers a country by the two letters of its code.
+func countryOf(one, other byte) int { return int(one-'A')*26 + int(other-'A') }
+
 // iban verifies an account number whose check digits begin at i. It returns where it ends, 0 if it is none or undecided.
 func (s *Scanner) iban(i int) (end int) {
 	t := s.text
@@ -44,8 +46,8 @@ func (s *Scanner) iban(i int) (end int) {
 		return 0
 	}
 	from := i - 2
-	form, ok := ibans[[2]byte{upper(t[from]), upper(t[from+1])}]
-	if !ok {
+	form := ibans[countryOf(upper(t[from]), upper(t[from+1]))]
+	if form == "" {
 		return 0
 	}
 	var code [mostIBAN]byte

@@ -354,33 +354,26 @@ func mayBeCard(digits []byte) bool {
 
 // issued reports whether an issuer's cards begin so and are that long.
 func issued(digits []byte) bool {
-	p, n := value(digits[:6]), len(digits)
-	within := func(from, to int) bool { // of as many digits as from has
-		q := p
-		for q > 9 && q/10 >= from {
-			q /= 10
-		}
-		return from <= q && q <= to
-	}
+	four, n := value(digits[:4]), len(digits)
+	two, three := four/100, four/10
 	switch {
-	case within(4, 4): // Visa
+	case two/10 == 4: // Visa
 		return n == 16 || n == 13 || n == 19
-	case within(51, 55), within(2221, 2720): // Mastercard
+	case 51 <= two && two <= 55, 2221 <= four && four <= 2720: // Mastercard
 		return n == 16
-	case within(34, 34), within(37, 37): // American Express
+	case two == 34, two == 37: // American Express
 		return n == 15
-	case within(6011, 6011), within(644, 649), within(65, 65): // Discover
+	case four == 6011, 644 <= three && three <= 649, two == 65: // Discover
 		return n >= 16
-	case within(3528, 3589): // JCB
+	case 3528 <= four && four <= 3589: // JCB
 		return n >= 16
-	case within(300, 305), within(36, 36), within(38, 39): // Diners Club
+	case 300 <= three && three <= 305, two == 36, two == 38, two == 39: // Diners Club
 		return n == 14 || n >= 16
-	case within(2200, 2204): // Mir
+	case 2200 <= four && four <= 2204: // Mir
 		return n >= 16
-	case within(62, 62), within(81, 82), within(60, 60): // UnionPay, RuPay
+	case two == 60, two == 62, two == 81, two == 82: // RuPay, UnionPay
 		return n >= 16
-	case within(5018, 5018), within(5020, 5020), within(5038, 5038), within(5893, 5893), within(6304, 6304), within(6759, 6759),
-		within(6761, 6763): // Maestro
+	case four == 5018, four == 5020, four == 5038, four == 5893, four == 6304, four == 6759, 6761 <= four && four <= 6763: // Maestro
 		return n >= 12
 	}
 	return false

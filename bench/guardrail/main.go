@@ -6,9 +6,11 @@ package main
 import (
 	"context"
 	"embed"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -32,10 +34,20 @@ func main() {
 	out := flag.String("out", "bench/out/guardrail.jsonl", "file for the figures, one JSON object per line")
 	seed := flag.Uint64("seed", 20261130, "of the first set of lines")
 	sets := flag.Int("sets", 3, "how many sets of lines, each of the next seed")
+	file := flag.String("lines", "", "file with lines to judge in place of generated ones: JSON objects with kind, real and text, one a line")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *out, *seed, *sets); err != nil {
+	all, err := readLines(*file)
+	for i := range *sets {
+		if *file == "" {
+			all = append(all, lines.Generate(*seed+uint64(i))...)
+		}
+	}
+	if err == nil {
+		err = run(ctx, *out, all)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -51,11 +63,28 @@ type tool struct {
 
 var secrets = []string{"aws", "github", "jwt", "pem"}
 
-func run(ctx context.Context, out string, seed uint64, sets int) error {
-	var all []lines.Line
-	for i := range sets {
-		all = append(all, lines.Generate(seed+uint64(i))...)
+// readLines reads lines from a file, none if it has no name.
+func readLines(name string) (all []lines.Line, err error) {
+	if name == "" {
+		return nil, nil
 	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	for d := json.NewDecoder(f); ; {
+		var l lines.Line
+		if err := d.Decode(&l); err == io.EOF {
+			return all, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		all = append(all, l)
+	}
+}
+
+func run(ctx context.Context, out string, all []lines.Line) error {
 	python, err := (&clients.Installer{
 		CacheDir: filepath.Join(envoybin.CacheDir(), "guardrail"), Pins: pins, Progress: os.Stderr,
 	}).Python(ctx)

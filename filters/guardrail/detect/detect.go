@@ -262,7 +262,7 @@ func (s *Scanner) walk() {
 // verify verifies what may be at i, other than a literal, and returns where to go on.
 func (s *Scanner) verify(i int, what uint8) (next int) {
 	switch {
-	case what&anyNumber != 0:
+	case what&anyNumber != 0 && !isAttached(s.text, i):
 		if s.mayBeNumber(i) {
 			return s.number(i)
 		}

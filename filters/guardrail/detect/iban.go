@@ -42,7 +42,7 @@ func countryOf(one, other byte) int { return int(one-'A')*26 + int(other-'A') }
 // iban verifies an account number whose check digits begin at i. It returns where it ends, 0 if it is none or undecided.
 func (s *Scanner) iban(i int) (end int) {
 	t := s.text
-	if !s.d.kinds.Has(IBAN) || i < 2 || !isLetter(t[i-2]) || isWord(t, i-2) {
+	if !s.d.kinds.Has(IBAN) || i < 2 || !isLetter(t[i-2]) || isAttached(t, i-2) {
 		return 0
 	}
 	from := i - 2

@@ -192,7 +192,25 @@ func (s *Scanner) begun() {
 // cuts reports whether the text's end cuts a literal that begins at an index.
 func (s *Scanner) cuts(l *literal, from int) bool {
 	rest := s.text[from:]
-	return len(rest) < len(l.text) && l.is(rest) && (l.means == meansDenied && !isWordByte(l.text[0]) || !isWord(s.text, from))
+	if len(rest) >= len(l.text) || !l.is(rest) {
+		return false
+	}
+	switch {
+	case l.means == meansSecret:
+		return !isAttached(s.text, from)
+	case l.means == meansDenied && !isWordByte(l.text[0]):
+		return true
+	}
+	return !isWord(s.text, from)
+}
+
+// isAttached reports whether a letter or digit of ASCII stands before an index. What is made of ASCII begins behind any other
+// character: Chinese, Japanese and Thai have no spaces.
+func isAttached(text []byte, i int) bool { return i > 0 && isAlnum(text[i-1]) && !isEscape(text, i) }
+
+// isEscape reports whether a line feed, a carriage return or a tab stands before an index, as JSON and source code write them.
+func isEscape(text []byte, i int) bool {
+	return i > 1 && text[i-2] == '\\' && (text[i-1] == 'n' || text[i-1] == 'r' || text[i-1] == 't')
 }
 
 // isWord reports whether a letter or digit stands before an index.
@@ -201,7 +219,7 @@ func isWord(text []byte, i int) bool {
 		return false
 	}
 	if text[i-1] < utf8.RuneSelf {
-		return isAlnum(text[i-1])
+		return isAttached(text, i)
 	}
 	r, _ := utf8.DecodeLastRune(text[:i])
 	return unicode.IsLetter(r) || unicode.IsDigit(r)

@@ -66,8 +66,8 @@ var shapes = func() (by [longestRun + 1][len(separators) + 1][]shape) {
 // markNumbers marks where a number may begin. One that begins with a single digit is a telephone number behind a 1, or an IPv4 address.
 func (d *Detector) markNumbers() {
 	for b := byte('0'); d.kinds&numbers != 0 && b <= '9'; b++ {
-		d.table.mark(func(c byte) bool { return !isAlnum(c) }, b, isDigit, isDigits)
-		d.table.mark(func(c byte) bool { return !isAlnum(c) }, b, func(c byte) bool {
+		d.table.mark(mayEnd, b, isDigit, isDigits)
+		d.table.mark(mayEnd, b, func(c byte) bool {
 			return c == '.' && b != '0' || b == '1' && (c == ' ' || c == '-')
 		}, isSingle)
 		d.table.mark(func(c byte) bool { return c == '+' || c == '(' }, b, isSeparator, isPlus)
@@ -76,6 +76,9 @@ func (d *Detector) markNumbers() {
 		}
 	}
 }
+
+// mayEnd reports whether something else may end with a byte: no word does, but for an escape.
+func mayEnd(b byte) bool { return !isAlnum(b) || b == 'n' || b == 'r' || b == 't' }
 
 // separators are what may stand behind the first group of a number.
 const separators = " -.)/"

@@ -1,5 +1,7 @@
 package detect
 
+import "bytes"
+
 // Digits of a telephone number with its country's code (E.164), and of one without.
 const (
 	leastInternational = 8
@@ -12,7 +14,7 @@ const (
 // at j. It returns where it ends, 0 if it is none or undecided.
 func (s *Scanner) international(i, j int) (end int) {
 	from := s.begin(i)
-	if !s.d.kinds.Has(Phone) || from > 0 && (isAlnum(s.text[from-1]) || s.text[from-1] == '_') {
+	if !s.d.kinds.Has(Phone) || (isAttached(s.text, from) || s.before(from) == '_') {
 		return 0
 	}
 	most, group := mostInternational, 2
@@ -26,6 +28,9 @@ func (s *Scanner) international(i, j int) (end int) {
 		return 0
 	case g.digits < leastInternational, s.text[i] == '1' && g.digits != 11, !isCountry(s.text[i:]), !s.endsNumber(g.end, from):
 		return 0
+	}
+	if s.text[from] == '(' && bytes.IndexByte(s.text[from:g.end], ')') < 0 {
+		from++ // of the sentence
 	}
 	s.add(Phone, from, g.end)
 	return g.end

@@ -93,7 +93,7 @@ func (d *Detector) addSecrets() {
 // secret verifies the key that begins with a literal.
 func (s *Scanner) secret(l *literal, from int) {
 	r := &secretRules[l.rule]
-	if isWord(s.text, from) && r.kind != PrivateKey {
+	if isAttached(s.text, from) && r.kind != PrivateKey {
 		return
 	}
 	to := from + len(l.text)
@@ -115,7 +115,7 @@ func (s *Scanner) secret(l *literal, from int) {
 		}
 	}
 	n := end - to
-	if n < r.min || n > r.max || end < len(s.text) && isWordByte(s.text[end]) {
+	if n < r.min || n > r.max || end < len(s.text) && isAlnum(s.text[end]) {
 		return
 	}
 	if body := s.text[to:end]; different(body) >= r.distinct && (!r.digit || bytes.ContainsAny(body, "0123456789")) {

@@ -34,11 +34,14 @@ func (s *Scanner) at(i int) {
 		return
 	}
 	end := domainEnd(t[i+1 : p])
-	if end == 0 || t[i-1] == '.' || string(t[from:i]) == "git" && i+1+end < len(t) && t[i+1+end] == ':' {
+	if end == 0 || isScale(t[i+1:p]) || t[i-1] == '.' || string(t[from:i]) == "git" && i+1+end < len(t) && t[i+1+end] == ':' {
 		return // of a repository, as ssh has them
 	}
 	s.add(Email, from, i+1+end)
 }
+
+// isScale reports whether what stands behind an '@' is that of a picture: icon@2x.webp.
+func isScale(text []byte) bool { return len(text) > 3 && isDigit(text[0]) && text[1] == 'x' && text[2] == '.' }
 
 // localFrom returns where the local part of an address begins that ends before i.
 func (s *Scanner) localFrom(i int) int {

@@ -1,6 +1,9 @@
 package detect
 
 import (
+	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -92,5 +95,26 @@ func TestPatternErrors(t *testing.T) {
 		require.NotNil(t, err)
 		require.Equal(t, 1, err.Index)
 		require.Contains(t, err.Why, c.why)
+	}
+}
+
+// Traffic of models in which there is nothing of anybody: code, logs, data and prose, as a whole and line by line.
+func TestCleanTraffic(t *testing.T) {
+	d := everything(t)
+	var s Scanner
+	files, err := filepath.Glob("testdata/clean/*.txt")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		for _, f := range d.Find(&s, text) {
+			t.Errorf("%s: %s %q", file, f.Kind, text[f.From:f.To])
+		}
+		for line := range bytes.Lines(text) {
+			for _, f := range d.Find(&s, bytes.TrimSpace(line)) {
+				t.Errorf("%s: %s in %q", file, f.Kind, line)
+			}
+		}
 	}
 }

@@ -256,7 +256,7 @@ func (s *Scanner) shape(h *shape, i int) (end int) {
 	if h.kind == Card && h.near == nil && (s.follows(i, h.text[4]) || s.goesOn(p, h.text[4], from)) && !s.near(cardWords, from, p) {
 		return 0 // of a longer row of groups
 	}
-	if h.near != nil && !s.near(h.near, from, p) {
+	if h.near != nil && (s.isArgument(from) || !s.near(h.near, from, p)) {
 		return 0
 	}
 	s.add(h.kind, from, p)
@@ -267,6 +267,9 @@ func (s *Scanner) shape(h *shape, i int) (end int) {
 func (s *Scanner) attached(i int) bool {
 	return s.before(i) == '.' && i > 1 && isAlnum(s.text[i-2])
 }
+
+// isArgument reports whether what begins at an index is what a function in code is called with.
+func (s *Scanner) isArgument(i int) bool { return s.before(i) == '(' && isAttached(s.text, i-1) }
 
 // endsNumber reports whether a number that began at from ends at p. If more text decides that, it is noted.
 func (s *Scanner) endsNumber(p, from int) bool {

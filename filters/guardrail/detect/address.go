@@ -41,7 +41,9 @@ func (s *Scanner) at(i int) {
 }
 
 // isScale reports whether what stands behind an '@' is that of a picture: icon@2x.webp.
-func isScale(text []byte) bool { return len(text) > 3 && isDigit(text[0]) && text[1] == 'x' && text[2] == '.' }
+func isScale(text []byte) bool {
+	return len(text) > 3 && isDigit(text[0]) && text[1] == 'x' && text[2] == '.'
+}
 
 // localFrom returns where the local part of an address begins that ends before i.
 func (s *Scanner) localFrom(i int) int {

@@ -181,3 +181,19 @@ func TestOneAfterTheOther(t *testing.T) {
 		}
 	}
 }
+
+// Wherever it stands in traffic it is found, and nothing else: as a line of its own, and as the value of a member.
+func TestFindsInTraffic(t *testing.T) {
+	d := everything(t)
+	var s Scanner
+	for _, lines := range cleanTraffic(t) {
+		for i, line := range lines {
+			c := samples[i%len(samples)]
+			for _, in := range []string{"%s\n", "x %s x\n", "{\"v\":\"%s\"}\n", "- %s,\n"} {
+				text := line + "\n" + c.with(fmt.Sprintf(in, c.text)) + line
+				requireOne(t, d, &s, c.kind, text, c.text)
+			}
+			checkStream(t, d, line+"\n"+c.with(c.text)+"\n", []byte{byte(1 + i%9)})
+		}
+	}
+}

@@ -262,10 +262,8 @@ func (s *Scanner) walk() {
 // verify verifies what may be at i, other than a literal, and returns where to go on.
 func (s *Scanner) verify(i int, what uint8) (next int) {
 	switch {
-	case what&anyNumber != 0 && !isAttached(s.text, i):
-		if s.mayBeNumber(i) {
-			return s.number(i)
-		}
+	case what&anyNumber != 0 && s.mayBeNumber(i) && !isAttached(s.text, i):
+		return s.number(i)
 	case what&isCheck != 0:
 		return max(i+1, s.iban(i))
 	case what&isAt != 0:

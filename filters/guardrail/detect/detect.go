@@ -1,7 +1,7 @@
 // Package detect finds personal data, secrets and unwanted phrases in text.
 //
-// One pass over the text looks at the few bytes that can begin or stand in a finding (digits, '@', the rarest byte of
-// each literal). What is there is then verified by the rules of its kind: checksums, lengths, what stands before and
+// One pass over the text finds the few bytes that can begin or stand in a finding, by the bytes beside them: digits, '@', a rare byte
+// of each literal. What is there is then verified by the rules of its kind: checksums, lengths, what stands before and
 // behind, and words nearby. Where nothing is found nothing is allocated.
 //
 // Text that arrives in pieces is the same text: [Detector.Scan] says from where on the end of what has come may be the

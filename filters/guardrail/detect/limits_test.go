@@ -50,6 +50,31 @@ func (c *charset) body(n, distinct int) string {
 	return string(b)
 }
 
+// lengths are those of keys behind what they begin with, as their makers write them.
+var lengths = map[string][2]int{
+	"AKIA": {16, 16}, "ASIA": {16, 16}, "ABIA": {16, 16}, "ACCA": {16, 16}, "ghp_": {36, 36}, "gho_": {36, 36}, "ghu_": {36, 36}, "ghs_": {36, 36}, "ghr_": {36, 76}, "github_pat_": {82, 82},
+	"AIza": {35, 35}, "GOCSPX-": {28, 28}, "ya29.": {20, 400}, "xoxb-": {20, 400}, "xoxp-": {20, 400}, "xoxa-": {20, 400}, "xoxr-": {20, 400}, "xoxs-": {20, 400}, "xoxe-": {20, 400}, "xoxe.": {20, 400},
+	"xapp-": {20, 400}, "hooks.slack.com/services/T": {30, 400}, "sk-": {20, 400}, "sk_live_": {16, 400}, "rk_live_": {16, 400}, "glpat-": {20, 400}, "hf_": {34, 40}, "npm_": {36, 36}, "pypi-AgE": {50, 400}, "SG.": {66, 66},
+}
+
+func TestLengthsOfKeys(t *testing.T) {
+	for _, r := range secretRules {
+		if r.verify != nil {
+			continue
+		}
+		require.Equal(t, lengths[r.begin], [2]int{r.min, r.max}, r.begin)
+		distinct := 8
+		switch {
+		case r.kind == AWSKey, r.digit && r.kind == SlackToken:
+			distinct = 5
+		case r.kind == OpenAIKey:
+			distinct = 10
+		}
+		require.Equal(t, distinct, r.distinct, r.begin)
+		require.Equal(t, strings.HasPrefix(r.begin, "xo") || strings.HasPrefix(r.begin, "xapp") || r.begin == "sk-", r.digit, r.begin)
+	}
+}
+
 // Each key of a maker has its length and its different bytes, and is none with one fewer or one more.
 func TestLimitsOfKeys(t *testing.T) {
 	var s Scanner
@@ -154,7 +179,7 @@ var limits = []struct {
 	{IP, "2001:db8:1:2:3:4:5:6", "2001:db8:1:2:3:4:5:6"}, {IP, "2001:db8:1:2:3:4:5:6:7", ""}, {IP, "2001:db8:1:2:3:4:5", ""}, {IP, "2001:db8::1:2::3", ""}, {IP, "20011:db8::1", ""}, {IP, "2001:db8::12345", ""},
 	{IP, "2001:db8::1g", ""}, {IP, "2001:db8::1_", ""}, {IP, "2001:db8::1.2", ""}, {IP, "2001:db8::1.", "2001:db8::1"}, {IP, "1:2:3:4:5:6:7:8", ""}, {IP, "ab::cd", ""}, {IP, "abc::def", ""}, {IP, "2001:db8::", "2001:db8::"},
 	{IP, "fe80::1", "fe80::1"}, {IP, "ip:2001:db8::1", "2001:db8::1"}, {IP, "node:2001:db8::1", "2001:db8::1"}, {IP, "::2001:db8:1:1", ""}, {IP, "x.2001:db8::1", ""}, {IP, "é2001:db8::1", "2001:db8::1"},
-	{Email, strings.Repeat("a", 64) + "@b.io", strings.Repeat("a", 64) + "@b.io"}, {Email, "a@" + strings.Repeat("b.", 125) + "info!", "a@" + strings.Repeat("b.", 125) + "info"},
+	{Email, strings.Repeat("a", 64) + "@b.io", strings.Repeat("a", 64) + "@b.io"}, {Email, "a@" + strings.Repeat("b.", 125) + "info!", "a@" + strings.Repeat("b.", 125) + "info"}, {Email, "a@" + strings.Repeat("b.", 126) + "info!", "a@" + strings.Repeat("b.", 126) + "inf"},
 	{Email, "a@b.c", ""}, {Email, "a@b.io", "a@b.io"}, {Email, "a@b..io", ""}, {Email, "a@-b.io", ""}, {Email, "a.@b.io", ""}, {Email, ".a@b.io", "a@b.io"}, {Email, "a@b.io-x", "a@b.io"}, {Email, "a@b.co.x1", "a@b.co"},
 	{Email, "a@" + "b." + strings.Repeat("c", 24), "a@b." + strings.Repeat("c", 24)}, {Email, "a@" + "b." + strings.Repeat("c", 25), ""}, {Email, "a@2x.io", ""}, {Email, "a@12x.io", "a@12x.io"}, {Email, "git@b.io:c", ""},
 	{Email, "git@b.io", "git@b.io"}, {Email, `a\na@b.io`, "a@b.io"}, {Email, "__a@b.io", "__a@b.io"}, {Email, "a@b.png", ""}, {Email, "a@b.PNG", ""},

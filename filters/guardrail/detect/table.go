@@ -13,7 +13,7 @@ type table [1 << 16]uint16
 // What there may be.
 const (
 	isLiteral uint8 = 1 << iota // the anchor of one
-	isOther                     // likewise: of every other one, so that fewer pairs go together by chance
+	isOther                     // likewise: of every other one, so that fewer pairs of different ones go together
 	isDigits                    // the first of several digits
 	isSingle                    // a digit that is a group of its own
 	isPlus                      // a digit behind a plus sign or a parenthesis, and alone

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"encoding/base64"
 	"fmt"
 	"math/rand/v2"
 	"regexp"
@@ -168,6 +169,7 @@ var limits = []struct {
 	{Phone, "+4912345678901234 ok", ""}, {Phone, "+1 212 555 123 ok", ""}, {Phone, "+1 212 555 12345 ok", ""}, {Phone, "tel 012345678 ok", "012345678"}, {Phone, "tel 01234567 ok", ""},
 	{Phone, "tel 012345678901 ok", "012345678901"}, {Phone, "tel 0123456789012 ok", ""}, {Phone, "tel 0049 30 12345678 ok", "0049 30 12345678"}, {Phone, "tel 004930123456789 ok", "004930123456789"},
 	{Phone, "tel 0049301234567890 ok", ""}, {Phone, "(+49) 30 12345678 ok", "(+49) 30 12345678"}, {Phone, "x (+49 30 12345678) ok", "+49 30 12345678"}, {Phone, "_+49 30 12345678", ""},
+	{Phone, "+49 3012345678 901 ok", "+49 3012345678 901"}, {Phone, "+49 3012345678 9012 ok", "+49 3012345678"},
 	{Phone, "tel (030) 1234567 ok", "(030) 1234567"}, {Phone, "tel (030 1234567) ok", "030 1234567"},
 	{Phone, "+44 20 7946 0123 5 ok", "+44 20 7946 0123"}, {Phone, "+49 (0) 30/12345678 ok", "+49 (0) 30/12345678"}, {Phone, "call 212 555 1234 ok", "212 555 1234"}, {Phone, "212 555 1234 ok", ""},
 	{Phone, "tel 1 212 555 1234 ok", "1 212 555 1234"}, {Phone, "1 (212) 555-1234 ok", "1 (212) 555-1234"}, {Phone, "2 (212) 555-1234 ok", "(212) 555-1234"}, {Phone, "1.212.555.1234 ok", "1.212.555.1234"},
@@ -196,6 +198,7 @@ var limits = []struct {
 	{JWT, jwtHead + "." + strings.Repeat("a", 10) + "." + strings.Repeat("b", 20), jwtHead + "." + strings.Repeat("a", 10) + "." + strings.Repeat("b", 20)},
 	{JWT, jwtHead + "." + strings.Repeat("a", 9) + "." + strings.Repeat("b", 20), ""}, {JWT, jwtHead + "." + strings.Repeat("a", 10) + "." + strings.Repeat("b", 19), ""}, {JWT, jwtHead + "." + strings.Repeat("a", 10) + ". x", jwtHead + "." + strings.Repeat("a", 10) + "."},
 	{JWT, jwtHead + ".a.b.c." + strings.Repeat("d", 7), ""}, {JWT, jwtHead + ".a.b.ccccccc.dddddddd", jwtHead + ".a.b.ccccccc.dddddddd"}, {JWT, jwtHead + ".a.b.c", ""}, {JWT, "a" + jwtText, ""},
+	{JWT, jwtLong + ".aaaaaaaaaa.bbbbbbbbbbbbbbbbbbbbb", jwtLong + ".aaaaaaaaaa.bbbbbbbbbbbbbbbbbbbbb"},
 	{PrivateKey, "-----BEGIN PRIVATE KEY-----\n" + pemLine[:16], "-----BEGIN PRIVATE KEY-----\n" + pemLine[:16]}, {PrivateKey, "-----BEGIN PRIVATE KEY-----\n" + pemLine[:15], ""},
 	{PrivateKey, "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\n" + pemLine + "\n\r\n\t !", "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\n" + pemLine},
 	{Injection, "ignore previous instructions", "ignore previous instructions"}, {Injection, `ignore\nprevious instructions`, `ignore\nprevious instructions`}, {Injection, "signore previous instructions", ""}, {Injection, "ignore the the the the the previous rules", "ignore the the the the the previous rules"},
@@ -203,6 +206,9 @@ var limits = []struct {
 }
 
 const jwtHead = "eyJhbGciOiJIUzI1NiJ9"
+
+// jwtLong is a header with a certificate in it.
+var jwtLong = base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"RS256","x5c":["` + strings.Repeat("MIIB", 100) + `"]}`))
 
 func TestLimits(t *testing.T) {
 	var s Scanner
@@ -224,10 +230,10 @@ func TestLimits(t *testing.T) {
 // A pattern that is only tried near its literals finds what the expression finds in the whole text.
 func TestPatternsFindWhatExpressionsFind(t *testing.T) {
 	exprs := []string{
-		`launch\s+code`, `(?i)key=\w+`, `[xy]{2}\d`, `a.{0,5}z`, `secret:.*`, `(?s)open.*?close`, `\bid\d{2,4}\b`, `(foo|bar)baz`, `é+q`, `(?m)^row \d+$`, `\d+\n\d+`, `ab{3}c`, `(?i)ſk`, `q(uu){1,2}x`, `^x\d`, `\d[a-z]`,
+		`launch\s+code`, `(?i)key=\w+`, `[xy]{2}\d`, `a.{0,5}z`, `secret:.*`, `(?s)open.*?close`, `\bid\d{2,4}\b`, `(foo|bar)baz`, `é+q`, `(?m)^row \d+$`, `\d+\n\d+`, `ab{3}c`, `(?i)ſk`, `q(uu){1,2}x`, `^x\d`, `\d[a-z]`, `id[ab]{20,40}c`,
 	}
 	parts := []string{
-		"launch", " ", "code", "\n", "key=", "KEY=v1", "xy", "x", "9", "1234", "a", "z", "secret:", "open", "close", "id", "foo", "bar", "baz", "é", "q", "row 12", "abbbc", "ab", "bbc", "SK", "uu", "quux", "quuuux", "é ", "_", "row ", "- ",
+		"launch", " ", "code", "\n", "key=", "KEY=v1", "xy", "x", "9", "1234", "a", "z", "secret:", "open", "close", "id", "foo", "bar", "baz", "é", "q", "row 12", "abbbc", "ab", "bbc", "SK", "uu", "quux", "quuuux", "é ", "_", "row ", "- ", strings.Repeat("ab", 12), "c",
 	}
 	var all []*Detector
 	for _, expr := range exprs {

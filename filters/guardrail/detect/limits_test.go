@@ -315,6 +315,7 @@ var limits = []struct {
 	{Email, "a@2x.io", ""},
 	{Email, "a@12x.io", "a@12x.io"},
 	{Email, "git@b.io:c", ""},
+	{IP, "a:2001:db8:1:2:3:4:5:6", ""},
 	{Email, "§a@b.io", "a@b.io"},
 	{Email, "éa@b.io", "éa@b.io"},
 	{Email, "ԁa@b.io", "ԁa@b.io"},

@@ -101,8 +101,8 @@ bench-companion: ## what the companion takes for 1,000 replicas, and how soon pr
 	@go -C bench build -o ../dist/bench-companion ./companion && dist/bench-companion $(ARGS)
 
 .PHONY: bench-guardrail
-bench-guardrail: ## what the guardrail's detectors find and take, beside Presidio, gitleaks and detect-secrets, into bench/out/; SEED=20261130 SETS=3
-	@go -C bench build -o ../dist/bench-guardrail ./guardrail && dist/bench-guardrail $(if $(SEED),-seed '$(SEED)') $(if $(SETS),-sets '$(SETS)') $(ARGS)
+bench-guardrail: ## what the guardrail's detectors find and take, beside Presidio, gitleaks and detect-secrets, into bench/out/; SEED=20261130 SETS=3 LINES=<file>
+	@go -C bench build -o ../dist/bench-guardrail ./guardrail && dist/bench-guardrail $(if $(SEED),-seed '$(SEED)') $(if $(SETS),-sets '$(SETS)') $(if $(LINES),-lines '$(LINES)') $(ARGS)
 
 .PHONY: matrix
 matrix: ## large bodies through every supported Envoy, byte for byte; fetches those Envoys

@@ -57,6 +57,19 @@ func TestRunQuota(t *testing.T) {
 	}
 }
 
+// TestRunScreened runs one short turn of the screened stream.
+func TestRunScreened(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "envoy.jsonl")
+	require.NoError(t, run(t.Context(), options{repeat: 1, modes: "screen-module", cases: screened.name, out: out}))
+	text, err := os.ReadFile(out)
+	require.NoError(t, err)
+	for _, mode := range []string{"none", "screen-module"} {
+		for _, metric := range []string{"event_p50_us", "added_event_p99_us", "added_first_event_us"} {
+			require.Contains(t, string(text), `"mode":"`+mode+`","metric":"`+metric+`"`)
+		}
+	}
+}
+
 func TestReadTrace(t *testing.T) {
 	module := `[2026-11-25 20:21:16.526][1][info][main] started
 gc 1 @0.041s 1%: 0.010+1.5+0.020 ms clock, 0.020+0.30/1.2/0.5+0.040 ms cpu, 4->4->1 MB, 4 MB goal, 0 MB stacks, 0 MB globals, 2 P

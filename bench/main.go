@@ -80,7 +80,7 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	parts := map[string][]func(context.Context, options, *figures.File) error{
-		"envoy": {runChats, runLarge}, "peers": {runChats, runScraping}, "quota": {runQuota},
+		"envoy": {runChats, runScreened, runLarge}, "peers": {runChats, runScraping}, "quota": {runQuota},
 	}
 	for _, part := range parts[o.name()] {
 		if err := part(ctx, o, f); err != nil {

@@ -162,7 +162,7 @@ func (c *cell) collections() []float64 {
 	return all
 }
 
-func median(samples []sample, of func(int, sample) float64) float64 {
+func median[T any](samples []T, of func(int, T) float64) float64 {
 	values := make([]float64, len(samples))
 	for i, s := range samples {
 		values[i] = of(i, s)

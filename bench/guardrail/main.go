@@ -6,9 +6,11 @@ package main
 import (
 	"context"
 	"embed"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -32,10 +34,20 @@ func main() {
 	out := flag.String("out", "bench/out/guardrail.jsonl", "file for the figures, one JSON object per line")
 	seed := flag.Uint64("seed", 20261130, "of the first set of lines")
 	sets := flag.Int("sets", 3, "how many sets of lines, each of the next seed")
+	file := flag.String("lines", "", "file with lines to judge in place of generated ones: JSON objects with kind, real and text, one a line")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *out, *seed, *sets); err != nil {
+	all, err := readLines(*file)
+	for i := range *sets {
+		if *file == "" {
+			all = append(all, lines.Generate(*seed+uint64(i))...)
+		}
+	}
+	if err == nil {
+		err = run(ctx, *out, all)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -51,11 +63,28 @@ type tool struct {
 
 var secrets = []string{"aws", "github", "jwt", "pem"}
 
-func run(ctx context.Context, out string, seed uint64, sets int) error {
-	var all []lines.Line
-	for i := range sets {
-		all = append(all, lines.Generate(seed+uint64(i))...)
+// readLines reads lines from a file, none if it has no name.
+func readLines(name string) (all []lines.Line, err error) {
+	if name == "" {
+		return nil, nil
 	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	for d := json.NewDecoder(f); ; {
+		var l lines.Line
+		if err := d.Decode(&l); err == io.EOF {
+			return all, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		all = append(all, l)
+	}
+}
+
+func run(ctx context.Context, out string, all []lines.Line) error {
 	python, err := (&clients.Installer{
 		CacheDir: filepath.Join(envoybin.CacheDir(), "guardrail"), Pins: pins, Progress: os.Stderr,
 	}).Python(ctx)
@@ -97,7 +126,7 @@ func measure(ctx context.Context, f *figures.File, t tool, all []lines.Line) err
 	for _, s := range sizes {
 		from := strings.Join(texts, "\n") + "\n"
 		if s.clean {
-			from = prose
+			from = lines.Prose
 		}
 		timed = append(timed, strings.Repeat(from, s.bytes/len(from)+1)[:s.bytes])
 	}
@@ -144,11 +173,3 @@ func (s *score) write(f *figures.File, kind, name string) {
 	f.Line(kind, name, "recall", float64(s.right)/float64(s.right+s.missed), "")
 	f.Line(kind, name, "precision", float64(s.right)/float64(max(1, s.right+s.wrong)), "")
 }
-
-// prose is text without any datum: prose, code, logs and YAML.
-const prose = `She said that the quick brown fox jumps over the lazy dog, and so it was. In the beginning there was nothing of note; then came more, on 12/24.
-func (s *Server) walk(i int) error { for ; i < len(s.items); i++ { if s.class[s.items[i]] != 0x1F { return errors.New("bad: " + s.Name) } } ; return nil }
-2026-11-30T14:46:16.123Z INFO request_id=5f3a9c2e status=200 bytes=18432 duration=0.231s path=/v1/chat/completions model=llama-3-8b user_agent="Chrome/120.0.0.0"
-apiVersion: apps/v1, kind: Deployment, replicas: 3, image: registry.example/app:1.27.3@sha256:7031c1b283388d2c, port: 8080, limits: {cpu: 500m, memory: 128Mi}
-The ratio is 3.14159 of 1,000,000; ports 80, 443 and 8080; version 10.0.19041; invoice 2024-00123; at 10:30 the commit 83db48f broke std::vector in a::b.
-`

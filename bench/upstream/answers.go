@@ -12,8 +12,9 @@ const (
 	Completion = `{"id":"chatcmpl-0a1b2c3d4e5f60718293a4b5c6d7e8f9","object":"chat.completion","created":1767225600,"model":"` + Model + `",` +
 		`"choices":[{"index":0,"message":{"role":"assistant","content":" word","tool_calls":[]},"logprobs":null,"finish_reason":"length"}],` +
 		`"usage":{"prompt_tokens":1000,"total_tokens":1001,"completion_tokens":1},"prompt_logprobs":null}`
+	word  = " word"
 	event = `data: {"id":"chatcmpl-0a1b2c3d4e5f60718293a4b5c6d7e8f9","object":"chat.completion.chunk","created":1767225600,"model":"` + Model + `",` +
-		`"choices":[{"index":0,"delta":{"content":" word"},"logprobs":null,"finish_reason":null}]}` + "\n\n"
+		`"choices":[{"index":0,"delta":{"content":"` + word + `"},"logprobs":null,"finish_reason":null}]}` + "\n\n"
 	usage = `data: {"id":"chatcmpl-0a1b2c3d4e5f60718293a4b5c6d7e8f9","object":"chat.completion.chunk","created":1767225600,"model":"` + Model + `",` +
 		`"choices":[],"usage":{"prompt_tokens":1000,"total_tokens":1200,"completion_tokens":200}}` + "\n\n"
 	doneEvent = "data: [DONE]\n\n"

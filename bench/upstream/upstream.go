@@ -25,8 +25,12 @@ const Model = "llama-3-8b"
 const (
 	// Events is the number of events of a streamed response. Without it the response is one JSON object.
 	Events = "x-bench-events"
+	// Text is the text of each event behind its space. It has nothing that JSON must escape.
+	Text = "x-bench-text"
 	// Record makes the replica keep the request for Arrived.
 	Record = "x-bench-record"
+	// Timed makes it keep when each event of the response was sent, for Sent.
+	Timed = "x-bench-timed"
 )
 
 // pause is the time between two events, so that each one reaches the gateway alone, like those of a model server.
@@ -45,6 +49,7 @@ type Replicas struct {
 	mu        sync.Mutex
 	open      map[net.Conn]bool // nil after Close
 	arrived   *Arrived
+	sent      []time.Time
 	scrapes   int
 }
 
@@ -109,6 +114,15 @@ func (r *Replicas) Arrived() *Arrived {
 	return a
 }
 
+// Sent returns when each event of the last timed response was sent, and forgets it.
+func (r *Replicas) Sent() []time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	sent := r.sent
+	r.sent = nil
+	return sent
+}
+
 func (r *Replicas) accept(l net.Listener) {
 	for {
 		conn, err := l.Accept()
@@ -171,7 +185,7 @@ func (c *connection) exchange() error {
 	case models:
 		_, err = c.conn.Write(modelList)
 	case h.Get(Events) != "":
-		err = c.stream(h.Get(Events))
+		err = c.stream(h)
 	default:
 		_, err = c.conn.Write(completion)
 	}
@@ -208,21 +222,38 @@ func (c *connection) body(h http.Header) ([]byte, error) {
 	}
 }
 
-func (c *connection) stream(events string) error {
-	n, err := strconv.Atoi(events)
+func (c *connection) stream(h http.Header) error {
+	n, err := strconv.Atoi(h.Get(Events))
 	if err != nil {
 		return err
+	}
+	one := eventChunk
+	if text := h.Get(Text); text != "" {
+		one = chunk(strings.Replace(event, word, " "+text, 1))
 	}
 	if _, err := c.conn.Write(streamHead); err != nil {
 		return err
 	}
-	for range n - 1 {
+	sent := make([]time.Time, 0, n)
+	for i := range n {
 		time.Sleep(pause)
-		if _, err := c.conn.Write(eventChunk); err != nil {
+		sent = append(sent, time.Now())
+		if i == n-1 {
+			one = lastChunks
+			c.keep(h, sent)
+		}
+		if _, err := c.conn.Write(one); err != nil {
 			return err
 		}
 	}
-	time.Sleep(pause)
-	_, err = c.conn.Write(lastChunks)
-	return err
+	return nil
+}
+
+// keep keeps when the events of a response were sent, if that was asked for. The last one has not gone yet: then nobody asks before.
+func (c *connection) keep(h http.Header, sent []time.Time) {
+	if h.Get(Timed) != "" {
+		c.r.mu.Lock()
+		c.r.sent = sent
+		c.r.mu.Unlock()
+	}
 }

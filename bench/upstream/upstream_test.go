@@ -58,5 +58,11 @@ func TestReplicas(t *testing.T) {
 	require.Equal(t, Stream(3), post(0, chunked, Record, "1", Events, "3"))
 	require.Len(t, r.Arrived().Body, 100_004)
 	post(0, strings.NewReader("not recorded"))
+
+	require.Equal(t, strings.ReplaceAll(Stream(4), " word", " another one"), post(2, strings.NewReader(""), Events, "4", Text, "another one", Timed, "1"))
+	sent := r.Sent()
+	require.Len(t, sent, 4)
+	require.True(t, sent[0].Before(sent[3]))
+	require.Nil(t, r.Sent())
 	require.Nil(t, r.Arrived())
 }

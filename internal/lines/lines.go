@@ -284,3 +284,11 @@ func (g *generator) hash() string {
 		g.from(hexes, 8) + "-" + g.from(hexes, 4) + "-4" + g.from(hexes, 3) + "-a" + g.from(hexes, 3) + "-" + g.from(hexes, 12),
 	})
 }
+
+// Prose is text without any datum: prose, code, logs and YAML.
+const Prose = `She said that the quick brown fox jumps over the lazy dog, and so it was. In the beginning there was nothing of note; then came more, on 12/24.
+func (s *Server) walk(i int) error { for ; i < len(s.items); i++ { if s.class[s.items[i]] != 0x1F { return errors.New("bad: " + s.Name) } } ; return nil }
+2026-11-30T14:46:16.123Z INFO request_id=5f3a9c2e status=200 bytes=18432 duration=0.231s path=/v1/chat/completions model=llama-3-8b user_agent="Chrome/120.0.0.0"
+apiVersion: apps/v1, kind: Deployment, replicas: 3, image: registry.example/app:1.27.3@sha256:7031c1b283388d2c, port: 8080, limits: {cpu: 500m, memory: 128Mi}
+The ratio is 3.14159 of 1,000,000; ports 80, 443 and 8080; version 10.0.19041; invoice 2024-00123; at 10:30 the commit 83db48f broke std::vector in a::b.
+`

@@ -27,6 +27,7 @@ var groups = []group{
 	{"kv", []string{"./shared/state/kv", "./shared/state/kv/mem"}, [][]string{{"./shared/adapters/wasm", "./filters/picker"}}},
 	{"scrape", []string{"./internal/companion/scrape", "./internal/companion/http1"}, [][]string{{"./cmd/companion"}}},
 	{"picker", []string{"./filters/picker", "./filters/picker/prefix", "./filters/picker/scorer"}, [][]string{{"./filters"}, scenarios}},
+	{"detect", []string{"./filters/guardrail/detect"}, nil},
 	{"quota", []string{"./filters/quota"}, [][]string{{"./filters"}, scenarios}},
 }
 

@@ -34,10 +34,15 @@ func (s *Scanner) at(i int) {
 		return
 	}
 	end := domainEnd(t[i+1 : p])
-	if end == 0 || t[i-1] == '.' || string(t[from:i]) == "git" && i+1+end < len(t) && t[i+1+end] == ':' {
+	if end == 0 || isScale(t[i+1:p]) || t[i-1] == '.' || string(t[from:i]) == "git" && i+1+end < len(t) && t[i+1+end] == ':' {
 		return // of a repository, as ssh has them
 	}
 	s.add(Email, from, i+1+end)
+}
+
+// isScale reports whether what stands behind an '@' is that of a picture: icon@2x.webp.
+func isScale(text []byte) bool {
+	return len(text) > 3 && isDigit(text[0]) && text[1] == 'x' && text[2] == '.'
 }
 
 // localFrom returns where the local part of an address begins that ends before i.
@@ -48,6 +53,9 @@ func (s *Scanner) localFrom(i int) int {
 	}
 	for from < i && s.text[from]&0xc0 == 0x80 {
 		from++ // what follows the first byte of a letter that is cut
+	}
+	if from < i && isEscape(s.text, from+1) {
+		from++
 	}
 	return from
 }
@@ -227,11 +235,18 @@ func (s *Scanner) colon(i int) {
 	if !s.d.kinds.Has(IP) {
 		return
 	}
+	next := i + 1
+	for next < len(t) && next <= i+4 && isHex(t[next]) {
+		next++
+	}
+	if next < len(t) && t[next] != ':' {
+		return // there is a second one in all
+	}
 	from := i
 	for from > 0 && from > i-5 && isHex(t[from-1]) {
 		from--
 	}
-	if i-from > 4 || from > 0 && (isWord(t, from) || t[from-1] == ':' || t[from-1] == '.' || t[from-1] == '_') {
+	if i-from > 4 || isAttached(t, from) || s.goesOnFrom(from) {
 		return // nothing, or not the first
 	}
 	groups, long, digits, gap := 0, 0, 0, -1
@@ -290,7 +305,7 @@ func (s *Scanner) colon(i int) {
 		}
 		p++
 	}
-	if p < len(t) && (isWordByte(t[p]) || t[p] == '_' || t[p] == '.' && p+1 < len(t) && isAlnum(t[p+1])) {
+	if p < len(t) && (isAlnum(t[p]) || t[p] == '_' || t[p] == '.' && p+1 < len(t) && isAlnum(t[p+1])) {
 		return
 	}
 	if p < len(t) && t[p] == '.' && s.ends(p+1) {
@@ -304,6 +319,23 @@ func (s *Scanner) colon(i int) {
 	default:
 		s.add(IP, from, p)
 	}
+}
+
+// goesOnFrom reports whether what begins at an index goes on from something before it. The colon of a label does not count, as in
+// ip:2001:db8::1: other letters than those of a number stand before it, or none.
+func (s *Scanner) goesOnFrom(i int) bool {
+	t := s.text
+	switch s.before(i) {
+	case '.', '_':
+		return true
+	case ':':
+		k := i - 1
+		for k > 0 && k > i-6 && isHex(t[k-1]) {
+			k--
+		}
+		return k < i-1 && !isAttached(t, k) || k > 0 && t[k-1] == ':'
+	}
+	return false
 }
 
 func isHex(b byte) bool { return isDigit(b) || lower(b)-'a' < 6 }

@@ -1,7 +1,7 @@
 // Package detect finds personal data, secrets and unwanted phrases in text.
 //
-// One pass over the text looks at the few bytes that can begin or stand in a finding (digits, '@', the rarest byte of
-// each literal). What is there is then verified by the rules of its kind: checksums, lengths, what stands before and
+// One pass over the text finds the few bytes that can begin or stand in a finding, by the bytes beside them: digits, '@', a rare byte
+// of each literal. What is there is then verified by the rules of its kind: checksums, lengths, what stands before and
 // behind, and words nearby. Where nothing is found nothing is allocated.
 //
 // Text that arrives in pieces is the same text: [Detector.Scan] says from where on the end of what has come may be the
@@ -122,14 +122,12 @@ func New(c Config) (*Detector, *PatternError) {
 	d.addPhrases()
 	d.addDenied(c.Deny)
 	d.words.index(d.table)
-	for b := byte('0'); d.kinds&numbers != 0 && b <= '9'; b++ {
-		d.table.mark(func(before byte) bool { return !isDigit(before) }, b, isNumber)
-	}
+	d.markNumbers()
 	if d.kinds.Has(Email) || d.kinds.Has(Password) {
-		d.table.mark(anyByte, '@', isAt)
+		d.table.mark(anyByte, '@', anyByte, isAt)
 	}
 	if d.kinds.Has(IP) {
-		d.table.mark(isHex, ':', isColon)
+		d.table.mark(isHex, ':', func(b byte) bool { return b == ':' || isHex(b) }, isColon)
 	}
 	var err *PatternError
 	d.patterns, err = newPatterns(c.Patterns)
@@ -147,14 +145,18 @@ type Scanner struct {
 	text  []byte // folded
 	last  bool   // nothing comes after text
 	hold  int    // where the first candidate stands that more text would decide; len(text) if there is none
-	past  int    // where the last finding ends: within one nothing is looked for
+	past  int    // where the last finding ends: within one nothing is looked for but phrases and words of the deny list
 	found []Finding
 
 	fold     fold
 	joined   []byte // the context, and the text after it
 	threads  threads
 	segments []segment
-	digits   [32]byte // of the number that is looked at
+	places   [atOnce]places
+	// Of the number that is looked at: its digits, and how it is written.
+	digits    [mostForm]byte
+	form      []byte
+	formBytes [mostForm]byte
 }
 
 // Found are the findings of the last scan, in order. They may overlap. They are valid until the next one.
@@ -239,25 +241,37 @@ func (s *Scanner) ends(i int) bool { return i >= len(s.text) && !s.last }
 // walk looks at each place at which something may be.
 func (s *Scanner) walk() {
 	t := s.text
-	for i, what := s.d.table.next(t, 0); i < len(t); i, what = s.d.table.next(t, max(i, s.past)) {
-		if what&isLiteral != 0 {
-			s.literalsAt(i)
-		}
-		switch {
-		case what&isNumber != 0:
-			from := i
-			i = s.number(i)
-			for from++; s.d.words.digits && from < i; from++ {
-				s.literalsAt(from)
+	next := 0 // what is before that has been looked at
+	for i := 0; i < len(t); {
+		var n int
+		n, i = s.d.table.look(t, i, &s.places)
+		for k := range n {
+			for p := s.places[k]; p.what != 0; {
+				at, what := p.next()
+				if what&anyLiteral != 0 {
+					s.literalsAt(at)
+				}
+				if what&^anyLiteral != 0 && at >= next && at >= s.past {
+					next = s.verify(at, what)
+				}
 			}
-			continue
-		case what&isAt != 0:
-			s.at(i)
-		case what&isColon != 0:
-			s.colon(i)
 		}
-		i++
 	}
+}
+
+// verify verifies what may be at i, other than a literal, and returns where to go on.
+func (s *Scanner) verify(i int, what uint8) (next int) {
+	switch {
+	case what&anyNumber != 0 && s.mayBeNumber(i) && !isAttached(s.text, i):
+		return s.number(i)
+	case what&isCheck != 0:
+		return max(i+1, s.iban(i))
+	case what&isAt != 0:
+		s.at(i)
+	case what&isColon != 0:
+		s.colon(i)
+	}
+	return i + 1
 }
 
 // literalsAt verifies what the literals whose anchor is at i stand for.
@@ -275,7 +289,9 @@ func (s *Scanner) literalsAt(i int) {
 func (s *Scanner) literal(l *literal, from int) {
 	switch l.means {
 	case meansSecret:
-		s.secret(l, from)
+		if from+l.anchor >= s.past {
+			s.secret(l, from)
+		}
 	case meansPhrase:
 		s.phrase(l, from)
 	case meansDenied:

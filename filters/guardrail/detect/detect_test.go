@@ -1,6 +1,8 @@
 package detect
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -92,5 +94,50 @@ func TestPatternErrors(t *testing.T) {
 		require.NotNil(t, err)
 		require.Equal(t, 1, err.Index)
 		require.Contains(t, err.Why, c.why)
+	}
+}
+
+// cleanTraffic is traffic of models in which there is nothing of anybody: the lines of files of code, logs, data and prose.
+func cleanTraffic(t *testing.T) (files [][]string) {
+	names, err := filepath.Glob("testdata/clean/*.txt")
+	require.NoError(t, err)
+	require.NotEmpty(t, names)
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		require.NoError(t, err)
+		files = append(files, strings.Split(string(text), "\n"))
+	}
+	return files
+}
+
+func TestFindsNothingInTraffic(t *testing.T) {
+	d := everything(t)
+	var s Scanner
+	for _, lines := range cleanTraffic(t) {
+		for _, text := range append(lines, strings.Join(lines, "\n"), strings.Join(lines, "\r\n"), strings.Join(lines, `\n`), strings.Join(lines, " ")) {
+			for _, f := range d.Find(&s, []byte(text)) {
+				t.Errorf("%s %q near %q", f.Kind, text[f.From:f.To], text[max(0, f.From-40):min(len(text), f.To+20)])
+			}
+		}
+	}
+}
+
+// A word of the deny list is found wherever it stands, also within another finding: that one may only be redacted, the word blocked.
+func TestDeniedWithinFindings(t *testing.T) {
+	d, err := New(Config{Kinds: Of(Email, Card, Phone, PrivateKey), Deny: []string{"nightfall", "1111"}})
+	require.Nil(t, err)
+	var s Scanner
+	for _, text := range []string{
+		"jane@nightfall.example.com", "4111 1111 2222 3337 or 4111-1111-1111-1111", "+1 212 555 1111", "-----BEGIN PRIVATE KEY-----\n" + pemLine + "\n-----END nightfall PRIVATE KEY-----",
+	} {
+		kinds := Set(0)
+		for _, f := range d.Find(&s, []byte(text)) {
+			kinds |= Of(f.Kind)
+		}
+		require.True(t, kinds.Has(Denied), text)
+		require.NotEqual(t, Of(Denied), kinds, text)
+		for size := range byte(7) {
+			checkStream(t, d, text, []byte{size + 1})
+		}
 	}
 }

@@ -90,8 +90,17 @@ func (f *fold) last(i int) int {
 
 // nextHigh returns the index of the first byte at or after i that is not ASCII.
 func nextHigh(text []byte, i int) int {
+	const high = 0x8080808080808080
+	for rest := text[min(i, len(text)):]; len(rest) >= 32; rest = rest[32:] {
+		a, b := binary.LittleEndian.Uint64(rest), binary.LittleEndian.Uint64(rest[8:])
+		c, d := binary.LittleEndian.Uint64(rest[16:]), binary.LittleEndian.Uint64(rest[24:])
+		if (a|b|c|d)&high != 0 {
+			break
+		}
+		i += 32
+	}
 	for ; len(text)-i >= 8; i += 8 {
-		if m := binary.LittleEndian.Uint64(text[i:]) & 0x8080808080808080; m != 0 {
+		if m := binary.LittleEndian.Uint64(text[i:]) & high; m != 0 {
 			return i + bits.TrailingZeros64(m)/8
 		}
 	}

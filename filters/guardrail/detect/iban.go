@@ -15,14 +15,13 @@ VG 4a16n, XK 16n, YE 4a4n18c`)
 const mostIBAN = 34
 
 // parseIBANs writes each form out: DE is 18 times n.
-func parseIBANs(list string) map[[2]byte]string {
-	forms := map[[2]byte]string{}
-	var country [2]byte
+func parseIBANs(list string) (forms [26 * 26]string) {
+	country := 0
 	form, count := "", 0
 	for i := 0; i < len(list); i++ {
 		switch c := list[i]; {
 		case c >= 'A' && c <= 'Z':
-			country = [2]byte{c, list[i+1]}
+			country = countryOf(c, list[i+1])
 			form = ""
 			i++
 		case isDigit(c):
@@ -37,15 +36,18 @@ func parseIBANs(list string) map[[2]byte]string {
 	return forms
 }
 
+// countryOf numbers a country by the two letters of its code.
+func countryOf(one, other byte) int { return int(one-'A')*26 + int(other-'A') }
+
 // iban verifies an account number whose check digits begin at i. It returns where it ends, 0 if it is none or undecided.
 func (s *Scanner) iban(i int) (end int) {
 	t := s.text
-	if !s.d.kinds.Has(IBAN) || i < 2 || !isLetter(t[i-2]) || isWord(t, i-2) {
+	if !s.d.kinds.Has(IBAN) || i < 2 || !isLetter(t[i-2]) || isAttached(t, i-2) {
 		return 0
 	}
 	from := i - 2
-	form, ok := ibans[[2]byte{upper(t[from]), upper(t[from+1])}]
-	if !ok {
+	form := ibans[countryOf(upper(t[from]), upper(t[from+1]))]
+	if form == "" {
 		return 0
 	}
 	var code [mostIBAN]byte
@@ -100,16 +102,19 @@ func fits(c, class byte) bool {
 
 // checks97 reports whether the check digits are right (ISO 7064, MOD 97-10).
 func checks97(code []byte) bool {
-	rest := 0
+	rest := uint64(0)
 	for i := range code {
 		c := code[(i+4)%len(code)]
 		if isDigit(c) {
-			rest = (rest*10 + int(c-'0')) % 97
+			rest = rest*10 + uint64(c-'0')
 		} else {
-			rest = (rest*100 + int(c-'A') + 10) % 97
+			rest = rest*100 + uint64(c-'A') + 10
+		}
+		if rest > 1<<56 {
+			rest %= 97
 		}
 	}
-	return rest == 1
+	return rest%97 == 1
 }
 
 func upper(b byte) byte {

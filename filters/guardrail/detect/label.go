@@ -6,6 +6,12 @@ type label struct {
 	behind int      // how many bytes behind the number are looked at; before it nearBefore are
 }
 
+// A label on the line before a number: how long that line is at most, and what stands between them.
+const (
+	mostAbove = 30
+	mostBlank = 6
+)
+
 // nearBefore is how far before a number its label may begin. It is less than Context.
 const nearBefore = 48
 
@@ -31,15 +37,11 @@ var (
 	}}
 )
 
-// near reports whether a word of the label stands near the number [from, to), on the same line. If more text decides that, it is
-// noted.
+// near reports whether a word of the label stands near the number [from, to): on the same line, or on the line before if that is short.
+// If more text decides that, it is noted.
 func (s *Scanner) near(l *label, from, to int) bool {
 	t := s.text
-	begin := from
-	for begin > 0 && begin > from-nearBefore && t[begin-1] != '\n' {
-		begin--
-	}
-	for i := begin; i < from; i++ {
+	for i := s.labelFrom(from); i < from; i++ {
 		if l.at(t[:from], i) {
 			return true
 		}
@@ -62,6 +64,26 @@ func (s *Scanner) near(l *label, from, to int) bool {
 	return false
 }
 
+// labelFrom returns where the label of a number may begin.
+func (s *Scanner) labelFrom(from int) int {
+	t := s.text
+	begin, least, above := from, from-nearBefore, false
+	for begin > 0 && begin > from-mostBlank && (isSpace(t[begin-1]) || t[begin-1] == '"') {
+		begin--
+		above = above || t[begin] == '\n'
+	}
+	if above {
+		least = begin - mostAbove
+	}
+	for begin > 0 && begin > least && t[begin-1] != '\n' {
+		begin--
+	}
+	if above && begin > 0 && t[begin-1] != '\n' {
+		return from // a line of text
+	}
+	return begin
+}
+
 // cutsWord reports whether the word that begins at i goes on to the end of the text, which more may come to.
 func (s *Scanner) cutsWord(i, end, most int) bool {
 	for i < end && isLetter(s.text[i]) {
@@ -72,7 +94,7 @@ func (s *Scanner) cutsWord(i, end, most int) bool {
 
 // at reports whether a word of the label stands at an index, as a word or as a part of a name (cardNumber, credit_card).
 func (l *label) at(t []byte, i int) bool {
-	if !isLetter(t[i]) || i > 0 && isLetter(t[i-1]) && (t[i-1] < 'a' || t[i] > 'Z') {
+	if !isLetter(t[i]) || i > 0 && isLetter(t[i-1]) && (t[i-1] < 'a' || t[i] > 'Z') && !isEscape(t, i) {
 		return false
 	}
 	first := lower(t[i])

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"unicode"
@@ -35,7 +36,6 @@ type literals struct {
 	begins [256]uint16     // literals that begin with a byte or its other case, first of them by next in begun
 	begun  []uint16        // by index in all: the next one that begins with the same byte
 	most   int             // bytes of the longest
-	digits bool            // the anchor of some is a digit
 }
 
 const buckets = 1024
@@ -60,41 +60,27 @@ func (w *literals) add(l literal) {
 // index makes the literals ready, and marks their anchors in a table.
 func (w *literals) index(of *table) {
 	w.begun = make([]uint16, len(w.all))
-	order := make([]int, 0, len(w.all))
 	for n := 1; n < len(w.all); n++ {
-		w.all[n].anchor = anchorOf(w.all[n].text, nil)
-		order = append(order, n)
-	}
-	// The fewer bytes are anchors the faster the pass: a literal has one that another one needs, if it has such a byte.
-	slices.SortStableFunc(order, func(a, b int) int { return w.all[a].rarest() - w.all[b].rarest() })
-	var used [256]bool
-	for _, n := range order {
 		l := &w.all[n]
-		l.anchor = anchorOf(l.text, &used)
-		for _, b := range l.cases(l.anchor) {
-			used[b] = true
-		}
-		w.digits = w.digits || isDigit(l.text[l.anchor])
+		l.anchor = anchorOf(l.text)
 		w.begun[n] = w.begins[l.text[0]]
 		w.begins[l.text[0]] = uint16(n)
 		w.mark(uint16(n), of)
 	}
 }
 
-// rarest is how rare the rarest byte is.
-func (l *literal) rarest() int { return rarity(l.text[l.anchor]) }
-
-// mark enters a literal for the ways in which its anchor can be written.
+// mark enters a literal for the ways in which its anchor can be written, and what stands beside it.
 func (w *literals) mark(n uint16, of *table) {
 	l := &w.all[n]
+	bit := isLiteral << (n % 2)
+	beside := func(i int) func(byte) bool {
+		if i < 0 || i >= len(l.text) {
+			return anyByte
+		}
+		return func(b byte) bool { return bytes.IndexByte(l.cases(i), b) >= 0 }
+	}
 	for _, b := range l.cases(l.anchor) {
-		if l.anchor == 0 {
-			of.mark(anyByte, b, isLiteral)
-			continue
-		}
-		for _, before := range l.cases(l.anchor - 1) {
-			of.mark(func(a byte) bool { return a == before }, b, isLiteral)
-		}
+		of.mark(beside(l.anchor-1), b, beside(l.anchor+1), bit)
 	}
 	// All ways share one bucket: it is that of the lower case.
 	h := w.bucketOf(l)
@@ -149,14 +135,16 @@ func lower(b byte) byte {
 	return b
 }
 
-// anchorOf returns the index of the rarest byte of a literal, or of the rarest that is used already; not the first one if it has
-// others.
-func anchorOf(text string, used *[256]bool) int {
+// anchorOf returns the index of the byte of a literal that is, with those beside it, the rarest; not the first one if it has others.
+func anchorOf(text string) int {
 	best, of := min(1, len(text)-1), -1
 	for i := best; i < len(text); i++ {
-		r := rarity(text[i])
-		if used != nil && used[text[i]] && r > 0 {
-			r += len(common) + 1
+		r := 2 * rarity(text[i])
+		if i > 0 {
+			r += rarity(text[i-1])
+		}
+		if i+1 < len(text) {
+			r += rarity(text[i+1])
 		}
 		if r > of {
 			best, of = i, r
@@ -204,7 +192,25 @@ func (s *Scanner) begun() {
 // cuts reports whether the text's end cuts a literal that begins at an index.
 func (s *Scanner) cuts(l *literal, from int) bool {
 	rest := s.text[from:]
-	return len(rest) < len(l.text) && l.is(rest) && (l.means == meansDenied && !isWordByte(l.text[0]) || !isWord(s.text, from))
+	if len(rest) >= len(l.text) || !l.is(rest) {
+		return false
+	}
+	switch {
+	case l.means == meansSecret:
+		return !isAttached(s.text, from)
+	case l.means == meansDenied && !isWordByte(l.text[0]):
+		return true
+	}
+	return !isWord(s.text, from)
+}
+
+// isAttached reports whether a letter or digit of ASCII stands before an index. What is made of ASCII begins behind any other
+// character: Chinese, Japanese and Thai have no spaces.
+func isAttached(text []byte, i int) bool { return i > 0 && isAlnum(text[i-1]) && !isEscape(text, i) }
+
+// isEscape reports whether a line feed, a carriage return or a tab stands before an index, as JSON and source code write them.
+func isEscape(text []byte, i int) bool {
+	return i > 1 && text[i-2] == '\\' && (text[i-1] == 'n' || text[i-1] == 'r' || text[i-1] == 't')
 }
 
 // isWord reports whether a letter or digit stands before an index.
@@ -213,7 +219,7 @@ func isWord(text []byte, i int) bool {
 		return false
 	}
 	if text[i-1] < utf8.RuneSelf {
-		return isAlnum(text[i-1])
+		return isAttached(text, i)
 	}
 	r, _ := utf8.DecodeLastRune(text[:i])
 	return unicode.IsLetter(r) || unicode.IsDigit(r)

@@ -1,5 +1,7 @@
 package detect
 
+import "encoding/binary"
+
 // shape is a way to write a number: d is a digit, anything else stands for itself.
 type shape struct {
 	kind    Kind
@@ -61,6 +63,23 @@ var shapes = func() (by [longestRun + 1][len(separators) + 1][]shape) {
 	return by
 }()
 
+// markNumbers marks where a number may begin. One that begins with a single digit is a telephone number behind a 1, or an IPv4 address.
+func (d *Detector) markNumbers() {
+	for b := byte('0'); d.kinds&numbers != 0 && b <= '9'; b++ {
+		d.table.mark(mayEnd, b, isDigit, isDigits)
+		d.table.mark(mayEnd, b, func(c byte) bool {
+			return c == '.' && b != '0' || b == '1' && (c == ' ' || c == '-')
+		}, isSingle)
+		d.table.mark(func(c byte) bool { return c == '+' || c == '(' }, b, isSeparator, isPlus)
+		if d.kinds.Has(IBAN) {
+			d.table.mark(isLetter, b, isDigit, isCheck)
+		}
+	}
+}
+
+// mayEnd reports whether something else may end with a byte: no word does, but for an escape.
+func mayEnd(b byte) bool { return !isAlnum(b) || b == 'n' || b == 'r' || b == 't' }
+
 // separators are what may stand behind the first group of a number.
 const separators = " -.)/"
 
@@ -81,13 +100,18 @@ func separatorOf(b byte) int {
 	return 0
 }
 
+// mayBeNumber reports whether a number may begin at i. None that is found is shorter than seven bytes, and all of them are digits and
+// signs: 0x20 to 0x3f.
+func (s *Scanner) mayBeNumber(i int) bool {
+	const kind, signs = 0xe0e0e0e0e0e0e0, 0x20202020202020
+	return len(s.text)-i < 8 || binary.LittleEndian.Uint64(s.text[i:])&kind == signs
+}
+
 // number verifies the number that begins at i, and returns where to go on.
 func (s *Scanner) number(i int) int {
 	t := s.text
 	before := s.before(i)
 	switch {
-	case isLetter(before) && i > 2 && isAlnum(t[i-3]):
-		return i + 1 // an account number begins with two letters
 	case (before == '-' || before == '/' || before == '\\') && i > 1 && isAlnum(t[i-2]):
 		return i + 1 // of a longer number, a word, a path
 	case before == '.' && i > 1 && isDigit(t[i-2]):
@@ -98,8 +122,6 @@ func (s *Scanner) number(i int) int {
 		j++
 	}
 	switch {
-	case isLetter(before):
-		return max(j, s.iban(i))
 	case before == '+', before == '(' && i > 1 && t[i-2] == '+':
 		return max(j, s.international(i, j))
 	case before == ':' && j-i < leastAlone && i > 1 && isDigit(t[i-2]):
@@ -131,6 +153,7 @@ func (s *Scanner) number(i int) int {
 	if s.attached(i) {
 		return j
 	}
+	s.readForm(i)
 	if end := s.shaped(&shapes[n][next], i); end > 0 {
 		return end
 	}
@@ -177,32 +200,51 @@ func (s *Scanner) begin(i int) int {
 	return i
 }
 
-// shape verifies a number of a shape whose first digit is at i. It returns where the number ends, 0 if it is none, or
-// undecided.
+// mostForm is as long as the longest shape, of a card in five groups.
+const mostForm = 23
+
+// readForm writes the text from i on as shapes are written.
+func (s *Scanner) readForm(i int) {
+	text := s.text[i:min(len(s.text), i+mostForm)]
+	s.form = s.formBytes[:len(text)]
+	for k, c := range text {
+		s.form[k] = formOf[c]
+	}
+}
+
+// formOf has what stands for each byte in a shape.
+var formOf = func() (t [256]byte) {
+	for b := range t {
+		t[b] = byte(b)
+	}
+	t['d'] = 0 // no digit
+	for b := byte('0'); b <= '9'; b++ {
+		t[b] = 'd'
+	}
+	return t
+}()
+
+// shape verifies a number of a shape whose first digit is at i, where the form has been read. It returns where the number ends, 0 if
+// it is none, or undecided.
 func (s *Scanner) shape(h *shape, i int) (end int) {
 	t := s.text
-	if !s.d.kinds.Has(h.kind) || h.closing && s.before(i) != '(' {
+	k := min(len(h.text), len(s.form))
+	if string(s.form[:k]) != h.text[:k] || !s.d.kinds.Has(h.kind) || h.closing && s.before(i) != '(' {
 		return 0
 	}
-	digits := &s.digits
-	n := 0
-	p := i
-	for k := 0; k < len(h.text); k++ {
-		if p == len(t) {
-			if !s.last {
-				s.open(s.begin(i))
-			}
-			return 0
+	if k < len(h.text) {
+		if !s.last {
+			s.open(s.begin(i))
 		}
-		switch c := t[p]; {
-		case h.text[k] != 'd' && c == h.text[k]:
-		case h.text[k] == 'd' && isDigit(c):
+		return 0
+	}
+	p := i + k
+	digits, n := &s.digits, 0
+	for _, c := range t[i:p] {
+		if isDigit(c) {
 			digits[n] = c
 			n++
-		default:
-			return 0
 		}
-		p++
 	}
 	from := i
 	if h.closing {
@@ -214,7 +256,7 @@ func (s *Scanner) shape(h *shape, i int) (end int) {
 	if h.kind == Card && h.near == nil && (s.follows(i, h.text[4]) || s.goesOn(p, h.text[4], from)) && !s.near(cardWords, from, p) {
 		return 0 // of a longer row of groups
 	}
-	if h.near != nil && !s.near(h.near, from, p) {
+	if h.near != nil && (s.isArgument(from) || !s.near(h.near, from, p)) {
 		return 0
 	}
 	s.add(h.kind, from, p)
@@ -225,6 +267,9 @@ func (s *Scanner) shape(h *shape, i int) (end int) {
 func (s *Scanner) attached(i int) bool {
 	return s.before(i) == '.' && i > 1 && isAlnum(s.text[i-2])
 }
+
+// isArgument reports whether what begins at an index is what a function in code is called with.
+func (s *Scanner) isArgument(i int) bool { return s.before(i) == '(' && isAttached(s.text, i-1) }
 
 // endsNumber reports whether a number that began at from ends at p. If more text decides that, it is noted.
 func (s *Scanner) endsNumber(p, from int) bool {
@@ -315,33 +360,26 @@ func mayBeCard(digits []byte) bool {
 
 // issued reports whether an issuer's cards begin so and are that long.
 func issued(digits []byte) bool {
-	p, n := value(digits[:6]), len(digits)
-	within := func(from, to int) bool { // of as many digits as from has
-		q := p
-		for q > 9 && q/10 >= from {
-			q /= 10
-		}
-		return from <= q && q <= to
-	}
+	four, n := value(digits[:4]), len(digits)
+	two, three := four/100, four/10
 	switch {
-	case within(4, 4): // Visa
+	case two/10 == 4: // Visa
 		return n == 16 || n == 13 || n == 19
-	case within(51, 55), within(2221, 2720): // Mastercard
+	case 51 <= two && two <= 55, 2221 <= four && four <= 2720: // Mastercard
 		return n == 16
-	case within(34, 34), within(37, 37): // American Express
+	case two == 34, two == 37: // American Express
 		return n == 15
-	case within(6011, 6011), within(644, 649), within(65, 65): // Discover
+	case four == 6011, 644 <= three && three <= 649, two == 65: // Discover
 		return n >= 16
-	case within(3528, 3589): // JCB
+	case 3528 <= four && four <= 3589: // JCB
 		return n >= 16
-	case within(300, 305), within(36, 36), within(38, 39): // Diners Club
+	case 300 <= three && three <= 305, two == 36, two == 38, two == 39: // Diners Club
 		return n == 14 || n >= 16
-	case within(2200, 2204): // Mir
+	case 2200 <= four && four <= 2204: // Mir
 		return n >= 16
-	case within(62, 62), within(81, 82), within(60, 60): // UnionPay, RuPay
+	case two == 60, two == 62, two == 81, two == 82: // RuPay, UnionPay
 		return n >= 16
-	case within(5018, 5018), within(5020, 5020), within(5038, 5038), within(5893, 5893), within(6304, 6304), within(6759, 6759),
-		within(6761, 6763): // Maestro
+	case four == 5018, four == 5020, four == 5038, four == 5893, four == 6304, four == 6759, 6761 <= four && four <= 6763: // Maestro
 		return n >= 12
 	}
 	return false

@@ -93,17 +93,29 @@ func (p *patterns) scan(s *Scanner, text []byte, before int, last bool) (holdAt 
 
 // collect finds the literals, and notes around each in which part of the text its pattern may match.
 func (p *patterns) collect(s *Scanner, text []byte) {
-	w := &p.words
-	for i, _ := p.table.next(text, 0); i < len(text); i, _ = p.table.next(text, i+1) {
-		for n := w.first(text, i); n != 0; n = w.all[n].next {
-			if l := &w.all[n]; len(l.text) > 1 && l.at(text, i-l.anchor) {
-				p.around(s, text, l, i-l.anchor)
+	for i := 0; i < len(text); {
+		var n int
+		n, i = p.table.look(text, i, &s.places)
+		for k := range n {
+			for at := s.places[k]; at.what != 0; {
+				i, _ := at.next()
+				p.literalsAt(s, text, i)
 			}
 		}
-		for n := w.heads[bucket(0, lower(text[i]))]; n != 0; n = w.all[n].next {
-			if l := &w.all[n]; len(l.text) == 1 && l.at(text, i) {
-				p.around(s, text, l, i)
-			}
+	}
+}
+
+// literalsAt notes the literals whose anchor is at an index.
+func (p *patterns) literalsAt(s *Scanner, text []byte, i int) {
+	w := &p.words
+	for n := w.first(text, i); n != 0; n = w.all[n].next {
+		if l := &w.all[n]; len(l.text) > 1 && l.at(text, i-l.anchor) {
+			p.around(s, text, l, i-l.anchor)
+		}
+	}
+	for n := w.heads[bucket(0, lower(text[i]))]; n != 0; n = w.all[n].next {
+		if l := &w.all[n]; len(l.text) == 1 && l.at(text, i) {
+			p.around(s, text, l, i)
 		}
 	}
 }
@@ -233,7 +245,7 @@ func worth(all []literal) int {
 	}
 	least := unbounded
 	for _, l := range all {
-		least = min(least, 100*min(len(l.text), 4)+rarity(l.text[anchorOf(l.text, nil)])-len(all))
+		least = min(least, 100*min(len(l.text), 4)+rarity(l.text[anchorOf(l.text)])-len(all))
 	}
 	return least
 }

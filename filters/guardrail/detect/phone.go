@@ -1,5 +1,7 @@
 package detect
 
+import "bytes"
+
 // Digits of a telephone number with its country's code (E.164), and of one without.
 const (
 	leastInternational = 8
@@ -12,7 +14,7 @@ const (
 // at j. It returns where it ends, 0 if it is none or undecided.
 func (s *Scanner) international(i, j int) (end int) {
 	from := s.begin(i)
-	if !s.d.kinds.Has(Phone) || from > 0 && (isAlnum(s.text[from-1]) || s.text[from-1] == '_') {
+	if !s.d.kinds.Has(Phone) || (isAttached(s.text, from) || s.before(from) == '_') {
 		return 0
 	}
 	most, group := mostInternational, 2
@@ -24,11 +26,19 @@ func (s *Scanner) international(i, j int) (end int) {
 	case g.cut && g.digits <= most:
 		s.open(from)
 		return 0
-	case g.digits < leastInternational, s.text[i] == '1' && g.digits != 11, !isCountry(s.text[i:]), !s.endsNumber(g.end, from):
+	case g.digits < leastInternational, g.digits > most, s.text[i] == '1' && g.digits != 11, !isCountry(s.text[i:]), !s.endsNumber(g.end, from):
 		return 0
 	}
-	s.add(Phone, from, g.end)
-	return g.end
+	return s.addPhone(from, g.end)
+}
+
+// addPhone adds a telephone number. A parenthesis before it that is not closed in it is of the sentence.
+func (s *Scanner) addPhone(from, to int) (end int) {
+	if s.text[from] == '(' && bytes.IndexByte(s.text[from:to], ')') < 0 {
+		from++
+	}
+	s.add(Phone, from, to)
+	return to
 }
 
 // national verifies a telephone number that begins with 0 and is called one nearby.
@@ -42,11 +52,10 @@ func (s *Scanner) national(i, j int) (end int) {
 	case g.cut && g.digits <= mostNational+3:
 		s.open(from)
 		return 0
-	case g.digits < leastNational, g.digits > mostNational && s.text[i+1] != '0', !s.endsNumber(g.end, from), !s.near(phoneWords, from, g.end):
+	case g.digits < leastNational, g.digits > mostNational+3, g.digits > mostNational && s.text[i+1] != '0', !s.endsNumber(g.end, from), !s.near(phoneWords, from, g.end):
 		return 0
 	}
-	s.add(Phone, i, g.end)
-	return g.end
+	return s.addPhone(from, g.end)
 }
 
 // groups are groups of digits with one separator between them.
@@ -113,7 +122,7 @@ func isCountry(digits []byte) bool {
 			break
 		}
 	}
-	return countries[digits[0]-'0']>>(second-'0')&1 == 1 && second != 0
+	return countries[digits[0]-'0']>>(second-'0')&1 == 1
 }
 
 // countries has for the first digit of a code those that may follow, by bit.

@@ -104,6 +104,9 @@ func (s *Scanner) word(at int) (begin, end int, open bool) {
 	begin = at
 	for begin < len(t) && begin < at+mostBetween && !isWordByte(t[begin]) && t[begin] != '.' {
 		begin++
+		if begin < len(t) && isEscape(t, begin+1) {
+			begin++
+		}
 	}
 	end = begin
 	for end < len(t) && end-begin <= longestWord && isLetter(t[end]) {

@@ -3,6 +3,7 @@ package detect
 import (
 	"bytes"
 	"encoding/base64"
+	"math/bits"
 )
 
 // secretRule is a kind of key that is known by what it begins with.
@@ -92,7 +93,7 @@ func (d *Detector) addSecrets() {
 // secret verifies the key that begins with a literal.
 func (s *Scanner) secret(l *literal, from int) {
 	r := &secretRules[l.rule]
-	if isWord(s.text, from) && r.kind != PrivateKey {
+	if isAttached(s.text, from) && r.kind != PrivateKey {
 		return
 	}
 	to := from + len(l.text)
@@ -114,7 +115,7 @@ func (s *Scanner) secret(l *literal, from int) {
 		}
 	}
 	n := end - to
-	if n < r.min || n > r.max || end < len(s.text) && isWordByte(s.text[end]) {
+	if n < r.min || n > r.max || end < len(s.text) && isAlnum(s.text[end]) {
 		return
 	}
 	if body := s.text[to:end]; different(body) >= r.distinct && (!r.digit || bytes.ContainsAny(body, "0123456789")) {
@@ -124,12 +125,12 @@ func (s *Scanner) secret(l *literal, from int) {
 
 // different counts the different bytes of a text.
 func different(text []byte) (n int) {
-	var seen [256]bool
+	var seen [4]uint64
 	for _, b := range text {
-		if !seen[b] {
-			seen[b] = true
-			n++
-		}
+		seen[b>>6] |= 1 << (b & 63)
+	}
+	for _, s := range seen {
+		n += bits.OnesCount64(s)
 	}
 	return n
 }
@@ -183,7 +184,7 @@ func (s *Scanner) jwt(from, _ int) {
 		p++
 	}
 	switch {
-	case n < 3 || !isHeader(t[from:ends[0]]):
+	case n < 3:
 		return
 	case n == 5 && ends[4]-ends[3] > 8:
 		s.add(JWT, from, ends[4])

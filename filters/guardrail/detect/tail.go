@@ -18,14 +18,14 @@ func (s *Scanner) tail() {
 	for letters > 0 && n-letters < 5 && isHex(t[letters-1]) {
 		letters--
 	}
-	if k.Has(IP) && n-letters < 5 && !isWord(t, letters) {
+	if k.Has(IP) && n-letters < 5 && !isAttached(t, letters) {
 		s.open(letters)
 	}
 	letters = n
 	for letters > 0 && n-letters < 3 && isLetter(t[letters-1]) {
 		letters--
 	}
-	if k.Has(IBAN) && n-letters < 3 && !isWord(t, letters) {
+	if k.Has(IBAN) && n-letters < 3 && !isAttached(t, letters) {
 		s.open(letters)
 	}
 	s.begun()

@@ -19,7 +19,7 @@ type Token struct {
 	Expires time.Time
 }
 
-// Source gets a token. It does not return one that it has returned before unless whoever issues tokens does.
+// Source gets a token. It keeps none: the same token comes twice only if the issuer sends it twice.
 type Source interface {
 	// Token does not return later than ctx ends. Its error can be logged: it has nothing secret.
 	Token(ctx context.Context) (Token, error)
@@ -138,7 +138,7 @@ func (k *Keeper) Stats() Stats {
 	return k.stats
 }
 
-// sleep reports whether the time has passed; else ctx has ended. It goes by the wall clock, which goes on while a machine is suspended.
+// sleep reports whether the time has passed; else ctx has ended. It uses the wall clock, which goes on while a machine is suspended.
 func sleep(ctx context.Context, d time.Duration) bool {
 	until := time.Now().Add(d).Round(0)
 	step := time.NewTimer(0)

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"regexp"
+	"strings"
 	"time"
 
 	"cloud.google.com/go/compute/metadata"
@@ -31,7 +33,7 @@ type Google struct {
 // Token implements Source. Everything is looked up again each time: a key file that was replaced needs no restart, and no copy of an old token is
 // returned.
 func (g *Google) Token(ctx context.Context) (Token, error) {
-	// The library ends its calls by itself, but not always with ctx: the metadata server is asked without one.
+	// The library ends its calls by itself, but not always with ctx.
 	type result struct {
 		token *oauth2.Token
 		err   error
@@ -43,19 +45,21 @@ func (g *Google) Token(ctx context.Context) (Token, error) {
 	}()
 	select {
 	case r := <-done:
-		if r.err != nil {
+		if r.err == nil {
+			return check(r.token)
+		}
+		if ctx.Err() == nil {
 			return Token{}, errors.New(reason(r.err))
 		}
-		return check(r.token)
 	case <-ctx.Done():
-		return Token{}, context.Cause(ctx)
 	}
+	return Token{}, context.Cause(ctx)
 }
 
 func (g *Google) ask(ctx context.Context) (*oauth2.Token, error) {
 	ctx = context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Timeout: requestTimeout})
 	if g.Metadata {
-		return google.ComputeTokenSource("", g.Scopes...).Token()
+		return fromMetadata(ctx, g.Scopes)
 	}
 	var c *google.Credentials
 	var err error
@@ -74,6 +78,24 @@ func (g *Google) ask(ctx context.Context) (*oauth2.Token, error) {
 		return nil, err
 	}
 	return c.TokenSource.Token()
+}
+
+// fromMetadata asks the metadata server. google.ComputeTokenSource would decide once for all whether there is one, and a new machine's or pod's may
+// not respond in its first seconds.
+func fromMetadata(ctx context.Context, scopes []string) (*oauth2.Token, error) {
+	query := url.Values{"scopes": {strings.Join(scopes, ",")}}
+	text, err := metadata.GetWithContext(ctx, "instance/service-accounts/default/token?"+query.Encode())
+	if err != nil {
+		return nil, err
+	}
+	t := new(oauth2.Token)
+	if err := json.Unmarshal([]byte(text), t); err != nil {
+		return nil, fmt.Errorf("the metadata server's response: %w", err)
+	}
+	if t.ExpiresIn > 0 {
+		t.Expiry = time.Now().Add(time.Duration(t.ExpiresIn) * time.Second)
+	}
+	return t, nil
 }
 
 func check(t *oauth2.Token) (Token, error) {

@@ -152,13 +152,13 @@ func TestReasons(t *testing.T) {
 		},
 		"no JSON": {
 			200, secretWord, "oauth2: cannot fetch token: invalid character 'y' looking for beginning of value",
-			"oauth2/google: invalid token JSON from metadata: invalid character 'y' looking for beginning of value",
+			"the metadata server's response: invalid character 'y' looking for beginning of value",
 		},
-		"no token":      {200, `{"expires_in":3599}`, noToken, incomplete},
-		"no life":       {200, `{"access_token":"ya29.c.secret"}`, "the response does not say when the token expires", incomplete},
+		"no token":      {200, `{"expires_in":3599}`, noToken, noToken},
+		"no life":       {200, `{"access_token":"ya29.c.secret"}`, noLife, noLife},
 		"no header":     {200, `{"access_token":"ya29.c.secret\nHost: x","expires_in":3599}`, noToken, noToken},
 		"another type":  {200, `{"access_token":"ya29.c.secret","expires_in":3599,"token_type":"mac"}`, "the token is not a bearer token", "the token is not a bearer token"},
-		"an ID's token": {200, `{"access_token":"ya29.c.secret","id_token":"ya29.c.secret"}`, "oauth2: error decoding JWT token: illegal base64 data at input byte 0", incomplete},
+		"an ID's token": {200, `{"access_token":"ya29.c.secret","id_token":"ya29.c.secret"}`, "oauth2: error decoding JWT token: illegal base64 data at input byte 0", noLife},
 	} {
 		t.Run(name, func(t *testing.T) {
 			endpoint := &Google{KeyFile: keyFile(t, key, serve(t, answer(c.status, c.body)).URL), Scopes: []string{CloudPlatform}}
@@ -175,8 +175,8 @@ func TestReasons(t *testing.T) {
 }
 
 const (
-	noToken    = "the response contains no token that can be in a header"
-	incomplete = "oauth2/google: incomplete token received from metadata"
+	noToken = "the response contains no token that can be in a header"
+	noLife  = "the response does not say when the token expires"
 )
 
 func TestBadKeyFiles(t *testing.T) {

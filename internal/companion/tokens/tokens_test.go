@@ -1,7 +1,6 @@
 package tokens
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,7 +8,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,18 +21,60 @@ import (
 
 // issuer is a Source whose tokens live as long as it says.
 type issuer struct {
-	asked []time.Time
-	give  func(n int) (Token, error)
-	hang  bool
+	give func(n int) (Token, error)
+	hang bool
+
+	mu   sync.Mutex
+	at   []time.Time
+	down bool
 }
 
 func (i *issuer) Token(ctx context.Context) (Token, error) {
-	i.asked = append(i.asked, time.Now())
-	if i.hang {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.at = append(i.at, time.Now())
+	switch {
+	case i.hang:
+		i.mu.Unlock()
 		<-ctx.Done()
+		i.mu.Lock()
 		return Token{}, context.Cause(ctx)
+	case i.down:
+		return Token{}, errors.New("no route")
 	}
-	return i.give(len(i.asked))
+	return i.give(len(i.at))
+}
+
+// asked returns when it was asked.
+func (i *issuer) asked() []time.Time {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return slices.Clone(i.at)
+}
+
+func (i *issuer) setDown(down bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.down = down
+}
+
+// logged is a log that can be read while it is written.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+// Write implements io.Writer.
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // hourly gives a new token each time.
@@ -65,12 +109,12 @@ func inFile(t *testing.T, file string) string {
 type kept struct {
 	*Keeper
 	file string
-	log  *bytes.Buffer
+	log  *logged
 	stop func() // waits until it has ended
 }
 
 func keep(t *testing.T, s Source) *kept {
-	k := &kept{file: filepath.Join(t.TempDir(), "google.json"), log: new(bytes.Buffer)}
+	k := &kept{file: filepath.Join(t.TempDir(), "google.json"), log: new(logged)}
 	k.start(t, s)
 	return k
 }
@@ -112,14 +156,15 @@ func TestTokenIsRenewedLongBeforeItExpires(t *testing.T) {
 		for n := 2; n < 50; n++ {
 			time.Sleep(46 * time.Minute) // a tenth less than three quarters, to three quarters
 			synctest.Wait()
-			require.Equal(t, fmt.Sprintf("Bearer secret-%d", len(source.asked)), inFile(t, k.file))
-			require.GreaterOrEqual(t, len(source.asked), n)
-			last, before := source.asked[len(source.asked)-1], source.asked[len(source.asked)-2]
-			require.LessOrEqual(t, last.Sub(before), 45*time.Minute)
-			require.GreaterOrEqual(t, last.Sub(before), 40*time.Minute)
+			require.Equal(t, fmt.Sprintf("Bearer secret-%d", len(source.asked())), inFile(t, k.file))
+			require.GreaterOrEqual(t, len(source.asked()), n)
+			asked := source.asked()
+			between := asked[len(asked)-1].Sub(asked[len(asked)-2])
+			require.LessOrEqual(t, between, 45*time.Minute)
+			require.GreaterOrEqual(t, between, 40*time.Minute)
 		}
 		k.stop()
-		require.Equal(t, uint64(len(source.asked)), k.Stats().Renewed)
+		require.Equal(t, uint64(len(source.asked())), k.Stats().Renewed)
 		require.Zero(t, k.Stats().Failed)
 		require.NotEmpty(t, inFile(t, k.file), "the file stays")
 		require.NotContains(t, k.log.String(), "secret-")
@@ -129,39 +174,34 @@ func TestTokenIsRenewedLongBeforeItExpires(t *testing.T) {
 // The metadata server gives the same token until five minutes before it expires.
 func TestTokenOfAServerThatCaches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var cached Token
+		var cached atomic.Pointer[Token]
+		cached.Store(new(Token))
 		source := &issuer{give: func(n int) (Token, error) {
-			if time.Until(cached.Expires) < 5*time.Minute {
-				cached, _ = hourly(n)
+			if time.Until(cached.Load().Expires) < 5*time.Minute {
+				fresh, _ := hourly(n)
+				cached.Store(&fresh)
 			}
-			return cached, nil
+			return *cached.Load(), nil
 		}}
 		k := keep(t, source)
 		defer k.stop()
 		for range 24 * 60 {
 			synctest.Wait()
-			require.Positive(t, time.Until(k.Stats().Expires), "asked %d times", len(source.asked))
-			require.Equal(t, cached.Header, inFile(t, k.file))
+			require.Positive(t, time.Until(k.Stats().Expires), "asked %d times", len(source.asked()))
+			require.Equal(t, cached.Load().Header, inFile(t, k.file))
 			time.Sleep(time.Minute)
 		}
-		require.Less(t, len(source.asked), 3*25, "in a day")
+		require.Less(t, len(source.asked()), 3*25, "in a day")
 	})
 }
 
 func TestOldTokenStaysWhileTheSourceFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		down := false
-		source := &issuer{}
-		source.give = func(n int) (Token, error) {
-			if down {
-				return Token{}, errors.New("no route")
-			}
-			return hourly(n)
-		}
+		source := &issuer{give: hourly}
 		k := keep(t, source)
 		defer k.stop()
 		synctest.Wait()
-		down = true
+		source.setDown(true)
 		time.Sleep(55 * time.Minute)
 		synctest.Wait()
 		require.Equal(t, "Bearer secret-1", inFile(t, k.file))
@@ -172,25 +212,26 @@ func TestOldTokenStaysWhileTheSourceFails(t *testing.T) {
 		synctest.Wait()
 		require.Contains(t, k.log.String(), `level=ERROR msg="the token has expired and cannot be renewed"`)
 		require.Equal(t, "Bearer secret-1", inFile(t, k.file))
-		down = false
+		source.setDown(false)
 		time.Sleep(longestWait)
 		synctest.Wait()
-		require.Equal(t, fmt.Sprintf("Bearer secret-%d", len(source.asked)), inFile(t, k.file))
+		require.Equal(t, fmt.Sprintf("Bearer secret-%d", len(source.asked())), inFile(t, k.file))
 		require.Positive(t, time.Until(k.Stats().Expires))
 	})
 }
 
 func TestBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		source := &issuer{give: func(int) (Token, error) { return Token{}, errors.New("no route") }}
+		source := &issuer{down: true}
 		k := keep(t, source)
 		time.Sleep(time.Hour)
 		k.stop()
 		require.True(t, k.wasTried(), "a failure is an attempt")
 		require.Contains(t, k.log.String(), `level=ERROR msg="no token yet" token=google reason="no route"`)
 		var waits []time.Duration
-		for i := range source.asked[1:] {
-			waits = append(waits, source.asked[i+1].Sub(source.asked[i]))
+		asked := source.asked()
+		for i := range asked[1:] {
+			waits = append(waits, asked[i+1].Sub(asked[i]))
 		}
 		for i, most := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60, 60, 60} {
 			require.LessOrEqual(t, waits[i], most*time.Second)
@@ -209,7 +250,7 @@ func TestUselessSources(t *testing.T) {
 		k := keep(t, dead)
 		time.Sleep(time.Minute)
 		k.stop()
-		require.Less(t, len(dead.asked), 70)
+		require.Less(t, len(dead.asked()), 70)
 
 		silent := &issuer{hang: true}
 		k = keep(t, silent)
@@ -219,7 +260,7 @@ func TestUselessSources(t *testing.T) {
 		require.Contains(t, k.log.String(), `reason="no response in time"`)
 		time.Sleep(time.Second)
 		synctest.Wait()
-		require.Len(t, silent.asked, 2)
+		require.Len(t, silent.asked(), 2)
 		began := time.Now()
 		k.stop()
 		require.Zero(t, time.Since(began))
@@ -232,7 +273,7 @@ func TestTokenOfAnEarlierProcessStays(t *testing.T) {
 		k := keep(t, &issuer{give: hourly})
 		synctest.Wait()
 		k.stop()
-		k.start(t, &issuer{give: func(int) (Token, error) { return Token{}, errors.New("no route") }})
+		k.start(t, &issuer{down: true})
 		time.Sleep(time.Minute)
 		k.stop()
 		require.Equal(t, "Bearer secret-1", inFile(t, k.file))
@@ -256,7 +297,7 @@ func TestFileThatCannotBeWritten(t *testing.T) {
 		require.NoError(t, os.Mkdir(folder, 0o700))
 		time.Sleep(longestWait)
 		k.stop()
-		require.Equal(t, fmt.Sprintf("Bearer secret-%d", len(source.asked)), inFile(t, k.file))
+		require.Equal(t, fmt.Sprintf("Bearer secret-%d", len(source.asked())), inFile(t, k.file))
 		require.NotContains(t, k.log.String(), "secret-")
 	})
 }

@@ -237,6 +237,22 @@ func TestSDKsStayInTheAdapters(t *testing.T) {
 	require.Positive(t, adapters)
 }
 
+// TestTokensStayInTheCompanion: the libraries that get access tokens are in no build for Envoy.
+func TestTokensStayInTheCompanion(t *testing.T) {
+	const tokens = "internal/companion/tokens"
+	libraries := regexp.MustCompile(`^(golang\.org/x/oauth2|cloud\.google\.com/go/compute)(/.*)?$`)
+	found := false
+	for _, p := range packages(t) {
+		uses := slices.ContainsFunc(p.Imports, libraries.MatchString)
+		found = found || uses
+		require.Equal(t, p.name() == tokens, uses, p.name())
+		if slices.Contains(inlet(p.Imports), tokens) {
+			require.Equal(t, "cmd/companion", p.name())
+		}
+	}
+	require.True(t, found)
+}
+
 func TestNoCatchAllPackages(t *testing.T) {
 	for _, p := range packages(t) {
 		for _, part := range strings.Split(p.name(), "/") {

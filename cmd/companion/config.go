@@ -28,6 +28,7 @@ type Config struct {
 	Stale   time.Duration // the age at which the proxies stop trusting a gauge
 	Memory  int64         // bytes of the notes about prompts that are stored for proxies that join later
 	Quota   *QuotaConfig  // nil: none
+	Tokens  []TokenConfig
 	Pools   []PoolConfig
 }
 
@@ -102,6 +103,8 @@ func (c *Config) read(o *conf.Object) {
 		o.Size("memory", &c.Memory, 64<<10, 16<<30)
 	})
 	o.Object("quota", func(o *conf.Object) { c.Quota = readQuota(o) })
+	all := tokenParser{config: c, names: map[string]bool{}, files: map[string]bool{}}
+	o.List("tokens", all.parse)
 	if c.Scrape.Interval > c.Stale/4 {
 		o.Errorf("stale", "stale (%s) is less than four times scrape.interval (%s): the proxies would distrust valid gauges between two scrapes", c.Stale, c.Scrape.Interval)
 	}
@@ -298,5 +301,5 @@ func checkSources(ctx context.Context, c *Config, out io.Writer) error {
 			bad = append(bad, fmt.Errorf("pool %s: %w", p.Name, err))
 		}
 	}
-	return errors.Join(append(bad, c.Quota.check(out))...)
+	return errors.Join(append(bad, c.Quota.check(out), checkTokens(ctx, c.Tokens, out))...)
 }

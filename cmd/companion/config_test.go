@@ -14,6 +14,7 @@ import (
 	"github.com/inlet-proxy/inlet/internal/companion/http1"
 	"github.com/inlet-proxy/inlet/internal/companion/quota"
 	"github.com/inlet-proxy/inlet/internal/companion/scrape"
+	"github.com/inlet-proxy/inlet/internal/companion/tokens"
 )
 
 var update = flag.Bool("update", false, "rewrite the .err files")
@@ -50,6 +51,14 @@ func TestConfig(t *testing.T) {
 			Dir: "/var/lib/inlet/quota", Keys: "/etc/inlet/keys.yaml",
 			Admin: &AdminConfig{Listen: "127.0.0.1:9003", TokenFile: "/run/secrets/quota/admin-token"},
 		},
+		Tokens: []TokenConfig{
+			{Name: "google", File: "/run/inlet/secrets/google.json", Google: &tokens.Google{
+				KeyFile: "/etc/inlet/service-account.json", Scopes: []string{"https://www.googleapis.com/auth/cloud-platform"},
+			}},
+			{Name: "google-machine", File: "/run/inlet/secrets/google-machine.json", Google: &tokens.Google{
+				Metadata: true, Scopes: []string{"https://www.googleapis.com/auth/cloud-platform"},
+			}},
+		},
 		Pools: []PoolConfig{
 			{Name: "llama", EDS: "envoy/static/eds/llama.yaml", Plan: plan},
 			{Name: "gemma", Cluster: "gemma-replicas", Plan: sglang, DNS: &discover.Name{
@@ -69,7 +78,7 @@ func TestDefaults(t *testing.T) {
 	require.NoError(t, err)
 	short, err := parseConfig([]byte(`{"pools": [{"name": "llama", "eds": "envoy/static/eds/llama.yaml"}]}`))
 	require.NoError(t, err)
-	full.XDS, full.Quota = "", nil
+	full.XDS, full.Quota, full.Tokens = "", nil, nil
 	full.Scrape.Plan = scrape.Plan{Engine: "vllm", Models: "/v1/models"}
 	full.Pools = full.Pools[:1]
 	full.Pools[0].Plan = full.Scrape.Plan

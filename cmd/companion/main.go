@@ -36,7 +36,8 @@ func command() *cobra.Command {
 request path: while it is down, a proxy uses its last snapshot.
 
 It serves /v1/snapshot for the proxies, /v1/snapshot.json for people, /metrics, /healthz, and /readyz, which says what is missing.
-With quota in its configuration it also divides limits among proxies at /v1/quota, and has an admin API on a port of its own.`,
+With quota in its configuration it also divides limits among proxies at /v1/quota, and has an admin API on a port of its own.
+With tokens it keeps access tokens in files that Envoy reads as secrets.`,
 		Example: `  companion --config companion.yaml --check                              # is the file valid, and can every source be read?
   companion --config companion.yaml --log-format json
   curl -s localhost:9002/v1/snapshot.json                                # what the proxies know`,
@@ -63,18 +64,22 @@ With quota in its configuration it also divides limits among proxies at /v1/quot
 				return err
 			}
 			defer shared.close(log)
+			kept, err := newKeepers(cfg.Tokens, log)
+			if err != nil {
+				return err
+			}
 			l, err := openPorts(cfg, cmd.OutOrStdout())
 			if err != nil {
 				return err
 			}
-			return run(cmd.Context(), cfg, l, shared, log)
+			return run(cmd.Context(), cfg, l, shared, kept, log)
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "", "configuration file (YAML or JSON)")
 	cmd.Flags().StringVar(&listen, "listen", "", "address to listen on, overrides the file's")
 	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	cmd.Flags().StringVar(&format, "log-format", "text", "text or json")
-	cmd.Flags().BoolVar(&check, "check", false, "read the configuration and every source of endpoints once, report all errors, and exit")
+	cmd.Flags().BoolVar(&check, "check", false, "read the configuration and every source of endpoints, get every token once, report all errors, and exit")
 	_ = cmd.MarkFlagRequired("config") // fails only for a flag that does not exist
 	return cmd
 }

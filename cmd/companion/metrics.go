@@ -23,8 +23,9 @@ type metrics struct {
 	scraper        *scrape.Scraper
 	relay          *relay.Relay
 	quota          *quota.Service // nil: none
-	stale          time.Duration  // gauges of this age no longer count
-	loaded, failed atomic.Uint64  // lists of endpoints
+	tokens         keepers
+	stale          time.Duration // gauges of this age no longer count
+	loaded, failed atomic.Uint64 // lists of endpoints
 }
 
 func (m *metrics) handler() http.Handler {
@@ -126,6 +127,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(ch, pollersDesc, float64(m.scraper.Pollers()))
 	m.collectScrapes(ch)
 	m.collectCalls(ch)
+	m.tokens.collect(ch)
 	if m.quota != nil {
 		collectQuota(ch, m.quota.Stats())
 	}

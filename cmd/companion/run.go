@@ -24,7 +24,7 @@ import (
 const lastCalls = 2 * time.Second
 
 // run serves until ctx ends: the sources of endpoints feed the scraper, the scraper feeds the relay, and the relay feeds the proxies.
-func run(ctx context.Context, cfg *Config, l listeners, shared sharedQuota, log *slog.Logger) error {
+func run(ctx context.Context, cfg *Config, l listeners, shared sharedQuota, kept keepers, log *slog.Logger) error {
 	scraper, err := scrape.New(cfg.plans(), scrape.Options{
 		Interval: cfg.Scrape.Interval, Timeout: cfg.Scrape.Timeout, Models: cfg.Scrape.Models, Stale: cfg.Stale, Log: log,
 	})
@@ -33,8 +33,9 @@ func run(ctx context.Context, cfg *Config, l listeners, shared sharedQuota, log 
 	}
 	defer scraper.Close()
 	rel := relay.New(relay.Options{Interval: cfg.Publish, Heartbeat: cfg.heartbeat(), Memory: cfg.Memory})
-	m := &metrics{scraper: scraper, relay: rel, stale: cfg.Stale}
+	m := &metrics{scraper: scraper, relay: rel, tokens: kept, stale: cfg.Stale}
 	group, ctx := errgroup.WithContext(ctx)
+	kept.start(ctx, group)
 	m.quota = shared.service
 	if shared.service != nil {
 		group.Go(func() error {
@@ -150,12 +151,15 @@ func handler(scraper *scrape.Scraper, rel *relay.Relay, m *metrics) http.Handler
 		fmt.Fprintln(w, "ok")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if rel.Snapshot() != nil {
+		missing := m.tokens.missing()
+		if rel.Snapshot() == nil {
+			missing = append(missing, scraper.Missing()...)
+		} else if len(missing) == 0 {
 			fmt.Fprintln(w, "ok")
 			return
 		}
 		w.Header().Set("Retry-After", "1")
-		http.Error(w, "not ready\n"+strings.Join(scraper.Missing(), "\n"), http.StatusServiceUnavailable)
+		http.Error(w, "not ready\n"+strings.Join(missing, "\n"), http.StatusServiceUnavailable)
 	})
 	return mux
 }

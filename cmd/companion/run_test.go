@@ -85,7 +85,7 @@ func startCompanion(t *testing.T, pools map[string]string) *companion {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- run(ctx, cfg, listeners{proxies: listener}, sharedQuota{}, slog.New(slog.DiscardHandler))
+		done <- run(ctx, cfg, listeners{proxies: listener}, sharedQuota{}, nil, slog.New(slog.DiscardHandler))
 	}()
 	c := &companion{t: t, url: "http://" + listener.Addr().String()}
 	stopped := false

@@ -9,24 +9,39 @@ import (
 
 func decimal(n int) string { return strconv.Itoa(n) }
 
-// value is a string, or a number, true, false or null as written.
+// value is a string; or a number, true, false or null as written; or the beginning of an object or a list.
 type value struct {
-	text   string
-	scalar bool
+	kind kind
+	text string
 }
 
-func (v value) isText(s string) bool   { return !v.scalar && v.text == s }
-func (v value) isScalar(s string) bool { return v.scalar && v.text == s }
+type kind uint8
+
+const (
+	isString kind = iota
+	isScalar
+	isContainer
+)
+
+func (v value) isText(s string) bool   { return v.kind == isString && v.text == s }
+func (v value) isScalar(s string) bool { return v.kind == isScalar && v.text == s }
 
 // item is the step of a path into a list.
 const item = "[]"
 
-// walk calls each for every value of a document, with the names on the way to it. It reports whether the document is complete, and all
-// of it was read. What stands before a fault was passed to each. The path is valid during the call.
+// walk calls each for every value of a document, with the names on the way to it, and reports whether the document is JSON and an object. If
+// it is not, what can be read of it is passed to each all the same, possibly twice: a service may say "block" in it. The path is valid
+// during the call.
 func walk(body []byte, each func(path []string, v value)) bool {
 	w := walker{each: each}
+	w.scanner.Reset(&w, jsonscan.Limits{})
+	if w.scanner.Feed(body) == nil && w.scanner.End() == nil && !w.list {
+		return true
+	}
+	w = walker{each: each}
 	w.scanner.ResetLenient(&w)
-	return w.scanner.Feed(body) == nil && w.scanner.End() == nil && !w.scanner.Unread() && !w.list && len(w.path) == 0
+	_ = w.scanner.Feed(body)
+	return false
 }
 
 // walker is the handler of walk.
@@ -40,6 +55,9 @@ type walker struct {
 
 // Open implements jsonscan.Handler.
 func (w *walker) Open(array bool) {
+	if len(w.path) > 0 {
+		w.each(w.path, value{kind: isContainer})
+	}
 	w.list = w.list || array && len(w.path) == 0
 	w.path = append(w.path, item)
 }
@@ -60,7 +78,7 @@ func (w *walker) TextEnd() {
 }
 
 // Scalar implements jsonscan.Handler.
-func (w *walker) Scalar(raw []byte) { w.take(value{text: string(raw), scalar: true}) }
+func (w *walker) Scalar(raw []byte) { w.take(value{kind: isScalar, text: string(raw)}) }
 
 func (w *walker) take(v value) {
 	if len(w.path) == 0 {

@@ -73,7 +73,7 @@ var armorTypes = []string{"sexually_explicit", "hate_speech", "harassment", "dan
 
 // armorFilter is what one filter said.
 type armorFilter struct {
-	key, name                         string
+	key, member, name                 string
 	executed, judged, matched, failed bool
 }
 
@@ -152,33 +152,36 @@ func (r *armorReading) take(path []string, v value) {
 	case len(path) == 2 && path[1] == "invocationResult":
 		r.broken = r.broken || r.invocation != ""
 		r.invocation = v.text
-	case path[1] == "filterResults" && len(path) > 3:
-		r.filter(path[2], path[3]).take(r, path[4:], v)
-	case path[1] == "filterResults":
-		r.filter("", "").failed = true // no result at all
+	case path[1] == "filterResults" && len(path) > 2:
+		r.filter(path[2]).take(r, path[3:], v)
 	}
 }
 
-// filter returns what is known of the filter whose result stands under a key, in a member.
-func (r *armorReading) filter(key, member string) *armorFilter {
-	name := armorFilters[member]
-	if name == "" {
-		name = other
-	}
-	at := slices.IndexFunc(r.filters, func(f armorFilter) bool { return f.key == key && f.name == name })
+// filter returns what is known of the filter whose result stands under a key.
+func (r *armorReading) filter(key string) *armorFilter {
+	at := slices.IndexFunc(r.filters, func(f armorFilter) bool { return f.key == key })
 	if at < 0 {
 		at = len(r.filters)
-		r.filters = append(r.filters, armorFilter{key: key, name: name})
+		r.filters = append(r.filters, armorFilter{key: key, name: other})
 	}
 	return &r.filters[at]
 }
 
-// take takes a value of the filter's result. A match counts at any depth.
+// take takes a value of the filter's result, which is one member of the entry. A match counts at any depth.
 func (f *armorFilter) take(r *armorReading, path []string, v value) {
-	if len(path) == 0 {
-		f.failed = true // no object
+	switch {
+	case len(path) == 0 || len(path) == 1 && v.kind != isContainer:
+		f.failed = f.failed || v.kind != isContainer
+		return
+	case len(path) == 1:
+		f.failed = f.failed || f.member != ""
+		f.member, f.name = path[0], other
+		if name := armorFilters[path[0]]; name != "" {
+			f.name = name
+		}
 		return
 	}
+	path = path[1:]
 	switch path[len(path)-1] {
 	case "executionState":
 		f.executed = true
@@ -192,7 +195,7 @@ func (f *armorFilter) take(r *armorReading, path []string, v value) {
 			f.takeMatch(r, path)
 		}
 	case "text":
-		if f.name == sdp && len(path) == 3 && path[1] == "data" && (path[0] == "deidentifyResult" || path[0] == "redactResult") && !v.scalar {
+		if f.name == sdp && len(path) == 3 && path[0] == "deidentifyResult" && path[1] == "data" && v.kind == isString {
 			r.broken = r.broken || r.redacted
 			r.redacted, r.text = true, v.text
 		}
@@ -201,7 +204,7 @@ func (f *armorFilter) take(r *armorReading, path []string, v value) {
 
 func (f *armorFilter) takeMatch(r *armorReading, path []string) {
 	switch {
-	case f.name == sdp && path[0] != "deidentifyResult" && path[0] != "redactResult":
+	case f.name == sdp && path[0] != "deidentifyResult": // that of redactResult is an image
 		r.inspected = true
 	case f.name == "rai" && len(path) == 3 && path[0] == "raiFilterTypeResults":
 		t := path[1]

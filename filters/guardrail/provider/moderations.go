@@ -63,10 +63,13 @@ func (p *moderations) Read(_ *Question, status int, body []byte) (Verdict, error
 	}
 	var why, judged []string
 	var flagged, named, unclear bool
-	verdicts := 0
+	var results, verdicts int
 	whole := walk(body, func(path []string, v value) {
 		if len(path) < 3 || path[0] != "results" || path[1] != item {
-			unclear = unclear || path[0] == "results" || path[0] == "error" && !v.isScalar("null")
+			unclear = unclear || path[0] == "error" && !v.isScalar("null")
+			if len(path) == 2 && path[0] == "results" {
+				results++
+			}
 			return
 		}
 		switch {
@@ -103,7 +106,7 @@ func (p *moderations) Read(_ *Question, status int, body []byte) (Verdict, error
 	switch {
 	case len(why) > 0:
 		return Verdict{Blocked: true, Why: why}, nil
-	case !whole || unclear || verdicts != 1:
+	case !whole || unclear || results != 1 || verdicts != 1:
 		return Verdict{}, &Failed{Cause: Unreadable}
 	case len(missing) > 0:
 		return Verdict{}, &Failed{Cause: Partial, Which: missing, Lasting: true}
@@ -121,7 +124,7 @@ func (p *moderations) category(score bool, name string, v value) (found, known b
 		return v.isScalar("true"), v.isScalar("true") || v.isScalar("false")
 	}
 	n, err := strconv.ParseFloat(v.text, 64)
-	if err != nil || !v.scalar || math.IsNaN(n) {
+	if err != nil || v.kind != isScalar || math.IsNaN(n) {
 		return false, false
 	}
 	return n >= from, true

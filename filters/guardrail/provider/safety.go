@@ -72,7 +72,7 @@ func (p *safetyModel) Read(_ *Question, status int, body []byte) (Verdict, error
 		if len(path) < 4 || path[0] != "choices" || path[1] != item || path[2] != "message" || path[3] != "content" {
 			return
 		}
-		if len(path) > 4 || v.scalar {
+		if len(path) > 4 || v.kind != isString {
 			unclear = true
 			return
 		}

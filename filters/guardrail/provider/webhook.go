@@ -45,22 +45,30 @@ func (p *webhook) Ask(q *Question) Request {
 // complete and clear.
 func (p *webhook) Read(q *Question, status int, body []byte) (Verdict, error) {
 	var action, text, reason string
-	var blocked, hasText, unclear, passes bool
+	var blocked, hasText, unclear bool
+	var actions, answers, texts int // "action", "blocked" and "text"
 	whole := walk(body, func(path []string, v value) {
 		switch path[0] {
 		case "action":
-			unclear = unclear || len(path) > 1 || v.scalar || action != "" && action != v.text
-			blocked = blocked || len(path) == 1 && v.isText("block")
-			action = v.text
+			if len(path) == 1 {
+				actions++
+				action, blocked = v.text, blocked || v.isText("block")
+			}
+			unclear = unclear || len(path) > 1 || v.kind != isString
 		case "blocked":
-			unclear = unclear || len(path) > 1 || !v.isScalar("false")
-			blocked = blocked || len(path) == 1 && v.isScalar("true")
-			passes = true
+			if len(path) == 1 {
+				answers++
+				blocked = blocked || v.isScalar("true")
+			}
+			unclear = unclear || !v.isScalar("false")
 		case "text":
-			unclear = unclear || hasText
-			text, hasText = v.text, len(path) == 1 && !v.scalar
+			if len(path) == 1 {
+				texts++
+				text = v.text
+			}
+			hasText = v.kind == isString && texts == 1
 		case "reason":
-			if len(path) == 1 && !v.scalar {
+			if len(path) == 1 && v.kind == isString {
 				reason = v.text
 			}
 		case "error":
@@ -76,10 +84,10 @@ func (p *webhook) Read(q *Question, status int, body []byte) (Verdict, error) {
 		return Verdict{Blocked: true, Why: why}, nil
 	case status != 200:
 		return Verdict{}, refused(status)
-	case !whole || unclear:
+	case !whole || unclear || actions > 1 || answers > 1 || texts > 1:
 	case action == "redact" && hasText:
 		return Verdict{Redacted: true, Text: text, Why: why}, nil
-	case action == "pass", action == "" && passes:
+	case action == "pass", actions == 0 && answers == 1:
 		return Verdict{}, nil
 	}
 	return Verdict{}, &Failed{Cause: Unreadable}

@@ -15,14 +15,10 @@ func TestNemoRequest(t *testing.T) {
 		path string
 		want string
 	}{
-		{server, Question{Text: []byte("hi"), Role: "tool"}, "/v1/checks",
-			`{"model":"none","messages":[{"role":"user","content":"hi"}],"guardrails":{"config_id":"guard","rail_types":["input"]}}`},
-		{server, Question{Text: []byte("hi"), Response: true}, "/v1/checks",
-			`{"model":"none","messages":[{"role":"assistant","content":"hi"}],"guardrails":{"config_id":"guard","rail_types":["output"]}}`},
-		{server, Question{Text: []byte("hi"), Response: true, Prompt: []byte("ho")}, "/v1/checks",
-			`{"model":"none","messages":[{"role":"user","content":"ho"},{"role":"assistant","content":"hi"}],"guardrails":{"config_id":"guard","rail_types":["output"]}}`},
-		{micro, Question{Text: []byte("hi")}, "/v1/guardrail/checks",
-			`{"model":"llama","messages":[{"role":"user","content":"hi"}],"guardrails":{"config_id":"guard"}}`},
+		{server, Question{Text: []byte("hi"), Role: "tool"}, "/v1/checks", `{"model":"none","messages":[{"role":"user","content":"hi"}],"guardrails":{"config_id":"guard","rail_types":["input"]}}`},
+		{server, Question{Text: []byte("hi"), Response: true}, "/v1/checks", `{"model":"none","messages":[{"role":"assistant","content":"hi"}],"guardrails":{"config_id":"guard","rail_types":["output"]}}`},
+		{server, Question{Text: []byte("hi"), Response: true, Prompt: []byte("ho")}, "/v1/checks", `{"model":"none","messages":[{"role":"user","content":"ho"},{"role":"assistant","content":"hi"}],"guardrails":{"config_id":"guard","rail_types":["output"]}}`},
+		{micro, Question{Text: []byte("hi")}, "/v1/guardrail/checks", `{"model":"llama","messages":[{"role":"user","content":"hi"}],"guardrails":{"config_id":"guard"}}`},
 	} {
 		r := c.p.Ask(&c.q)
 		require.Equal(t, c.path, r.Path)

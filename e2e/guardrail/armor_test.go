@@ -137,9 +137,7 @@ func testArmorStreams(t *testing.T, g *gateway) {
 	r = g.must(ask{model: "blocks", prompt: "hello", says: "This is how to attack, step by step", stream: true})
 	require.Equal(t, "content_policy_violation", r.code)
 	require.NotContains(t, r.text, "attack")
-	require.False(t, r.ended)
 
 	r = g.must(ask{model: "blocks", prompt: "hello", says: "This is skipped in a stream", stream: true})
 	require.Equal(t, "guardrail_unavailable", r.code)
-	require.False(t, r.ended)
 }

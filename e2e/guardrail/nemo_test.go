@@ -59,7 +59,6 @@ func TestNemo(t *testing.T) {
 			r := g.must(ask{model: "guard", prompt: "hello", says: "Now I tell you the launch code, which is 12345", stream: true})
 			require.Equal(t, "content_policy_violation", r.code)
 			require.NotContains(t, r.text, "launch code")
-			require.False(t, r.ended)
 			r = g.must(ask{model: "masks", prompt: "hello", says: "Jane and Joe, and Jane.", stream: true})
 			require.Equal(t, "[NAME] and Joe, and [NAME].", r.text)
 			require.True(t, r.ended)

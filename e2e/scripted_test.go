@@ -57,7 +57,11 @@ func (r *replica) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 func (r *replica) play(w http.ResponseWriter, req *http.Request, x *exchange) {
 	step := x.step
 	u := step.Upstream
-	if pass(req.Context(), u.Delay) != nil || u.Reset == hosttest.ResetBeforeHeaders {
+	if pass(req.Context(), u.Delay) != nil {
+		x.cancel()
+		panic(http.ErrAbortHandler)
+	}
+	if u.Reset == hosttest.ResetBeforeHeaders {
 		panic(http.ErrAbortHandler)
 	}
 	h := w.Header()

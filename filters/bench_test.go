@@ -63,7 +63,7 @@ func (e *envoy) ApplyRequest([]filter.HeaderEdit, []filter.BodyEdit) error {
 }
 func (e *envoy) ApplyResponse([]filter.HeaderEdit)    {}
 func (e *envoy) Reply(r *chain.LocalReply)            { e.refused = r }
-func (e *envoy) Call(*filter.Call) error              { panic("nobody calls") }
+func (e *envoy) Call(int, *filter.Call) error         { panic("nobody calls") }
 func (e *envoy) ResumeRequest()                       {}
 func (e *envoy) ResumeResponse([]byte)                {}
 func (e *envoy) EndResponse()                         {}

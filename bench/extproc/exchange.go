@@ -237,7 +237,7 @@ func (x *exchange) ApplyResponse(headers []filter.HeaderEdit) { x.headers = head
 func (x *exchange) Reply(r *chain.LocalReply) { x.local = r }
 
 // Call implements chain.Host.
-func (x *exchange) Call(*filter.Call) error { return errors.New("this server makes no calls") }
+func (x *exchange) Call(int, *filter.Call) error { return errors.New("this server makes no calls") }
 
 // ResumeRequest implements chain.Host.
 func (x *exchange) ResumeRequest() {}

@@ -61,7 +61,7 @@ func (e *envoy) ApplyRequest(_ []filter.HeaderEdit, body []filter.BodyEdit) erro
 }
 func (e *envoy) ApplyResponse([]filter.HeaderEdit)    {}
 func (e *envoy) Reply(r *chain.LocalReply)            { e.refused = r }
-func (e *envoy) Call(*filter.Call) error              { panic("nobody calls") }
+func (e *envoy) Call(int, *filter.Call) error         { panic("nobody calls") }
 func (e *envoy) ResumeRequest()                       {}
 func (e *envoy) ResumeResponse(b []byte)              { e.resumed = append(e.resumed, b...) }
 func (e *envoy) EndResponse()                         {}

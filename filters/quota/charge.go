@@ -103,14 +103,14 @@ func believable(u llm.Usage) bool {
 // unanswered is for a request to which neither a replica nor Envoy has responded.
 func unanswered(x *filter.Exchange, end filter.End) charging {
 	switch {
+	case x.Response.Served != "" && end.Complete:
+		return chargeEstimate // it comes again, since Envoy follows a redirect, and no filter sees it then
+	case x.Response.Served != "":
+		return early(x, end) // the client left, or a call beside the request decided, while the replica computed the prompt
 	case end.Answered:
 		return chargeRequest // another filter gave the response
-	case end.Refused || x.Response.Served == "":
-		return chargeNothing
-	case end.Complete:
-		return chargeEstimate // it comes again, since Envoy follows a redirect, and no filter sees it then
 	}
-	return early(x, end) // the client left while the replica computed the prompt
+	return chargeNothing
 }
 
 // early is for a response that did not come to its end, or did not begin.

@@ -74,11 +74,11 @@ func (r *joined) tick() (said bool) {
 // send has a request go through, with the calls that it waits for.
 func (r *joined) send(b body) (c *call, calls int) {
 	c = r.rig.send(b)
-	for c.v.Call() != nil {
+	for c.v.Asks() {
 		calls++
-		require.Equal(r.t, "companion", c.v.Call().Cluster)
-		require.Equal(r.t, "/v1/quota", c.v.Call().Path)
-		c.v = r.f.OnReply(c.x, r.companion.answer(r.clock, c.v.Call().Body))
+		require.Equal(r.t, "companion", c.v.Calls()[0].Cluster)
+		require.Equal(r.t, "/v1/quota", c.v.Calls()[0].Path)
+		c.v = r.f.OnReply(c.x, r.companion.answer(r.clock, c.v.Calls()[0].Body))
 	}
 	return c, calls
 }
@@ -146,7 +146,7 @@ func TestCompanionTalksNonsense(t *testing.T) {
 	r := join(t, newCompanion(t), subscribed("requests: 2/day")+"onStoreFailure: FailClosed")
 	for _, reply := range []*filter.Reply{{Status: 500, Body: []byte("x")}, {Status: 200, Body: []byte("<html>")}, {Status: 200}, {Status: 404, Body: []byte("{}")}} {
 		c := r.rig.send(body{})
-		if c.v.Call() != nil {
+		if c.v.Asks() {
 			c.v = r.f.OnReply(c.x, reply)
 		}
 		require.Equal(t, 503, c.status())
@@ -160,16 +160,16 @@ func TestClientLeavesWhileWaiting(t *testing.T) {
 	r := join(t, newCompanion(t), subscribed("requests: 1/day"))
 	for range 3 {
 		c := r.rig.send(body{})
-		require.NotNil(t, c.v.Call())
+		require.True(t, c.v.Asks())
 		r.f.OnDone(c.x, filter.End{})
 	}
 	// Those who left are not among those that the companion has to serve.
 	c := r.rig.send(body{})
-	m, err := account.ParseMessage(c.v.Call().Body)
+	m, err := account.ParseMessage(c.v.Calls()[0].Body)
 	require.NoError(t, err)
 	require.Len(t, m.Accounts, 1)
 	require.EqualValues(t, 1, m.Accounts[0].Want)
-	c.v = r.f.OnReply(c.x, r.companion.answer(r.clock, c.v.Call().Body))
+	c.v = r.f.OnReply(c.x, r.companion.answer(r.clock, c.v.Calls()[0].Body))
 	require.Equal(t, 200, c.status())
 }
 

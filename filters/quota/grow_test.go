@@ -156,10 +156,10 @@ func TestAStreamAsksTheCompanion(t *testing.T) {
 	for {
 		u := &filter.Unit{Stream: true, Pieces: []filter.Piece{{Text: []byte(strings.Repeat("word", 10))}}}
 		v := r.f.OnResponse(c.x, u)
-		for v.Call() != nil {
+		for v.Asks() {
 			asked++
 			c.x.SetUnit(u)
-			v = r.f.OnReply(c.x, r.companion.answer(r.clock, v.Call().Body))
+			v = r.f.OnReply(c.x, r.companion.answer(r.clock, v.Calls()[0].Body))
 			c.x.SetUnit(nil)
 		}
 		if v.Refusal() != nil {

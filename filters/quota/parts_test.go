@@ -183,9 +183,9 @@ func TestAsksOnce(t *testing.T) {
 	c := newCompanion(t)
 	r := join(t, c, subscribed("requests: 5000/day"))
 	call := r.rig.send(body{})
-	reply := c.answer(r.clock, call.v.Call().Body)
+	reply := c.answer(r.clock, call.v.Calls()[0].Body)
 	require.NoError(t, r.f.link.apply(reply))
-	require.NotNil(t, r.rig.send(body{}).v.Call())
+	require.True(t, r.rig.send(body{}).v.Asks())
 	call.v = r.f.OnReply(call.x, reply)
 	require.Equal(t, 200, call.status())
 }
@@ -197,13 +197,13 @@ func TestAsksAFewTimes(t *testing.T) {
 		began := r.clock
 		call := r.rig.send(body{})
 		calls := 0
-		for call.v.Call() != nil {
+		for call.v.Asks() {
 			calls++
 			require.LessOrEqual(t, calls, 20)
-			require.LessOrEqual(t, call.v.Call().Timeout, askTimeout)
-			require.LessOrEqual(t, r.clock.Add(call.v.Call().Timeout).Sub(began), maxWait)
+			require.LessOrEqual(t, call.v.Calls()[0].Timeout, askTimeout)
+			require.LessOrEqual(t, r.clock.Add(call.v.Calls()[0].Timeout).Sub(began), maxWait)
 			asked := r.clock
-			r.pass(min(round, call.v.Call().Timeout))
+			r.pass(min(round, call.v.Calls()[0].Timeout))
 			empty := account.Reply{Generation: 7, Time: asked.UnixMilli(), Now: asked.UnixMilli(), Proxies: 1}
 			call.v = r.f.OnReply(call.x, &filter.Reply{Status: 200, Body: empty.Append(nil)})
 		}

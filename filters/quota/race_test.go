@@ -83,8 +83,8 @@ func TestThreadsAndTheCompanion(t *testing.T) {
 				if v == filter.Next {
 					v = r.f.OnRequest(x)
 				}
-				for v.Call() != nil {
-					v = r.f.OnReply(x, answer(v.Call().Body))
+				for v.Asks() {
+					v = r.f.OnReply(x, answer(v.Calls()[0].Body))
 				}
 				if v == filter.Next {
 					admitted.Add(1)

@@ -306,6 +306,8 @@ func TestFailures(t *testing.T) {
 		{"a prompt told, and no answer", ends{status: 200, cut: true, events: 20, since: 20, usage: llm.Usage{Prompt: 1100}}, 1120, 1},
 		{"... and the replica broke off", ends{status: 200, broken: true, events: 2000, since: 2000, usage: llm.Usage{Prompt: 1100}}, 1600, 1},
 		{"blocked in the response", ends{status: 200, refused: true, events: 20}, 1020, 1},
+		{"blocked while the prompt was computed", ends{refused: true}, 1000, 1},
+		{"blocked when all had come, and nothing had gone on", ends{status: 200, refused: true, events: 20, usage: told(1200, 40)}, 1240, 1},
 		{"complete", ends{status: 200, usage: told(1100, 40)}, 1140, 1},
 		{"more than was reserved", ends{status: 200, usage: told(1300, 900)}, 2200, 1},
 		{"more than any model can take", ends{status: 200, usage: told(9_000_000, 3)}, 1500, 1},

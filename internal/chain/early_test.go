@@ -196,7 +196,7 @@ func TestWaitingHoldsTheBody(t *testing.T) {
 		require.Equal(t, chain.Hold, s.RequestBody([]byte(`{"model":"m",`), false))
 		require.Len(t, h.calls, 1)
 		require.Equal(t, chain.Hold, s.RequestBody([]byte(`"a":1`), false))
-		s.Reply(&filter.Reply{Status: 200})
+		s.Reply(h.last, &filter.Reply{Status: 200})
 		require.Zero(t, h.resumed)
 		if faulty {
 			require.Equal(t, chain.Replied, s.RequestBody([]byte(`]`), false))

@@ -26,14 +26,14 @@ type Host interface {
 	// Reply answers the client instead of the replica.
 	Reply(r *LocalReply)
 
-	// Call starts a call; its answer must come as Stream.Reply unless an error
-	// is returned here.
-	Call(c *filter.Call) error
+	// Call starts a call; its answer must come as Stream.Reply with the same number, later, unless
+	// an error is returned here.
+	Call(number int, c *filter.Call) error
 	// ResumeRequest lets a request go on that was held for a call.
 	ResumeRequest()
 
-	// ResumeResponse lets a response go on that was held (see Stream.HoldsResponse),
-	// beginning with body. If its end has come, it ends then.
+	// ResumeResponse lets a response go on that was held (see Stream.HoldsResponse) or stopped (see
+	// Stream.StopsResponse): what the host has of it, and then body. If its end has come, it ends then.
 	ResumeResponse(body []byte)
 	// EndResponse says that no byte of the replica's goes on after those that are handed
 	// over now: the client's response is to end, and the replica to be told to stop. A

@@ -43,6 +43,7 @@ func (s *Stream) stop(r *filter.Refusal) {
 	if s.state == keeping {
 		s.begin() // now that the length is known
 	}
+	s.calls.dropAll()
 	s.to(ended)
 	s.stopTexts()
 	if !c.over {
@@ -53,7 +54,8 @@ func (s *Stream) stop(r *filter.Refusal) {
 // unscreened is for a response that cannot be screened any further.
 func (s *Stream) unscreened(why string) {
 	if s.state.in(asking) {
-		s.ask(false) // the reply, when it comes, finds nobody who waits for it
+		s.calls.drop(s.screen.at, false)
+		s.ask(false)
 	}
 	s.x.SetUnit(nil)
 	if r := s.allUnable(why); r != nil {
@@ -159,10 +161,14 @@ func (s *Stream) let(until int64) {
 	}
 }
 
-// handOver returns what goes on now, which is valid until the next call. The first time, the headers go before it.
+// handOver returns what goes on now, which is valid until the next call. The first time, the headers go before it, unless the
+// host stops both.
 func (s *Stream) handOver() []byte {
 	c := &s.screen
-	if s.state == keeping {
+	switch {
+	case s.state == keeping && s.StopsResponse():
+		c.ahead = true
+	case s.state == keeping:
 		s.begin()
 	}
 	c.out, c.handed = c.handed[:0], c.out
@@ -173,7 +179,7 @@ func (s *Stream) handOver() []byte {
 func (s *Stream) begin() {
 	c := &s.screen
 	if _, sized := s.x.Response.Headers.Get("content-length"); sized {
-		if c.over {
+		if c.over && !c.ahead {
 			s.x.SetResponseHeader("content-length", strconv.Itoa(len(c.out)))
 		} else {
 			s.x.RemoveResponseHeader("content-length")
@@ -185,7 +191,7 @@ func (s *Stream) begin() {
 
 // begun reports whether something of the response goes on in any case.
 func (s *Stream) begun() bool {
-	return s.state.in(setOf(passing, passAsks)) || len(s.screen.out) > 0
+	return s.state.in(setOf(passing, passAsks)) || len(s.screen.out) > 0 && !s.StopsResponse()
 }
 
 // HoldsResponse reports, after ResponseBody and ResponseEnd, whether the response is held: nothing of it goes on, the
@@ -196,6 +202,9 @@ func (s *Stream) HoldsResponse() bool {
 	}
 	switch s.state {
 	case keeping:
+		if s.StopsResponse() {
+			return !s.screen.open
+		}
 		return len(s.screen.out) == 0 && !s.screen.over
 	case keepAsks, passAsks, refused, answered:
 		return true

@@ -21,6 +21,7 @@ func (s *Stream) refuse(r *filter.Refusal) Action {
 	} else {
 		s.to(refused)
 	}
+	s.calls.dropAll()
 	s.status, s.body = r.Status, bodyPasses
 	s.x.Explain("refused", reason)
 	s.host.Explain(s.x.Why())
@@ -60,6 +61,7 @@ func reasonOf(r *filter.Refusal) string {
 // answer gives the client what a filter says, in place of a replica.
 func (s *Stream) answer(a *filter.Answer) {
 	s.to(answered)
+	s.calls.dropAll()
 	s.status, s.body = a.Status, bodyPasses
 	s.host.Explain(s.x.Why())
 	s.host.Reply(&LocalReply{Status: a.Status, Headers: a.Headers, Body: a.Body, Detail: "inlet_answered"})

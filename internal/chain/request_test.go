@@ -232,7 +232,7 @@ func TestRespond(t *testing.T) {
 			s, act := r.send(h, body)
 			if name == "reply" {
 				require.Equal(t, chain.Hold, act)
-				s.Reply(&filter.Reply{Status: 200})
+				s.Reply(h.last, &filter.Reply{Status: 200})
 				require.Zero(t, h.resumed)
 			} else {
 				require.Equal(t, chain.Replied, act)

@@ -13,7 +13,7 @@ func (s *Stream) ResponseHeaders(end bool) Action {
 	if s.state != released {
 		// Envoy may refuse a request itself while the chain still reads it. Or it is our own reply.
 		s.readStatus()
-		if s.reads == responseScreened {
+		if s.reads != responsePasses {
 			s.noteUsage()
 			s.reads = responsePasses
 		}
@@ -42,6 +42,13 @@ func (s *Stream) ResponseHeaders(end bool) Action {
 	if s.reads == responseRestored || s.reads == responseCounted && s.response.Conceals() {
 		// The answer gets longer or shorter by what is not known before its end.
 		x.RemoveResponseHeader("content-length")
+	}
+	if s.StopsResponse() {
+		if !s.isEnvoys() {
+			s.to(parked)
+			return Hold
+		}
+		s.calls.dropAll()
 	}
 	s.applyResponse()
 	return Continue
@@ -241,7 +248,9 @@ func (s *Stream) Done() {
 	}
 	redirected := s.redirected()
 	if redirected {
-		s.keepRedirected(end.At)
+		if !s.StopsResponse() { // else all filters see it again, since it may not go on without a reply
+			s.keepRedirected(end.At)
+		}
 		end.Complete, end.Status = true, 307 // or another such status: the replica has answered
 	}
 	if s.reads != responsePasses {
@@ -253,6 +262,7 @@ func (s *Stream) Done() {
 	}
 	seen := !s.state.in(setOf(bypassed, unmatched, unrouted))
 	s.to(done)
+	s.calls.dropAll()
 	for i := s.started - 1; i >= 0; i-- {
 		s.finish(i, end)
 	}

@@ -115,7 +115,7 @@ func (k *talk) play(s *chain.Stream, seen *[]string) string {
 		note("end", letters[s.RequestEnd()])
 	}
 	if k.replied {
-		s.Reply(&filter.Reply{Status: 200})
+		s.Reply(h.last, &filter.Reply{Status: 200})
 	}
 	if k.kind != "" {
 		note("answer", letters[s.ResponseHeaders(false)])

@@ -13,6 +13,7 @@ const (
 	hookRequestHeaders hook = iota
 	hookRequest
 	hookReply
+	hookBesideReply
 	hookResponseHeaders
 	hookResponse
 	hookResponseReply
@@ -25,6 +26,7 @@ const (
 	mayDeny verdicts = 1 << iota
 	mayRespond
 	mayWait
+	mayBeside
 )
 
 // permitted says which verdicts a hook may give, besides Next and Fail. Any other
@@ -35,8 +37,9 @@ var permitted = [...]struct {
 	may  verdicts
 }{
 	hookRequestHeaders:  {"OnRequestHeaders", mayDeny | mayRespond},
-	hookRequest:         {"OnRequest", mayDeny | mayRespond | mayWait},
-	hookReply:           {"OnReply", mayDeny | mayRespond | mayWait},
+	hookRequest:         {"OnRequest", mayDeny | mayRespond | mayWait | mayBeside},
+	hookReply:           {"OnReply", mayDeny | mayRespond | mayWait | mayBeside},
+	hookBesideReply:     {"OnReply of a call beside", mayDeny | mayRespond | mayWait},
 	hookResponseHeaders: {"OnResponseHeaders", mayDeny | mayRespond},
 	hookResponse:        {"OnResponse", mayDeny | mayRespond | mayWait},
 	hookResponseReply:   {"OnReply", mayDeny | mayRespond | mayWait},
@@ -49,7 +52,9 @@ func kindOf(v filter.Verdict) (verdicts, string) {
 		return mayDeny, "Deny"
 	case v.Answer() != nil:
 		return mayRespond, "Respond"
-	case v.Call() != nil:
+	case v.IsBeside():
+		return mayBeside, "Beside"
+	case v.Asks():
 		return mayWait, "Wait"
 	}
 	return 0, "Next"
@@ -61,6 +66,7 @@ func kindOf(v filter.Verdict) (verdicts, string) {
 func (s *Stream) run(i int, h hook, r *filter.Reply) (v filter.Verdict) {
 	s.x.Enter(i)
 	s.started = max(s.started, i+1)
+	s.calls.failing = false
 	before := s.x.Mark()
 	defer s.recovered(i, before, &v)
 	f := s.c.slots[i].filter
@@ -72,7 +78,7 @@ func (s *Stream) run(i int, h hook, r *filter.Reply) (v filter.Verdict) {
 		v = f.OnRequestHeaders(&s.x)
 	case hookRequest:
 		v = f.OnRequest(&s.x)
-	case hookReply, hookResponseReply:
+	case hookReply, hookBesideReply, hookResponseReply:
 		v = f.OnReply(&s.x, r)
 	case hookResponseHeaders:
 		v = f.OnResponseHeaders(&s.x)
@@ -86,9 +92,11 @@ func (s *Stream) run(i int, h hook, r *filter.Reply) (v filter.Verdict) {
 		s.x.Undo(before)
 		return s.failed(i, fmt.Sprintf("returns %s from %s, which cannot", name, permitted[h].name))
 	}
-	if call := v.Call(); call != nil && call.Timeout <= 0 {
-		s.x.Undo(before)
-		return s.failed(i, "waits for a call without a Timeout")
+	if v.Asks() {
+		if what := s.calls.fault(i, v, h == hookBesideReply); what != "" {
+			s.x.Undo(before)
+			return s.failed(i, what)
+		}
 	}
 	return v
 }
@@ -170,14 +178,17 @@ func (s *Stream) unable(i int, why string) filter.Verdict {
 
 func (s *Stream) failure(i int, why string, r *filter.Refusal) filter.Verdict {
 	slot := &s.c.slots[i]
+	s.calls.failing = true
 	if !s.failedBefore(i) {
 		s.c.metrics.failures.Record(1, filter.Values{slot.name, string(slot.mode())})
 		s.x.Explain(slot.name, why)
 	}
-	if s.state.in(screened) {
-		s.x.NoteScreeningFailed(i)
+	if !s.calls.hearing {
+		if s.state.in(screened) {
+			s.x.NoteScreeningFailed(i)
+		}
+		s.screen.unit.ClearEdits()
 	}
-	s.screen.unit.ClearEdits()
 	if slot.failOpen && !s.goesAround(slot) {
 		return filter.Next
 	}
@@ -185,7 +196,9 @@ func (s *Stream) failure(i int, why string, r *filter.Refusal) filter.Verdict {
 }
 
 // failedBefore reports whether filter i has failed at an earlier unit of the response: that counts once, however many follow.
-func (s *Stream) failedBefore(i int) bool { return s.state.in(screened) && s.x.ScreeningFailed(i) }
+func (s *Stream) failedBefore(i int) bool {
+	return !s.calls.hearing && s.state.in(screened) && s.x.ScreeningFailed(i)
+}
 
 // goesAround reports whether a request that goes on without slot's filter would go
 // around the subset hint, since nobody else has it keep to it.

@@ -42,6 +42,7 @@ type screening struct {
 	at    int  // slot whose turn it is
 	last  bool // it is the last one
 	over  bool // the response's end was seen
+	ahead bool // bytes were handed over, with which the host waits
 	open  bool // nobody screens any more
 	// rest reads what nobody screens: to restore the model's name, and to leave out the usage.
 	rest *llm.ResponseScanner
@@ -171,7 +172,7 @@ func (s *Stream) takePiece(chunk []byte) {
 func (s *Stream) room() int {
 	c := &s.screen
 	used := len(c.raw) - c.gone
-	if s.state.in(asking) {
+	if s.state.in(asking) || s.StopsResponse() {
 		used += len(c.out) // which waits too
 	}
 	return int(s.c.responseLimit) - used
@@ -263,21 +264,13 @@ func (s *Stream) showOthers() {
 
 // settleUnit does what the verdict of the screener at c.at says, and reports whether the next one is to see the unit.
 func (s *Stream) settleUnit(v filter.Verdict) bool {
-	for range maxFailedCalls {
-		call := v.Call()
-		if call == nil {
-			s.x.SetUnit(nil)
-			return !s.endsResponse(v) && !s.endsResponse(s.takeUnit())
-		}
+	v = s.carryOut(s.screen.at, hookResponseReply, v)
+	if s.calls.held() && v == filter.Next {
 		s.ask(true)
-		err := s.host.Call(call)
-		if err == nil {
-			return false
-		}
-		s.ask(false)
-		v = s.run(s.screen.at, hookResponseReply, &filter.Reply{Err: err})
+		return false
 	}
-	return s.settleUnit(s.failed(s.screen.at, "gives up: its calls cannot be started"))
+	s.x.SetUnit(nil)
+	return !s.endsResponse(v) && !s.endsResponse(s.takeUnit())
 }
 
 // ask begins or ends that a screener waits for its call.
@@ -292,7 +285,7 @@ func (s *Stream) ask(begins bool) {
 	s.to(next)
 }
 
-// reply hands over the reply to the call that a screener waits for.
+// replyToScreener is for a call that a screener waits for.
 func (s *Stream) replyToScreener(r *filter.Reply) {
 	c := &s.screen
 	s.ask(false)

@@ -106,7 +106,7 @@ func (l *listener) went(b string) {
 // reply gives the reply to the call that a filter waits for.
 func (l *listener) reply(r *filter.Reply) {
 	before := l.h.resumedResponse
-	l.s.Reply(r)
+	l.s.Reply(l.h.last, r)
 	if l.h.resumedResponse > before {
 		l.begun = true
 		l.got = append(l.got, l.h.went...)

@@ -15,6 +15,7 @@ const (
 	reading                // headers or body of the request are still coming
 	waiting                // the request is held: a filter waits for its call
 	released               // the request has gone on
+	parked                 // ... and its response is held: a filter has calls open beside it
 	bypassed               // ... and no filter sees the exchange
 	unmatched              // ... because no API has its path
 	keeping                // the response is screened, and nothing of it has gone on
@@ -29,7 +30,7 @@ const (
 )
 
 var stateNames = [states]string{
-	"done", "reading", "waiting", "released", "bypassed", "unmatched", "keeping", "keepAsks", "passing", "passAsks", "ended",
+	"done", "reading", "waiting", "released", "parked", "bypassed", "unmatched", "keeping", "keepAsks", "passing", "passAsks", "ended",
 	"refused", "unrouted", "answered",
 }
 
@@ -54,12 +55,13 @@ var transitions = [states]stateSet{
 	done:      setOf(reading),
 	reading:   setOf(waiting, released, bypassed, unmatched, refused, answered, done),
 	waiting:   setOf(reading, refused, done),
-	released:  setOf(keeping, refused, answered, done),
+	released:  setOf(parked, keeping, refused, answered, done),
+	parked:    setOf(released, refused, answered, done),
 	bypassed:  setOf(unrouted, done),
 	unmatched: setOf(unrouted, done),
 	keeping:   setOf(keepAsks, passing, refused, answered, done),
-	keepAsks:  setOf(keeping, refused, done),
-	passing:   setOf(passAsks, ended, refused, done), // refused: a fault in what still came of the request
+	keepAsks:  setOf(keeping, refused, answered, done), // by a call beside, which opens before the response
+	passing:   setOf(passAsks, ended, refused, done),   // refused: a fault in what still came of the request
 	passAsks:  setOf(passing, refused, done),
 	ended:     setOf(refused, done),
 	refused:   setOf(done),
@@ -69,7 +71,7 @@ var transitions = [states]stateSet{
 
 var (
 	// sent: the request has gone to a replica, and filters have seen it.
-	sent = setOf(released, keeping, keepAsks, passing, passAsks, ended)
+	sent = setOf(released, parked, keeping, keepAsks, passing, passAsks, ended)
 	// asking: a filter waits for its call.
 	asking = setOf(waiting, keepAsks, passAsks)
 	// screened: the response is withheld until it has been screened.

@@ -30,6 +30,7 @@ type Stream struct {
 	encoded  encodedBody
 	response llm.ResponseScanner
 	screen   screening
+	calls    calls
 	timing   timing
 
 	state     state
@@ -43,10 +44,6 @@ type Stream struct {
 	complete  bool  // the response's end was seen
 	asked     bool  // the replica was asked for the usage, and the client did not ask
 }
-
-// maxFailedCalls bounds how often a filter may answer a call that could not
-// even be started with another such call.
-const maxFailedCalls = 8
 
 // NewStream makes a Stream; Begin readies it.
 func (c *Chain) NewStream() *Stream {
@@ -207,16 +204,25 @@ func (s *Stream) RequestLost() Action {
 // not, the adapter need not copy them.
 func (s *Stream) WantsRequestBody() bool { return s.body != bodyPasses }
 
-// Reply hands over the answer to a call. A late one is ignored.
-func (s *Stream) Reply(r *filter.Reply) {
-	switch s.state {
-	case waiting:
-	case keepAsks, passAsks:
-		s.replyToScreener(r)
-		return
-	default:
+// Reply hands over the reply to a call. One that nobody waits for any more is ignored.
+func (s *Stream) Reply(number int, r *filter.Reply) {
+	c, ok := s.calls.answered(number)
+	if !ok {
 		return
 	}
+	r.Tag = c.tag
+	switch {
+	case c.beside:
+		s.replyBeside(c.slot, r)
+	case s.state == waiting:
+		s.replyToRequest(r)
+	default:
+		s.replyToScreener(r)
+	}
+}
+
+// replyToRequest is for a call for which the request is held.
+func (s *Stream) replyToRequest(r *filter.Reply) {
 	s.to(reading)
 	if !s.settle(s.run(s.at, hookReply, r)) {
 		return
@@ -248,24 +254,15 @@ func (s *Stream) decide() Action {
 // settle does what the verdict of the filter at s.at says and reports whether
 // the next filter is to run.
 func (s *Stream) settle(v filter.Verdict) bool {
-	for range maxFailedCalls {
-		if s.ends(v) {
-			return false
-		}
-		call := v.Call()
-		if call == nil {
-			s.at++
-			return true
-		}
-		s.to(waiting)
-		err := s.host.Call(call)
-		if err == nil {
-			return false
-		}
-		s.to(reading)
-		v = s.run(s.at, hookReply, &filter.Reply{Err: err})
+	if s.ends(s.carryOut(s.at, hookReply, v)) {
+		return false
 	}
-	return s.settle(s.failed(s.at, "gives up: its calls cannot be started"))
+	if s.calls.held() {
+		s.to(waiting)
+		return false
+	}
+	s.at++
+	return true
 }
 
 // ends replies to the client if the verdict says so.
@@ -292,9 +289,17 @@ func (s *Stream) standing() Action {
 	return Continue
 }
 
-// release applies the effects and lets the request go on; as is released, or why no
-// filter sees it.
+// release lets the request go on; as is released, or why no filter sees it.
 func (s *Stream) release(as state) Action {
+	act := s.apply(as)
+	if act == Continue && len(s.calls.later) > 0 {
+		return s.startBeside()
+	}
+	return act
+}
+
+// apply applies the effects of a request that goes on.
+func (s *Stream) apply(as state) Action {
 	x := &s.x
 	if as == released && x.Effects().Usage && s.body == bodyPasses {
 		s.askUsage()

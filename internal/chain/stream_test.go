@@ -38,6 +38,7 @@ func (h headers) Line(n int) (name, value string, ok bool) {
 type host struct {
 	request, response headers
 	callError         error
+	refuseCalls       map[int]error
 	applyError        error
 	served            string
 	details           string
@@ -53,6 +54,7 @@ type host struct {
 	log                    []string
 	reply                  *chain.LocalReply
 	calls                  []*filter.Call
+	last                   int // number of the last call
 	resumed                int
 	resumedResponse, ended int
 	went                   []byte
@@ -109,15 +111,22 @@ func (h *host) ApplyResponse(hs []filter.HeaderEdit) {
 	}
 }
 func (h *host) Reply(r *chain.LocalReply) { h.reply = r }
-func (h *host) Call(c *filter.Call) error { h.calls = append(h.calls, c); return h.callError }
-func (h *host) ResumeRequest()            { h.resumed++ }
-func (h *host) ResumeResponse(b []byte)   { h.went = append(h.went, b...); h.resumedResponse++ }
-func (h *host) EndResponse()              { h.ended++ }
-func (h *host) Served() string            { return h.served }
-func (h *host) Details() string           { h.told++; return h.details }
-func (h *host) Attempts() int             { h.asked++; return h.attempts }
-func (h *host) Cluster() string           { return "c" }
-func (h *host) Explain(why []byte)        { h.why = string(why) }
+func (h *host) Call(number int, c *filter.Call) error {
+	h.calls, h.last = append(h.calls, c), number
+	if err := h.refuseCalls[number]; err != nil {
+		return err
+	}
+	return h.callError
+}
+
+func (h *host) ResumeRequest()          { h.resumed++ }
+func (h *host) ResumeResponse(b []byte) { h.went = append(h.went, b...); h.resumedResponse++ }
+func (h *host) EndResponse()            { h.ended++ }
+func (h *host) Served() string          { return h.served }
+func (h *host) Details() string         { h.told++; return h.details }
+func (h *host) Attempts() int           { h.asked++; return h.attempts }
+func (h *host) Cluster() string         { return "c" }
+func (h *host) Explain(why []byte)      { h.why = string(why) }
 
 // scripted is a filter whose hooks are functions; it notes each call.
 type scripted struct {
@@ -347,8 +356,8 @@ func TestWaitAndResume(t *testing.T) {
 			require.Equal(t, chain.Hold, act)
 			require.Len(t, h.calls, 1)
 			require.Zero(t, h.resumed)
-			s.Reply(&filter.Reply{Status: 204})
-			s.Reply(&filter.Reply{Status: 204})
+			s.Reply(h.last, &filter.Reply{Status: 204})
+			s.Reply(h.last, &filter.Reply{Status: 204})
 			if verdict == filter.Next {
 				require.Equal(t, 1, h.resumed)
 				require.Equal(t, []string{"a.headers", "b.headers", "a.request", "a.reply", "b.request"}, r.trace)
@@ -357,7 +366,7 @@ func TestWaitAndResume(t *testing.T) {
 				require.Equal(t, 403, h.reply.Status)
 			}
 			s.Done()
-			s.Reply(&filter.Reply{Status: 204})
+			s.Reply(h.last, &filter.Reply{Status: 204})
 		})
 	}
 }
@@ -679,7 +688,7 @@ func TestSubsetIsAskedForOnceWhenSomebodyNeedsIt(t *testing.T) {
 		h := post()
 		h.subset = given
 		s, _ := r.send(h, body)
-		s.Reply(&filter.Reply{Status: 200})
+		s.Reply(h.last, &filter.Reply{Status: 200})
 		require.Equal(t, []string{"subset"}, slices.DeleteFunc(h.log, func(l string) bool { return l != "subset" }))
 	}
 	r := withNeeds(t, filter.NeedRequest)
@@ -909,11 +918,12 @@ func TestDoneExactlyOnce(t *testing.T) {
 		s := r.chain.NewStream()
 		for range 2 { // a stream is used again
 			r.trace, r.a.doneCalls, r.b.doneCalls = nil, 0, 0
-			s.Begin(post())
+			h := post()
+			s.Begin(h)
 			steps := []func(){
 				func() { s.RequestHeaders(false) },
 				func() { s.RequestBody([]byte(body), true) },
-				func() { s.Reply(&filter.Reply{Status: 200}) },
+				func() { s.Reply(h.last, &filter.Reply{Status: 200}) },
 				func() { s.ResponseHeaders(false) },
 				func() { s.ResponseBody([]byte("{}"), true) },
 			}

@@ -1,9 +1,9 @@
 package chain_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -19,16 +19,18 @@ func TestNoSequenceOfCallbacksIsIllegal(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r, a, b := screened(t, rapid.SampledFrom([]string{"", "limits: {response: 90B}"}).Draw(t, "limits"))
 		verdict := func(where string) filter.Verdict {
-			switch rapid.IntRange(0, 16).Draw(t, where) { // small numbers are drawn more often
+			switch rapid.IntRange(0, 18).Draw(t, where) { // small numbers are drawn more often
 			case 9:
 				return filter.Deny(filter.Refusal{Refusal: llm.Refusal{Status: 403, Code: "no"}, Filtered: true})
 			case 10, 11:
 				return filter.Respond(&filter.Answer{Status: 203})
 			case 12, 13, 14:
-				return filter.Wait(filter.Call{Cluster: "c", Timeout: time.Second})
-			case 15:
+				return filter.Wait(ask(rapid.IntRange(1, 3).Draw(t, "calls"), 0)...)
+			case 15, 16:
+				return filter.Beside(ask(rapid.IntRange(1, 3).Draw(t, "calls"), 0)...)
+			case 17:
 				return filter.Fail("no-data")
-			case 16:
+			case 18:
 				panic("ordered")
 			}
 			return filter.Next
@@ -72,6 +74,12 @@ func playAtRandom(t *rapid.T, s *chain.Stream) {
 		h.request[":path"] = "/unknown"
 	}
 	stream := chatStream([]delta{{0, "one"}, {1, "two"}, {0, "three"}})
+	if rapid.IntRange(0, 4).Draw(t, "calls fail") == 4 {
+		h.callError = errors.New("no such cluster")
+	}
+	reply := func() {
+		s.Reply(rapid.IntRange(max(0, h.last-4), h.last).Draw(t, "number"), &filter.Reply{Status: 200})
+	}
 	s.Begin(h)
 	act := s.RequestHeaders(false)
 	if act == chain.Hold && rapid.IntRange(0, 9).Draw(t, "no body") < 9 {
@@ -79,7 +87,7 @@ func playAtRandom(t *rapid.T, s *chain.Stream) {
 		s.RequestBody([]byte(what), rapid.IntRange(0, 9).Draw(t, "no end") < 9)
 	}
 	for range rapid.IntRange(0, 4).Draw(t, "early replies") {
-		s.Reply(&filter.Reply{Status: 200})
+		reply()
 	}
 	responding, ended := rapid.IntRange(0, 9).Draw(t, "no response") < 9, false
 	if responding {
@@ -88,7 +96,7 @@ func playAtRandom(t *rapid.T, s *chain.Stream) {
 	for range rapid.IntRange(0, 20).Draw(t, "steps") {
 		switch rapid.SampledFrom([]int{2, 2, 2, 0, 0, 1, 3}).Draw(t, "step") {
 		case 0:
-			s.Reply(&filter.Reply{Status: 200})
+			reply()
 		case 1:
 			if !responding && !ended {
 				responding = true
@@ -103,6 +111,9 @@ func playAtRandom(t *rapid.T, s *chain.Stream) {
 				if s.HoldsResponse() {
 					require.Equal(t, n, at)
 					require.Empty(t, with)
+				}
+				if s.StopsResponse() {
+					require.Zero(t, h.resumedResponse, "it was held from the beginning")
 				}
 				stream = stream[n:]
 			}

@@ -2,6 +2,7 @@ package chain_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -18,18 +19,21 @@ var verdicts = map[string]filter.Verdict{
 	"deny":    filter.Deny(filter.Refusal{Refusal: llm.Refusal{Status: 403, Code: "no"}}),
 	"respond": filter.Respond(&filter.Answer{Status: 203, Body: []byte("own")}),
 	"wait":    filter.Wait(filter.Call{Cluster: "c", Timeout: time.Second}),
+	"beside":  filter.Beside(filter.Call{Cluster: "c", Timeout: time.Second}),
 	"fail":    filter.Fail("no-data"),
 }
 
 // TestEveryVerdictOfEveryHook goes through every hook, verdict and failure mode: a
 // verdict does what it says, or it is the filter's failure. None counts as Next by mistake.
 func TestEveryVerdictOfEveryHook(t *testing.T) {
-	const passed, held, closed = "passed", "held", "closed" // closed: the failure mode FailClosed
+	// closed: the failure mode FailClosed. parked: the request went on, and its response is held.
+	const passed, held, parked, closed = "passed", "held", "parked", "closed"
 	want := map[string]map[string]string{
-		"headers":  {"next": passed, "deny": "403", "respond": "203", "wait": closed, "fail": closed},
-		"request":  {"next": passed, "deny": "403", "respond": "203", "wait": held, "fail": closed},
-		"reply":    {"next": passed, "deny": "403", "respond": "203", "wait": held, "fail": closed},
-		"response": {"next": passed, "deny": "403", "respond": "203", "wait": closed, "fail": closed},
+		"headers":  {"next": passed, "deny": "403", "respond": "203", "wait": closed, "beside": closed, "fail": closed},
+		"request":  {"next": passed, "deny": "403", "respond": "203", "wait": held, "beside": parked, "fail": closed},
+		"reply":    {"next": passed, "deny": "403", "respond": "203", "wait": held, "beside": parked, "fail": closed},
+		"beside":   {"next": passed, "deny": "403", "respond": "203", "wait": parked, "beside": closed, "fail": closed},
+		"response": {"next": passed, "deny": "403", "respond": "203", "wait": closed, "beside": closed, "fail": closed},
 	}
 	for hook, row := range want {
 		for verdict, outcome := range row {
@@ -49,18 +53,27 @@ func TestEveryVerdictOfEveryHook(t *testing.T) {
 						require.Equal(t, "500", got)
 					}
 					require.Equal(t, failed, r.metrics["inlet_filter_failure_total/a,"+mode+","] == 1)
-					require.Equal(t, failed && verdict == "wait", len(r.logs) == 1, "a verdict that may not be is a defect of the filter: %q", r.logs)
+					require.Equal(t, failed && (verdict == "wait" || verdict == "beside"), len(r.logs) == 1, "a verdict that may not be is a defect of the filter: %q", r.logs)
 				})
 			}
 		}
 	}
 }
 
-// TestCallsHaveATimeout: without one a call would fail in a way that depends on the host.
-func TestCallsHaveATimeout(t *testing.T) {
-	r := newRig(t, "filters: [a: {failureMode: FailClosed}, b: {}]")
-	require.Equal(t, "500", playVerdict(t, r, "request", filter.Wait(filter.Call{Cluster: "c"})))
-	require.Equal(t, []string{"filter a waits for a call without a Timeout (FailClosed)"}, r.logs)
+// TestFaultyCalls: without a timeout a call would fail in a way that depends on the host, and what waits for nothing would wait forever.
+func TestFaultyCalls(t *testing.T) {
+	call := filter.Call{Cluster: "c", Timeout: time.Second}
+	for what, calls := range map[string][]filter.Call{
+		"waits for no call":                  nil,
+		"waits for a call without a Timeout": {call, {Cluster: "c"}},
+		"has more than 8 calls open":         slices.Repeat([]filter.Call{call}, filter.MaxCalls+1),
+	} {
+		for _, v := range []filter.Verdict{filter.Wait(calls...), filter.Beside(calls...)} {
+			r := newRig(t, "filters: [a: {failureMode: FailClosed}, b: {}]")
+			require.Equal(t, "500", playVerdict(t, r, "request", v))
+			require.Equal(t, []string{"filter a " + what + " (FailClosed)"}, r.logs)
+		}
+	}
 }
 
 // playVerdict plays an exchange in which a hook of a gives a verdict, and returns the result.
@@ -73,11 +86,13 @@ func playVerdict(t *testing.T, r *rig, hook string, v filter.Verdict) string {
 		r.a.request = give
 	case "reply":
 		r.a.request = func(*filter.Exchange) filter.Verdict { return verdicts["wait"] }
+	case "beside":
+		r.a.request = func(*filter.Exchange) filter.Verdict { return verdicts["beside"] }
 	case "response":
 		r.a.response = give
 	}
 	r.a.reply = func(*filter.Exchange, *filter.Reply) filter.Verdict {
-		require.Equal(t, "reply", hook, "no other hook may wait here")
+		require.Contains(t, []string{"reply", "beside"}, hook, "no other hook may wait here")
 		return v
 	}
 	h := post()
@@ -85,17 +100,24 @@ func playVerdict(t *testing.T, r *rig, hook string, v filter.Verdict) string {
 	defer s.Done()
 	if hook == "reply" {
 		require.Equal(t, chain.Hold, act)
-		s.Reply(&filter.Reply{Status: 200})
+		s.Reply(h.last, &filter.Reply{Status: 200})
 		if act = chain.Hold; h.resumed == 1 {
 			act = chain.Continue
 		}
 	}
-	if act == chain.Continue && h.reply == nil {
+	if hook == "beside" {
+		require.Equal(t, chain.Continue, act)
+		s.Reply(h.last, &filter.Reply{Status: 200})
+	}
+	sent := act == chain.Continue && h.reply == nil
+	if sent {
 		act = s.ResponseHeaders(false)
 	}
 	switch {
 	case h.reply != nil:
 		return fmt.Sprint(h.reply.Status)
+	case sent && act == chain.Hold:
+		return "parked"
 	case act == chain.Hold:
 		return "held"
 	}

@@ -40,8 +40,7 @@ type exchange struct {
 	arrived  Arrived
 	pool     string
 	answered bool // the replica has begun to answer, and nobody else has since
-	talks    bool // the replica has begun to answer
-	told     bool // ... and has said all
+	told     bool // the replica has said all
 	closed   bool
 	details  string // response code details, as Envoy has them
 	why      string
@@ -58,6 +57,7 @@ type half struct {
 	headers  Headers
 	body     []byte // what the filter can read and change: what it holds, and the chunk in progress
 	fresh    int    // where the chunk in progress begins in body
+	kept     []byte // what is held before body, and the filter has let go of
 	trailers Headers
 
 	begun   bool // the filter got the headers
@@ -141,14 +141,20 @@ func (x *exchange) ask(h *half, callback func() bool) {
 	}
 }
 
+// keep is Envoy's StopIterationAndWatermark: what there is stays, and the filter does not see it again.
+func (h *half) keep() {
+	h.kept = append(h.kept, h.body...)
+	h.body = h.body[:0]
+}
+
 // gone reports whether nothing of a direction goes on any more: a request that
 // was answered by the gateway.
 func (x *exchange) gone(h *half) bool { return h == &x.request && x.response.begun && !x.answered }
 
 // flush lets go what there is.
 func (x *exchange) flush(h *half) {
-	body := h.body
-	h.body, h.fresh = nil, 0
+	body := append(h.kept, h.body...)
+	h.kept, h.body, h.fresh = nil, nil, 0
 	if !h.passed {
 		h.passed = true
 		h.next.headers(h.ended && len(body) == 0 && !h.trailed)
@@ -278,7 +284,7 @@ func (x *exchange) answer() {
 		x.refuse(503, "unavailable", noReplica)
 		return
 	}
-	x.answered, x.talks, x.details = true, true, "via_upstream"
+	x.answered, x.details = true, "via_upstream"
 	pieces := u.Pieces()
 	headers := Headers{{":status", strconv.Itoa(u.Status)}}
 	for _, name := range sortedKeys(u.Headers) {
@@ -404,7 +410,7 @@ func (x *exchange) close() {
 		return
 	}
 	x.closed = true
-	x.got.Cancelled = x.talks && !x.told
+	x.got.Cancelled = x.got.Arrived != nil && !x.told
 	if x.upstream != nil {
 		x.upstream.active--
 	}

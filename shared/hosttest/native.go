@@ -170,12 +170,24 @@ func (s *nativeStream) responseBody(end bool) bool {
 	if n, with := s.chain.ResponseBody(chunk, end); n > 0 || len(with) > 0 {
 		s.x.response.body = append(slices.Clone(with), chunk[n:]...)
 	}
-	return s.chain.HoldsResponse()
+	return s.holds()
+}
+
+// holds is what becomes of a response after a callback.
+func (s *nativeStream) holds() bool {
+	switch {
+	case s.chain.HoldsResponse():
+		return true
+	case s.chain.StopsResponse():
+		s.x.response.keep()
+		return true
+	}
+	return false
 }
 
 func (s *nativeStream) responseTrailers() bool {
 	s.x.response.body = append(s.x.response.body, s.chain.ResponseEnd()...)
-	return s.chain.HoldsResponse()
+	return s.holds()
 }
 
 func (s *nativeStream) done() {
@@ -233,14 +245,14 @@ func (s *nativeStream) Reply(r *chain.LocalReply) {
 }
 
 // Call implements chain.Host.
-func (s *nativeStream) Call(c *filter.Call) error {
+func (s *nativeStream) Call(number int, c *filter.Call) error {
 	headers := chain.CallHeaders(c)
 	call := Call{Cluster: c.Cluster, Method: headers[0][1], Path: c.Path, Headers: slices.Clone(c.Headers), Body: slices.Clone(c.Body)}
 	return s.guest.g.call(call, c.Timeout, func(r *reply) {
 		if s.chain == nil {
 			return // the exchange ended meanwhile
 		}
-		s.guest.w.enter(func() { s.chain.Reply(r.read()) })
+		s.guest.w.enter(func() { s.chain.Reply(number, r.read()) })
 	})
 }
 

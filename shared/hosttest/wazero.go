@@ -328,8 +328,15 @@ func (s *wasmStream) responseHeaders(end bool) bool {
 
 func (s *wasmStream) responseBody(end bool) bool {
 	n := len(s.x.response.body)
-	return s.response(s.vm.call(s.id, "proxy_on_response_body", uint64(s.id), uint64(n), truth(end)))
+	action := s.vm.call(s.id, "proxy_on_response_body", uint64(s.id), uint64(n), truth(end))
+	if action == stopAndWatermark {
+		s.x.response.keep()
+	}
+	return s.response(action)
 }
+
+// stopAndWatermark is Envoy's FilterDataStatus::StopIterationAndWatermark.
+const stopAndWatermark = 2
 
 func (s *wasmStream) responseTrailers() bool {
 	n := len(s.x.response.trailers)

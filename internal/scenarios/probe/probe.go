@@ -1,10 +1,13 @@
 // Package probe is a filter for tests only: request headers tell it what to do.
 //
-//	x-probe-call: <cluster>    OnRequest waits for POST /probe of that cluster; the
-//	                           request then carries x-probe-reply: <status>, or "failed"
+//	x-probe-call: <clusters>   OnRequest waits for POST /probe of these clusters, with commas between; the
+//	                           request then carries x-probe-reply: <status>, or "failed"; of several
+//	                           "<n>=<status>" in the order of their arrival. A 403 refuses, a 425 asks again
+//	x-probe-beside: <clusters> the same beside the request; it is the response that carries x-probe-beside
 //	x-probe-deny: <hook>       the hook refuses with 403
 //	x-probe-respond: <hook>    the hook responds with 203
 //	x-probe-wait: <hook>       the hook waits for a call to "quick"
+//	x-probe-aside: <hook>      the hook makes a call beside the request to "quick"
 //	x-probe-fail: <hook>       the hook returns Fail
 //	x-probe-panic: <hook>      the hook panics
 //	x-probe-trap: <hook>       the hook ends in a fault that cannot be recovered
@@ -16,10 +19,10 @@
 //	x-probe-block: <text>      this text blocks them, with x-probe-filtered: 1 as filtered
 //	x-probe-usage: <any>       the replica is asked for its usage
 //	x-probe-say: <text>        the companion is told so, over and over until it replies with 200
-//	x-probe-unit-call: <cluster>   each unit waits for POST /unit of that cluster with its text,
-//	                           and goes on if the reply is a 200
+//	x-probe-unit-call: <clusters>   each unit waits for POST /unit of these clusters with its text,
+//	                           and goes on if all replies are a 200
 //
-// Hooks are requestHeaders, request, reply, responseHeaders, response and done.
+// Hooks are requestHeaders, request, reply, beside (the reply to a call beside), responseHeaders, response and done.
 package probe
 
 import (
@@ -115,8 +118,11 @@ func replied(r *filter.Reply) string {
 // orders are the probe's instructions from a request. They are kept because a filter
 // that runs at the end cannot rely on the headers any more.
 type orders struct {
-	call, deny, respond, wait, fail, panic, trap, replace, response string
-	screen, mask, block, filtered, unitCall, say, usage             string
+	call, beside, deny, respond, wait, aside, fail, panic, trap, replace, response string
+	screen, mask, block, filtered, unitCall, say, usage                            string
+
+	open              int // calls that the request waits for
+	replied, judgedBy string
 }
 
 func (p *probe) Needs() filter.Needs { return p.needs }
@@ -124,7 +130,7 @@ func (p *probe) Needs() filter.Needs { return p.needs }
 func (p *probe) OnRequestHeaders(x *filter.Exchange) filter.Verdict {
 	o := &orders{}
 	for name, to := range map[string]*string{
-		"call": &o.call, "deny": &o.deny, "respond": &o.respond, "wait": &o.wait, "fail": &o.fail, "panic": &o.panic,
+		"call": &o.call, "beside": &o.beside, "deny": &o.deny, "respond": &o.respond, "wait": &o.wait, "aside": &o.aside, "fail": &o.fail, "panic": &o.panic,
 		"trap": &o.trap, "replace": &o.replace, "response": &o.response,
 		"screen": &o.screen, "mask": &o.mask, "block": &o.block, "filtered": &o.filtered, "unit-call": &o.unitCall, "say": &o.say, "usage": &o.usage,
 	} {
@@ -153,11 +159,32 @@ func (p *probe) OnRequest(x *filter.Exchange) filter.Verdict {
 		return v
 	}
 	if o.call == "" {
+		return p.goOn(o)
+	}
+	calls := p.calls(o.call, 0)
+	o.open = len(calls)
+	return filter.Wait(calls...)
+}
+
+// tagBeside is where the tags of calls beside begin.
+const tagBeside = 100
+
+// calls asks clusters.
+func (p *probe) calls(clusters string, tag int) (calls []filter.Call) {
+	for i, cluster := range strings.Split(clusters, ",") {
+		calls = append(calls, filter.Call{
+			Cluster: cluster, Path: "/probe", Headers: [][2]string{{"x-probe", "1"}}, Body: []byte("ask"), Timeout: p.timeout, Tag: tag + i,
+		})
+	}
+	return calls
+}
+
+// goOn is the last verdict about the request.
+func (p *probe) goOn(o *orders) filter.Verdict {
+	if o.beside == "" {
 		return filter.Next
 	}
-	return filter.Wait(filter.Call{
-		Cluster: o.call, Path: "/probe", Headers: [][2]string{{"x-probe", "1"}}, Body: []byte("ask"), Timeout: p.timeout,
-	})
+	return filter.Beside(p.calls(o.beside, tagBeside)...)
 }
 
 // screening reads "<window>,<overlap>", with ",errors" behind it or not.
@@ -181,8 +208,55 @@ func (p *probe) OnReply(x *filter.Exchange, r *filter.Reply) filter.Verdict {
 		}
 		return p.at("reply", x)
 	}
-	x.SetRequestHeader("x-probe-reply", replied(r))
-	return p.at("reply", x)
+	o := x.State().(*orders)
+	if r.Tag >= tagBeside {
+		return p.hearBeside(x, o, r)
+	}
+	if v := p.judge(r, o.call); v != filter.Next {
+		return v
+	}
+	o.replied = tell(o.replied, r, o.call)
+	x.SetRequestHeader("x-probe-reply", o.replied)
+	if v := p.at("reply", x); v != filter.Next {
+		return v
+	}
+	if o.open--; o.open > 0 {
+		return filter.Next
+	}
+	return p.goOn(o)
+}
+
+func (p *probe) hearBeside(x *filter.Exchange, o *orders, r *filter.Reply) filter.Verdict {
+	if v := p.judge(r, o.beside); v != filter.Next {
+		return v
+	}
+	o.judgedBy = tell(o.judgedBy, r, o.beside)
+	x.SetResponseHeader("x-probe-beside", o.judgedBy)
+	return p.at("beside", x)
+}
+
+// judge does what a reply orders.
+func (p *probe) judge(r *filter.Reply, clusters string) filter.Verdict {
+	switch r.Status {
+	case 403:
+		return deny("A service refuses.", false)
+	case 425:
+		again := p.calls(clusters, r.Tag-r.Tag%tagBeside)[r.Tag%tagBeside]
+		return filter.Wait(again)
+	}
+	return filter.Next
+}
+
+// tell adds a reply to those before.
+func tell(before string, r *filter.Reply, clusters string) string {
+	text := replied(r)
+	if strings.Contains(clusters, ",") {
+		text = strconv.Itoa(r.Tag%tagBeside) + "=" + text
+	}
+	if before == "" {
+		return text
+	}
+	return before + "," + text
 }
 
 func (p *probe) OnResponseHeaders(x *filter.Exchange) filter.Verdict {
@@ -211,7 +285,11 @@ func (p *probe) OnResponse(x *filter.Exchange, u *filter.Unit) filter.Verdict {
 		}
 	}
 	if o.unitCall != "" && len(all) > 0 {
-		return filter.Wait(filter.Call{Cluster: o.unitCall, Path: "/unit", Body: all, Timeout: p.timeout})
+		var calls []filter.Call
+		for _, cluster := range strings.Split(o.unitCall, ",") {
+			calls = append(calls, filter.Call{Cluster: cluster, Path: "/unit", Body: all, Timeout: p.timeout})
+		}
+		return filter.Wait(calls...)
 	}
 	return p.at("response", x)
 }
@@ -237,7 +315,14 @@ func (p *probe) at(hook string, x *filter.Exchange) filter.Verdict {
 		return filter.Respond(&filter.Answer{Status: 203, Headers: [][2]string{{"content-type", "text/plain"}}, Body: []byte("own")})
 	case o.wait:
 		o.wait = "" // once: OnReply may be the hook
-		return filter.Wait(filter.Call{Cluster: "quick", Path: "/probe", Timeout: p.timeout})
+		calls := p.calls("quick", 0)
+		if hook == "beside" {
+			calls[0].Tag = tagBeside
+		}
+		return filter.Wait(calls...)
+	case o.aside:
+		o.aside = ""
+		return filter.Beside(p.calls("quick", tagBeside)...)
 	}
 	return filter.Next
 }

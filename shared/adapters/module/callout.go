@@ -7,14 +7,23 @@ import (
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
+// callout is a call of an exchange, by the chain's number.
+type callout struct {
+	*stream
+	turn, number int
+}
+
 // Call starts a call. An error means that OnHttpCalloutDone will not be called.
-func (s *stream) Call(c *filter.Call) error {
-	result, _ := s.handle.HttpCallout(c.Cluster, chain.CallHeaders(c), c.Body, uint64(chain.Milliseconds(c.Timeout)), s)
+func (s *stream) Call(number int, c *filter.Call) error {
+	result, _ := s.handle.HttpCallout(c.Cluster, chain.CallHeaders(c), c.Body, uint64(chain.Milliseconds(c.Timeout)), &callout{s, s.turn, number})
 	return notStarted(result, c.Cluster)
 }
 
-// OnHttpCalloutDone hands the answer to the filter that waits for it.
-func (s *stream) OnHttpCalloutDone(_ uint64, result shared.HttpCalloutResult, headers [][2]shared.UnsafeEnvoyBuffer, body []shared.UnsafeEnvoyBuffer) {
+// OnHttpCalloutDone hands the answer to the chain. Envoy drops what is still open when the exchange ends.
+func (s *callout) OnHttpCalloutDone(_ uint64, result shared.HttpCalloutResult, headers [][2]shared.UnsafeEnvoyBuffer, body []shared.UnsafeEnvoyBuffer) {
+	if s.turn != s.stream.turn {
+		return
+	}
 	s.enter()
 	defer s.leave()
 	if s.broken {
@@ -22,7 +31,7 @@ func (s *stream) OnHttpCalloutDone(_ uint64, result shared.HttpCalloutResult, he
 	}
 	s.reply = s.reply[:0]
 	reply := readReply(result, headers, body, &s.reply)
-	s.chain.Reply(&reply)
+	s.chain.Reply(s.number, &reply)
 }
 
 // notStarted says why a call was not started, nil if it was.

@@ -141,20 +141,21 @@ func (s *stream) OnResponseBody(body shared.BodyBuffer, end bool) (status shared
 	switch {
 	case !s.begun || s.broken:
 		return shared.BodyStatusContinue
-	case !s.chain.WantsResponseBody():
-		s.chain.ResponseBody(nil, end)
-		return shared.BodyStatusContinue
-	}
-	status = shared.BodyStatusStopNoBuffer // also if a panic comes: nobody has seen all of it
-	if s.chain.ScreensResponse() {
+	case s.chain.ScreensResponse():
+		status = shared.BodyStatusStopNoBuffer // also if a panic comes: nobody has seen all of it
 		s.screenResponse(body, end)
-	} else {
+	case s.chain.WantsResponseBody():
+		status = shared.BodyStatusStopNoBuffer
 		s.readResponse(body, end)
+	default:
+		s.chain.ResponseBody(nil, end)
 	}
 	switch {
 	case s.over:
 	case s.chain.HoldsResponse():
 		status = shared.BodyStatusStopAndBuffer
+	case s.chain.StopsResponse():
+		status = shared.BodyStatusStopAndWatermark // when Envoy's buffer is full it reads no more of the replica's
 	default:
 		status = shared.BodyStatusContinue
 	}
@@ -226,7 +227,7 @@ func (s *stream) OnResponseTrailers(shared.HeaderMap) (status shared.TrailersSta
 	}
 	status = shared.TrailersStatusStop
 	s.putBefore(s.chain.ResponseEnd())
-	if !s.over && !s.chain.HoldsResponse() {
+	if !s.over && !s.chain.HoldsResponse() && !s.chain.StopsResponse() {
 		status = shared.TrailersStatusContinue
 	}
 	return status

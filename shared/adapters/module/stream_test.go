@@ -358,7 +358,7 @@ func TestPanicOfTheHost(t *testing.T) {
 		s.filter.OnResponseHeaders(nil, false)
 		s.filter.OnResponseBody(newBuffer(), false)
 		s.filter.OnResponseTrailers(nil)
-		s.filter.(*stream).OnHttpCalloutDone(1, 0, nil, nil)
+		(&callout{stream: s.filter.(*stream)}).OnHttpCalloutDone(1, 0, nil, nil)
 		s.filter.OnStreamComplete()
 		s.filter.OnDestroy()
 	})

@@ -126,11 +126,19 @@ func (x *exchange) putResponse(n int, with []byte) {
 	}
 }
 
+// actionPauseBounded pauses a body as ActionPause does, but when the host's buffer is full it reads no more of the replica's: ActionPause
+// fails then. What is in the buffer is not shown again. The SDK does not name it (StopIterationAndWatermark).
+const actionPauseBounded types.Action = 2
+
 // holds is the action after a callback of the response. While it is held the host's buffer is
-// empty: the chain has the bytes, and bounds them.
+// empty: the chain has the bytes, and bounds them. While it is stopped the host has them.
 func (x *exchange) holds() types.Action {
-	if x.held = x.stream.HoldsResponse(); x.held {
+	x.held = x.stream.HoldsResponse()
+	switch {
+	case x.held:
 		return types.ActionPause
+	case x.stream.StopsResponse():
+		return actionPauseBounded
 	}
 	return types.ActionContinue
 }

@@ -71,10 +71,10 @@ func (x *exchange) Reply(r *chain.LocalReply) {
 }
 
 // Call implements chain.Host.
-func (x *exchange) Call(c *filter.Call) error {
+func (x *exchange) Call(number int, c *filter.Call) error {
 	return dispatch(c.Cluster, chain.CallHeaders(c), c.Body, c.Timeout, func(r *filter.Reply) {
 		if x.kit != nil { // else the exchange ended meanwhile
-			x.stream.Reply(r)
+			x.stream.Reply(number, r)
 		}
 	})
 }

@@ -34,11 +34,12 @@ type Filter interface {
 
 	// OnRequest runs once, when the facts that the chain's filters need are
 	// there (x.Request). The rest of the body may still turn out to be one that is
-	// refused, of which OnDone tells. Verdicts: Next, Deny, Respond, Wait, Fail.
+	// refused, of which OnDone tells. Verdicts: Next, Deny, Respond, Wait, Beside, Fail.
 	OnRequest(x *Exchange) Verdict
 
-	// OnReply runs with the reply to the call that this filter waited for.
-	// Verdicts: those of the hook that returned Wait.
+	// OnReply runs with the reply to a call of this filter, once for each call that is
+	// answered while the exchange still waits for it. Verdicts: those of the hook that made the
+	// call; a call beside is followed by another one with Wait, not with Beside. See Wait and Beside.
 	OnReply(x *Exchange, r *Reply) Verdict
 
 	// OnResponseHeaders runs when the replica's response headers are there
@@ -192,8 +193,14 @@ type Factory struct {
 type Verdict struct {
 	refusal *Refusal
 	answer  *Answer
-	call    *Call
+	asked   *asked
 	failure string
+}
+
+// asked are the calls of a Wait or a Beside.
+type asked struct {
+	calls  []Call
+	beside bool
 }
 
 // Next goes on with the next filter.
@@ -205,9 +212,36 @@ func Deny(r Refusal) Verdict { return Verdict{refusal: &r} }
 // Respond ends the request with an answer that needs no replica.
 func Respond(a *Answer) Verdict { return Verdict{answer: a} }
 
-// Wait holds the request until the call is answered or its timeout is over;
-// then OnReply of the same filter runs.
-func Wait(c Call) Verdict { return Verdict{call: &c} }
+// MaxCalls is how many calls a filter may have open at once: those that it waits for, and those beside, counted apart.
+const MaxCalls = 8
+
+// Wait holds the request, in OnResponse the unit, until all these calls were answered or their timeouts are over. OnReply of the
+// same filter runs with each reply as it arrives, and Reply.Tag says to which call. There
+//
+//	Next     waits for the calls that are still open, and goes on after the last
+//	Wait     adds calls to those that are open: one again, or one to another service
+//	Deny     and Respond decide at once: replies to calls that are still open are ignored
+//	Fail     too: the filter's failure mode decides, and FailOpen waits no longer
+//
+// A call that cannot be started is replied to at once, with Reply.Err. A Wait without a call is a failure of the filter, and so are
+// more than MaxCalls at once.
+func Wait(calls ...Call) Verdict { return Verdict{asked: &asked{calls: calls}} }
+
+// Beside lets the request go on and makes calls beside it, from when it goes to the replica: if a later filter refuses it, they are
+// not made. Until all were answered, nothing of the response goes to the client, its headers neither. OnReply of the same filter runs
+// with each reply as it arrives, whether or not the response has begun to. There
+//
+//	Next     waits for the calls that are still open; after the last, the response goes on
+//	Wait     adds a call, for which the response waits too
+//	Deny     the client gets the refusal, and the replica is told to stop
+//	Respond  the client gets the answer, and the replica is told to stop
+//	Fail     the filter's failure mode decides: FailOpen does not wait for the filter's other calls beside
+//
+// The request is gone by then: of the effects only those on the response's headers count. A filter whose calls are partly to be waited
+// for gives Wait first, and Beside when those were answered.
+//
+// A response that Envoy gives itself, because it had no replica to ask, is not held, and OnReply does not run any more.
+func Beside(calls ...Call) Verdict { return Verdict{asked: &asked{calls: calls, beside: true}} }
 
 // Fail says that the filter could not get what it needs, in a few words for
 // the access log ("no-snapshot"). Its failure mode decides: FailOpen goes on,
@@ -223,8 +257,19 @@ func (v Verdict) Refusal() *Refusal { return v.refusal }
 // Answer returns the answer of a Respond, or nil.
 func (v Verdict) Answer() *Answer { return v.answer }
 
-// Call returns the call of a Wait, or nil.
-func (v Verdict) Call() *Call { return v.call }
+// Asks reports whether the verdict is a Wait or a Beside.
+func (v Verdict) Asks() bool { return v.asked != nil }
+
+// Calls returns the calls of a Wait or a Beside.
+func (v Verdict) Calls() []Call {
+	if v.asked == nil {
+		return nil
+	}
+	return v.asked.calls
+}
+
+// IsBeside reports whether the verdict is a Beside.
+func (v Verdict) IsBeside() bool { return v.asked != nil && v.asked.beside }
 
 // Refusal is a local answer. The chain renders it in the form that the
 // client's SDK understands.
@@ -268,10 +313,13 @@ type Call struct {
 	Headers [][2]string   // further headers
 	Body    []byte        // kept until the reply
 	Timeout time.Duration // must be positive
+	Tag     int           // comes back in the Reply; for the filter alone
 }
 
 // Reply is the answer to a Call. It is valid during OnReply only.
 type Reply struct {
+	// Tag is that of the call.
+	Tag int
 	// Err is set when there is no answer: unknown cluster, timeout, reset.
 	Err    error
 	Status int

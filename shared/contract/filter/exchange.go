@@ -197,6 +197,25 @@ func (x *Exchange) Explain(name, value string) {
 	}
 }
 
+// Amend is Explain for what may change: the value takes the place of an earlier one of the same name.
+func (x *Exchange) Amend(name, value string) {
+	for at := 0; at < len(x.why); {
+		end := at
+		for end < len(x.why) && x.why[end] != ' ' {
+			end++
+		}
+		if len(name) < end-at && string(x.why[at:at+len(name)]) == name && x.why[at+len(name)] == '=' {
+			x.why = append(x.why[:at], x.why[min(end+1, len(x.why)):]...)
+			break
+		}
+		at = end + 1
+	}
+	if n := len(x.why); n > 0 && x.why[n-1] == ' ' {
+		x.why = x.why[:n-1]
+	}
+	x.Explain(name, value)
+}
+
 // State returns what the running filter kept with SetState, or nil.
 //
 // Exchanges are used again: a state kept for an earlier request comes back, so

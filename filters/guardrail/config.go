@@ -2,6 +2,7 @@ package guardrail
 
 import (
 	"cmp"
+	"encoding/binary"
 	"slices"
 
 	"github.com/inlet-proxy/inlet/filters/guardrail/detect"
@@ -51,6 +52,12 @@ func newFilter(o *conf.Object, d *filter.Deps) filter.Filter {
 		return nil
 	}
 	f.plan(sources)
+	for _, p := range sources {
+		if p.remote != nil {
+			f.makeKey()
+			break
+		}
+	}
 	return f
 }
 
@@ -73,8 +80,12 @@ func (f *Filter) plan(sources map[string]*source) {
 		}
 	}
 	f.needs = f.needed()
-	for i := range f.key {
-		f.key[i] = byte(f.deps.Rand() >> 32)
+}
+
+// makeKey makes the key of sums.
+func (f *Filter) makeKey() {
+	for i := 0; i < len(f.key); i += 8 {
+		binary.LittleEndian.PutUint64(f.key[i:], f.deps.Rand())
 	}
 }
 

@@ -24,6 +24,11 @@ type Filter struct {
 // plan is what holds for a model. A side is nil if nothing is screened there.
 type plan struct{ request, response *side }
 
+// calls reports whether services are asked about prompts or responses.
+func (p *plan) calls() bool {
+	return p.request != nil && p.request.calls || p.response != nil && p.response.calls
+}
+
 // side is how prompts, or responses, are screened: one detector finds what any policy wants.
 type side struct {
 	detector *detect.Detector // nil: nothing is looked for here
@@ -144,19 +149,16 @@ func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
 	if response {
 		x.Screen(filter.Screening{Window: p.response.window(s.active)})
 	}
-	if !request {
-		s.keepPrompt(x, response)
-		return filter.Next
+	if request {
+		s.audits[0] = skipped
+		s.tell(x)
+		if v := f.screenPrompt(x, s); v != filter.Next {
+			return v
+		}
 	}
-	s.audits[0] = skipped
-	s.tell(x)
-	if v := f.screenPrompt(x, s); v != filter.Next {
-		return v
+	if p.calls() {
+		return f.askOfPrompt(x, s, request)
 	}
-	if p.request.calls {
-		return f.askOfPrompt(x, s)
-	}
-	s.keepPrompt(x, response)
 	s.audits[0].screened()
 	s.tell(x)
 	return filter.Next
@@ -244,15 +246,18 @@ func (f *Filter) OnDone(x *filter.Exchange, _ filter.End) {
 // planOf returns the plan for the model that is asked for, by its public name.
 func (f *Filter) planOf(x *filter.Exchange) *plan {
 	if len(f.byModel) > 0 {
-		model := x.Route.Model
-		if model == "" {
-			model = x.Request.Model
-		}
-		if p := f.byModel[model]; p != nil {
+		if p := f.byModel[modelOf(x)]; p != nil {
 			return p
 		}
 	}
 	return f.other
+}
+
+func modelOf(x *filter.Exchange) string {
+	if x.Route.Model != "" {
+		return x.Route.Model
+	}
+	return x.Request.Model
 }
 
 // find adds what is found in a text to the hits. In JSON that is in the text only the strings are looked at, each with the name of its

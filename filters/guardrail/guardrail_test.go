@@ -1,6 +1,7 @@
 package guardrail
 
 import (
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -33,7 +34,7 @@ func newGuard(t testing.TB) *Filter { return guardOf(t, doc) }
 
 func guardOf(t testing.TB, doc string) *Filter {
 	var f filter.Filter
-	require.NoError(t, conf.Decode([]byte(doc), func(o *conf.Object) { f = newFilter(o, &filter.Deps{Metrics: counts{}}) }))
+	require.NoError(t, conf.Decode([]byte(doc), func(o *conf.Object) { f = newFilter(o, &filter.Deps{Metrics: counts{}, Rand: rand.Uint64}) }))
 	return f.(*Filter)
 }
 

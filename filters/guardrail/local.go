@@ -102,4 +102,3 @@ func (p *source) readPattern(v *conf.Value) {
 		p.patterns = append(p.patterns, expr)
 	})
 }
-

@@ -31,7 +31,7 @@ func (f *Filter) screenPrompt(x *filter.Exchange, s *state) filter.Verdict {
 	if r.Earlier {
 		s.audits[0].less(partial) // what the server has of the conversation is not here
 	}
-	if on.choosy || on.calls {
+	if on.choosy || s.plan.calls() {
 		s.answered = lastAnswered(r.Strings)
 	}
 	if on.detector == nil {
@@ -124,9 +124,7 @@ func unscreened(r *llm.Request) filter.Verdict {
 }
 
 func refuse(status int, code, message string) filter.Verdict {
-	return filter.Deny(filter.Refusal{Refusal: llm.Refusal{
-		Status: status, Type: "invalid_request_error", Code: code, Message: message,
-	}})
+	return filter.Deny(refusal(status, code, message))
 }
 
 // redactPrompt puts labels in the place of findings, in the body: every other byte stays.
@@ -170,7 +168,7 @@ func (f *Filter) redactPrompt(x *filter.Exchange, s *state) filter.Verdict {
 // replaceInPrompt puts a label in the place of a part of the prompt, for services too if they are to judge it.
 func (s *state) replaceInPrompt(x *filter.Exchange, from, to int, label []byte) {
 	r := x.Request
-	if !s.plan.request.calls {
+	if !s.plan.calls() {
 		x.ReplaceInBody(r.Source(from, to), label)
 		return
 	}

@@ -17,6 +17,9 @@ type channel struct {
 	before []byte // what has been judged, its last bytes
 	held   int    // bytes behind that which have been seen
 	over   bool   // the text has ended; what was shown of it may be shown again
+
+	shown []byte // to services: its last bytes, as they have gone on or will
+	kept  int    // bytes at the end of that which services have yet to see together with what comes
 }
 
 // mostOver is how many channels there may be before those that are over are forgotten.
@@ -26,27 +29,55 @@ const mostOver = 256
 func (f *Filter) OnResponse(x *filter.Exchange, u *filter.Unit) filter.Verdict {
 	s := x.State().(*state)
 	on := s.plan.response
-	for i := range u.Pieces {
-		p := &u.Pieces[i]
-		s.hits, s.large = s.hits[:0], s.large || len(p.Text) > kept
-		if p.JSON {
-			// What is put into JSON must stand within a string of it, so it is judged when all of it is there.
-			if !p.Last {
-				p.Keep = len(p.Text)
-				continue
-			}
-			s.find(on, p.Text, nil, 0)
-		} else if !s.follow(on, u, i) {
-			return filter.Fail("finding-too-long")
-		}
-		if h := f.note(x, s, on, s.hits); h != nil {
-			return h.rule.policy.refuse(responseBlocked)
-		}
-		if h := s.signed(x, p); h != nil {
-			return h.rule.policy.refuse(responseBlocked)
-		}
-		s.redact(u, i)
+	s.who, s.turn = ^roles(0), 0
+	if on.calls {
+		s.sessions[1].ofUnit(u)
 	}
+	if on.detector != nil {
+		for i := range u.Pieces {
+			if v := f.screenPiece(x, s, u, i); v != filter.Next {
+				return v
+			}
+		}
+	}
+	if on.calls {
+		return f.askOfUnit(x, s, u)
+	}
+	s.passed(x)
+	return filter.Next
+}
+
+// passed notes that a unit of the response was judged.
+func (s *state) passed(x *filter.Exchange) {
+	if s.audits[1] == skipped {
+		s.audits[1].screened()
+		s.tell(x)
+	}
+}
+
+// screenPiece looks for what is found here.
+func (f *Filter) screenPiece(x *filter.Exchange, s *state, u *filter.Unit, i int) filter.Verdict {
+	on, p := s.plan.response, &u.Pieces[i]
+	s.hits, s.large = s.hits[:0], s.large || len(p.Text) > kept
+	if p.JSON {
+		// What is put into JSON must stand within a string of it, so it is judged when all of it is there.
+		if !p.Last {
+			p.Keep = len(p.Text)
+			return filter.Next
+		}
+		s.find(on, p.Text, nil, 0)
+	} else if !s.follow(on, u, i) {
+		s.audits[1].less(failOpen) // if it goes on
+		s.tell(x)
+		return filter.Fail("finding-too-long")
+	}
+	if h := f.note(x, s, on, s.hits); h != nil {
+		return h.rule.policy.refuse(responseBlocked)
+	}
+	if h := s.signed(x, p); h != nil {
+		return h.rule.policy.refuse(responseBlocked)
+	}
+	s.redact(u, i)
 	return filter.Next
 }
 
@@ -77,9 +108,20 @@ func (s *state) redact(u *filter.Unit, piece int) {
 		if h.From < at {
 			h.From, with = at, ""
 		}
-		u.Replace(piece, h.From, h.To, with)
+		s.replaceInUnit(u, piece, edit{h.From, h.To, with})
 		at = h.To
 	}
+}
+
+// replaceInUnit makes an edit of a piece; later, if services are to judge what it makes of the text.
+func (s *state) replaceInUnit(u *filter.Unit, piece int, e edit) {
+	if !s.plan.response.calls {
+		u.Replace(piece, e.from, e.to, e.with)
+		return
+	}
+	t := &s.sessions[1].texts[piece]
+	t.edits = append(t.edits, e)
+	t.now = applied(nil, t.body, t.edits)
 }
 
 // follow judges a text as far as it has come, and has kept back what cannot be judged yet. It reports false if that is more than
@@ -163,6 +205,6 @@ func (s *state) newChannel(p *filter.Piece) *channel {
 		s.channels = append(s.channels, channel{})
 	}
 	c := &s.channels[n]
-	*c = channel{Channel: p.Channel, before: c.before[:0]}
+	*c = channel{Channel: p.Channel, before: c.before[:0], shown: c.shown[:0]}
 	return c
 }

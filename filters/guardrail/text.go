@@ -22,6 +22,7 @@ type text struct {
 	json   bool // if it is JSON, it is the strings in it that count
 	signed bool // it cannot be edited
 	copyOf int  // one more than the index of an earlier text that is the same; 0: none
+	hidden bool // it is not to be judged now
 }
 
 // edit makes edits of the text as it is now.
@@ -82,7 +83,7 @@ func (s *state) gather(se *session, c *check) []group {
 // all of it, and the strings once more if they are written with escapes.
 func (s *state) add(g *group, se *session, i int, a action) {
 	t := &se.texts[i]
-	if t.copyOf > 0 || len(t.now) == 0 {
+	if t.copyOf > 0 || t.hidden || len(t.now) == 0 {
 		return
 	}
 	g.separate()
@@ -95,7 +96,7 @@ func (s *state) add(g *group, se *session, i int, a action) {
 		return
 	}
 	n := 0
-	s.leaves(t.now, nil, 0, nil, func(leaf, key []byte, _ []*llm.Values) {
+	s.leaves(t.now, nil, 0, nil, func(leaf, key []byte, _ []step) {
 		g.separate()
 		if len(key) > 0 {
 			g.text = append(append(g.text, key...), ": "...)
@@ -150,13 +151,18 @@ func (s *state) valuesAt(level int) *llm.Values {
 	return s.values[level]
 }
 
+// step is the way from a string to the JSON that it is in.
+type step struct {
+	values *llm.Values
+	from   int
+}
+
 // leaves calls each for the strings in JSON, also in JSON that is in a string of it. within says how to get from a leaf to the text.
-func (s *state) leaves(text, key []byte, level int, within []*llm.Values, each func(leaf, key []byte, within []*llm.Values)) {
+func (s *state) leaves(text, key []byte, level int, within []step, each func(leaf, key []byte, within []step)) {
 	if level < maxNested {
 		if v := s.valuesAt(level); v.Read(text) {
 			for _, value := range v.Each {
-				v.Inner = value.From
-				s.leaves(v.Text[value.From:value.To], value.Key, level+1, append(within, v), each)
+				s.leaves(v.Text[value.From:value.To], value.Key, level+1, append(within, step{v, value.From}), each)
 			}
 			return
 		}
@@ -277,15 +283,14 @@ func merged(edits []edit) []edit {
 func (s *state) fromLeaf(text []byte, leaf int, edits []edit) []edit {
 	n := 0
 	var out []edit
-	s.leaves(text, nil, 0, nil, func(is, _ []byte, within []*llm.Values) {
+	s.leaves(text, nil, 0, nil, func(is, _ []byte, within []step) {
 		if n++; n-1 != leaf {
 			return
 		}
 		for _, e := range edits {
 			e = atLeastOne(is, e)
-			for level := len(within) - 1; level >= 0; level-- {
-				v := within[level]
-				e.from, e.to = v.Source(v.Inner+e.from, v.Inner+e.to)
+			for _, in := range slices.Backward(within) {
+				e.from, e.to = in.values.Source(in.from+e.from, in.from+e.to)
 				e.with = escaped(e.with)
 			}
 			out = append(out, e)

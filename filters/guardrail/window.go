@@ -1,0 +1,145 @@
+package guardrail
+
+import (
+	"bytes"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/reading/llm"
+)
+
+// Of a stream, services judge what has arrived since they were asked last, as soon as they are not being asked: the slower they
+// are, the more text there is in a question. What they have judged goes on, but for the last word: what comes next may belong to it.
+
+const (
+	// contextMost is how much of a text that has gone on is shown again with what follows it.
+	contextMost = 512
+	// wordMost is the longest that is taken for one word.
+	wordMost = 1 << 10
+)
+
+// ofUnit makes the texts of a session the pieces of a unit.
+func (se *session) ofUnit(u *filter.Unit) {
+	clear(se.texts)
+	se.response = true
+	se.texts, se.checks, se.version = se.texts[:0], se.checks[:0], 0
+	for i := range u.Pieces {
+		p := &u.Pieces[i]
+		se.texts = append(se.texts, text{body: p.Text, now: p.Text, json: p.JSON})
+	}
+}
+
+// refresh takes over the texts of a unit, which are in the same place no longer.
+func (se *session) refresh(u *filter.Unit) {
+	for i := range se.texts {
+		t := &se.texts[i]
+		if t.body = u.Pieces[i].Text; len(t.edits) == 0 {
+			t.now = t.body
+		}
+	}
+}
+
+// askOfUnit has services judge a unit, as it is after what was found here.
+func (f *Filter) askOfUnit(x *filter.Exchange, s *state, u *filter.Unit) filter.Verdict {
+	se := &s.sessions[1]
+	asks := false
+	for i := range u.Pieces {
+		asks = s.show(x, u, i) || asks
+	}
+	if asks {
+		s.enlist(se, s.plan.response)
+		if v := f.proceed(x, s, se, false); v != filter.Next {
+			return v
+		}
+	}
+	return f.finishUnit(x, s, u)
+}
+
+// show decides how much of a piece is kept back, and reports whether services are to see it: not if nothing more of it would go on.
+func (s *state) show(x *filter.Exchange, u *filter.Unit, i int) bool {
+	p, t := &u.Pieces[i], &s.sessions[1].texts[i]
+	c := s.channelOf(p)
+	if c == nil {
+		c = s.newChannel(p)
+	}
+	if u.Stream && !p.Last {
+		keep := len(p.Text)
+		if !p.JSON {
+			keep = s.keepOf(p.Text)
+		}
+		p.Keep = max(p.Keep, keep)
+	}
+	t.signed = x.API == llm.Messages && p.Kind == llm.ReasoningText
+	before := c.shown[:max(0, len(c.shown)-p.Seen)]
+	t.before = bytes.Clone(before[atRune(before, len(before)-contextMost):])
+	judged := max(0, p.Seen-c.kept)
+	if t.hidden = len(p.Text)-p.Keep <= judged; t.hidden {
+		return false
+	}
+	for k := range i {
+		if other := &s.sessions[1].texts[k]; p.Last && !other.hidden && other.copyOf == 0 && bytes.Equal(other.body, t.body) && bytes.Equal(other.now, t.now) && other.json == t.json && other.signed == t.signed {
+			t.copyOf = k + 1
+		}
+	}
+	return true
+}
+
+// keepOf returns how many bytes at the end of a text may belong to what comes next.
+func (s *state) keepOf(text []byte) int {
+	keep := wordAtEnd(text)
+	for _, p := range s.plan.response.policies {
+		if s.active&p.bit != 0 {
+			keep = max(keep, p.overlap)
+		}
+	}
+	return len(text) - atRune(text, len(text)-min(keep, len(text)))
+}
+
+// wordAtEnd returns how many bytes the word has with which a text ends. Scripts that have no spaces end one with each character.
+func wordAtEnd(text []byte) int {
+	n := 0
+	for n < min(len(text), wordMost) {
+		r, size := utf8.DecodeLastRune(text[:len(text)-n])
+		if unicode.IsSpace(r) || r >= 0x2e80 {
+			break
+		}
+		n += size
+	}
+	return n
+}
+
+// finishUnit makes the edits, and notes what was shown.
+func (f *Filter) finishUnit(x *filter.Exchange, s *state, u *filter.Unit) filter.Verdict {
+	se := &s.sessions[1]
+	for i := range se.texts {
+		t := &se.texts[i]
+		if t.copyOf > 0 {
+			same := &se.texts[t.copyOf-1]
+			t.edits, t.now = same.edits, same.now
+		}
+		for _, e := range t.edits {
+			u.Replace(i, e.from, e.to, e.with)
+		}
+		s.remember(u, i)
+	}
+	s.passed(x)
+	return filter.Next
+}
+
+// remember notes what of a channel was shown.
+func (s *state) remember(u *filter.Unit, i int) {
+	p, t := &u.Pieces[i], &s.sessions[1].texts[i]
+	c := s.channelOf(p)
+	if p.Last && shared(u, i) {
+		return // a text that stands alone, if also in a channel of which more is to come
+	}
+	if p.Last {
+		c.shown, c.kept, c.over = c.shown[:0], 0, true
+		return
+	}
+	c.shown, c.kept = append(append(c.shown[:0], t.before...), t.now...), p.Keep
+	if n := len(t.edits); n > 0 && t.edits[n-1].to > len(t.body)-p.Keep {
+		c.kept = len(t.now) // what is kept back is not as long as it was
+	}
+}

@@ -209,7 +209,7 @@ func (f *Filter) read(c *check, fl *flight, r *filter.Reply, now time.Time) (ver
 	switch {
 	case failed != nil && (r.Err != nil || retries(failed)):
 		if b.failed(now, c.by.failures, c.by.open) {
-			f.transition(c.by, "open", filter.Error, "opens: "+string(failed.Cause))
+			f.transition(c.by, "open", filter.Error, fmt.Sprintf("opens: %s %v", failed.Cause, r.Err))
 		}
 	case b.succeeded():
 		f.transition(c.by, "closed", filter.Info, "closes: the service answers")

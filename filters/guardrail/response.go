@@ -47,6 +47,14 @@ func (f *Filter) OnResponse(x *filter.Exchange, u *filter.Unit) filter.Verdict {
 	return filter.Next
 }
 
+// OnUnscreened notes that text goes on that was not judged.
+func (f *Filter) OnUnscreened(x *filter.Exchange) {
+	if s, _ := x.State().(*state); s != nil && s.audits[1] != unasked {
+		s.audits[1].less(failOpen)
+		s.tell(x)
+	}
+}
+
 // passed notes that a unit of the response was judged.
 func (s *state) passed(x *filter.Exchange) {
 	if s.audits[1] == skipped {
@@ -67,8 +75,6 @@ func (f *Filter) screenPiece(x *filter.Exchange, s *state, u *filter.Unit, i int
 		}
 		s.find(on, p.Text, nil, 0)
 	} else if !s.follow(on, u, i) {
-		s.audits[1].less(failOpen) // if it goes on
-		s.tell(x)
 		return filter.Fail("finding-too-long")
 	}
 	if h := f.note(x, s, on, s.hits); h != nil {

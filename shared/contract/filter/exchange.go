@@ -60,6 +60,7 @@ type Exchange struct {
 
 	effects Effects
 	why     []byte
+	news    bool // why has changed
 	states  []any
 	screens []screen
 	unit    *Unit
@@ -183,6 +184,7 @@ func (x *Exchange) AskUsage() { x.effects.Usage = true }
 // Explain adds "name=value" to the one-line reason that the access log shows.
 // Never put prompt text or keys there.
 func (x *Exchange) Explain(name, value string) {
+	x.news = true
 	if len(x.why) > 0 {
 		x.why = append(x.why, ' ')
 	}
@@ -252,6 +254,15 @@ func (x *Exchange) Effects() *Effects { return &x.effects }
 // Why returns the explanations so far. For the chain only; valid until the
 // next Explain.
 func (x *Exchange) Why() []byte { return x.why }
+
+// News returns the explanations if they have changed since it was asked last, else nil. For the chain only; valid as Why has it.
+func (x *Exchange) News() []byte {
+	if !x.news {
+		return nil
+	}
+	x.news = false
+	return x.why
+}
 
 // Effects is what the filters want changed, in the order they said it. An
 // adapter applies request effects once when the request is released, response

@@ -1,6 +1,9 @@
 package guardrail
 
-import "unicode/utf8"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
 // edit replaces the bytes [from, to) of a text. Edits of a text are in order and do not overlap.
 type edit struct {
@@ -67,17 +70,58 @@ const (
 	alike = 3
 )
 
-// diff returns edits that make after of before, which change whole words and little else.
-func diff(before, after string) []edit {
+// trimmed returns an edit without the characters at its beginning and end that it does not change.
+func trimmed(text string, e edit) edit {
+	for e.from < e.to && e.with != "" {
+		_, n := utf8.DecodeRuneInString(text[e.from:e.to])
+		if n > len(e.with) || text[e.from:e.from+n] != e.with[:n] {
+			break
+		}
+		e.from, e.with = e.from+n, e.with[n:]
+	}
+	for e.from < e.to && e.with != "" {
+		_, n := utf8.DecodeLastRuneInString(text[e.from:e.to])
+		if n > len(e.with) || text[e.to-n:e.to] != e.with[len(e.with)-n:] {
+			break
+		}
+		e.to, e.with = e.to-n, e.with[:len(e.with)-n]
+	}
+	return e
+}
+
+// diff returns edits that make after of before, and change little else. Lines are compared one by one if there are as many: texts that
+// are judged together have line feeds between.
+func diff(before, after string) (out []edit) {
+	if strings.Count(before, "\n") != strings.Count(after, "\n") {
+		return diffWords(before, after)
+	}
+	at := 0
+	for line := range strings.Lines(before) {
+		other := after
+		if i := strings.IndexByte(after, '\n'); i >= 0 {
+			other, after = after[:i+1], after[i+1:]
+		}
+		if line != other {
+			out = append(out, moved(diffWords(line, other), at)...)
+		}
+		at += len(line)
+	}
+	if before == "" || before[len(before)-1] == '\n' {
+		out = append(out, moved(diffWords("", after), at)...)
+	}
+	return out
+}
+
+// diffWords compares texts word by word.
+func diffWords(before, after string) (out []edit) {
 	a, b := words(before), words(after)
-	var out []edit
 	for i, j := 0, 0; i < len(a)-1 || j < len(b)-1; {
 		if i < len(a)-1 && j < len(b)-1 && word(before, a, i) == word(after, b, j) {
 			i, j = i+1, j+1
 			continue
 		}
 		x, y := meet(before, after, a[i:], b[j:])
-		out = append(out, edit{a[i], a[i+x], after[b[j]:b[j+y]]})
+		out = append(out, trimmed(before, edit{a[i], a[i+x], after[b[j]:b[j+y]]}))
 		i, j = i+x, j+y
 	}
 	return out

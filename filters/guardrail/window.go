@@ -127,19 +127,52 @@ func (f *Filter) finishUnit(x *filter.Exchange, s *state, u *filter.Unit) filter
 	return filter.Next
 }
 
+// hold decides how much of a piece stays back, now that its edits are known: what has been put in, and what an edit has moved, counts
+// where it stands now. It returns how much that is.
+func (s *state) hold(p *filter.Piece, t *text) (kept int) {
+	until := len(t.body) - p.Keep
+	if !p.JSON {
+		until = min(until, before(t.edits, len(t.now)-s.keepOf(t.now)))
+	}
+	shift := 0
+	for _, e := range t.edits {
+		if e.to > until {
+			until = min(until, e.from)
+			break
+		}
+		shift += len(e.with) - (e.to - e.from)
+	}
+	p.Keep = len(t.body) - until
+	return len(t.now) - (until + shift)
+}
+
+// before returns a place in a text before, or at, the one that comes to stand at a place when edits are made.
+func before(edits []edit, at int) int {
+	shift := 0
+	for _, e := range edits {
+		switch from := e.from + shift; {
+		case at <= from:
+			return at - shift
+		case at < from+len(e.with):
+			return e.from
+		}
+		shift += len(e.with) - (e.to - e.from)
+	}
+	return at - shift
+}
+
 // remember notes what of a channel was shown.
 func (s *state) remember(u *filter.Unit, i int) {
 	p, t := &u.Pieces[i], &s.sessions[1].texts[i]
 	c := s.channelOf(p)
-	if p.Last && shared(u, i) {
-		return // a text that stands alone, if also in a channel of which more is to come
-	}
-	if p.Last {
+	switch {
+	case !p.Last:
+		c.kept = 0
+		if u.Stream {
+			c.kept = s.hold(p, t)
+		}
+		c.shown = append(append(c.shown[:0], t.before...), t.now...)
+	case !shared(u, i): // else it is a text that stands alone, if also in a channel of which more is to come
 		c.shown, c.kept, c.over = c.shown[:0], 0, true
-		return
-	}
-	c.shown, c.kept = append(append(c.shown[:0], t.before...), t.now...), p.Keep
-	if n := len(t.edits); n > 0 && t.edits[n-1].to > len(t.body)-p.Keep {
-		c.kept = len(t.now) // what is kept back is not as long as it was
 	}
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // breaker keeps requests from waiting for a service that does not answer. After some failures in a row it is open, and nobody is
-// asked. After a while it is half open: one request asks, and what becomes of that closes or opens it again.
+// asked. After a while it is half open: one request asks, and its outcome closes or opens it again.
 //
 // A native module has one for all its threads. Each worker of the wasm build has its own: it learns from its own calls, and each
 // lets one request through.

@@ -207,5 +207,5 @@ func (f *Filter) needed() (n filter.Needs) {
 	return n
 }
 
-// Reads says what the policies go by, besides the route.
+// Reads says what the policies depend on, besides the route.
 func (f *Filter) Reads() filter.Facts { return f.reads }

@@ -102,6 +102,9 @@ func readPolicy(o *conf.Object, sources map[string]*source, names []string) *pol
 		p.use = append(p.use, used)
 	})
 	notEmpty(o, "use", len(p.use))
+	if p.action == redact && len(p.use) > 0 && !slices.ContainsFunc(p.use, (*source).redacts) {
+		o.Errorf("action", "none of the providers can redact (want block or report)")
+	}
 	p.readMatch(o)
 	p.readScope(o)
 	p.readCalling(o)

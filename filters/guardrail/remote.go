@@ -41,6 +41,9 @@ func protocolNames() string {
 	return strings.Join(names, ", ")
 }
 
+// redacts reports whether a finding can be redacted.
+func (p *source) redacts() bool { return p.remote == nil || p.remote.protocol.Redacts() }
+
 // callKeys are for providers that are called.
 var callKeys = []string{"timeout", "failureMode", "retries", "breaker", "cache"}
 

@@ -24,7 +24,6 @@ type guarding struct {
 	judge  func(text string) string
 	out    []byte
 	stream *chain.Stream
-	fails  bool
 }
 
 func (g *guarding) Call(number int, c *filter.Call) error {

@@ -20,12 +20,18 @@ func TestRoles(t *testing.T) {
 		body string
 		want []said
 	}{
-		{"chat", Chat, `{"messages":[{"role":"system","content":"s"},{"content":"u","role":"user"},{"role":"assistant","content":"a","tool_calls":[{"function":{"arguments":"{}"}}]},{"role":"tool","content":"t"},{"role":"weird","content":"w"}],"tools":[{"function":{"name":"f"}}],"new":"n"}`,
-			[]said{{"s", SystemRole, 1}, {"u", UserRole, 2}, {"a", AssistantRole, 3}, {"{}", CallRole, 3}, {"t", ToolRole, 4}, {"weird", UserRole, 5}, {"w", UserRole, 5}, {"f", SystemRole, 0}, {"n", UserRole, 0}}},
-		{"parts", Messages, `{"system":[{"type":"text","text":"s"}],"messages":[{"role":"user","content":[{"content":[{"type":"text","text":"t"}],"type":"tool_result"},{"type":"text","text":"u"}]},{"role":"assistant","content":[{"type":"tool_use","input":{"k":"c"}},{"type":"text","text":"a"}]}]}`,
-			[]said{{"s", SystemRole, 0}, {"t", ToolRole, 1}, {"u", UserRole, 1}, {"c", CallRole, 2}, {"a", AssistantRole, 2}}},
-		{"responses", Responses, `{"instructions":"s","input":[{"role":"developer","content":"d"},{"type":"message","content":[{"type":"input_text","text":"u"}]},{"type":"function_call","arguments":"{}"},{"type":"function_call_output","output":"t"}]}`,
-			[]said{{"s", SystemRole, 0}, {"d", SystemRole, 1}, {"u", UserRole, 2}, {"{}", CallRole, 3}, {"t", ToolRole, 4}}},
+		{
+			"chat", Chat, `{"messages":[{"role":"system","content":"s"},{"content":"u","role":"user"},{"role":"assistant","content":"a","tool_calls":[{"function":{"arguments":"{}"}}]},{"role":"tool","content":"t"},{"role":"weird","content":"w"}],"tools":[{"function":{"name":"f"}}],"new":"n"}`,
+			[]said{{"s", SystemRole, 1}, {"u", UserRole, 2}, {"a", AssistantRole, 3}, {"{}", CallRole, 3}, {"t", ToolRole, 4}, {"weird", UserRole, 5}, {"w", UserRole, 5}, {"f", SystemRole, 0}, {"n", UserRole, 0}},
+		},
+		{
+			"parts", Messages, `{"system":[{"type":"text","text":"s"}],"messages":[{"role":"user","content":[{"content":[{"type":"text","text":"t"}],"type":"tool_result"},{"type":"text","text":"u"}]},{"role":"assistant","content":[{"type":"tool_use","input":{"k":"c"}},{"type":"text","text":"a"}]}]}`,
+			[]said{{"s", SystemRole, 0}, {"t", ToolRole, 1}, {"u", UserRole, 1}, {"c", CallRole, 2}, {"a", AssistantRole, 2}},
+		},
+		{
+			"responses", Responses, `{"instructions":"s","input":[{"role":"developer","content":"d"},{"type":"message","content":[{"type":"input_text","text":"u"}]},{"type":"function_call","arguments":"{}"},{"type":"function_call_output","output":"t"}]}`,
+			[]said{{"s", SystemRole, 0}, {"d", SystemRole, 1}, {"u", UserRole, 2}, {"{}", CallRole, 3}, {"t", ToolRole, 4}},
+		},
 		{"no conversation", Completions, `{"prompt":["x","y"]}`, []said{{"x", UserRole, 0}, {"y", UserRole, 0}}},
 		{"input", Responses, `{"input":"x"}`, []said{{"x", UserRole, 0}}},
 	} {

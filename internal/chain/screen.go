@@ -305,8 +305,10 @@ func (s *Stream) replyToScreener(r *filter.Reply) {
 	if s.settleUnit(s.run(c.at, hookResponseReply, r)) {
 		c.at--
 		s.showOthers()
-		if s.screens() {
-			s.advance() // to what has come meanwhile
+		// What has come meanwhile is shown now if nothing comes that would have it shown, or if nothing goes on: what goes on would have to
+		// wait with it, since a response that is held goes on once.
+		if c.count(s.texts()); s.screens() && (s.lastIsDue() || len(c.out) == 0) {
+			s.advance()
 		}
 	}
 	if s.state == ended || s.state.in(screened) && !s.HoldsResponse() {

@@ -3,6 +3,7 @@ package guardrail
 import (
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -46,6 +47,25 @@ func TestThen(t *testing.T) {
 		require.Equal(t, c, string(applied(nil, []byte(a), both)))
 		for i := 1; i < len(both); i++ {
 			require.Less(t, both[i-1].to, both[i].from)
+		}
+	})
+}
+
+func FuzzDiff(f *testing.F) {
+	f.Add("mail jane@example.com", "mail [EMAIL]", "mail [X]")
+	f.Add("a\nb\n", "a\n", "\n\n")
+	f.Add("", "x", "")
+	f.Fuzz(func(t *testing.T, a, b, c string) {
+		if !utf8.ValidString(a) || !utf8.ValidString(b) || !utf8.ValidString(c) {
+			return
+		}
+		for _, e := range diff(a, b) {
+			if !utf8.ValidString(a[e.from:e.to]) || !utf8.ValidString(e.with) {
+				t.Fatalf("%v cuts a character of %q", e, a)
+			}
+		}
+		if got := string(applied(nil, []byte(a), then(diff(a, b), diff(b, c), []byte(b)))); got != c {
+			t.Fatalf("%q", got)
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
@@ -214,4 +215,139 @@ func TestRemotePrompts(t *testing.T) {
 			}
 		})
 	}
+}
+
+// asks sends a request and returns the texts that services were asked about, with the speaker of each.
+func asks(t *testing.T, config, path, body string) (asked []string, host *guarding) {
+	g := guard(t, config)
+	host = &guarding{judge: func(string) string { return `{"action":"pass"}` }, stream: g.chain.NewStream()}
+	host.request = pairs{{":method", "POST"}, {":path", path}, {"content-type", "application/json"}}
+	host.stream.Begin(host)
+	host.stream.RequestHeaders(false)
+	host.stream.RequestBody([]byte(body), true)
+	for len(host.open) > 0 {
+		var q struct{ Role, Text string }
+		require.NoError(t, json.Unmarshal(host.calls[host.open[0]].Body, &q))
+		asked = append(asked, q.Role+": "+q.Text)
+		host.answer(t, 0)
+	}
+	host.stream.Done()
+	require.Nil(t, host.refused)
+	return asked, host
+}
+
+// TestQuestions: what a service is asked about a prompt.
+func TestQuestions(t *testing.T) {
+	const chat = `{"messages":[{"role":"system","content":"s"},{"role":"user","content":"u1"},{"role":"assistant","content":"a1"},{"role":"user","content":"u2"},{"role":"assistant","content":null,"tool_calls":[{"function":{"name":"f","arguments":"{\"k\":\"\\u0076\",\"n\":7}"}}]},{"role":"tool","content":"t"},{"role":"assistant","content":"prefill"}],"tools":[{"function":{"name":"tool"}}]}`
+	block := `action: block`
+	for _, c := range []struct {
+		name, policy, path, body string
+		want                     []string
+	}{
+		{"everybody", block, "", chat, []string{"system: s\ntool", "user: u1\nu2", "assistant: a1\nf\nprefill", "tool: t", "assistant: {\"k\":\"\\u0076\",\"n\":7}\nk: v"}},
+		{"only strings, to redact", `action: redact`, "", chat, []string{"system: s\ntool", "user: u1\nu2", "assistant: a1\nf\nprefill", "tool: t", "assistant: k: v"}},
+		{"the last turn", block + ", text: latest", "", chat, []string{"system: s\ntool", "user: u2", "assistant: f\nprefill", "tool: t", "assistant: {\"k\":\"\\u0076\",\"n\":7}\nk: v"}},
+		{"of some", block + ", text: latest, roles: [user, tool]", "", chat, []string{"user: u2", "tool: t"}},
+		{"parts", block, "", `{"messages":[{"role":"user","content":[{"type":"text","text":"jane@exam"},{"type":"text","text":"ple.com"}]},{"role":"user","content":"x"}]}`, []string{"user: jane@exam\nple.com\nx\njane@example.com"}},
+		{"Messages", block, "/v1/messages", `{"system":"s","messages":[{"role":"user","content":[{"type":"tool_result","content":"t"},{"type":"text","text":"u"}]},{"role":"assistant","content":[{"type":"tool_use","name":"f","input":{"k":"v"}}]}]}`, []string{"system: s", "user: u", "tool: t", "assistant: f\nv"}},
+		{"Responses", block, "/v1/responses", `{"instructions":"s","input":"u"}`, []string{"system: s", "user: u"}},
+		{"completions", block, "/v1/completions", `{"prompt":["a","b"]}`, []string{"user: a\nb"}},
+		{"embeddings", block, "/v1/embeddings", `{"input":["a","b"]}`, []string{"user: a\nb"}},
+		{"nothing", block, "", `{"messages":[{"role":"user","content":" "}]}`, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.path == "" {
+				c.path = "/v1/chat/completions"
+			}
+			asked, host := asks(t, `{providers: [{name: p, webhook: {cluster: guard}}], policies: [{on: request, use: [p], `+c.policy+`}]}`, c.path, c.body)
+			require.Equal(t, c.want, asked)
+			require.Empty(t, host.body)
+			require.Contains(t, host.why, "screened=request:scanned")
+		})
+	}
+}
+
+// TestStoredHistory: what the server has of a conversation was not judged, and the audit says so.
+func TestStoredHistory(t *testing.T) {
+	_, host := asks(t, `{providers: [{name: p, webhook: {cluster: guard}}], policies: [{on: request, use: [p], action: block}]}`, "/v1/responses", `{"previous_response_id":"resp_1","input":"u"}`)
+	require.Contains(t, host.why, "screened=request:partial")
+}
+
+// TestServicesTellNothing: what a service found stands in no refusal, log line, metric or explanation, and neither does what it says
+// of it in its own words.
+func TestServicesTellNothing(t *testing.T) {
+	for _, action := range []string{"block", "redact", "report"} {
+		for _, answer := range []string{
+			`{"action":"block","reason":"078-05-1120"}`, `{"action":"redact","text":"x 078-05-1120 y"}`, `{"error":"078-05-1120"}`, `078-05-1120`,
+		} {
+			g := guard(t, `{providers: [{name: p, webhook: {cluster: guard}, retries: 0, breaker: {failures: 1}}], policies: [{on: request, use: [p], action: `+action+`}]}`)
+			host := &guarding{judge: func(string) string { return answer }, stream: g.chain.NewStream()}
+			host.request = pairs{{":method", "POST"}, {":path", "/v1/chat/completions"}, {"content-type", "application/json"}}
+			host.stream.Begin(host)
+			host.stream.RequestHeaders(false)
+			host.stream.RequestBody([]byte(`{"messages":[{"role":"user","content":"her SSN is 078-05-1120"}]}`), true)
+			for len(host.open) > 0 {
+				host.answer(t, 0)
+			}
+			host.stream.Done()
+			told := host.why + fmt.Sprint(g.metrics) + g.logs.String()
+			if host.refused != nil {
+				told += fmt.Sprint(host.refused.Headers) + string(host.refused.Body)
+			}
+			require.NotContains(t, told, "078")
+			require.NotContains(t, told, "1120")
+		}
+	}
+}
+
+// TestTheTrialThatIsGone: a client that leaves while its request tries a service that was down leaves the trial to the next one.
+func TestTheTrialThatIsGone(t *testing.T) {
+	g := guard(t, `{providers: [{name: p, webhook: {cluster: guard}, retries: 0, timeout: 1m, breaker: {failures: 1, open: 100ms}}], policies: [{on: request, use: [p], action: block}]}`)
+	now := g.now
+	send := func() *guarding {
+		host := &guarding{stream: g.chain.NewStream()}
+		host.request = pairs{{":method", "POST"}, {":path", "/v1/chat/completions"}, {"content-type", "application/json"}}
+		host.stream.Begin(host)
+		host.stream.RequestHeaders(false)
+		host.stream.RequestBody([]byte(`{"messages":[{"role":"user","content":"x"}]}`), true)
+		return host
+	}
+	down := send()
+	down.stream.Reply(down.open[0], &filter.Reply{Err: fmt.Errorf("reset")})
+	require.Equal(t, 503, down.refused.Status)
+	require.Equal(t, 503, send().refused.Status)
+	g.now = now.Add(time.Second)
+	trial := send()
+	require.Len(t, trial.open, 1)
+	require.Equal(t, 503, send().refused.Status, "one is enough")
+	trial.stream.Done()
+	require.Len(t, send().open, 1)
+}
+
+// FuzzRemoteStream is TestRemoteStreams on texts, cuts and times that the fuzzer makes up.
+func FuzzRemoteStream(f *testing.F) {
+	const secret = "hunter2SECRET"
+	g := guard(f, remotely("redact", 0, "64KiB"))
+	f.Add("a hunter2SECRET, b", "xhunter2SECRETy", []byte{3, 1, 4, 1, 5, 9, 2, 6})
+	f.Add("長いhunter2SECRET長い", "hunter2\nSECRET", []byte{0, 0, 7})
+	f.Fuzz(func(t *testing.T, one, two string, draws []byte) {
+		if !utf8.ValidString(one) || !utf8.ValidString(two) || len(one)+len(two) > 1000 || len(draws) == 0 {
+			return // not what a model says
+		}
+		at := 0
+		draw := func(n int) int {
+			at++
+			return int(draws[at%len(draws)]) % n
+		}
+		texts := []string{one, two}
+		body := eventsOf(texts, draw)
+		host := &guarding{judge: redacting(secret)}
+		host.play(t, g.chain.NewStream(), body, draw)
+		for i, text := range textsOf(t, string(host.out), len(texts)) {
+			require.Equal(t, strings.ReplaceAll(texts[i], secret, "[S]"), text)
+		}
+		if !strings.Contains(one+two, secret) {
+			require.Equal(t, body, string(host.out))
+		}
+	})
 }

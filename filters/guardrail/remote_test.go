@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/inlet-proxy/inlet/filters/guardrail/detect"
 	"github.com/inlet-proxy/inlet/internal/chain"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
@@ -76,7 +77,9 @@ func blocking(secret string) func(string) string {
 // play sends a response in chunks, while services answer at any time.
 func (g *guarding) play(t require.TestingT, s *chain.Stream, body string, draw func(int) int) {
 	g.stream = s
-	g.request = pairs{{":method", "POST"}, {":path", "/v1/chat/completions"}, {"content-type", "application/json"}}
+	if g.request == nil {
+		g.request = pairs{{":method", "POST"}, {":path", "/v1/chat/completions"}, {"content-type", "application/json"}}
+	}
 	g.response = pairs{{":status", "200"}, {"content-type", "text/event-stream"}}
 	s.Begin(g)
 	s.RequestHeaders(false)
@@ -350,4 +353,110 @@ func FuzzRemoteStream(f *testing.F) {
 			require.Equal(t, body, string(host.out))
 		}
 	})
+}
+
+// TestRemoteAPIs: a secret that a stream splits and repeats is gone from every place of every API, and each event is still one.
+func TestRemoteAPIs(t *testing.T) {
+	for _, c := range []struct {
+		name, path string
+		places     int
+		events     []string
+	}{
+		{"chat", "/v1/chat/completions", 1, []string{
+			`{"choices":[{"index":0,"delta":{"content":"is hunter2"}}]}`, `{"choices":[{"index":0,"delta":{"content":"SECRET."}}]}`,
+			`{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}`, `[DONE]`,
+		}},
+		{"reasoning, a call, a refusal", "/v1/chat/completions", 3, []string{
+			`{"choices":[{"index":0,"delta":{"reasoning_content":"hunter2"}}]}`, `{"choices":[{"index":0,"delta":{"reasoning_content":"SECRET"}}]}`,
+			`{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"name":"f","arguments":"{\"a\":\"hunt"}}]}}]}`,
+			`{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"er2\\u0053ECRET\",\"n\":1}"}}]}}]}`,
+			`{"choices":[{"index":0,"delta":{"refusal":"hunter2S"}}]}`, `{"choices":[{"index":0,"delta":{"refusal":"ECRET"}}]}`,
+			`{"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}`, `[DONE]`,
+		}},
+		{"Messages", "/v1/messages", 2, []string{
+			`{"type":"message_start","message":{"id":"m","role":"assistant","content":[]}}`,
+			`{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}`,
+			`{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"hunter2"}}`,
+			`{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"SECRET"}}`, `{"type":"content_block_stop","index":0}`,
+			`{"type":"content_block_start","index":1,"content_block":{"type":"tool_use","id":"t","name":"f","input":{}}}`,
+			`{"type":"content_block_delta","index":1,"delta":{"type":"input_json_delta","partial_json":"{\"a\": \"hunter2SEC"}}`,
+			`{"type":"content_block_delta","index":1,"delta":{"type":"input_json_delta","partial_json":"RET\"}"}}`, `{"type":"content_block_stop","index":1}`,
+			`{"type":"message_delta","delta":{"stop_reason":"end_turn"}}`, `{"type":"message_stop"}`,
+		}},
+		{"Responses", "/v1/responses", 5, []string{
+			`{"type":"response.output_text.delta","output_index":0,"content_index":0,"item_id":"m","delta":"is hunter2"}`,
+			`{"type":"response.output_text.delta","output_index":0,"content_index":0,"item_id":"m","delta":"SECRET "}`,
+			`{"type":"response.output_text.done","output_index":0,"content_index":0,"item_id":"m","text":"is hunter2SECRET "}`,
+			`{"type":"response.content_part.done","output_index":0,"content_index":0,"item_id":"m","part":{"type":"output_text","text":"is hunter2SECRET "}}`,
+			`{"type":"response.output_item.done","output_index":0,"item":{"id":"m","content":[{"type":"output_text","text":"is hunter2SECRET "}]}}`,
+			`{"type":"response.completed","response":{"id":"r","output":[{"id":"m","content":[{"type":"output_text","text":"is hunter2SECRET "}]}]}}`,
+		}},
+		{"completions", "/v1/completions", 1, []string{`{"choices":[{"index":0,"text":"hunter2SEC"}]}`, `{"choices":[{"index":0,"text":"RET"}]}`, `[DONE]`}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := guard(t, remotely("redact", 0, "64KiB"))
+			rapid.Check(t, func(t *rapid.T) {
+				host := &guarding{judge: redacting("hunter2SECRET")}
+				host.request = pairs{{":method", "POST"}, {":path", c.path}, {"content-type", "application/json"}}
+				body := "data: " + strings.Join(c.events, "\n\ndata: ") + "\n\n"
+				host.play(t, g.chain.NewStream(), body, func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "n") })
+				require.Nil(t, host.refused)
+				got := strings.Split(strings.TrimSuffix(strings.TrimPrefix(string(host.out), "data: "), "\n\n"), "\n\ndata: ")
+				require.Len(t, got, len(c.events))
+				for i, event := range got {
+					require.True(t, event == c.events[i] || json.Valid([]byte(event)), event)
+				}
+				all := strings.Join(got, "")
+				require.NotContains(t, all, "unter2")
+				require.NotContains(t, all, "ECRET")
+				require.Equal(t, c.places, strings.Count(all, "[S]"), all)
+			})
+		})
+	}
+}
+
+// TestRedactionsCompose: what is found here and what a service finds are both gone from a stream, and the service never reads what was
+// found here.
+func TestRedactionsCompose(t *testing.T) {
+	const secret = "hunter2SECRET"
+	g := guard(t, `{providers: [{name: l, local: {detect: [email, ssn, card]}}, {name: p, webhook: {cluster: guard}}], policies: [{on: response, use: [l, p], action: redact}]}`)
+	d, wrong := detect.New(detect.Config{Kinds: detect.Of(detect.Email, detect.SSN, detect.Card)})
+	require.Nil(t, wrong)
+	words := []string{"jane@example.com", "078-05-1120", "4111 1111 1111 1111", secret, "a", "of", "the", "x@y"}
+	rapid.Check(t, func(t *rapid.T) {
+		draw := func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "n") }
+		texts, want := make([]string, 1+draw(2)), []string{}
+		for i := range texts {
+			for range 1 + draw(12) {
+				texts[i] += words[draw(len(words))] + []string{" ", "\n", ", "}[draw(3)]
+			}
+			want = append(want, strings.ReplaceAll(masked(d, texts[i]), secret, "[S]"))
+		}
+		host := &guarding{judge: redacting(secret)}
+		host.play(t, g.chain.NewStream(), eventsOf(texts, draw), draw)
+		require.Nil(t, host.refused)
+		require.Equal(t, want, textsOf(t, string(host.out), len(texts)))
+		for _, text := range host.asked {
+			require.NotContains(t, text, "jane@")
+		}
+	})
+}
+
+// TestSignedReasoningIsNotEdited: what a service would redact in Anthropic's reasoning is blocked, in a prompt and in a response.
+func TestSignedReasoningIsNotEdited(t *testing.T) {
+	g := guard(t, `{providers: [{name: p, webhook: {cluster: guard}}], policies: [{on: both, use: [p], action: redact}]}`)
+	messages := pairs{{":method", "POST"}, {":path", "/v1/messages"}, {"content-type", "application/json"}}
+	host := &guarding{judge: redacting("hunter2SECRET")}
+	host.request = messages
+	host.play(t, g.chain.NewStream(), "data: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"thinking_delta\",\"thinking\":\"hunter2SECRET \"}}\n\n", func(n int) int { return n - 1 })
+	require.Equal(t, 400, host.refused.Status)
+
+	host = &guarding{judge: redacting("hunter2SECRET"), stream: g.chain.NewStream()}
+	host.request = messages
+	host.stream.Begin(host)
+	host.stream.RequestHeaders(false)
+	host.stream.RequestBody([]byte(`{"messages":[{"role":"assistant","content":[{"type":"thinking","thinking":"hunter2SECRET","signature":"c2ln"}]}]}`), true)
+	host.answer(t, 0)
+	require.Equal(t, 400, host.refused.Status)
+	require.Contains(t, string(host.refused.Body), "signed")
 }

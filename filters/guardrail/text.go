@@ -23,6 +23,7 @@ type text struct {
 	signed bool // it cannot be edited
 	copyOf int  // one more than the index of an earlier text that is the same; 0: none
 	hidden bool // it is not to be judged now
+	tail   int  // bytes at its end that are not to be judged yet: what is looked for here may stand there
 }
 
 // edit makes edits of the text as it is now.
@@ -90,7 +91,7 @@ func (s *state) add(g *group, se *session, i int, a action) {
 	g.text = append(g.text, t.before...)
 	isJSON := t.json && s.isJSON(t.now)
 	if !isJSON || a != redact {
-		g.append(t.now, i, -1)
+		g.append(t.now[:len(t.now)-t.tail], i, -1)
 	}
 	if !isJSON || a != redact && bytes.IndexByte(t.now, '\\') < 0 {
 		return

@@ -64,11 +64,11 @@ func (s *state) show(x *filter.Exchange, u *filter.Unit, i int) bool {
 		c = s.newChannel(p)
 	}
 	if u.Stream && !p.Last {
-		keep := len(p.Text)
+		t.tail = p.Keep
+		p.Keep = len(p.Text)
 		if !p.JSON {
-			keep = s.keepOf(p.Text)
+			p.Keep = t.tail + s.keepOf(p.Text[:len(p.Text)-t.tail])
 		}
-		p.Keep = max(p.Keep, keep)
 	}
 	t.signed = x.API == llm.Messages && p.Kind == llm.ReasoningText
 	before := c.shown[:max(0, len(c.shown)-p.Seen)]
@@ -132,7 +132,8 @@ func (f *Filter) finishUnit(x *filter.Exchange, s *state, u *filter.Unit) filter
 func (s *state) hold(p *filter.Piece, t *text) (kept int) {
 	until := len(t.body) - p.Keep
 	if !p.JSON {
-		until = min(until, before(t.edits, len(t.now)-s.keepOf(t.now)))
+		shown := len(t.now) - t.tail
+		until = min(until, before(t.edits, shown-s.keepOf(t.now[:shown])))
 	}
 	shift := 0
 	for _, e := range t.edits {

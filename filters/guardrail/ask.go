@@ -343,6 +343,7 @@ func (f *Filter) fail(x *filter.Exchange, s *state, se *session, c *check, cause
 		state = partial
 	}
 	s.audits[se.phase()].less(state)
+	s.tell(x)
 	return filter.Next
 }
 

@@ -460,3 +460,62 @@ func TestSignedReasoningIsNotEdited(t *testing.T) {
 	require.Equal(t, 400, host.refused.Status)
 	require.Contains(t, string(host.refused.Body), "signed")
 }
+
+// TestEveryCause: whatever keeps a service from judging, the failure mode decides, in a prompt and in a response; and nothing but a
+// verdict is one.
+func TestEveryCause(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		late    bool // the reply comes after the deadline
+		reply   filter.Reply
+		outcome string
+	}{
+		{"unreachable", false, filter.Reply{Err: fmt.Errorf("no reply: reset")}, "unreachable"},
+		{"too late", true, filter.Reply{Err: fmt.Errorf("no reply: timeout")}, "timeout"},
+		{"out of order", false, filter.Reply{Status: 503}, "status"},
+		{"too many requests", false, filter.Reply{Status: 429, Body: []byte(`{"action":"pass"}`)}, "status"},
+		{"wrong credentials", false, filter.Reply{Status: 401, Body: []byte(`{}`)}, "status"},
+		{"wrong request", false, filter.Reply{Status: 400, Body: []byte(`{}`)}, "status"},
+		{"elsewhere", false, filter.Reply{Status: 302}, "status"},
+		{"nothing", false, filter.Reply{Status: 200}, "unreadable"},
+		{"a page", false, filter.Reply{Status: 200, Body: []byte(`<html>`)}, "unreadable"},
+		{"an error in good health", false, filter.Reply{Status: 200, Body: []byte(`{"error":{"message":"x"}}`)}, "unreadable"},
+		{"an unknown word", false, filter.Reply{Status: 200, Body: []byte(`{"action":"maybe"}`)}, "unreadable"},
+		{"half of it", false, filter.Reply{Status: 200, Body: []byte(`{"action":"pa`)}, "unreadable"},
+	} {
+		for _, mode := range []string{"FailClosed", "FailOpen"} {
+			for _, phase := range []string{"request", "response"} {
+				t.Run(c.name+"/"+mode+"/"+phase, func(t *testing.T) {
+					g := guard(t, `{providers: [{name: p, webhook: {cluster: guard}, retries: 0, failureMode: `+mode+`}], policies: [{on: `+phase+`, use: [p], action: block}]}`)
+					host := &guarding{stream: g.chain.NewStream()}
+					host.request = pairs{{":method", "POST"}, {":path", "/v1/chat/completions"}, {"content-type", "application/json"}}
+					host.response = pairs{{":status", "200"}, {"content-type", "application/json"}}
+					host.stream.Begin(host)
+					host.stream.RequestHeaders(false)
+					host.stream.RequestBody([]byte(`{"messages":[{"role":"user","content":"x"}]}`), true)
+					if phase == "response" {
+						host.held = host.stream.ResponseHeaders(false) == chain.Hold
+						host.stream.ResponseBody([]byte(`{"choices":[{"message":{"content":"y"}}]}`), true)
+					}
+					require.Len(t, host.open, 1)
+					if c.late {
+						g.now = g.now.Add(time.Second)
+					}
+					host.stream.Reply(host.open[0], &c.reply)
+					host.stream.Done()
+					require.Equal(t, 1, g.metrics["inlet_guardrail_check_total[p "+phase+" "+c.outcome+"]"], "%v", g.metrics)
+					require.Contains(t, host.why, "guardrail=p/"+c.outcome)
+					if mode == "FailOpen" {
+						require.Nil(t, host.refused)
+						require.Contains(t, host.why, "screened="+phase+":fail_open")
+						return
+					}
+					require.Equal(t, 503, host.refused.Status)
+					require.Contains(t, string(host.refused.Body), "guardrail_unavailable")
+					require.NotContains(t, string(host.refused.Body), "guard\"")
+					require.Contains(t, host.why, "screened="+phase+":skipped")
+				})
+			}
+		}
+	}
+}

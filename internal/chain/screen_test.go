@@ -429,7 +429,7 @@ func TestResponsesThatCannotBeScreened(t *testing.T) {
 				require.Equal(t, mode == "FailOpen", slices.Contains(r.trace, f.name+".unscreened"), "%v", r.trace)
 				if mode == "FailOpen" {
 					require.Equal(t, c.body, string(l.got))
-					require.Contains(t, l.h.why, "unscreened="+f.name, "the access log hears of it")
+					require.Contains(t, l.h.why, "unscreened="+f.name, "the access log says so")
 				} else {
 					require.Equal(t, 503, l.h.reply.Status)
 					require.Equal(t, c.reason, l.h.reply.Headers[1][1])

@@ -7,6 +7,7 @@ import (
 
 	pb "cloud.google.com/go/modelarmor/apiv1/modelarmorpb"
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	"github.com/inlet-proxy/inlet/internal/armor"
 )
@@ -151,6 +152,44 @@ func FuzzModelArmor(f *testing.F) {
 			said := texts(result)
 			require.Contains(t, said, "EXECUTION_SUCCESS")
 			require.Contains(t, said, "NO_MATCH_FOUND")
+		}
+	})
+}
+
+// TestModelArmorProperty: for results of any filters in any states, it is a block if any matched that leaves no text, else a failed check if
+// any has not run or not judged, and a pass only if all found nothing.
+func TestModelArmorProperty(t *testing.T) {
+	p := of(t, "modelArmor", armorConf)
+	rapid.Check(t, func(t *rapid.T) {
+		filters := map[string]*pb.FilterResult{}
+		blocked, incomplete, redacted := false, false, false
+		for name, result := range map[string]func(pb.FilterExecutionState, pb.FilterMatchState) *pb.FilterResult{
+			"csam": armor.Csam, "malicious_uris": armor.URIs, "pi_and_jailbreak": armor.Injection, "virus_scan": armor.Virus, "sdp": armor.Inspected,
+			"masks": func(ran pb.FilterExecutionState, m pb.FilterMatchState) *pb.FilterResult {
+				return armor.Deidentified(ran, m, "masked")
+			},
+		} {
+			if !rapid.Bool().Draw(t, name) {
+				continue
+			}
+			ran := pb.FilterExecutionState(rapid.IntRange(0, 3).Draw(t, "execution"))
+			m := pb.FilterMatchState(rapid.IntRange(0, 3).Draw(t, "match"))
+			filters[name] = result(ran, m)
+			match := m == armor.Match
+			blocked = blocked || match && name != "masks"
+			redacted = redacted || match && name == "masks"
+			incomplete = incomplete || ran != armor.Ran || !match && m != armor.None
+		}
+		r := armor.Result(filters)
+		r.InvocationResult = pb.InvocationResult(rapid.IntRange(0, 4).Draw(t, "invocation"))
+		body := armor.Verdict(r)
+		v, err := p.Read(&Question{Text: []byte("text")}, 200, body)
+		require.Equal(t, blocked, v.Blocked, "%s", body)
+		failed := incomplete || len(filters) == 0 || r.InvocationResult != pb.InvocationResult_SUCCESS
+		require.Equal(t, failed && !blocked, err != nil, "%s", body)
+		require.False(t, v.Redacted && (blocked || !redacted), "%s", body)
+		if err == nil {
+			require.Equal(t, redacted && !blocked, v.Redacted, "%s", body)
 		}
 	})
 }

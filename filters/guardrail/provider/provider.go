@@ -76,7 +76,7 @@ func (f *Failed) Error() string {
 
 // Provider is one service's protocol. It is immutable.
 type Provider interface {
-	// Limit is the most bytes that a question's text may have; 0 is no limit. Whoever asks splits a longer text.
+	// Limit is the most bytes that a question's text may have; 0 is no limit. The caller splits a longer text.
 	Limit() int
 	// Redacts reports whether a verdict can have a text to take the place of the question's.
 	Redacts() bool
@@ -85,7 +85,7 @@ type Provider interface {
 	// Ask writes the request.
 	Ask(q *Question) Request
 	// Read reads the response. An error is a *Failed. Then the verdict is never Blocked, but can be Redacted, if some filters did
-	// judge: whoever goes on after a failure goes on with that text.
+	// judge: a caller that goes on after a failure goes on with that text.
 	Read(q *Question, status int, body []byte) (Verdict, error)
 }
 

@@ -514,3 +514,55 @@ func TestAFailureBesideLeavesTheUnitAlone(t *testing.T) {
 	require.EqualValues(t, 1, r.metrics["inlet_filter_failure_total/a,FailOpen,"])
 	l.s.Done()
 }
+
+// A client that leaves while the response is held has not got it, also if all of it was there.
+func TestAHeldResponseIsNotComplete(t *testing.T) {
+	for _, screens := range []bool{true, false} {
+		r, a, b := screened(t, "")
+		if screens {
+			b.how = &filter.Screening{Window: 1}
+		}
+		a.request = func(*filter.Exchange) filter.Verdict { return filter.Beside(ask(1, 0)...) }
+		var end filter.End
+		a.done = func(_ *filter.Exchange, e filter.End) { end = e }
+		l := r.listen(t, events)
+		l.s.ResponseBody([]byte(chatStream([]delta{{0, "one"}})), true)
+		l.s.Done()
+		require.False(t, end.Complete)
+		require.False(t, end.Refused)
+		require.EqualValues(t, 1, r.metrics["inlet_request_total/,,aborted"])
+		l.s.Reply(1, &filter.Reply{Status: 200})
+		require.Equal(t, 1, a.doneCalls)
+	}
+}
+
+// Calls beside that are still to be made count too.
+func TestCallsBesideAreBounded(t *testing.T) {
+	k := newAsking(t, "FailClosed", filter.Wait(ask(2, 0)...), filter.Beside(ask(5, 10)...), filter.Beside(ask(4, 20)...))
+	k.reply(1, 2)
+	require.Equal(t, 500, k.h.reply.Status)
+	require.Equal(t, []string{"filter a has more than 8 calls open (FailClosed)"}, k.logs)
+	require.Len(t, k.h.calls, 2)
+	k.s.Done()
+}
+
+// A filter that fails open does not let the response go for which another has calls open.
+func TestAFailureBesideLeavesOthersCalls(t *testing.T) {
+	r := newRig(t, "filters: [a: {failureMode: FailOpen}, b: {failureMode: FailClosed}]")
+	for _, f := range []*scripted{r.a, r.b} {
+		f.request = func(*filter.Exchange) filter.Verdict { return filter.Beside(ask(2, 0)...) }
+	}
+	r.a.reply = func(*filter.Exchange, *filter.Reply) filter.Verdict { return filter.Fail("no-reply") }
+	r.b.reply = func(*filter.Exchange, *filter.Reply) filter.Verdict { return filter.Next }
+	h := post()
+	s, _ := r.send(h, body)
+	require.Equal(t, chain.Hold, s.ResponseHeaders(false))
+	for _, number := range []int{3, 1, 2} {
+		s.Reply(number, &filter.Reply{Status: 200})
+		require.Zero(t, h.resumedResponse)
+	}
+	s.Reply(4, &filter.Reply{Status: 200})
+	require.Equal(t, 1, h.resumedResponse)
+	require.Equal(t, 1, strings.Count(strings.Join(r.trace, " "), "a.reply"))
+	s.Done()
+}

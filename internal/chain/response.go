@@ -245,7 +245,7 @@ func (s *Stream) Done() {
 		s.readOrigin() // nobody has answered: who was asked?
 	}
 	end := filter.End{
-		Complete: s.complete && !s.state.in(setOf(refused, answered, ended)), Refused: s.state == refused, Answered: s.state == answered, Ended: s.state == ended,
+		Complete: s.complete && !s.state.in(cut), Refused: s.state == refused, Answered: s.state == answered, Ended: s.state == ended,
 		Partial: s.state.in(sent) && s.body != bodyPasses, Broken: s.brokeOff(), Status: s.status, At: s.c.deps.Now(),
 	}
 	redirected := s.redirected()

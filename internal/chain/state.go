@@ -74,6 +74,8 @@ var (
 	sent = setOf(released, parked, keeping, keepAsks, passing, passAsks, ended)
 	// asking: a filter waits for its call.
 	asking = setOf(waiting, keepAsks, passAsks)
+	// cut: the client has not got the replica's response, or not its end.
+	cut = setOf(parked, keeping, keepAsks, passAsks, ended, refused, answered)
 	// screened: the response is withheld until it has been screened.
 	screened = setOf(keeping, keepAsks, passing, passAsks)
 )

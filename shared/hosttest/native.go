@@ -173,7 +173,7 @@ func (s *nativeStream) responseBody(end bool) bool {
 	return s.holds()
 }
 
-// holds is what becomes of a response after a callback.
+// holds reports whether a response is held after a callback.
 func (s *nativeStream) holds() bool {
 	switch {
 	case s.chain.HoldsResponse():

@@ -462,7 +462,7 @@ func (e *envoyStream) says(bytes string, end bool) shared.BodyStatus {
 	case shared.BodyStatusContinue:
 		e.client = append(e.client, e.heldResponse.String()+arrived.String())
 		e.heldResponse = newBuffer()
-	case shared.BodyStatusStopAndBuffer:
+	case shared.BodyStatusStopAndBuffer, shared.BodyStatusStopAndWatermark:
 		e.heldResponse.move(arrived)
 	}
 	return status

@@ -46,13 +46,13 @@ func TestResponseIsHeldForACall(t *testing.T) {
 	for _, how := range []string{"last bytes", "an end without bytes", "trailers"} {
 		t.Run(how, func(t *testing.T) {
 			s := screens(t, ask)
-			require.Equal(t, shared.BodyStatusStopAndBuffer, s.says(first[:20], false))
-			require.Equal(t, shared.BodyStatusStopAndBuffer, s.says(first[20:], how == "last bytes"))
+			require.Equal(t, shared.BodyStatusStopAndWatermark, s.says(first[:20], false))
+			require.Equal(t, shared.BodyStatusStopAndWatermark, s.says(first[20:], how == "last bytes"))
 			require.Empty(t, s.heldResponse.String())
 			require.Equal(t, []string{"call guard"}, s.did)
 			switch how {
 			case "an end without bytes":
-				require.Equal(t, shared.BodyStatusStopAndBuffer, s.says("", true))
+				require.Equal(t, shared.BodyStatusStopAndWatermark, s.says("", true))
 			case "trailers":
 				require.Equal(t, shared.TrailersStatusStop, s.filter.OnResponseTrailers(nil))
 			}

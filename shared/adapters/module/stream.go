@@ -152,10 +152,8 @@ func (s *stream) OnResponseBody(body shared.BodyBuffer, end bool) (status shared
 	}
 	switch {
 	case s.over:
-	case s.chain.HoldsResponse():
-		status = shared.BodyStatusStopAndBuffer
-	case s.chain.StopsResponse():
-		status = shared.BodyStatusStopAndWatermark // when Envoy's buffer is full it reads no more of the replica's
+	case s.chain.HoldsResponse(), s.chain.StopsResponse():
+		status = shared.BodyStatusStopAndWatermark // more than Envoy's buffer is to hold slows the replica down, and is no error
 	default:
 		status = shared.BodyStatusContinue
 	}

@@ -14,9 +14,9 @@ type Screener interface {
 	// filters. Each filter sees what those before it have made of the text.
 	//
 	//	Next    the unit goes on, with the edits that were made
-	//	Wait    the unit and all behind it are held until the call is answered; then
-	//	        OnReply of the same filter runs, where x.Unit is the same unit, and
-	//	        with Next there the edits of both go on
+	//	Wait    the unit and all behind it are held until the calls are answered;
+	//	        OnReply of the same filter runs with each reply, where x.Unit is the same
+	//	        unit, and with Next there the edits of all go on
 	//	Deny    the response ends with the refusal: see Refusal.Filtered
 	//	Respond the answer takes the response's place; only while nothing of the response
 	//	        has gone on, which Unit.Begun tells
@@ -86,7 +86,7 @@ func (x *Exchange) ScreeningFailed(slot int) bool { return x.screens[slot].faile
 func (x *Exchange) NoteScreeningFailed(slot int) { x.screens[slot].failed = true }
 
 // Unit returns the unit that OnResponse was called with, in OnReply of a filter that
-// waits there; nil when it is the request that waits.
+// waits there; nil when it is the request that waits, and for calls beside it.
 func (x *Exchange) Unit() *Unit { return x.unit }
 
 // SetUnit sets what Unit returns. For the chain only.

@@ -164,7 +164,7 @@ func (f *Filter) heard(x *filter.Exchange, s *state, se *session, fl flight, r *
 	if c.done {
 		return filter.Next
 	}
-	if failed != nil && retries(failed) && fl.try < c.by.retries && now.Before(c.deadline) {
+	if failed != nil && retries(failed) && fl.try < c.by.retries {
 		fl.try++
 		var calls []filter.Call
 		if v := f.call(x, s, se, fl, &calls); v != filter.Next || c.done {
@@ -190,11 +190,15 @@ const (
 	unreachable provider.Cause = "unreachable"
 )
 
+// almost is how much before a deadline a call may be given up for it: a worker's clock stands still while it works, and timers are
+// rounded.
+const almost = 20 * time.Millisecond
+
 // read reads a reply, and tells the breaker. Only what says something of the service counts there, not what may depend on the text:
 // a client that finds a text which a service cannot judge must not have the check of all other texts fail.
 func (f *Filter) read(c *check, fl *flight, r *filter.Reply, now time.Time) (verdict provider.Verdict, failed *provider.Failed) {
 	switch {
-	case r.Err != nil && !now.Before(c.deadline):
+	case r.Err != nil && !now.Add(almost).Before(c.deadline):
 		failed = &provider.Failed{Cause: timedOut}
 	case r.Err != nil:
 		failed = &provider.Failed{Cause: unreachable}

@@ -123,8 +123,14 @@ func TestSums(t *testing.T) {
 	for _, name := range []string{"a", "ab"} {
 		for _, tenant := range []string{"", "b", "bc"} {
 			for _, q := range []provider.Question{
-				{}, {Text: []byte("x")}, {Text: []byte("x"), Role: "user"}, {Text: []byte("x"), Role: "system"}, {Text: []byte("x"), Response: true},
-				{Text: []byte("x"), Prompt: []byte("y"), Response: true}, {Text: []byte("xy"), Response: true}, {Text: []byte("x"), Model: "m"},
+				{},
+				{Text: []byte("x")},
+				{Text: []byte("x"), Role: "user"},
+				{Text: []byte("x"), Role: "system"},
+				{Text: []byte("x"), Response: true},
+				{Text: []byte("x"), Prompt: []byte("y"), Response: true},
+				{Text: []byte("xy"), Response: true},
+				{Text: []byte("x"), Model: "m"},
 			} {
 				s := f.sumOf(name, tenant, &q)
 				require.Empty(t, seen[s])

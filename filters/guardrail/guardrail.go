@@ -188,15 +188,15 @@ func (s *state) choose(x *filter.Exchange, on *side) bool {
 	return any
 }
 
-// window is how much text of a stream is looked at at a time.
+// window is how much text of a stream is looked at at a time: what the services of the policies that hold want.
 func (on *side) window(active uint64) int {
-	n := 1
+	n := 0
 	for _, p := range on.policies {
-		if p.window > 1 && active&p.bit != 0 && (n == 1 || p.window < n) {
+		if active&p.bit != 0 && p.calls() && (n == 0 || p.window < n) {
 			n = p.window
 		}
 	}
-	return n
+	return max(1, n)
 }
 
 // actionsNow are the actions of the policies that hold.

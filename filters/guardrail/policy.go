@@ -49,6 +49,11 @@ func (p *policy) conditional() bool { return len(p.pools)+len(p.products)+len(p.
 // scoped reports whether the policy is for a part of a prompt.
 func (p *policy) scoped() bool { return p.roles != 0 || p.latest }
 
+// calls reports whether it uses services.
+func (p *policy) calls() bool {
+	return slices.ContainsFunc(p.use, func(s *source) bool { return s.remote != nil })
+}
+
 // holds reports whether the policy is for a request, whose model is one of the policy's. The request may still go to another pool
 // than was decided, if that is saturated.
 func (p *policy) holds(x *filter.Exchange) bool {
@@ -166,8 +171,12 @@ func (p *policy) readScope(o *conf.Object) {
 	o.Size("overlap", &overlap, 0, 16<<10)
 	p.window, p.overlap = int(window), int(overlap)
 	for _, key := range []string{"window", "overlap"} {
-		if o.Has(key) && !p.response {
+		switch {
+		case !o.Has(key):
+		case !p.response:
 			o.Errorf(key, "is of streams, and the policy is not on responses")
+		case len(p.use) > 0 && !p.calls():
+			o.Errorf(key, "is for providers that are called, and the policy uses none")
 		}
 	}
 }
@@ -185,7 +194,7 @@ func (p *policy) readCalling(o *conf.Object) {
 		o.Errorf("mode", "parallel asks while the model reads the prompt, when it is too late to redact (want block or report)")
 	case !p.request:
 		o.Errorf("mode", "parallel is for prompts, and the policy is not on them")
-	case len(p.use) > 0 && !slices.ContainsFunc(p.use, func(s *source) bool { return s.remote != nil }):
+	case len(p.use) > 0 && !p.calls():
 		o.Errorf("mode", "parallel is for providers that are called, and the policy uses none")
 	}
 }

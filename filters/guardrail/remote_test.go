@@ -519,3 +519,32 @@ func TestEveryCause(t *testing.T) {
 		}
 	}
 }
+
+// TestAFormIsRedacted: a field of a form stands bare in the body.
+func TestAFormIsRedacted(t *testing.T) {
+	g := guard(t, `{providers: [{name: p, webhook: {cluster: guard}}], policies: [{on: request, use: [p], action: redact}]}`)
+	host := &guarding{judge: func(text string) string {
+		with, _ := json.Marshal(strings.ReplaceAll(text, "Jane", `"J"`))
+		return fmt.Sprintf(`{"action":"redact","text":%s}`, with)
+	}, stream: g.chain.NewStream()}
+	const body = "--b\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\nllama\r\n--b\r\ncontent-disposition: form-data; name=\"prompt\"\r\n\r\nby Jane\r\n--b--\r\n"
+	host.request = pairs{{":method", "POST"}, {":path", "/v1/audio/transcriptions"}, {"content-type", "multipart/form-data; boundary=b"}}
+	host.stream.Begin(host)
+	host.stream.RequestHeaders(false)
+	host.stream.RequestBody([]byte(body), true)
+	host.answer(t, 0)
+	require.Nil(t, host.refused)
+	require.Equal(t, strings.Replace(body, "Jane", `"J"`, 1), string(filter.Splice(nil, []byte(body), host.body)))
+}
+
+// TestWindow: services are asked about so much text at least, and at the end of the stream about the rest.
+func TestWindow(t *testing.T) {
+	g := guard(t, `{providers: [{name: p, webhook: {cluster: guard}}, {name: l, local: {detect: email}}], policies: [{on: response, use: [p], action: block, window: 20B}, {on: response, use: [l], action: redact}]}`)
+	host := &guarding{judge: func(string) string { return `{"action":"pass"}` }}
+	var body string
+	for _, text := range []string{"one ", "two ", "three ", "four ", "five ", "six "} {
+		body += fmt.Sprintf("data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":%q}}]}\n\n", text)
+	}
+	host.play(t, g.chain.NewStream(), body+"data: [DONE]\n\n", func(n int) int { return min(n-1, 60) })
+	require.Equal(t, []string{"one two three four five ", "one two three four five six "}, host.asked)
+}

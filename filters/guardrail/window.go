@@ -22,6 +22,7 @@ const (
 // ofUnit makes the texts of a session the pieces of a unit.
 func (se *session) ofUnit(u *filter.Unit) {
 	clear(se.texts)
+	clear(se.checks)
 	se.response = true
 	se.texts, se.checks, se.version = se.texts[:0], se.checks[:0], 0
 	for i := range u.Pieces {

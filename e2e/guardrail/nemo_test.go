@@ -34,8 +34,8 @@ func TestNemo(t *testing.T) {
 				passes         string
 			}{
 				{ask: ask{model: "guard", prompt: "hello", says: "a long walk"}, status: 200, reaches: "hello", passes: "a long walk"},
-				{ask: ask{model: "guard", prompt: "the launch code"}, status: 400, code: "content_policy_violation", tells: "guard/regex check input/block"},
-				{ask: ask{model: "guard", prompt: "hello", says: "It is the launch code."}, status: 400, code: "content_policy_violation", tells: "guard/regex check output/block"},
+				{ask: ask{model: "guard", prompt: "the launch code"}, status: 400, code: "content_policy_violation", tells: "guard/regex_check_input/block"},
+				{ask: ask{model: "guard", prompt: "hello", says: "It is the launch code."}, status: 400, code: "content_policy_violation", tells: "guard/regex_check_output/block"},
 				{ask: ask{model: "masks", prompt: "hello Jane", says: "Jane is well"}, status: 200, reaches: "hello [NAME]", passes: "[NAME] is well", tells: "masks/mask/redact"},
 				{ask: ask{model: "masks", prompt: "explode"}, status: 503, code: "guardrail_unavailable", tells: "masks/internal"},
 				{ask: ask{model: "unmasked", prompt: "hello Jane"}, status: 503, code: "guardrail_unavailable", tells: "unmasked/unreadable"},

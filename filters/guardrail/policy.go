@@ -23,6 +23,7 @@ type policy struct {
 
 	roles    roles // whose text of a prompt; 0: everybody's
 	latest   bool  // of a conversation, only the last turn
+	whole    bool  // a conversation of which the server has a part is refused
 	parallel bool  // the services are asked at once, not one after the other
 	beside   bool  // ... and while the model works
 
@@ -161,7 +162,10 @@ func (p *policy) readScope(o *conf.Object) {
 	text := "all"
 	o.Enum("text", &text, "all", "latest")
 	p.latest = text == "latest"
-	for _, key := range []string{"roles", "text"} {
+	stored := "audit"
+	o.Enum("storedHistory", &stored, "audit", "refuse")
+	p.whole = stored == "refuse"
+	for _, key := range []string{"roles", "text", "storedHistory"} {
 		if o.Has(key) && !p.request {
 			o.Errorf(key, "is of prompts, and the policy is not on them")
 		}

@@ -274,6 +274,15 @@ func TestQuestions(t *testing.T) {
 func TestStoredHistory(t *testing.T) {
 	_, host := asks(t, `{providers: [{name: p, webhook: {cluster: guard}}], policies: [{on: request, use: [p], action: block}]}`, "/v1/responses", `{"previous_response_id":"resp_1","input":"u"}`)
 	require.Contains(t, host.why, "screened=request:partial")
+
+	g := guard(t, `{providers: [{name: l, local: {detect: email}}], policies: [{on: request, use: [l], action: report, storedHistory: refuse}]}`)
+	host = &guarding{stream: g.chain.NewStream()}
+	host.request = pairs{{":method", "POST"}, {":path", "/v1/responses"}, {"content-type", "application/json"}}
+	host.stream.Begin(host)
+	host.stream.RequestHeaders(false)
+	host.stream.RequestBody([]byte(`{"previous_response_id":"resp_1","input":"u"}`), true)
+	require.Equal(t, 400, host.refused.Status)
+	require.Contains(t, string(host.refused.Body), "conversation_stored")
 }
 
 // TestServicesTellNothing: what a service found stands in no refusal, log line, metric or explanation, and neither does what it says
@@ -410,7 +419,15 @@ func TestRemoteAPIs(t *testing.T) {
 				require.NotContains(t, all, "unter2")
 				require.NotContains(t, all, "ECRET")
 				require.Equal(t, c.places, strings.Count(all, "[S]"), all)
+				require.Contains(t, host.why, "screened=response:scanned")
 			})
+			open := guard(t, strings.Replace(remotely("redact", 0, "64KiB"), "webhook:", "failureMode: FailOpen, webhook:", 1))
+			host := &guarding{judge: func(string) string { return "out of order" }}
+			host.request = pairs{{":method", "POST"}, {":path", c.path}, {"content-type", "application/json"}}
+			body := "data: " + strings.Join(c.events, "\n\ndata: ") + "\n\n"
+			host.play(t, open.chain.NewStream(), body, func(n int) int { return n / 2 })
+			require.Equal(t, body, string(host.out), "a failed check that stops nothing changes nothing")
+			require.Contains(t, host.why, "screened=response:fail_open")
 		})
 	}
 }

@@ -29,6 +29,9 @@ func (f *Filter) screenPrompt(x *filter.Exchange, s *state) filter.Verdict {
 		s.audits[0].less(partial)
 	}
 	if r.Earlier {
+		if s.refusesStored(on) {
+			return refuse(400, "conversation_stored", "A conversation that is stored on the server cannot be screened. Send all of it, without previous_response_id.")
+		}
 		s.audits[0].less(partial) // what the server has of the conversation is not here
 	}
 	if on.choosy || s.plan.calls() {
@@ -46,6 +49,11 @@ func (f *Filter) screenPrompt(x *filter.Exchange, s *state) filter.Verdict {
 		return f.redactPrompt(x, s)
 	}
 	return filter.Next
+}
+
+// refusesStored reports whether a policy that holds wants all of a conversation.
+func (s *state) refusesStored(on *side) bool {
+	return slices.ContainsFunc(on.policies, func(p *policy) bool { return p.whole && s.active&p.bit != 0 })
 }
 
 // findInPrompt looks at all strings together, and at the parts of messages joined.

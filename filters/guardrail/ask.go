@@ -47,39 +47,33 @@ func (f *Filter) pursue(x *filter.Exchange, s *state, se *session, i int, calls 
 	if c.deadline.IsZero() {
 		c.deadline = now.Add(c.by.timeout)
 	}
-	for {
-		f.prepare(s, se, c)
-		if len(c.pieces) > mostCalls {
-			return f.tooMuch(x, s, se, c)
+	f.prepare(s, se, c)
+	if len(c.pieces) > mostCalls {
+		return f.tooMuch(x, s, se, c)
+	}
+	open := false
+	for k := range c.pieces {
+		p := &c.pieces[k]
+		if slices.Contains(c.judged, p.sum) {
+			continue
 		}
-		open := false
-		for k := range c.pieces {
-			p := &c.pieces[k]
-			switch {
-			case slices.Contains(c.judged, p.sum):
-				continue
-			case se.asked(i, p.sum):
-			case c.by.cache != nil:
-				if verdict, ok := c.by.cache.get(p.sum, now); ok {
-					f.count(se, c, "cached")
-					if v := f.judge(x, s, se, c, p, verdict); v != filter.Next {
-						return v
-					}
-					continue
-				}
-				fallthrough
-			default:
-				if v := f.ask(x, s, se, i, p, calls); v != filter.Next || c.done {
-					return v
-				}
+		if verdict, ok := c.by.cache.get(p.sum, now); ok { // never a redaction, so the pieces stay
+			f.count(se, c, "cached")
+			if v := f.judge(x, s, se, c, p, verdict); v != filter.Next {
+				return v
 			}
-			open = true
+			continue
 		}
-		if c.version == se.version {
-			c.done = c.done || !open
-			return filter.Next
+		open = true
+		if se.asked(i, p.sum) {
+			continue
+		}
+		if v := f.ask(x, s, se, i, p, calls); v != filter.Next || c.done {
+			return v
 		}
 	}
+	c.done = !open
+	return filter.Next
 }
 
 // ask asks about a piece, if there is room for another call and the breaker lets it.
@@ -155,9 +149,7 @@ func (f *Filter) heard(x *filter.Exchange, s *state, se *session, fl flight, r *
 	verdict, failed := f.read(c, &fl, r, now)
 	if failed == nil {
 		f.count(se, c, outcome(&fl, &verdict))
-		if c.by.cache != nil {
-			c.by.cache.put(fl.sum, verdict, now)
-		}
+		c.by.cache.put(fl.sum, verdict, now)
 	} else {
 		f.count(se, c, string(failed.Cause))
 	}

@@ -59,6 +59,9 @@ func newCache(keep time.Duration, m filter.Mutex) *cache {
 
 // get returns the verdict on a question, if it is known.
 func (c *cache) get(s sum, now time.Time) (v provider.Verdict, ok bool) {
+	if c == nil {
+		return v, false
+	}
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	k, ok := c.known[s]
@@ -70,7 +73,7 @@ func (c *cache) get(s sum, now time.Time) (v provider.Verdict, ok bool) {
 
 // put keeps a verdict.
 func (c *cache) put(s sum, v provider.Verdict, now time.Time) {
-	if v.Redacted {
+	if c == nil || v.Redacted {
 		return
 	}
 	c.mutex.Lock()

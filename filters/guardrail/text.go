@@ -178,11 +178,12 @@ func (s *state) leaves(text, key []byte, level int, within []step, each func(lea
 func split(groups []group, limit int) (all []piece) {
 	for i := range groups {
 		text := groups[i].text
-		if limit <= 0 {
-			limit = len(text)
+		most := limit
+		if most <= 0 {
+			most = len(text)
 		}
 		for from := 0; from < len(text); {
-			to := atRune(text, min(from+limit, len(text)))
+			to := atRune(text, min(from+most, len(text)))
 			if to <= from { // the limit is shorter than a character
 				to = len(text)
 			}
@@ -190,7 +191,7 @@ func split(groups []group, limit int) (all []piece) {
 			if to == len(text) {
 				break
 			}
-			from = max(from+1, atRune(text, to-min(overlapMost, limit/4)))
+			from = max(from+1, atRune(text, to-min(overlapMost, most/4)))
 		}
 	}
 	return all

@@ -565,3 +565,23 @@ func TestWindow(t *testing.T) {
 	host.play(t, g.chain.NewStream(), body+"data: [DONE]\n\n", func(n int) int { return min(n-1, 60) })
 	require.Equal(t, []string{"one two three four five ", "one two three four five six "}, host.asked)
 }
+
+// TestTheEndAsksNobody: what waited only for what might follow goes on when nothing does, without another question.
+func TestTheEndAsksNobody(t *testing.T) {
+	g := guard(t, remotely("block", 0, "64KiB"))
+	host := &guarding{judge: func(string) string { return `{"action":"pass"}` }, stream: g.chain.NewStream()}
+	host.request = pairs{{":method", "POST"}, {":path", "/v1/chat/completions"}, {"content-type", "application/json"}}
+	host.response = pairs{{":status", "200"}, {"content-type", "text/event-stream"}}
+	host.stream.Begin(host)
+	host.stream.RequestHeaders(false)
+	host.stream.RequestBody([]byte(`{"stream":true,"messages":[]}`), true)
+	host.held = host.stream.ResponseHeaders(false) == chain.Hold
+	host.stream.ResponseBody([]byte("data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"One two\"}}]}\n\n"), false)
+	host.held = true
+	host.answer(t, 0)
+	_, with := host.stream.ResponseBody([]byte("data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n"), false)
+	require.Empty(t, host.open)
+	require.Contains(t, string(host.out)+string(with), "One two")
+	require.Equal(t, []string{"One two"}, host.asked)
+	host.stream.Done()
+}

@@ -20,6 +20,8 @@ type channel struct {
 
 	shown []byte // to services: its last bytes, as they have gone on or will
 	kept  int    // bytes at the end of that which services have yet to see together with what comes
+
+	unasked int // bytes at its end that services have not seen
 }
 
 // mostOver is how many channels there may be before those that are over are forgotten.

@@ -75,6 +75,9 @@ func (s *state) show(x *filter.Exchange, u *filter.Unit, i int) bool {
 	before := c.shown[:max(0, len(c.shown)-p.Seen)]
 	t.before = bytes.Clone(before[atRune(before, len(before)-contextMost):])
 	judged := max(0, p.Seen-c.kept)
+	if p.Last {
+		judged = max(0, p.Seen-c.unasked) // nothing comes that what was kept could belong to
+	}
 	if t.hidden = len(p.Text)-p.Keep <= judged; t.hidden {
 		return false
 	}
@@ -169,12 +172,15 @@ func (s *state) remember(u *filter.Unit, i int) {
 	c := s.channelOf(p)
 	switch {
 	case !p.Last:
+		if c.unasked = max(0, len(t.now)-max(0, p.Seen-c.unasked)); !t.hidden {
+			c.unasked = t.tail
+		}
 		c.kept = 0
 		if u.Stream {
 			c.kept = s.hold(p, t)
 		}
 		c.shown = append(append(c.shown[:0], t.before...), t.now...)
 	case !shared(u, i): // else it is a text that stands alone, if also in a channel of which more is to come
-		c.shown, c.kept, c.over = c.shown[:0], 0, true
+		c.shown, c.kept, c.unasked, c.over = c.shown[:0], 0, 0, true
 	}
 }

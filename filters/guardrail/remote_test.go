@@ -579,7 +579,7 @@ func TestTheEndAsksNobody(t *testing.T) {
 	host.stream.ResponseBody([]byte("data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"One two\"}}]}\n\n"), false)
 	host.held = true
 	host.answer(t, 0)
-	_, with := host.stream.ResponseBody([]byte("data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n"), false)
+	_, with := host.stream.ResponseBody([]byte("data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n"), true)
 	require.Empty(t, host.open)
 	require.Contains(t, string(host.out)+string(with), "One two")
 	require.Equal(t, []string{"One two"}, host.asked)

@@ -585,3 +585,28 @@ func TestTheEndAsksNobody(t *testing.T) {
 	require.Equal(t, []string{"One two"}, host.asked)
 	host.stream.Done()
 }
+
+// TestAnAnswerDoesNotWaitForItsReasoning: servers of chat do not say where reasoning ends; the answer after it streams all the same.
+func TestAnAnswerDoesNotWaitForItsReasoning(t *testing.T) {
+	for _, config := range []string{
+		remotely("block", 64, "64KiB"), `{providers: [{name: l, local: {detect: all}}], policies: [{on: response, use: [l], action: redact}]}`,
+	} {
+		g := guard(t, config)
+		host := &guarding{judge: func(string) string { return `{"action":"pass"}` }, stream: g.chain.NewStream()}
+		host.request = pairs{{":method", "POST"}, {":path", "/v1/chat/completions"}, {"content-type", "application/json"}}
+		host.response = pairs{{":status", "200"}, {"content-type", "text/event-stream"}}
+		host.stream.Begin(host)
+		host.stream.RequestHeaders(false)
+		host.stream.RequestBody([]byte(`{"stream":true,"messages":[]}`), true)
+		host.stream.ResponseHeaders(false)
+		for _, delta := range []string{`"reasoning_content":"I think"`, `"reasoning_content":" so."`, `"content":"One ` + strings.Repeat("x ", 40) + `"`, `"content":"two "`} {
+			_, with := host.stream.ResponseBody([]byte(`data: {"choices":[{"index":0,"delta":{`+delta+`}}]}`+"\n\n"), false)
+			host.out, host.held = append(host.out, with...), true
+			for len(host.open) > 0 {
+				host.answer(t, 0)
+			}
+		}
+		require.Contains(t, string(host.out), " so.")
+		host.stream.Done()
+	}
+}

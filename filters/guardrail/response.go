@@ -32,6 +32,7 @@ func (f *Filter) OnResponse(x *filter.Exchange, u *filter.Unit) filter.Verdict {
 	s := x.State().(*state)
 	on := s.plan.response
 	s.who, s.turn = ^roles(0), 0
+	endReasoning(u)
 	if on.calls {
 		s.sessions[1].ofUnit(u)
 	}
@@ -47,6 +48,22 @@ func (f *Filter) OnResponse(x *filter.Exchange, u *filter.Unit) filter.Verdict {
 	}
 	s.passed(x)
 	return filter.Next
+}
+
+// endReasoning has reasoning end where the model begins to say something else: servers of chat do not say that it does, and the whole
+// answer would wait for what might follow its last word.
+func endReasoning(u *filter.Unit) {
+	for i := range u.Pieces {
+		p := &u.Pieces[i]
+		if p.Kind != llm.ReasoningText || p.Last {
+			continue
+		}
+		for k := range u.Pieces[i+1:] {
+			if next := &u.Pieces[i+1+k]; next.Choice == p.Choice && next.Kind != llm.ReasoningText && next.Kind != llm.OtherText && len(next.Text) > 0 {
+				p.Last = true
+			}
+		}
+	}
 }
 
 // OnUnscreened notes that text goes on that was not judged.

@@ -18,7 +18,7 @@ func TestNemo(t *testing.T) {
 		`      policies:
         - {on: both, use: [guard], action: block, models: [guard]}
         - {on: both, use: [masks], action: redact, models: [masks]}
-        - {on: request, use: [unmasked], action: redact, models: [unmasked]}
+        - {on: request, use: [unmasked], action: block, models: [unmasked]}
         - {on: request, use: [broken], action: block, models: [broken]}
         - {on: both, use: [prompts], action: block, models: [prompts]}
         - {on: request, use: [unknown], action: block, models: [unknown]}

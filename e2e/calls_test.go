@@ -34,7 +34,7 @@ func TestResponsesHeldForACallBeside(t *testing.T) {
 			g.s = s
 			screened := 1 << 20
 			if abi == stack.Wasm {
-				screened = bufferLimit / 2 // it puts what was held into Envoy's buffer when it goes on
+				screened = bufferLimit / 2 // a filter that holds uses this buffer there
 			}
 			for name, c := range map[string]heldCase{
 				"read as it arrives":   {kind: "application/json", size: 32 << 20},
@@ -42,7 +42,7 @@ func TestResponsesHeldForACallBeside(t *testing.T) {
 				"a stream":             {kind: "text/event-stream", size: 32 << 20},
 				"refused":              {kind: "application/json", size: 32 << 20, status: 403},
 				"screened":             {kind: "application/json", size: screened, screen: "1,0"},
-				"screened and refused": {kind: "application/json", size: 1 << 20, screen: "1,0", status: 403},
+				"screened and refused": {kind: "application/json", size: screened, screen: "1,0", status: 403},
 			} {
 				t.Run(name, func(t *testing.T) { g.play(t, c) })
 			}

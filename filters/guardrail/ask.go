@@ -97,6 +97,9 @@ func (f *Filter) call(x *filter.Exchange, s *state, se *session, fl flight, call
 		return f.fail(x, s, se, c, string(timedOut), 0)
 	}
 	if wait, ok := c.by.breaker.lets(now, left); !ok {
+		if se.asking(c.by) {
+			return filter.Next // half open, and a question of this very request tries: it is asked after that
+		}
 		return f.fail(x, s, se, c, "breaker_open", wait)
 	}
 	fl.tag, fl.began = s.tags, now
@@ -159,7 +162,7 @@ func (f *Filter) heard(x *filter.Exchange, s *state, se *session, fl flight, r *
 	if failed != nil && retries(failed) && fl.try < c.by.retries {
 		fl.try++
 		var calls []filter.Call
-		if v := f.call(x, s, se, fl, &calls); v != filter.Next || c.done {
+		if v := f.call(x, s, se, fl, &calls); v != filter.Next || len(calls) == 0 {
 			return v
 		}
 		return filter.Wait(calls...)

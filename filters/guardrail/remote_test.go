@@ -315,13 +315,13 @@ func TestServicesTellNothing(t *testing.T) {
 // TestTheTrialThatIsGone: a client that leaves while its request tries a service that was down leaves the trial to the next one.
 func TestTheTrialThatIsGone(t *testing.T) {
 	g := guard(t, `{providers: [{name: p, webhook: {cluster: guard}, retries: 0, timeout: 1m, breaker: {failures: 1, open: 100ms}}], policies: [{on: request, use: [p], action: block}]}`)
-	now := g.now
+	now, system := g.now, ""
 	send := func() *guarding {
 		host := &guarding{stream: g.chain.NewStream()}
 		host.request = pairs{{":method", "POST"}, {":path", "/v1/chat/completions"}, {"content-type", "application/json"}}
 		host.stream.Begin(host)
 		host.stream.RequestHeaders(false)
-		host.stream.RequestBody([]byte(`{"messages":[{"role":"user","content":"x"}]}`), true)
+		host.stream.RequestBody([]byte(`{"messages":[`+system+`{"role":"user","content":"x"}]}`), true)
 		return host
 	}
 	down := send()
@@ -333,7 +333,15 @@ func TestTheTrialThatIsGone(t *testing.T) {
 	require.Len(t, trial.open, 1)
 	require.Equal(t, 503, send().refused.Status, "one is enough")
 	trial.stream.Done()
-	require.Len(t, send().open, 1)
+	system = `{"role":"system","content":"y"},`
+	trial = send()
+	require.Len(t, trial.open, 1, "one question tries, and the other waits for it")
+	trial.judge = func(string) string { return `{"action":"pass"}` }
+	trial.answer(t, 0)
+	require.Len(t, trial.open, 1)
+	trial.answer(t, 0)
+	require.Nil(t, trial.refused)
+	require.Len(t, send().open, 2, "it is closed")
 }
 
 // FuzzRemoteStream is TestRemoteStreams on texts, cuts and times that the fuzzer makes up.

@@ -101,6 +101,11 @@ func (se *session) asked(check int, s sum) bool {
 	return slices.ContainsFunc(se.flights, func(f flight) bool { return f.check == check && f.sum == s })
 }
 
+// asking reports whether a question to a service is on its way.
+func (se *session) asking(by *remote) bool {
+	return slices.ContainsFunc(se.flights, func(f flight) bool { return se.checks[f.check].by == by })
+}
+
 // take removes the flight of a tag, and returns it.
 func (se *session) take(tag int) (f flight, ok bool) {
 	i := slices.IndexFunc(se.flights, func(f flight) bool { return f.tag == tag })

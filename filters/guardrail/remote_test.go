@@ -28,6 +28,7 @@ type guarding struct {
 	stream *chain.Stream
 	held   bool // the response is, in Envoy
 	twice  bool // it was let go where it was not held
+	goes   bool // the request has gone on after it waited
 }
 
 func (g *guarding) Call(number int, c *filter.Call) error {
@@ -42,6 +43,8 @@ func (g *guarding) ResumeResponse(b []byte) {
 	g.twice = g.twice || !g.held
 	g.out, g.held = append(g.out, b...), false
 }
+
+func (g *guarding) ResumeRequest() { g.goes = true }
 
 // answer answers the nth open call.
 func (g *guarding) answer(t require.TestingT, n int) {
@@ -617,4 +620,59 @@ func TestAnAnswerDoesNotWaitForItsReasoning(t *testing.T) {
 		require.Contains(t, string(host.out), " so.")
 		host.stream.Done()
 	}
+}
+
+// TestNoRequestIsStuck: whatever services do, in whatever order, a request is refused or goes on when nobody is being asked any more,
+// never with more calls at once than there may be; and it is said to be scanned only if no check has failed.
+func TestNoRequestIsStuck(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		draw := func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "n") }
+		var providers, use []string
+		for i := range 1 + draw(3) {
+			providers = append(providers, fmt.Sprintf("{name: p%d, webhook: {cluster: guard, limit: 256}, retries: %d, timeout: 1s, failureMode: %s, breaker: {failures: %d, open: 1s}, cache: %ds}",
+				i, draw(3), []string{"FailOpen", "FailClosed"}[draw(2)], draw(3), draw(2)))
+			use = append(use, fmt.Sprintf("p%d", i))
+		}
+		how := []string{"action: redact, order: sequence", "action: redact, order: parallel", "action: block, order: parallel", "action: block, mode: parallel", "action: report"}[draw(5)]
+		g := guard(t, "{providers: ["+strings.Join(providers, ", ")+"], policies: [{on: request, use: ["+strings.Join(use, ", ")+"], "+how+"}]}")
+		for range 1 + draw(3) {
+			var messages []string
+			for _, text := range someTexts(draw, "hunter2SECRET") {
+				content, _ := json.Marshal(strings.Repeat(text, 1+draw(20)))
+				messages = append(messages, fmt.Sprintf(`{"role":"%s","content":%s}`, []string{"user", "system", "assistant"}[draw(3)], content))
+			}
+			host := &guarding{stream: g.chain.NewStream()}
+			host.request = pairs{{":method", "POST"}, {":path", "/v1/chat/completions"}, {"content-type", "application/json"}}
+			host.stream.Begin(host)
+			host.stream.RequestHeaders(false)
+			act := host.stream.RequestBody([]byte(`{"messages":[`+strings.Join(messages, ",")+`]}`), true)
+			failed := false
+			for len(host.open) > 0 && host.refused == nil {
+				require.LessOrEqual(t, len(host.open), filter.MaxCalls)
+				g.now = g.now.Add(time.Duration(draw(400)) * time.Millisecond)
+				n := draw(len(host.open))
+				number := host.open[n]
+				switch draw(6) {
+				case 0:
+					host.judge = blocking("hunter2SECRET")
+					host.answer(t, n)
+				case 1, 2, 3:
+					host.judge = redacting("hunter2SECRET")
+					host.answer(t, n)
+				default:
+					failed = true
+					host.open = slices.Delete(host.open, n, n+1)
+					host.stream.Reply(number, []*filter.Reply{{Status: 500}, {Err: fmt.Errorf("reset")}, {Status: 200}, {Status: 401}}[draw(4)])
+				}
+			}
+			require.True(t, host.refused != nil || host.goes || act == chain.Continue, "%s", how)
+			if host.refused == nil {
+				require.Contains(t, host.why, "screened=request:")
+			}
+			if host.refused == nil && !failed && !strings.Contains(host.why, "/breaker_open") && !strings.Contains(host.why, "/timeout") {
+				require.Contains(t, host.why, "screened=request:scanned")
+			}
+			host.stream.Done()
+		}
+	})
 }

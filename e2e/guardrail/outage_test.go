@@ -58,8 +58,10 @@ func TestOutage(t *testing.T) {
 		remote("closed-missing", "missing", "FailClosed", quick)+remote("open-missing", "missing", "FailOpen", quick)+
 		remote("retries", "armor", "FailClosed", "timeout: 10s, retries: 2, breaker: {failures: 0}")+
 		"      policies:\n"+policyFor("closed")+policyFor("open")+policyFor("closed-down")+policyFor("open-down")+
-		policyFor("closed-missing")+policyFor("open-missing")+policyFor("retries"),
-		"closed", "open", "closed-down", "open-down", "closed-missing", "open-missing", "retries")
+		policyFor("closed-missing")+policyFor("open-missing")+policyFor("retries")+
+		"        - {on: response, use: [closed], action: block, models: [closed-response]}\n"+
+		"        - {on: response, use: [open], action: block, models: [open-response]}\n",
+		"closed", "open", "closed-down", "open-down", "closed-missing", "open-missing", "retries", "closed-response", "open-response")
 	for _, abi := range abis {
 		t.Run(abi, func(t *testing.T) {
 			f := newFake(t)
@@ -68,6 +70,7 @@ func TestOutage(t *testing.T) {
 				t.Run(c.name, func(t *testing.T) {
 					f.says(func(armor.Request) armor.Answer { return c.answer })
 					g.failure(t, "closed", "open", c.outcome)
+					g.failureOfResponse(t)
 				})
 			}
 			t.Run("down", func(t *testing.T) { g.failure(t, "closed-down", "open-down", "") })
@@ -112,6 +115,24 @@ func (g *gateway) failure(t *testing.T, closed, open, outcome string) {
 		return failed(closed) == before[0]+1 && failed(open) == before[1]+1 &&
 			g.sum("inlet_guardrail_audit_total", "phase", "request", "state", "fail_open") == opened+1
 	})
+}
+
+// failureOfResponse asks in both modes while checks of responses fail.
+func (g *gateway) failureOfResponse(t *testing.T) {
+	const says = "a long walk in the park"
+	for _, stream := range []bool{false, true} {
+		r := g.must(ask{model: "closed-response", prompt: "hello", says: says, stream: stream})
+		require.Equal(t, "guardrail_unavailable", r.code, r.body)
+		require.Empty(t, r.text, "what no service has judged goes nowhere")
+		if !stream {
+			require.Equal(t, http.StatusServiceUnavailable, r.status, r.body)
+		}
+		r = g.must(ask{model: "open-response", prompt: "hello", says: says, stream: stream})
+		require.Equal(t, http.StatusOK, r.status, r.body)
+		require.Equal(t, says, r.text)
+		require.Equal(t, stream, r.ended)
+		require.Equal(t, "response:fail_open", r.screened, r.why)
+	}
 }
 
 // testRetries: what may heal is tried again, what will not is not.

@@ -734,3 +734,24 @@ func TestWaitingIsForBoth(t *testing.T) {
 	require.Empty(t, host.open)
 	require.Equal(t, 400, host.refused.Status)
 }
+
+// TestContext: a question about a stream has what went before it, so that of a short text each is a beginning, up to the end.
+func TestContext(t *testing.T) {
+	g := guard(t, remotely("block", 0, "64KiB"))
+	s := g.chain.NewStream()
+	rapid.Check(t, func(t *rapid.T) {
+		draw := func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "n") }
+		text := strings.Join(rapid.SliceOfN(rapid.SampledFrom([]string{"a", "bc ", " ", "def", "ä", "\n"}), 1, 60).Draw(t, "text"), "") + "."
+		body := "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n" + eventsOf([]string{text}, draw)
+		host := &guarding{judge: func(string) string { return `{"action":"pass"}` }}
+		host.play(t, s, body, draw)
+		require.Equal(t, body, string(host.out))
+		last := ""
+		for _, asked := range host.asked {
+			require.True(t, strings.HasPrefix(text, asked), "%q of %q", asked, text)
+			require.Greater(t, len(asked), len(last))
+			last = asked
+		}
+		require.Equal(t, text, last)
+	})
+}

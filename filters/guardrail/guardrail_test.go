@@ -144,3 +144,17 @@ func TestLastAnswered(t *testing.T) {
 		require.Equal(t, want, lastAnswered(all), said)
 	}
 }
+
+// TestHolds: a policy by pool holds where the request may go.
+func TestHolds(t *testing.T) {
+	x := &filter.Exchange{Route: filter.Route{Pool: "a", Fallback: []filter.Pool{{Name: "b"}}}, Tenant: filter.Tenant{Product: "gold"}}
+	for _, c := range []struct {
+		p    policy
+		want bool
+	}{
+		{policy{}, true}, {policy{pools: []string{"a"}}, true}, {policy{pools: []string{"x", "b"}}, true}, {policy{pools: []string{"x"}}, false},
+		{policy{products: []string{"gold"}}, true}, {policy{products: []string{"free"}}, false}, {policy{pools: []string{"a"}, products: []string{"free"}}, false},
+	} {
+		require.Equal(t, c.want, c.p.holds(x), "%+v", c.p)
+	}
+}

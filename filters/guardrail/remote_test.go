@@ -676,3 +676,82 @@ func TestNoRequestIsStuck(t *testing.T) {
 		}
 	})
 }
+
+// TestPoliciesOfDifferentSpeakers ask one service apart, each for its own action; those of the same ask once, for the larger one.
+func TestPoliciesOfDifferentSpeakers(t *testing.T) {
+	for _, c := range []struct {
+		second string
+		asked  []string
+		status int
+	}{
+		{"roles: [system], action: report", []string{"ok", "bad"}, 0},
+		{"roles: [user], action: report", []string{"ok"}, 0},
+		{"roles: [system], action: block", []string{"ok", "bad"}, 400},
+		{"text: latest, roles: [user], action: report", []string{"ok", "ok"}, 0},
+	} {
+		g := guard(t, `{providers: [{name: p, webhook: {cluster: guard}}], policies: [{on: request, use: [p], action: block, roles: [user]}, {on: request, use: [p], `+c.second+`}]}`)
+		host := &guarding{judge: blocking("bad"), stream: g.chain.NewStream()}
+		host.request = pairs{{":method", "POST"}, {":path", "/v1/chat/completions"}, {"content-type", "application/json"}}
+		host.stream.Begin(host)
+		host.stream.RequestHeaders(false)
+		host.stream.RequestBody([]byte(`{"messages":[{"role":"system","content":"bad"},{"role":"user","content":"ok"}]}`), true)
+		for len(host.open) > 0 {
+			host.answer(t, 0)
+		}
+		require.Equal(t, c.asked, host.asked, c.second)
+		require.Equal(t, c.status != 0, host.refused != nil, c.second)
+		host.stream.Done()
+	}
+}
+
+// TestAServiceThatAlwaysRedacts does not keep a request for ever.
+func TestAServiceThatAlwaysRedacts(t *testing.T) {
+	g := guard(t, `{providers: [{name: p, webhook: {cluster: guard, limit: 256}, timeout: 1m}], policies: [{on: request, use: [p], action: redact}]}`)
+	host := &guarding{judge: func(text string) string {
+		with, _ := json.Marshal("x" + text)
+		return fmt.Sprintf(`{"action":"redact","text":%s}`, with)
+	}, stream: g.chain.NewStream()}
+	host.request = pairs{{":method", "POST"}, {":path", "/v1/chat/completions"}, {"content-type", "application/json"}}
+	host.stream.Begin(host)
+	host.stream.RequestHeaders(false)
+	host.stream.RequestBody([]byte(`{"messages":[{"role":"user","content":"`+strings.Repeat("word ", 100)+`"}]}`), true)
+	for len(host.open) > 0 && host.refused == nil {
+		host.answer(t, 0)
+	}
+	require.Equal(t, 413, host.refused.Status)
+	require.LessOrEqual(t, len(host.asked), 64)
+}
+
+// TestWaitingIsForBoth: of two policies that want the same asked, one before the model call and one beside it, the first decides when.
+func TestWaitingIsForBoth(t *testing.T) {
+	g := guard(t, `{providers: [{name: p, webhook: {cluster: guard}}], policies: [{on: request, use: [p], action: block, mode: parallel}, {on: request, use: [p], action: report}]}`)
+	host := &guarding{judge: blocking("bad"), stream: g.chain.NewStream()}
+	host.request = pairs{{":method", "POST"}, {":path", "/v1/chat/completions"}, {"content-type", "application/json"}}
+	host.stream.Begin(host)
+	host.stream.RequestHeaders(false)
+	require.Equal(t, chain.Hold, host.stream.RequestBody([]byte(`{"messages":[{"role":"user","content":"bad"}]}`), true))
+	host.answer(t, 0)
+	require.Empty(t, host.open)
+	require.Equal(t, 400, host.refused.Status)
+}
+
+// TestContext: a question about a stream has what went before it, so that of a short text each is a beginning, up to the end.
+func TestContext(t *testing.T) {
+	g := guard(t, remotely("block", 0, "64KiB"))
+	s := g.chain.NewStream()
+	rapid.Check(t, func(t *rapid.T) {
+		draw := func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "n") }
+		text := strings.Join(rapid.SliceOfN(rapid.SampledFrom([]string{"a", "bc ", " ", "def", "ä", "\n"}), 1, 60).Draw(t, "text"), "") + "."
+		body := "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n" + eventsOf([]string{text}, draw)
+		host := &guarding{judge: func(string) string { return `{"action":"pass"}` }}
+		host.play(t, s, body, draw)
+		require.Equal(t, body, string(host.out))
+		last := ""
+		for _, asked := range host.asked {
+			require.True(t, strings.HasPrefix(text, asked), "%q of %q", asked, text)
+			require.Greater(t, len(asked), len(last))
+			last = asked
+		}
+		require.Equal(t, text, last)
+	})
+}

@@ -80,9 +80,10 @@ func (se *session) enlist(p *policy, by *remote) {
 	beside := p.beside && !se.response
 	for i := range se.checks {
 		c := &se.checks[i]
-		if c.by != by || c.beside != beside || !se.response && (c.policy.roles != p.roles || c.policy.latest != p.latest) {
+		if c.by != by || !se.response && (c.policy.roles != p.roles || c.policy.latest != p.latest) {
 			continue
 		}
+		c.beside = c.beside && beside
 		if p.action > c.action {
 			c.action, c.policy = p.action, p
 		}

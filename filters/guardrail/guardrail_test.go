@@ -152,8 +152,13 @@ func TestHolds(t *testing.T) {
 		p    policy
 		want bool
 	}{
-		{policy{}, true}, {policy{pools: []string{"a"}}, true}, {policy{pools: []string{"x", "b"}}, true}, {policy{pools: []string{"x"}}, false},
-		{policy{products: []string{"gold"}}, true}, {policy{products: []string{"free"}}, false}, {policy{pools: []string{"a"}, products: []string{"free"}}, false},
+		{policy{}, true},
+		{policy{pools: []string{"a"}}, true},
+		{policy{pools: []string{"x", "b"}}, true},
+		{policy{pools: []string{"x"}}, false},
+		{policy{products: []string{"gold"}}, true},
+		{policy{products: []string{"free"}}, false},
+		{policy{pools: []string{"a"}, products: []string{"free"}}, false},
 	} {
 		require.Equal(t, c.want, c.p.holds(x), "%+v", c.p)
 	}

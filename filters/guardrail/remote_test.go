@@ -704,7 +704,7 @@ func TestPoliciesOfDifferentSpeakers(t *testing.T) {
 	}
 }
 
-// TestAServiceThatAlwaysRedacts does not keep a request for ever.
+// TestAServiceThatAlwaysRedacts does not keep a request forever.
 func TestAServiceThatAlwaysRedacts(t *testing.T) {
 	g := guard(t, `{providers: [{name: p, webhook: {cluster: guard, limit: 256}, timeout: 1m}], policies: [{on: request, use: [p], action: redact}]}`)
 	host := &guarding{judge: func(text string) string {

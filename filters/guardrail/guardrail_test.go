@@ -1,6 +1,7 @@
 package guardrail
 
 import (
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -33,7 +34,7 @@ func newGuard(t testing.TB) *Filter { return guardOf(t, doc) }
 
 func guardOf(t testing.TB, doc string) *Filter {
 	var f filter.Filter
-	require.NoError(t, conf.Decode([]byte(doc), func(o *conf.Object) { f = newFilter(o, &filter.Deps{Metrics: counts{}}) }))
+	require.NoError(t, conf.Decode([]byte(doc), func(o *conf.Object) { f = newFilter(o, &filter.Deps{Metrics: counts{}, Rand: rand.Uint64}) }))
 	return f.(*Filter)
 }
 
@@ -115,4 +116,50 @@ policies: [{on: both, use: [all], action: redact}, {on: request, use: [all], act
 	}
 	unit()
 	require.LessOrEqual(t, testing.AllocsPerRun(100, unit), 1.0, "that of the test")
+}
+
+// TestSixtyFourPolicies: sets of policies are bits.
+func TestSixtyFourPolicies(t *testing.T) {
+	read := func(n int) error {
+		doc := "providers: [{name: a, local: {detect: all}}]\npolicies:\n" + strings.Repeat("  - {on: request, use: [a], action: block}\n", n)
+		return conf.Decode([]byte(doc), func(o *conf.Object) { newFilter(o, &filter.Deps{Metrics: counts{}}) })
+	}
+	require.NoError(t, read(64))
+	require.ErrorContains(t, read(65), "policies: 3:3: has 65 entries (want 64 or less)")
+}
+
+// TestLastAnswered: the latest turn begins after the last message of the model's that the user has answered.
+func TestLastAnswered(t *testing.T) {
+	for said, want := range map[string]int{
+		"": 0, "u": 0, "su": 0, "a": 0, "ua": 0, "uau": 2, "uaua": 2, "uauat": 2, "uauatc": 2, "uact": 0, "uactu": 3, "uatau": 4, "suauu": 3, "o": 0, "oua": 0,
+	} {
+		var all []llm.String
+		for i, who := range said {
+			s := llm.String{Turn: i + 1, Role: map[rune]llm.Role{'u': llm.UserRole, 's': llm.SystemRole, 'a': llm.AssistantRole, 't': llm.ToolRole, 'c': llm.CallRole}[who]}
+			if who == 'o' {
+				s.Turn = 0
+			}
+			all = append(all, s)
+		}
+		require.Equal(t, want, lastAnswered(all), said)
+	}
+}
+
+// TestHolds: a policy by pool holds where the request may go.
+func TestHolds(t *testing.T) {
+	x := &filter.Exchange{Route: filter.Route{Pool: "a", Fallback: []filter.Pool{{Name: "b"}}}, Tenant: filter.Tenant{Product: "gold"}}
+	for _, c := range []struct {
+		p    policy
+		want bool
+	}{
+		{policy{}, true},
+		{policy{pools: []string{"a"}}, true},
+		{policy{pools: []string{"x", "b"}}, true},
+		{policy{pools: []string{"x"}}, false},
+		{policy{products: []string{"gold"}}, true},
+		{policy{products: []string{"free"}}, false},
+		{policy{pools: []string{"a"}, products: []string{"free"}}, false},
+	} {
+		require.Equal(t, c.want, c.p.holds(x), "%+v", c.p)
+	}
 }

@@ -1,9 +1,14 @@
 package guardrail
 
-import "github.com/inlet-proxy/inlet/shared/contract/conf"
+import (
+	"slices"
+
+	"github.com/inlet-proxy/inlet/filters/guardrail/provider"
+	"github.com/inlet-proxy/inlet/shared/contract/conf"
+)
 
 // help is for the keys of the configuration.
-var help = []conf.Help{
+var help = slices.Concat(clusterHelp(), []conf.Help{
 	{Key: "providers", Text: "what finds"},
 	{Key: "providers[].name", Text: "name for policies and the access log"},
 	{Key: "providers[].local", Text: "screening in Envoy itself, with at least one of the three keys below"},
@@ -12,11 +17,38 @@ var help = []conf.Help{
 	{Key: "providers[].local.patterns", Text: "regular expressions (RE2 syntax, https://golang.org/s/re2syntax). An entry is one, or an object with the next two keys"},
 	{Key: "providers[].local.patterns[].pattern", Text: "the regular expression"},
 	{Key: "providers[].local.patterns[].finds", Text: "texts that it must match: a configuration in which it does not is refused"},
+	{Key: "providers[].timeout", Text: "how long a service may take to judge a prompt or a window of a response, retries included"},
+	{Key: "providers[].failureMode", Text: "what happens if a service has not judged: `FailClosed` refuses with 503 `guardrail_unavailable`, `FailOpen` goes on, and the audit says so. A policy that only reports stops nothing"},
+	{Key: "providers[].retries", Text: "how often a question is asked again, within the timeout, after a broken connection, a status of 500 or more, or 429"},
+	{Key: "providers[].breaker.failures", Text: "failed calls in a row after which the service is not called for a while, and its failure mode decides at once; 0: never"},
+	{Key: "providers[].breaker.open", Text: "for how long; then one request tries"},
+	{Key: "providers[].cache", Text: "how long a verdict holds for the same text of the same tenant, if it is not a redaction; 0: not at all. Only sums of texts are kept, 4096 at most"},
 	{Key: "policies", Text: "which providers screen what, and what happens on a finding. If several policies find the same, `block` goes before `redact`, and that before `report`"},
 	{Key: "policies[].on", Text: "what is screened: prompts, responses, or both"},
 	{Key: "policies[].use", Text: "names of providers"},
 	{Key: "policies[].action", Text: "what happens on a finding: `block` refuses the request or ends the response; `redact` puts a label in its place; `report` counts it"},
 	{Key: "policies[].models", Text: "public names of the models that the policy is for", Default: "all models"},
+	{Key: "policies[].pools", Text: "pools that the policy is for", Default: "all pools"},
+	{Key: "policies[].products", Text: "products of quota that the policy is for", Default: "all products"},
+	{Key: "policies[].headers", Text: "headers that a request must have for the policy to hold; by name, a value or a list of values"},
+	{Key: "policies[].roles", Text: "whose text of a prompt is screened: `user`, `system` (with instructions and tools), `assistant`, `tool` (what tools return) and `arguments` (what they are called with)", Default: "everybody's"},
+	{Key: "policies[].text", Text: "`latest` leaves out the turns of a conversation that the user has answered: what is left are the system prompt, what the user said last, calls and their results since, and the beginning of an answer"},
+	{Key: "policies[].storedHistory", Text: "what happens to a request that goes on with a conversation which the server has (`previous_response_id`): `audit` screens what is in the request, and the audit says `partial`; `refuse` answers with 400"},
+	{Key: "policies[].order", Text: "whether the services are asked one after the other, each about what the one before has made of the text, or at once"},
+	{Key: "policies[].mode", Text: "`parallel` asks the services about the prompt while the model reads it, and holds the response until they have answered; it cannot redact"},
+	{Key: "policies[].window", Text: "how much text of a stream services are asked about at least. With 1 they are asked about all that has arrived, as soon as they are not being asked"},
+	{Key: "policies[].overlap", Text: "how much text of a stream waits for what follows it before it goes on, at least. The last word always does"},
 	{Key: "policies[].message", Text: "what the client reads when something was blocked", Default: "a sentence that says so"},
 	{Key: "policies[].ending", Text: "how a stream that has begun ends when it is blocked: with an `error` event, or as the API ends one that a `content_filter` has stopped"},
+})
+
+// clusterHelp is for the keys that all protocols have.
+func clusterHelp() (all []conf.Help) {
+	for _, p := range provider.Protocols {
+		under := "providers[]." + p.Name + "."
+		all = append(all,
+			conf.Help{Key: under + "cluster", Text: "Envoy's cluster of the service, which has its TLS and its credentials"},
+			conf.Help{Key: under + "host", Text: "the `:authority` of requests", Default: "the service's public name, else the cluster"})
+	}
+	return all
 }

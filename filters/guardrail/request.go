@@ -3,6 +3,7 @@ package guardrail
 import (
 	"cmp"
 	"slices"
+	"sort"
 
 	"github.com/inlet-proxy/inlet/filters/guardrail/detect"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
@@ -19,26 +20,101 @@ const (
 func (f *Filter) screenPrompt(x *filter.Exchange, s *state) filter.Verdict {
 	on, r := s.plan.request, x.Request
 	s.large = len(r.Prompt) > kept
+	actions := s.actionsNow(on)
 	if v := unscreened(r); v != filter.Next {
-		if on.actions.has(block) || on.actions.has(redact) {
+		if actions.has(block) || actions.has(redact) {
 			return v
 		}
 		x.Explain("guardrail", "unscreened")
+		s.audits[0].less(partial)
 	}
-	if on.actions.has(block) || on.actions.has(report) {
-		for _, text := range [...][]byte{r.Prompt, r.Joined} {
-			s.hits = s.hits[:0]
-			on.detector.Scan(&s.scanner, nil, text, true)
-			s.take(on)
-			if h := f.note(x, s, on, s.hits); h != nil {
-				return h.rule.policy.refuse(promptBlocked)
-			}
+	if r.Earlier {
+		if s.refusesStored(on) {
+			return refuse(400, "conversation_stored", "A conversation that is stored on the server cannot be screened. Send all of it, without previous_response_id.")
+		}
+		s.audits[0].less(partial) // what the server has of the conversation is not here
+	}
+	if on.choosy || s.plan.calls() {
+		s.answered = lastAnswered(r.Strings)
+	}
+	if on.detector == nil {
+		return filter.Next
+	}
+	if actions.has(block) || actions.has(report) {
+		if v := f.findInPrompt(x, s); v != filter.Next {
+			return v
 		}
 	}
-	if on.actions.has(redact) {
+	if actions.has(redact) {
 		return f.redactPrompt(x, s)
 	}
 	return filter.Next
+}
+
+// refusesStored reports whether a policy that holds wants all of a conversation.
+func (s *state) refusesStored(on *side) bool {
+	return slices.ContainsFunc(on.policies, func(p *policy) bool { return p.whole && s.active&p.bit != 0 })
+}
+
+// findInPrompt looks at all strings together, and at the parts of messages joined.
+func (f *Filter) findInPrompt(x *filter.Exchange, s *state) filter.Verdict {
+	on, r := s.plan.request, x.Request
+	if on.choosy {
+		return f.findByString(x, s)
+	}
+	for _, text := range [...][]byte{r.Prompt, r.Joined} {
+		s.hits = s.hits[:0]
+		on.detector.Scan(&s.scanner, nil, text, true)
+		s.take(on)
+		if h := f.note(x, s, on, s.hits); h != nil {
+			return h.rule.policy.refuse(promptBlocked)
+		}
+	}
+	return filter.Next
+}
+
+// findByString is findInPrompt where it matters who speaks.
+func (f *Filter) findByString(x *filter.Exchange, s *state) filter.Verdict {
+	on, r := s.plan.request, x.Request
+	s.hits = s.hits[:0]
+	on.detector.Scan(&s.scanner, nil, r.Prompt, true)
+	for _, found := range s.scanner.Found() {
+		if i := stringAt(r.Strings, found.From); i >= 0 {
+			s.speaks(&r.Strings[i])
+		}
+		if h := s.of(on, found); h != nil {
+			s.hits = append(s.hits, hit{Finding: found, rule: h})
+		}
+	}
+	s.findJoined(on, r)
+	if h := f.note(x, s, on, s.hits); h != nil {
+		return h.rule.policy.refuse(promptBlocked)
+	}
+	return filter.Next
+}
+
+// stringAt returns the index of the string in which, or behind which, a byte of the prompt stands; -1 if there is none.
+func stringAt(all []llm.String, at int) int {
+	return sort.Search(len(all), func(i int) bool { return all[i].From > at }) - 1
+}
+
+// speaks notes whose text is looked at.
+func (s *state) speaks(str *llm.String) { s.who, s.turn = 1<<str.Role, str.Turn }
+
+// lastAnswered returns the last turn in which the model spoke and after which the user did. What comes after it is the latest turn:
+// what the user says, calls and their results, and the beginning of an answer that the model is to go on with.
+func lastAnswered(all []llm.String) (answered int) {
+	spoke := 0
+	for i := range all {
+		switch s := &all[i]; {
+		case s.Turn == 0:
+		case s.Role == llm.AssistantRole || s.Role == llm.CallRole:
+			spoke = s.Turn
+		case s.Role == llm.UserRole && s.Turn > spoke:
+			answered = spoke
+		}
+	}
+	return answered
 }
 
 // unscreened refuses a prompt of which not all can be read: text that was not read was not screened, and must not pass as
@@ -56,9 +132,7 @@ func unscreened(r *llm.Request) filter.Verdict {
 }
 
 func refuse(status int, code, message string) filter.Verdict {
-	return filter.Deny(filter.Refusal{Refusal: llm.Refusal{
-		Status: status, Type: "invalid_request_error", Code: code, Message: message,
-	}})
+	return filter.Deny(refusal(status, code, message))
 }
 
 // redactPrompt puts labels in the place of findings, in the body: every other byte stays.
@@ -68,6 +142,7 @@ func (f *Filter) redactPrompt(x *filter.Exchange, s *state) filter.Verdict {
 	for i := range r.Strings {
 		str := &r.Strings[i]
 		first := len(s.hits)
+		s.speaks(str)
 		s.find(on, r.Prompt[str.From:str.To], nil, 0)
 		for k := first; k < len(s.hits); k++ {
 			h := &s.hits[k]
@@ -93,9 +168,25 @@ func (f *Filter) redactPrompt(x *filter.Exchange, s *state) filter.Verdict {
 		if h.rest {
 			label = nil
 		}
-		x.ReplaceInBody(r.Source(h.From, h.To), label)
+		s.replaceInPrompt(x, h.From, h.To, label)
 	}
 	return filter.Next
+}
+
+// replaceInPrompt puts a label in the place of a part of the prompt, for services too if they are to judge it.
+func (s *state) replaceInPrompt(x *filter.Exchange, from, to int, label []byte) {
+	r := x.Request
+	if !s.plan.calls() {
+		x.ReplaceInBody(r.Source(from, to), label)
+		return
+	}
+	se := &s.sessions[0]
+	se.ofPrompt(r)
+	i := stringAt(r.Strings, from)
+	at := r.Strings[i].From
+	t := &se.texts[i]
+	t.edits = append(t.edits, edit{from - at, to - at, string(label)})
+	t.now = applied(nil, t.body, t.edits)
 }
 
 // labels are what stands in the place of findings.
@@ -112,9 +203,11 @@ func (s *state) findJoined(on *side, r *llm.Request) {
 	for i := 0; i < len(r.Strings); {
 		id, first := r.Strings[i].Parts, i
 		s.joined = s.joined[:0]
+		s.who, s.turn = 0, r.Strings[i].Turn
 		for ; i < len(r.Strings) && (r.Strings[i].Parts == id || r.Strings[i].Parts == 0 && id != 0); i++ {
 			if str := &r.Strings[i]; str.Parts != 0 {
 				s.joined = append(s.joined, r.Prompt[str.From:str.To]...)
+				s.who |= 1 << str.Role
 			}
 		}
 		if id == 0 || i-first < 2 {

@@ -17,6 +17,11 @@ type channel struct {
 	before []byte // what has been judged, its last bytes
 	held   int    // bytes behind that which have been seen
 	over   bool   // the text has ended; what was shown of it may be shown again
+
+	shown []byte // to services: its last bytes, as they have gone on or will
+	kept  int    // bytes at the end of that which services have yet to see together with what comes
+
+	unasked int // bytes at its end that services have not seen
 }
 
 // mostOver is how many channels there may be before those that are over are forgotten.
@@ -26,27 +31,78 @@ const mostOver = 256
 func (f *Filter) OnResponse(x *filter.Exchange, u *filter.Unit) filter.Verdict {
 	s := x.State().(*state)
 	on := s.plan.response
+	s.who, s.turn = ^roles(0), 0
+	endReasoning(u)
+	if on.calls {
+		s.sessions[1].ofUnit(u)
+	}
+	if on.detector != nil {
+		for i := range u.Pieces {
+			if v := f.screenPiece(x, s, u, i); v != filter.Next {
+				return v
+			}
+		}
+	}
+	if on.calls {
+		return f.askOfUnit(x, s, u)
+	}
+	s.passed(x)
+	return filter.Next
+}
+
+// endReasoning has reasoning end where the model begins to say something else: servers of chat do not say that it does, and the whole
+// answer would wait for what might follow its last word.
+func endReasoning(u *filter.Unit) {
 	for i := range u.Pieces {
 		p := &u.Pieces[i]
-		s.hits, s.large = s.hits[:0], s.large || len(p.Text) > kept
-		if p.JSON {
-			// What is put into JSON must stand within a string of it, so it is judged when all of it is there.
-			if !p.Last {
-				p.Keep = len(p.Text)
-				continue
+		if p.Kind != llm.ReasoningText || p.Last {
+			continue
+		}
+		for k := range u.Pieces[i+1:] {
+			if next := &u.Pieces[i+1+k]; next.Choice == p.Choice && next.Kind != llm.ReasoningText && next.Kind != llm.OtherText && len(next.Text) > 0 {
+				p.Last = true
 			}
-			s.find(on, p.Text, nil, 0)
-		} else if !s.follow(on, u, i) {
-			return filter.Fail("finding-too-long")
 		}
-		if h := f.note(x, s, on, s.hits); h != nil {
-			return h.rule.policy.refuse(responseBlocked)
-		}
-		if h := s.signed(x, p); h != nil {
-			return h.rule.policy.refuse(responseBlocked)
-		}
-		s.redact(u, i)
 	}
+}
+
+// OnUnscreened notes that text goes on that was not judged.
+func (f *Filter) OnUnscreened(x *filter.Exchange) {
+	if s, _ := x.State().(*state); s != nil && s.audits[1] != unasked {
+		s.audits[1].less(failOpen)
+		s.tell(x)
+	}
+}
+
+// passed notes that a unit of the response was judged.
+func (s *state) passed(x *filter.Exchange) {
+	if s.audits[1] == skipped {
+		s.audits[1].screened()
+		s.tell(x)
+	}
+}
+
+// screenPiece looks for what is found here.
+func (f *Filter) screenPiece(x *filter.Exchange, s *state, u *filter.Unit, i int) filter.Verdict {
+	on, p := s.plan.response, &u.Pieces[i]
+	s.hits, s.large = s.hits[:0], s.large || len(p.Text) > kept
+	if p.JSON {
+		// What is put into JSON must stand within a string of it, so it is judged when all of it is there.
+		if !p.Last {
+			p.Keep = len(p.Text)
+			return filter.Next
+		}
+		s.find(on, p.Text, nil, 0)
+	} else if !s.follow(on, u, i) {
+		return filter.Fail("finding-too-long")
+	}
+	if h := f.note(x, s, on, s.hits); h != nil {
+		return h.rule.policy.refuse(responseBlocked)
+	}
+	if h := s.signed(x, p); h != nil {
+		return h.rule.policy.refuse(responseBlocked)
+	}
+	s.redact(u, i)
 	return filter.Next
 }
 
@@ -77,9 +133,20 @@ func (s *state) redact(u *filter.Unit, piece int) {
 		if h.From < at {
 			h.From, with = at, ""
 		}
-		u.Replace(piece, h.From, h.To, with)
+		s.replaceInUnit(u, piece, edit{h.From, h.To, with})
 		at = h.To
 	}
+}
+
+// replaceInUnit makes an edit of a piece; later, if services are to judge what it makes of the text.
+func (s *state) replaceInUnit(u *filter.Unit, piece int, e edit) {
+	if !s.plan.response.calls {
+		u.Replace(piece, e.from, e.to, e.with)
+		return
+	}
+	t := &s.sessions[1].texts[piece]
+	t.edits = append(t.edits, e)
+	t.now = applied(nil, t.body, t.edits)
 }
 
 // follow judges a text as far as it has come, and has kept back what cannot be judged yet. It reports false if that is more than
@@ -163,6 +230,6 @@ func (s *state) newChannel(p *filter.Piece) *channel {
 		s.channels = append(s.channels, channel{})
 	}
 	c := &s.channels[n]
-	*c = channel{Channel: p.Channel, before: c.before[:0]}
+	*c = channel{Channel: p.Channel, before: c.before[:0], shown: c.shown[:0]}
 	return c
 }

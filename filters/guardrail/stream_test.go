@@ -96,12 +96,13 @@ type guarded struct {
 	chain   *chain.Chain
 	metrics samples
 	logs    strings.Builder
+	now     time.Time
 }
 
 func guard(t require.TestingT, config string) *guarded {
-	g := &guarded{metrics: samples{}}
+	g := &guarded{metrics: samples{}, now: time.Unix(1_800_000_000, 0)}
 	c, err := chain.New([]byte("filters: [guardrail: "+config+"]\nlimits: {response: 64KiB}"), []filter.Factory{guardrail.Factory}, &filter.Deps{
-		Now: time.Now, Rand: rand.Uint64, Metrics: g.metrics,
+		Now: func() time.Time { return g.now }, Rand: rand.Uint64, Metrics: g.metrics,
 		Log: func(_ filter.Level, m string) { g.logs.WriteString(m) },
 	})
 	require.NoError(t, err)

@@ -62,6 +62,7 @@ func (s *Stream) unscreened(why string) {
 		s.stop(r)
 		return
 	}
+	s.explainNews()
 	s.goOpen()
 }
 
@@ -109,6 +110,7 @@ func (s *Stream) letUnit() {
 			s.stop(refuseInternal())
 		}
 	}()
+	s.explainNews()
 	s.let(s.afterUnit())
 }
 

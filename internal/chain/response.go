@@ -33,10 +33,12 @@ func (s *Stream) ResponseHeaders(end bool) Action {
 			return Replied
 		}
 	}
+	s.explainNews()
 	if !end {
 		if s.startScreening(kind) {
 			return s.standingResponse()
 		}
+		s.explainNews()
 		s.startReading(kind)
 	}
 	if s.reads == responseRestored || s.reads == responseCounted && s.response.Conceals() {

@@ -179,7 +179,8 @@ func (s *Stream) unable(i int, why string) filter.Verdict {
 func (s *Stream) failure(i int, why string, r *filter.Refusal) filter.Verdict {
 	slot := &s.c.slots[i]
 	s.calls.failing = true
-	if !s.failedBefore(i) {
+	first := !s.failedBefore(i)
+	if first {
 		s.c.metrics.failures.Record(1, filter.Values{slot.name, string(slot.mode())})
 		s.x.Explain(slot.name, why)
 	}
@@ -190,6 +191,9 @@ func (s *Stream) failure(i int, why string, r *filter.Refusal) filter.Verdict {
 		s.screen.unit.ClearEdits()
 	}
 	if slot.failOpen && !s.goesAround(slot) {
+		if first && s.state.in(screened) {
+			s.tellUnscreened(i)
+		}
 		return filter.Next
 	}
 	return filter.Deny(*r)

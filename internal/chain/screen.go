@@ -116,8 +116,21 @@ func (s *Stream) allUnable(why string) *filter.Refusal {
 		if r := s.unable(i, why).Refusal(); r != nil {
 			return r
 		}
+		s.tellUnscreened(i)
 	}
 	return nil
+}
+
+// tellUnscreened tells a screener that what it has not seen goes on.
+func (s *Stream) tellUnscreened(i int) {
+	f, ok := s.c.slots[i].filter.(filter.Unscreener)
+	if !ok {
+		return
+	}
+	s.x.Enter(i)
+	var ignored filter.Verdict
+	defer s.recovered(i, s.x.Mark(), &ignored)
+	f.OnUnscreened(&s.x)
 }
 
 // take takes the next bytes of a response that is screened; end: these are the last. What may go on is in out.
@@ -292,8 +305,10 @@ func (s *Stream) replyToScreener(r *filter.Reply) {
 	if s.settleUnit(s.run(c.at, hookResponseReply, r)) {
 		c.at--
 		s.showOthers()
-		if c.count(s.texts()); s.screens() && s.lastIsDue() {
-			s.show() // nothing comes that would have it shown
+		// What has come meanwhile is shown now if nothing comes that would have it shown, or if nothing goes on: what goes on would have to
+		// wait with it, since a response that is held goes on once.
+		if c.count(s.texts()); s.screens() && (s.lastIsDue() || len(c.out) == 0) {
+			s.advance()
 		}
 	}
 	if s.state == ended || s.state.in(screened) && !s.HoldsResponse() {

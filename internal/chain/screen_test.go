@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,6 +35,11 @@ func (s *screener) OnRequest(x *filter.Exchange) filter.Verdict {
 func (s *screener) OnResponse(x *filter.Exchange, u *filter.Unit) filter.Verdict {
 	s.note("unit")
 	return s.unit(x, u)
+}
+
+func (s *screener) OnUnscreened(x *filter.Exchange) {
+	s.note("unscreened")
+	x.Explain("unscreened", s.name)
 }
 
 // screened makes a chain of screeners a and b.
@@ -420,8 +426,10 @@ func TestResponsesThatCannotBeScreened(t *testing.T) {
 						l.chunk(c.body[len(c.body)/2:], true)
 					}
 				}
+				require.Equal(t, mode == "FailOpen", slices.Contains(r.trace, f.name+".unscreened"), "%v", r.trace)
 				if mode == "FailOpen" {
 					require.Equal(t, c.body, string(l.got))
+					require.Contains(t, l.h.why, "unscreened="+f.name, "the access log says so")
 				} else {
 					require.Equal(t, 503, l.h.reply.Status)
 					require.Equal(t, c.reason, l.h.reply.Headers[1][1])
@@ -577,5 +585,54 @@ func TestAFilterMayKeepMore(t *testing.T) {
 	l.chunk(event("et> c"), false)
 	require.Equal(t, event("a ")+event(`b [S\"]`)+event("")+event(" c"), string(l.got))
 	require.Equal(t, []string{"a /0", "b <se/0", "b <secr/5", "b <secret> c/7"}, shown)
+	l.s.Done()
+}
+
+// What has come while a filter waited is shown when the reply is there, if nothing goes on then that would have to wait with it.
+func TestWhatCameMeanwhileIsShown(t *testing.T) {
+	r, a, _ := screened(t, "")
+	a.how = &filter.Screening{Window: 1}
+	var units []string
+	a.unit = func(_ *filter.Exchange, u *filter.Unit) filter.Verdict {
+		units = append(units, string(u.Pieces[0].Text))
+		return filter.Wait(filter.Call{Cluster: "c", Timeout: time.Second})
+	}
+	a.reply = func(x *filter.Exchange, _ *filter.Reply) filter.Verdict {
+		if len(units) == 1 {
+			x.Unit().Pieces[0].Keep = 1
+		}
+		return filter.Next
+	}
+	l := r.listen(t, events)
+	for _, text := range []string{"one", "two", "three"} {
+		l.chunk(content(text), false)
+	}
+	require.Equal(t, []string{"one"}, units)
+	l.reply(&filter.Reply{Status: 200})
+	require.Equal(t, []string{"one", "onetwothree"}, units, "nothing goes on")
+	l.chunk(content("four"), false)
+	l.reply(&filter.Reply{Status: 200})
+	require.Equal(t, content("one")+content("two")+content("three"), string(l.got))
+	require.Len(t, units, 2)
+	l.chunk(content("five"), false)
+	require.Equal(t, []string{"one", "onetwothree", "fourfive"}, units)
+	l.reply(&filter.Reply{Status: 200})
+	require.Equal(t, content("one")+content("two")+content("three")+content("four")+content("five"), string(l.got))
+	l.s.Done()
+}
+
+// What a filter explains of a response is shown, as it stands then.
+func TestExplanationsOfAResponse(t *testing.T) {
+	r, a, _ := screened(t, "")
+	a.how = &filter.Screening{Window: 1}
+	a.unit = func(x *filter.Exchange, u *filter.Unit) filter.Verdict {
+		x.Amend("saw", string(u.Pieces[0].Text))
+		return filter.Next
+	}
+	l := r.listen(t, events)
+	l.chunk(content("one"), false)
+	require.Equal(t, "saw=one", l.h.why)
+	l.chunk(content("two"), false)
+	require.Equal(t, "saw=two", l.h.why)
 	l.s.Done()
 }

@@ -326,9 +326,7 @@ func (s *Stream) apply(as state) Action {
 		}
 	}
 	s.to(as)
-	if why := x.Why(); len(why) > 0 {
-		s.host.Explain(why)
-	}
+	s.explainNews()
 	if len(e.Request)+len(e.Body) == 0 {
 		return Continue
 	}
@@ -344,6 +342,13 @@ func (s *Stream) apply(as state) Action {
 		return s.refuse(refuseInternal())
 	}
 	return Continue
+}
+
+// explainNews shows the explanations to the access log, if there are new ones.
+func (s *Stream) explainNews() {
+	if why := s.x.News(); len(why) > 0 {
+		s.host.Explain(why)
+	}
 }
 
 // growth is by how many bytes the edits lengthen the body.

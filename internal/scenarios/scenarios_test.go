@@ -93,7 +93,7 @@ steps:
 		"proxy_set_property":            1,
 		"proxy_add_header_map_value":    3,
 		"proxy_remove_header_map_value": 1,
-		"proxy_increment_metric":        8,
+		"proxy_increment_metric":        9,
 		"proxy_record_metric":           2,
 	}, asked(0))
 	one, two := asked(1), asked(2)

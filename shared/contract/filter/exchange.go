@@ -60,6 +60,7 @@ type Exchange struct {
 
 	effects Effects
 	why     []byte
+	news    bool // why has changed
 	states  []any
 	screens []screen
 	unit    *Unit
@@ -183,6 +184,7 @@ func (x *Exchange) AskUsage() { x.effects.Usage = true }
 // Explain adds "name=value" to the one-line reason that the access log shows.
 // Never put prompt text or keys there.
 func (x *Exchange) Explain(name, value string) {
+	x.news = true
 	if len(x.why) > 0 {
 		x.why = append(x.why, ' ')
 	}
@@ -195,6 +197,25 @@ func (x *Exchange) Explain(name, value string) {
 		}
 		x.why = append(x.why, c)
 	}
+}
+
+// Amend is Explain for what may change: the value takes the place of an earlier one of the same name.
+func (x *Exchange) Amend(name, value string) {
+	for at := 0; at < len(x.why); {
+		end := at
+		for end < len(x.why) && x.why[end] != ' ' {
+			end++
+		}
+		if len(name) < end-at && string(x.why[at:at+len(name)]) == name && x.why[at+len(name)] == '=' {
+			x.why = append(x.why[:at], x.why[min(end+1, len(x.why)):]...)
+			break
+		}
+		at = end + 1
+	}
+	if n := len(x.why); n > 0 && x.why[n-1] == ' ' {
+		x.why = x.why[:n-1]
+	}
+	x.Explain(name, value)
 }
 
 // State returns what the running filter kept with SetState, or nil.
@@ -233,6 +254,15 @@ func (x *Exchange) Effects() *Effects { return &x.effects }
 // Why returns the explanations so far. For the chain only; valid until the
 // next Explain.
 func (x *Exchange) Why() []byte { return x.why }
+
+// News returns the explanations if they have changed since it was asked last, else nil. For the chain only; valid as Why has it.
+func (x *Exchange) News() []byte {
+	if !x.news {
+		return nil
+	}
+	x.news = false
+	return x.why
+}
 
 // Effects is what the filters want changed, in the order they said it. An
 // adapter applies request effects once when the request is released, response

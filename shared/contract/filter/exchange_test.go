@@ -55,3 +55,17 @@ func TestAReplacedPrefixIsAReplacedBody(t *testing.T) {
 		require.Equal(t, want.String(), string(got)+body.String()[end:])
 	})
 }
+
+func TestAmend(t *testing.T) {
+	x := &filter.Exchange{}
+	x.Reset(1)
+	x.Amend("b", "1")
+	x.Explain("a", "b=1")
+	x.Amend("b", "2")
+	require.Equal(t, "a=b_1 b=2", string(x.Why()))
+	x.Explain("bb", "1")
+	x.Amend("b", "3")
+	require.Equal(t, "a=b_1 bb=1 b=3", string(x.Why()))
+	x.Amend("b", "4")
+	require.Equal(t, "a=b_1 bb=1 b=4", string(x.Why()))
+}

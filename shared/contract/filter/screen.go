@@ -25,6 +25,12 @@ type Screener interface {
 	OnResponse(x *Exchange, u *Unit) Verdict
 }
 
+// Unscreener is a Screener that is told when its failure mode lets text go on that it has not judged: a response that cannot be
+// read, or a unit at which it failed. It may be told more than once, and effects recorded here are ignored.
+type Unscreener interface {
+	OnUnscreened(x *Exchange)
+}
+
 // Screening is how a filter wants to see the text of a response.
 //
 // A JSON response is one unit. Of a stream a unit has the text of one or more

@@ -42,6 +42,10 @@ type promptReader struct {
 	signs  bool // the value is a signature
 	signed bool // ... and the part has one that is not empty
 
+	partRole Role // of the part, if its type says so
+	turn     int  // messages so far
+	turnFrom int  // of Strings: the first of the message that is being read
+
 	from int // where in Prompt the string of arguments begins
 }
 
@@ -213,7 +217,7 @@ func (r *requestReader) promptOpen(array bool) {
 		p.partsID++
 	}
 	if !array && depth == p.parts+1 {
-		p.block, p.signed = len(r.facts.Strings), false
+		p.block, p.signed, p.partRole = len(r.facts.Strings), false, UserRole
 	}
 	p.key = keyText
 	if !array {
@@ -221,7 +225,7 @@ func (r *requestReader) promptOpen(array bool) {
 			p.object = depth
 		}
 		if depth == messageDepth {
-			p.role.n, p.role.known = 0, false
+			p.role.n, p.role.known, p.turnFrom = 0, false, len(r.facts.Strings)
 			if r.hashing {
 				r.prefixTurn(true)
 			}
@@ -241,10 +245,11 @@ func (r *requestReader) promptClose(array bool) {
 		}
 		p.media = 0
 	}
-	if !array && depth == p.parts+1 && p.signed {
-		for i := p.block; i < len(r.facts.Strings); i++ {
-			r.facts.Strings[i].Signed = true
-		}
+	if !array && depth == p.parts+1 {
+		r.endPart()
+	}
+	if !array && depth == messageDepth {
+		r.endTurn()
 	}
 	if depth == p.parts {
 		if p.partTexts < 2 {
@@ -268,6 +273,7 @@ func (r *requestReader) dropData() {
 // promptText takes a piece of a string within a prompt.
 func (r *requestReader) promptText(piece []byte) {
 	p := &r.prompt
+	r.facts.Earlier = r.facts.Earlier || r.member == memberEarlier && len(piece) > 0
 	switch p.key {
 	case keyMedia, keyBlob:
 		p.signed = p.signed || p.signs
@@ -319,6 +325,9 @@ func (r *requestReader) promptTextEnd() {
 		}
 		if r.json.Depth() == messageDepth {
 			p.role.take(word, p.key == keyRole)
+		}
+		if p.key == keyType && p.parts != 0 && r.json.Depth() == p.parts+1 {
+			p.partRole, _ = roleOf(word)
 		}
 		switch {
 		case r.hashing && r.member == memberEffort && p.key == keyType && r.json.Depth() == effortDepth && string(word) == "disabled":

@@ -179,10 +179,8 @@ func (r *requestReader) seeNamed(name []byte) {
 // shown reports whether a member is read although it is not part of the prefix.
 func (r *requestReader) shown() bool {
 	switch r.member {
-	case memberTools, memberShape, memberEffort, memberText:
+	case memberTools, memberShape, memberEffort, memberText, memberEarlier:
 		return r.want.Prompt
-	case memberEarlier:
-		return false
 	}
 	return true
 }

@@ -62,6 +62,8 @@ type Request struct {
 	PromptEmbeds bool
 	// Template: the client sends its own chat template, which makes of the text what it likes (vLLM).
 	Template bool
+	// Earlier: the request goes on with a conversation that the server has ("previous_response_id"). Only with Want.Prompt.
+	Earlier bool
 
 	// Prefix has a hash for each full block of what the model reads, in the order in which it reads it, whatever the order of the
 	// members: tools, system prompt, conversation. It has all prompt text, tokens that are sent as numbers, the JSON of tools, and

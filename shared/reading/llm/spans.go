@@ -17,6 +17,46 @@ type String struct {
 	Arguments bool
 	// Signed: it is of reasoning that its model has signed. What is changed in it makes the signature wrong.
 	Signed bool
+	// Role says who speaks.
+	Role Role
+	// Turn numbers the messages of a conversation from 1; 0 for what stands outside of one.
+	Turn int
+}
+
+// Role says who speaks in a string of a prompt.
+type Role uint8
+
+const (
+	// UserRole is the user's, and every other that is none of these.
+	UserRole Role = iota
+	// SystemRole is the operator's: system prompts, instructions, tools.
+	SystemRole
+	// AssistantRole is the model's.
+	AssistantRole
+	// ToolRole is a tool's: what it returned.
+	ToolRole
+	// CallRole is the model's, to a tool: the arguments of a call.
+	CallRole
+)
+
+var roleNames = [...]string{"user", system, "assistant", "tool", "call"}
+
+// String returns a short lower-case name.
+func (r Role) String() string { return roleNames[min(int(r), len(roleNames)-1)] }
+
+// roleOf returns what a role, or the type of an item or a part, says of who speaks, and whether it says that.
+func roleOf(word []byte) (Role, bool) {
+	switch string(word) {
+	case system, "developer":
+		return SystemRole, true
+	case "assistant", "model", "reasoning":
+		return AssistantRole, true
+	case "tool", "function", "tool_result", "function_call_output", "custom_tool_call_output":
+		return ToolRole, true
+	case "tool_use", "server_tool_use", "function_call", "custom_tool_call":
+		return CallRole, true
+	}
+	return UserRole, false
 }
 
 // source says where in the body n bytes of Prompt stand. If they take as many bytes there they stand there as they are, else they are
@@ -86,7 +126,7 @@ func (r *requestReader) note(text []byte, begins bool) {
 	f, p := &r.facts, &r.prompt
 	at := len(f.Prompt)
 	if begins {
-		s := String{From: at, Arguments: p.key == keyArguments}
+		s := String{From: at, Arguments: p.key == keyArguments, Role: r.roleOutside()}
 		if p.parts != 0 && (p.key == keyPart || r.json.Depth() == p.parts) {
 			s.Parts = p.partsID
 		}
@@ -94,6 +134,46 @@ func (r *requestReader) note(text []byte, begins bool) {
 	}
 	f.Strings[len(f.Strings)-1].To = at + len(text)
 	f.sources.add(at, text, &r.piece)
+}
+
+// roleOutside is the role of a string that stands outside of a conversation.
+func (r *requestReader) roleOutside() Role {
+	switch r.member {
+	case memberSystem, memberInstructions, memberTools, memberTemplateArgs:
+		return SystemRole
+	}
+	return UserRole
+}
+
+// endTurn notes who has spoken in the message that ends, and that it was one.
+func (r *requestReader) endTurn() {
+	p := &r.prompt
+	if r.member != memberMessages && r.member != memberInput || !r.want.Strings {
+		return
+	}
+	p.turn++
+	role, _ := roleOf(p.role.text())
+	for i := min(p.turnFrom, len(r.facts.Strings)); i < len(r.facts.Strings); i++ {
+		s := &r.facts.Strings[i]
+		switch s.Turn = p.turn; {
+		case s.Arguments:
+			s.Role = CallRole
+		case s.Role == UserRole:
+			s.Role = role
+		}
+	}
+}
+
+// endPart notes who speaks in the part of a message that ends, if it is not who speaks in the message.
+func (r *requestReader) endPart() {
+	p := &r.prompt
+	for i := min(p.block, len(r.facts.Strings)); i < len(r.facts.Strings); i++ {
+		s := &r.facts.Strings[i]
+		s.Signed = s.Signed || p.signed
+		if p.partRole != UserRole {
+			s.Role = p.partRole
+		}
+	}
 }
 
 // appendSources adds the sources of a piece that is written with escapes. None of them is of a pair of surrogates.

@@ -1,7 +1,9 @@
 // Command goclients has conversations through the official Go clients of OpenAI and Anthropic, as their users write them.
-// turns_test.go documents its input and output. With a key it sends two requests, see retries.
+// turns_test.go documents its input and output. With a key it sends two requests, see retries. With a URL only it reads streams that a gateway
+// blocks, see blocked.
 //
-//	usage: goclients BASE_URL chat|responses|messages
+//	usage: goclients BASE_URL
+//	       goclients BASE_URL chat|responses|messages
 //	       goclients BASE_URL openai|anthropic KEY
 package main
 
@@ -28,6 +30,10 @@ type task struct {
 }
 
 func main() {
+	if len(os.Args) == 2 {
+		blocked(os.Args[1])
+		return
+	}
 	if len(os.Args) == 4 {
 		retries(os.Args[1], os.Args[2], os.Args[3])
 		return

@@ -52,7 +52,7 @@ func (e *Ending) AppendFiltered(dst []byte, r Refusal) []byte {
 }
 
 // AppendError appends the event by which clients of the API learn that the response failed: their official ones raise it.
-// After it comes "[DONE]" where the API ends its streams so.
+// After it comes "[DONE]" for OpenAI's clients.
 func (e *Ending) AppendError(dst []byte, r Refusal) []byte {
 	switch e.API {
 	case Messages:
@@ -97,7 +97,8 @@ func (e *Ending) appendChunk(dst []byte, object, empty string) []byte {
 	return append(append(dst, "]}\n\n"...), done...)
 }
 
-// appendResponse appends the last event of a stream of Responses.
+// appendResponse appends the last event of a stream of Responses. The API has no "[DONE]", but OpenAI's clients stop reading there: else they
+// would take it for an error that the wasm build cannot end a stream without breaking the connection.
 func (e *Ending) appendResponse(dst []byte, event, why string) []byte {
 	dst = append(append(append(dst, "event: "...), event...), "\ndata: {\"type\":\""...)
 	dst = append(append(dst, event...), `","sequence_number":`...)
@@ -107,5 +108,5 @@ func (e *Ending) appendResponse(dst []byte, event, why string) []byte {
 	dst = strconv.AppendInt(dst, e.Created, 10)
 	dst = AppendString(append(dst, `,"model":`...), e.Model)
 	dst = append(append(append(dst, ','), why...), `,"output":[],"parallel_tool_calls":false,"tool_choice":"auto","tools":[]}}`...)
-	return append(dst, "\n\n"...)
+	return append(dst, "\n\ndata: [DONE]\n\n"...)
 }

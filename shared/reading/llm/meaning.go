@@ -64,7 +64,7 @@ func memberOf(name []byte) meaning {
 	case "content_index", "summary_index":
 		return contentIndexMember
 	case "id", "object", "type", "role", "status", "stop_reason", "system_fingerprint", "service_tier", "item_id", "call_id",
-		"tool_call_id", "previous_response_id", "signature", "encrypted_content", "obfuscation":
+		"tool_call_id", "previous_response_id", "signature", "encrypted_content", "obfuscation", "tool_choice", "truncation":
 		return aboutMember
 	}
 	return unknownMember

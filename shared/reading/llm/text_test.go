@@ -120,6 +120,13 @@ data: {"response":{"output":[{"content":[{"text":"a"}]}]},"type":"response.compl
 
 `, []string{"text/0/256 a", "arguments/0/256 b", "reasoning/0/257 c", "!text/0/256 a", "end/0/256", "!text/0/0 a"},
 	},
+	{
+		"a responses stream begins without a text", Responses, true, `event: response.created
+data: {"type":"response.created","sequence_number":0,"response":{"id":"r","object":"response","status":"in_progress","model":"m","output":[],"error":null,
+data: "instructions":null,"tool_choice":"auto","truncation":"disabled","text":{"format":{"type":"text"}},"service_tier":"auto","previous_response_id":"r0"}}
+
+`, nil,
+	},
 	{"an event that nobody knows", Chat, true, "data: {\"x\":[{\"note\":\"a\"}],\"y\":\"b\"}\n\ndata: \"c\"\n\n", []string{"!other/0/0 a", "!other/0/0 b", "!other/0/0 c"}},
 }
 
@@ -236,7 +243,7 @@ func TestTheIDOfAResponse(t *testing.T) {
 	}
 }
 
-// The endings are what the APIs' own clients expect; which raise what is in docs/rationale.md.
+// The endings are what the official clients of the APIs expect; docs/writing-a-filter.md says what they raise.
 func TestEndings(t *testing.T) {
 	refusal := Refusal{Status: 403, Type: "permission_error", Code: "blocked", Message: "Blocked \"now\"."}
 	for _, c := range []struct {
@@ -259,9 +266,9 @@ func TestEndings(t *testing.T) {
 		},
 		{
 			Responses, `event: response.incomplete` + "\n" + `data: {"type":"response.incomplete","sequence_number":3,"response":{"id":"i","object":"response","created_at":7,"model":"m",` +
-				`"status":"incomplete","error":null,"incomplete_details":{"reason":"content_filter"},"output":[],"parallel_tool_calls":false,"tool_choice":"auto","tools":[]}}` + "\n\n",
+				`"status":"incomplete","error":null,"incomplete_details":{"reason":"content_filter"},"output":[],"parallel_tool_calls":false,"tool_choice":"auto","tools":[]}}` + "\n\ndata: [DONE]\n\n",
 			`event: response.failed` + "\n" + `data: {"type":"response.failed","sequence_number":3,"response":{"id":"i","object":"response","created_at":7,"model":"m",` +
-				`"status":"failed","incomplete_details":null,"error":{"code":"blocked","message":"Blocked \"now\"."},"output":[],"parallel_tool_calls":false,"tool_choice":"auto","tools":[]}}` + "\n\n",
+				`"status":"failed","incomplete_details":null,"error":{"code":"blocked","message":"Blocked \"now\"."},"output":[],"parallel_tool_calls":false,"tool_choice":"auto","tools":[]}}` + "\n\ndata: [DONE]\n\n",
 		},
 	} {
 		e := Ending{API: c.api, ID: "i", Model: "m", Created: 7, Choices: []int{0, 1}, Events: 3, Tokens: 5}

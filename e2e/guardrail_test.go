@@ -110,3 +110,60 @@ func (a guardAsk) blocked(t *testing.T) {
 	_, got := a.send(t, "gemma", "Say it.", true)
 	require.True(t, got == "" || strings.HasPrefix(a.text, got) && len(got) < len(a.text), "%q of %q", got, a.text)
 }
+
+// TestRunGuardrail runs the README's command for it, and checks what the README says of it from outside.
+func TestRunGuardrail(t *testing.T) {
+	port := freePort(t)
+	cmd, lines, _ := startRun(t, buildProgram(t, "./cmd/inletctl"), port, stack.Module, "envoy/static/inlet-guardrail.yaml")
+	const found = "Mail jane@example.com, card 4111 1111 1111 1111, IBAN DE89 3704 0044 0532 0130 00, SSN 078-05-1120, key AKIAIOSFODNN7EXAMPLE."
+	const redacted = "Mail [EMAIL], card [CARD], IBAN [IBAN], SSN [SSN], key [SECRET]."
+	ask := func(model, prompt string, stream bool, headers ...string) (res *http.Response, text string, events []string) {
+		r, err := http.NewRequest("POST", fmt.Sprintf("http://127.0.0.1:%d/v1/chat/completions", port), strings.NewReader(fmt.Sprintf(
+			`{"model":%q,"stream":%v,"messages":[{"role":"system","content":"Be brief. "},{"role":"user","content":%q}]}`, model, stream, prompt)))
+		require.NoError(t, err)
+		r.Header.Set("content-type", "application/json")
+		for i := 0; i < len(headers); i += 2 {
+			r.Header.Set(headers[i], headers[i+1])
+		}
+		res, err = http.DefaultClient.Do(r)
+		require.NoError(t, err)
+		defer func() { _ = res.Body.Close() }()
+		body, err := io.ReadAll(res.Body)
+		require.NoError(t, err)
+		if !stream || res.StatusCode != 200 {
+			return res, gjson.GetBytes(body, "choices.0.message.content").Str + gjson.GetBytes(body, "error.code").Str, nil
+		}
+		for line := range strings.Lines(string(body)) {
+			if piece := gjson.Get(strings.TrimPrefix(line, "data: "), "choices.0.delta.content").Str; piece != "" {
+				text += piece
+				events = append(events, piece)
+			}
+			text += gjson.Get(strings.TrimPrefix(line, "data: "), "error.code").Str
+		}
+		return res, text, events
+	}
+	say := func(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
+
+	res, text, _ := ask("llama", found, false, "x-modelsim-echo", "prompt")
+	require.Equal(t, redacted, text)
+	sum := sha256.Sum256([]byte("Be brief. " + redacted))
+	require.Equal(t, hex.EncodeToString(sum[:]), res.Header.Get("x-modelsim-prompt-sha256"))
+	for _, piece := range []string{"1", "2", "7"} {
+		_, text, _ = ask("llama", "Say it.", true, "x-modelsim-say", say(found), "x-modelsim-piece", piece)
+		require.Equal(t, redacted, text)
+	}
+	_, text, events := ask("llama", "Say it.", true, "x-modelsim-say", say("äöü, as it is"), "x-modelsim-piece", "4")
+	require.Equal(t, "äöü, as it is", text)
+	require.Equal(t, []string{"äöü,", " as ", "it i", "s"}, events)
+	for _, stream := range []bool{false, true} {
+		res, text, _ = ask("gemma", found, stream, "x-modelsim-echo", "prompt")
+		require.Equal(t, "400 content_policy_violation", fmt.Sprint(res.StatusCode, " ", text))
+		res, text, _ = ask("gemma", "Say it.", stream, "x-modelsim-say", say("jane@example.com, "+found))
+		require.Equal(t, "400 content_policy_violation", fmt.Sprint(res.StatusCode, " ", text))
+	}
+	before := strings.Repeat("A few words. ", 20)
+	res, text, _ = ask("gemma", "Say it.", true, "x-modelsim-say", say(before+found), "x-modelsim-piece", "3")
+	require.Equal(t, 200, res.StatusCode)
+	require.Equal(t, before+"Mail content_policy_violation", text, "the words before it, and the error's code")
+	endRun(t, cmd, lines)
+}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/inlet-proxy/inlet/filters/guardrail/detect"
 	"github.com/inlet-proxy/inlet/filters/guardrail/provider"
+	"github.com/inlet-proxy/inlet/filters/guardrail/valid"
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
@@ -49,6 +50,9 @@ func newFilter(o *conf.Object, d *filter.Deps) filter.Filter {
 	notEmpty(o, "policies", len(f.policies))
 	if len(f.policies) > mostPolicies {
 		o.Errorf("policies", "has %d entries (want %d or less)", len(f.policies), mostPolicies)
+		return nil
+	}
+	if !fewValidations(o, f.policies) {
 		return nil
 	}
 	f.plan(sources)
@@ -103,7 +107,8 @@ type source struct {
 	kinds    detect.Set
 	deny     []string
 	patterns []string
-	remote   *remote // nil: it finds here
+	remote   *remote      // nil: it finds here
+	valid    *valid.Rules // nil: it does not validate
 }
 
 func readSource(o *conf.Object, d *filter.Deps) *source {
@@ -114,13 +119,16 @@ func readSource(o *conf.Object, d *filter.Deps) *source {
 	if o.Object("local", p.readLocal) {
 		n++
 	}
+	if o.Object("validate", p.readValidate) {
+		n++
+	}
 	for _, protocol := range provider.Protocols {
 		if o.Object(protocol.Name, func(o *conf.Object) { p.remote = readRemote(o, protocol) }) {
 			n++
 		}
 	}
 	if n != 1 {
-		o.Errorf("", "needs exactly one of local, %s", protocolNames())
+		o.Errorf("", "needs exactly one of local, validate, %s", protocolNames())
 	}
 	p.readCalls(o, d)
 	return p
@@ -163,6 +171,9 @@ func sideOf(phase string, policies []*policy) *side {
 				c.Patterns, s.patterns = append(c.Patterns, expr), append(s.patterns, r)
 			}
 			s.calls = s.calls || used.remote != nil
+			if used.valid != nil {
+				s.validations = append(s.validations, validation{r, used.valid})
+			}
 		}
 		if p.conditional() || p.scoped() && phase == "request" {
 			s.choosy = true
@@ -178,7 +189,7 @@ func sideOf(phase string, policies []*policy) *side {
 	}
 	if !d.Empty() {
 		s.detector = d
-	} else if !s.calls {
+	} else if !s.calls && len(s.validations) == 0 {
 		return nil
 	}
 	return s

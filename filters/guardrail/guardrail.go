@@ -4,6 +4,7 @@ package guardrail
 
 import (
 	"github.com/inlet-proxy/inlet/filters/guardrail/detect"
+	"github.com/inlet-proxy/inlet/filters/guardrail/valid"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 	"github.com/inlet-proxy/inlet/shared/reading/llm"
 )
@@ -40,6 +41,8 @@ type side struct {
 	choosy   bool    // not all policies hold for all requests and all texts
 	calls    bool    // policies use services
 	phase    string
+
+	validations []validation
 }
 
 // rule is what happens on a finding.
@@ -105,7 +108,10 @@ type state struct {
 	before   []byte
 	joined   []byte
 	channels []channel
-	large    bool          // a text was, so that the memory is not kept
+	large    bool // a text was, so that the memory is not kept
+	wholes   []whole
+	document valid.Document
+	invalid  uint64        // validations that have failed
 	noted    [2]detect.Set // kinds that were counted and explained, of the request and of the response
 	who      roles         // who speaks in the text that is looked at
 	turn     int           // ... and in which
@@ -168,6 +174,10 @@ func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
 func (s *state) begin(p *plan) {
 	s.plan, s.channels, s.noted = p, s.channels[:0], [2]detect.Set{}
 	s.active, s.who, s.turn, s.answered, s.tags = 0, 0, 0, 0, 0
+	s.invalid = 0
+	for i := range s.wholes {
+		s.wholes[i].text = s.wholes[i].text[:0]
+	}
 	s.audits, s.told = [2]audit{}, s.told[:0]
 	s.sessions[0].reset()
 	s.sessions[1].reset()

@@ -111,6 +111,7 @@ func readPolicy(o *conf.Object, sources map[string]*source, names []string) *pol
 	if p.action == redact && len(p.use) > 0 && !slices.ContainsFunc(p.use, (*source).redacts) {
 		o.Errorf("action", "none of the providers can redact (want block or report)")
 	}
+	p.checkValidated(o)
 	p.readMatch(o)
 	p.readScope(o)
 	p.readCalling(o)

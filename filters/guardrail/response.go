@@ -43,6 +43,11 @@ func (f *Filter) OnResponse(x *filter.Exchange, u *filter.Unit) filter.Verdict {
 			}
 		}
 	}
+	if len(on.validations) > 0 {
+		if v := f.validate(x, s, u); v != filter.Next {
+			return v
+		}
+	}
 	if on.calls {
 		return f.askOfUnit(x, s, u)
 	}

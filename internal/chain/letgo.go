@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
@@ -149,6 +150,9 @@ func (s *Stream) let(until int64) {
 	k := 0
 	for k < len(texts) && texts[k].Event < until {
 		k++
+	}
+	if !s.begun() && !s.lastUnit() && !slices.ContainsFunc(texts[:k], func(t llm.Text) bool { return t.IsText() }) {
+		return // all text is kept back: the response could not be refused any more if the events before it went
 	}
 	c.out = s.response.Splice(c.out, c.raw[c.gone:c.gone+n], c.base, texts[:k])
 	c.base = until

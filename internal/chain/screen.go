@@ -209,7 +209,7 @@ func (s *Stream) stopTexts() {
 	s.screen.dropped, s.screen.counted = 0, 0
 }
 
-// advance shows the next unit if there is one, and lets go what may go. Before the first unit has passed that is nothing: events
+// advance shows the next unit if there is one, and lets go what may go. Before the first text goes on that is nothing: events
 // without text, such as a role, would make the response begin, and it could not be refused any more.
 func (s *Stream) advance() {
 	c := &s.screen

@@ -109,7 +109,7 @@ type Unit struct {
 	// Stream: it is of an event stream, not a whole JSON response.
 	Stream bool
 	// Begun: the client has got a part of the response, so that its status stands. It is false
-	// in the first unit: events without text before it wait for it.
+	// until text goes on: events without text before it wait for it.
 	Begun bool
 	// Last: nothing comes after this unit. Not every response has such a unit: one
 	// that brings no text is shown only if text was kept back, or none was shown yet.

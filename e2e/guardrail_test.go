@@ -164,6 +164,6 @@ func TestRunGuardrail(t *testing.T) {
 	before := strings.Repeat("A few words. ", 20)
 	res, text, _ = ask("gemma", "Say it.", true, "x-modelsim-say", say(before+found), "x-modelsim-piece", "3")
 	require.Equal(t, 200, res.StatusCode)
-	require.Equal(t, before+"Mail content_policy_violation", text, "the words before it, and the error's code")
+	require.Equal(t, before+"Mail"+"content_policy_violation", text, "the events before it, and the error's code")
 	endRun(t, cmd, lines)
 }

@@ -53,7 +53,7 @@ unit: ## tests without Envoy, the compiled wasm under wazero among them
 	go -C tools test ./mutate ./release
 
 .PHONY: race
-race: ## the same under the race detector
+race: ## the same under the race detector, but for the compiled wasm
 	go test -race $(UNIT)
 
 .PHONY: e2e

@@ -250,8 +250,7 @@ func startCredentials(t *testing.T) *credentials {
 	c.provider, right = startProvider(t, armorHost)
 	c.impostor, wrong = startProvider(t, "modelarmor.example.com")
 	require.NoError(t, os.WriteFile(ca, append(right, wrong...), 0o600))
-	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, `pools: [{name: none, static: ["127.0.0.1:9"]}]
-tokens:
+	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, `tokens:
   - {name: google, file: %[1]s/google.json, google: {metadata: true}}
   - {name: google-key, file: %[1]s/google-key.json, google: {keyFile: %[2]s}}
 `, dir, serviceAccount(t, c.account)), 0o600))

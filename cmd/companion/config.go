@@ -113,7 +113,9 @@ func (c *Config) read(o *conf.Object) {
 	}
 	pools := poolParser{config: c, names: map[string]bool{}, clusters: map[string]string{}}
 	o.List("pools", pools.parse)
-	o.Required("pools")
+	if len(c.Tokens) == 0 {
+		o.Required("pools")
+	}
 	if o.Has("pools") && len(c.Pools) == 0 {
 		o.Errorf("pools", "no pools")
 	}

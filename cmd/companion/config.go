@@ -292,7 +292,11 @@ func checkSources(ctx context.Context, c *Config, out io.Writer) error {
 		if a.Cluster != "" {
 			source += ": cluster " + a.Cluster
 		}
-		fmt.Fprintf(out, "pool %s: %s, %d endpoints\n", p.Name, source, len(a.Endpoints))
+		endpoints := "endpoints"
+		if len(a.Endpoints) == 1 {
+			endpoints = "endpoint"
+		}
+		fmt.Fprintf(out, "pool %s: %s, %d %s\n", p.Name, source, len(a.Endpoints), endpoints)
 		if a.Unknown != "" {
 			fmt.Fprintf(out, "pool %s: %s: note: %s\n", p.Name, source, a.Unknown)
 		}

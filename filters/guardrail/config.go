@@ -20,7 +20,7 @@ var Factory = filter.Factory{
 	Strict:      true,
 	FailureMode: filter.FailClosed,
 	New:         newFilter,
-	Help:        slices.Concat(help, provider.Help),
+	Help:        help,
 }
 
 // mostPolicies is how many there may be: sets of them are bits.

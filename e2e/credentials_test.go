@@ -15,6 +15,7 @@ import (
 	"io"
 	"log"
 	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -26,6 +27,7 @@ import (
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/stretchr/testify/require"
 
 	"github.com/inlet-proxy/inlet/e2e/process"
@@ -138,15 +140,21 @@ func startProvider(t *testing.T, host string) (*providerServer, []byte) {
 // providerClusters are the shipped clusters of providers with other words in their text.
 func providerClusters(t *testing.T, words ...string) *bootstrapv3.Bootstrap {
 	t.Helper()
+	b := &bootstrapv3.Bootstrap{}
+	require.NoError(t, stack.UnmarshalYAML([]byte(providerText(t, words...)), b))
+	return b
+}
+
+// providerText is the file of the shipped clusters with other words.
+func providerText(t *testing.T, words ...string) string {
+	t.Helper()
 	text, err := os.ReadFile("../envoy/static/guardrail-providers.yaml")
 	require.NoError(t, err)
 	for i := 0; i+1 < len(words); i += 2 {
 		require.Contains(t, string(text), words[i])
 		text = bytes.ReplaceAll(text, []byte(words[i]), []byte(words[i+1]))
 	}
-	b := &bootstrapv3.Bootstrap{}
-	require.NoError(t, stack.UnmarshalYAML(text, b))
-	return b
+	return string(text)
 }
 
 // providerSecrets writes the secrets of the shipped clusters into a folder.
@@ -173,6 +181,55 @@ func TestProviderClusters(t *testing.T) {
 	log, err = validate(t, b)
 	require.NoError(t, err, log)
 	require.NotContains(t, log, "deprecated")
+
+	// A user of one cluster copies its lines and no others.
+	before, clusters, _ := strings.Cut(providerText(t, words...), "  clusters:\n")
+	const first = "    - name: "
+	all := strings.Split(clusters, "\n"+first)[1:]
+	require.Len(t, all, len(b.GetStaticResources().GetClusters()))
+	for _, lines := range all {
+		alone := &bootstrapv3.Bootstrap{}
+		require.NoError(t, stack.UnmarshalYAML([]byte(before+"  clusters:\n"+first+lines), alone), lines)
+		require.Len(t, alone.GetStaticResources().GetClusters(), 1)
+		log, err := validate(t, alone)
+		require.NoError(t, err, "%s\n%s", lines, log)
+	}
+}
+
+// TestProvidersOnThisMachine: the clusters of services at localhost reach one that listens on IPv4 only.
+func TestProvidersOnThisMachine(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("x-reply", r.Header.Get("x-probe-reply"))
+	}))
+	t.Cleanup(server.Close)
+	address := server.Listener.Addr().(*net.TCPAddr)
+	require.NotNil(t, address.IP.To4())
+	var clusters []*clusterv3.Cluster
+	for _, c := range providerClusters(t).GetStaticResources().GetClusters() {
+		a := c.GetLoadAssignment().GetEndpoints()[0].GetLbEndpoints()[0].GetEndpoint().GetAddress().GetSocketAddress()
+		if a.GetAddress() == "localhost" {
+			a.PortSpecifier = &corev3.SocketAddress_PortValue{PortValue: uint32(address.Port)}
+			clusters = append(clusters, c)
+		}
+	}
+	require.Len(t, clusters, 3)
+	for _, abi := range abis {
+		t.Run(abi, func(t *testing.T) {
+			s := stack.ForTest(t, stack.Options{
+				ABI: abi, Plugin: plugins[abi].probed, NoCompanion: true,
+				Chain: "filters: [{bbr: {models: [{name: llama, targets: [{pool: llama}]}]}}, {probe: {needs: [request], timeout: 5s}}]",
+				Pools: []stack.Pool{{Name: "llama", Addresses: []string{address.String()}}},
+				Edit: func(b *bootstrapv3.Bootstrap) {
+					b.StaticResources.Clusters = append(b.StaticResources.Clusters, clusters...)
+				},
+			})
+			for _, c := range clusters {
+				a := post(t.Context(), s, chatPath, smallChat, "x-probe-call", c.GetName())
+				require.True(t, a.ok(), "%d %s %v", a.status, a.body, a.err)
+				require.Equal(t, "200", a.header.Get("x-reply"), c.GetName())
+			}
+		})
+	}
 }
 
 // credentials are a companion that keeps two tokens, their issuers, and providers.
@@ -193,8 +250,7 @@ func startCredentials(t *testing.T) *credentials {
 	c.provider, right = startProvider(t, armorHost)
 	c.impostor, wrong = startProvider(t, "modelarmor.example.com")
 	require.NoError(t, os.WriteFile(ca, append(right, wrong...), 0o600))
-	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, `pools: [{name: none, static: ["127.0.0.1:9"]}]
-tokens:
+	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, `tokens:
   - {name: google, file: %[1]s/google.json, google: {metadata: true}}
   - {name: google-key, file: %[1]s/google-key.json, google: {keyFile: %[2]s}}
 `, dir, serviceAccount(t, c.account)), 0o600))

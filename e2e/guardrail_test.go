@@ -114,7 +114,16 @@ func (a guardAsk) blocked(t *testing.T) {
 // TestRunGuardrail runs the README's command for it, and checks what the README says of it from outside.
 func TestRunGuardrail(t *testing.T) {
 	port := freePort(t)
-	cmd, lines, _ := startRun(t, buildProgram(t, "./cmd/inletctl"), port, stack.Module, "envoy/static/inlet-guardrail.yaml")
+	cmd, lines, printed := startRun(t, buildProgram(t, "./cmd/inletctl"), port, stack.Module, "envoy/static/inlet-guardrail.yaml")
+	tryPrinted(t, printed, `"chat.completion"`, "data: [DONE]", `"model_not_found"`, "Write to [EMAIL].", "[CARD]")
+	tried := 0
+	for _, command := range readmeExamples(t, fmt.Sprintf("127.0.0.1:%d", port)) {
+		if strings.Contains(command, saysHeader) {
+			tried++
+			require.Contains(t, runExample(t, command), "[CARD]")
+		}
+	}
+	require.Equal(t, 1, tried)
 	const found = "Mail jane@example.com, card 4111 1111 1111 1111, IBAN DE89 3704 0044 0532 0130 00, SSN 078-05-1120, key AKIAIOSFODNN7EXAMPLE."
 	const redacted = "Mail [EMAIL], card [CARD], IBAN [IBAN], SSN [SSN], key [SECRET]."
 	ask := func(model, prompt string, stream bool, headers ...string) (res *http.Response, text string, events []string) {

@@ -70,24 +70,43 @@ func testReadmeCommand(t *testing.T, line string) {
 	require.Regexp(t, curlCommand, line, "a command that no test knows")
 }
 
-// testReadmeExample runs the README's curl command, at this stack's port.
+// testReadmeExample runs the README's curl commands that need no other configuration, at this stack's port.
 func testReadmeExample(t *testing.T, s *stack.Stack) {
 	found := 0
-	for _, b := range readmeBlocks(t) {
-		if b.language != "sh" || !strings.HasPrefix(b.text, "curl ") {
-			continue
+	for _, command := range readmeExamples(t, strings.TrimPrefix(s.URL(), "http://")) {
+		if strings.Contains(command, saysHeader) {
+			continue // see TestRunGuardrail
 		}
 		found++
-		require.Contains(t, b.text, "localhost:8080")
-		command := strings.ReplaceAll(b.text, "localhost:8080", strings.TrimPrefix(s.URL(), "http://"))
-		command = strings.Replace(command, "curl ", "curl -w '%{http_code}' ", 1)
-		var stderr bytes.Buffer
-		cmd := exec.CommandContext(t.Context(), "sh", "-c", command)
-		cmd.Stderr = &stderr
-		out, err := cmd.Output()
-		require.NoError(t, err, stderr.String())
-		require.Contains(t, string(out), `"chat.completion"`)
-		require.True(t, strings.HasSuffix(string(out), "200"), string(out))
+		out := runExample(t, command)
+		require.Contains(t, out, `"chat.completion"`)
+		require.True(t, strings.HasSuffix(out, "200"), out)
 	}
 	require.Positive(t, found)
+}
+
+// saysHeader tells a simulated replica what to say.
+const saysHeader = "x-modelsim-say: "
+
+// readmeExamples are the README's curl commands, for another address.
+func readmeExamples(t *testing.T, address string) (commands []string) {
+	t.Helper()
+	for _, b := range readmeBlocks(t) {
+		if b.language == "sh" && strings.HasPrefix(b.text, "curl ") {
+			require.Contains(t, b.text, "localhost:8080")
+			commands = append(commands, strings.ReplaceAll(b.text, "localhost:8080", address))
+		}
+	}
+	return commands
+}
+
+// runExample runs a curl command, and returns what it prints and the status.
+func runExample(t *testing.T, command string) string {
+	t.Helper()
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", strings.Replace(command, "curl ", "curl -w '%{http_code}' ", 1))
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	require.NoError(t, err, stderr.String())
+	return string(out)
 }

@@ -24,17 +24,23 @@ import (
 func TestRun(t *testing.T) {
 	port := freePort(t)
 	cmd, lines, printed := startRun(t, buildProgram(t, "./cmd/inletctl"), port, stack.Module, "envoy/static/inlet-keys.yaml")
-	commands := regexp.MustCompile(`(?m)^  (curl .*) \\\n *(-d '.*')$`).FindAllStringSubmatch(printed, -1)
-	require.Len(t, commands, 3)
-	for i, want := range []string{`"chat.completion"`, "data: [DONE]", `"model_not_found"`} {
-		out, err := exec.Command("sh", "-c", commands[i][1]+" "+commands[i][2]).CombinedOutput()
-		require.NoError(t, err, string(out))
-		require.Contains(t, string(out), want)
-	}
+	tryPrinted(t, printed, `"chat.completion"`, "data: [DONE]", `"model_not_found"`)
 
 	endRun(t, cmd, lines)
 	_, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	require.ErrorIs(t, err, syscall.ECONNREFUSED)
+}
+
+// tryPrinted runs the commands that `make run` printed, and finds something in the output of each.
+func tryPrinted(t *testing.T, printed string, want ...string) {
+	t.Helper()
+	commands := regexp.MustCompile(`(?m)^  (curl .*) \\\n *(-d '.*')$`).FindAllStringSubmatch(printed, -1)
+	require.Len(t, commands, len(want))
+	for i := range want {
+		out, err := exec.Command("sh", "-c", commands[i][1]+" "+commands[i][2]).CombinedOutput()
+		require.NoError(t, err, string(out))
+		require.Contains(t, string(out), want[i])
+	}
 }
 
 // startRun starts `make run` with a configuration, and returns what it printed before the requests.

@@ -113,7 +113,9 @@ func (c *Config) read(o *conf.Object) {
 	}
 	pools := poolParser{config: c, names: map[string]bool{}, clusters: map[string]string{}}
 	o.List("pools", pools.parse)
-	o.Required("pools")
+	if len(c.Tokens) == 0 {
+		o.Required("pools")
+	}
 	if o.Has("pools") && len(c.Pools) == 0 {
 		o.Errorf("pools", "no pools")
 	}
@@ -290,7 +292,11 @@ func checkSources(ctx context.Context, c *Config, out io.Writer) error {
 		if a.Cluster != "" {
 			source += ": cluster " + a.Cluster
 		}
-		fmt.Fprintf(out, "pool %s: %s, %d endpoints\n", p.Name, source, len(a.Endpoints))
+		endpoints := "endpoints"
+		if len(a.Endpoints) == 1 {
+			endpoints = "endpoint"
+		}
+		fmt.Fprintf(out, "pool %s: %s, %d %s\n", p.Name, source, len(a.Endpoints), endpoints)
 		if a.Unknown != "" {
 			fmt.Fprintf(out, "pool %s: %s: note: %s\n", p.Name, source, a.Unknown)
 		}

@@ -72,6 +72,16 @@ func TestConfig(t *testing.T) {
 	}, c)
 }
 
+// A companion without pools needs something else to do.
+func TestPoolsAreRequiredWithoutTokens(t *testing.T) {
+	_, err := parseConfig([]byte("tokens: [{name: google, file: google.json, google: {}}]"))
+	require.NoError(t, err)
+	for _, text := range []string{"{}", "tokens: []", "stale: 3s"} {
+		_, err := parseConfig([]byte(text))
+		require.ErrorContains(t, err, `missing key "pools"`, text)
+	}
+}
+
 // What the full file says is what a file with pools alone means, where it does not say that its default is another.
 func TestDefaults(t *testing.T) {
 	full, err := readConfig("testdata/full.yaml")

@@ -294,7 +294,7 @@ pools:
 `, a.address()), 0o600))
 	out, _, err := execute(t.Context(), "--config", file, "--check")
 	require.NoError(t, err)
-	require.Equal(t, "pool own: static, 1 endpoints\n", out)
+	require.Equal(t, "pool own: static, 1 endpoint\n", out)
 
 	a.waiting.Store(4)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -427,7 +427,7 @@ func TestCheck(t *testing.T) {
 	out, _, err := execute(t.Context(), "--config", file, "--check")
 	require.ErrorContains(t, err, "pool gemma: "+gemma)
 	require.ErrorIs(t, err, os.ErrNotExist)
-	require.Equal(t, "pool llama: "+llama+": cluster c, 1 endpoints\n", out)
+	require.Equal(t, "pool llama: "+llama+": cluster c, 1 endpoint\n", out)
 
 	writeEDS(t, gemma)
 	out, _, err = execute(t.Context(), "--config", file, "--check")

@@ -37,20 +37,18 @@ func metadataServer(t *testing.T) (open func(), status *atomic.Int64) {
 	return func() { close(gate) }, status
 }
 
-// tokenConfig writes a configuration with a token, and returns it and the token's file.
-func tokenConfig(t *testing.T, replica, google string) (config, file string) {
+// tokenConfig writes a configuration with a token and nothing else, and returns it and the token's file.
+func tokenConfig(t *testing.T, google string) (config, file string) {
 	dir := t.TempDir()
 	config, file = filepath.Join(dir, "companion.yaml"), filepath.Join(dir, "google.json")
-	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil,
-		"pools: [{name: a, static: [%q]}]\ntokens: [{name: google, file: %q, google: %s}]\n", replica, file, google), 0o600))
+	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, "tokens: [{name: google, file: %q, google: %s}]\n", file, google), 0o600))
 	return config, file
 }
 
 // The file is there before the ports, ready means that the token was asked for, and the metrics tell how old it is.
 func TestTokens(t *testing.T) {
 	open, _ := metadataServer(t)
-	a := newReplica(t)
-	config, file := tokenConfig(t, a.address(), "{metadata: true}")
+	config, file := tokenConfig(t, "{metadata: true}")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	read, write := io.Pipe()
@@ -97,26 +95,24 @@ func TestTokens(t *testing.T) {
 func TestCheckOfTokens(t *testing.T) {
 	open, status := metadataServer(t)
 	open()
-	a := newReplica(t)
-	config, file := tokenConfig(t, a.address(), "{metadata: true}")
+	config, file := tokenConfig(t, "{metadata: true}")
 	out, _, err := execute(t.Context(), "--config", config, "--check")
 	require.NoError(t, err)
-	require.Equal(t, "pool a: static, 1 endpoints\ntoken google: expires in 1h0m0s\n", out)
+	require.Equal(t, "token google: expires in 1h0m0s\n", out)
 	require.NoFileExists(t, file)
 
 	status.Store(http.StatusForbidden)
 	_, _, err = execute(t.Context(), "--config", config, "--check")
 	require.EqualError(t, err, "token google: the metadata server responded with status 403")
 
-	config, _ = tokenConfig(t, a.address(), "{keyFile: missing.json}")
+	config, _ = tokenConfig(t, "{keyFile: missing.json}")
 	_, _, err = execute(t.Context(), "--config", config, "--check")
 	require.EqualError(t, err, "token google: open missing.json: no such file or directory")
 }
 
 // Without the folder Envoy would find no file: that is an error at the start, not a failure in the log.
 func TestTokenWithoutAFolder(t *testing.T) {
-	a := newReplica(t)
-	config, file := tokenConfig(t, a.address(), "{metadata: true}")
+	config, file := tokenConfig(t, "{metadata: true}")
 	text, err := os.ReadFile(config)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(config, bytes.ReplaceAll(text, []byte(file), []byte(file+".d/google.json")), 0o600))

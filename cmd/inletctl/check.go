@@ -88,13 +88,21 @@ func checkFiles(cmd *cobra.Command, files []string, format string, envoy, strict
 	} else {
 		check.WriteText(cmd.OutOrStdout(), found)
 		if len(found) > 0 {
-			fmt.Fprintf(cmd.OutOrStdout(), "%d errors, %d warnings\n", errors, warnings)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s, %s\n", counted(errors, "error"), counted(warnings, "warning"))
 		}
 	}
 	if errors > 0 || strict && warnings > 0 {
 		return errFound
 	}
 	return nil
+}
+
+// counted is a number with its noun.
+func counted(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
 }
 
 func readInput(cmd *cobra.Command, name string) ([]byte, error) {

@@ -59,7 +59,7 @@ func TestExitCodes(t *testing.T) {
 		{"a bootstrap", nil, []string{"check", "../../envoy/static/wasm.yaml"}, exitOK, "ok", ""},
 		{"the shipped configurations", nil, append([]string{"check"}, shipped...), exitOK, "inlet-quota.yaml: ok", ""},
 		{"a configuration said to be a bootstrap", nil, []string{"check", "--envoy", good}, exitFaults, "no-inlet", ""},
-		{"a warning", nil, []string{"check", warned}, exitOK, "0 errors, 1 warnings", ""},
+		{"a warning", nil, []string{"check", warned}, exitOK, "0 errors, 1 warning\n", ""},
 		{"a warning that counts", nil, []string{"check", "--strict", warned}, exitFaults, "fix: runtime: envoy.wasm.runtime.v8", ""},
 		{"no file", nil, []string{"check"}, exitUsage, "", "which file?"},
 		{"a file that is not there", nil, []string{"check", filepath.Join(dir, "none")}, exitUsage, "", "no such file"},

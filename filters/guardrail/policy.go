@@ -168,7 +168,7 @@ func (p *policy) readScope(o *conf.Object) {
 	p.whole = stored == "refuse"
 	for _, key := range []string{"roles", "text", "storedHistory"} {
 		if o.Has(key) && !p.request {
-			o.Errorf(key, "is of prompts, and the policy is not on them")
+			o.Errorf(key, "applies to prompts only (want on: request or both)")
 		}
 	}
 	var window, overlap int64 = 1, 0
@@ -179,9 +179,9 @@ func (p *policy) readScope(o *conf.Object) {
 		switch {
 		case !o.Has(key):
 		case !p.response:
-			o.Errorf(key, "is of streams, and the policy is not on responses")
+			o.Errorf(key, "applies to streamed responses only (want on: response or both)")
 		case len(p.use) > 0 && !p.calls():
-			o.Errorf(key, "is for providers that are called, and the policy uses none")
+			o.Errorf(key, "applies to remote providers only, and this policy uses none")
 		}
 	}
 }
@@ -198,9 +198,9 @@ func (p *policy) readCalling(o *conf.Object) {
 	case p.action == redact:
 		o.Errorf("mode", "parallel asks while the model reads the prompt, when it is too late to redact (want block or report)")
 	case !p.request:
-		o.Errorf("mode", "parallel is for prompts, and the policy is not on them")
+		o.Errorf("mode", "parallel applies to prompts only (want on: request or both)")
 	case len(p.use) > 0 && !p.calls():
-		o.Errorf("mode", "parallel is for providers that are called, and the policy uses none")
+		o.Errorf("mode", "parallel applies to remote providers only, and this policy uses none")
 	}
 }
 

@@ -53,7 +53,7 @@ func (p *source) readCalls(o *conf.Object, d *filter.Deps) {
 	if r == nil {
 		for _, key := range callKeys {
 			if o.Has(key) {
-				o.Errorf(key, "is for providers that are called, and this one is not")
+				o.Errorf(key, "applies to remote providers only, and this one is not")
 			}
 		}
 		return

@@ -12,6 +12,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/inlet-proxy/inlet/filters"
+	"github.com/inlet-proxy/inlet/filters/guardrail"
+	"github.com/inlet-proxy/inlet/filters/guardrail/provider"
 	"github.com/inlet-proxy/inlet/internal/chain"
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
@@ -29,6 +31,14 @@ type inlet struct {
 	chain *chain.Chain // nil if it has faults
 	pools []pool       // that it can send a request to
 	picks bool         // it has a picker
+	asks  []asked      // of its guardrail's providers
+	place placing      // says where in the file something of the configuration is
+}
+
+// asked is the cluster of a guardrail's provider, and where in the configuration it stands.
+type asked struct {
+	cluster string
+	at      conf.Error
 }
 
 // pool is a name that a chain gives to routes.
@@ -123,7 +133,8 @@ func (b *bootstrap) readDocument(i *inlet, where func([]string) placing) {
 		known = one
 	}
 	c, warnings, err := load(i.text, known)
-	b.found = append(b.found, documentFindings(warnings, err, where(lines(b.text)), b.file)...)
+	i.place = where(lines(b.text))
+	b.found = append(b.found, documentFindings(warnings, err, i.place, b.file)...)
 	if err == nil {
 		i.chain = c
 	}
@@ -131,6 +142,23 @@ func (b *bootstrap) readDocument(i *inlet, where func([]string) placing) {
 	var root yaml.Node
 	if yaml.Unmarshal(i.text, &root) == nil && len(root.Content) > 0 {
 		i.readPools(newNode(root.Content[0]))
+		i.readAsked(newNode(root.Content[0]))
+	}
+}
+
+// readAsked collects the clusters of the guardrail's providers.
+func (i *inlet) readAsked(tree node) {
+	for n, f := range tree.get("filters").items() {
+		for k, p := range f.get(guardrail.Factory.Name, "providers").items() {
+			for _, protocol := range provider.Protocols {
+				cluster := p.get(protocol.Name, "cluster")
+				if cluster.text() == "" {
+					continue // a fault of the configuration, if it should have one
+				}
+				path := fmt.Sprintf("filters[%d].%s.providers[%d].%s.cluster", n, guardrail.Factory.Name, k, protocol.Name)
+				i.asks = append(i.asks, asked{cluster.text(), conf.Error{Path: path, Line: cluster.value.Line, Column: cluster.value.Column}})
+			}
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/inlet-proxy/inlet/filters/bbr"
@@ -18,7 +19,7 @@ const (
 var rules = []func(*gateway){
 	wasmPlugin, dynamicModule, secondInlet, neighbours, perRoute,
 	controlHeaders, paths, bufferLimits, localReplies,
-	poolRoutes, lastRoute, companion,
+	poolRoutes, lastRoute, companion, providers,
 }
 
 // Checks are the names of all checks, each with what it is about.
@@ -47,6 +48,7 @@ var Checks = []struct{ Name, About string }{
 	{"served-endpoint", "the clusters of pools tell which endpoint served"},
 	{"last-route", "the last route catches all, and is no direct_response"},
 	{"companion-cluster", "the companion's cluster exists"},
+	{"guardrail-cluster", "the clusters of guardrail's providers exist"},
 }
 
 func wasmPlugin(g *gateway) {
@@ -241,6 +243,22 @@ func companion(g *gateway) {
 		case name != "" && !g.mayHave(name):
 			g.errorf(i.document, "companion-cluster", "add the cluster, which leads to the companion's port",
 				"there is no cluster %q, which companion.cluster names: Inlet gets no snapshot", name)
+		}
+	}
+}
+
+func providers(g *gateway) {
+	for _, i := range g.inlets {
+		for _, a := range i.asks {
+			if g.mayHave(a.cluster) {
+				continue
+			}
+			line, column, note := i.place(a.at)
+			g.found = append(g.found, Finding{
+				File: g.file, Line: line, Column: column, Severity: Error, Check: "guardrail-cluster", Path: a.at.Path,
+				Message: fmt.Sprintf("%sEnvoy has no cluster %q", note, a.cluster),
+				Fix:     "add it under static_resources.clusters, see docs/guardrail-providers.md",
+			})
 		}
 	}
 }

@@ -89,6 +89,7 @@ var broken = []struct {
 	{"Envoy validates clusters", "module", []string{"validate_clusters: false", "validate_clusters: true"}, "last-route", check.Error, "cluster: no-pool", "Envoy refuses"},
 	{"no retries", "wasm", []string{"retry_on: connect-failure,refused-stream,reset-before-request", "retry_on: 5xx"}, "route-retry", check.Warning, "retry_on", "only the first"},
 	{"no cluster of the companion", "wasm", []string{"- name: inlet-companion", "- name: companion"}, "companion-cluster", check.Error, "google.protobuf.StringValue", "inlet-companion"},
+	{"no cluster of a provider", "wasm", []string{"                              - picker: {profile", "                              - guardrail:\n                                  providers: [{name: own, webhook: {cluster: no-such-cluster}}]\n                                  policies: [{on: request, use: [own], action: block}]\n                              - picker: {profile"}, "guardrail-cluster", check.Error, "cluster: no-such-cluster", `no cluster "no-such-cluster"`},
 	{"no companion", "module", []string{"                          companion: {cluster: inlet-companion}\n", ""}, "companion-cluster", check.Warning, "google.protobuf.StringValue", "knows no replica"},
 }
 
@@ -149,6 +150,44 @@ func TestPlacesOfConfigurationErrors(t *testing.T) {
 			require.NotEqual(t, byte(' '), rest[0])
 		})
 	}
+}
+
+// TestProviderClusters: the clusters of guardrail's providers are looked for in the bootstrap, and found where they stand in the
+// configuration.
+func TestProviderClusters(t *testing.T) {
+	text := shipped(t, "module")
+	block := regexp.MustCompile(`(?s)"@type": type.googleapis.com/google.protobuf.StringValue\n +value: \|\n.*?\n( +- name: envoy.filters.http.router)`)
+	const providers = `[{name: personal, local: {detect: all}}, {name: nemo, nemo: {config: a, cluster: no-such-cluster}}, {name: own, webhook: {cluster: llama}}]`
+	changed := block.ReplaceAllString(text, `"@type": type.googleapis.com/google.protobuf.Struct
+                        value:
+                          filters:
+                            - bbr: {models: [{name: llama, targets: [{pool: llama}]}]}
+                            - guardrail:
+                                providers: `+providers+`
+                                policies: [{on: request, use: [personal, nemo, own], action: block}]
+                          companion: {cluster: inlet-companion}
+$1`)
+	require.NotEqual(t, text, changed)
+	find := func(text string) (found []check.Finding) {
+		for _, f := range check.Bootstrap("file.yaml", []byte(text)) {
+			if f.Check == "guardrail-cluster" {
+				found = append(found, f)
+			} else {
+				require.Equal(t, "configuration", f.Check, f.String())
+			}
+		}
+		return found
+	}
+	found := find(changed)
+	require.Len(t, found, 1)
+	f := found[0]
+	require.Equal(t, "filters[1].guardrail.providers[1].nemo.cluster", f.Path)
+	require.Equal(t, `Envoy has no cluster "no-such-cluster"`, f.Message)
+	require.Contains(t, strings.Split(changed, "\n")[f.Line-1], "providers: "+providers)
+
+	require.Len(t, find(strings.Replace(changed, "config: a", "confg: a", 1)), 1, "also with a fault in the configuration")
+	require.Empty(t, find(strings.Replace(changed, "no-such-cluster", "gemma", 1)))
+	require.Empty(t, find(strings.Replace(changed, "static_resources:\n", "dynamic_resources: {cds_config: {ads: {}}}\nstatic_resources:\n", 1)), "it may come by CDS")
 }
 
 // TestAllFaultsAtOnce: what is wrong with the configuration does not hide what is wrong with the bootstrap.

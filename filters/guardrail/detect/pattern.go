@@ -1,8 +1,10 @@
 package detect
 
 import (
+	"errors"
 	"regexp"
 	"regexp/syntax"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -41,10 +43,10 @@ func newPatterns(exprs []string) (*patterns, *PatternError) {
 	for i, expr := range exprs {
 		re, err := regexp.Compile(expr)
 		if err != nil {
-			return nil, &PatternError{i, err.Error()}
+			return nil, &PatternError{i, notRE2(err)}
 		}
 		if re.MatchString("") {
-			return nil, &PatternError{i, "matches the empty text, and so everywhere"}
+			return nil, &PatternError{i, "matches the empty string, and so every text"}
 		}
 		tree, err := syntax.Parse(expr, syntax.Perl)
 		if err != nil {
@@ -65,6 +67,18 @@ func newPatterns(exprs []string) (*patterns, *PatternError) {
 	p.words.index(p.table)
 	return p, nil
 }
+
+// notRE2 says what is wrong with an expression. Go's own message takes a look-behind for a named group.
+func notRE2(err error) string {
+	why := "not an RE2 expression: " + strings.TrimPrefix(err.Error(), "error parsing regexp: ")
+	var e *syntax.Error
+	if errors.As(err, &e) && lookaround.MatchString(e.Expr) {
+		why += " (RE2 has no lookaround)"
+	}
+	return why
+}
+
+var lookaround = regexp.MustCompile(`^\(\?<?[=!]`)
 
 // scan adds the findings in a text to those of the scanner, and returns where a match may begin that more text decides.
 func (p *patterns) scan(s *Scanner, text []byte, before int, last bool) (holdAt int) {

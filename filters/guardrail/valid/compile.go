@@ -13,7 +13,7 @@ import (
 func Compile(schema []byte) (*Schema, error) {
 	c := compiler{doc: &Document{}, rules: map[int]*rule{}}
 	if err := c.doc.Read(schema); err != nil {
-		return nil, fmt.Errorf("is not JSON: %w", err)
+		return nil, err
 	}
 	root := c.rule(0, "")
 	for c.err == nil && len(c.later) > 0 { // $ref are compiled last: what they name may be within itself

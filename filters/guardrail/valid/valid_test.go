@@ -62,7 +62,7 @@ func TestCheck(t *testing.T) {
 // TestRefused: what a schema says that would not be applied is refused, and where.
 func TestRefused(t *testing.T) {
 	for schema, want := range map[string]string{
-		`{`:                                     "is not JSON: ",
+		`{`:                                     "invalid JSON: unexpected end at byte 1",
 		`[]`:                                    "/: is not a schema: want an object, true or false",
 		`{"typ":"object"}`:                      "/typ: this keyword is not supported",
 		`{"properties":{"a":{"multipleOf":2}}}`: "/properties/a/multipleOf: this keyword is not supported",

@@ -84,6 +84,9 @@ func New(pools map[string]Plan, o Options) (*Scraper, error) {
 		}
 		s.pools[name] = &pool{name: name, plan: plan, members: make(map[string]*member)}
 	}
+	if len(s.pools) == 0 {
+		close(s.tried) // there is nothing to wait for, and no change will come
+	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil
 }

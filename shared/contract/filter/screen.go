@@ -125,6 +125,9 @@ type Piece struct {
 	Text []byte
 	// Seen is how much of Text, from its beginning, earlier units have shown already.
 	Seen int
+	// Whole: it stands alone and does not continue the text of its channel, which may go on behind it. Some events of
+	// streams say so what others have said or will say.
+	Whole bool
 	// Last: the channel's text ends here.
 	Last bool
 	// Keep is how many bytes at the end of Text stay withheld for the next unit. It

@@ -143,7 +143,7 @@ func (f *Filter) redactPrompt(x *filter.Exchange, s *state) filter.Verdict {
 		str := &r.Strings[i]
 		first := len(s.hits)
 		s.speaks(str)
-		s.find(on, r.Prompt[str.From:str.To], nil, 0)
+		s.findInString(on, r.Prompt[str.From:str.To], str.Role)
 		for k := first; k < len(s.hits); k++ {
 			h := &s.hits[k]
 			h.From, h.To = h.From+str.From, h.To+str.From
@@ -171,6 +171,19 @@ func (f *Filter) redactPrompt(x *filter.Exchange, s *state) filter.Verdict {
 		s.replaceInPrompt(x, h.From, h.To, label)
 	}
 	return filter.Next
+}
+
+// findInString adds what is found in a string to the hits. Of what a tool is called with, if that is JSON, only the strings can be edited;
+// in any other text all of it, and what is written with escapes in it is found too.
+func (s *state) findInString(on *side, text []byte, role llm.Role) {
+	if role != llm.CallRole {
+		on.detector.Scan(&s.scanner, nil, text, true)
+		s.take(on)
+		if !s.isJSON(text) {
+			return
+		}
+	}
+	s.find(on, text, nil, 0)
 }
 
 // replaceInPrompt puts a label in the place of a part of the prompt, for services too if they are to judge it.

@@ -27,7 +27,7 @@ func (se *session) ofUnit(u *filter.Unit) {
 	se.texts, se.checks, se.version = se.texts[:0], se.checks[:0], 0
 	for i := range u.Pieces {
 		p := &u.Pieces[i]
-		se.texts = append(se.texts, text{body: p.Text, now: p.Text, json: p.JSON})
+		se.texts = append(se.texts, text{body: p.Text, now: p.Text, json: p.JSON, call: p.JSON})
 	}
 }
 

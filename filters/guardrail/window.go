@@ -112,17 +112,25 @@ func (s *state) keepOf(text []byte) int {
 	return len(text) - atRune(text, len(text)-min(keep, len(text)))
 }
 
-// wordAtEnd returns how many bytes the word has with which a text ends. Scripts that have no spaces end one with each character.
+// wordAtEnd returns how many bytes the word has with which a text ends. In scripts that have no spaces each character ends one.
 func wordAtEnd(text []byte) int {
 	n := 0
 	for n < min(len(text), wordMost) {
 		r, size := utf8.DecodeLastRune(text[:len(text)-n])
-		if unicode.IsSpace(r) || r >= 0x2e80 {
+		if unicode.IsSpace(r) || r >= firstWithoutSpaces && !hasSpaces(r) {
 			break
 		}
 		n += size
 	}
 	return n
+}
+
+// firstWithoutSpaces is where the scripts begin that have no spaces, and their punctuation.
+const firstWithoutSpaces = 0x2e80
+
+// hasSpaces reports whether a character from there on is one of a word: Hangul, and letters and digits of full width.
+func hasSpaces(r rune) bool {
+	return unicode.Is(unicode.Hangul, r) || r >= 0xff10 && r <= 0xff5a && (unicode.IsDigit(r) || unicode.Is(unicode.Latin, r))
 }
 
 // finishUnit makes the edits, and notes what was shown.

@@ -73,17 +73,34 @@ func (f *Filter) findInPrompt(x *filter.Exchange, s *state) filter.Verdict {
 	return filter.Next
 }
 
-// findByString is findInPrompt where it matters who speaks.
+// findByString is findInPrompt where it matters who speaks. What is found in all strings together is a finding in each that it touches.
+// It may hide one that some policy is for, behind which it begins, so what neighbours say that the same policies are for is looked at
+// by itself too.
 func (f *Filter) findByString(x *filter.Exchange, s *state) filter.Verdict {
 	on, r := s.plan.request, x.Request
 	s.hits = s.hits[:0]
 	on.detector.Scan(&s.scanner, nil, r.Prompt, true)
 	for _, found := range s.scanner.Found() {
-		if i := stringAt(r.Strings, found.From); i >= 0 {
+		for i := max(0, stringAt(r.Strings, found.From)); i < len(r.Strings) && r.Strings[i].From < found.To; i++ {
 			s.speaks(&r.Strings[i])
+			if rule := s.of(on, found); rule != nil {
+				s.hits = append(s.hits, hit{Finding: found, rule: rule})
+			}
 		}
-		if h := s.of(on, found); h != nil {
-			s.hits = append(s.hits, hit{Finding: found, rule: h})
+	}
+	for i := 0; i < len(r.Strings); {
+		first, scope, end := i, s.scopeOf(on, &r.Strings[i]), len(r.Prompt)
+		for i++; i < len(r.Strings) && s.scopeOf(on, &r.Strings[i]) == scope; i++ {
+		}
+		if i < len(r.Strings) {
+			end = r.Strings[i].From
+		} else if first == 0 {
+			break // that was looked at
+		}
+		if scope != 0 {
+			s.speaks(&r.Strings[first])
+			on.detector.Scan(&s.scanner, nil, r.Prompt[r.Strings[first].From:end], true)
+			s.take(on)
 		}
 	}
 	s.findJoined(on, r)
@@ -91,6 +108,16 @@ func (f *Filter) findByString(x *filter.Exchange, s *state) filter.Verdict {
 		return h.rule.policy.refuse(promptBlocked)
 	}
 	return filter.Next
+}
+
+// scopeOf returns the policies that hold for a string.
+func (s *state) scopeOf(on *side, str *llm.String) (all uint64) {
+	for _, p := range on.policies {
+		if s.active&p.bit != 0 && s.concerns(p, 1<<str.Role, str.Turn) {
+			all |= p.bit
+		}
+	}
+	return all
 }
 
 // stringAt returns the index of the string in which, or behind which, a byte of the prompt stands; -1 if there is none.

@@ -72,9 +72,13 @@ func endReasoning(u *filter.Unit) {
 }
 
 // OnUnscreened notes that text goes on that was not judged.
-func (f *Filter) OnUnscreened(x *filter.Exchange) {
+func (f *Filter) OnUnscreened(x *filter.Exchange, what filter.Unscreened) {
 	if s, _ := x.State().(*state); s != nil && s.audits[1] != unasked {
-		s.audits[1].less(failOpen)
+		state := failOpen
+		if what == filter.Unshown {
+			state = partial
+		}
+		s.audits[1].less(state)
 		s.tell(x)
 	}
 }

@@ -28,6 +28,9 @@ func (f *Filter) screenPrompt(x *filter.Exchange, s *state) filter.Verdict {
 		x.Explain("guardrail", "unscreened")
 		s.audits[0].less(partial)
 	}
+	if r.Unread {
+		s.audits[0].less(partial)
+	}
 	if r.Earlier {
 		if s.refusesStored(on) {
 			return refuse(400, "conversation_stored", "A conversation that is stored on the server cannot be screened. Send all of it, without previous_response_id.")

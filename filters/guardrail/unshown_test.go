@@ -59,3 +59,27 @@ func TestASecondCoding(t *testing.T) {
 	require.Equal(t, 503, host.refused.Status)
 	require.Contains(t, host.why, "response-encoded")
 }
+
+// TestTextInPlacesOfMedia: the name of a member does not say that there is no text.
+func TestTextInPlacesOfMedia(t *testing.T) {
+	const user = `{"messages":[{"role":"user",`
+	for message, want := range map[string]string{
+		`"signature":"jane@example.com","content":"x"`:                                                               "blocked",
+		`"file":"jane@example.com","content":"x"`:                                                                    "blocked",
+		`"content":[{"type":"image_url","image_url":{"url":"mail jane@example.com"}}]`:                               "blocked",
+		`"content":[{"type":"image_url","image_url":{"url":"https://example.com/a/long/path to jane@example.com"}}]`: "partial",
+		`"content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,iVBORw0KGgoAAAANSUhEUg=="}}]`:      "scanned",
+	} {
+		g := guard(t, `{providers: [{name: l, local: {detect: email}}], policies: [{on: request, use: [l], action: block}]}`)
+		host := &guarding{stream: g.chain.NewStream()}
+		host.request = pairs{{":method", "POST"}, {":path", "/v1/chat/completions"}, {"content-type", "application/json"}}
+		host.stream.Begin(host)
+		host.stream.RequestHeaders(false)
+		host.stream.RequestBody([]byte(user+message+`}]}`), true)
+		host.stream.Done()
+		require.Equal(t, want == "blocked", host.refused != nil, message)
+		if want != "blocked" {
+			require.Contains(t, host.why, "screened=request:"+want, message)
+		}
+	}
+}

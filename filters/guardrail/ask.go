@@ -273,6 +273,12 @@ func (f *Filter) judge(x *filter.Exchange, s *state, se *session, c *check, p *p
 	if v.Blocked && does == redact {
 		does = block
 	}
+	var done placed
+	if does == redact {
+		if done = s.place(se, &c.groups[p.group], moved(diff(text, v.Text), p.from)); done == inNames {
+			does = block // a tool would not know the member under another name
+		}
+	}
 	f.noteVerdict(x, s, se, c, does, v.Why)
 	switch does {
 	case block:
@@ -281,13 +287,12 @@ func (f *Filter) judge(x *filter.Exchange, s *state, se *session, c *check, p *p
 		c.judged = append(c.judged, p.sum)
 		return filter.Next
 	}
-	changed, may := s.place(se, &c.groups[p.group], moved(diff(text, v.Text), p.from))
 	switch {
-	case !may && se.response:
+	case done == inSigned && se.response:
 		return c.policy.refuse(responseBlocked)
-	case !may:
+	case done == inSigned:
 		return c.policy.refuse(signedBlocked)
-	case !changed: // all of it was in what cannot be edited, because it has gone on
+	case done == nowhere:
 		c.judged = append(c.judged, p.sum)
 		return filter.Next
 	}

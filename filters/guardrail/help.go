@@ -43,7 +43,7 @@ var help = slices.Concat([]conf.Help{
 	{Key: "policies[].order", Text: "whether the services are asked one after the other, each about what the one before has made of the text, or at once"},
 	{Key: "policies[].mode", Text: "`parallel` asks the services about the prompt while the model reads it, and holds the response until they have answered; it cannot redact"},
 	{Key: "policies[].window", Text: "how much text of a stream services are asked about at least. With 1 they are asked about all that has arrived, as soon as they are not being asked"},
-	{Key: "policies[].overlap", Text: "how much text of a stream waits for what follows it before it goes on, at least. The last word always does"},
+	{Key: "policies[].overlap", Text: "how much text of a stream waits for what follows it before it goes on, at least: as long as the findings that have several words. The last word always does", Default: "64B to redact, else 0"},
 	{Key: "policies[].message", Text: "what the client reads when something was blocked", Default: "`Your request was rejected by the content policy of this gateway.`, or `The response was rejected …`"},
 	{Key: "policies[].ending", Text: "how a stream that has begun ends when it is blocked: with an `error` event, or as the API ends one that a `content_filter` has stopped"},
 }, protocolHelp())

@@ -149,6 +149,10 @@ func (p *policy) readMatch(o *conf.Object) {
 	notEmpty(o, "headers", n)
 }
 
+// redactOverlap is how much of a stream waits where it is to be redacted: names, card numbers and addresses have several words, and what
+// has gone on cannot be redacted any more.
+const redactOverlap = 64
+
 // readScope reads of which texts the policy is.
 func (p *policy) readScope(o *conf.Object) {
 	n := 0
@@ -171,10 +175,14 @@ func (p *policy) readScope(o *conf.Object) {
 			o.Errorf(key, "applies to prompts only (want on: request or both)")
 		}
 	}
-	var window, overlap int64 = 1, 0
+	var window, overlap int64 = 1, -1
 	o.Size("window", &window, 1, 64<<10)
 	o.Size("overlap", &overlap, 0, 16<<10)
-	p.window, p.overlap = int(window), int(overlap)
+	if p.window = int(window); overlap >= 0 {
+		p.overlap = int(overlap)
+	} else if p.action == redact && p.calls() {
+		p.overlap = redactOverlap
+	}
 	for _, key := range []string{"window", "overlap"} {
 		switch {
 		case !o.Has(key):

@@ -17,7 +17,7 @@ func (se *session) ofPrompt(r *llm.Request) {
 		str := &r.Strings[i]
 		body := r.Prompt[str.From:str.To:str.To]
 		se.texts = append(se.texts, text{
-			body: body, now: body, role: str.Role, turn: str.Turn, parts: str.Parts, json: true, signed: str.Signed,
+			body: body, now: body, role: str.Role, turn: str.Turn, parts: str.Parts, json: true, call: str.Role == llm.CallRole, signed: str.Signed,
 		})
 	}
 }

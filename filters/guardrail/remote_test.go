@@ -577,6 +577,24 @@ func TestWindow(t *testing.T) {
 	require.Equal(t, []string{"one two three four five ", "one two three four five six "}, host.asked)
 }
 
+// TestGroupsAreRedacted: what has several words, or is of a script without spaces, has not gone on in part when it is found, however it
+// comes and without an overlap in the configuration.
+func TestGroupsAreRedacted(t *testing.T) {
+	for _, secret := range []string{"4111 1111 1111 1111", "Jane van der Doe", "４１１１１１１１１１１１１１１１", "김민수", "李小龍", "秘密暗号"} {
+		for _, window := range []string{"1", "256"} {
+			g := guard(t, `{providers: [{name: p, webhook: {cluster: guard}}], policies: [{on: response, use: [p], action: redact, window: `+window+`}]}`)
+			host := &guarding{judge: redacting(secret)}
+			var body strings.Builder
+			for _, r := range "it is " + secret + " ok" {
+				fmt.Fprintf(&body, "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":%q}}]}\n\n", string(r))
+			}
+			host.play(t, g.chain.NewStream(), body.String()+"data: [DONE]\n\n", func(int) int { return 0 })
+			require.Equal(t, []string{"it is [S] ok"}, textsOf(t, string(host.out), 1))
+			require.Contains(t, host.why, "screened=response:scanned")
+		}
+	}
+}
+
 // TestTheEndAsksNobody: what waited only for what might follow goes on when nothing does, without another question.
 func TestTheEndAsksNobody(t *testing.T) {
 	g := guard(t, remotely("block", 0, "64KiB"))

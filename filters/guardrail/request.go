@@ -28,6 +28,9 @@ func (f *Filter) screenPrompt(x *filter.Exchange, s *state) filter.Verdict {
 		x.Explain("guardrail", "unscreened")
 		s.audits[0].less(partial)
 	}
+	if r.Unread {
+		s.audits[0].less(partial)
+	}
 	if r.Earlier {
 		if s.refusesStored(on) {
 			return refuse(400, "conversation_stored", "A conversation that is stored on the server cannot be screened. Send all of it, without previous_response_id.")
@@ -73,17 +76,34 @@ func (f *Filter) findInPrompt(x *filter.Exchange, s *state) filter.Verdict {
 	return filter.Next
 }
 
-// findByString is findInPrompt where it matters who speaks.
+// findByString is findInPrompt where it matters who speaks. What is found in all strings together is a finding in each that it touches.
+// It may hide one that some policy is for, behind which it begins, so what neighbours say that the same policies are for is looked at
+// by itself too.
 func (f *Filter) findByString(x *filter.Exchange, s *state) filter.Verdict {
 	on, r := s.plan.request, x.Request
 	s.hits = s.hits[:0]
 	on.detector.Scan(&s.scanner, nil, r.Prompt, true)
 	for _, found := range s.scanner.Found() {
-		if i := stringAt(r.Strings, found.From); i >= 0 {
+		for i := max(0, stringAt(r.Strings, found.From)); i < len(r.Strings) && r.Strings[i].From < found.To; i++ {
 			s.speaks(&r.Strings[i])
+			if rule := s.of(on, found); rule != nil {
+				s.hits = append(s.hits, hit{Finding: found, rule: rule})
+			}
 		}
-		if h := s.of(on, found); h != nil {
-			s.hits = append(s.hits, hit{Finding: found, rule: h})
+	}
+	for i := 0; i < len(r.Strings); {
+		first, scope, end := i, s.scopeOf(on, &r.Strings[i]), len(r.Prompt)
+		for i++; i < len(r.Strings) && s.scopeOf(on, &r.Strings[i]) == scope; i++ {
+		}
+		if i < len(r.Strings) {
+			end = r.Strings[i].From
+		} else if first == 0 {
+			break // that was looked at
+		}
+		if scope != 0 {
+			s.speaks(&r.Strings[first])
+			on.detector.Scan(&s.scanner, nil, r.Prompt[r.Strings[first].From:end], true)
+			s.take(on)
 		}
 	}
 	s.findJoined(on, r)
@@ -91,6 +111,16 @@ func (f *Filter) findByString(x *filter.Exchange, s *state) filter.Verdict {
 		return h.rule.policy.refuse(promptBlocked)
 	}
 	return filter.Next
+}
+
+// scopeOf returns the policies that hold for a string.
+func (s *state) scopeOf(on *side, str *llm.String) (all uint64) {
+	for _, p := range on.policies {
+		if s.active&p.bit != 0 && s.concerns(p, 1<<str.Role, str.Turn) {
+			all |= p.bit
+		}
+	}
+	return all
 }
 
 // stringAt returns the index of the string in which, or behind which, a byte of the prompt stands; -1 if there is none.
@@ -143,7 +173,7 @@ func (f *Filter) redactPrompt(x *filter.Exchange, s *state) filter.Verdict {
 		str := &r.Strings[i]
 		first := len(s.hits)
 		s.speaks(str)
-		s.find(on, r.Prompt[str.From:str.To], nil, 0)
+		s.findInString(on, r.Prompt[str.From:str.To], str.Role)
 		for k := first; k < len(s.hits); k++ {
 			h := &s.hits[k]
 			h.From, h.To = h.From+str.From, h.To+str.From
@@ -171,6 +201,19 @@ func (f *Filter) redactPrompt(x *filter.Exchange, s *state) filter.Verdict {
 		s.replaceInPrompt(x, h.From, h.To, label)
 	}
 	return filter.Next
+}
+
+// findInString adds what is found in a string to the hits. Of what a tool is called with, if that is JSON, only the strings can be edited;
+// in any other text all of it, and what is written with escapes in it is found too.
+func (s *state) findInString(on *side, text []byte, role llm.Role) {
+	if role != llm.CallRole {
+		on.detector.Scan(&s.scanner, nil, text, true)
+		s.take(on)
+		if !s.isJSON(text) {
+			return
+		}
+	}
+	s.find(on, text, nil, 0)
 }
 
 // replaceInPrompt puts a label in the place of a part of the prompt, for services too if they are to judge it.

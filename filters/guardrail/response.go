@@ -72,9 +72,13 @@ func endReasoning(u *filter.Unit) {
 }
 
 // OnUnscreened notes that text goes on that was not judged.
-func (f *Filter) OnUnscreened(x *filter.Exchange) {
+func (f *Filter) OnUnscreened(x *filter.Exchange, what filter.Unscreened) {
 	if s, _ := x.State().(*state); s != nil && s.audits[1] != unasked {
-		s.audits[1].less(failOpen)
+		state := failOpen
+		if what == filter.Unshown {
+			state = partial
+		}
+		s.audits[1].less(state)
 		s.tell(x)
 	}
 }
@@ -158,13 +162,12 @@ func (s *state) replaceInUnit(u *filter.Unit, piece int, e edit) {
 // a finding can have.
 func (s *state) follow(on *side, u *filter.Unit, piece int) bool {
 	p := &u.Pieces[piece]
-	c := s.channelOf(p)
-	if !u.Stream || c != nil && c.held > 0 && p.Last && (p.Seen < c.held || shared(u, piece)) {
-		// A text that stands alone, if also in a channel of which more is to come.
+	if !u.Stream || p.Whole {
 		on.detector.Scan(&s.scanner, nil, p.Text, true)
 		s.take(on)
 		return true
 	}
+	c := s.channelOf(p)
 	judged := 0 // what was judged has been released, or is about to be
 	switch {
 	case c == nil:
@@ -189,16 +192,6 @@ func (s *state) follow(on *side, u *filter.Unit, piece int) bool {
 	c.remember(text[:len(text)-hold])
 	c.held, c.over = hold, p.Last
 	return fits
-}
-
-// shared reports whether another piece of a unit is of the same channel.
-func shared(u *filter.Unit, piece int) bool {
-	for i := range u.Pieces {
-		if i != piece && u.Pieces[i].Channel == u.Pieces[piece].Channel {
-			return true
-		}
-	}
-	return false
 }
 
 // remember keeps the last bytes of what has been judged.

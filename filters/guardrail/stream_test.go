@@ -40,10 +40,16 @@ func (p pairs) Get(name string) (string, bool) {
 }
 
 func (p pairs) At(name string, n int) (string, bool) {
-	if n > 0 {
-		return "", false
+	for _, h := range p {
+		if h[0] != name {
+			continue
+		}
+		if n == 0 {
+			return h[1], true
+		}
+		n--
 	}
-	return p.Get(name)
+	return "", false
 }
 
 func (p pairs) Line(n int) (name, value string, ok bool) {

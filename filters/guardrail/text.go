@@ -19,7 +19,8 @@ type text struct {
 	role   llm.Role
 	turn   int
 	parts  int  // as of llm.String
-	json   bool // if it is JSON, it is the strings in it that count
+	json   bool // if it is JSON, the strings in it count as well
+	call   bool // ... and only those may be edited: it is what a tool is called with
 	signed bool // it cannot be edited
 	copyOf int  // one more than the index of an earlier text that is the same; 0: none
 	hidden bool // it is not to be judged now
@@ -43,8 +44,13 @@ type group struct {
 type segment struct {
 	from, to int
 	text     int
-	leaf     int // of the strings in its JSON; -1: it is the text itself
+	leaf     int // of the strings in its JSON, or one of the next
 }
+
+const (
+	itself = -1 // the segment is the text
+	named  = -2 // it is the name of a member, which cannot be edited
+)
 
 // piece is as much of a group as a service takes.
 type piece struct {
@@ -80,8 +86,8 @@ func (s *state) gather(se *session, c *check) []group {
 	return all
 }
 
-// add adds a text. Where it is JSON that is to be redacted it is only the strings in it, each with the name of its member; else it is
-// all of it, and the strings once more if they are written with escapes.
+// add adds a text, and if it is JSON the strings in it once more, each with the name of its member, if they are written with escapes. If
+// only they may be edited, and are to be, only they are added.
 func (s *state) add(g *group, se *session, i int, a action) {
 	t := &se.texts[i]
 	if t.copyOf > 0 || t.hidden || len(t.now) == 0 {
@@ -90,30 +96,28 @@ func (s *state) add(g *group, se *session, i int, a action) {
 	g.separate()
 	g.text = append(g.text, t.before...)
 	isJSON := t.json && s.isJSON(t.now)
-	if !isJSON || a != redact {
-		g.append(t.now[:len(t.now)-t.tail], i, -1)
+	only := isJSON && t.call && a == redact
+	if !only {
+		g.append(t.now[:len(t.now)-t.tail], i, itself)
 	}
-	if !isJSON || a != redact && bytes.IndexByte(t.now, '\\') < 0 {
+	if !isJSON || !only && bytes.IndexByte(t.now, '\\') < 0 {
 		return
 	}
 	n := 0
 	s.leaves(t.now, nil, 0, nil, func(leaf, key []byte, _ []step) {
 		g.separate()
 		if len(key) > 0 {
-			g.text = append(append(g.text, key...), ": "...)
+			g.append(key, i, named)
+			g.text = append(g.text, ": "...)
 		}
-		if a == redact {
-			g.append(leaf, i, n)
-		} else {
-			g.text = append(g.text, leaf...)
-		}
+		g.append(leaf, i, n)
 		n++
 	})
 }
 
 // addJoined adds the parts of each message that has several, without anything between them, as some servers join them.
 func (g *group) addJoined(se *session) {
-	whole := slices.Clone(g.segments)
+	whole := slices.DeleteFunc(slices.Clone(g.segments), func(seg segment) bool { return seg.leaf != itself })
 	for i := 0; i < len(whole); {
 		parts, first := se.texts[whole[i].text].parts, i
 		for i++; i < len(whole) && se.texts[whole[i].text].parts == parts; i++ {
@@ -123,9 +127,7 @@ func (g *group) addJoined(se *session) {
 		}
 		g.separate()
 		for _, seg := range whole[first:i] {
-			if seg.leaf < 0 {
-				g.append(se.texts[seg.text].now, seg.text, -1)
-			}
+			g.append(se.texts[seg.text].now, seg.text, itself)
 		}
 	}
 }
@@ -226,8 +228,18 @@ func (s *state) question(se *session, c *check, p *piece) provider.Question {
 	return q
 }
 
-// place puts edits of a group into the texts of its segments. It reports whether anything changed, and whether it may.
-func (s *state) place(se *session, g *group, edits []edit) (changed, may bool) {
+// placed is what has become of edits.
+type placed uint8
+
+const (
+	nowhere placed = iota // they were all of what has gone on, or of what stands between texts
+	made
+	inNames  // they were all of what cannot be edited, and names of members are among that
+	inSigned // they were of a text that is signed
+)
+
+// place puts edits of a group into the texts of its segments.
+func (s *state) place(se *session, g *group, edits []edit) (done placed) {
 	byText := map[int][]edit{}
 	leaves := map[segment][]edit{}
 	for _, e := range edits {
@@ -235,6 +247,12 @@ func (s *state) place(se *session, g *group, edits []edit) (changed, may bool) {
 		for _, seg := range g.segments {
 			from, to := max(e.from, seg.from), min(e.to, seg.to)
 			if from > to || from == to && (e.from != e.to || !first) {
+				continue
+			}
+			if seg.leaf == named {
+				if from < to {
+					done = inNames
+				}
 				continue
 			}
 			part := edit{from - seg.from, to - seg.from, e.with}
@@ -246,7 +264,7 @@ func (s *state) place(se *session, g *group, edits []edit) (changed, may bool) {
 				part.with = "[REDACTED]" // not empty: Anthropic refuses those
 			}
 			first = false
-			if seg.leaf < 0 {
+			if seg.leaf == itself {
 				byText[seg.text] = append(byText[seg.text], part)
 			} else {
 				leaves[seg] = append(leaves[seg], part)
@@ -259,12 +277,12 @@ func (s *state) place(se *session, g *group, edits []edit) (changed, may bool) {
 	for i, part := range byText {
 		t := &se.texts[i]
 		if t.signed {
-			return true, false
+			return inSigned
 		}
 		t.edit(merged(part))
-		changed = true
+		done = made
 	}
-	return changed, true
+	return done
 }
 
 // merged puts edits in order. Where two overlap, one takes the place of both.

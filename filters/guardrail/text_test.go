@@ -46,6 +46,7 @@ func TestSplit(t *testing.T) {
 func TestWordAtEnd(t *testing.T) {
 	for text, want := range map[string]string{
 		"": "", "one": "one", "one ": "", "one two": "two", "a\u00a0b": "b", "one\nt\u00e4": "t\u00e4", "長い": "", "長x": "x", "mail jane@exam": "jane@exam",
+		"나는 김민수": "김민수", "x ４１１１": "４１１１", "x ＡＢｃ": "ＡＢｃ", "x４、": "", "。": "",
 	} {
 		require.Equal(t, len(want), wordAtEnd([]byte(text)), text)
 	}

@@ -100,7 +100,10 @@ func (f *Filter) validate(x *filter.Exchange, s *state, u *filter.Unit) filter.V
 }
 
 func (f *Filter) validatePiece(x *filter.Exchange, s *state, u *filter.Unit, p *filter.Piece) filter.Verdict {
-	if !u.Stream || p.Last && p.Seen == 0 { // it stands alone, as where a stream repeats at its end what it has said
+	if p.Whole && p.Seen > 0 {
+		return filter.Next // it was judged before anything was redacted in it
+	}
+	if p.Whole || !u.Stream {
 		return f.validateText(x, s, p.Text, true)
 	}
 	w := s.wholeOf(p)

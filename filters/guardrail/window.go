@@ -27,7 +27,7 @@ func (se *session) ofUnit(u *filter.Unit) {
 	se.texts, se.checks, se.version = se.texts[:0], se.checks[:0], 0
 	for i := range u.Pieces {
 		p := &u.Pieces[i]
-		se.texts = append(se.texts, text{body: p.Text, now: p.Text, json: p.JSON})
+		se.texts = append(se.texts, text{body: p.Text, now: p.Text, json: p.JSON, call: p.JSON})
 	}
 }
 
@@ -60,6 +60,27 @@ func (f *Filter) askOfUnit(x *filter.Exchange, s *state, u *filter.Unit) filter.
 // show decides how much of a piece is kept back, and reports whether services are to see it: not if nothing more of it would go on.
 func (s *state) show(x *filter.Exchange, u *filter.Unit, i int) bool {
 	p, t := &u.Pieces[i], &s.sessions[1].texts[i]
+	t.signed = x.API == llm.Messages && p.Kind == llm.ReasoningText
+	if p.Whole {
+		t.hidden = p.Seen == len(p.Text)
+	} else {
+		s.showMore(u, i)
+	}
+	if t.hidden {
+		return false
+	}
+	for k := range i {
+		if other := &s.sessions[1].texts[k]; p.Last && !other.hidden && other.copyOf == 0 && bytes.Equal(other.before, t.before) &&
+			bytes.Equal(other.body, t.body) && bytes.Equal(other.now, t.now) && other.json == t.json && other.signed == t.signed {
+			t.copyOf = k + 1
+		}
+	}
+	return true
+}
+
+// showMore is show for a text that comes in pieces.
+func (s *state) showMore(u *filter.Unit, i int) {
+	p, t := &u.Pieces[i], &s.sessions[1].texts[i]
 	c := s.channelOf(p)
 	if c == nil {
 		c = s.newChannel(p)
@@ -71,22 +92,13 @@ func (s *state) show(x *filter.Exchange, u *filter.Unit, i int) bool {
 			p.Keep = t.tail + s.keepOf(p.Text[:len(p.Text)-t.tail])
 		}
 	}
-	t.signed = x.API == llm.Messages && p.Kind == llm.ReasoningText
 	before := c.shown[:max(0, len(c.shown)-p.Seen)]
 	t.before = bytes.Clone(before[atRune(before, len(before)-contextMost):])
 	judged := max(0, p.Seen-c.kept)
 	if p.Last {
 		judged = max(0, p.Seen-c.unasked) // nothing comes that what was kept could belong to
 	}
-	if t.hidden = len(p.Text)-p.Keep <= judged; t.hidden {
-		return false
-	}
-	for k := range i {
-		if other := &s.sessions[1].texts[k]; p.Last && !other.hidden && other.copyOf == 0 && bytes.Equal(other.body, t.body) && bytes.Equal(other.now, t.now) && other.json == t.json && other.signed == t.signed {
-			t.copyOf = k + 1
-		}
-	}
-	return true
+	t.hidden = len(p.Text)-p.Keep <= judged
 }
 
 // keepOf returns how many bytes at the end of a text may belong to what comes next.
@@ -100,17 +112,25 @@ func (s *state) keepOf(text []byte) int {
 	return len(text) - atRune(text, len(text)-min(keep, len(text)))
 }
 
-// wordAtEnd returns how many bytes the word has with which a text ends. Scripts that have no spaces end one with each character.
+// wordAtEnd returns how many bytes the word has with which a text ends. In scripts that have no spaces each character ends one.
 func wordAtEnd(text []byte) int {
 	n := 0
 	for n < min(len(text), wordMost) {
 		r, size := utf8.DecodeLastRune(text[:len(text)-n])
-		if unicode.IsSpace(r) || r >= 0x2e80 {
+		if unicode.IsSpace(r) || r >= firstWithoutSpaces && !hasSpaces(r) {
 			break
 		}
 		n += size
 	}
 	return n
+}
+
+// firstWithoutSpaces is where the scripts begin that have no spaces, and their punctuation.
+const firstWithoutSpaces = 0x2e80
+
+// hasSpaces reports whether a character from there on is one of a word: Hangul, and letters and digits of full width.
+func hasSpaces(r rune) bool {
+	return unicode.Is(unicode.Hangul, r) || r >= 0xff10 && r <= 0xff5a && (unicode.IsDigit(r) || unicode.Is(unicode.Latin, r))
 }
 
 // finishUnit makes the edits, and notes what was shown.
@@ -169,18 +189,20 @@ func before(edits []edit, at int) int {
 // remember notes what of a channel was shown.
 func (s *state) remember(u *filter.Unit, i int) {
 	p, t := &u.Pieces[i], &s.sessions[1].texts[i]
-	c := s.channelOf(p)
-	switch {
-	case !p.Last:
-		if c.unasked = max(0, len(t.now)-max(0, p.Seen-c.unasked)); !t.hidden {
-			c.unasked = t.tail
-		}
-		c.kept = 0
-		if u.Stream {
-			c.kept = s.hold(p, t)
-		}
-		c.shown = append(append(c.shown[:0], t.before...), t.now...)
-	case !shared(u, i): // else it is a text that stands alone, if also in a channel of which more is to come
-		c.shown, c.kept, c.unasked, c.over = c.shown[:0], 0, 0, true
+	if p.Whole {
+		return
 	}
+	c := s.channelOf(p)
+	if p.Last {
+		c.shown, c.kept, c.unasked, c.over = c.shown[:0], 0, 0, true
+		return
+	}
+	if c.unasked = max(0, len(t.now)-max(0, p.Seen-c.unasked)); !t.hidden {
+		c.unasked = t.tail
+	}
+	c.kept = 0
+	if u.Stream {
+		c.kept = s.hold(p, t)
+	}
+	c.shown = append(append(c.shown[:0], t.before...), t.now...)
 }

@@ -127,11 +127,15 @@ func (s *Stream) unreadable(contentType string) string {
 	if !s.x.Response.EventStream && !isJSON(contentType) {
 		return mediaTypeReason
 	}
-	coding, _ := s.x.Response.Headers.Get("content-encoding")
-	if coding = strings.TrimSpace(coding); coding != "" && !strings.EqualFold(coding, "identity") {
-		return "encoded"
+	for n := 0; ; n++ {
+		coding, ok := s.x.Response.Headers.At("content-encoding", n)
+		if !ok {
+			return ""
+		}
+		if coding = strings.TrimSpace(coding); coding != "" && !strings.EqualFold(coding, "identity") {
+			return "encoded"
+		}
 	}
-	return ""
 }
 
 // lacksUsage reports whether the answer ought to have told its tokens and did not.

@@ -192,7 +192,7 @@ func (s *Stream) failure(i int, why string, r *filter.Refusal) filter.Verdict {
 	}
 	if slot.failOpen && !s.goesAround(slot) {
 		if first && s.state.in(screened) {
-			s.tellUnscreened(i)
+			s.tellUnscreened(i, filter.FailedOpen)
 		}
 		return filter.Next
 	}

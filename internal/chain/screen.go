@@ -42,6 +42,7 @@ type screening struct {
 	at    int  // slot whose turn it is
 	last  bool // it is the last one
 	over  bool // the response's end was seen
+	told  bool // that something is not in units
 	ahead bool // bytes were handed over, with which the host waits
 	open  bool // nobody screens any more
 	// rest reads what nobody screens: to restore the model's name, and to leave out the usage.
@@ -116,13 +117,28 @@ func (s *Stream) allUnable(why string) *filter.Refusal {
 		if r := s.unable(i, why).Refusal(); r != nil {
 			return r
 		}
-		s.tellUnscreened(i)
+		s.tellUnscreened(i, filter.FailedOpen)
 	}
 	return nil
 }
 
+// tellUnshown tells screeners that something goes on which units do not show.
+func (s *Stream) tellUnshown() {
+	c := &s.screen
+	if c.told || c.open || !s.state.in(screened) || !s.response.Unshown() {
+		return
+	}
+	c.told = true
+	for i := s.started - 1; i >= 0; i-- {
+		if _, asked := s.x.Screening(i); asked {
+			s.tellUnscreened(i, filter.Unshown)
+		}
+	}
+	s.explainNews()
+}
+
 // tellUnscreened tells a screener that what it has not seen goes on.
-func (s *Stream) tellUnscreened(i int) {
+func (s *Stream) tellUnscreened(i int, what filter.Unscreened) {
 	f, ok := s.c.slots[i].filter.(filter.Unscreener)
 	if !ok {
 		return
@@ -130,7 +146,7 @@ func (s *Stream) tellUnscreened(i int) {
 	s.x.Enter(i)
 	var ignored filter.Verdict
 	defer s.recovered(i, s.x.Mark(), &ignored)
-	f.OnUnscreened(&s.x)
+	f.OnUnscreened(&s.x, what)
 }
 
 // take takes the next bytes of a response that is screened; end: these are the last. What may go on is in out.
@@ -141,6 +157,7 @@ func (s *Stream) take(chunk []byte, end bool) {
 		c.over = true
 		s.response.End()
 	}
+	s.tellUnshown()
 	switch {
 	case c.open, !s.state.in(screened):
 	case s.response.Broken() != nil:

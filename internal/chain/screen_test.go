@@ -37,7 +37,11 @@ func (s *screener) OnResponse(x *filter.Exchange, u *filter.Unit) filter.Verdict
 	return s.unit(x, u)
 }
 
-func (s *screener) OnUnscreened(x *filter.Exchange) {
+func (s *screener) OnUnscreened(x *filter.Exchange, what filter.Unscreened) {
+	if what == filter.Unshown {
+		s.note("unshown")
+		return
+	}
 	s.note("unscreened")
 	x.Explain("unscreened", s.name)
 }

@@ -68,7 +68,7 @@ func (c *screening) pieceOf(t *llm.Text) int {
 		c.pieces = append(c.pieces, filter.Piece{})
 	}
 	c.pieces = c.pieces[:n+1]
-	c.pieces[n] = filter.Piece{Channel: t.Channel, Text: c.pieces[n].Text[:0], Last: t.Whole}
+	c.pieces[n] = filter.Piece{Channel: t.Channel, Text: c.pieces[n].Text[:0], Last: t.Whole, Whole: t.Whole}
 	if !t.Whole {
 		if c.running == nil {
 			c.running = map[llm.Channel]int{}

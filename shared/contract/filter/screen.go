@@ -25,11 +25,22 @@ type Screener interface {
 	OnResponse(x *Exchange, u *Unit) Verdict
 }
 
-// Unscreener is a Screener that is told when its failure mode lets text go on that it has not judged: a response that cannot be
-// read, or a unit at which it failed. It may be told more than once, and effects recorded here are ignored.
+// Unscreener is a Screener that is told when something of a response goes on that it has not judged. It may be told more than once,
+// and effects recorded here are ignored.
 type Unscreener interface {
-	OnUnscreened(x *Exchange)
+	OnUnscreened(x *Exchange, what Unscreened)
 }
+
+// Unscreened is what goes on unscreened.
+type Unscreened uint8
+
+const (
+	// FailedOpen is text that the screener's failure mode lets go on: a response that cannot be read, or a unit at which it failed.
+	FailedOpen Unscreened = iota
+	// Unshown is what no unit shows and may be text all the same: token details (logprobs), and what a line of an event stream says that
+	// is no data, unless it is the usual name of an event, number, or sign of life. It is left out of nothing but the units.
+	Unshown
+)
 
 // Screening is how a filter wants to see the text of a response.
 //
@@ -99,7 +110,7 @@ func (x *Exchange) SetUnit(u *Unit) { x.unit = u }
 // object, type, role, status, model, finish_reason, stop_reason, service_tier and the
 // like, signatures and encrypted content), except in the arguments of a tool; no token
 // details (logprobs, token ids), which go when the text was edited. Comments and other
-// fields of an event stream are not shown either. Of what comes after the end of a
+// fields of an event stream are not shown either; see [Unshown]. Of what comes after the end of a
 // stream ("[DONE]"), which clients do not read, nothing is kept back: a text that goes
 // on from event to event there is seen in pieces.
 type Unit struct {
@@ -125,6 +136,9 @@ type Piece struct {
 	Text []byte
 	// Seen is how much of Text, from its beginning, earlier units have shown already.
 	Seen int
+	// Whole: it stands alone and does not continue the text of its channel, which may go on behind it. Some events of
+	// streams say so what others have said or will say.
+	Whole bool
 	// Last: the channel's text ends here.
 	Last bool
 	// Keep is how many bytes at the end of Text stay withheld for the next unit. It

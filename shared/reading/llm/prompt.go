@@ -12,7 +12,7 @@ import (
 //
 //   - images, sound and files: the data and the URL in image_url, video_url, audio_url, input_audio, file and source, unless
 //     the source is plain text;
-//   - signatures and what is encrypted;
+//   - signatures and what is encrypted; both only if they are what they should be, see opaque;
 //   - the values of role and type that are words of the protocol.
 //
 // It keeps no stack. Within what it knows, the way to a place consists of the members content, output and the media above;
@@ -23,7 +23,9 @@ type promptReader struct {
 
 	object int // depth of the outermost object in the top-level member; 0 for none: only arrays so far
 
-	word    [maxWord]byte // a role or type so far
+	opaque opaque // what stands in a place that is not for text
+
+	word    [maxWord]byte // a role or type so far, or the beginning of what is in such a place
 	wordLen int
 
 	media  int      // depth of the object that describes an image, a sound, a file or a source; 0 for none
@@ -240,7 +242,7 @@ func (r *requestReader) promptClose(array bool) {
 		r.prefixTurn(false)
 	}
 	if depth == p.media {
-		if p.data.complete && p.base64 {
+		if p.data.complete && p.base64 && all(r.facts.Prompt[p.data.start:p.data.end], ofBase64) {
 			r.dropData()
 		}
 		p.media = 0
@@ -277,7 +279,7 @@ func (r *requestReader) promptText(piece []byte) {
 	switch p.key {
 	case keyMedia, keyBlob:
 		p.signed = p.signed || p.signs
-		r.addMedia(piece)
+		r.opaqueText(piece)
 		return
 	case keyEmbeds:
 		return
@@ -305,6 +307,12 @@ func (r *requestReader) notAWord(until int64) {
 	if r.json.Depth() == p.media {
 		p.base64 = false
 	}
+	r.wordAsText(until)
+}
+
+// wordAsText reads the word as text.
+func (r *requestReader) wordAsText(until int64) {
+	p := &r.prompt
 	if p.wordLen > 0 {
 		now := r.piece
 		r.piece = piece{from: now.start + 1, to: until}
@@ -338,6 +346,10 @@ func (r *requestReader) promptTextEnd() {
 			r.prefix.write(word)
 		}
 		p.wordLen = 0
+	case keyMedia, keyBlob:
+		if p.opaque == undecidedYet {
+			r.decideOpaque(p.word[:p.wordLen], r.piece.to)
+		}
 	case keyData:
 		d := &p.data
 		d.complete, d.end, d.bytes, d.cut = true, len(r.facts.Prompt), d.bytes+r.facts.PromptBytes, d.cut && r.facts.PromptCut
@@ -351,7 +363,7 @@ func (r *requestReader) promptTextEnd() {
 	if r.counts() {
 		r.prefix.end()
 	}
-	p.key, r.text = keyText, false
+	p.key, r.text, p.opaque = keyText, false, undecidedYet
 }
 
 // addMedia adds a piece of an image or a file to the prefix.

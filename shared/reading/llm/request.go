@@ -64,6 +64,8 @@ type Request struct {
 	Template bool
 	// Earlier: the request goes on with a conversation that the server has ("previous_response_id"). Only with Want.Prompt.
 	Earlier bool
+	// Unread: a string that begins like an image, a file or a signature goes on like text, which is not in Prompt.
+	Unread bool
 
 	// Prefix has a hash for each full block of what the model reads, in the order in which it reads it, whatever the order of the
 	// members: tools, system prompt, conversation. It has all prompt text, tokens that are sent as numbers, the JSON of tools, and

@@ -167,7 +167,7 @@ var requests = []struct {
 	},
 	{
 		"responses, items", Responses, `{"input":[{"role":"user","content":"a"},{"type":"message","role":"user","content":[{"type":"input_text","text":"b"},
-		{"type":"input_image","image_url":"data:..."},{"type":"input_file","file_data":"..."}]},{"type":"function_call_output","call_id":"c","output":"d"},
+		{"type":"input_image","image_url":"data:..."},{"type":"input_file","file_data":"UEsDBA=="}]},{"type":"function_call_output","call_id":"c","output":"d"},
 		{"type":"function_call_output","call_id":"c","output":[{"type":"input_text","text":"e"}]}],"model":"m","text":{"format":{"type":"text"}}}`,
 		facts{Model: "m", HasModel: true, ModelIsString: true, Raw: `"m"`, Prompt: "a\nb\nc\nd\nc\ne", PromptBytes: 6},
 	},

@@ -35,6 +35,12 @@ func (r *ResponseScanner) Texts() []Text {
 // ID returns the id of a screened response, "" if it was not told.
 func (r *ResponseScanner) ID() string { return string(r.reader.texts.id) }
 
+// Unshown reports whether the response has said what Texts does not show: token details, or anything unusual in lines of an event
+// stream that are no data.
+func (r *ResponseScanner) Unshown() bool {
+	return r.reader.texts.details || r.stream && r.events.Unusual()
+}
+
 // Drop forgets the first n of Texts.
 func (r *ResponseScanner) Drop(n int) { r.reader.texts.drop(n) }
 

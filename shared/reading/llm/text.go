@@ -128,7 +128,9 @@ type textReader struct {
 	typing bool // it is being read
 	item   int  // that the event reports
 	tokens bool // token details that are being read tell some
-	full   bool // there were more than textsMost
+	// details: some have been told.
+	details bool
+	full    bool // there were more than textsMost
 
 	choices   choiceSet // that the response has had
 	mentioned choiceSet // that the event has
@@ -157,7 +159,7 @@ const (
 )
 
 func (t *textReader) reset(on bool) {
-	t.on, t.full = on, false
+	t.on, t.full, t.details = on, false, false
 	t.choices, t.ahead, t.running = choiceSet{}, choiceSet{}, t.running[:0]
 	t.id, t.model = t.id[:0], t.model[:0]
 	t.forget()
@@ -240,7 +242,7 @@ func (t *textReader) closeContainer(end int64) {
 	t.key = unknownMember
 	if f.within == logprobsMember && t.frames[n-1].within != logprobsMember {
 		t.add(Text{Channel: Channel{Kind: tokenDetails, Choice: noChoice}, Whole: !t.tokens, Span: Span{f.start, end}})
-		t.tokens = false
+		t.details, t.tokens = t.details || t.tokens, false
 	}
 	if t.place(&f, n == 0); n > 0 {
 		return

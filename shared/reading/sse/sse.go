@@ -6,7 +6,10 @@
 // into chunks.
 package sse
 
-import "bytes"
+import (
+	"bytes"
+	"strings"
+)
 
 // Handler receives the events of one stream in order. A client takes no notice of comments, empty lines and events
 // without data, which servers send to keep connections alive: they are not reported.
@@ -30,7 +33,14 @@ type Scanner struct {
 	matched int  // bytes of the byte order mark, or of a field's name, that have been read
 	afterCR bool // the last byte was a CR: a LF right after it belongs to it
 	hasData bool // the event in progress has a data field
+
+	line  [mostUsual]byte // one that says nothing of the data, so far
+	n     int             // bytes of it; mostUsual: it may be longer
+	other bool            // there was one that says something that is not usual
 }
+
+// mostUsual is longer than any usual line without data.
+const mostUsual = 64
 
 type state uint8
 
@@ -52,6 +62,10 @@ func (s *Scanner) Offset() int64 { return s.offset }
 // Boundary returns the offset in the stream after the last empty line: what stands before it belongs to events that are
 // over, and to comments.
 func (s *Scanner) Boundary() int64 { return s.bound }
+
+// Unusual reports whether a line without data has said anything that servers do not say there: they name events, number them, and
+// send comments to keep connections alive. Clients take no notice of other lines, and those who read only the data have not seen them.
+func (s *Scanner) Unusual() bool { return s.other }
 
 const (
 	byteOrderMark = "\xef\xbb\xbf"
@@ -87,6 +101,9 @@ func (s *Scanner) Feed(chunk []byte) {
 			lf = index(chunk, i, len(chunk), '\n')
 		}
 		end := index(chunk, i, lf, '\r') // of the line
+		if s.state == inOther {
+			s.collect(chunk[i:end])
+		}
 		if s.state == inValue && end > i {
 			s.offset = s.base + int64(i)
 			s.handler.Data(chunk[i:end:end])
@@ -105,6 +122,7 @@ func (s *Scanner) End() {
 	if s.state == inName && s.matched == len(dataField) {
 		s.beginData()
 	}
+	s.endOther()
 	if s.hasData {
 		s.handler.End(false)
 	}
@@ -131,7 +149,7 @@ func (s *Scanner) name(b []byte, i int) int {
 		}
 		s.state = inName
 		if s.matched > 0 {
-			s.state = inOther // these bytes are a name
+			s.state, s.other = inOther, true // these bytes are a name
 			return i
 		}
 	}
@@ -153,8 +171,61 @@ func (s *Scanner) name(b []byte, i int) int {
 		s.matched++
 	default:
 		s.state = inOther
+		s.n = copy(s.line[:], dataField[:s.matched])
+		s.collect(b[i : i+1])
 	}
 	return i + 1
+}
+
+// collect keeps what a line says that says nothing of the data.
+func (s *Scanner) collect(piece []byte) { s.n += copy(s.line[s.n:], piece) }
+
+// endOther ends such a line.
+func (s *Scanner) endOther() {
+	if s.state == inOther && !usual(s.line[:s.n]) {
+		s.other = true
+	}
+	s.n = 0
+}
+
+// usual reports whether a line says what servers say in lines without data.
+func usual(line []byte) bool {
+	field, value, _ := bytes.Cut(line, []byte(":"))
+	value = bytes.TrimPrefix(value, []byte(" "))
+	switch string(field) {
+	case "event":
+		return len(line) < mostUsual && only(value, isNameByte)
+	case "id", "retry":
+		return len(value) <= 9 && only(value, isDigit)
+	case "":
+		return isBeat(value)
+	}
+	return false
+}
+
+// isBeat reports whether a comment is one that keeps a connection alive. Some have the time.
+func isBeat(comment []byte) bool {
+	comment = bytes.TrimRight(comment, " ")
+	switch string(comment) {
+	case "", "ping", "keep-alive", "keepalive", "heartbeat", "OPENROUTER PROCESSING":
+		return true
+	}
+	time, is := bytes.CutPrefix(comment, []byte("ping - "))
+	return is && len(time) <= len("2006-01-02 15:04:05.000000+00:00") && only(time, isTimeByte)
+}
+
+func isNameByte(c byte) bool { return 'a' <= c && c <= 'z' || c == '_' || c == '-' || c == '.' }
+func isDigit(c byte) bool    { return '0' <= c && c <= '9' }
+func isTimeByte(c byte) bool { return isDigit(c) || strings.IndexByte("-:.+ TZ", c) >= 0 }
+
+// only reports whether all bytes are of a kind.
+func only(text []byte, is func(byte) bool) bool {
+	for _, c := range text {
+		if !is(c) {
+			return false
+		}
+	}
+	return true
 }
 
 // beginData begins a data field.
@@ -170,6 +241,7 @@ var newline = []byte("\n")
 // endLine ends a line with its terminator c, and with an empty line the event. next is the index after it.
 func (s *Scanner) endLine(c byte, next int) {
 	empty := s.state == inName && s.matched == 0
+	s.endOther()
 	s.state, s.matched = inName, 0
 	s.afterCR = c == '\r'
 	if empty {

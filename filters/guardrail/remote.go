@@ -32,6 +32,14 @@ func readRemote(o *conf.Object, p provider.Protocol) *remote {
 	return r
 }
 
+// mode is what happens when the service has not judged.
+func (r *remote) mode() filter.FailureMode {
+	if r.failOpen {
+		return filter.FailOpen
+	}
+	return filter.FailClosed
+}
+
 // protocolNames are those of all protocols, for messages.
 func protocolNames() string {
 	var names []string

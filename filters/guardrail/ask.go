@@ -121,7 +121,7 @@ func (f *Filter) OnReply(x *filter.Exchange, r *filter.Reply) filter.Verdict {
 	for i := range s.sessions {
 		se := &s.sessions[i]
 		if fl, ok := se.take(r.Tag); ok {
-			return f.replied(x, s, se, fl, r)
+			return s.decided(x, i, f.replied(x, s, se, fl, r))
 		}
 	}
 	return filter.Next

@@ -204,3 +204,34 @@ func TestOutagesInTheLog(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatIsBlockedWasJudged: the audit of a prompt or a response that is blocked says that it was judged, whoever has found what.
+func TestWhatIsBlockedWasJudged(t *testing.T) {
+	for _, c := range []struct{ provider, on, mode, prompt, response, want string }{
+		{"local: {deny: [bad]}", "request", "wait", "bad", "", "screened=request:scanned"},
+		{"webhook: {cluster: guard}", "request", "wait", "bad", "", "screened=request:scanned"},
+		{"webhook: {cluster: guard}", "request", "parallel", "bad", "", "screened=request:scanned"},
+		{"local: {deny: [bad]}", "both", "wait", "x", "bad", "screened=request:scanned,response:scanned"},
+		{"webhook: {cluster: guard}", "both", "wait", "x", "bad", "screened=request:scanned,response:scanned"},
+	} {
+		t.Run(c.provider+c.on+c.mode, func(t *testing.T) {
+			g := guard(t, `{providers: [{name: p, `+c.provider+`}], policies: [{on: `+c.on+`, use: [p], action: block, mode: `+c.mode+`}]}`)
+			host := &guarding{judge: blocking("bad")}
+			host.response = pairs{{":status", "200"}, {"content-type", "application/json"}}
+			host.stream = g.prompted(host, &host.envoy, `{"role":"user","content":"`+c.prompt+`"}`)
+			for len(host.open) > 0 {
+				host.answer(t, 0)
+			}
+			if c.response != "" {
+				host.stream.ResponseHeaders(false)
+				host.stream.ResponseBody([]byte(`{"choices":[{"message":{"content":"`+c.response+`"}}]}`), true)
+				for len(host.open) > 0 {
+					host.answer(t, 0)
+				}
+			}
+			require.Equal(t, 400, host.refused.Status)
+			require.Contains(t, strings.Fields(host.why), c.want)
+			host.stream.Done()
+		})
+	}
+}

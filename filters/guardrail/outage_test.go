@@ -205,7 +205,7 @@ func TestOutagesInTheLog(t *testing.T) {
 	}
 }
 
-// TestWhatIsBlockedWasJudged: the audit of a prompt or a response that is blocked says that it was judged, whoever has found what.
+// TestWhatIsBlockedWasJudged: the audit of a prompt or a response that is blocked says that it was judged, wherever the finding is from.
 func TestWhatIsBlockedWasJudged(t *testing.T) {
 	for _, c := range []struct{ provider, on, mode, prompt, response, want string }{
 		{"local: {deny: [bad]}", "request", "wait", "bad", "", "screened=request:scanned"},

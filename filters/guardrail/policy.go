@@ -95,7 +95,9 @@ func readPolicy(o *conf.Object, sources map[string]*source, names []string) *pol
 	p.request, p.response = on != "response", on != "request"
 	o.Enum("action", &action, actionNames[block], actionNames[redact], actionNames[report])
 	p.action = actionNamed(action)
+	named := 0
 	o.List("use", func(v *conf.Value) {
+		named++
 		var name string
 		if !v.String(&name) {
 			return
@@ -107,7 +109,7 @@ func readPolicy(o *conf.Object, sources map[string]*source, names []string) *pol
 		}
 		p.use = append(p.use, used)
 	})
-	notEmpty(o, "use", len(p.use))
+	notEmpty(o, "use", named)
 	if p.action == redact && len(p.use) > 0 && !slices.ContainsFunc(p.use, (*source).redacts) {
 		o.Errorf("action", "none of the providers can redact (want block or report)")
 	}

@@ -28,7 +28,7 @@ func readRemote(o *conf.Object, p provider.Protocol) *remote {
 	o.Required("cluster")
 	o.String("cluster", &r.cluster, conf.NotEmpty)
 	r.host = r.protocol.Host()
-	o.String("host", &r.host, conf.NotEmpty)
+	o.String("host", &r.host, conf.Authority)
 	return r
 }
 

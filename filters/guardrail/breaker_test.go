@@ -121,7 +121,7 @@ func TestSums(t *testing.T) {
 	f.makeKey()
 	seen := map[sum]string{}
 	for _, name := range []string{"a", "ab"} {
-		for _, tenant := range []string{"", "b", "bc"} {
+		for _, who := range []tenant{{}, {"b", ""}, {"", "b"}, {"bc", ""}, {"b", "c/d"}, {"b/c", "d"}} {
 			for _, q := range []provider.Question{
 				{},
 				{Text: []byte("x")},
@@ -132,16 +132,16 @@ func TestSums(t *testing.T) {
 				{Text: []byte("xy"), Response: true},
 				{Text: []byte("x"), Model: "m"},
 			} {
-				s := f.sumOf(name, tenant, &q)
+				s := f.sumOf(name, who, &q)
 				require.Empty(t, seen[s])
 				seen[s] = "known"
-				require.Equal(t, s, f.sumOf(name, tenant, &q))
+				require.Equal(t, s, f.sumOf(name, who, &q))
 			}
 		}
 	}
 	other := &Filter{deps: f.deps}
 	other.makeKey()
-	require.NotEqual(t, f.sumOf("a", "", &provider.Question{}), other.sumOf("a", "", &provider.Question{}))
+	require.NotEqual(t, f.sumOf("a", tenant{}, &provider.Question{}), other.sumOf("a", tenant{}, &provider.Question{}))
 }
 
 // TestAudits: a state never says more than before, but that what was skipped has been scanned.

@@ -12,7 +12,7 @@ import (
 type session struct {
 	response bool
 	model    string
-	tenant   string
+	tenant   tenant
 	prompt   []byte // that a response answers
 	texts    []text
 	version  int // of the texts: how often they were edited

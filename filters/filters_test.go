@@ -2,6 +2,7 @@ package filters_test
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -123,4 +124,24 @@ func TestOldNamesAreLogged(t *testing.T) {
 		`configuration: filters[0].picker: 1:50: "room" is now called "saturation"; the old name will stop working with the next release`,
 		`configuration: filters[0].picker.health: 1:101: "silence" is now called "firstByte"; the old name will stop working with the next release`,
 	}, logs)
+}
+
+// A policy for a model that bbr does not list is one for an adapter, where those are learned; where they are not, it is a mistake.
+func TestPoliciesForModelsThatAreLearned(t *testing.T) {
+	const doc = `
+filters:
+  - bbr: {models: [{name: llama, targets: [{pool: llama}]}], learnAdapters: %t}
+  - guardrail: {providers: [{name: a, local: {detect: all}}], policies: [{on: request, use: [a], action: block, models: [lama]}]}
+companion: {cluster: inlet-companion}
+`
+	d := deps()
+	var logs []string
+	d.Log = func(_ filter.Level, message string) { logs = append(logs, message) }
+	_, err := chain.New(fmt.Appendf(nil, doc, true), filters.All, d)
+	require.NoError(t, err)
+	require.Len(t, logs, 1)
+	require.Contains(t, logs[0], `bbr lists no model "lama" (did you mean "llama"?), so this is only for an adapter of that name`)
+	_, err = chain.New(fmt.Appendf(nil, doc, false), filters.All, d)
+	require.ErrorContains(t, err, `there is no model "lama" (did you mean "llama"?)`)
+	require.Nil(t, d.Routes, "nothing is left for the next configuration")
 }

@@ -120,9 +120,34 @@ func (r *reader) readLearning(o *conf.Object, d *filter.Deps) {
 	o.Bool("learnAdapters", &learn)
 	f.nothing = f.learn(nil)
 	f.learner = learner{f: f, last: f.nothing, lock: d.Mutex()}
+	if f.refuseUnknown {
+		d.Routes = f.routes(learn && d.Companion != nil)
+	}
 	if learn {
 		f.learner.snapshot = d.Snapshot
 	}
+}
+
+// routes are what later filters may know of the models and pools.
+func (f *Filter) routes(learns bool) *filter.Routes {
+	r := &filter.Routes{Models: map[string]string{}, Learned: learns}
+	add := func(p filter.Pool) {
+		if p.Name != "" && !slices.Contains(r.Pools, p.Name) {
+			r.Pools = append(r.Pools, p.Name)
+		}
+	}
+	for name, m := range f.models {
+		r.Models[name] = m.name
+	}
+	for _, m := range f.listed {
+		for i := range m.targets {
+			add(m.targets[i].pool)
+		}
+		for _, p := range m.fallback {
+			add(p)
+		}
+	}
+	return r
 }
 
 // readCopies reads bodyFieldToHeader.

@@ -48,8 +48,8 @@ func (f *Filter) pursue(x *filter.Exchange, s *state, se *session, i int, calls 
 		c.deadline = now.Add(c.by.timeout)
 	}
 	f.prepare(s, se, c)
-	if len(c.pieces) > mostCalls {
-		return f.tooMuch(x, s, se, c)
+	if len(c.pieces) > mostCalls && !c.forgives() {
+		return f.tooMuch(x, s, se, c, c.pieces[0].sum)
 	}
 	open := false
 	for k := range c.pieces {
@@ -64,13 +64,12 @@ func (f *Filter) pursue(x *filter.Exchange, s *state, se *session, i int, calls 
 			}
 			continue
 		}
-		open = true
-		if se.asked(i, p.sum) {
-			continue
+		if !se.asked(i, p.sum) {
+			if v := f.ask(x, s, se, i, p, calls); v != filter.Next {
+				return v
+			}
 		}
-		if v := f.ask(x, s, se, i, p, calls); v != filter.Next || c.done {
-			return v
-		}
+		open = open || !slices.Contains(c.judged, p.sum)
 	}
 	c.done = !open
 	return filter.Next
@@ -83,7 +82,7 @@ func (f *Filter) ask(x *filter.Exchange, s *state, se *session, i int, p *piece,
 		return filter.Next
 	}
 	if c.calls++; c.calls > mostCalls {
-		return f.tooMuch(x, s, se, c)
+		return f.tooMuch(x, s, se, c, p.sum)
 	}
 	return f.call(x, s, se, flight{check: i, sum: p.sum, question: s.question(se, c, p)}, calls)
 }
@@ -93,14 +92,17 @@ func (f *Filter) call(x *filter.Exchange, s *state, se *session, fl flight, call
 	c := &se.checks[fl.check]
 	now := f.deps.Now()
 	left := c.deadline.Sub(now)
-	if left <= 0 {
-		return f.fail(x, s, se, c, string(timedOut), 0)
+	switch {
+	case left <= 0:
+		return f.fail(x, s, se, c, fl.sum, string(timedOut), 0)
+	case slices.Contains(se.down, c.by.cluster):
+		return f.fail(x, s, se, c, fl.sum, string(unreachable), 0)
 	}
 	if wait, ok := c.by.breaker.lets(now, left); !ok {
 		if se.asking(c.by) {
 			return filter.Next // half open, and a question of this very request tries: it is asked after that
 		}
-		return f.fail(x, s, se, c, "breaker_open", wait)
+		return f.fail(x, s, se, c, fl.sum, "breaker_open", wait)
 	}
 	fl.tag, fl.began = s.tags, now
 	s.tags++
@@ -119,7 +121,7 @@ func (f *Filter) OnReply(x *filter.Exchange, r *filter.Reply) filter.Verdict {
 	for i := range s.sessions {
 		se := &s.sessions[i]
 		if fl, ok := se.take(r.Tag); ok {
-			return f.replied(x, s, se, fl, r)
+			return s.decided(x, i, f.replied(x, s, se, fl, r))
 		}
 	}
 	return filter.Next
@@ -159,7 +161,9 @@ func (f *Filter) heard(x *filter.Exchange, s *state, se *session, fl flight, r *
 	if c.done {
 		return filter.Next
 	}
-	if failed != nil && retries(failed) && fl.try < c.by.retries {
+	if errors.Is(r.Err, filter.ErrNotStarted) {
+		se.down = append(se.down, c.by.cluster)
+	} else if failed != nil && retries(failed) && fl.try < c.by.retries {
 		fl.try++
 		var calls []filter.Call
 		if v := f.call(x, s, se, fl, &calls); v != filter.Next || len(calls) == 0 {
@@ -168,13 +172,17 @@ func (f *Filter) heard(x *filter.Exchange, s *state, se *session, fl flight, r *
 		return filter.Wait(calls...)
 	}
 	f.prepare(s, se, c)
-	if i := slices.IndexFunc(c.pieces, func(p piece) bool { return p.sum == fl.sum }); i >= 0 && (failed == nil || verdict.Redacted) {
+	i := slices.IndexFunc(c.pieces, func(p piece) bool { return p.sum == fl.sum })
+	if i < 0 {
+		return filter.Next // the text has been edited since, and what it is now is asked about
+	}
+	if failed == nil || verdict.Redacted {
 		if v := f.judge(x, s, se, c, &c.pieces[i], verdict); v != filter.Next {
 			return v
 		}
 	}
 	if failed != nil {
-		return f.fail(x, s, se, c, strings.Join(append([]string{string(failed.Cause)}, failed.Which...), "/"), 0)
+		return f.fail(x, s, se, c, fl.sum, strings.Join(append([]string{string(failed.Cause)}, failed.Which...), "/"), 0)
 	}
 	return filter.Next
 }
@@ -193,7 +201,9 @@ const almost = 20 * time.Millisecond
 // a client that finds a text which a service cannot judge must not have the check of all other texts fail.
 func (f *Filter) read(c *check, fl *flight, r *filter.Reply, now time.Time) (verdict provider.Verdict, failed *provider.Failed) {
 	switch {
-	case r.Err != nil && !now.Add(almost).Before(c.deadline):
+	case errors.Is(r.Err, filter.ErrTooLong):
+		failed = &provider.Failed{Cause: provider.Unreadable}
+	case r.Err != nil && !errors.Is(r.Err, filter.ErrNotStarted) && !now.Add(almost).Before(c.deadline):
 		failed = &provider.Failed{Cause: timedOut}
 	case r.Err != nil:
 		failed = &provider.Failed{Cause: unreachable}
@@ -206,23 +216,44 @@ func (f *Filter) read(c *check, fl *flight, r *filter.Reply, now time.Time) (ver
 	}
 	b := c.by.breaker
 	switch {
-	case failed != nil && (r.Err != nil || retries(failed)):
-		if b.failed(now, c.by.failures, c.by.open) {
-			f.transition(c.by, "open", filter.Error, fmt.Sprintf("opens: %s %v", failed.Cause, r.Err))
+	case failed != nil && (failed.Cause == timedOut || retries(failed)):
+		if n := b.failed(now, c.by.failures, c.by.open); n > 0 {
+			f.transition(c.by, "open", filter.Error, fmt.Sprintf("circuit breaker open for %s after %d failed calls, failureMode %s applies; last error: %s",
+				c.by.open, n, c.by.mode(), said(failed, r)))
 		}
 	case b.succeeded():
-		f.transition(c.by, "closed", filter.Info, "closes: the service answers")
+		f.transition(c.by, "closed", filter.Info, "circuit breaker closed: the service answers")
 	}
-	if lasting := failed != nil && failed.Lasting; (failed == nil || lasting) && b.alarm(lasting) {
-		f.deps.Log(filter.Error, fmt.Sprintf("guardrail: provider %q refuses to judge, and will until somebody changes its configuration or credentials: %v", c.by.name, failed))
-	}
+	f.alarm(c.by, failed, r)
 	return verdict, failed
 }
 
 // transition notes that a breaker has changed.
 func (f *Filter) transition(by *remote, state string, level filter.Level, what string) {
 	f.metrics.breakers.Record(1, filter.Values{by.name, state})
-	f.deps.Log(level, fmt.Sprintf("guardrail: the circuit breaker of provider %q %s", by.name, what))
+	f.deps.Log(level, fmt.Sprintf("guardrail: provider %q: %s", by.name, what))
+}
+
+// alarm logs, once until the service answers, what stays wrong until somebody does something.
+func (f *Filter) alarm(by *remote, failed *provider.Failed, r *filter.Reply) {
+	missing := errors.Is(r.Err, filter.ErrNoCluster)
+	lasting := missing || failed != nil && failed.Lasting
+	if failed != nil && !lasting || !by.breaker.alarm(lasting) {
+		return
+	}
+	what := fmt.Sprintf("rejects Inlet's requests (%s): check its credentials and configuration; failureMode %s applies until then", said(failed, r), by.mode())
+	if missing {
+		what = fmt.Sprintf("cannot be called: %v; failureMode %s applies until there is", r.Err, by.mode())
+	}
+	f.deps.Log(filter.Error, fmt.Sprintf("guardrail: provider %q %s", by.name, what))
+}
+
+// said is a failure in the words of a log. It has none of the text.
+func said(failed *provider.Failed, r *filter.Reply) string {
+	if r.Err != nil {
+		return r.Err.Error()
+	}
+	return strings.TrimPrefix(failed.Error(), "guardrail provider: ")
 }
 
 // retries reports whether the same question may be answered the next time.
@@ -329,17 +360,21 @@ func (f *Filter) noteVerdict(x *filter.Exchange, s *state, se *session, c *check
 	}
 }
 
-// fail is for a check that has failed: the provider's failure mode decides, but a policy that only reports stops nothing.
-func (f *Filter) fail(x *filter.Exchange, s *state, se *session, c *check, cause string, wait time.Duration) filter.Verdict {
+// forgives reports whether a text goes on that could not be judged: the provider's failure mode decides, but a policy that only reports
+// stops nothing.
+func (c *check) forgives() bool { return c.by.failOpen || c.action == report }
+
+// fail is for a question that has not been answered. If that is forgiven, it is of this text alone: the others are asked about, and judged.
+func (f *Filter) fail(x *filter.Exchange, s *state, se *session, c *check, about sum, cause string, wait time.Duration) filter.Verdict {
 	if cause == "breaker_open" {
 		f.count(se, c, cause)
 	}
-	c.done = true
+	c.judged = append(c.judged, about)
 	if key := phases[se.phase()] + c.by.name + cause; !slices.Contains(s.told, key) {
 		s.told = append(s.told, key)
 		x.Explain("guardrail", c.by.name+"/"+cause)
 	}
-	if !c.by.failOpen && c.action != report {
+	if !c.forgives() {
 		return unavailable(wait)
 	}
 	state := failOpen
@@ -354,8 +389,8 @@ func (f *Filter) fail(x *filter.Exchange, s *state, se *session, c *check, cause
 // tooLong is the cause of a failed check of a text that would take too many calls.
 const tooLong = "too_long"
 
-func (f *Filter) tooMuch(x *filter.Exchange, s *state, se *session, c *check) filter.Verdict {
-	v := f.fail(x, s, se, c, tooLong, 0)
+func (f *Filter) tooMuch(x *filter.Exchange, s *state, se *session, c *check, about sum) filter.Verdict {
+	v := f.fail(x, s, se, c, about, tooLong, 0)
 	if v != filter.Next && !se.response {
 		return filter.Deny(refusal(413, "prompt_too_large", "The prompt is too long to be screened. Please reduce its length."))
 	}

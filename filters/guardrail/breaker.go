@@ -50,19 +50,19 @@ func (b *breaker) succeeded() (closed bool) {
 	return closed
 }
 
-// failed notes that it has not. It reports whether that opens the breaker.
-func (b *breaker) failed(now time.Time, most int, open time.Duration) (opened bool) {
+// failed notes that it has not. If that opens the breaker, it returns how many calls in a row have failed; else 0.
+func (b *breaker) failed(now time.Time, most int, open time.Duration) (opened int) {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
 	b.failures++
 	switch {
 	case most == 0 || now.Before(b.until):
-		return false // it was open before, and the call is an old one
+		return 0 // it was open before, and the call is an old one
 	case b.until.IsZero() && b.failures < most:
-		return false
+		return 0
 	}
 	b.until, b.trial = now.Add(open), time.Time{}
-	return true
+	return b.failures
 }
 
 // gone notes that nobody waits any more for a call that was let through.

@@ -24,20 +24,20 @@ func TestBreaker(t *testing.T) {
 		return ok
 	}
 	for range 2 {
-		require.False(t, b.failed(start, 3, 10*time.Second))
+		require.Zero(t, b.failed(start, 3, 10*time.Second))
 	}
 	require.False(t, b.succeeded(), "it was not open")
 	for range 2 {
-		require.False(t, b.failed(start, 3, 10*time.Second), "they are counted from the last success")
+		require.Zero(t, b.failed(start, 3, 10*time.Second), "they are counted from the last success")
 	}
-	require.True(t, b.failed(start, 3, 10*time.Second))
-	require.False(t, b.failed(start, 3, 10*time.Second), "a call that was in progress")
+	require.Equal(t, 3, b.failed(start, 3, 10*time.Second))
+	require.Zero(t, b.failed(start, 3, 10*time.Second), "a call that was in progress")
 	require.False(t, lets(0))
 	wait, _ := b.lets(start.Add(4*time.Second), time.Second)
 	require.Equal(t, 6*time.Second, wait)
 	require.True(t, lets(10*time.Second), "half open")
 	require.False(t, lets(10*time.Second), "only one")
-	require.True(t, b.failed(start.Add(10*time.Second), 3, 10*time.Second), "one failure is enough")
+	require.Equal(t, 5, b.failed(start.Add(10*time.Second), 3, 10*time.Second), "one failure is enough")
 	require.False(t, lets(19*time.Second))
 	require.True(t, lets(20*time.Second))
 	b.gone()
@@ -46,7 +46,7 @@ func TestBreaker(t *testing.T) {
 	require.True(t, b.succeeded())
 	require.True(t, lets(21*time.Second))
 	for range 100 {
-		require.False(t, b.failed(start, 0, time.Second), "switched off")
+		require.Zero(t, b.failed(start, 0, time.Second), "switched off")
 	}
 	require.True(t, lets(0))
 }
@@ -62,7 +62,7 @@ func TestBreakerLetsOneThrough(t *testing.T) {
 			case 0:
 				now = now.Add(time.Duration(rapid.IntRange(0, 3000).Draw(t, "ms")) * time.Millisecond)
 			case 1:
-				if b.failed(now, 2, 2*time.Second) {
+				if b.failed(now, 2, 2*time.Second) > 0 {
 					open, trial = now.Add(2*time.Second), time.Time{}
 				}
 			case 2:
@@ -121,7 +121,7 @@ func TestSums(t *testing.T) {
 	f.makeKey()
 	seen := map[sum]string{}
 	for _, name := range []string{"a", "ab"} {
-		for _, tenant := range []string{"", "b", "bc"} {
+		for _, who := range []tenant{{}, {"b", ""}, {"", "b"}, {"bc", ""}, {"b", "c/d"}, {"b/c", "d"}} {
 			for _, q := range []provider.Question{
 				{},
 				{Text: []byte("x")},
@@ -132,16 +132,16 @@ func TestSums(t *testing.T) {
 				{Text: []byte("xy"), Response: true},
 				{Text: []byte("x"), Model: "m"},
 			} {
-				s := f.sumOf(name, tenant, &q)
+				s := f.sumOf(name, who, &q)
 				require.Empty(t, seen[s])
 				seen[s] = "known"
-				require.Equal(t, s, f.sumOf(name, tenant, &q))
+				require.Equal(t, s, f.sumOf(name, who, &q))
 			}
 		}
 	}
 	other := &Filter{deps: f.deps}
 	other.makeKey()
-	require.NotEqual(t, f.sumOf("a", "", &provider.Question{}), other.sumOf("a", "", &provider.Question{}))
+	require.NotEqual(t, f.sumOf("a", tenant{}, &provider.Question{}), other.sumOf("a", tenant{}, &provider.Question{}))
 }
 
 // TestAudits: a state never says more than before, but that what was skipped has been scanned.

@@ -15,8 +15,11 @@ const mostVerdicts = 4096
 // sum stands for a question. It is keyed, so that who reads memory cannot try out texts.
 type sum [16]byte
 
+// tenant is whose verdicts are kept together. Without a filter that says who calls it is the same for all.
+type tenant struct{ name, product string }
+
 // sumOf returns the sum of a question to a provider, for a tenant.
-func (f *Filter) sumOf(name, tenant string, q *provider.Question) (s sum) {
+func (f *Filter) sumOf(name string, who tenant, q *provider.Question) (s sum) {
 	h := sha256.New()
 	h.Write(f.key[:])
 	var n [8]byte
@@ -29,7 +32,7 @@ func (f *Filter) sumOf(name, tenant string, q *provider.Question) (s sum) {
 	if q.Response {
 		phase = "response"
 	}
-	for _, s := range []string{name, tenant, phase, q.Role, q.Model, string(q.Prompt), string(q.Text)} {
+	for _, s := range []string{name, who.name, who.product, phase, q.Role, q.Model, string(q.Prompt), string(q.Text)} {
 		part(s)
 	}
 	copy(s[:], h.Sum(nil))

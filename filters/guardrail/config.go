@@ -43,7 +43,7 @@ func newFilter(o *conf.Object, d *filter.Deps) filter.Filter {
 	})
 	o.List("policies", func(v *conf.Value) {
 		v.Object(func(o *conf.Object) {
-			p := readPolicy(o, sources, names)
+			p := readPolicy(o, d, sources, names)
 			p.bit = 1 << len(f.policies)
 			f.policies = append(f.policies, p)
 		})

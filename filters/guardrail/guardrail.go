@@ -159,11 +159,11 @@ func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
 		s.audits[0] = skipped
 		s.tell(x)
 		if v := f.screenPrompt(x, s); v != filter.Next {
-			return v
+			return s.decided(x, 0, v)
 		}
 	}
 	if p.calls() {
-		return f.askOfPrompt(x, s, request)
+		return s.decided(x, 0, f.askOfPrompt(x, s, request))
 	}
 	s.audits[0].screened()
 	s.tell(x)
@@ -328,13 +328,25 @@ func (f *Filter) note(x *filter.Exchange, s *state, on *side, hits []hit) *hit {
 	return blocks
 }
 
+// blockedCode is the code of a refusal because of what was found.
+const blockedCode = "content_policy_violation"
+
+// decided notes that a phase was judged, if the verdict is that it must not go on because of what was found.
+func (s *state) decided(x *filter.Exchange, phase int, v filter.Verdict) filter.Verdict {
+	if r := v.Refusal(); r != nil && r.Code == blockedCode {
+		s.audits[phase].screened()
+		s.tell(x)
+	}
+	return v
+}
+
 // refuse is the end of a request or a response in which something was found that blocks.
 func (p *policy) refuse(message string) filter.Verdict {
 	if p.message != "" {
 		message = p.message
 	}
 	return filter.Deny(filter.Refusal{
-		Refusal:  llm.Refusal{Status: 400, Type: "invalid_request_error", Code: "content_policy_violation", Message: message},
+		Refusal:  llm.Refusal{Status: 400, Type: "invalid_request_error", Code: blockedCode, Message: message},
 		Filtered: p.filtered,
 	})
 }

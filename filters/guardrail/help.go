@@ -39,7 +39,7 @@ var help = slices.Concat([]conf.Help{
 	{Key: "policies[].headers", Text: "headers that a request must have for the policy to hold; by name, a value or a list of values"},
 	{Key: "policies[].roles", Text: "whose text of a prompt is screened: `user`, `system` (with instructions and tools), `assistant`, `tool` (what tools return) and `arguments` (what they are called with)", Default: "all roles"},
 	{Key: "policies[].text", Text: "`latest` leaves out the turns of a conversation that the user has answered: what is left are the system prompt, what the user said last, calls and their results since, and the beginning of an answer"},
-	{Key: "policies[].storedHistory", Text: "what happens to a request that goes on with a conversation which the server has (`previous_response_id`): `audit` screens what is in the request, and the audit says `partial`; `refuse` answers with 400"},
+	{Key: "policies[].storedHistory", Text: "what happens to a request of which the server has a part (`previous_response_id`, `conversation`, items that are named by their ID, a stored `prompt`, audio of an earlier answer): `audit` screens what is in the request, and the audit says `partial`; `refuse` answers with 400"},
 	{Key: "policies[].order", Text: "whether the services are asked one after the other, each about what the one before has made of the text, or at once"},
 	{Key: "policies[].mode", Text: "`parallel` asks the services about the prompt while the model reads it, and holds the response until they have answered; it cannot redact"},
 	{Key: "policies[].window", Text: "how much text of a stream services are asked about at least. With 1 they are asked about all that has arrived, as soon as they are not being asked"},

@@ -1,6 +1,7 @@
 package guardrail
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
@@ -86,7 +87,7 @@ func (m *headerMatch) in(h filter.Headers) bool {
 	}
 }
 
-func readPolicy(o *conf.Object, sources map[string]*source, names []string) *policy {
+func readPolicy(o *conf.Object, d *filter.Deps, sources map[string]*source, names []string) *policy {
 	p := &policy{window: 1}
 	var on, action string
 	ending := "error"
@@ -95,7 +96,9 @@ func readPolicy(o *conf.Object, sources map[string]*source, names []string) *pol
 	p.request, p.response = on != "response", on != "request"
 	o.Enum("action", &action, actionNames[block], actionNames[redact], actionNames[report])
 	p.action = actionNamed(action)
+	named := 0
 	o.List("use", func(v *conf.Value) {
+		named++
 		var name string
 		if !v.String(&name) {
 			return
@@ -107,12 +110,13 @@ func readPolicy(o *conf.Object, sources map[string]*source, names []string) *pol
 		}
 		p.use = append(p.use, used)
 	})
-	notEmpty(o, "use", len(p.use))
+	notEmpty(o, "use", named)
 	if p.action == redact && len(p.use) > 0 && !slices.ContainsFunc(p.use, (*source).redacts) {
 		o.Errorf("action", "none of the providers can redact (want block or report)")
 	}
 	p.checkValidated(o)
 	p.readMatch(o)
+	p.checkRoutes(o, d.Routes)
 	p.readScope(o)
 	p.readCalling(o)
 	o.String("message", &p.message, conf.NotEmpty)
@@ -152,6 +156,30 @@ func (p *policy) readMatch(o *conf.Object) {
 // redactOverlap is how much of a stream waits where it is to be redacted: names, card numbers and addresses have several words, and what
 // has gone on cannot be redacted any more.
 const redactOverlap = 64
+
+// checkRoutes refuses names that no request can have: such a policy screens nothing, and nobody would notice.
+func (p *policy) checkRoutes(o *conf.Object, r *filter.Routes) {
+	if r == nil {
+		return
+	}
+	models := slices.Sorted(maps.Values(r.Models))
+	for _, name := range p.models {
+		public, known := r.Models[name]
+		switch {
+		case !known && r.Learned:
+			o.Warnf("models", "bbr lists no model %q%s, so this is only for an adapter of that name", name, conf.Suggest(name, models))
+		case !known:
+			o.Errorf("models", "there is no model %q%s", name, conf.Suggest(name, models))
+		case public != name:
+			o.Errorf("models", "%q is an alias (did you mean %q?)", name, public)
+		}
+	}
+	for _, name := range p.pools {
+		if !slices.Contains(r.Pools, name) {
+			o.Errorf("pools", "there is no pool %q%s", name, conf.Suggest(name, r.Pools))
+		}
+	}
+}
 
 // readScope reads of which texts the policy is.
 func (p *policy) readScope(o *conf.Object) {

@@ -27,7 +27,7 @@ func (f *Filter) askOfPrompt(x *filter.Exchange, s *state, request bool) filter.
 	se := &s.sessions[0]
 	se.ofPrompt(x.Request)
 	for i := range s.sessions {
-		s.sessions[i].model, s.sessions[i].tenant = modelOf(x), x.Tenant.Name+"/"+x.Tenant.Product
+		s.sessions[i].model, s.sessions[i].tenant = modelOf(x), tenant{x.Tenant.Name, x.Tenant.Product}
 	}
 	if request {
 		s.enlist(se, s.plan.request)

@@ -28,8 +28,16 @@ func readRemote(o *conf.Object, p provider.Protocol) *remote {
 	o.Required("cluster")
 	o.String("cluster", &r.cluster, conf.NotEmpty)
 	r.host = r.protocol.Host()
-	o.String("host", &r.host, conf.NotEmpty)
+	o.String("host", &r.host, conf.Authority)
 	return r
+}
+
+// mode is what happens when the service has not judged.
+func (r *remote) mode() filter.FailureMode {
+	if r.failOpen {
+		return filter.FailOpen
+	}
+	return filter.FailClosed
 }
 
 // protocolNames are those of all protocols, for messages.

@@ -278,14 +278,23 @@ func TestStoredHistory(t *testing.T) {
 	_, host := asks(t, `{providers: [{name: p, webhook: {cluster: guard}}], policies: [{on: request, use: [p], action: block}]}`, "/v1/responses", `{"previous_response_id":"resp_1","input":"u"}`)
 	require.Contains(t, host.why, "screened=request:partial")
 
-	g := guard(t, `{providers: [{name: l, local: {detect: email}}], policies: [{on: request, use: [l], action: report, storedHistory: refuse}]}`)
-	host = &guarding{stream: g.chain.NewStream()}
-	host.request = pairs{{":method", "POST"}, {":path", "/v1/responses"}, {"content-type", "application/json"}}
-	host.stream.Begin(host)
-	host.stream.RequestHeaders(false)
-	host.stream.RequestBody([]byte(`{"previous_response_id":"resp_1","input":"u"}`), true)
-	require.Equal(t, 400, host.refused.Status)
-	require.Contains(t, string(host.refused.Body), "conversation_stored")
+	for _, c := range []struct{ path, body string }{
+		{"/v1/responses", `{"previous_response_id":"resp_1","input":"u"}`},
+		{"/v1/responses", `{"conversation":{"id":"conv_1"},"input":"u"}`},
+		{"/v1/responses", `{"prompt":{"id":"pmpt_1"}}`},
+		{"/v1/responses", `{"input":[{"type":"item_reference","id":"msg_1"}]}`},
+		{"/v1/chat/completions", `{"messages":[{"role":"assistant","audio":{"id":"audio_1"}},{"role":"user","content":"x"}]}`},
+	} {
+		g := guard(t, `{providers: [{name: l, local: {detect: email}}], policies: [{on: request, use: [l], action: report, storedHistory: refuse}]}`)
+		host := &guarding{stream: g.chain.NewStream()}
+		host.request = pairs{{":method", "POST"}, {":path", c.path}, {"content-type", "application/json"}}
+		host.stream.Begin(host)
+		host.stream.RequestHeaders(false)
+		host.stream.RequestBody([]byte(c.body), true)
+		require.NotNil(t, host.refused, c.body)
+		require.Equal(t, 400, host.refused.Status)
+		require.Contains(t, string(host.refused.Body), "conversation_stored")
+	}
 }
 
 // TestServicesTellNothing: what a service found stands in no refusal, log line, metric or explanation, and neither does what it says

@@ -33,7 +33,7 @@ func (f *Filter) screenPrompt(x *filter.Exchange, s *state) filter.Verdict {
 	}
 	if r.Earlier {
 		if s.refusesStored(on) {
-			return refuse(400, "conversation_stored", "A conversation that is stored on the server cannot be screened. Send all of it, without previous_response_id.")
+			return refuse(400, "conversation_stored", "What is stored on the server cannot be screened. Send all of the conversation, without references to it.")
 		}
 		s.audits[0].less(partial) // what the server has of the conversation is not here
 	}

@@ -30,6 +30,10 @@ const mostOver = 256
 // OnResponse screens a unit of the response.
 func (f *Filter) OnResponse(x *filter.Exchange, u *filter.Unit) filter.Verdict {
 	s := x.State().(*state)
+	return s.decided(x, 1, f.screenUnit(x, s, u))
+}
+
+func (f *Filter) screenUnit(x *filter.Exchange, s *state, u *filter.Unit) filter.Verdict {
 	on := s.plan.response
 	s.who, s.turn = ^roles(0), 0
 	endReasoning(u)

@@ -12,13 +12,14 @@ import (
 type session struct {
 	response bool
 	model    string
-	tenant   string
+	tenant   tenant
 	prompt   []byte // that a response answers
 	texts    []text
 	version  int // of the texts: how often they were edited
 	checks   []check
 	flights  []flight
-	beside   bool // the checks that run beside the model call have begun
+	down     []string // clusters to which no call can be started now
+	beside   bool     // the checks that run beside the model call have begun
 }
 
 // check is that one service judges the texts of a session, for one policy.
@@ -31,7 +32,7 @@ type check struct {
 	version  int       // of the session's texts that groups are made of
 	groups   []group
 	pieces   []piece
-	judged   []sum // questions to which the answer was that there is nothing to do
+	judged   []sum // questions to which the answer was that there is nothing to do, or for whose failure there is not
 	calls    int
 	done     bool
 }
@@ -50,7 +51,7 @@ func (se *session) reset() {
 	clear(se.texts)
 	clear(se.checks)
 	clear(se.flights)
-	*se = session{texts: se.texts[:0], checks: se.checks[:0], flights: se.flights[:0]}
+	*se = session{texts: se.texts[:0], checks: se.checks[:0], flights: se.flights[:0], down: se.down[:0]}
 }
 
 // leave is for calls whose answers nobody waits for any more.

@@ -24,7 +24,7 @@ func (se *session) ofUnit(u *filter.Unit) {
 	clear(se.texts)
 	clear(se.checks)
 	se.response = true
-	se.texts, se.checks, se.version = se.texts[:0], se.checks[:0], 0
+	se.texts, se.checks, se.down, se.version = se.texts[:0], se.checks[:0], se.down[:0], 0
 	for i := range u.Pieces {
 		p := &u.Pieces[i]
 		se.texts = append(se.texts, text{body: p.Text, now: p.Text, json: p.JSON, call: p.JSON})

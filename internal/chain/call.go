@@ -32,15 +32,20 @@ func Milliseconds(d time.Duration) int64 {
 	return max(1, int64((d+time.Millisecond-1)/time.Millisecond))
 }
 
-// Why there is no reply to a call, as filters see it.
-var (
-	ErrNotStarted = errors.New("the call could not be started: no healthy endpoint, or its headers are not acceptable")
-	ErrReset      = errors.New("the connection was reset before the reply was complete")
-	ErrTooLong    = errors.New("the reply is larger than Envoy's limit")
-)
+// ErrReset is one reason why there is no reply to a call. The others are those of package filter.
+var ErrReset = errors.New("the connection was reset before the reply was complete")
 
-// ErrNoCluster says that Envoy does not have the cluster of a call.
-func ErrNoCluster(name string) error { return fmt.Errorf("no cluster %q in Envoy", name) }
+// ErrNoCluster says that Envoy does not have the cluster of a call, and which.
+func ErrNoCluster(name string) error { return noCluster(name) }
+
+type noCluster string
+
+func (c noCluster) Error() string { return fmt.Sprintf("no cluster %q in Envoy", string(c)) }
+
+// Is makes it two errors of package filter.
+func (noCluster) Is(target error) bool {
+	return target == filter.ErrNoCluster || target == filter.ErrNotStarted
+}
 
 // ReplyHead is the head of the reply to a call, as far as it matters.
 type ReplyHead struct {

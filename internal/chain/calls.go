@@ -7,7 +7,7 @@ import (
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
-// maxFailedCalls bounds how many calls that cannot be started a filter may make one after the other.
+// maxFailedCalls bounds how many calls to one cluster that cannot be started a filter may make one after the other.
 const maxFailedCalls = 4 * filter.MaxCalls
 
 // calls are those that the filters of an exchange have made.
@@ -34,8 +34,9 @@ type laterCall struct {
 
 // unmadeCall could not be started.
 type unmadeCall struct {
-	tag int
-	err error
+	tag     int
+	cluster string
+	err     error
 }
 
 // held reports whether the request or the unit is held for calls.
@@ -118,7 +119,8 @@ func (c *calls) dropAll() {
 func (s *Stream) carryOut(i int, h hook, v filter.Verdict) filter.Verdict {
 	c := &s.calls
 	beside := h == hookBesideReply
-	for tries := 0; ; tries++ {
+	var failed map[string]int // by cluster: one that is missing must not use up what others may try
+	for {
 		if c.failing {
 			c.drop(i, beside)
 		}
@@ -126,16 +128,19 @@ func (s *Stream) carryOut(i int, h hook, v filter.Verdict) filter.Verdict {
 			return v
 		}
 		s.start(i, v, beside)
-		switch {
-		case len(c.unmade) == 0:
+		if len(c.unmade) == 0 {
 			return filter.Next
-		case tries == maxFailedCalls:
-			v = s.failed(i, "gives up: its calls cannot be started")
-		default:
-			u := c.unmade[0]
-			c.unmade = slices.Delete(c.unmade, 0, 1)
-			v = s.run(i, h, &filter.Reply{Tag: u.tag, Err: u.err})
 		}
+		u := c.unmade[0]
+		c.unmade = slices.Delete(c.unmade, 0, 1)
+		if failed == nil {
+			failed = map[string]int{}
+		}
+		if failed[u.cluster]++; failed[u.cluster] > maxFailedCalls {
+			v = s.failed(i, "gives up: its calls cannot be started")
+			continue
+		}
+		v = s.run(i, h, &filter.Reply{Tag: u.tag, Err: u.err})
 	}
 }
 
@@ -150,7 +155,7 @@ func (s *Stream) start(i int, v filter.Verdict, beside bool) {
 		}
 		c.last++
 		if err := s.host.Call(c.last, &list[k]); err != nil {
-			c.unmade = append(c.unmade, unmadeCall{list[k].Tag, err})
+			c.unmade = append(c.unmade, unmadeCall{list[k].Tag, list[k].Cluster, err})
 			continue
 		}
 		c.open = append(c.open, openCall{c.last, i, list[k].Tag, beside})

@@ -79,7 +79,7 @@ func newChain(deps *filter.Deps) *Chain {
 		countTokens:   true,
 		companion:     Companion{Wait: 20 * time.Second},
 	}}
-	own.ClaimHeader = c.claim
+	own.ClaimHeader, own.Routes = c.claim, nil
 	c.redirects.mutex = own.Mutex()
 	return c
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/inlet-proxy/inlet/internal/chain"
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
@@ -46,7 +47,7 @@ func (g *gateway) call(c Call, timeout time.Duration, deliver func(*reply)) erro
 	case c.Cluster == CompanionCluster && (s == nil || !scriptable(c.Path)):
 		return g.company.call(c, timeout, deliver)
 	case s == nil:
-		return fmt.Errorf("no cluster %q", c.Cluster)
+		return chain.ErrNoCluster(c.Cluster)
 	}
 	g.calls = append(g.calls, c)
 	g.open++

@@ -42,7 +42,7 @@ func notStarted(r shared.HttpCalloutInitResult, cluster string) error {
 	case shared.HttpCalloutInitClusterNotFound:
 		return chain.ErrNoCluster(cluster)
 	}
-	return chain.ErrNotStarted
+	return filter.ErrNotStarted
 }
 
 // readReply reads the answer to a call. Its body lies in Envoy's memory, or in
@@ -51,7 +51,7 @@ func readReply(result shared.HttpCalloutResult, headers [][2]shared.UnsafeEnvoyB
 	switch result {
 	case shared.HttpCalloutSuccess:
 	case shared.HttpCalloutExceedResponseBufferLimit:
-		return filter.Reply{Err: chain.ErrTooLong}
+		return filter.Reply{Err: filter.ErrTooLong}
 	default:
 		return filter.Reply{Err: chain.ErrReset}
 	}

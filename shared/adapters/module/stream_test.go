@@ -213,7 +213,7 @@ func TestCallWithoutAnswer(t *testing.T) {
 		status  int
 	}{
 		{"reset", shared.HttpCalloutReset, nil, chain.ErrReset.Error(), 0},
-		{"too long", shared.HttpCalloutExceedResponseBufferLimit, nil, chain.ErrTooLong.Error(), 0},
+		{"too long", shared.HttpCalloutExceedResponseBufferLimit, nil, filter.ErrTooLong.Error(), 0},
 		{"Envoy's 503", shared.HttpCalloutSuccess, made("503"), "no reply: text", 0},
 		{"Envoy's 504", shared.HttpCalloutSuccess, made("504"), "no reply: text", 0},
 		{"the service's 503", shared.HttpCalloutSuccess, append(made("503"), fine[1]), "", 503},
@@ -242,7 +242,7 @@ func views(headers [][2]string) (list [][2]shared.UnsafeEnvoyBuffer) {
 func TestCallThatCannotStart(t *testing.T) {
 	for init, want := range map[shared.HttpCalloutInitResult]string{
 		shared.HttpCalloutInitClusterNotFound:     `no cluster "guard" in Envoy`,
-		shared.HttpCalloutInitCannotCreateRequest: chain.ErrNotStarted.Error(),
+		shared.HttpCalloutInitCannotCreateRequest: filter.ErrNotStarted.Error(),
 	} {
 		var got error
 		c, e := load(t, policyOnly, waits(func(_ *filter.Exchange, r *filter.Reply) filter.Verdict {

@@ -90,7 +90,7 @@ func dispatch(cluster string, headers [][2]string, body []byte, timeout time.Dur
 	case errors.Is(err, types.ErrorStatusBadArgument):
 		return chain.ErrNoCluster(cluster)
 	case errors.Is(err, types.ErrorInternalFailure):
-		return chain.ErrNotStarted
+		return filter.ErrNotStarted
 	}
 	return err
 }

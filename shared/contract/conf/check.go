@@ -2,6 +2,7 @@ package conf
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -47,6 +48,38 @@ func isTokenByte(c byte) bool {
 func PathPrefix(s string) string {
 	if !strings.HasPrefix(s, "/") {
 		return `does not start with "/"`
+	}
+	return ""
+}
+
+// Authority wants a host, with or without a port, as RFC 9110 section 7.2 has it in a Host header. It looks up nothing.
+func Authority(s string) string {
+	const wrong = "is not a host, or host:port"
+	host, port := s, ""
+	if i := strings.LastIndexByte(s, ':'); i >= 0 && !strings.HasSuffix(s, "]") {
+		host, port = s[:i], s[i+1:]
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return wrong
+		}
+	}
+	address, v6 := strings.CutPrefix(host, "[")
+	if v6 {
+		host, v6 = strings.CutSuffix(address, "]")
+		if !v6 || !strings.Contains(host, ":") {
+			return wrong
+		}
+	}
+	if host == "" || len(host) > 253 {
+		return wrong
+	}
+	for i := range len(host) {
+		switch c := host[i]; {
+		case 'a' <= c && c <= 'f', 'A' <= c && c <= 'F', '0' <= c && c <= '9', c == '.':
+		case v6 && c == ':':
+		case !v6 && ('g' <= c && c <= 'z' || 'G' <= c && c <= 'Z' || c == '-' || c == '_'):
+		default:
+			return wrong
+		}
 	}
 	return ""
 }

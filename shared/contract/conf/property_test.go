@@ -285,3 +285,15 @@ func TestUnboundedNumbers(t *testing.T) {
 	require.EqualError(t, Decode([]byte("f: -1e999"), read), "f: 1:4: -1e999 is out of range (want a number that fits into a double)")
 	require.Error(t, Decode([]byte("n: 9007199254740992"), read), "the double of 2^53+1, too")
 }
+
+func TestAuthority(t *testing.T) {
+	for _, good := range []string{"guard", "guard:8080", "a-b.example.com", "A.example:443", "10.0.0.1:80", "[::1]", "[2001:db8::1]:443", "my_service", "a:65535"} {
+		require.Empty(t, Authority(good), good)
+	}
+	for _, bad := range []string{
+		"", "http://x y/", "http://x", "x/", "x y", "guard:", ":80", "x:0", "x:65536", "x:port", "x:1:2", "::1", "[::1", "::1]", "[x]", "[]", "[::g]", "x\n", "a,b", "user@x", "x?y",
+		"é", strings.Repeat("a", 254),
+	} {
+		require.NotEmpty(t, Authority(bad), bad)
+	}
+}

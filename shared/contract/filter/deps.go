@@ -25,6 +25,9 @@ type Deps struct {
 	// client's own is removed like every control header. Only while a filter is
 	// being made.
 	ClaimHeader func(name string)
+	// Routes are the models and pools of the filter that decides on them, which stands before; nil if there is none, or it does not know. Only
+	// while a filter is being made.
+	Routes *Routes
 	// Watch sets what is called each time that there is a new Snapshot, by one thread
 	// at a time. Nil where OnTick comes soon enough.
 	Watch func(see func())
@@ -47,6 +50,16 @@ type Deps struct {
 	Companion *Link
 	// Log writes one line to Envoy's log. No prompts, no keys.
 	Log func(level Level, message string)
+}
+
+// Routes are what a chain routes to.
+type Routes struct {
+	// Models has the public name of a model for each name that a client may call it by.
+	Models map[string]string
+	// Learned: there may be more of them.
+	Learned bool
+	// Pools are all that there are.
+	Pools []string
 }
 
 // Peers brings notes of what this proxy learns about prompts to the other proxies,

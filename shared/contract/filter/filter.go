@@ -11,6 +11,7 @@
 package filter
 
 import (
+	"errors"
 	"time"
 
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
@@ -325,6 +326,16 @@ type Reply struct {
 	Status int
 	Body   []byte
 }
+
+// Errors of a Reply that say more than that there is no answer.
+var (
+	// ErrNotStarted: nobody was called, and a call that is made again at once will not be either.
+	ErrNotStarted = errors.New("the call could not be started: no healthy endpoint, or its headers are not acceptable")
+	// ErrNoCluster: nor was anybody called, as Envoy does not have the cluster.
+	ErrNoCluster = errors.New("no such cluster in Envoy")
+	// ErrTooLong: the service has answered, with more than Envoy takes.
+	ErrTooLong = errors.New("the reply is larger than Envoy's limit")
+)
 
 // End says how an exchange ended.
 type End struct {

@@ -167,6 +167,7 @@ func (r *requestReader) promptKey(name []byte) {
 	p.key = promptKeyOf(name)
 	p.signs = p.key == keyBlob && string(name) == "signature"
 	p.from = len(r.facts.Prompt)
+	r.storedKey(name)
 	if r.hashing {
 		r.prefixKey(name)
 	}
@@ -207,6 +208,7 @@ func (r *requestReader) mediaKey(name []byte) {
 // promptOpen takes the begin of a container within a prompt.
 func (r *requestReader) promptOpen(array bool) {
 	p, depth := &r.prompt, r.json.Depth()
+	r.storedValue()
 	switch key := p.key; {
 	case key == keyEmbeds:
 		r.facts.PromptEmbeds = true
@@ -251,6 +253,7 @@ func (r *requestReader) promptClose(array bool) {
 		r.endPart()
 	}
 	if !array && depth == messageDepth {
+		r.storedItem()
 		r.endTurn()
 	}
 	if depth == p.parts {
@@ -275,7 +278,9 @@ func (r *requestReader) dropData() {
 // promptText takes a piece of a string within a prompt.
 func (r *requestReader) promptText(piece []byte) {
 	p := &r.prompt
-	r.facts.Earlier = r.facts.Earlier || r.member == memberEarlier && len(piece) > 0
+	if len(piece) > 0 {
+		r.storedValue()
+	}
 	switch p.key {
 	case keyMedia, keyBlob:
 		p.signed = p.signed || p.signs
@@ -332,6 +337,7 @@ func (r *requestReader) promptTextEnd() {
 			p.base64 = string(word) == "base64"
 		}
 		if r.json.Depth() == messageDepth {
+			r.storedType(word)
 			p.role.take(word, p.key == keyRole)
 		}
 		if p.key == keyType && p.parts != 0 && r.json.Depth() == p.parts+1 {
@@ -376,6 +382,9 @@ func (r *requestReader) addMedia(piece []byte) {
 // promptScalar takes a number or literal within a prompt.
 func (r *requestReader) promptScalar(raw []byte) {
 	p := &r.prompt
+	if raw[0] != 'n' {
+		r.storedValue()
+	}
 	number := raw[0] <= '9'
 	inObject := p.object != 0 && r.json.Depth() >= p.object
 	switch {

@@ -24,6 +24,7 @@ type requestReader struct {
 	text   bool // the string being read has had a piece
 	piece  piece
 	prompt promptReader
+	stored storedReader
 
 	prefix  *prefixer // nil: not wanted
 	hashing bool      // the member that is being read is part of the prefix
@@ -125,6 +126,7 @@ func (r *requestReader) enter(name []byte) {
 		return
 	}
 	r.prompt.begin(r.member)
+	r.storedKey(name)
 	if r.member >= memberTokens {
 		if r.member != memberText {
 			r.seeNamed(name)

@@ -62,7 +62,8 @@ type Request struct {
 	PromptEmbeds bool
 	// Template: the client sends its own chat template, which makes of the text what it likes (vLLM).
 	Template bool
-	// Earlier: the request goes on with a conversation that the server has ("previous_response_id"). Only with Want.Prompt.
+	// Earlier: a part of the prompt is on the server: an earlier response, a conversation or items of it, what the model has said in an
+	// audio, a stored prompt. Only with Want.Prompt.
 	Earlier bool
 	// Unread: a string that begins like an image, a file or a signature goes on like text, which is not in Prompt.
 	Unread bool

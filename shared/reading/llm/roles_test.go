@@ -48,6 +48,34 @@ func TestRoles(t *testing.T) {
 
 func TestEarlier(t *testing.T) {
 	var scan RequestScanner
-	require.True(t, withStrings(t, &scan, Responses, `{"previous_response_id":"r","input":"x"}`, 1).Earlier)
-	require.False(t, withStrings(t, &scan, Responses, `{"previous_response_id":null,"input":"x"}`, 1).Earlier)
+	for _, c := range []struct {
+		api  API
+		body string
+		want bool
+	}{
+		{Responses, `{"previous_response_id":"r","input":"x"}`, true},
+		{Responses, `{"previous_response_id":null,"input":"x"}`, false},
+		{Responses, `{"previous_response_id":"","input":"x"}`, false},
+		{Responses, `{"conversation":"c","input":"x"}`, true},
+		{Responses, `{"conversation":{"id":"c"},"input":"x"}`, true},
+		{Responses, `{"conversation":null,"input":"x"}`, false},
+		{Responses, `{"prompt":{"id":"p","variables":{"a":"b"}}}`, true},
+		{Responses, `{"prompt":null,"input":"x"}`, false},
+		{Responses, `{"input":[{"type":"item_reference","id":"m"}]}`, true},
+		{Responses, `{"input":[{"id":"m"}]}`, true},
+		{Responses, `{"input":[{"id":"m","type":null}]}`, true},
+		{Responses, `{"input":[{"role":"user","content":"x"},{"id":"m"}]}`, true},
+		{Responses, `{"input":[{"id":"m","type":"message","role":"assistant","content":[{"type":"output_text","text":"x"}]}]}`, false},
+		{Responses, `{"input":[{"id":"m","type":"function_call","name":"f","arguments":"{\"type\":\"item_reference\"}"}]}`, false},
+		{Responses, `{"input":"x","tools":[{"type":"function","name":"f","parameters":{"properties":{"audio":{"id":"m"}}}}]}`, false},
+		{Chat, `{"messages":[{"role":"assistant","audio":{"id":"a"}},{"role":"user","content":"x"}]}`, true},
+		{Chat, `{"messages":[{"role":"assistant","audio":null,"content":"y"},{"role":"user","content":"x"}]}`, false},
+		{Chat, `{"audio":{"voice":"v"},"messages":[{"role":"user","content":"x"}]}`, false},
+		{Completions, `{"prompt":"x"}`, false},
+		{Chat, `{"conversation":"x","prompt":"x","messages":[{"role":"user","content":"x"}]}`, false},
+	} {
+		for size := 1; size < 4; size++ {
+			require.Equal(t, c.want, withStrings(t, &scan, c.api, c.body, size).Earlier, c.body)
+		}
+	}
 }

@@ -98,13 +98,14 @@ func (f *Filter) call(x *filter.Exchange, s *state, se *session, fl flight, call
 	case slices.Contains(se.down, c.by.cluster):
 		return f.fail(x, s, se, c, fl.sum, string(unreachable), 0)
 	}
-	if wait, ok := c.by.breaker.lets(now, left); !ok {
+	trial, wait, ok := c.by.breaker.lets(now, left)
+	if !ok {
 		if se.asking(c.by) {
 			return filter.Next // half open, and a question of this very request tries: it is asked after that
 		}
 		return f.fail(x, s, se, c, fl.sum, "breaker_open", wait)
 	}
-	fl.tag, fl.began = s.tags, now
+	fl.tag, fl.began, fl.trial = s.tags, now, trial
 	s.tags++
 	se.flights = append(se.flights, fl)
 	request := c.by.protocol.Ask(&fl.question)

@@ -235,3 +235,28 @@ func TestWhatIsBlockedWasJudged(t *testing.T) {
 		})
 	}
 }
+
+// TestOnlyTheTrialEndsTheTrial: clients that leave with calls which were let through before the breaker opened do not let others try while
+// one does.
+func TestOnlyTheTrialEndsTheTrial(t *testing.T) {
+	g := guard(t, `{providers: [{name: p, webhook: {cluster: guard}, retries: 0, timeout: 1m, breaker: {failures: 1, open: 100ms}}], policies: [{on: request, use: [p], action: block}]}`)
+	const prompt = `{"role":"user","content":"x"}`
+	send := func() *guarding {
+		h := &guarding{}
+		h.stream = g.prompted(h, &h.envoy, prompt)
+		return h
+	}
+	before := []*guarding{send(), send()}
+	down := send()
+	down.stream.Reply(down.open[0], &filter.Reply{Err: fmt.Errorf("reset")})
+	require.Equal(t, 503, down.refused.Status)
+	g.now = g.now.Add(time.Second)
+	trial := send()
+	require.Len(t, trial.open, 1)
+	for _, h := range before {
+		h.stream.Done()
+		require.Empty(t, send().open)
+	}
+	trial.stream.Done()
+	require.Len(t, send().open, 1)
+}

@@ -158,6 +158,7 @@ func testRetries(t *testing.T, g *gateway, f *fake) {
 		calls  int
 	}{
 		{"out of order", armor.Answer{Status: 503}, 3},
+		{"over the quota", armor.Answer{Status: 429}, 1},
 		{"no credential", armor.Answer{Status: 401}, 1},
 		{"bad request", armor.Answer{Status: 400}, 1},
 		{"filters skipped", armor.Answer{Body: armor.Verdict(armor.Result(armor.With("rai", armor.Rai(armor.Skipped, nil))))}, 1},

@@ -295,6 +295,7 @@ func TestRetriesCountOnce(t *testing.T) {
 			g.now = g.now.Add(10 * time.Second)
 			require.Equal(t, 1, fails(), "the one that tries is not repeated")
 			require.Zero(t, fails(), "it is open again")
+			require.Equal(t, 2, g.metrics["inlet_guardrail_breaker_total[p open ]"], g.metrics)
 		})
 	}
 }

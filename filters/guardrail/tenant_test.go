@@ -37,12 +37,19 @@ func (who) OnRequest(x *filter.Exchange) filter.Verdict {
 	return filter.Next
 }
 
-// tenants is a chain of a guardrail behind who.
+// tenants is a chain of a guardrail behind who, in a process that keeps breakers.
 func tenants(t require.TestingT, config string) *guarded {
 	g := &guarded{metrics: samples{}, now: time.Unix(1_800_000_000, 0)}
+	kept := map[string]any{}
 	first := filter.Factory{Name: "who", Writes: filter.FactTenant | filter.FactRoute, New: func(*conf.Object, *filter.Deps) filter.Filter { return who{} }}
 	c, err := chain.New([]byte("filters: [who: {}, guardrail: "+config+"]"), []filter.Factory{first, guardrail.Factory}, &filter.Deps{
 		Now: func() time.Time { return g.now }, Rand: rand.Uint64, Metrics: g.metrics, Log: func(filter.Level, string) {},
+		Keep: func(name string, create func() any) any {
+			if kept[name] == nil {
+				kept[name] = create()
+			}
+			return kept[name]
+		},
 	})
 	require.NoError(t, err)
 	g.chain = c

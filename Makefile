@@ -45,7 +45,7 @@ demo: inletctl ## send real requests through it and show where each went, and wh
 	@exec dist/inletctl demo
 
 .PHONY: test
-test: build unit race e2e ## all tests: unit, compiled wasm, race, real Envoy
+test: build unit race e2e ## all tests: unit, compiled wasm, race, real Envoy; downloads 1 GB the first time (Envoy, clients, NeMo Guardrails)
 
 .PHONY: unit
 unit: ## tests without Envoy, the compiled wasm under wazero among them
@@ -57,7 +57,7 @@ race: ## the same under the race detector, but for the compiled wasm
 	go test -race $(UNIT)
 
 .PHONY: e2e
-e2e: ## tests in a real Envoy, both builds, and the demo in both
+e2e: ## tests in a real Envoy, both builds, and the demo in both; downloads 1 GB the first time
 	go test -timeout 20m -p 2 ./e2e/... # more at once would take the time that Envoy's workers need for their ticks
 	go -C bench test -timeout 10m ./...
 	$(MAKE) --no-print-directory demo ABI=wasm

@@ -128,7 +128,7 @@ func inPython(python *clients.Runtime, name string) func(context.Context, []stri
 }
 
 // fastest is the least CPU time of several samples of calls, in seconds: what others do on the machine only makes it more. Each sample is
-// long enough for the clock, and all of them for a quiet moment.
+// long enough for the clock, and all of them for a quiet moment. peers.py has the same rule.
 func fastest(f func()) float64 {
 	const samples, least, enough = 15, 5 * time.Millisecond, time.Second
 	best, whole := math.Inf(1), cpuTime()

@@ -3,6 +3,7 @@ package guardrail_test
 import (
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -49,19 +50,29 @@ func policyFor(provider string) string {
 	return fmt.Sprintf("        - {on: request, use: [%s], action: block, models: [%s]}\n", provider, provider)
 }
 
-// TestOutage is row G15: every cause in both failure modes.
+// policyForResponses is one for a model that has the provider's name, and -response.
+func policyForResponses(provider string) string {
+	return fmt.Sprintf("        - {on: response, use: [%s], action: block, models: [%s-response]}\n", provider, provider)
+}
+
+// TestOutage is row G15: every cause in both failure modes. Only where the cause is the timeout is it short: a machine that stalls for a
+// moment must not be another cause.
 func TestOutage(t *testing.T) {
-	const quick = "timeout: 400ms, retries: 0, breaker: {failures: 0}"
+	const (
+		patient = "timeout: 10s, retries: 0, breaker: {failures: 0}"
+		hasty   = "timeout: 400ms, retries: 0, breaker: {failures: 0}"
+	)
 	chain := chainOf("      providers:\n"+
-		remote("closed", "armor", "FailClosed", quick)+remote("open", "armor", "FailOpen", quick)+
-		remote("closed-down", "down", "FailClosed", quick)+remote("open-down", "down", "FailOpen", quick)+
-		remote("closed-missing", "missing", "FailClosed", quick)+remote("open-missing", "missing", "FailOpen", quick)+
+		remote("closed", "armor", "FailClosed", patient)+remote("open", "armor", "FailOpen", patient)+
+		remote("closed-hasty", "armor", "FailClosed", hasty)+remote("open-hasty", "armor", "FailOpen", hasty)+
+		remote("closed-down", "down", "FailClosed", patient)+remote("open-down", "down", "FailOpen", patient)+
+		remote("closed-missing", "missing", "FailClosed", patient)+remote("open-missing", "missing", "FailOpen", patient)+
 		remote("retries", "armor", "FailClosed", "timeout: 10s, retries: 2, breaker: {failures: 0}")+
-		"      policies:\n"+policyFor("closed")+policyFor("open")+policyFor("closed-down")+policyFor("open-down")+
-		policyFor("closed-missing")+policyFor("open-missing")+policyFor("retries")+
-		"        - {on: response, use: [closed], action: block, models: [closed-response]}\n"+
-		"        - {on: response, use: [open], action: block, models: [open-response]}\n",
-		"closed", "open", "closed-down", "open-down", "closed-missing", "open-missing", "retries", "closed-response", "open-response")
+		"      policies:\n"+policyFor("closed")+policyFor("open")+policyFor("closed-hasty")+policyFor("open-hasty")+
+		policyFor("closed-down")+policyFor("open-down")+policyFor("closed-missing")+policyFor("open-missing")+policyFor("retries")+
+		policyForResponses("closed")+policyForResponses("open")+policyForResponses("closed-hasty")+policyForResponses("open-hasty"),
+		"closed", "open", "closed-hasty", "open-hasty", "closed-down", "open-down", "closed-missing", "open-missing", "retries",
+		"closed-response", "open-response", "closed-hasty-response", "open-hasty-response")
 	for _, abi := range abis {
 		t.Run(abi, func(t *testing.T) {
 			f := newFake(t)
@@ -69,8 +80,12 @@ func TestOutage(t *testing.T) {
 			for _, c := range causes {
 				t.Run(c.name, func(t *testing.T) {
 					f.says(func(armor.Request) armor.Answer { return c.answer })
-					g.failure(t, "closed", "open", c.outcome)
-					g.failureOfResponse(t)
+					closed, open := "closed", "open"
+					if c.outcome == "timeout" {
+						closed, open = "closed-hasty", "open-hasty"
+					}
+					g.failure(t, closed, open, c.outcome)
+					g.failureOfResponse(t, closed+"-response", open+"-response")
 				})
 			}
 			t.Run("down", func(t *testing.T) { g.failure(t, "closed-down", "open-down", "") })
@@ -118,16 +133,16 @@ func (g *gateway) failure(t *testing.T, closed, open, outcome string) {
 }
 
 // failureOfResponse asks in both modes while checks of responses fail.
-func (g *gateway) failureOfResponse(t *testing.T) {
+func (g *gateway) failureOfResponse(t *testing.T, closed, open string) {
 	const says = "a long walk in the park"
 	for _, stream := range []bool{false, true} {
-		r := g.must(ask{model: "closed-response", prompt: "hello", says: says, stream: stream})
+		r := g.must(ask{model: closed, prompt: "hello", says: says, stream: stream})
 		require.Equal(t, "guardrail_unavailable", r.code, r.body)
 		require.Empty(t, r.text, "what no service has judged goes nowhere")
 		if !stream {
 			require.Equal(t, http.StatusServiceUnavailable, r.status, r.body)
 		}
-		r = g.must(ask{model: "open-response", prompt: "hello", says: says, stream: stream})
+		r = g.must(ask{model: open, prompt: "hello", says: says, stream: stream})
 		require.Equal(t, http.StatusOK, r.status, r.body)
 		require.Equal(t, says, r.text)
 		require.Equal(t, stream, r.ended)
@@ -143,6 +158,7 @@ func testRetries(t *testing.T, g *gateway, f *fake) {
 		calls  int
 	}{
 		{"out of order", armor.Answer{Status: 503}, 3},
+		{"over the quota", armor.Answer{Status: 429}, 1},
 		{"no credential", armor.Answer{Status: 401}, 1},
 		{"bad request", armor.Answer{Status: 400}, 1},
 		{"filters skipped", armor.Answer{Body: armor.Verdict(armor.Result(armor.With("rai", armor.Rai(armor.Skipped, nil))))}, 1},
@@ -165,15 +181,18 @@ func testRetries(t *testing.T, g *gateway, f *fake) {
 
 // TestBreaker is row G16: some failures in a row open it, then nobody is asked; one request finds that the service is well again.
 func TestBreaker(t *testing.T) {
-	const breaking = "timeout: 2s, retries: 0, breaker: {failures: 3, open: 1s}"
-	chain := chainOf("      providers:\n"+remote("closed", "armor", "FailClosed", breaking)+remote("open", "armor", "FailOpen", breaking)+
-		"      policies:\n"+policyFor("closed")+policyFor("open"), "closed", "open", "free")
+	const breaking = "timeout: 10s, retries: 0, breaker: {failures: 3, open: %s}"
+	chain := chainOf("      providers:\n"+
+		remote("closed", "armor", "FailClosed", fmt.Sprintf(breaking, "1s"))+remote("open", "armor", "FailOpen", fmt.Sprintf(breaking, "1s"))+
+		remote("long", "armor", "FailClosed", fmt.Sprintf(breaking, "1m"))+
+		"      policies:\n"+policyFor("closed")+policyFor("open")+policyFor("long"), "closed", "open", "long", "free")
 	for _, abi := range abis {
 		t.Run(abi, func(t *testing.T) {
 			f := newFake(t)
 			g := start(t, abi, clusters{"armor": f.address}, chain)
 			t.Run("flapping", func(t *testing.T) { testFlapping(t, g, f) })
-			t.Run("opens and closes", func(t *testing.T) { testOpens(t, g, f) })
+			t.Run("opens", func(t *testing.T) { testOpens(t, g, f) })
+			t.Run("closes", func(t *testing.T) { testCloses(t, g, f) })
 			t.Run("under load", func(t *testing.T) { testLoad(t, g, f) })
 		})
 	}
@@ -200,27 +219,44 @@ func testFlapping(t *testing.T, g *gateway, f *fake) {
 	require.Zero(t, g.sum("inlet_guardrail_breaker_total", "state", "open"))
 }
 
-func testOpens(t *testing.T, g *gateway, f *fake) {
+// breaks has a provider's breaker open, and the service well again.
+func breaks(t *testing.T, g *gateway, f *fake, provider string) {
 	f.says(func(armor.Request) armor.Answer { return armor.Answer{Status: 503} })
 	before := f.asked()
 	for range 3 {
-		require.Equal(t, 503, g.must(ask{model: "closed", prompt: "hello"}).status)
+		require.Equal(t, 503, g.must(ask{model: provider, prompt: "hello"}).status)
 	}
 	require.Equal(t, before+3, f.asked())
-	r := g.must(ask{model: "closed", prompt: "hello"})
+	f.says(judge)
+}
+
+// testOpens: of a provider whose breaker is open for long, nobody is asked.
+func testOpens(t *testing.T, g *gateway, f *fake) {
+	breaks(t, g, f, "long")
+	before := f.asked()
+	r := g.must(ask{model: "long", prompt: "hello"})
 	require.Equal(t, 503, r.status)
 	require.Equal(t, "guardrail_unavailable", r.code)
-	require.Equal(t, "1", r.header.Get("retry-after"))
-	require.Contains(t, r.why, "closed/breaker_open")
+	require.Equal(t, before, f.asked())
+	wait, err := strconv.Atoi(r.header.Get("retry-after"))
+	require.NoError(t, err)
+	require.Greater(t, wait, 1, "as long as it is open, not the default")
+	require.LessOrEqual(t, wait, 60)
+	require.Contains(t, r.why, "long/breaker_open")
 	eventually(t, "metrics tell", func() bool {
-		return g.sum("inlet_guardrail_breaker_total", "provider", "closed", "state", "open") == 1 &&
-			g.sum("inlet_guardrail_check_total", "provider", "closed", "outcome", "breaker_open") >= 1
+		return g.sum("inlet_guardrail_breaker_total", "provider", "long", "state", "open") == 1 &&
+			g.sum("inlet_guardrail_check_total", "provider", "long", "outcome", "breaker_open") == 1
 	})
-	f.says(judge)
+}
+
+// testCloses: one that is open for a short time closes.
+func testCloses(t *testing.T, g *gateway, f *fake) {
+	breaks(t, g, f, "closed")
 	eventually(t, "it closes again", func() bool { return g.must(ask{model: "closed", prompt: "hello"}).status == 200 })
 	require.Equal(t, 400, g.must(ask{model: "closed", prompt: "an attack"}).status)
 	eventually(t, "metrics tell", func() bool {
-		return g.sum("inlet_guardrail_breaker_total", "provider", "closed", "state", "closed") == 1
+		return g.sum("inlet_guardrail_breaker_total", "provider", "closed", "state", "open") == 1 &&
+			g.sum("inlet_guardrail_breaker_total", "provider", "closed", "state", "closed") == 1
 	})
 }
 

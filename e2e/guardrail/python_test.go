@@ -32,9 +32,13 @@ func (p *python) env() []string {
 	return []string{"PYTHONPATH=" + p.lib, "PYTHONNOUSERSITE=1", "PYTHONUNBUFFERED=1", "DO_NOT_TRACK=1", "HF_HUB_OFFLINE=1", "OPENAI_API_KEY=none", "NO_COLOR=1"}
 }
 
+// installing is how long the download may take. It is less than what the Makefile gives all tests of a package.
+const installing = 10 * time.Minute
+
 // installed puts the packages into the cache folder, unless they are there.
 var installed = sync.OnceValues(func() (*python, error) {
-	ctx := context.Background()
+	ctx, cancel := context.WithTimeout(context.Background(), installing)
+	defer cancel()
 	path, version, err := clients.FindPython(ctx)
 	if err != nil {
 		return nil, err
@@ -42,7 +46,15 @@ var installed = sync.OnceValues(func() (*python, error) {
 	in := &clients.Installer{CacheDir: filepath.Join(envoybin.CacheDir(), "guardrail"), Pins: pins, Progress: os.Stderr}
 	what := "NeMo Guardrails and Google's types of Model Armor (360 MB on the disk; a minute or two)"
 	dir, err := in.Install("python", version, []string{"requirements.txt"}, what, func(dir string) error {
-		return clients.Pip(ctx, path, filepath.Join(dir, "requirements.txt"), filepath.Join(dir, "lib"))
+		begin := time.Now()
+		err := clients.Pip(ctx, path, filepath.Join(dir, "requirements.txt"), filepath.Join(dir, "lib"))
+		if ctx.Err() != nil {
+			return fmt.Errorf("not done in %s: %w", installing, err)
+		}
+		if err == nil {
+			_, _ = fmt.Fprintf(os.Stderr, "downloaded them in %s\n", time.Since(begin).Round(time.Second))
+		}
+		return err
 	})
 	return &python{path: path, lib: filepath.Join(dir, "lib")}, err
 })

@@ -98,13 +98,14 @@ func (f *Filter) call(x *filter.Exchange, s *state, se *session, fl flight, call
 	case slices.Contains(se.down, c.by.cluster):
 		return f.fail(x, s, se, c, fl.sum, string(unreachable), 0)
 	}
-	if wait, ok := c.by.breaker.lets(now, left); !ok {
+	trial, wait, ok := c.by.breaker.lets(now, left)
+	if !ok {
 		if se.asking(c.by) {
 			return filter.Next // half open, and a question of this very request tries: it is asked after that
 		}
 		return f.fail(x, s, se, c, fl.sum, "breaker_open", wait)
 	}
-	fl.tag, fl.began = s.tags, now
+	fl.tag, fl.began, fl.trial = s.tags, now, trial
 	s.tags++
 	se.flights = append(se.flights, fl)
 	request := c.by.protocol.Ask(&fl.question)
@@ -163,7 +164,7 @@ func (f *Filter) heard(x *filter.Exchange, s *state, se *session, fl flight, r *
 	}
 	if errors.Is(r.Err, filter.ErrNotStarted) {
 		se.down = append(se.down, c.by.cluster)
-	} else if failed != nil && retries(failed) && fl.try < c.by.retries {
+	} else if c.again(&fl, r, failed, now) {
 		fl.try++
 		var calls []filter.Call
 		if v := f.call(x, s, se, fl, &calls); v != filter.Next || len(calls) == 0 {
@@ -214,11 +215,14 @@ func (f *Filter) read(c *check, fl *flight, r *filter.Reply, now time.Time) (ver
 			failed = &provider.Failed{Cause: provider.Unreadable}
 		}
 	}
+	if c.again(fl, r, failed, now) {
+		return verdict, failed // the breaker learns of the last try: however often one question is repeated, it fails once
+	}
 	b := c.by.breaker
 	switch {
-	case failed != nil && (failed.Cause == timedOut || retries(failed)):
+	case failed != nil && (failed.Cause == timedOut || passing(failed)):
 		if n := b.failed(now, c.by.failures, c.by.open); n > 0 {
-			f.transition(c.by, "open", filter.Error, fmt.Sprintf("circuit breaker open for %s after %d failed calls, failureMode %s applies; last error: %s",
+			f.transition(c.by, "open", filter.Error, fmt.Sprintf("circuit breaker open for %s after %d failed checks, failureMode %s applies; last error: %s",
 				c.by.open, n, c.by.mode(), said(failed, r)))
 		}
 	case b.succeeded():
@@ -256,8 +260,15 @@ func said(failed *provider.Failed, r *filter.Reply) string {
 	return strings.TrimPrefix(failed.Error(), "guardrail provider: ")
 }
 
-// retries reports whether the same question may be answered the next time.
-func retries(failed *provider.Failed) bool {
+// again reports whether a question is repeated, which is done at once. So a service that says that it gets too many is not asked again,
+// and the one question that tries whether a service is well neither.
+func (c *check) again(fl *flight, r *filter.Reply, failed *provider.Failed, now time.Time) bool {
+	return failed != nil && passing(failed) && failed.Status != 429 && !errors.Is(r.Err, filter.ErrNotStarted) &&
+		!c.done && fl.trial == 0 && fl.try < c.by.retries && now.Before(c.deadline)
+}
+
+// passing reports whether it is the service that has failed, not the text, so that the same question may be answered another time.
+func passing(failed *provider.Failed) bool {
 	switch failed.Cause {
 	case unreachable:
 		return true

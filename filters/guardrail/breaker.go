@@ -16,6 +16,7 @@ type breaker struct {
 	failures int       // in a row
 	until    time.Time // open until then; half open after; zero: closed
 	trial    time.Time // half open, and a request asks: the next one may then
+	trials   int       // so far; the number of the last one
 	alarmed  bool      // somebody was told that the service will not take what it is asked
 }
 
@@ -25,20 +26,21 @@ func breakerOf(d *filter.Deps, cluster, name string) *breaker {
 }
 
 // lets reports whether the service may be asked now, and if not, after which time it may. A call that is let through is followed
-// by succeeded, failed or gone.
-func (b *breaker) lets(now time.Time, timeout time.Duration) (wait time.Duration, ok bool) {
+// by succeeded, failed or gone. One that is a trial has a number.
+func (b *breaker) lets(now time.Time, timeout time.Duration) (trial int, wait time.Duration, ok bool) {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
 	switch {
 	case b.until.IsZero():
-		return 0, true
+		return 0, 0, true
 	case now.Before(b.until):
-		return b.until.Sub(now), false
+		return 0, b.until.Sub(now), false
 	case now.Before(b.trial):
-		return b.trial.Sub(now), false
+		return 0, b.trial.Sub(now), false
 	}
 	b.trial = now.Add(timeout)
-	return 0, true
+	b.trials++
+	return b.trials, 0, true
 }
 
 // succeeded notes that the service has answered. It reports whether that closes the breaker.
@@ -65,11 +67,13 @@ func (b *breaker) failed(now time.Time, most int, open time.Duration) (opened in
 	return b.failures
 }
 
-// gone notes that nobody waits any more for a call that was let through.
-func (b *breaker) gone() {
+// gone notes that nobody waits any more for a call that was let through. If it is the trial that others wait for, the next one may try.
+func (b *breaker) gone(trial int) {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
-	b.trial = time.Time{}
+	if trial == b.trials {
+		b.trial = time.Time{}
+	}
 }
 
 // alarm notes whether the service takes what it is asked. It reports whether it is new that it does not.

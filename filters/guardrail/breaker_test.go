@@ -20,7 +20,7 @@ func newBreaker() *breaker { return breakerOf(&filter.Deps{}, "c", "p") }
 func TestBreaker(t *testing.T) {
 	b := newBreaker()
 	lets := func(at time.Duration) bool {
-		_, ok := b.lets(start.Add(at), time.Second)
+		_, _, ok := b.lets(start.Add(at), time.Second)
 		return ok
 	}
 	for range 2 {
@@ -33,14 +33,18 @@ func TestBreaker(t *testing.T) {
 	require.Equal(t, 3, b.failed(start, 3, 10*time.Second))
 	require.Zero(t, b.failed(start, 3, 10*time.Second), "a call that was in progress")
 	require.False(t, lets(0))
-	wait, _ := b.lets(start.Add(4*time.Second), time.Second)
+	_, wait, _ := b.lets(start.Add(4*time.Second), time.Second)
 	require.Equal(t, 6*time.Second, wait)
 	require.True(t, lets(10*time.Second), "half open")
 	require.False(t, lets(10*time.Second), "only one")
 	require.Equal(t, 5, b.failed(start.Add(10*time.Second), 3, 10*time.Second), "one failure is enough")
 	require.False(t, lets(19*time.Second))
-	require.True(t, lets(20*time.Second))
-	b.gone()
+	trial, _, ok := b.lets(start.Add(20*time.Second), time.Second)
+	require.True(t, ok)
+	b.gone(0)
+	b.gone(trial - 1)
+	require.False(t, lets(20*time.Second), "those that are gone were let through before")
+	b.gone(trial)
 	require.True(t, lets(20*time.Second), "the one that asked is gone")
 	require.True(t, lets(21*time.Second), "the one that asked was never heard of")
 	require.True(t, b.succeeded())
@@ -57,6 +61,7 @@ func TestBreakerLetsOneThrough(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b, now, open := newBreaker(), start, time.Time{}
 		var trial time.Time
+		calls, last := []int{0}, 0 // the numbers of trials; 0: a call that is none
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			switch rapid.IntRange(0, 4).Draw(t, "what") {
 			case 0:
@@ -69,13 +74,17 @@ func TestBreakerLetsOneThrough(t *testing.T) {
 				b.succeeded()
 				open, trial = time.Time{}, time.Time{}
 			case 3:
-				b.gone()
-				trial = time.Time{}
+				number := rapid.SampledFrom(calls).Draw(t, "gone")
+				b.gone(number)
+				if number == last {
+					trial = time.Time{}
+				}
 			case 4:
-				_, ok := b.lets(now, time.Second)
+				number, _, ok := b.lets(now, time.Second)
 				require.Equal(t, open.IsZero() || !now.Before(open) && !now.Before(trial), ok)
-				if ok && !open.IsZero() {
-					trial = now.Add(time.Second)
+				require.Equal(t, ok && !open.IsZero(), number != 0)
+				if number != 0 {
+					calls, last, trial = append(calls, number), number, now.Add(time.Second)
 				}
 			}
 		}

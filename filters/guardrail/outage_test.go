@@ -187,8 +187,8 @@ func TestOutagesInTheLog(t *testing.T) {
 		mode  string
 		want  string
 	}{
-		{"reset", filter.Reply{Err: chain.ErrReset}, 2, "FailClosed", `guardrail: provider "p": circuit breaker open for 10s after 2 failed calls, failureMode FailClosed applies; last error: ` + chain.ErrReset.Error()},
-		{"status", filter.Reply{Status: 500, Body: []byte("078-05-1120")}, 2, "FailOpen", `guardrail: provider "p": circuit breaker open for 10s after 2 failed calls, failureMode FailOpen applies; last error: status 500`},
+		{"reset", filter.Reply{Err: chain.ErrReset}, 2, "FailClosed", `guardrail: provider "p": circuit breaker open for 10s after 2 failed checks, failureMode FailClosed applies; last error: ` + chain.ErrReset.Error()},
+		{"status", filter.Reply{Status: 500, Body: []byte("078-05-1120")}, 2, "FailOpen", `guardrail: provider "p": circuit breaker open for 10s after 2 failed checks, failureMode FailOpen applies; last error: status 500`},
 		{"refused", filter.Reply{Status: 401, Body: []byte("078-05-1120")}, 2, "FailClosed", `guardrail: provider "p" rejects Inlet's requests (status 401): check its credentials and configuration; failureMode FailClosed applies until then`},
 		{"missing", filter.Reply{Err: chain.ErrNoCluster("guard")}, 1, "FailClosed", `guardrail: provider "p" cannot be called: no cluster "guard" in Envoy; failureMode FailClosed applies until there is`},
 	} {
@@ -234,4 +234,80 @@ func TestWhatIsBlockedWasJudged(t *testing.T) {
 			host.stream.Done()
 		})
 	}
+}
+
+// TestOnlyTheTrialEndsTheTrial: clients that leave with calls which were let through before the breaker opened do not let others try while
+// one does.
+func TestOnlyTheTrialEndsTheTrial(t *testing.T) {
+	g := guard(t, `{providers: [{name: p, webhook: {cluster: guard}, retries: 0, timeout: 1m, breaker: {failures: 1, open: 100ms}}], policies: [{on: request, use: [p], action: block}]}`)
+	const prompt = `{"role":"user","content":"x"}`
+	send := func() *guarding {
+		h := &guarding{}
+		h.stream = g.prompted(h, &h.envoy, prompt)
+		return h
+	}
+	before := []*guarding{send(), send()}
+	down := send()
+	down.stream.Reply(down.open[0], &filter.Reply{Err: fmt.Errorf("reset")})
+	require.Equal(t, 503, down.refused.Status)
+	g.now = g.now.Add(time.Second)
+	trial := send()
+	require.Len(t, trial.open, 1)
+	for _, h := range before {
+		h.stream.Done()
+		require.Empty(t, send().open)
+	}
+	trial.stream.Done()
+	require.Len(t, send().open, 1)
+}
+
+// TestRetriesCountOnce: however often a question is repeated, the breaker counts one failure; and who says that there are too many requests
+// gets no more of them.
+func TestRetriesCountOnce(t *testing.T) {
+	reset := &filter.Reply{Err: chain.ErrReset}
+	for _, c := range []struct {
+		name  string
+		reply func() *filter.Reply
+		calls int
+	}{
+		{"reset", func() *filter.Reply { return reset }, 6},
+		{"status 500", func() *filter.Reply { return &filter.Reply{Status: 500} }, 6},
+		{"status 429", func() *filter.Reply { return &filter.Reply{Status: 429} }, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := guard(t, `{providers: [{name: p, webhook: {cluster: guard}, retries: 5, timeout: 1m, breaker: {failures: 2, open: 10s}}], policies: [{on: request, use: [p], action: block}]}`)
+			fails := func() int {
+				h := &guarding{}
+				h.stream = g.prompted(h, &h.envoy, `{"role":"user","content":"x"}`)
+				n := 0
+				for ; len(h.open) > 0; n++ {
+					number := h.open[0]
+					h.open = h.open[1:]
+					h.stream.Reply(number, c.reply())
+				}
+				require.Equal(t, 503, h.refused.Status)
+				h.stream.Done()
+				return n
+			}
+			require.Equal(t, c.calls, fails())
+			require.Equal(t, c.calls, fails(), "one failure of two")
+			require.Zero(t, fails(), "it is open")
+			g.now = g.now.Add(10 * time.Second)
+			require.Equal(t, 1, fails(), "the one that tries is not repeated")
+			require.Zero(t, fails(), "it is open again")
+			require.Equal(t, 2, g.metrics["inlet_guardrail_breaker_total[p open ]"], g.metrics)
+		})
+	}
+}
+
+// TestOutOfTimeToRepeat: a failure after which there is no time to ask again counts, too.
+func TestOutOfTimeToRepeat(t *testing.T) {
+	g := guard(t, `{providers: [{name: p, webhook: {cluster: guard}, retries: 5, timeout: 1s, breaker: {failures: 1}}], policies: [{on: request, use: [p], action: block}]}`)
+	h := &guarding{}
+	h.stream = g.prompted(h, &h.envoy, `{"role":"user","content":"x"}`)
+	g.now = g.now.Add(time.Second)
+	h.stream.Reply(h.open[0], &filter.Reply{Status: 500})
+	require.Len(t, h.open, 1)
+	require.Equal(t, 503, h.refused.Status)
+	require.Equal(t, 1, g.metrics["inlet_guardrail_breaker_total[p open ]"], g.metrics)
 }

@@ -98,7 +98,7 @@ func (s *state) keepPrompt(r *llm.Request) {
 		}
 		se.prompt = append(se.prompt, t.now...)
 	}
-	if n := len(se.prompt) - promptKept; n > 0 {
-		se.prompt = se.prompt[atRune(se.prompt, n):]
+	if len(se.prompt) > promptKept {
+		se.prompt = lastOf(se.prompt, promptKept)
 	}
 }

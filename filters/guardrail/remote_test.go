@@ -109,6 +109,14 @@ func remotely(action string, overlap int, limit string) string {
 	return fmt.Sprintf(`{providers: [{name: p, webhook: {cluster: guard, limit: %s}}], policies: [{on: response, use: [p], action: %s, overlap: %d}]}`, limit, action, overlap)
 }
 
+// windowed is remotely for windows of some sizes.
+func windowed(t require.TestingT, action string, overlap int, limit string) (all []*guarded) {
+	for _, window := range []string{"1", "16", "100", "4KiB"} {
+		all = append(all, guard(t, strings.Replace(remotely(action, overlap, limit), "overlap:", "window: "+window+", overlap:", 1)))
+	}
+	return all
+}
+
 // someTexts draws the texts of some choices, with a secret in some of them.
 func someTexts(draw func(int) int, secret string) []string {
 	words := []string{"a", "of", "hunter", "2", " ", "\n", ", ", "ä", "長い", "\U0001F600", "\"quoted\"", secret, secret[:len(secret)/2], secret[len(secret)/2:]}
@@ -137,10 +145,10 @@ func TestRemoteStreams(t *testing.T) {
 		{"in pieces, blocked", "block", "hunter2SECRET", 0, "256"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			g := guard(t, remotely(c.action, c.overlap, c.limit))
+			windows := windowed(t, c.action, c.overlap, c.limit)
 			rapid.Check(t, func(t *rapid.T) {
-				s := g.chain.NewStream()
 				draw := func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "n") }
+				s := windows[draw(len(windows))].chain.NewStream()
 				texts := someTexts(draw, c.secret)
 				body := eventsOf(texts, draw)
 				host := &guarding{judge: redacting(c.secret)}
@@ -359,7 +367,7 @@ func TestTheTrialThatIsGone(t *testing.T) {
 // FuzzRemoteStream is TestRemoteStreams on texts, cuts and times that the fuzzer makes up.
 func FuzzRemoteStream(f *testing.F) {
 	const secret = "hunter2SECRET"
-	g := guard(f, remotely("redact", 0, "64KiB"))
+	windows := windowed(f, "redact", 0, "64KiB")
 	f.Add("a hunter2SECRET, b", "xhunter2SECRETy", []byte{3, 1, 4, 1, 5, 9, 2, 6})
 	f.Add("長いhunter2SECRET長い", "hunter2\nSECRET", []byte{0, 0, 7})
 	f.Fuzz(func(t *testing.T, one, two string, draws []byte) {
@@ -374,7 +382,7 @@ func FuzzRemoteStream(f *testing.F) {
 		texts := []string{one, two}
 		body := eventsOf(texts, draw)
 		host := &guarding{judge: redacting(secret)}
-		host.play(t, g.chain.NewStream(), body, draw)
+		host.play(t, windows[draw(len(windows))].chain.NewStream(), body, draw)
 		for i, text := range textsOf(t, string(host.out), len(texts)) {
 			require.Equal(t, strings.ReplaceAll(texts[i], secret, "[S]"), text)
 		}

@@ -45,6 +45,7 @@ type flight struct {
 	question provider.Question
 	try      int
 	began    time.Time
+	trial    int // its number, if the breaker is half open; 0: it is not
 }
 
 func (se *session) reset() {
@@ -57,7 +58,8 @@ func (se *session) reset() {
 // leave is for calls whose answers nobody waits for any more.
 func (se *session) leave() {
 	for i := range se.flights {
-		se.checks[se.flights[i].check].by.breaker.gone()
+		fl := &se.flights[i]
+		se.checks[fl.check].by.breaker.gone(fl.trial)
 	}
 	se.flights = se.flights[:0]
 }

@@ -210,6 +210,15 @@ func atRune(text []byte, at int) int {
 	return max(at, 0)
 }
 
+// lastOf returns the last bytes of a longer text, at most as many, from where a character begins.
+func lastOf(text []byte, most int) []byte {
+	from := len(text) - most
+	for from < len(text) && !utf8.RuneStart(text[from]) {
+		from++
+	}
+	return text[from:]
+}
+
 // question is what a service is asked about a piece.
 func (s *state) question(se *session, c *check, p *piece) provider.Question {
 	g := &c.groups[p.group]
@@ -217,7 +226,7 @@ func (s *state) question(se *session, c *check, p *piece) provider.Question {
 	if se.response {
 		q.Prompt = se.prompt
 		if limit := c.by.protocol.Limit(); limit > 0 && len(q.Prompt) > limit {
-			q.Prompt = q.Prompt[atRune(q.Prompt, len(q.Prompt)-limit):]
+			q.Prompt = lastOf(q.Prompt, limit)
 		}
 	} else {
 		q.Role = g.role.String()

@@ -183,7 +183,7 @@ func (s *Stream) startBeside() Action {
 func (s *Stream) replyBeside(i int, r *filter.Reply) {
 	unit := s.x.Unit()
 	s.x.SetUnit(nil)
-	s.calls.hearing = true
+	s.calls.hearing = true // settleBeside ends it
 	if !s.settleBeside(i, s.run(i, hookBesideReply, r)) {
 		return
 	}
@@ -212,9 +212,7 @@ func (s *Stream) settleBeside(i int, v filter.Verdict) bool {
 
 // unpark lets the response go on, as far as it has come: all calls beside the request were answered.
 func (s *Stream) unpark() {
-	if why := s.x.Why(); len(why) > 0 {
-		s.host.Explain(why)
-	}
+	s.explainNews()
 	switch s.state {
 	case parked:
 		s.to(released)

@@ -28,20 +28,38 @@ func TestNotesKeepToTheirBound(t *testing.T) {
 			told++
 			forgotten += s.add("p", number, n, raw)
 
-			live, bytes := 0, int64(0)
-			for _, n := range s.list {
-				if n.raw != nil {
-					live++
-					bytes += int64(len(n.raw)) + noteBytes
-					require.Same(t, n, s.ends[n.end])
-				}
-			}
-			require.Len(t, s.ends, live)
-			require.Equal(t, bytes, s.bytes)
-			require.LessOrEqual(t, bytes, limit)
-			require.Equal(t, len(s.list)-live, s.out)
-			require.LessOrEqual(t, len(s.list), 2*live+1)
+			s.check(t)
 		}
 		require.LessOrEqual(t, forgotten, told)
 	})
+}
+
+// TestNotesThatDoNotFit: where not one note fits, it is forgotten at once.
+func TestNotesThatDoNotFit(t *testing.T) {
+	for _, limit := range []int64{0, 1, noteBytes} {
+		s := newNotes(limit)
+		raw := endpoint.AppendNote(nil, 1, []uint64{1 << 8})
+		n, _, ok := endpoint.CutNote(raw)
+		require.True(t, ok)
+		require.Equal(t, 1, s.add("p", 0, n, raw))
+		s.check(t)
+		require.Empty(t, s.ends)
+	}
+}
+
+// check holds the notes to what they say of themselves.
+func (s *notes) check(t require.TestingT) {
+	live, bytes := 0, int64(0)
+	for _, n := range s.list {
+		if n.raw != nil {
+			live++
+			bytes += int64(len(n.raw)) + noteBytes
+			require.Same(t, n, s.ends[n.end])
+		}
+	}
+	require.Len(t, s.ends, live)
+	require.Equal(t, bytes, s.bytes)
+	require.LessOrEqual(t, bytes, s.limit)
+	require.Equal(t, len(s.list)-live, s.out)
+	require.LessOrEqual(t, len(s.list), 2*live+1)
 }

@@ -22,7 +22,7 @@ func (s *stream) Call(number int, c *filter.Call) error {
 // OnHttpCalloutDone hands the answer to the chain. Envoy drops what is still open when the exchange ends.
 func (s *callout) OnHttpCalloutDone(_ uint64, result shared.HttpCalloutResult, headers [][2]shared.UnsafeEnvoyBuffer, body []shared.UnsafeEnvoyBuffer) {
 	if s.turn != s.stream.turn {
-		return
+		return // the stream may serve another exchange, on another thread: nothing of it is touched, not even to find no such call
 	}
 	s.enter()
 	defer s.leave()

@@ -56,7 +56,11 @@ func TestStack(t *testing.T) {
 		address := one.Address()
 		one.Kill()
 		// A request that meets a dead connection before Envoy has noticed the close is lost: nobody can know whether the
-		// replica had started it. So first wait until Envoy uses the other replica.
+		// replica had started it. So first wait until Envoy has noticed it of each, and uses the other replica.
+		require.Eventually(t, func() bool {
+			hosts, err := s.Hosts(ctx, "llama")
+			return err == nil && hosts[address]["cx_active"] == 0
+		}, 10*time.Second, time.Millisecond)
 		require.Eventually(t, func() bool {
 			_, _, id := post(t, s)
 			a, err := s.Access(ctx, id)

@@ -12,7 +12,7 @@ import (
 
 // text is a string of a prompt, or a piece of a response, that services judge.
 type text struct {
-	body   []byte // as it came
+	body   []byte // the original
 	edits  []edit // of body
 	now    []byte // body with the edits made
 	before []byte // what stands before it, and has gone on

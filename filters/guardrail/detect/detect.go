@@ -193,7 +193,7 @@ func (d *Detector) Scan(s *Scanner, before, text []byte, last bool) (hold int) {
 	return len(whole) - holdAt
 }
 
-// unfold puts the findings back into the text as it came, and returns where what is undecided begins in it.
+// unfold gives the findings their places in the original text, and returns where the undecided rest begins in it.
 func (s *Scanner) unfold(n int) (holdAt int) {
 	for i := range s.found {
 		f := &s.found[i]

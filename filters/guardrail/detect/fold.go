@@ -15,7 +15,7 @@ type fold struct {
 	jumps []jump
 }
 
-// jump says that from an index in the folded text on, the text as it came is at another one.
+// jump says which index of the original text an index of the folded text stands for, from there on.
 type jump struct{ folded, came int }
 
 // of folds a text. The result is valid until the next call, or as long as the text if there is nothing to fold.
@@ -49,10 +49,10 @@ func (f *fold) of(text []byte) []byte {
 	return f.text
 }
 
-// jump notes that what follows in the folded text stands at an index of the text as it came.
+// jump notes the index of the original text that what follows in the folded text stands for.
 func (f *fold) jump(came int) { f.jumps = append(f.jumps, jump{len(f.text), came}) }
 
-// from returns where in the text as it came a character of the folded text begins.
+// from returns where in the original text a character of the folded text begins.
 func (f *fold) from(i int) int {
 	j := f.last(i)
 	if j < 0 {
@@ -61,7 +61,7 @@ func (f *fold) from(i int) int {
 	return f.jumps[j].came + i - f.jumps[j].folded
 }
 
-// to returns where in the text as it came a character ends that ends at an index of the folded text. What is not seen behind it
+// to returns where in the original text a character ends that ends at an index of the folded text. What is not seen behind it
 // does not belong to it.
 func (f *fold) to(i int) int {
 	j := f.last(i)

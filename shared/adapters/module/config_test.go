@@ -10,6 +10,7 @@ import (
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
 	"github.com/stretchr/testify/require"
 
+	"github.com/inlet-proxy/inlet/internal/native"
 	inletversion "github.com/inlet-proxy/inlet/internal/version"
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
@@ -20,10 +21,10 @@ var threadsOfServe [2]int
 
 func init() { // once in a process
 	before := runtime.GOMAXPROCS(0)
-	os.Setenv(threadsVariable, strconv.Itoa(before+1))
+	os.Setenv(native.ThreadsVariable, strconv.Itoa(before+1))
 	Serve((&policy{}).factory())
 	threadsOfServe = [2]int{before, runtime.GOMAXPROCS(before)}
-	os.Unsetenv(threadsVariable)
+	os.Unsetenv(native.ThreadsVariable)
 }
 
 func TestServe(t *testing.T) {
@@ -36,7 +37,7 @@ func TestServe(t *testing.T) {
 }
 
 func TestDocuments(t *testing.T) {
-	l := &loader{known: []filter.Factory{(&policy{}).factory()}, process: newProcess()}
+	l := &loader{known: []filter.Factory{(&policy{}).factory()}, process: native.NewProcess()}
 	for _, document := range []string{policyOnly, `{"filters": [{"policy": {}}]}`} {
 		e := &envoyConfig{}
 		_, err := l.Create(e, []byte(document))
@@ -48,7 +49,7 @@ func TestDocuments(t *testing.T) {
 // Envoy shows that a configuration is refused; what is wrong stands in the log,
 // a line each.
 func TestMistakesAreLogged(t *testing.T) {
-	l := &loader{known: []filter.Factory{(&policy{}).factory()}, process: newProcess()}
+	l := &loader{known: []filter.Factory{(&policy{}).factory()}, process: native.NewProcess()}
 	e := &envoyConfig{}
 	document := []byte("filters:\n- policie: {}\nlimitz: {}\n")
 	f, err := l.Create(e, document)
@@ -61,7 +62,7 @@ func TestMistakesAreLogged(t *testing.T) {
 
 func TestConfigurationThatPanics(t *testing.T) {
 	bad := filter.Factory{Name: "policy", New: func(*conf.Object, *filter.Deps) filter.Filter { panic("a secret") }}
-	l := &loader{known: []filter.Factory{bad}, process: newProcess()}
+	l := &loader{known: []filter.Factory{bad}, process: native.NewProcess()}
 	f, err := l.Create(&envoyConfig{}, []byte(policyOnly))
 	require.Nil(t, f)
 	require.ErrorContains(t, err, "the configuration could not be read: panic with a string at ")
@@ -69,7 +70,7 @@ func TestConfigurationThatPanics(t *testing.T) {
 }
 
 func TestConfigurationWithoutMetrics(t *testing.T) {
-	l := &loader{known: []filter.Factory{(&policy{}).factory()}, process: newProcess()}
+	l := &loader{known: []filter.Factory{(&policy{}).factory()}, process: native.NewProcess()}
 	f, err := l.Create(&envoyConfig{refused: shared.MetricsFrozen}, []byte(policyOnly))
 	require.Nil(t, f)
 	require.ErrorContains(t, err, "could not be defined")
@@ -77,12 +78,12 @@ func TestConfigurationWithoutMetrics(t *testing.T) {
 
 // What is counted must not be forgotten with the configuration.
 func TestProcessOutlivesConfigurations(t *testing.T) {
-	l := &loader{known: []filter.Factory{(&policy{}).factory()}, process: newProcess()}
+	l := &loader{known: []filter.Factory{(&policy{}).factory()}, process: native.NewProcess()}
 	var deps []*filter.Deps
 	for range 2 {
 		f, err := l.Create(&envoyConfig{}, []byte(policyOnly))
 		require.NoError(t, err)
-		deps = append(deps, f.(*config).chain.Deps())
+		deps = append(deps, f.(*config).Chain.Deps())
 	}
 	deps[0].Counters.Open("x").Add(1)
 	require.EqualValues(t, 1, deps[1].Counters.Open("x").Value())
@@ -90,32 +91,4 @@ func TestProcessOutlivesConfigurations(t *testing.T) {
 	v, _, err := deps[1].Store.Get("k")
 	require.NoError(t, err)
 	require.Equal(t, "v", string(v))
-}
-
-func TestThreads(t *testing.T) {
-	for _, c := range []struct {
-		name string
-		args []string
-		env  map[string]string
-		now  int
-		want int
-	}{
-		{"no --concurrency", []string{"envoy", "-c", "x.yaml"}, nil, 8, 8},
-		{"workers and the main thread", []string{"envoy", "--concurrency", "2"}, nil, 8, 3},
-		{"with =", []string{"envoy", "--concurrency=1", "-c", "x"}, nil, 8, 2},
-		{"never more than before", []string{"envoy", "--concurrency", "64"}, nil, 8, 8},
-		{"cut off", []string{"envoy", "--concurrency"}, nil, 8, 8},
-		{"not a number", []string{"envoy", "--concurrency", "x"}, nil, 8, 8},
-		{"overridden", []string{"envoy", "--concurrency", "2"}, map[string]string{"INLET_GOMAXPROCS": "16"}, 8, 16},
-		{"overridden with the least", []string{"envoy", "--concurrency", "2"}, map[string]string{"INLET_GOMAXPROCS": "1"}, 8, 1},
-		{"overridden with none", []string{"envoy", "--concurrency", "2"}, map[string]string{"INLET_GOMAXPROCS": "0"}, 8, 3},
-		{"one worker", []string{"envoy", "-c", "x", "--concurrency", "1"}, nil, 8, 2},
-		{"no worker", []string{"envoy", "--concurrency", "0"}, nil, 8, 8},
-		{"overridden with nonsense", []string{"envoy", "--concurrency", "2"}, map[string]string{"INLET_GOMAXPROCS": "-1"}, 8, 3},
-		{"GOMAXPROCS", []string{"envoy", "--concurrency", "2"}, map[string]string{"GOMAXPROCS": "8"}, 8, 8},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			require.Equal(t, c.want, threads(c.args, func(k string) string { return c.env[k] }, c.now))
-		})
-	}
 }

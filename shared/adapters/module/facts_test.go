@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/inlet-proxy/inlet/internal/native"
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
@@ -103,7 +104,7 @@ func TestSnapshotsAreWatched(t *testing.T) {
 				})
 				return &policy{}
 			},
-		}}, newProcess())
+		}}, native.NewProcess())
 		require.NoError(t, err)
 		defer c.OnDestroy()
 		e.loop()

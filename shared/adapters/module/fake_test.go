@@ -13,6 +13,7 @@ import (
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
 	"github.com/stretchr/testify/require"
 
+	"github.com/inlet-proxy/inlet/internal/native"
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
@@ -548,7 +549,7 @@ const policyOnly = "filters: [{policy: {}}]"
 func load(t *testing.T, document string, p *policy) (*config, *envoyConfig) {
 	t.Helper()
 	e := &envoyConfig{}
-	c, err := newConfig(e, []byte(document), []filter.Factory{p.factory()}, newProcess())
+	c, err := newConfig(e, []byte(document), []filter.Factory{p.factory()}, native.NewProcess())
 	require.NoError(t, err)
 	return c, e
 }

@@ -2,14 +2,12 @@ package module
 
 import (
 	"fmt"
-	"maps"
-	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
 
-	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/internal/native"
 )
 
 // recorder defines the metrics of a configuration and records their samples.
@@ -21,9 +19,6 @@ import (
 // configuration will do: Envoy's stats belong to the process.
 type recorder struct {
 	handle shared.HttpFilterConfigHandle
-	keep   func(name string, create func() any) any // what outlives a configuration
-	known  map[string]*metric
-	err    error // first definition that Envoy refused
 
 	waiting atomic.Int32 // samples, so that nobody locks for nothing
 	mu      sync.Mutex
@@ -39,59 +34,20 @@ type sample struct {
 // maxWaiting bounds the samples of a time in which no callback ends.
 const maxWaiting = 1 << 16
 
-type kind uint8
-
-const (
-	counter kind = iota
-	gauge
-	histogram
-)
-
-func (r *recorder) Counter(name string, labels ...string) filter.Metric {
-	return r.define(counter, name, labels)
-}
-
-func (r *recorder) Gauge(name string, labels ...string) filter.Metric {
-	return r.define(gauge, name, labels)
-}
-
-func (r *recorder) Histogram(name string, labels ...string) filter.Metric {
-	return r.define(histogram, name, labels)
-}
-
-// define defines a metric once: filters that count the same thing share it.
-func (r *recorder) define(k kind, name string, labels []string) filter.Metric {
-	if m := r.known[name]; m != nil {
-		if m.kind != k || m.labels != len(labels) {
-			r.fail(fmt.Errorf("metric %s is defined twice, in different ways", name))
-		}
-		return m
-	}
+// Define implements native.Backend.
+func (r *recorder) Define(k native.Kind, name string, labels []string) (func([]string) native.Series, error) {
 	define := r.handle.DefineCounter
 	switch k {
-	case gauge:
+	case native.Gauge:
 		define = r.handle.DefineGauge
-	case histogram:
+	case native.Histogram:
 		define = r.handle.DefineHistogram
 	}
 	id, result := define(name, labels...)
 	if result != shared.MetricsSuccess {
-		r.fail(fmt.Errorf("metric %s could not be defined: result %d", name, result))
+		return nil, fmt.Errorf("result %d", result)
 	}
-	m := &metric{recorder: r, kind: k, id: id, labels: len(labels)}
-	m.admitted = r.keep("metric "+name, func() any { return &admitted{values: make(map[filter.Values]filter.Values)} }).(*admitted)
-	m.series.Store(&map[filter.Values]*series{})
-	if r.known == nil {
-		r.known = make(map[string]*metric)
-	}
-	r.known[name] = m
-	return m
-}
-
-func (r *recorder) fail(err error) {
-	if r.err == nil {
-		r.err = err
-	}
+	return func(tags []string) native.Series { return &series{r, k, id, tags} }, nil
 }
 
 // take keeps a sample until the next flush.
@@ -123,13 +79,13 @@ func (r *recorder) flush(handle shared.HttpFilterHandle) {
 }
 
 func (s *sample) record(handle shared.HttpFilterHandle) {
-	id, tags := s.series.metric.id, s.series.tags
-	switch s.series.metric.kind {
-	case counter:
+	id, tags := s.series.id, s.series.tags
+	switch s.series.kind {
+	case native.Counter:
 		handle.IncrementCounterValue(id, uint64(max(0, s.n)), tags...)
-	case histogram:
+	case native.Histogram:
 		handle.RecordHistogramValue(id, uint64(max(0, s.n)), tags...)
-	case gauge:
+	case native.Gauge:
 		if s.n < 0 {
 			handle.DecrementGaugeValue(id, uint64(-s.n), tags...)
 		} else {
@@ -138,82 +94,13 @@ func (s *sample) record(handle shared.HttpFilterHandle) {
 	}
 }
 
-// metric is one metric and its series.
-type metric struct {
-	recorder *recorder
-	kind     kind
-	id       shared.MetricID
-	labels   int
-
-	// series by label values. The map is replaced when a series is new, never
-	// written to, so that the many look-ups of old ones need no lock.
-	series   atomic.Pointer[map[filter.Values]*series]
-	mu       sync.Mutex // held to add one
-	admitted *admitted
-}
-
-// admitted are the label values of a metric for which Envoy has a series. They are
-// counted for the whole process, since Envoy forgets none when a configuration goes.
-type admitted struct {
-	mu     sync.Mutex
-	values map[filter.Values]filter.Values // the same in strings of its own
-}
-
-// admit returns the values under which these are counted: a copy of them, or those
-// of the series beyond the last.
-func (a *admitted) admit(v filter.Values, labels int) filter.Values {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	own, ok := a.values[v]
-	switch {
-	case ok:
-	case len(a.values) < filter.MaxSeries:
-		for i := range v {
-			own[i] = strings.Clone(v[i])
-		}
-		a.values[own] = own
-	default:
-		for i := range labels {
-			own[i] = other
-		}
-	}
-	return own
-}
-
-// series is one combination of label values. It owns its strings: those of a
-// sample may lie in an exchange's memory.
+// series is one metric with one combination of label values.
 type series struct {
-	metric *metric
-	tags   []string
+	recorder *recorder
+	kind     native.Kind
+	id       shared.MetricID
+	tags     []string
 }
 
-// other is the label value of all series beyond the last.
-const other = "other"
-
-// Record takes a sample. It allocates nothing when the series is known.
-func (m *metric) Record(n int64, v filter.Values) {
-	clear(v[m.labels:])
-	s := (*m.series.Load())[v]
-	if s == nil {
-		s = m.add(v)
-	}
-	m.recorder.take(sample{s, n})
-}
-
-func (m *metric) add(v filter.Values) *series {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	v = m.admitted.admit(v, m.labels)
-	present := *m.series.Load()
-	if s := present[v]; s != nil {
-		return s
-	}
-	s := &series{metric: m}
-	for _, value := range v[:m.labels] {
-		s.tags = append(s.tags, filter.LabelValue(value))
-	}
-	next := maps.Clone(present)
-	next[v] = s
-	m.series.Store(&next)
-	return s
-}
+// Record implements native.Series.
+func (s *series) Record(n int64) { s.recorder.take(sample{s, n}) }

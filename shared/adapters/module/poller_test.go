@@ -9,6 +9,7 @@ import (
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
 	"github.com/stretchr/testify/require"
 
+	"github.com/inlet-proxy/inlet/internal/native"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
@@ -24,7 +25,7 @@ func wire(version uint64) []byte {
 }
 
 // configure makes one more configuration in a process.
-func configure(t *testing.T, p *process, document string) (*config, *envoyConfig) {
+func configure(t *testing.T, p *native.Process, document string) (*config, *envoyConfig) {
 	t.Helper()
 	e := &envoyConfig{}
 	c, err := newConfig(e, []byte(document), []filter.Factory{(&policy{}).factory()}, p)
@@ -33,7 +34,7 @@ func configure(t *testing.T, p *process, document string) (*config, *envoyConfig
 }
 
 func version(c *config) uint64 {
-	if s := c.snapshot(); s != nil {
+	if s := c.Snapshot(); s != nil {
 		return s.Version
 	}
 	return 0
@@ -48,22 +49,22 @@ func logged(e *envoyConfig, part string) (n int) {
 
 func TestFeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newProcess()
+		p := native.NewProcess()
 		c, e := configure(t, p, withCompanion)
 		defer c.OnDestroy()
 		require.Empty(t, e.polls, "no network while a configuration is made")
 		e.loop()
 		require.Len(t, e.polls, 1)
-		require.Equal(t, "companion/v1/snapshot?worker="+p.worker+"&wait=20000&proxy="+p.worker+"&heard=0", e.polls[0].path)
+		require.Equal(t, "companion/v1/snapshot?worker="+p.Worker+"&wait=20000&proxy="+p.Worker+"&heard=0", e.polls[0].path)
 		require.EqualValues(t, 25000, e.polls[0].timeout)
 
 		body := wire(3)
 		e.answer("200", body[:5], body[5:])
-		s := c.snapshot()
+		s := c.Snapshot()
 		require.EqualValues(t, 3, s.Version)
 		require.Equal(t, time.Now(), s.Received)
 		s.Pool("p").Endpoints[0].Load.Requests.Add(1)
-		require.EqualValues(t, 1, p.counters.Open("10.0.0.1:80").Value())
+		require.EqualValues(t, 1, p.Counters.Open("10.0.0.1:80").Value())
 		require.Len(t, e.polls, 1, "it asks on at once")
 		require.Contains(t, e.polls[0].path, "since=7-3&")
 
@@ -71,14 +72,14 @@ func TestFeed(t *testing.T) {
 		e.answer("304")
 		e.turn()
 		require.Len(t, e.polls, 1)
-		require.Same(t, s, c.snapshot())
+		require.Same(t, s, c.Snapshot())
 	})
 }
 
 // What cannot be called is tried again, and told once.
 func TestFeedFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, e := configure(t, newProcess(), withCompanion)
+		c, e := configure(t, native.NewProcess(), withCompanion)
 		defer c.OnDestroy()
 		e.init = shared.HttpCalloutInitClusterNotFound
 		e.run(20 * time.Second)
@@ -104,7 +105,7 @@ func TestFeedBadAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c, e := configure(t, newProcess(), withCompanion)
+				c, e := configure(t, native.NewProcess(), withCompanion)
 				defer c.OnDestroy()
 				e.loop()
 				e.answer("200", wire(5))
@@ -124,7 +125,7 @@ func TestFeedBadAnswers(t *testing.T) {
 // A new configuration has the replicas from the start, and does the asking.
 func TestFeedSurvivesAnUpdate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newProcess()
+		p := native.NewProcess()
 		first, old := configure(t, p, withCompanion)
 		old.loop()
 		old.answer("200", wire(1))
@@ -142,7 +143,6 @@ func TestFeedSurvivesAnUpdate(t *testing.T) {
 		old.loop()
 		require.Len(t, old.polls, 1, "the old one takes over")
 		first.OnDestroy()
-		require.Empty(t, p.source("companion").pollers)
 
 		third, _ := configure(t, p, withCompanion)
 		require.EqualValues(t, 3, version(third))
@@ -153,7 +153,7 @@ func TestFeedSurvivesAnUpdate(t *testing.T) {
 // An old configuration that goes away does not disturb the new one's poll.
 func TestFeedOldConfigurationLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newProcess()
+		p := native.NewProcess()
 		first, old := configure(t, p, withCompanion)
 		old.loop()
 		second, now := configure(t, p, withCompanion)
@@ -169,7 +169,7 @@ func TestFeedOldConfigurationLeaves(t *testing.T) {
 // goroutines.
 func TestFeedEndsWithItsConfiguration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, e := configure(t, newProcess(), withCompanion)
+		c, e := configure(t, native.NewProcess(), withCompanion)
 		e.init = shared.HttpCalloutInitClusterNotFound
 		e.loop() // a timer runs now
 		c.OnDestroy()
@@ -179,7 +179,7 @@ func TestFeedEndsWithItsConfiguration(t *testing.T) {
 }
 
 func TestFeedsOfSeveralCompanions(t *testing.T) {
-	p := newProcess()
+	p := native.NewProcess()
 	a, ea := configure(t, p, withCompanion)
 	b, eb := configure(t, p, strings.Replace(withCompanion, "cluster: companion", "cluster: another", 1))
 	ea.loop()
@@ -192,21 +192,21 @@ func TestFeedsOfSeveralCompanions(t *testing.T) {
 	a.OnDestroy()
 	b.OnDestroy()
 	none, _ := configure(t, p, policyOnly)
-	require.Nil(t, none.snapshot())
+	require.Nil(t, none.Snapshot())
 	none.OnDestroy()
 }
 
 // A panic in the main thread's work is told, and the poll goes on later.
 func TestFeedPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newProcess()
+		p := native.NewProcess()
 		c, e := configure(t, p, withCompanion)
 		defer c.OnDestroy()
-		c.poller.Deps.Counters = nil // Attach will panic
+		c.Poller.Deps.Counters = nil // Attach will panic
 		e.loop()
 		require.NotPanics(t, func() { e.answer("200", wire(1)) })
 		require.Equal(t, 1, logged(e, "5 inlet: panic: "))
-		c.poller.Deps.Counters = p.counters
+		c.Poller.Deps.Counters = p.Counters
 		e.run(5 * time.Second)
 		e.answer("200", wire(1))
 		require.EqualValues(t, 1, version(c))
@@ -223,16 +223,16 @@ func change(t *testing.T, version uint64) []byte {
 
 func TestFeedDelta(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, e := configure(t, newProcess(), withCompanion)
+		c, e := configure(t, native.NewProcess(), withCompanion)
 		defer c.OnDestroy()
 		e.loop()
 		e.answer("200", wire(5))
-		before := c.snapshot()
+		before := c.Snapshot()
 		e.answer("200", change(t, 6))
 		require.EqualValues(t, 6, version(c))
-		require.False(t, c.snapshot().Pools[0].Endpoints[0].Ready)
+		require.False(t, c.Snapshot().Pools[0].Endpoints[0].Ready)
 		require.True(t, before.Pools[0].Endpoints[0].Ready, "who reads the old one is not disturbed")
-		require.Same(t, before.Pools[0].Endpoints[0].Load, c.snapshot().Pools[0].Endpoints[0].Load)
+		require.Same(t, before.Pools[0].Endpoints[0].Load, c.Snapshot().Pools[0].Endpoints[0].Load)
 		require.Contains(t, e.polls[0].path, "since=7-6&")
 
 		e.answer("200", change(t, 9))
@@ -248,7 +248,7 @@ func TestFeedDelta(t *testing.T) {
 // What the filters of any configuration tell goes out by the newest one, with what all have in flight; what others tell comes back to them.
 func TestFeedRelays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newProcess()
+		p := native.NewProcess()
 		first, old := configure(t, p, withCompanion)
 		old.loop()
 		old.answer("200", wire(1))
@@ -257,22 +257,22 @@ func TestFeedRelays(t *testing.T) {
 		defer second.OnDestroy()
 		e.loop()
 		note := endpoint.AppendNote(nil, 7, []uint64{1, 2})
-		first.poller.Deps.Peers.Tell(note)
-		second.poller.Deps.Peers.Tell(note)
-		first.snapshot().Pools[0].Endpoints[0].Load.Requests.Add(1)
+		first.Poller.Deps.Peers.Tell(note)
+		second.Poller.Deps.Peers.Tell(note)
+		first.Snapshot().Pools[0].Endpoints[0].Load.Requests.Add(1)
 		e.turn()
 		require.Len(t, e.tells, 1)
-		require.Equal(t, "companion/v1/relay?proxy="+p.worker, e.tells[0].path)
+		require.Equal(t, "companion/v1/relay?proxy="+p.Worker, e.tells[0].path)
 		tell, err := endpoint.DecodeReport(e.tells[0].body)
 		require.NoError(t, err)
 		require.Equal(t, append(note, note...), tell.Notes)
 		require.EqualValues(t, 1, tell.InFlight[0].Requests)
 
 		var heard []byte
-		p.source("companion").notes.Hear(func(notes []byte) { heard = notes })
+		p.Source("companion").Notes.Hear(func(notes []byte) { heard = notes })
 		e.answer("200", endpoint.AppendRelayed(wire(2), []endpoint.Peer{{InFlight: endpoint.InFlight{Requests: 3}}}, 4, note))
 		require.Equal(t, note, heard)
-		require.EqualValues(t, 3, first.snapshot().Pools[0].Endpoints[0].Peers.Requests)
+		require.EqualValues(t, 3, first.Snapshot().Pools[0].Endpoints[0].Peers.Requests)
 		old.run(time.Second)
 		require.Empty(t, old.tells)
 	})
@@ -281,7 +281,7 @@ func TestFeedRelays(t *testing.T) {
 // A configuration may go before its first turn on the main thread, or twice, and leaves quietly.
 func TestFeedThatNeverBegan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, e := configure(t, newProcess(), withCompanion)
+		c, e := configure(t, native.NewProcess(), withCompanion)
 		c.OnDestroy()
 		c.OnDestroy()
 		e.loop()

@@ -7,6 +7,7 @@ import (
 	sdk "github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go"
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
 
+	"github.com/inlet-proxy/inlet/internal/native"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
@@ -16,9 +17,9 @@ const FilterName = "inlet"
 // Serve makes the known filters available to Envoy. Call it once, from an init
 // function of the module's main package.
 func Serve(known ...filter.Factory) {
-	boundThreads()
+	native.BoundThreads()
 	sdk.RegisterHttpFilterConfigFactories(map[string]shared.HttpFilterConfigFactory{
-		FilterName: &loader{known: known, process: newProcess()},
+		FilterName: &loader{known: known, process: native.NewProcess()},
 	})
 }
 
@@ -26,7 +27,7 @@ func Serve(known ...filter.Factory) {
 // on its main thread.
 type loader struct {
 	known   []filter.Factory
-	process *process
+	process *native.Process
 }
 
 // Create reads the document: YAML or JSON, as bytes of whatever message the
@@ -35,7 +36,7 @@ type loader struct {
 func (l *loader) Create(handle shared.HttpFilterConfigHandle, document []byte) (f shared.HttpFilterFactory, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			f, err = nil, fmt.Errorf("the configuration could not be read: %s", describe(p))
+			f, err = nil, fmt.Errorf("the configuration could not be read: %s", native.Describe(p))
 		}
 	}()
 	c, err := newConfig(handle, document, l.known, l.process)

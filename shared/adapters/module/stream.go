@@ -35,7 +35,7 @@ type stream struct {
 }
 
 func newStream(c *config) *stream {
-	s := &stream{config: c, chain: c.chain.NewStream()}
+	s := &stream{config: c, chain: c.Chain.NewStream()}
 	s.request.arena, s.response.arena = &s.arena, &s.arena
 	return s
 }
@@ -282,7 +282,7 @@ func (s *stream) leave() {
 func (s *stream) caught() {
 	if p := recover(); p != nil {
 		s.broken = true
-		s.config.panicked(p)
+		s.config.Panicked(p)
 	}
 }
 
@@ -300,7 +300,7 @@ func (s *stream) left() {
 func (s *stream) fail(p any) {
 	defer s.caught()
 	s.broken = true
-	s.config.panicked(p)
+	s.config.Panicked(p)
 	if !s.gone {
 		sorry(s.handle)
 	}

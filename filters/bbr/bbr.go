@@ -35,8 +35,7 @@ type Filter struct {
 	refuseUnknown bool
 	refuseMissing bool
 	rand          func() uint64
-	missing       filter.Metric
-	empty         filter.Metric
+	metrics       metrics
 }
 
 // Needs requests the model and the configured fields.
@@ -56,10 +55,10 @@ func (f *Filter) OnRequest(x *filter.Exchange) filter.Verdict {
 	r := x.Request
 	switch {
 	case !r.HasModel:
-		f.missing.Record(1, filter.Values{"model"})
+		f.metrics.missing.Record(1, filter.Values{"model"})
 		return f.withoutModel(x)
 	case r.ModelIsString && r.Model == "":
-		f.empty.Record(1, filter.Values{"model"})
+		f.metrics.empty.Record(1, filter.Values{"model"})
 		return refuse(400, "invalid_model", "model", invalidModel)
 	case !r.ModelIsString || !fitsHeader(r.Model):
 		return refuse(400, "invalid_model", "model", invalidModel)
@@ -134,10 +133,10 @@ func (f *Filter) copyFields(x *filter.Exchange) filter.Verdict {
 		field := x.Request.Field(c.field)
 		switch {
 		case field.Kind == llm.FieldAbsent:
-			f.missing.Record(1, filter.Values{c.field})
+			f.metrics.missing.Record(1, filter.Values{c.field})
 			x.RemoveRequestHeader(c.header)
 		case field.Kind == llm.FieldNull || field.Kind == llm.FieldText && len(field.Value) == 0:
-			f.empty.Record(1, filter.Values{c.field})
+			f.metrics.empty.Record(1, filter.Values{c.field})
 			x.RemoveRequestHeader(c.header)
 		default:
 			value := string(field.Value)

@@ -17,6 +17,7 @@ var Factory = filter.Factory{
 	Writes:      filter.FactRoute,
 	FailureMode: filter.FailClosed,
 	New:         newFilter,
+	Metrics:     func(m filter.Metrics) { newMetrics(m) },
 	Help:        help,
 }
 
@@ -53,6 +54,16 @@ type prefix struct {
 // fieldCopy is a body member that is copied to a header.
 type fieldCopy struct{ field, header string }
 
+// metrics are what the filter counts.
+type metrics struct{ missing, empty filter.Metric }
+
+func newMetrics(m filter.Metrics) metrics {
+	return metrics{
+		missing: m.Counter("inlet_body_field_missing_total", "field"),
+		empty:   m.Counter("inlet_body_field_empty_total", "field"),
+	}
+}
+
 // reader reads the configuration into f.
 type reader struct {
 	f     *Filter
@@ -70,8 +81,7 @@ func newFilter(o *conf.Object, d *filter.Deps) filter.Filter {
 		headers: []string{filter.ModelHeader},
 		models:  map[string]*model{},
 		rand:    d.Rand,
-		missing: d.Metrics.Counter("inlet_body_field_missing_total", "field"),
-		empty:   d.Metrics.Counter("inlet_body_field_empty_total", "field"),
+		metrics: newMetrics(d.Metrics),
 	}
 	r := &reader{f: f}
 	o.String("header", &f.headers[0], conf.HeaderName)

@@ -120,7 +120,7 @@ func TestMetrics(t *testing.T) {
 	require.Equal(t, counts{
 		"inlet_body_field_missing_total/model": 1, "inlet_body_field_missing_total/seed": 2,
 		"inlet_body_field_empty_total/model": 1, "inlet_body_field_empty_total/user": 1,
-	}, f.missing.(counter).of)
+	}, f.metrics.missing.(counter).of)
 }
 
 func TestRequestsWithoutModelCanPass(t *testing.T) {

@@ -20,6 +20,7 @@ var Factory = filter.Factory{
 	Strict:      true,
 	FailureMode: filter.FailClosed,
 	New:         newFilter,
+	Metrics:     func(m filter.Metrics) { newMetrics(m) },
 	Help:        help,
 }
 

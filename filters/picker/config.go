@@ -17,6 +17,7 @@ var Factory = filter.Factory{
 	Writes:      filter.FactTarget,
 	FailureMode: filter.FailOpen,
 	New:         newFilter,
+	Metrics:     func(m filter.Metrics) { newMetrics(m) },
 	Help:        help,
 }
 

@@ -13,6 +13,9 @@ type metrics struct {
 	scan, edit                  filter.Metric
 }
 
+// DefineMetrics defines the metrics of every chain, besides those of its filters.
+func DefineMetrics(m filter.Metrics) { newMetrics(m) }
+
 func newMetrics(m filter.Metrics) metrics {
 	return metrics{
 		requests:     m.Counter("inlet_request_total", "model_name", "pool", "outcome"),

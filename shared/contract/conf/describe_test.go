@@ -133,7 +133,7 @@ func TestOneOf(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "applepear", got)
 	for doc, message := range map[string]string{
-		"kinds: [{aple: 1}]":           `kinds[0]: 1:9: unknown kind "aple" (did you mean "apple"?)`,
+		"kinds: [{aple: 1}]":           `kinds[0]: 1:9: unknown kind "aple" (did you mean "apple"?); known: apple, pear`,
 		"kinds: [{apple: 1, pear: 2}]": `kinds[0]: 1:9: one kind an item, like "- apple: {…}"; found 2 keys`,
 		"kinds: [apple]":               `kinds[0]: 1:9: one kind an item, like "- apple: {…}"; found 0 keys`,
 		"kinds: [{apple: x}]":          `kinds[0].apple: 1:17: found the string "x", want a whole number`,

@@ -266,7 +266,7 @@ func (v *Value) OneOf(kind string, words []string, f func(name string, v *Value)
 		return false
 	}
 	if !slices.Contains(words, names[0]) {
-		v.Errorf("unknown %s %q%s", kind, names[0], Suggest(names[0], words))
+		v.Errorf("unknown %s %q%s; known: %s", kind, names[0], Suggest(names[0], words), strings.Join(words, ", "))
 		return false
 	}
 	return v.Object(func(o *Object) { o.read(names[0], func(v *Value) { f(names[0], v) }) })

@@ -185,6 +185,10 @@ type Factory struct {
 	// New reads the filter's configuration object and makes the filter. It
 	// reports mistakes through o and may then return nil. It does no I/O.
 	New func(o *conf.Object, d *Deps) Filter
+	// Metrics defines all metrics that New may define, and nothing else. In the native module Envoy has metrics
+	// defined with the listener's configuration alone, which then counts for the documents of its routes, too.
+	// Nil if there are none.
+	Metrics func(Metrics)
 	// Help says of each key that New reads what it is for. Key tables and the
 	// JSON Schema have it; type, default and bounds come from New itself.
 	Help []conf.Help

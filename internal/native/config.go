@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,7 +21,8 @@ import (
 type Env struct {
 	Log     func(filter.Level, string) // to Envoy's log, from any thread
 	Metrics Backend
-	// Main returns the thread for the companion's poller; asked only if there is a companion.
+	// Main returns the thread for the companion's poller; asked only if there is a companion. Nil for the document of a
+	// route, which has no such thread: it is told what a listener's configuration asks for.
 	Main func() Main
 }
 
@@ -29,18 +31,22 @@ type Config struct {
 	Chain   *chain.Chain
 	Metrics *Metrics
 	Log     func(filter.Level, string)
-	Poller  *Poller // nil if the document names no companion
+	Poller  *Poller // nil if the document names no companion, and for that of a route
 
-	broken filter.Metric // counts panics of adapters
-	source *Source       // nil if the document names no companion
-	same   *atomic.Int64 // configurations with the same document, this one among them
+	process *Process
+	own     own
+	source  *Source // nil if the document names no companion
+	route   bool
+	speaker *speaker
+	closed  atomic.Bool
+	same    *atomic.Int64 // configurations with the same document, this one among them
 }
 
 // Configure reads a document and makes its chain. It does no I/O: what needs
 // the network starts with the first turn of the poller's thread.
 func (p *Process) Configure(document []byte, known []filter.Factory, env Env) (*Config, error) {
-	c := &Config{Metrics: NewMetrics(env.Metrics, p.Keep), Log: env.Log}
-	others := &peers{}
+	c := &Config{Metrics: NewMetrics(env.Metrics, p.Keep), Log: env.Log, process: p, route: env.Main == nil}
+	others := &peers{from: c.from}
 	deps := &filter.Deps{
 		Now:       time.Now,
 		Rand:      rand.Uint64,
@@ -60,51 +66,111 @@ func (p *Process) Configure(document []byte, known []filter.Factory, env Env) (*
 	if c.Chain, err = chain.New(bytes.Clone(document), known, deps); err != nil {
 		return nil, c.refuse(err)
 	}
-	c.broken = c.Metrics.Counter("inlet_filter_failure_total", "filter", "failure_mode")
+	c.own = newOwn(c.Metrics)
 	if err := c.Metrics.err; err != nil {
 		return nil, err
 	}
 	if from := c.Chain.Companion(); from.Cluster != "" {
 		c.source = p.Source(from.Cluster)
-		others.join(c.source)
-		c.Poller = newPoller(c.source, env.Main(), c.Chain, deps)
+		c.source.join(others)
+		c.speaker = c.source.hear(c.Chain.Conversations())
+		if !c.route {
+			p.main.Store(c.source)
+			c.Poller = newPoller(c.source, env.Main(), c.Chain, deps)
+		}
+	} else if c.route {
+		p.aside.join(others)
 	}
-	c.same = p.Keep(fmt.Sprintf("document %x", c.Chain.ID()), func() any { return new(atomic.Int64) }).(*atomic.Int64)
-	c.same.Add(1)
-	c.announce(p)
+	c.same = p.use(c.Chain.ID())
+	c.own.live.Record(1, filter.Values{c.kind()})
+	c.announce()
 	return c, nil
 }
 
+// kind says whose document it is.
+func (c *Config) kind() string {
+	if c.route {
+		return "route"
+	}
+	return "listener"
+}
+
+// own are the metrics of the native builds themselves.
+type own struct{ broken, build, live filter.Metric }
+
+func newOwn(m filter.Metrics) own {
+	return own{
+		broken: m.Counter("inlet_filter_failure_total", "filter", "failure_mode"), // panics of adapters; the chain counts in it, too
+		build:  m.Gauge("inlet_build_info", "version"),
+		live:   m.Gauge("inlet_configurations", "of"),
+	}
+}
+
+// DefineMetrics defines all metrics that documents of the known filters may have.
+func DefineMetrics(m filter.Metrics, known []filter.Factory) {
+	newOwn(m)
+	chain.DefineMetrics(m)
+	for i := range known {
+		if known[i].Metrics != nil {
+			known[i].Metrics(m)
+		}
+	}
+}
+
 // announce logs version and chain, and shows the version as a metric.
-func (c *Config) announce(p *Process) {
+func (c *Config) announce() {
 	v, first := inletversion.String(), false
-	info := c.Metrics.Gauge("inlet_build_info", "version")
-	p.Keep("inlet_build_info", func() any { first = true; return nil })
+	c.process.Keep("inlet_build_info", func() any { first = true; return nil })
 	if first { // the gauge is of the whole process
-		info.Record(1, filter.Values{v})
+		c.own.build.Record(1, filter.Values{v})
+	}
+	if c.route { // of which there may be thousands
+		c.Log(filter.Debug, "chain of a route: "+c.Chain.String())
+		return
 	}
 	c.Log(filter.Info, "version "+v+", chain: "+c.Chain.String())
 }
 
-// refuse logs every mistake of a document on a line of its own.
+// refuse logs every mistake of a document on a line of its own. What is wrong with a route's document is told by the
+// error alone: there may be no log yet, since Envoy reads routes first.
 func (c *Config) refuse(err error) error {
 	var mistakes conf.Errors
 	if !errors.As(err, &mistakes) {
 		return err
 	}
+	var lines strings.Builder
 	for _, m := range mistakes {
-		c.Log(filter.Error, "configuration: "+m.Error())
+		if c.route {
+			lines.WriteString("\nconfiguration: " + m.Error())
+		} else {
+			c.Log(filter.Error, "configuration: "+m.Error())
+		}
+	}
+	if c.route {
+		return fmt.Errorf("the configuration of a route has %d mistake(s):%s", len(mistakes), &lines)
 	}
 	return fmt.Errorf("the configuration has %d mistake(s), all of them logged", len(mistakes))
 }
 
+// from is where the configuration hears of the replicas, nil if it does not. A route's document that names no companion
+// hears of them from that of the newest listener's configuration that has one.
+func (c *Config) from() *Source {
+	if c.source == nil && c.route {
+		return c.process.main.Load()
+	}
+	return c.source
+}
+
 // Snapshot is the newest picture of the replicas, nil before the first.
 func (c *Config) Snapshot() *endpoint.Snapshot {
-	if c.source == nil {
-		return nil
+	if from := c.from(); from != nil {
+		return from.Latest()
 	}
-	return c.source.Latest()
+	return nil
 }
+
+// Unheard reports whether the document of a route names a companion that no listener's configuration asks.
+func (c *Config) Unheard() bool { return c.route && c.source != nil && !c.source.asked() }
 
 // Twice reports whether another configuration with the same document is in use, so that one may
 // have to tell requests that the other has decided about.
@@ -113,14 +179,21 @@ func (c *Config) Twice() bool { return c.same.Load() > 1 }
 // Panicked logs and counts a panic. Panics of filters do not come here, the
 // chain has its own barrier: this is a defect of the adapter or the chain.
 func (c *Config) Panicked(v any) {
-	c.broken.Record(1, filter.Values{"adapter", string(filter.FailClosed)})
+	c.own.broken.Record(1, filter.Values{"adapter", string(filter.FailClosed)})
 	c.Log(filter.Critical, Describe(v))
 }
 
 // Close is called when the last exchange of this configuration is over and Envoy
 // has dropped it, on any thread.
 func (c *Config) Close() {
-	c.same.Add(-1)
+	if c.closed.Swap(true) {
+		return
+	}
+	c.own.live.Record(-1, filter.Values{c.kind()})
+	c.process.unuse(c.Chain.ID())
+	if c.source != nil {
+		c.source.forget(c.speaker)
+	}
 	if c.Poller != nil {
 		c.Poller.Leave()
 	}

@@ -23,7 +23,9 @@ type Main interface {
 // on one thread, but for Wake and Leave.
 type Poller struct {
 	*feed.Feed
-	talks   *feed.Talks
+	talks   *feed.Talks // of all configurations that name the companion
+	heard   int         // Source.heard as of talks
+	deps    *filter.Deps
 	source  *Source
 	cluster string
 	main    Main
@@ -39,11 +41,11 @@ var _ feed.Host = (*Poller)(nil)
 // newPoller returns the poller of a new configuration. Its first call runs in its thread, not here.
 func newPoller(s *Source, main Main, c *chain.Chain, deps *filter.Deps) *Poller {
 	from := c.Companion()
-	p := &Poller{source: s, cluster: from.Cluster, main: main, log: deps.Log}
+	p := &Poller{source: s, cluster: from.Cluster, main: main, log: deps.Log, deps: deps}
 	p.Feed = feed.New(feed.Options{
-		Companion: from.Cluster, Wait: from.Wait, Worker: s.proxy, Proxy: s.proxy, Deps: deps, Notes: s.Notes,
+		Companion: from.Cluster, Wait: from.Wait, Worker: s.process.Worker, Proxy: s.process.Worker, Deps: deps, Notes: s.Notes,
 	}, p)
-	p.talks = feed.NewTalks(from.Cluster, c.Conversations(), deps, p.Call)
+	p.talks = feed.NewTalks(from.Cluster, nil, deps, p.Call)
 	s.add(p)
 	p.Wake()
 	return p
@@ -68,6 +70,14 @@ func (p *Poller) tick() {
 	}
 	defer p.wakeLater()
 	p.Tick()
+	p.converse()
+}
+
+// converse says what there is to say.
+func (p *Poller) converse() {
+	if all, now := p.source.conversations(p.heard); now != p.heard {
+		p.heard, p.talks = now, feed.NewTalks(p.cluster, all, p.deps, p.Call)
+	}
 	p.talks.Tick()
 }
 

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/inlet-proxy/inlet/internal/feed"
 	"github.com/inlet-proxy/inlet/shared/state/kv"
@@ -20,9 +21,13 @@ type Process struct {
 	Counters kv.Counters
 	Worker   string // how the companion tells this Envoy from others
 
+	main  atomic.Pointer[Source] // of the newest listener's configuration that has one
+	aside listeners              // of routes' documents that name no companion
+
 	mu      sync.Mutex
-	sources map[string]*Source // by cluster
-	kept    map[string]any     // by filters
+	sources map[string]*Source       // by cluster
+	kept    map[string]any           // by filters
+	used    map[uint64]*atomic.Int64 // configurations in use, by document
 }
 
 // NewProcess returns the state of a process that has had no configuration yet.
@@ -33,6 +38,7 @@ func NewProcess() *Process {
 		Worker:   strconv.FormatUint(rand.Uint64(), 16),
 		sources:  make(map[string]*Source),
 		kept:     make(map[string]any),
+		used:     make(map[uint64]*atomic.Int64),
 	}
 }
 
@@ -42,7 +48,8 @@ func (p *Process) Source(cluster string) *Source {
 	defer p.mu.Unlock()
 	s := p.sources[cluster]
 	if s == nil {
-		s = &Source{proxy: p.Worker, Notes: feed.NewNotes(new(sync.Mutex))}
+		s = &Source{process: p, Notes: feed.NewNotes(new(sync.Mutex))}
+		s.Notes.Hear(s.learn)
 		p.sources[cluster] = s
 	}
 	return s
@@ -58,4 +65,36 @@ func (p *Process) Keep(name string, create func() any) any {
 		p.kept[name] = kept
 	}
 	return kept
+}
+
+// use counts a configuration with a document, and returns how many there are with the same.
+func (p *Process) use(document uint64) *atomic.Int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := p.used[document]
+	if n == nil {
+		n = new(atomic.Int64)
+		p.used[document] = n
+	}
+	n.Add(1)
+	return n
+}
+
+// unuse is the end of a configuration.
+func (p *Process) unuse(document uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := p.used[document]; n.Add(-1) == 0 {
+		delete(p.used, document)
+	}
+}
+
+// Live is how many configurations are in use.
+func (p *Process) Live() (n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, with := range p.used {
+		n += with.Load()
+	}
+	return n
 }

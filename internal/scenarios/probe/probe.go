@@ -46,6 +46,10 @@ import (
 var Factory = filter.Factory{
 	Name:        "probe",
 	FailureMode: filter.FailClosed,
+	Metrics: func(m filter.Metrics) {
+		m.Counter("probe_done_total", "complete", "refused")
+		m.Counter("probe_heard_total", "reply")
+	},
 	New: func(o *conf.Object, d *filter.Deps) filter.Filter {
 		f := &probe{timeout: time.Second, done: d.Metrics.Counter("probe_done_total", "complete", "refused")}
 		o.Duration("timeout", &f.timeout, time.Millisecond, time.Minute)

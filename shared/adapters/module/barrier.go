@@ -19,7 +19,12 @@ type refuser struct {
 	handle shared.HttpFilterHandle
 }
 
-func (f *refuser) OnRequestHeaders(shared.HeaderMap, bool) shared.HeadersStatus {
+func (f *refuser) OnRequestHeaders(shared.HeaderMap, bool) (status shared.HeadersStatus) {
+	defer dropped()
+	status = shared.HeadersStatusStop // also if a panic comes
 	sorry(f.handle)
-	return shared.HeadersStatusStop
+	return status
 }
+
+// dropped is deferred where there is nobody to tell of a panic.
+func dropped() { _ = recover() }

@@ -32,7 +32,7 @@ type call struct {
 
 // OnHttpCalloutDone takes the answer.
 func (c *call) OnHttpCalloutDone(_ uint64, result shared.HttpCalloutResult, headers [][2]shared.UnsafeEnvoyBuffer, body []shared.UnsafeEnvoyBuffer) {
-	defer c.config.caught()
+	defer caught(c.config.Config)
 	var memory []byte
 	r := readReply(result, headers, body, &memory)
 	c.done(&r)

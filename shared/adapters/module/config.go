@@ -13,19 +13,25 @@ import (
 // config is one configured chain. All workers of Envoy use it at once.
 type config struct {
 	*native.Config
-	metrics *recorder
-	streams sync.Pool    // of *stream
-	told    atomic.Int32 // whether Envoy tells how exchanges went: see stream.tells
+	process *process
+	numbers []shared.MetricID // Envoy's, of the recorder's metrics
+	streams sync.Pool         // of *stream
+	warned  atomic.Bool       // that a route names a companion which nobody asks
+	told    atomic.Int32      // whether Envoy tells how exchanges went: see stream.tells
 }
 
 // newConfig reads a document and makes its chain. It does no I/O: what needs
 // the network starts with the first turn of Envoy's main loop.
-func newConfig(handle shared.HttpFilterConfigHandle, document []byte, known []filter.Factory, p *native.Process) (*config, error) {
-	c := &config{metrics: &recorder{handle: handle}}
+func newConfig(handle shared.HttpFilterConfigHandle, document []byte, known []filter.Factory, p *process) (*config, error) {
+	c, log := &config{process: p}, logger(handle)
+	p.log.leads(log)
 	var err error
+	if c.numbers, err = p.metrics.numbers(handle); err != nil {
+		return nil, err
+	}
 	c.Config, err = p.Configure(document, known, native.Env{
-		Log:     logger(handle),
-		Metrics: c.metrics,
+		Log:     log,
+		Metrics: p.metrics,
 		Main:    func() native.Main { return &mainLoop{handle.GetScheduler(), c, handle} },
 	})
 	if err != nil {
@@ -51,12 +57,12 @@ func (c *config) Create(handle shared.HttpFilterHandle) (f shared.HttpFilter) {
 // OnDestroy runs when the last exchange of this configuration is over and Envoy
 // has dropped it, on any thread.
 func (c *config) OnDestroy() {
-	defer c.caught()
+	defer caught(c.Config)
 	c.Close()
 }
 
 // caught is deferred where there is no exchange: a panic is told and goes no further.
-func (c *config) caught() {
+func caught(c *native.Config) {
 	if p := recover(); p != nil {
 		c.Panicked(p)
 	}

@@ -32,12 +32,31 @@ func TestServe(t *testing.T) {
 	factory, err := sdk.NewHttpFilterFactory(&envoyConfig{}, FilterName, []byte(policyOnly))
 	require.NoError(t, err)
 	require.NotNil(t, factory)
-	_, err = sdk.GetHttpFilterConfigFactory(FilterName).CreatePerRoute([]byte(policyOnly))
-	require.EqualError(t, err, "inlet takes no configuration per route")
+	_, err = sdk.NewHttpFilterFactory(&envoyConfig{}, "policy", []byte(policyOnly))
+	require.NoError(t, err, "each filter alone")
+	const known = " is missing; known: inlet, policy"
+	_, err = sdk.NewHttpFilterFactory(&envoyConfig{}, "", []byte(policyOnly))
+	require.EqualError(t, err, "filter_name"+known)
+	_, err = sdk.GetHttpFilterConfigFactory("").CreatePerRoute([]byte(policyOnly))
+	require.EqualError(t, err, "per_route_config_name"+known)
+}
+
+// What is known to a filter alone is that filter.
+func TestFilterAlone(t *testing.T) {
+	known := []filter.Factory{(&policy{}).factory(), {Name: "another"}}
+	all := loaders(known, newProcess(known))
+	_, err := all["policy"].Create(&envoyConfig{}, []byte(policyOnly))
+	require.NoError(t, err)
+	e := &envoyConfig{}
+	_, err = all["another"].Create(e, []byte(policyOnly))
+	require.Error(t, err)
+	require.Equal(t, []string{`4 inlet: configuration: filters[0]: 1:11: unknown filter "policy"; known: another`}, e.logs)
+	_, err = all["another"].CreatePerRoute([]byte(policyOnly))
+	require.EqualError(t, err, "the configuration of a route has 1 mistake(s):\nconfiguration: filters[0]: 1:11: unknown filter \"policy\"; known: another")
 }
 
 func TestDocuments(t *testing.T) {
-	l := &loader{known: []filter.Factory{(&policy{}).factory()}, process: native.NewProcess()}
+	l := &loader{known: []filter.Factory{(&policy{}).factory()}, process: newProcess(nil)}
 	for _, document := range []string{policyOnly, `{"filters": [{"policy": {}}]}`} {
 		e := &envoyConfig{}
 		_, err := l.Create(e, []byte(document))
@@ -49,7 +68,7 @@ func TestDocuments(t *testing.T) {
 // Envoy shows that a configuration is refused; what is wrong stands in the log,
 // a line each.
 func TestMistakesAreLogged(t *testing.T) {
-	l := &loader{known: []filter.Factory{(&policy{}).factory()}, process: native.NewProcess()}
+	l := &loader{known: []filter.Factory{(&policy{}).factory()}, process: newProcess(nil)}
 	e := &envoyConfig{}
 	document := []byte("filters:\n- policie: {}\nlimitz: {}\n")
 	f, err := l.Create(e, document)
@@ -62,7 +81,7 @@ func TestMistakesAreLogged(t *testing.T) {
 
 func TestConfigurationThatPanics(t *testing.T) {
 	bad := filter.Factory{Name: "policy", New: func(*conf.Object, *filter.Deps) filter.Filter { panic("a secret") }}
-	l := &loader{known: []filter.Factory{bad}, process: native.NewProcess()}
+	l := &loader{known: []filter.Factory{bad}, process: newProcess(nil)}
 	f, err := l.Create(&envoyConfig{}, []byte(policyOnly))
 	require.Nil(t, f)
 	require.ErrorContains(t, err, "the configuration could not be read: panic with a string at ")
@@ -70,7 +89,7 @@ func TestConfigurationThatPanics(t *testing.T) {
 }
 
 func TestConfigurationWithoutMetrics(t *testing.T) {
-	l := &loader{known: []filter.Factory{(&policy{}).factory()}, process: native.NewProcess()}
+	l := &loader{known: []filter.Factory{(&policy{}).factory()}, process: newProcess(nil)}
 	f, err := l.Create(&envoyConfig{refused: shared.MetricsFrozen}, []byte(policyOnly))
 	require.Nil(t, f)
 	require.ErrorContains(t, err, "could not be defined")
@@ -78,7 +97,7 @@ func TestConfigurationWithoutMetrics(t *testing.T) {
 
 // What is counted must not be forgotten with the configuration.
 func TestProcessOutlivesConfigurations(t *testing.T) {
-	l := &loader{known: []filter.Factory{(&policy{}).factory()}, process: native.NewProcess()}
+	l := &loader{known: []filter.Factory{(&policy{}).factory()}, process: newProcess(nil)}
 	var deps []*filter.Deps
 	for range 2 {
 		f, err := l.Create(&envoyConfig{}, []byte(policyOnly))

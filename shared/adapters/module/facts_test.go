@@ -6,7 +6,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/inlet-proxy/inlet/internal/native"
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
@@ -104,7 +103,7 @@ func TestSnapshotsAreWatched(t *testing.T) {
 				})
 				return &policy{}
 			},
-		}}, native.NewProcess())
+		}}, newProcess(nil))
 		require.NoError(t, err)
 		defer c.OnDestroy()
 		e.loop()

@@ -13,7 +13,6 @@ import (
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
 	"github.com/stretchr/testify/require"
 
-	"github.com/inlet-proxy/inlet/internal/native"
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
@@ -281,6 +280,8 @@ type envoyStream struct {
 	attempts int
 	asked    int // how often it was asked for attributes
 
+	route any // the configuration of its route
+
 	// inline: a local reply ends the stream before it returns.
 	inline bool
 	ended  bool
@@ -294,6 +295,7 @@ func (e *envoyStream) RequestHeaders() shared.HeaderMap       { return e.request
 func (e *envoyStream) ResponseHeaders() shared.HeaderMap      { return e.response }
 func (e *envoyStream) BufferedRequestBody() shared.BodyBuffer { return e.buffered }
 func (e *envoyStream) ReceivedBufferedRequestBody() bool      { return e.whole }
+func (e *envoyStream) GetMostSpecificConfig() any             { return e.route }
 func (e *envoyStream) ClearRouteCache()                       { e.note("route") }
 func (e *envoyStream) ContinueRequest()                       { e.note("continue") }
 
@@ -549,7 +551,7 @@ const policyOnly = "filters: [{policy: {}}]"
 func load(t *testing.T, document string, p *policy) (*config, *envoyConfig) {
 	t.Helper()
 	e := &envoyConfig{}
-	c, err := newConfig(e, []byte(document), []filter.Factory{p.factory()}, native.NewProcess())
+	c, err := newConfig(e, []byte(document), []filter.Factory{p.factory()}, newProcess(nil))
 	require.NoError(t, err)
 	return c, e
 }

@@ -129,7 +129,7 @@ func (s *stream) Client() string { return s.text(shared.AttributeIDSourceAddress
 // no client can write; only if the document is in use twice, so that there may be
 // somebody who reads it.
 func (s *stream) Mark(document uint64) {
-	if s.config.Twice() {
+	if s.document().Twice() {
 		s.handle.SetFilterState(passedState, binary.LittleEndian.AppendUint64(s.number[:0], document))
 	}
 }

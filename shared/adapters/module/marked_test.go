@@ -8,7 +8,6 @@ import (
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
 	"github.com/stretchr/testify/require"
 
-	"github.com/inlet-proxy/inlet/internal/native"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
@@ -32,7 +31,7 @@ func TestADocumentTwice(t *testing.T) {
 				x.SetRequestHeader(control, "10.0.0.1:80")
 				return filter.Next
 			}}
-			e, process := &envoyConfig{}, native.NewProcess()
+			e, process := &envoyConfig{}, newProcess(nil)
 			create := func(document string) *config {
 				c, err := newConfig(e, []byte(document), []filter.Factory{p.factory()}, process)
 				require.NoError(t, err)

@@ -1,6 +1,7 @@
 package module
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -8,17 +9,21 @@ import (
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
 
 	"github.com/inlet-proxy/inlet/internal/native"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
-// recorder defines the metrics of a configuration and records their samples.
+// recorder has the metrics of the process and their samples.
 //
-// Samples are taken on any thread and with no
-// exchange at hand; Envoy records it through the handle of a live exchange, on
-// that exchange's thread. So samples wait here until the callback that took them
-// ends, and its exchange carries over all that wait. Any exchange of the
-// configuration will do: Envoy's stats belong to the process.
+// Samples are taken on any thread and with no exchange at hand; Envoy records them through the handle of a live
+// exchange, on that exchange's thread. So samples wait here until some callback ends, and its exchange carries over
+// all that wait. Any exchange will do, whatever its configuration: Envoy's stats belong to the process.
+//
+// Envoy has metrics defined while a listener's configuration is created, never for a route's, and numbers them anew in
+// each. So all that the filters may count are known from the beginning (filter.Factory.Metrics), have a number of
+// their own, and are defined with each listener's configuration: for the documents of its routes, too.
 type recorder struct {
-	handle shared.HttpFilterConfigHandle
+	known   map[string]int // by name, the number
+	metrics []metric
 
 	waiting atomic.Int32 // samples, so that nobody locks for nothing
 	mu      sync.Mutex
@@ -34,20 +39,74 @@ type sample struct {
 // maxWaiting bounds the samples of a time in which no callback ends.
 const maxWaiting = 1 << 16
 
+type metric struct {
+	kind   native.Kind
+	name   string
+	labels []string
+}
+
+// newRecorder returns the metrics of all that the filters may count.
+func newRecorder(known []filter.Factory) *recorder {
+	r := &recorder{known: make(map[string]int)}
+	native.DefineMetrics(catalog{r}, known)
+	return r
+}
+
+// catalog takes metrics in.
+type catalog struct{ *recorder }
+
+func (c catalog) Counter(name string, labels ...string) filter.Metric {
+	return c.add(native.Counter, name, labels)
+}
+
+func (c catalog) Gauge(name string, labels ...string) filter.Metric {
+	return c.add(native.Gauge, name, labels)
+}
+
+func (c catalog) Histogram(name string, labels ...string) filter.Metric {
+	return c.add(native.Histogram, name, labels)
+}
+
+func (c catalog) add(k native.Kind, name string, labels []string) filter.Metric {
+	if _, twice := c.known[name]; !twice {
+		c.known[name] = len(c.metrics)
+		c.metrics = append(c.metrics, metric{k, name, labels})
+	}
+	return nil // nothing is counted while metrics are taken in
+}
+
 // Define implements native.Backend.
 func (r *recorder) Define(k native.Kind, name string, labels []string) (func([]string) native.Series, error) {
-	define := r.handle.DefineCounter
-	switch k {
-	case native.Gauge:
-		define = r.handle.DefineGauge
-	case native.Histogram:
-		define = r.handle.DefineHistogram
+	number, ok := r.known[name]
+	if !ok {
+		return nil, errors.New("its filter does not name it in Factory.Metrics")
 	}
-	id, result := define(name, labels...)
-	if result != shared.MetricsSuccess {
-		return nil, fmt.Errorf("result %d", result)
+	if m := &r.metrics[number]; m.kind != k || len(m.labels) != len(labels) {
+		return nil, errors.New("its filter names it in Factory.Metrics in a different way")
 	}
-	return func(tags []string) native.Series { return &series{r, k, id, tags} }, nil
+	return func(tags []string) native.Series { return &series{r, k, number, tags} }, nil
+}
+
+// numbers has Envoy define all metrics for a configuration, and returns Envoy's numbers of them.
+func (r *recorder) numbers(handle shared.HttpFilterConfigHandle) ([]shared.MetricID, error) {
+	numbers := make([]shared.MetricID, len(r.metrics))
+	for i := range r.metrics {
+		m := &r.metrics[i]
+		define := handle.DefineCounter
+		switch m.kind {
+		case native.Counter:
+		case native.Gauge:
+			define = handle.DefineGauge
+		case native.Histogram:
+			define = handle.DefineHistogram
+		}
+		id, result := define(m.name, m.labels...)
+		if result != shared.MetricsSuccess {
+			return nil, fmt.Errorf("metric %s could not be defined: result %d", m.name, result)
+		}
+		numbers[i] = id
+	}
+	return numbers, nil
 }
 
 // take keeps a sample until the next flush.
@@ -60,8 +119,8 @@ func (r *recorder) take(s sample) {
 	}
 }
 
-// flush records what waits through the handle of a live exchange.
-func (r *recorder) flush(handle shared.HttpFilterHandle) {
+// flush records what waits through the handle of a live exchange, whose configuration has these numbers.
+func (r *recorder) flush(handle shared.HttpFilterHandle, numbers []shared.MetricID) {
 	if r.waiting.Load() == 0 {
 		return
 	}
@@ -71,15 +130,15 @@ func (r *recorder) flush(handle shared.HttpFilterHandle) {
 	r.waiting.Store(0)
 	r.mu.Unlock()
 	for i := range batch {
-		batch[i].record(handle)
+		batch[i].record(handle, numbers[batch[i].series.number])
 	}
 	r.mu.Lock()
 	r.spare = batch
 	r.mu.Unlock()
 }
 
-func (s *sample) record(handle shared.HttpFilterHandle) {
-	id, tags := s.series.id, s.series.tags
+func (s *sample) record(handle shared.HttpFilterHandle, id shared.MetricID) {
+	tags := s.series.tags
 	switch s.series.kind {
 	case native.Counter:
 		handle.IncrementCounterValue(id, uint64(max(0, s.n)), tags...)
@@ -98,7 +157,7 @@ func (s *sample) record(handle shared.HttpFilterHandle) {
 type series struct {
 	recorder *recorder
 	kind     native.Kind
-	id       shared.MetricID
+	number   int
 	tags     []string
 }
 

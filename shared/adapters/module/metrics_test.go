@@ -16,15 +16,28 @@ import (
 type measured struct {
 	*native.Metrics
 	*recorder
+	numbers []shared.MetricID
 }
 
-func newMeasured(e *envoyConfig) (measured, *envoyStream) {
-	r := &recorder{handle: e}
-	return measured{native.NewMetrics(r, native.NewProcess().Keep), r}, &envoyStream{config: e, metrics: recorded{}}
+// newMeasured has Envoy define what a filter names in its factory.
+func newMeasured(t testing.TB, metrics func(filter.Metrics)) (measured, *envoyStream) {
+	t.Helper()
+	e, p := &envoyConfig{}, newProcess([]filter.Factory{{Metrics: metrics}})
+	numbers, err := p.metrics.numbers(e)
+	require.NoError(t, err)
+	return measured{native.NewMetrics(p.metrics, p.Keep), p.metrics, numbers}, &envoyStream{config: e, metrics: recorded{}}
 }
+
+func (m *measured) flush(handle shared.HttpFilterHandle) { m.recorder.flush(handle, m.numbers) }
+
+func requests(m filter.Metrics) { m.Counter("c", "model", "pool", "outcome") }
 
 func TestMetrics(t *testing.T) {
-	r, s := newMeasured(&envoyConfig{})
+	r, s := newMeasured(t, func(m filter.Metrics) {
+		m.Counter("requests", "model", "pool", "outcome")
+		m.Gauge("in_flight", "pool")
+		m.Histogram("duration")
+	})
 	c := r.Counter("requests", "model", "pool", "outcome")
 	g := r.Gauge("in_flight", "pool")
 	h := r.Histogram("duration")
@@ -45,25 +58,36 @@ func TestMetrics(t *testing.T) {
 }
 
 func TestMetricThatEnvoyRefuses(t *testing.T) {
-	r, _ := newMeasured(&envoyConfig{refused: shared.MetricsFrozen})
-	require.NotPanics(t, func() { r.Counter("late").Record(1, filter.Values{}) })
-	require.ErrorContains(t, r.Err(), "metric late could not be defined")
+	_, err := newProcess(nil).metrics.numbers(&envoyConfig{refused: shared.MetricsFrozen})
+	require.ErrorContains(t, err, "metric inlet_filter_failure_total could not be defined")
+}
+
+// What the factory does not name cannot be counted: in the document of a route there is no way to define it.
+func TestMetricThatItsFactoryDoesNotName(t *testing.T) {
+	for name, define := range map[string]func(filter.Metrics){
+		"metric late could not be defined: its filter does not name it in Factory.Metrics":         func(m filter.Metrics) { m.Counter("late") },
+		"metric c could not be defined: its filter names it in Factory.Metrics in a different way": func(m filter.Metrics) { m.Gauge("c", "model", "pool", "outcome") },
+	} {
+		r, _ := newMeasured(t, requests)
+		define(r)
+		require.EqualError(t, r.Err(), name)
+	}
 }
 
 func TestSeriesOwnTheirStrings(t *testing.T) {
-	r, s := newMeasured(&envoyConfig{})
-	c := r.Counter("c", "model")
+	r, s := newMeasured(t, requests)
+	c := r.Counter("c", "model", "pool", "outcome")
 	var a arena
 	c.Record(1, filter.Values{a.copy(viewString("first"))})
 	a.reset()
 	a.copy(viewString("other"))
 	c.Record(1, filter.Values{"first"})
 	r.flush(s)
-	require.Equal(t, recorded{"c{first}": 2}, s.metrics)
+	require.Equal(t, recorded{"c{first,,}": 2}, s.metrics)
 }
 
 func TestRecordingAllocatesNothing(t *testing.T) {
-	r, _ := newMeasured(&envoyConfig{})
+	r, _ := newMeasured(t, requests)
 	c := r.Counter("c", "model", "pool", "outcome")
 	v := filter.Values{"llama", "pool", "ok"}
 	var silent silentStream
@@ -91,8 +115,8 @@ func (s *silentStream) IncrementCounterValue(_ shared.MetricID, n uint64, _ ...s
 
 // Workers record and flush at once; no sample is lost or counted twice.
 func TestMetricsOfManyThreads(t *testing.T) {
-	r, _ := newMeasured(&envoyConfig{})
-	c := r.Counter("c", "worker")
+	r, _ := newMeasured(t, requests)
+	c := r.Counter("c", "model", "pool", "outcome")
 	const workers, samples = 8, 2000
 	handles := make([]silentStream, workers)
 	var all sync.WaitGroup
@@ -117,7 +141,7 @@ func TestMetricsOfManyThreads(t *testing.T) {
 
 // What a sample costs, with the ten of a request before each flush, when all threads do nothing else.
 func BenchmarkSamples(b *testing.B) {
-	r, _ := newMeasured(&envoyConfig{})
+	r, _ := newMeasured(b, requests)
 	c := r.Counter("c", "model", "pool", "outcome")
 	b.RunParallel(func(pb *testing.PB) {
 		v := filter.Values{"llama", "pool", "ok"}

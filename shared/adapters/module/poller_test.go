@@ -9,7 +9,6 @@ import (
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
 	"github.com/stretchr/testify/require"
 
-	"github.com/inlet-proxy/inlet/internal/native"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
@@ -25,7 +24,7 @@ func wire(version uint64) []byte {
 }
 
 // configure makes one more configuration in a process.
-func configure(t *testing.T, p *native.Process, document string) (*config, *envoyConfig) {
+func configure(t *testing.T, p *process, document string) (*config, *envoyConfig) {
 	t.Helper()
 	e := &envoyConfig{}
 	c, err := newConfig(e, []byte(document), []filter.Factory{(&policy{}).factory()}, p)
@@ -49,7 +48,7 @@ func logged(e *envoyConfig, part string) (n int) {
 
 func TestFeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := native.NewProcess()
+		p := newProcess(nil)
 		c, e := configure(t, p, withCompanion)
 		defer c.OnDestroy()
 		require.Empty(t, e.polls, "no network while a configuration is made")
@@ -79,7 +78,7 @@ func TestFeed(t *testing.T) {
 // What cannot be called is tried again, and told once.
 func TestFeedFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, e := configure(t, native.NewProcess(), withCompanion)
+		c, e := configure(t, newProcess(nil), withCompanion)
 		defer c.OnDestroy()
 		e.init = shared.HttpCalloutInitClusterNotFound
 		e.run(20 * time.Second)
@@ -105,7 +104,7 @@ func TestFeedBadAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c, e := configure(t, native.NewProcess(), withCompanion)
+				c, e := configure(t, newProcess(nil), withCompanion)
 				defer c.OnDestroy()
 				e.loop()
 				e.answer("200", wire(5))
@@ -125,7 +124,7 @@ func TestFeedBadAnswers(t *testing.T) {
 // A new configuration has the replicas from the start, and does the asking.
 func TestFeedSurvivesAnUpdate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := native.NewProcess()
+		p := newProcess(nil)
 		first, old := configure(t, p, withCompanion)
 		old.loop()
 		old.answer("200", wire(1))
@@ -153,7 +152,7 @@ func TestFeedSurvivesAnUpdate(t *testing.T) {
 // An old configuration that goes away does not disturb the new one's poll.
 func TestFeedOldConfigurationLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := native.NewProcess()
+		p := newProcess(nil)
 		first, old := configure(t, p, withCompanion)
 		old.loop()
 		second, now := configure(t, p, withCompanion)
@@ -169,7 +168,7 @@ func TestFeedOldConfigurationLeaves(t *testing.T) {
 // goroutines.
 func TestFeedEndsWithItsConfiguration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, e := configure(t, native.NewProcess(), withCompanion)
+		c, e := configure(t, newProcess(nil), withCompanion)
 		e.init = shared.HttpCalloutInitClusterNotFound
 		e.loop() // a timer runs now
 		c.OnDestroy()
@@ -179,7 +178,7 @@ func TestFeedEndsWithItsConfiguration(t *testing.T) {
 }
 
 func TestFeedsOfSeveralCompanions(t *testing.T) {
-	p := native.NewProcess()
+	p := newProcess(nil)
 	a, ea := configure(t, p, withCompanion)
 	b, eb := configure(t, p, strings.Replace(withCompanion, "cluster: companion", "cluster: another", 1))
 	ea.loop()
@@ -199,7 +198,7 @@ func TestFeedsOfSeveralCompanions(t *testing.T) {
 // A panic in the main thread's work is told, and the poll goes on later.
 func TestFeedPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := native.NewProcess()
+		p := newProcess(nil)
 		c, e := configure(t, p, withCompanion)
 		defer c.OnDestroy()
 		c.Poller.Deps.Counters = nil // Attach will panic
@@ -223,7 +222,7 @@ func change(t *testing.T, version uint64) []byte {
 
 func TestFeedDelta(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, e := configure(t, native.NewProcess(), withCompanion)
+		c, e := configure(t, newProcess(nil), withCompanion)
 		defer c.OnDestroy()
 		e.loop()
 		e.answer("200", wire(5))
@@ -248,7 +247,7 @@ func TestFeedDelta(t *testing.T) {
 // What the filters of any configuration tell goes out by the newest one, with what all have in flight; what others tell comes back to them.
 func TestFeedRelays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := native.NewProcess()
+		p := newProcess(nil)
 		first, old := configure(t, p, withCompanion)
 		old.loop()
 		old.answer("200", wire(1))
@@ -281,7 +280,7 @@ func TestFeedRelays(t *testing.T) {
 // A configuration may go before its first turn on the main thread, or twice, and leaves quietly.
 func TestFeedThatNeverBegan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, e := configure(t, native.NewProcess(), withCompanion)
+		c, e := configure(t, newProcess(nil), withCompanion)
 		c.OnDestroy()
 		c.OnDestroy()
 		e.loop()

@@ -96,9 +96,9 @@ func TestAStreamIsUsedAgain(t *testing.T) {
 		s.end()
 		require.Nil(t, used.handle, "%s: the memory was given back", name)
 		require.Zero(t, used.depth, name)
-		// Times are the clock's, and some are measured at random. The version is shown once.
+		// Times are the clock's, and some are measured at random. What is of the process is shown once.
 		maps.DeleteFunc(s.metrics, func(name string, _ int64) bool {
-			return strings.Contains(name, "_us{") || strings.Contains(name, "_ms{") || strings.HasPrefix(name, "inlet_build_info")
+			return strings.Contains(name, "_us{") || strings.Contains(name, "_ms{") || strings.HasPrefix(name, "inlet_build_info") || strings.HasPrefix(name, "inlet_configurations")
 		})
 		out := append(seen, fmt.Sprint(s.did, s.reply, s.metadata, s.state, s.buffered.String(), s.request.list, s.response.list, s.metrics))
 		return strings.Join(out, "\n"), used

@@ -1,8 +1,8 @@
 package module
 
 import (
-	"errors"
 	"fmt"
+	"strings"
 
 	sdk "github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go"
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
@@ -11,23 +11,35 @@ import (
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
-// FilterName is the filter_name under which Envoy finds Inlet in the module.
+// FilterName is the filter_name under which Envoy finds Inlet in the module, with all filters. Each of them is also
+// found alone, by its own name.
 const FilterName = "inlet"
 
 // Serve makes the known filters available to Envoy. Call it once, from an init
 // function of the module's main package.
 func Serve(known ...filter.Factory) {
 	native.BoundThreads()
-	sdk.RegisterHttpFilterConfigFactories(map[string]shared.HttpFilterConfigFactory{
-		FilterName: &loader{known: known, process: native.NewProcess()},
-	})
+	sdk.RegisterHttpFilterConfigFactories(loaders(known, newProcess(known)))
+}
+
+// loaders are what Envoy finds in the module, by filter_name. They share the process.
+func loaders(known []filter.Factory, p *process) map[string]shared.HttpFilterConfigFactory {
+	all := map[string]shared.HttpFilterConfigFactory{FilterName: &loader{known: known, process: p}}
+	names := []string{FilterName}
+	for i := range known {
+		name := known[i].Name
+		all[name] = &loader{known: known[i : i+1], process: p}
+		names = append(names, name)
+	}
+	all[""] = unnamed(strings.Join(names, ", "))
+	return all
 }
 
 // loader makes a config of each document that Envoy hands over. Envoy calls it
 // on its main thread.
 type loader struct {
 	known   []filter.Factory
-	process *native.Process
+	process *process
 }
 
 // Create reads the document: YAML or JSON, as bytes of whatever message the
@@ -36,7 +48,7 @@ type loader struct {
 func (l *loader) Create(handle shared.HttpFilterConfigHandle, document []byte) (f shared.HttpFilterFactory, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			f, err = nil, fmt.Errorf("the configuration could not be read: %s", native.Describe(p))
+			f, err = nil, unreadable(p)
 		}
 	}()
 	c, err := newConfig(handle, document, l.known, l.process)
@@ -46,8 +58,36 @@ func (l *loader) Create(handle shared.HttpFilterConfigHandle, document []byte) (
 	return c, nil
 }
 
-// CreatePerRoute refuses: there is one document, and what differs by route is
-// said in it.
-func (l *loader) CreatePerRoute([]byte) (any, error) {
-	return nil, errors.New("inlet takes no configuration per route")
+// CreatePerRoute reads the document of a route (DynamicModuleFilterPerRoute), which replaces the listener's for the
+// requests of the route. Envoy refuses the routes if it fails, and keeps those it had.
+func (l *loader) CreatePerRoute(document []byte) (f any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			f, err = nil, unreadable(p)
+		}
+	}()
+	r, err := newRouted(document, l.known, l.process)
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func unreadable(p any) error {
+	return fmt.Errorf("the configuration could not be read: %s", native.Describe(p))
+}
+
+// unnamed stands for a filter_name that is missing. It holds those that there are.
+type unnamed string
+
+// Create refuses.
+func (u unnamed) Create(shared.HttpFilterConfigHandle, []byte) (shared.HttpFilterFactory, error) {
+	defer dropped()
+	return nil, fmt.Errorf("filter_name is missing; known: %s", string(u))
+}
+
+// CreatePerRoute refuses.
+func (u unnamed) CreatePerRoute([]byte) (any, error) {
+	defer dropped()
+	return nil, fmt.Errorf("per_route_config_name is missing; known: %s", string(u))
 }

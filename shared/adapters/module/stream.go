@@ -12,7 +12,9 @@ import (
 // Envoy calls it on one worker thread, always the same.
 type stream struct {
 	config *config
-	chain  *chain.Stream
+	own    *chain.Stream // of the listener's document
+	routed *routed       // the document of the route, nil if it has none
+	chain  *chain.Stream // of the document that is in force
 	handle shared.HttpFilterHandle
 
 	arena             arena
@@ -35,7 +37,8 @@ type stream struct {
 }
 
 func newStream(c *config) *stream {
-	s := &stream{config: c, chain: c.Chain.NewStream()}
+	s := &stream{config: c, own: c.Chain.NewStream()}
+	s.chain = s.own
 	s.request.arena, s.response.arena = &s.arena, &s.arena
 	return s
 }
@@ -48,6 +51,7 @@ func (s *stream) OnRequestHeaders(_ shared.HeaderMap, end bool) (status shared.H
 	s.request.reset(s.handle.RequestHeaders())
 	s.response.reset(nil)
 	s.begun = true
+	s.route()
 	s.chain.Begin(s)
 	if s.goesOn(s.chain.RequestHeaders(end)) {
 		status = shared.HeadersStatusContinue
@@ -290,7 +294,7 @@ func (s *stream) caught() {
 func (s *stream) left() {
 	defer s.caught()
 	if s.depth--; !s.gone {
-		s.config.metrics.flush(s.handle)
+		s.config.process.metrics.flush(s.handle, s.config.numbers)
 	} else if s.depth == 0 && !s.broken { // a broken state is not used again
 		s.recycle()
 	}
@@ -310,6 +314,7 @@ func (s *stream) fail(p any) {
 func (s *stream) recycle() {
 	s.handle, s.gone, s.begun, s.over = nil, false, false, false
 	s.turn++
+	s.unroute()
 	s.request.reset(nil)
 	s.response.reset(nil)
 	s.arena.reset()

@@ -383,7 +383,7 @@ func TestAnswerBeforeTheRequest(t *testing.T) {
 	require.Equal(t, shared.HeadersStatusContinue, s.respond(false, [2]string{":status", "403"}))
 	require.Equal(t, shared.BodyStatusContinue, s.filter.OnResponseBody(newBuffer("no"), true))
 	s.end()
-	require.Equal(t, recorded{"inlet_build_info{" + inletversion.String() + "}": 1}, s.metrics, "the version, and nothing of a request")
+	require.Equal(t, recorded{"inlet_build_info{" + inletversion.String() + "}": 1, "inlet_configurations{listener}": 1}, s.metrics, "what is of the process, and nothing of a request")
 }
 
 // Envoy may answer itself while the request is still held.

@@ -8,7 +8,6 @@ import (
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
 	"github.com/stretchr/testify/require"
 
-	"github.com/inlet-proxy/inlet/internal/native"
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
@@ -20,7 +19,7 @@ type talker struct {
 	heard []string
 }
 
-func talking(t *testing.T, p *native.Process) (*talker, *config, *envoyConfig) {
+func talking(t *testing.T, p *process) (*talker, *config, *envoyConfig) {
 	t.Helper()
 	f, e := &talker{}, &envoyConfig{}
 	c, err := newConfig(e, []byte(withCompanion), []filter.Factory{{
@@ -47,7 +46,7 @@ func (e *envoyConfig) reply(body string) {
 
 func TestFilterConverses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := native.NewProcess()
+		p := newProcess(nil)
 		f, c, e := talking(t, p)
 		defer c.OnDestroy()
 		require.Equal(t, p.Worker, f.link.Proxy)
@@ -68,7 +67,7 @@ func TestFilterConverses(t *testing.T) {
 // The filters of the newest configuration converse, and those of an older one again when it is withdrawn.
 func TestConversationsSurviveAnUpdate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := native.NewProcess()
+		p := newProcess(nil)
 		before, first, old := talking(t, p)
 		old.loop()
 		after, second, now := talking(t, p)

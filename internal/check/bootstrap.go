@@ -27,6 +27,7 @@ type gateway struct {
 	manager  node
 	filters  []node // HTTP filters, in order
 	inlets   []*inlet
+	routed   []*inlet // documents of routes
 }
 
 // IsBootstrap reports whether a file looks like an Envoy bootstrap, and not like a chain's configuration.
@@ -116,6 +117,7 @@ func (b *bootstrap) gateways() []*gateway {
 					}
 				}
 				if len(g.inlets) > 0 {
+					g.readRoutes()
 					all = append(all, g)
 				}
 			}

@@ -26,6 +26,7 @@ type inlet struct {
 	wasm     bool   // else a dynamic module
 	document node   // the Any that holds the chain's configuration
 	file     string // name of the .wasm or .so file, without folders; "" if it is not a file
+	name     string // module: filter_name
 
 	text  []byte       // the chain's configuration
 	chain *chain.Chain // nil if it has faults
@@ -66,6 +67,9 @@ func (b *bootstrap) inlet(f node) *inlet {
 		}
 	default:
 		return nil
+	}
+	if !i.wasm {
+		i.name = name.text()
 	}
 	if file.exists() {
 		i.file = path.Base(file.text())
@@ -128,7 +132,7 @@ func (b *bootstrap) readDocument(i *inlet, where func([]string) placing) {
 		b.errorf(i.config, "configuration", `give it as {"@type": type.googleapis.com/google.protobuf.StringValue, value: …}`, "Inlet's filter has no configuration")
 		return
 	}
-	known := filters.All
+	known := knownTo(i.name)
 	if one := alone(i.file); one != nil {
 		known = one
 	}

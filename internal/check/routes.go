@@ -12,7 +12,7 @@ func poolRoutes(g *gateway) {
 		return // routes come by RDS
 	}
 	checked := map[string]bool{}
-	for _, i := range g.inlets {
+	for _, i := range g.documents() {
 		for _, p := range i.pools {
 			if checked[p.name] {
 				continue

@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/inlet-proxy/inlet/filters/bbr"
@@ -17,7 +18,7 @@ const (
 // rules are what a gateway must have for Inlet to work. A new one is a function here, its name in Checks, and a broken
 // bootstrap in rules_test.go.
 var rules = []func(*gateway){
-	wasmPlugin, dynamicModule, secondInlet, neighbours, perRoute,
+	wasmPlugin, dynamicModule, secondInlet, neighbours, routeCompanion,
 	controlHeaders, paths, bufferLimits, localReplies,
 	poolRoutes, lastRoute, companion, providers,
 }
@@ -31,11 +32,12 @@ var Checks = []struct{ Name, About string }{
 	{"wasm-stop-iteration", "wasm: allow_on_headers_stop_iteration is true"},
 	{"wasm-failure-policy", "wasm: failure_policy is FAIL_RELOAD"},
 	{"wasm-runtime", "wasm: the runtime is V8"},
-	{"module-filter-name", "module: filter_name is inlet"},
+	{"module-filter-name", "module: filter_name is inlet, or the name of one filter"},
 	{"module-do-not-close", "module: do_not_close is true"},
 	{"second-inlet", "each Inlet filter behind another one trusts its control headers"},
 	{"filter-order", "other filters are on the right side of Inlet"},
-	{"per-route", "no route has a configuration of its own for Inlet"},
+	{"per-route", "a configuration of a route is one that the module takes"},
+	{"per-route-companion", "configurations of routes name the companion of their filter"},
 	{"control-headers", "clients' own control headers are removed before a route is matched"},
 	{"path-normalization", "a path has one spelling for Inlet and for the replica"},
 	{"buffer-limit", "buffers hold the largest body that Inlet accepts"},
@@ -81,8 +83,8 @@ func dynamicModule(g *gateway) {
 		if i.wasm {
 			continue
 		}
-		if at := i.config.get("filter_name"); at.text() != "inlet" {
-			g.errorf(at, "module-filter-name", "filter_name: inlet", "the module has one filter, called inlet: Envoy refuses filter_name %q", at.text())
+		if at := i.config.get("filter_name"); !slices.Contains(filterNames(), at.text()) {
+			g.errorf(at, "module-filter-name", "filter_name: "+allFilters, "the module knows no filter_name %q, and Envoy refuses it; known: %s", at.text(), strings.Join(filterNames(), ", "))
 		}
 		if at := i.config.get("dynamic_module_config", "do_not_close"); !at.isTrue() {
 			g.errorf(at, "module-do-not-close", "do_not_close: true", "do_not_close is not true: Go's runtime cannot be unloaded, so Envoy could crash when the last listener with this module goes")
@@ -137,24 +139,6 @@ func neighbours(g *gateway) {
 	}
 }
 
-func perRoute(g *gateway) {
-	refuse := func(at node) {
-		for _, i := range g.inlets {
-			if own := at.get("typed_per_filter_config").member(i.filter.get("name").text()); own.exists() {
-				g.errorf(own, "per-route", "leave it out; use a listener or filter chain of its own for a second configuration",
-					"Inlet has one configuration for all routes: the module refuses this, and a wasm plugin never sees it")
-			}
-		}
-	}
-	refuse(g.manager.get("route_config"))
-	for _, host := range g.hosts() {
-		refuse(host)
-		for _, r := range host.get("routes").items() {
-			refuse(r)
-		}
-	}
-}
-
 func controlHeaders(g *gateway) {
 	removed := map[string]bool{}
 	for _, m := range g.manager.get("early_header_mutation_extensions").items() {
@@ -166,7 +150,7 @@ func controlHeaders(g *gateway) {
 			removed[strings.ToLower(mutation.get("remove").text())] = true
 		}
 	}
-	for _, i := range g.inlets {
+	for _, i := range g.documents() {
 		if i.chain == nil || i.chain.TrustsControl() {
 			continue
 		}
@@ -203,7 +187,7 @@ const defaultBuffer = 1 << 20
 
 func bufferLimits(g *gateway) {
 	most := int64(0)
-	for _, i := range g.inlets {
+	for _, i := range g.documents() {
 		if i.chain != nil {
 			most = max(most, i.chain.BodyLimit())
 		}
@@ -248,7 +232,7 @@ func companion(g *gateway) {
 }
 
 func providers(g *gateway) {
-	for _, i := range g.inlets {
+	for _, i := range g.documents() {
 		for _, a := range i.asks {
 			if g.mayHave(a.cluster) {
 				continue

@@ -60,13 +60,14 @@ var broken = []struct {
 	{"no body is seen", "wasm", []string{"allow_on_headers_stop_iteration: true", "allow_on_headers_stop_iteration: false"}, "wasm-stop-iteration", check.Error, "allow_on_headers_stop_iteration: false", "waits for a body"},
 	{"a crashed VM stays", "wasm", []string{"failure_policy: FAIL_RELOAD", "failure_policy: FAIL_CLOSED"}, "wasm-failure-policy", check.Error, "failure_policy: FAIL_CLOSED", "503"},
 	{"another runtime", "wasm", []string{"runtime: envoy.wasm.runtime.v8", "runtime: envoy.wasm.runtime.wamr"}, "wasm-runtime", check.Warning, "runtime: envoy.wasm.runtime.wamr", "tested"},
-	{"another filter of the module", "module", []string{"filter_name: inlet", "filter_name: gateway"}, "module-filter-name", check.Error, "filter_name: gateway", "called inlet"},
+	{"another filter of the module", "module", []string{"filter_name: inlet", "filter_name: gateway"}, "module-filter-name", check.Error, "filter_name: gateway", "known: inlet, bbr, quota, guardrail, picker"},
 	{"the library is closed", "module", []string{"do_not_close: true", "do_not_close: false"}, "module-do-not-close", check.Error, "do_not_close: false", "cannot be unloaded"},
 	{"two that both remove headers", "wasm", []string{router, httpFilter("second", "wasm.v3.Wasm, config: {name: inlet, allow_on_headers_stop_iteration: true, failure_policy: FAIL_RELOAD, vm_config: {runtime: envoy.wasm.runtime.v8, code: {local: {filename: dist/guardrail.wasm}}}, configuration: {\"@type\": type.googleapis.com/google.protobuf.StringValue, value: 'filters: [{guardrail: {providers: [{name: a, local: {patterns: [b]}}], policies: [{on: request, use: [a], action: block}]}}]'}}") + router}, "second-inlet", check.Error, "dist/guardrail.wasm", "second Inlet filter"},
 	{"CORS behind Inlet", "wasm", []string{router, httpFilter("cors", "cors.v3.Cors") + router}, "filter-order", check.Error, "- name: cors", "preflights"},
 	{"a buffer behind Inlet", "module", []string{router, httpFilter("buffer", "buffer.v3.Buffer, max_request_bytes: 1000") + router}, "filter-order", check.Warning, "- name: buffer", "a second time"},
 	{"faults before Inlet", "wasm", []string{inletWasm, "\n" + httpFilter("fault", "fault.v3.HTTPFault") + inletWasm[1:]}, "filter-order", check.Warning, "- name: fault", "when a replica fails"},
-	{"a configuration for a route", "module", []string{poolLlama + "\n", poolLlama + "\n                          typed_per_filter_config: {inlet: {\"@type\": type.googleapis.com/google.protobuf.StringValue, value: a}}\n"}, "per-route", check.Error, "typed_per_filter_config", "one configuration"},
+	{"a configuration for a route", "module", []string{poolLlama + "\n", poolLlama + "\n                          typed_per_filter_config: {inlet: {\"@type\": type.googleapis.com/google.protobuf.StringValue, value: a}}\n"}, "per-route", check.Error, "typed_per_filter_config", "as DynamicModuleFilterPerRoute"},
+	{"a companion of a route alone", "module", []string{poolLlama + "\n", poolLlama + "\n                          typed_per_filter_config: {inlet: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilterPerRoute, per_route_config_name: picker, filter_config: {\"@type\": type.googleapis.com/google.protobuf.StringValue, value: \"{filters: [{picker: {pool: llama}}], companion: {cluster: gemma}}\"}}}\n"}, "per-route-companion", check.Error, "typed_per_filter_config", "nobody asks it"},
 	{"a control header that stays", "wasm", []string{"                        - remove: x-gateway-inference-pool\n", ""}, "control-headers", check.Error, "early_header_mutation", "x-gateway-inference-pool"},
 	{"a header of the configuration that stays", "wasm", []string{"- bbr:\n", "- bbr:\n                                  header: x-model\n"}, "control-headers", check.Error, "early_header_mutation", "x-model"},
 	{"paths unchanged", "wasm", []string{"normalize_path: true", "normalize_path: false"}, "path-normalization", check.Error, "normalize_path: false", "another to the replica"},
@@ -210,6 +211,59 @@ func TestOneFilterBuilds(t *testing.T) {
 	found := check.Bootstrap("file.yaml", []byte(text))
 	require.Len(t, found, 1)
 	require.Contains(t, found[0].Message, `unknown filter "picker"`)
+}
+
+// TestFilterNames: under its own name, the module has one filter alone.
+func TestFilterNames(t *testing.T) {
+	text := strings.Replace(shipped(t, "module"), "filter_name: inlet", "filter_name: bbr", 1)
+	found := check.Bootstrap("file.yaml", []byte(text))
+	require.Len(t, found, 1)
+	require.Contains(t, found[0].Message, `unknown filter "picker"; known: bbr`)
+}
+
+// TestDocumentsOfRoutes: they are checked as the filter's own is, wherever routes may have one.
+func TestDocumentsOfRoutes(t *testing.T) {
+	const route = "                          route: {cluster: llama, timeout: 0s, idle_timeout: 600s}"
+	of := func(name, document string) string {
+		return `{"@type": type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilterPerRoute, per_route_config_name: ` + name +
+			`, filter_config: {"@type": type.googleapis.com/google.protobuf.StringValue, value: "` + document + `"}}`
+	}
+	const good = "filters: [{bbr: {models: [{name: a, targets: [{pool: llama}]}]}}, {picker: {}}]\\ncompanion: {cluster: inlet-companion}"
+	for name, c := range map[string]struct{ own, check, says string }{
+		"a good one":            {of("inlet", good), "", ""},
+		"without a companion":   {of("picker", "filters: [{picker: {pool: llama}}]"), "", ""},
+		"in a wrapper":          {`{"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: ` + of("inlet", good) + "}", "", ""},
+		"only turned off":       {`{"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}`, "", ""},
+		"a mistake":             {of("inlet", "filters: [{piker: {}}]"), "configuration", `unknown filter "piker" (did you mean "picker"?)`},
+		"another filter's":      {of("bbr", "filters: [{picker: {}}]"), "configuration", "known: bbr"},
+		"an unknown name":       {of("pick", good), "per-route", `knows no per_route_config_name "pick"; known: inlet, bbr, quota, guardrail, picker`},
+		"no name":               {of(`""`, good), "per-route", "known: inlet"},
+		"another pool":          {of("inlet", strings.Replace(good, "pool: llama", "pool: moon", 1)), "pool-route", `"moon"`},
+		"another companion":     {of("inlet", strings.Replace(good, "inlet-companion", "gemma", 1)), "per-route-companion", "nobody asks it"},
+		"another header":        {of("bbr", "filters: [{bbr: {header: x-mine, models: [{name: a, targets: [{pool: llama}]}]}}]"), "control-headers", "x-mine"},
+		"a provider's cluster":  {of("guardrail", "filters: [{guardrail: {providers: [{name: m, moderations: {cluster: moon}}], policies: [{on: request, use: [m], action: block}]}}]"), "guardrail-cluster", `no cluster "moon"`},
+		"too large for buffers": {of("inlet", good+"\\nlimits: {body: 100MiB}"), "buffer-limit", "limits.body"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, scope := range [][2]string{
+				{route, route + "\n                          typed_per_filter_config: {inlet: " + c.own + "}"},
+				{"                      domains: [\"*\"]", "                      domains: [\"*\"]\n                      typed_per_filter_config: {inlet: " + c.own + "}"},
+				{"                  name: pools", "                  name: pools\n                  typed_per_filter_config: {inlet: " + c.own + "}"},
+				{route, "                          route: {timeout: 0s, weighted_clusters: {clusters: [{name: llama, weight: 1, typed_per_filter_config: {inlet: " + c.own + "}}]}}"},
+			} {
+				text := shipped(t, "module")
+				require.Contains(t, text, scope[0])
+				found := check.Bootstrap("file.yaml", []byte(strings.Replace(text, scope[0], scope[1], 1)))
+				if c.check == "" {
+					require.Empty(t, found)
+					continue
+				}
+				require.NotEmpty(t, found)
+				require.Equal(t, c.check, found[0].Check, found)
+				require.Contains(t, found[0].Message, c.says)
+			}
+		})
+	}
 }
 
 // TestPoolsWithOtherRoutes: ways to lead to a pool's cluster that the shipped bootstraps do not use.

@@ -73,6 +73,9 @@ func TestExitCodes(t *testing.T) {
 		{"no workers", []string{"WORKERS", "0"}, []string{"demo"}, exitUsage, "", "WORKERS=0"},
 		{"a configuration that is not there", []string{"CONFIG", filepath.Join(dir, "none")}, []string{"run"}, exitUsage, "", "CONFIG: open"},
 		{"an Envoy that is none", []string{"ENVOY", good}, []string{"run"}, exitUsage, "", "is not an executable file"},
+		{"a module that is none", []string{"ENVOY", bad}, []string{"doctor", "--module", good, "--envoy", good}, exitFaults, "WRONG    module     " + good + " is neither a program nor a library", ""},
+		{"an Envoy that is none, by its variable", []string{"ENVOY", bad}, []string{"doctor", "--module", good}, exitFaults, "WRONG    envoy      " + bad + " is neither", ""},
+		{"a module and no Envoy", []string{"PATH", dir, "HOME", dir, "INLET_CACHE", dir, "FUNC_E_HOME", "", "FUNC_E_DATA_HOME", ""}, []string{"doctor", "--module", good}, exitFaults, "", "no Envoy on this machine; set ENVOY to one"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for _, name := range variables {

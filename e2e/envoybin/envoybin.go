@@ -34,6 +34,29 @@ type Options struct {
 // Find returns the absolute path of an Envoy binary that matches the Options, and
 // downloads it if necessary.
 func Find(ctx context.Context, o Options) (string, error) {
+	path, err := o.installed()
+	if path != "" || err != nil {
+		return path, err
+	}
+	path = o.cached()
+	if err := fetch(ctx, o, path); err != nil {
+		return "", err
+	}
+	return filepath.Abs(path)
+}
+
+// Installed is the Envoy that Find finds without a download.
+func Installed() (string, error) {
+	o := Options{}
+	path, err := o.installed()
+	if path == "" && err == nil {
+		err = errors.New("no Envoy on this machine; set ENVOY to one")
+	}
+	return path, err
+}
+
+// installed returns the path of an Envoy that is on this machine, or "", and sets the defaults.
+func (o *Options) installed() (string, error) {
 	exact := o.Version != ""
 	if !exact {
 		o.Version = DefaultVersion
@@ -48,15 +71,14 @@ func Find(ctx context.Context, o Options) (string, error) {
 	if o.CacheDir == "" {
 		o.CacheDir = CacheDir()
 	}
-	path := filepath.Join(o.CacheDir, "envoy", o.Version, "envoy")
-	if isExecutable(path) {
+	if path := o.cached(); isExecutable(path) {
 		return filepath.Abs(path)
 	}
-	if err := fetch(ctx, o, path); err != nil {
-		return "", err
-	}
-	return filepath.Abs(path)
+	return "", nil
 }
+
+// cached is the path of the version in Inlet's cache.
+func (o *Options) cached() string { return filepath.Join(o.CacheDir, "envoy", o.Version, "envoy") }
 
 // CacheDir is the folder in which Inlet keeps what it downloads.
 func CacheDir() string {

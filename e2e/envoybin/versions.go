@@ -38,6 +38,11 @@ var wheels = map[string]map[string]wheel{
 		"linux/arm64":  {"manylinux_2_31_aarch64", "8b1b1bea393578e886a26350e3ab8738a066372869e82f54be464f4a914c9df4"},
 		"darwin/arm64": {"macosx_15_0_arm64", "68b245187023786a4c74be3f57c494442482512bd2449e299ef170c5816db17b"},
 	},
+	"1.37.0": { // refuses the module: to test what is said of that
+		"linux/amd64":  {"manylinux_2_31_x86_64", "bf7a89ecfa8133a77d066c3d3f9cd0b9b975ed26a5d5d9e508896e57b78cabfc"},
+		"linux/arm64":  {"manylinux_2_31_aarch64", "ee3e51fb44bb8f1a7053556b6e216ecd7a92cae07d092cd8315bd336586bd315"},
+		"darwin/arm64": {"macosx_15_0_arm64", "0a13ed54d40c199e920d3f8df59210a7c38eaed9009fd4e5d94fe2603576b94e"},
+	},
 	"1.36.4": {
 		"linux/amd64":  {"manylinux_2_31_x86_64", "86dfc14ae7fad32de3b3ace54fbd400187c3b4fd6731781ff5bc633fa133f3f9"},
 		"linux/arm64":  {"manylinux_2_31_aarch64", "05b06a19c4f6499c752f1a5a034a02752f0cdbd0422c3d8eb515237a36e82cd2"},

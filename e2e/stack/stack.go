@@ -51,6 +51,8 @@ type Options struct {
 	// Plugin is another build of Inlet than that of this tree: the path of a
 	// .wasm or .so file.
 	Plugin string
+	// Check says what is wrong with a build of Inlet and the Envoy that is to load it, before Envoy starts. Nil checks nothing.
+	Check func(ctx context.Context, plugin, envoy string) error
 	// NoCompanion runs without a companion: its cluster then leads to CompanionAddress, or to a closed port.
 	NoCompanion bool
 	// CompanionAddress is the ip:port of a companion that is already running.
@@ -142,6 +144,9 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	if err := Build(ctx, s.Root, o.Progress, s.targets()...); err != nil {
 		return nil, err
 	}
+	if err := s.check(ctx); err != nil {
+		return nil, err
+	}
 	if s.Dir, err = os.MkdirTemp("", "inlet-"); err != nil {
 		return nil, err
 	}
@@ -220,6 +225,19 @@ func portIsFree(port int) error {
 		return fmt.Errorf("port %d is taken: choose another with PORT=%d or --port, or end the program that listens on it (%w)", port, port+1, err)
 	}
 	return l.Close()
+}
+
+// check has the options' check look at the build and at Envoy.
+func (s *Stack) check(ctx context.Context) error {
+	builds := map[string]Target{Wasm: WasmPlugin, Module: NativeModule}
+	build, ok := builds[s.o.ABI]
+	if s.o.Check == nil || !ok {
+		return nil
+	}
+	if err := s.o.Check(ctx, s.plugin(build), s.o.Envoy); err != nil {
+		return fmt.Errorf("this Envoy cannot run Inlet (%s)\n%w", s.o.Envoy, err)
+	}
+	return nil
 }
 
 func (s *Stack) startEnvoy(ctx context.Context) error {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -101,12 +102,7 @@ var envoyVersion = regexp.MustCompile(`/([0-9][0-9.]*)/`)
 
 func (r *report) envoy(named, tested string) {
 	if path, err := exec.LookPath(cmp.Or(named, "envoy")); err == nil {
-		version := "unknown version"
-		if out, found := r.version(path, "--version"); found {
-			if m := envoyVersion.FindStringSubmatch(out); m != nil {
-				version = m[1]
-			}
-		}
+		version := cmp.Or(versionOf(r.ctx, path), "unknown version")
 		r.ok("envoy", fmt.Sprintf("%s: %s (tested with %s; 1.38 is the oldest)", path, version, tested))
 		return
 	}
@@ -142,11 +138,19 @@ var twoNumbers = regexp.MustCompile(`([0-9]+)\.([0-9]+)`)
 
 // atLeast reports whether the first version in a text is major.minor or newer.
 func atLeast(text string, major, minor int) bool {
+	return !newer(fmt.Sprintf("%d.%d", major, minor), text)
+}
+
+// newer reports whether the first version in a text is newer than that in another: one without any is the oldest.
+func newer(a, b string) bool { return slices.Compare(numbers(a), numbers(b)) > 0 }
+
+// numbers are the major and the minor number of the first version in a text.
+func numbers(text string) []int {
 	m := twoNumbers.FindStringSubmatch(text)
 	if m == nil {
-		return false
+		return nil
 	}
-	a, _ := strconv.Atoi(m[1]) // digits
-	b, _ := strconv.Atoi(m[2])
-	return a > major || a == major && b >= minor
+	major, _ := strconv.Atoi(m[1]) // digits
+	minor, _ := strconv.Atoi(m[2])
+	return []int{major, minor}
 }

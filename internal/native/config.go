@@ -152,8 +152,8 @@ func (c *Config) refuse(err error) error {
 	return fmt.Errorf("the configuration has %d mistake(s), all of them logged", len(mistakes))
 }
 
-// from is where the configuration hears of the replicas, nil if it does not. A route's document that names no companion
-// hears of them from that of the newest listener's configuration that has one.
+// from is where the configuration learns of the replicas, nil if it does not. A route's document that names no companion
+// learns of them from that of the newest listener's configuration that has one.
 func (c *Config) from() *Source {
 	if c.source == nil && c.route {
 		return c.process.main.Load()

@@ -50,7 +50,7 @@ func (s *Source) Apply(snapshot *endpoint.Snapshot) {
 	}
 }
 
-// listeners are the filters that are told of each new snapshot, and of what other proxies have learned: those of the
+// listeners are the filters that are shown each new snapshot, and what other proxies have learned: those of the
 // newest configuration that asked for it.
 type listeners struct {
 	see   atomic.Pointer[func()]

@@ -26,5 +26,5 @@ func (f *refuser) OnRequestHeaders(shared.HeaderMap, bool) (status shared.Header
 	return status
 }
 
-// dropped is deferred where there is nobody to tell of a panic.
+// dropped is deferred where a panic cannot be reported.
 func dropped() { _ = recover() }

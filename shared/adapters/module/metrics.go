@@ -18,7 +18,7 @@ import (
 // exchange, on that exchange's thread. So samples wait here until some callback ends, and its exchange carries over
 // all that wait. Any exchange will do, whatever its configuration: Envoy's stats belong to the process.
 //
-// Envoy has metrics defined while a listener's configuration is created, never for a route's, and numbers them anew in
+// Envoy has metrics defined while a listener's configuration is created, never for a route's, and numbers them again in
 // each. So all that the filters may count are known from the beginning (filter.Factory.Metrics), have a number of
 // their own, and are defined with each listener's configuration: for the documents of its routes, too.
 type recorder struct {

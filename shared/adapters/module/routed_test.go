@@ -152,7 +152,7 @@ func TestBadDocumentOfARoute(t *testing.T) {
 	require.Zero(t, r.loader.process.routes.Load())
 }
 
-// An exchange keeps the document that it began with until its end, whatever becomes of the route, and then nobody has it.
+// An exchange keeps the document that it began with until its end, even if the route is removed meanwhile; then it is freed.
 func TestDocumentOfARouteGoes(t *testing.T) {
 	r := newRoutes(t, ofListener)
 	s := func() *envoyStream {
@@ -177,7 +177,7 @@ func TestDocumentOfARouteGoes(t *testing.T) {
 	require.Zero(t, r.loader.process.Live())
 }
 
-// A route hears of the replicas from the listener's companion, and what its filters have to say is said.
+// A route learns of the replicas from the listener's companion, and what its filters report is reported.
 func TestCompanionOfARoute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const named = `companion: {cluster: companion}`

@@ -81,16 +81,31 @@ func lastLine(text string) string {
 	return lines[len(lines)-1]
 }
 
-// TestFuncE runs the README's command of func-e in a copy of envoy/static whose ports are free.
+// readmeFuncE are the README's commands of func-e, by build.
+func readmeFuncE(t *testing.T) map[string][]string {
+	t.Helper()
+	commands := map[string][]string{}
+	for _, b := range readmeBlocks(t) {
+		for line := range strings.Lines(b.text) {
+			if m := funcECommand.FindStringSubmatch(strings.TrimSpace(line)); m != nil {
+				commands[m[1]] = strings.Fields(line)[1:]
+			}
+		}
+	}
+	require.Len(t, commands, len(abis))
+	return commands
+}
+
+// TestFuncE runs the README's commands of func-e in a copy of envoy/static whose ports are free.
 func TestFuncE(t *testing.T) {
 	require.NoError(t, stack.Build(t.Context(), root(t), os.Stderr, stack.ModelSim))
 	f, _ := newFuncE(t, "FUNC_E_DATA_HOME", "envoy-versions")
 	replica := startReplica(t)
-	for _, abi := range abis {
+	for abi, command := range readmeFuncE(t) {
 		t.Run(abi, func(t *testing.T) {
 			dir, ports := copyStatic(t, replica.Address())
 			// With an id of its own this Envoy does not meet another one of this machine.
-			cmd := f.command(t, "run", "-c", "envoy/static/"+abi+".yaml", "--use-dynamic-base-id")
+			cmd := f.command(t, append(command, "--use-dynamic-base-id")...)
 			cmd.Dir = dir
 			lines := startLines(t, cmd)
 			gateway := "http://127.0.0.1:" + ports["8080"]

@@ -118,6 +118,12 @@ type artifact struct {
 	arch    string // of a library that needs a C compiler
 }
 
+// libraries are the native builds, by their folder in cmd.
+var libraries = map[string]struct{ file, ldflags string }{
+	"bundle-module": {"libinlet", " -X runtime.godebugDefault=cgocheck=0"}, // see e2e/stack
+	"bundle-golang": {"inlet-golang", ""},
+}
+
 // artifacts are all files that are built of a checkout.
 func artifacts(root string) []artifact {
 	wasm := func(file, pkg string) artifact {
@@ -129,13 +135,20 @@ func artifacts(root string) []artifact {
 		f := filepath.Base(filepath.Dir(m))
 		all = append(all, wasm(f+".wasm", "./filters/"+f+"/wasm"))
 	}
-	for _, arch := range []string{"amd64", "arm64"} {
-		all = append(all, artifact{
-			file: "libinlet-linux-" + arch + ".so", pkg: "./cmd/bundle-module", arch: arch,
-			env:     []string{"GOOS=linux", "GOARCH=" + arch, "CGO_ENABLED=1"},
-			flags:   []string{"-buildmode=c-shared"},
-			ldflags: " -X runtime.godebugDefault=cgocheck=0",
-		})
+	bundles, _ := filepath.Glob(filepath.Join(root, "cmd/bundle-*"))
+	for _, b := range bundles {
+		l, ok := libraries[filepath.Base(b)]
+		if !ok {
+			continue // wasm
+		}
+		for _, arch := range []string{"amd64", "arm64"} {
+			all = append(all, artifact{
+				file: l.file + "-linux-" + arch + ".so", pkg: "./cmd/" + filepath.Base(b), arch: arch,
+				env:     []string{"GOOS=linux", "GOARCH=" + arch, "CGO_ENABLED=1"},
+				flags:   []string{"-buildmode=c-shared"},
+				ldflags: l.ldflags,
+			})
+		}
 	}
 	for _, platform := range []string{"linux-amd64", "linux-arm64", "darwin-amd64", "darwin-arm64"} {
 		goos, arch, _ := strings.Cut(platform, "-")

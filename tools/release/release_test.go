@@ -100,7 +100,7 @@ func TestZig(t *testing.T) {
 	if err != nil || !slices.Equal(env, want) {
 		t.Errorf("%v %v", env, err)
 	}
-	args := zigArguments("arm64", []string{"-shared", "-Wl,--unresolved-symbols=ignore-all", "-o", "a.so"})
+	args := zigArguments("arm64", []string{"-shared", "-Wl,--unresolved-symbols=ignore-all", "-Wl,-unresolved-symbols=ignore-all", "-o", "a.so"})
 	if want := "cc -target aarch64-linux-gnu.2.28 -shared -o a.so"; strings.Join(args, " ") != want {
 		t.Error(args)
 	}

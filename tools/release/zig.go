@@ -109,6 +109,6 @@ func runCompiler(args []string) error {
 func zigArguments(arch string, args []string) []string {
 	target := map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[arch]
 	// Functions of Envoy have no definition in a module. zig has no such option, and needs none: a library may have such functions.
-	args = slices.DeleteFunc(slices.Clone(args), func(a string) bool { return a == "-Wl,--unresolved-symbols=ignore-all" })
+	args = slices.DeleteFunc(slices.Clone(args), func(a string) bool { return strings.HasSuffix(a, "-unresolved-symbols=ignore-all") })
 	return append([]string{"cc", "-target", cmp.Or(target, arch) + "-linux-gnu." + glibc}, args...)
 }

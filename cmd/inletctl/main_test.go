@@ -55,7 +55,7 @@ func TestExitCodes(t *testing.T) {
 		{"too many arguments", nil, []string{"demo", "x"}, exitUsage, "", "unknown command"},
 		{"a good configuration", nil, []string{"check", good}, exitOK, good + ": ok\n", ""},
 		{"whose accounts limits have", nil, []string{"check", limited}, exitOK, limited + ": ok\n  l: limit of 5 requests per minute for each app and ip, in each Envoy\n", ""},
-		{"two faults", nil, []string{"check", good, bad}, exitFaults, bad + `:2:11: error: filters[0].bbr: unknown key "modles" (did you mean "models"?) [configuration]` + "\n" + bad + `:3:5: error: filters[1]: unknown filter "pickr" (did you mean "picker"?) [configuration]` + "\n2 errors, 0 warnings\n", ""},
+		{"two faults", nil, []string{"check", good, bad}, exitFaults, bad + `:2:11: error: filters[0].bbr: unknown key "modles" (did you mean "models"?) [configuration]` + "\n" + bad + `:3:5: error: filters[1]: unknown filter "pickr" (did you mean "picker"?); known: bbr, quota, guardrail, picker [configuration]` + "\n2 errors, 0 warnings\n", ""},
 		{"a bootstrap", nil, []string{"check", "../../envoy/static/wasm.yaml"}, exitOK, "ok", ""},
 		{"the shipped configurations", nil, append([]string{"check"}, shipped...), exitOK, "inlet-quota.yaml: ok", ""},
 		{"a configuration said to be a bootstrap", nil, []string{"check", "--envoy", good}, exitFaults, "no-inlet", ""},

@@ -47,7 +47,7 @@ func TestDoctor(t *testing.T) {
 	module, plugin := plugins[stack.Module].shipped, plugins[stack.Wasm].shipped
 	uncured := stack.NativeModule
 	uncured.Flags = []string{"-buildmode=c-shared", "-trimpath", "-ldflags=-s -w"}
-	uncured.File = filepath.Join("..", "dist", "uncured", "libinlet.so")
+	uncured.File = filepath.Join("uncured", "libinlet.so")
 	require.NoError(t, stack.Build(t.Context(), root(t), nil, uncured))
 	t.Cleanup(func() { _ = os.RemoveAll(filepath.Dir(uncured.Path(root(t)))) })
 	for _, c := range []struct {

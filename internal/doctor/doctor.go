@@ -103,7 +103,13 @@ var envoyVersion = regexp.MustCompile(`/([0-9][0-9.]*)/`)
 func (r *report) envoy(named, tested string) {
 	if path, err := exec.LookPath(cmp.Or(named, "envoy")); err == nil {
 		version := cmp.Or(versionOf(r.ctx, path), "unknown version")
-		r.ok("envoy", fmt.Sprintf("%s: %s (tested with %s; 1.38 is the oldest)", path, version, tested))
+		note := ""
+		if _, err := readLibrary(path); err == nil {
+			if has, err := contains(path, inV8); err == nil && !has {
+				note = "; built without V8: it runs the native module only (ABI=module)"
+			}
+		}
+		r.ok("envoy", fmt.Sprintf("%s: %s (tested with %s; 1.38 is the oldest)%s", path, version, tested, note))
 		return
 	}
 	_, pip := r.version("python3", "-m", "pip", "--version")

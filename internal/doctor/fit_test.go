@@ -176,3 +176,13 @@ func TestContains(t *testing.T) {
 		}
 	}
 }
+
+// TestMachineWithoutV8: what a machine lacks includes an Envoy that cannot run the wasm plugin.
+func TestMachineWithoutV8(t *testing.T) {
+	for text, want := range map[string]string{inV8: "1.38 is the oldest)\n", "": "1.38 is the oldest); built without V8: it runs the native module only (ABI=module)\n"} {
+		envoy := made{text: text}.write(t, "envoy")
+		var out bytes.Buffer
+		Examine(t.Context(), &out, envoy, "1.40.0")
+		require.Contains(t, out.String(), "ok       envoy      "+envoy+": unknown version (tested with 1.40.0; "+want)
+	}
+}

@@ -63,7 +63,7 @@ func compare(ctx context.Context, root, version, only string) error {
 		dir := filepath.Join(clone, "dist", "release")
 		var env []string
 		if len(found) > 0 { // a cache of its own, so that nothing is taken from the first build
-			env = []string{"GOCACHE=" + filepath.Join(work, "cache")}
+			env = []string{"GOCACHE=" + filepath.Join(work, "cache"), "ZIG_GLOBAL_CACHE_DIR=" + filepath.Join(work, "zig"), "ZIG_LOCAL_CACHE_DIR=" + filepath.Join(work, "zig")}
 		}
 		if err := release(ctx, clone, dir, version, only, env); err != nil {
 			return err

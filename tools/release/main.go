@@ -19,6 +19,10 @@ import (
 var goVersion = runtime.Version()
 
 func main() {
+	if len(os.Args) > 2 && os.Args[1] == "cc" {
+		fmt.Fprintln(os.Stderr, runCompiler(os.Args[2:]))
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	err := run(ctx)
 	stop()
@@ -75,12 +79,15 @@ func release(ctx context.Context, root, dir, version, only string, env []string)
 		if !strings.Contains(a.file, only) {
 			continue
 		}
-		if a.missing != "" {
-			fmt.Printf("left out %s: it needs %s\n", a.file, a.missing)
+		if err := a.findCompiler(ctx); err != nil {
+			fmt.Printf("left out %s: %v\n", a.file, err)
 			continue
 		}
 		fmt.Printf("building %s\n", a.file)
 		if err := a.build(ctx, root, dir, version, env); err != nil {
+			return err
+		}
+		if err := a.examine(dir); err != nil {
 			return err
 		}
 		built++
@@ -108,7 +115,13 @@ type artifact struct {
 	env     []string
 	flags   []string
 	ldflags string
-	missing string // what this machine lacks to build it, "" for nothing
+	arch    string // of a library that needs a C compiler
+}
+
+// libraries are the native builds, by their folder in cmd.
+var libraries = map[string]struct{ file, ldflags string }{
+	"bundle-module": {"libinlet", " -X runtime.godebugDefault=cgocheck=0"}, // see e2e/stack
+	"bundle-golang": {"inlet-golang", ""},
 }
 
 // artifacts are all files that are built of a checkout.
@@ -122,14 +135,20 @@ func artifacts(root string) []artifact {
 		f := filepath.Base(filepath.Dir(m))
 		all = append(all, wasm(f+".wasm", "./filters/"+f+"/wasm"))
 	}
-	for _, arch := range []string{"amd64", "arm64"} {
-		cc, missing := compiler(arch)
-		all = append(all, artifact{
-			file: "libinlet-linux-" + arch + ".so", pkg: "./cmd/bundle-module", missing: missing,
-			env:     []string{"GOOS=linux", "GOARCH=" + arch, "CGO_ENABLED=1", "CC=" + cc},
-			flags:   []string{"-buildmode=c-shared"},
-			ldflags: " -X runtime.godebugDefault=cgocheck=0",
-		})
+	bundles, _ := filepath.Glob(filepath.Join(root, "cmd/bundle-*"))
+	for _, b := range bundles {
+		l, ok := libraries[filepath.Base(b)]
+		if !ok {
+			continue // wasm
+		}
+		for _, arch := range []string{"amd64", "arm64"} {
+			all = append(all, artifact{
+				file: l.file + "-linux-" + arch + ".so", pkg: "./cmd/" + filepath.Base(b), arch: arch,
+				env:     []string{"GOOS=linux", "GOARCH=" + arch, "CGO_ENABLED=1"},
+				flags:   []string{"-buildmode=c-shared"},
+				ldflags: l.ldflags,
+			})
+		}
 	}
 	for _, platform := range []string{"linux-amd64", "linux-arm64", "darwin-amd64", "darwin-arm64"} {
 		goos, arch, _ := strings.Cut(platform, "-")
@@ -140,20 +159,29 @@ func artifacts(root string) []artifact {
 	return all
 }
 
-// compiler returns the C compiler for linux on an architecture: the variable CC_<arch>, else this machine's own or the one that
-// distributions have for other machines.
-func compiler(arch string) (cc, missing string) {
-	cc = os.Getenv("CC_" + arch)
-	if cc == "" && runtime.GOOS == "linux" && runtime.GOARCH == arch {
-		cc = "gcc"
+// findCompiler completes the environment of a library.
+func (a *artifact) findCompiler(ctx context.Context) error {
+	if a.arch == "" {
+		return nil
 	}
-	if cc == "" {
-		cc = map[string]string{"amd64": "x86_64-linux-gnu-gcc", "arm64": "aarch64-linux-gnu-gcc"}[arch]
+	env, err := compiler(ctx, a.arch)
+	a.env = append(a.env, env...)
+	return err
+}
+
+// examine looks at a library that was built, and says which glibc it needs.
+func (a *artifact) examine(dir string) error {
+	if a.arch == "" {
+		return nil
 	}
-	if _, err := exec.LookPath(cc); err != nil {
-		return cc, "a C compiler for linux/" + arch + ": " + cc + ", or another one in the variable CC_" + arch
+	needs, err := readLibrary(filepath.Join(dir, a.file), a.arch)
+	if err == nil && usesZig(a.env) {
+		err = low(a.file, needs)
 	}
-	return cc, ""
+	if err == nil {
+		fmt.Printf("         %s needs glibc %s or newer\n", a.file, needs)
+	}
+	return err
 }
 
 // build builds the artifact. Nothing of this machine gets in: no path (-trimpath), no build id, no state of the working tree.

@@ -27,7 +27,15 @@ func TestEverythingIsInARelease(t *testing.T) {
 	if err != nil || len(mains) < 4 {
 		t.Fatal(mains, err)
 	}
-	want := []string{"inlet.wasm", "libinlet-linux-amd64.so", "libinlet-linux-arm64.so"}
+	want := []string{"inlet.wasm"}
+	for folder, l := range libraries {
+		if _, err := os.Stat("../../cmd/" + folder); err == nil {
+			want = append(want, l.file+"-linux-amd64.so", l.file+"-linux-arm64.so")
+		}
+	}
+	if !slices.Contains(want, "libinlet-linux-arm64.so") {
+		t.Error(want)
+	}
 	for _, m := range mains {
 		want = append(want, filepath.Base(filepath.Dir(m))+".wasm")
 	}
@@ -52,16 +60,84 @@ func TestEverythingIsInARelease(t *testing.T) {
 	}
 }
 
+// TestCompiler: a machine without pip builds all but the libraries, and a compiler may be named.
 func TestCompiler(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
+	t.Setenv("INLET_CACHE", t.TempDir())
 	for _, a := range artifacts("../..") {
-		if library := strings.HasSuffix(a.file, ".so"); library != (a.missing != "") {
-			t.Errorf("%s: missing %q", a.file, a.missing)
+		err := a.findCompiler(t.Context())
+		if library := strings.HasSuffix(a.file, ".so"); library != (err != nil) {
+			t.Errorf("%s: %v", a.file, err)
+		}
+		if err != nil && !strings.Contains(err.Error(), "in the variable CC_"+a.arch+", or Python 3 with pip") {
+			t.Error(err)
 		}
 	}
-	t.Setenv("CC_arm64", os.Args[0]) // something that can be run
-	if cc, missing := compiler("arm64"); cc != os.Args[0] || missing != "" {
-		t.Error(cc, missing)
+	t.Setenv("CC_arm64", os.Args[0]+" -x") // something that can be run
+	if env, err := compiler(t.Context(), "arm64"); err != nil || !slices.Equal(env, []string{"CC=" + os.Args[0] + " -x"}) {
+		t.Error(env, err)
+	}
+	t.Setenv("CC_arm64", "./nowhere")
+	if _, err := compiler(t.Context(), "arm64"); err == nil {
+		t.Error("a compiler that is not there")
+	}
+}
+
+// TestZig: it is called for the architecture and the glibc, without an option that it does not have.
+func TestZig(t *testing.T) {
+	cache := t.TempDir()
+	t.Setenv("INLET_CACHE", cache)
+	version, _, _ := strings.Cut(strings.TrimPrefix(zigWheel, "ziglang=="), " ")
+	program := filepath.Join(cache, "zig", version, "ziglang", "zig")
+	if err := os.MkdirAll(filepath.Dir(program), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(program, nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	env, err := compiler(t.Context(), "arm64")
+	want := []string{"CC='" + os.Args[0] + "' cc arm64", "INLET_ZIG=" + program, "ZIG_GLOBAL_CACHE_DIR=" + cache + "/zig/cache", "ZIG_LOCAL_CACHE_DIR=" + cache + "/zig/cache"}
+	if err != nil || !slices.Equal(env, want) {
+		t.Errorf("%v %v", env, err)
+	}
+	args := zigArguments("arm64", []string{"-shared", "-Wl,--unresolved-symbols=ignore-all", "-Wl,-unresolved-symbols=ignore-all", "-o", "a.so"})
+	if want := "cc -target aarch64-linux-gnu.2.28 -shared -o a.so"; strings.Join(args, " ") != want {
+		t.Error(args)
+	}
+}
+
+// TestReadLibrary reads this test, which is no library, and libraries that call a function of Envoy, and one of nobody.
+func TestReadLibrary(t *testing.T) {
+	if _, err := readLibrary(os.Args[0], runtime.GOARCH); err == nil {
+		t.Error("a program is no library")
+	}
+	dir := t.TempDir()
+	for name, reason := range map[string]string{"envoy_dynamic_module_callback_log": "", "inlet_log": "needs inlet_log, which neither glibc nor Envoy has"} {
+		source, library := filepath.Join(dir, name+".c"), filepath.Join(dir, name+".so")
+		if err := os.WriteFile(source, []byte("#include <stdlib.h>\nvoid "+name+"(void *);\nvoid f(void) { "+name+"(malloc(1)); }\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command("gcc", "-shared", "-fPIC", "-o", library, source).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		needs, err := readLibrary(library, runtime.GOARCH)
+		if reason == "" && (err != nil || !strings.HasPrefix(needs, "2.")) || reason != "" && (err == nil || !strings.Contains(err.Error(), reason)) {
+			t.Errorf("%s: %q, %v", name, needs, err)
+		}
+		if _, err := readLibrary(library, "riscv64"); err == nil {
+			t.Error("of another processor")
+		}
+	}
+	if err := low("a.so", "2.34"); err == nil || err.Error() != "a.so needs glibc 2.34, which is newer than 2.28" {
+		t.Error(err)
+	}
+	for _, old := range []string{"", "2.2.5", "2.17", "2.28"} {
+		if err := low("a.so", old); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := low("a.so", "2.28.1"); err == nil {
+		t.Error("2.28.1 is newer than 2.28")
 	}
 }
 

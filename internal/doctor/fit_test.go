@@ -53,7 +53,8 @@ func TestCompare(t *testing.T) {
 		{"1.37 refuses", fitting, complete, "1.37.0", "2.34", []string{"WRONG    sdk        Envoy 1.37.0 loads only modules with the SDK of its own version, and this one has that of Envoy 1.38; take Envoy 1.38, 1.39 or 1.40"}},
 		{"1.36 refuses, and lacks functions", fitting, with(complete, func(m *made) { m.exports = callbacks("log") }), "1.36.4", "2.34", []string{
 			"WRONG    symbols    this Envoy (1.36.4) lacks 4 of the 5 functions that the module calls, and cannot load it: envoy_dynamic_module_callback_end, envoy_dynamic_module_callback_get, envoy_dynamic_module_callback_send and 1 more; take Envoy 1.38",
-			"WRONG    sdk        Envoy 1.36.4 loads only"}},
+			"WRONG    sdk        Envoy 1.36.4 loads only",
+		}},
 		{"one function is missing", fitting, with(complete, func(m *made) { m.exports = callbacks("log", "get", "set", "send") }), "1.40.0", "", []string{"WRONG    symbols    this Envoy (1.40.0) lacks 1 of the 5 functions that the module calls, and cannot load it: envoy_dynamic_module_callback_end; take"}},
 		{"no functions for modules", fitting, with(complete, func(m *made) { m.exports = []string{"main"} }), "1.30.1", "", []string{"WRONG    symbols    this Envoy offers no functions for dynamic modules: it is too old, was built without them, or its symbols were removed; take Envoy 1.38"}},
 		{"a stripped Envoy", fitting, with(complete, func(m *made) { m.stripped = true }), "1.40.0", "", []string{"WRONG    symbols    this Envoy offers no functions for dynamic modules"}},

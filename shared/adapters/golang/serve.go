@@ -19,8 +19,8 @@ func Plugin(known ...filter.Factory) (api.StreamFilterFactory, api.StreamFilterC
 // newFilter makes the filter of one exchange. A panic here would end Envoy, and there is no filter
 // that is none: one that cannot be made is replaced by one that refuses.
 func newFilter(of any, envoy api.FilterCallbackHandler) (f api.StreamFilter) {
-	c, ok := of.(*config)
-	if !ok || c.Config == nil {
+	c := configOf(of)
+	if c == nil || c.Config == nil {
 		return &refuser{envoy: envoy}
 	}
 	defer func() {

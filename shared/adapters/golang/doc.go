@@ -25,8 +25,7 @@
 //   - A filter's own local reply passes its response callbacks.
 //   - A panic in a callback is answered with 500; one in the making of a filter, and in a goroutine, ends Envoy.
 //     All have a barrier here.
-//   - A response cannot be ended early. One that Inlet has ended is cut after [chain.EndGrace], with the next
-//     bytes of the replica.
+//   - A response cannot be ended early. One that Inlet has ended is cut after [chain.EndGrace], as in wasm.
 //   - While a request is on its way, and no byte of its response has come, a local reply cannot be given: a refusal by a call
 //     beside the request waits for the response.
 //   - There are no calls: [cluster].

@@ -24,6 +24,9 @@ const (
 // unknownCode is the gRPC status of refusals: a gRPC client must not take one for a success.
 const unknownCode = 2
 
+// endedStatus is that of a reply which nobody gets, since it comes after a response's headers: it cuts the connection.
+const endedStatus = 502
+
 var errShortBody = errors.New("an edit lies beyond the body")
 
 var _ chain.Host = (*stream)(nil)
@@ -100,11 +103,15 @@ func (s *stream) ResumeResponse(body []byte) {
 	default:
 		r.kept = append(r.kept, append([]byte(nil), body...))
 	}
+	if s.ending && r.phase == inData && !r.ended {
+		s.end()
+		return
+	}
 	r.resume()
 }
 
-// EndResponse has what still comes of the response discarded, and then cut.
-func (s *stream) EndResponse() { s.cutAt = time.Now().Add(chain.EndGrace) }
+// EndResponse has the response end when what goes on now has done so.
+func (s *stream) EndResponse() { s.ending = true }
 
 // Subset reads the hint from the dynamic metadata.
 func (s *stream) Subset(dst []string) (addresses []string, given bool) {
@@ -196,7 +203,7 @@ func (s *stream) Details() string { return s.ask(api.StreamInfo.ResponseCodeDeta
 // Cluster is the name of the cluster.
 func (s *stream) Cluster() string { return s.ask(api.StreamInfo.UpstreamClusterName) }
 
-// ask asks Envoy for a fact, which it does not tell while it waits for nothing of this exchange.
+// ask asks Envoy for a fact, which it does not tell while it has shown nothing of this exchange and waits: the API panics.
 func (s *stream) ask(what func(api.StreamInfo) (string, bool)) (value string) {
 	defer func() { _ = recover() }()
 	if !s.gone {
@@ -206,7 +213,13 @@ func (s *stream) ask(what func(api.StreamInfo) (string, bool)) (value string) {
 }
 
 // Attempts counts the attempts.
-func (s *stream) Attempts() int { return int(s.envoy.StreamInfo().AttemptCount()) }
+func (s *stream) Attempts() (n int) {
+	s.ask(func(info api.StreamInfo) (string, bool) {
+		n = int(info.AttemptCount())
+		return "", true
+	})
+	return n
+}
 
 // Explain keeps the reason until the exchange is over.
 func (s *stream) Explain(why []byte) { s.why = append(s.why[:0], why...) }

@@ -1,6 +1,7 @@
 package golang
 
 import (
+	"bytes"
 	"context"
 	"sync"
 	"time"
@@ -29,7 +30,7 @@ type stream struct {
 	pending  *chain.LocalReply // given outside a callback, while Envoy takes none
 
 	why     []byte
-	cutAt   time.Time       // when a response that Inlet has ended is cut; zero: it has not
+	ending  bool            // Inlet has ended the response: nothing of the replica's goes on any more
 	calls   context.Context // done when the exchange is over; nil before the first call
 	noCalls context.CancelFunc
 
@@ -111,6 +112,7 @@ func (s *stream) EncodeHeaders(h api.ResponseHeaderMap, end bool) (status api.St
 	case s.pending != nil:
 		reply := s.pending
 		s.pending = nil
+		s.chain.AskAgain()
 		s.Reply(reply)
 		return api.LocalReply
 	case !s.begun || s.broken: // not begun: a filter before this one has answered
@@ -133,11 +135,7 @@ func (s *stream) EncodeData(data api.BufferInstance, end bool) (status api.Statu
 	if !s.begun || s.broken {
 		return api.Continue
 	}
-	switch {
-	case s.cutAt.IsZero():
-	case end:
-		s.cutAt = time.Time{} // the replica has ended it
-	case !time.Now().Before(s.cutAt):
+	if s.ending {
 		return s.cut()
 	}
 	var b []byte
@@ -159,10 +157,43 @@ func replace(r *half, n int, with []byte) {
 	}
 }
 
-// cut ends the client's response and the request to the replica: what follows of a
-// response that Inlet has ended. The API cannot end one cleanly.
+// end lets what there is of a response go on, and cuts it when its client had time to go: the API cannot end one cleanly.
+// Envoy shows no more of it.
+func (s *stream) end() api.StatusType {
+	r := &s.response
+	r.keep()
+	rest := bytes.Join(r.kept, nil)
+	r.kept.reset()
+	r.waits, r.ended = true, true
+	turn, envoy := s.turn, r.envoy
+	go func() { // data is injected on goroutines only
+		defer s.config.caught()
+		inject(envoy, rest)
+		time.AfterFunc(chain.EndGrace, func() { s.cutLater(turn) })
+	}()
+	return api.Running
+}
+
+func inject(envoy api.EncoderFilterCallbacks, b []byte) {
+	defer passLeft()
+	if len(b) > 0 {
+		envoy.InjectData(b)
+	}
+}
+
+func (s *stream) cutLater(turn int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.caught()
+	if s.turn == turn && s.response.waits && !s.over && !s.broken {
+		s.cut()
+	}
+}
+
+// cut ends the client's response and the request to the replica.
 func (s *stream) cut() api.StatusType {
-	s.response.envoy.SendLocalReply(502, "", nil, unknownCode, "inlet_ended")
+	s.response.waits = false
+	s.response.envoy.SendLocalReply(endedStatus, "", nil, unknownCode, "inlet_ended")
 	return api.LocalReply
 }
 
@@ -172,6 +203,8 @@ func (s *stream) responseAction() api.StatusType {
 	switch {
 	case s.replied:
 		return api.LocalReply
+	case s.ending && r.phase == inData && !r.ended:
+		return s.end()
 	case s.chain.HoldsResponse(), s.chain.StopsResponse():
 		return r.hold(s.chain.AwaitsReply())
 	case r.phase == inData:
@@ -278,6 +311,13 @@ func (s *stream) caught() {
 	}
 }
 
+// passLeft is deferred where Envoy may have dropped the exchange.
+func passLeft() {
+	if p := recover(); p != nil && !left(p) {
+		panic(p)
+	}
+}
+
 // left reports whether a panic is the API's, which says so that Envoy has dropped the exchange meanwhile.
 func left(p any) bool {
 	return p == "request has been finished" || p == "golang filter has been destroyed"
@@ -289,8 +329,8 @@ func (s *stream) recycle() {
 	s.request.reset()
 	s.response.reset()
 	s.envoy, s.current, s.pending = nil, nil, nil
-	s.why, s.cutAt, s.calls, s.noCalls = s.why[:0], time.Time{}, nil, nil
-	s.begun, s.replied, s.over, s.gone = false, false, false, false
+	s.why, s.calls, s.noCalls = s.why[:0], nil, nil
+	s.begun, s.replied, s.ending, s.over, s.gone = false, false, false, false, false
 	s.config.streams.Put(s)
 }
 

@@ -78,6 +78,9 @@ func (s *Stream) Reply(status int, headers [][2]string, body []byte) {
 	s.host.send("reply", s.id, int64(status), 0, append([][]byte{body}, headerParts(headers)...)...)
 }
 
+// Abort is a replica that breaks off its response.
+func (s *Stream) Abort() { s.host.send("abort", s.id, 0, 0) }
+
 // Log has the access log written, as at the begin of an exchange or in its midst.
 func (s *Stream) Log(kind int) { s.host.send("log", s.id, int64(kind), 0) }
 

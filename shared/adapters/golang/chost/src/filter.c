@@ -349,6 +349,7 @@ void later_reply(task* t) {
   drop_data(h);
   if (decodes(h)) set_state(h, waiting_header);
   blob body = t->f.of.of[0];
+  pairs_set(&s->info, "details", 7, t->f.of.of[1].p, t->f.of.of[1].n);
   emit_data("details", s->id, 0, t->f.of.of[1].p, t->f.of.of[1].n);
   pairs headers = {0};
   for (int i = 2; i + 1 < t->f.of.n; i += 2)

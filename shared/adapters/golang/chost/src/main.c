@@ -102,6 +102,7 @@ static void do_reply(task* t) {
   manager_reply(of(t), t->f.a, &body, &headers);
   blob_free(&body);
 }
+static void do_abort(task* t) { emit("downreset", of(t)->id, 0, 0, NULL); }
 static void do_log(task* t) { log_stream(of(t), t->f.a); }
 static void do_sema(task* t) { plugin.sema_dec(&of(t)->req->r); }
 static void do_finish(task* t) {
@@ -150,8 +151,9 @@ static const struct {
     {"reqt", do_request_trailers, true},  {"resh", do_response_headers, true},
     {"resd", do_response_data, true},     {"rest", do_response_trailers, true},
     {"reply", do_reply, true},            {"finish", do_finish, true},
-    {"log", do_log, true},                {"sema", do_sema, true},
-    {"lateroute", do_route, false},       {"merge", do_merge, false},
+    {"abort", do_abort, true},            {"log", do_log, true},
+    {"sema", do_sema, true},              {"lateroute", do_route, false},
+    {"merge", do_merge, false},
 };
 
 static worker* worker_of[1 << 20]; /* by stream */

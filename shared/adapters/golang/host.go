@@ -52,7 +52,9 @@ func (s *stream) ApplyRequest(headers []filter.HeaderEdit, body []filter.BodyEdi
 }
 
 // ApplyResponse edits the answer's headers.
-func (s *stream) ApplyResponse(headers []filter.HeaderEdit) { apply(s.response.headers.source, headers) }
+func (s *stream) ApplyResponse(headers []filter.HeaderEdit) {
+	apply(s.response.headers.source, headers)
+}
 
 func apply(to api.HeaderMap, edits []filter.HeaderEdit) {
 	for i := range edits {

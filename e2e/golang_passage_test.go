@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -65,7 +66,8 @@ func (p *golangProxy) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		panic(err)
 	}
 	x.stream = p.host.Open(worker, config, info, x.take)
-	go x.receive()
+	var receiving sync.WaitGroup
+	receiving.Go(x.receive)
 	complete := x.run()
 	x.stop()
 	if x.pool != "" {
@@ -75,6 +77,8 @@ func (p *golangProxy) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	for e, ok := x.next(nil); ok && e.Verb != "finished"; e, ok = x.next(nil) {
 	}
 	x.stream.Forget()
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now()) // what still comes of the request is not awaited
+	receiving.Wait()
 	if !complete {
 		panic(http.ErrAbortHandler)
 	}

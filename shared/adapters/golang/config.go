@@ -58,13 +58,10 @@ func (p *parser) configure(message *anypb.Any, envoy api.ConfigCallbackHandler) 
 	}
 	c.Config, err = p.process.Configure(set.document, p.known, native.Env{
 		Log: log, Metrics: c.stats, Main: func() native.Main { return c.loop },
+		Check: func() error { return missing(set.document, set.clusters) },
 	})
 	if err != nil {
 		return nil, err
-	}
-	if err := missing(set.document, set.clusters); err != nil {
-		c.Destroy()
-		return nil, tell(err)
 	}
 	c.streams.New = func() any { return newStream(c) }
 	return c, nil

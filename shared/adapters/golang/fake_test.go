@@ -294,10 +294,14 @@ func (e *envoy) wait(what string) {
 	}
 }
 
-func (e *envoy) StreamInfo() api.StreamInfo                         { return &streamInfo{of: e} }
-func (e *envoy) ClearRouteCache()                                   { e.note("route") }
-func (e *envoy) DecoderFilterCallbacks() api.DecoderFilterCallbacks { return &side{of: e, name: "request"} }
-func (e *envoy) EncoderFilterCallbacks() api.EncoderFilterCallbacks { return &side{of: e, name: "response"} }
+func (e *envoy) StreamInfo() api.StreamInfo { return &streamInfo{of: e} }
+func (e *envoy) ClearRouteCache()           { e.note("route") }
+func (e *envoy) DecoderFilterCallbacks() api.DecoderFilterCallbacks {
+	return &side{of: e, name: "request"}
+}
+func (e *envoy) EncoderFilterCallbacks() api.EncoderFilterCallbacks {
+	return &side{of: e, name: "response"}
+}
 
 func (e *envoy) GetProperty(key string) (string, error) {
 	value, ok := e.properties[key]

@@ -71,7 +71,8 @@ func post(body string, more ...[2]string) [][2]string {
 	}, more...)
 }
 
-func TestSmoke(t *testing.T) {
+// The headers and the body are edited, and the length fits.
+func TestAnExchange(t *testing.T) {
 	h := start(t, 1)
 	c, err := h.Configure(chost.OfFilter, settings(t, document, nil))
 	require.NoError(t, err, "%q", h.Log())

@@ -8,9 +8,6 @@ import (
 	"github.com/inlet-proxy/inlet/shared/adapters/golang"
 )
 
-func init() { // Envoy loads a library: main never runs
-	factory, parser := golang.Plugin(filters.All...)
-	http.RegisterHttpFilterFactoryAndConfigParser(golang.PluginName, factory, parser)
-}
+func init() { golang.Serve(http.RegisterHttpFilterFactoryAndConfigParser, filters.All...) } // Envoy loads a library: main never runs
 
 func main() {}

@@ -9,9 +9,6 @@ import (
 	"github.com/inlet-proxy/inlet/shared/adapters/golang"
 )
 
-func init() {
-	factory, parser := golang.Plugin(append(filters.All, probe.Factory)...)
-	http.RegisterHttpFilterFactoryAndConfigParser(golang.PluginName, factory, parser)
-}
+func init() { golang.Serve(http.RegisterHttpFilterFactoryAndConfigParser, append(filters.All, probe.Factory)...) }
 
 func main() {}

@@ -56,10 +56,11 @@ func (p *parser) configure(message *anypb.Any, envoy api.ConfigCallbackHandler) 
 	if envoy != nil {
 		c.stats.bind(envoy)
 	}
-	c.Config, err = p.process.Configure(set.document, p.known, native.Env{
-		Log: log, Metrics: c.stats, Main: func() native.Main { return c.loop },
-		Check: func() error { return missing(set.document, set.clusters) },
-	})
+	env := native.Env{Log: log, Metrics: c.stats, Check: func() error { return missing(set.document, set.clusters, envoy == nil) }}
+	if envoy != nil { // else it is of a route, which learns of the replicas from the filter's
+		env.Main = func() native.Main { return c.loop }
+	}
+	c.Config, err = p.process.Configure(set.document, p.known, env)
 	if err != nil {
 		return nil, err
 	}
@@ -105,6 +106,10 @@ func (p *parser) Merge(above, route any) any {
 	if from != nil && to != nil && from.stats != nil && to.stats != nil {
 		if envoy := from.stats.from.Load(); envoy != nil {
 			to.stats.bind(*envoy)
+		}
+		if to.Unheard() {
+			log(filter.Warn, "the configuration of a route names companion cluster "+to.Chain.Companion().Cluster+
+				", which no filter's configuration names: nobody asks it")
 		}
 	}
 	return merged{to}

@@ -7,13 +7,18 @@ import (
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
-// PluginName is the plugin_name under which Envoy finds Inlet. Envoy lets all requests pass that name another.
+// PluginName is the plugin_name under which Envoy finds Inlet, with all filters. Each of them is also found alone, by its own
+// name. With any other name Envoy lets all requests pass.
 const PluginName = "inlet"
 
-// Plugin returns what the main package of a plugin registers. Call it once.
-func Plugin(known ...filter.Factory) (api.StreamFilterFactory, api.StreamFilterConfigParser) {
+// Serve makes the known filters available to Envoy. Call it once, from an init function of the plugin's main package.
+func Serve(register func(name string, f api.StreamFilterFactory, p api.StreamFilterConfigParser), known ...filter.Factory) {
 	native.BoundThreads()
-	return newFilter, &parser{known: known, process: native.NewProcess()}
+	process := native.NewProcess()
+	register(PluginName, newFilter, &parser{known: known, process: process})
+	for i := range known {
+		register(known[i].Name, newFilter, &parser{known: known[i : i+1], process: process})
+	}
 }
 
 // newFilter makes the filter of one exchange. A panic here would end Envoy, and there is no filter

@@ -99,8 +99,11 @@ func lastField(message []byte, number protowire.Number) (found []byte) {
 // clusterKey is the key of all clusters that are called, wherever it stands in a document.
 const clusterKey = "cluster"
 
+// companionPath is where the companion's stands. The document of a route does not call it.
+const companionPath = "companion." + clusterKey
+
 // missing reports the clusters that a document uses and that have no address.
-func missing(document []byte, have map[string]*cluster) error {
+func missing(document []byte, have map[string]*cluster, ofRoute bool) error {
 	var root yaml.Node
 	if err := yaml.Unmarshal(document, &root); err != nil {
 		return err
@@ -119,7 +122,7 @@ func missing(document []byte, have map[string]*cluster) error {
 			for i := 0; i+1 < len(n.Content); i += 2 {
 				key, value := n.Content[i].Value, n.Content[i+1]
 				at := strings.TrimPrefix(path+"."+key, ".")
-				if key == clusterKey && value.Kind == yaml.ScalarNode && have[value.Value] == nil {
+				if key == clusterKey && value.Kind == yaml.ScalarNode && have[value.Value] == nil && !(ofRoute && at == companionPath) {
 					mistakes = append(mistakes, conf.Error{Path: at, Line: value.Line, Column: value.Column, Message: fmt.Sprintf(
 						"%q has no address: the contrib filter cannot call Envoy's clusters, so say where it is in the plugin_config, clusters: {%s: \"http://host:port\"}", value.Value, value.Value)})
 				}

@@ -270,19 +270,48 @@ func TestSubset(t *testing.T) {
 
 // A document that stands twice in Envoy's filter chain knows what it has decided about itself.
 func TestMarks(t *testing.T) {
-	p := &policy{}
-	c, _ := load(t, p, policyOnly, nil)
-	e := open(t, c)
+	parse := newParser(&policy{})
+	first, err := parse.Parse(message(t, policyOnly, nil), &metrics{values: map[string]int64{}})
+	require.NoError(t, err)
+	e := open(t, first)
 	s := e.filter.(*stream)
 	s.Mark(7)
 	require.Empty(t, e.state, "nobody would read it")
-	second, err := (&parser{known: []filter.Factory{p.factory()}, process: nil}).Parse(message(t, policyOnly, nil), &metrics{values: map[string]int64{}})
-	require.Error(t, err)
-	require.Nil(t, second)
+	second, err := parse.Parse(message(t, policyOnly, nil), &metrics{values: map[string]int64{}})
+	require.NoError(t, err)
 	require.False(t, s.Marked(7))
-	e.state[passedState] = number(7)
-	require.True(t, s.Marked(7))
+	s.Mark(7)
+	require.True(t, newFilter(second, e).(*stream).Marked(7))
 	require.False(t, s.Marked(8))
+	first.(*config).Destroy()
+	second.(*config).Destroy()
+}
+
+// What panics while it is read is refused.
+func TestAConfigurationThatPanics(t *testing.T) {
+	_, err := (&parser{}).Parse(message(t, policyOnly, nil), &metrics{})
+	require.ErrorContains(t, err, "the configuration could not be read: panic: ")
+}
+
+// A metric of a configuration that Envoy has dropped is not counted, and disturbs nobody.
+func TestMetricsOfADroppedConfiguration(t *testing.T) {
+	c, m := load(t, &policy{}, policyOnly, nil)
+	h := c.Metrics.Histogram("inlet_sizes", "model")
+	h.Record(7, filter.Values{"llama"})
+	h.Record(-1, filter.Values{"llama"})
+	require.EqualValues(t, 2, m.get("inlet_sizes_count;model=llama"))
+	require.EqualValues(t, 7, m.get("inlet_sizes_sum;model=llama"))
+	g := c.Metrics.Gauge("inlet_level")
+	g.Record(5, filter.Values{})
+	g.Record(-2, filter.Values{})
+	require.EqualValues(t, 3, m.get("inlet_level"))
+	m.gone = true
+	require.NotPanics(t, func() { g.Record(1, filter.Values{}) })
+	m.gone = false
+	require.EqualValues(t, 3, m.get("inlet_level"))
+	c.stats.bind(&metrics{values: map[string]int64{}})
+	g.Record(1, filter.Values{})
+	require.EqualValues(t, 3, m.get("inlet_level"), "it counts elsewhere now")
 }
 
 // An exchange of which the filter has seen no request passes: a filter before it has answered.

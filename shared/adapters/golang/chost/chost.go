@@ -283,13 +283,18 @@ const (
 	OfRouteLate = "lateroute" // of a route, on a worker, when a request needs it
 )
 
-// Configure has the plugin read a configuration.
+// Configure has the plugin read a configuration under its plugin_name.
 func (h *Host) Configure(where string, message *anypb.Any) (uint64, error) {
+	return h.ConfigureAs(golang.PluginName, where, message)
+}
+
+// ConfigureAs has the plugin read a configuration under a plugin_name.
+func (h *Host) ConfigureAs(name, where string, message *anypb.Any) (uint64, error) {
 	bytes, err := proto.Marshal(message)
 	if err != nil {
 		return 0, err
 	}
-	e, err := h.ask(where, 0, 0, []byte(golang.PluginName), bytes)
+	e, err := h.ask(where, 0, 0, []byte(name), bytes)
 	if err == nil && e.A == 0 {
 		err = ErrRefused
 	}

@@ -122,16 +122,27 @@ func TestRefusedConfigurations(t *testing.T) {
 	}
 }
 
+// Each filter loads alone by its own name, and takes no other.
+func TestFiltersAlone(t *testing.T) {
+	h := start(t, 1)
+	c, err := h.ConfigureAs("bbr", chost.OfFilter, settings(t, document, nil))
+	require.NoError(t, err)
+	require.Equal(t, "llama", pass(t, h, 0, c))
+	_, err = h.ConfigureAs("picker", chost.OfFilter, settings(t, document, nil))
+	require.ErrorIs(t, err, chost.ErrRefused)
+}
+
 // A route has a whole document of its own, which replaces the one above.
 func TestRoutes(t *testing.T) {
 	h := start(t, 1)
 	above, err := h.Configure(chost.OfFilter, settings(t, document, nil))
 	require.NoError(t, err)
-	own := settings(t, strings.ReplaceAll(document, "pool: llama", "pool: own"), nil)
+	own := settings(t, strings.ReplaceAll(document, "pool: llama", "pool: own")+"companion: {cluster: nobody}\n", nil)
 	route, err := h.Configure(chost.OfRoute, own)
 	require.NoError(t, err)
 	used, err := h.Merge(above, route)
 	require.NoError(t, err)
+	require.True(t, logs(h, "warn inlet: the configuration of a route names companion cluster nobody, which no filter's configuration names"))
 	require.Equal(t, "own", pass(t, h, 0, used))
 	require.Equal(t, "llama", pass(t, h, 0, above))
 

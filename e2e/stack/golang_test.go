@@ -20,7 +20,7 @@ import (
 	"github.com/inlet-proxy/inlet/shared/adapters/golang"
 )
 
-// golangBootstrap is the one for an Envoy with contrib extensions. None has loaded it: it is held to the published types, and to
+// golangBootstrap is the one for an Envoy with contrib extensions. None has loaded it: it is compared with the published types and with
 // the bootstrap of the module.
 func golangBootstrap(t *testing.T) *bootstrapv3.Bootstrap {
 	t.Helper()

@@ -167,6 +167,6 @@ func TestAClusterThatIsNotThere(t *testing.T) {
 	delete(c.clusters, "a")
 	e := open(t, c)
 	e.begin(false)
-	require.Equal(t, api.Continue, e.filter.DecodeData(&buffer{b: []byte(chat)}, true), "the filter hears of it at once")
+	require.Equal(t, api.Continue, e.filter.DecodeData(&buffer{b: []byte(chat)}, true), "the filter learns of it at once")
 	e.end()
 }

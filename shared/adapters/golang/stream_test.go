@@ -33,7 +33,7 @@ func TestExchange(t *testing.T) {
 	require.Equal(t, renamed, string(b.b))
 	require.Equal(t, fmt.Sprint(len(renamed)), e.request.value("content-length"))
 	require.Equal(t, "llama", e.request.value("x-pool"))
-	require.Equal(t, []string{"route"}, e.all(), "edited on the worker's thread, the route chosen anew")
+	require.Equal(t, []string{"route"}, e.all(), "edited on the worker's thread, the route chosen again")
 	require.Equal(t, 1, b.reads)
 	require.Equal(t, 1, e.request.reads)
 

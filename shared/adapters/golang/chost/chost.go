@@ -1,7 +1,7 @@
 // Package chost runs a program that stands in for an Envoy with the contrib filter
 // envoy.filters.http.golang: it loads a plugin and drives it through the functions that the plugin exports, for tests.
 //
-// The program is C (folder src), since a process has room for one Go runtime only. It has the filter's states and as much of
+// The program is C (folder src), since one process takes one Go runtime only. It has the filter's states and as much of
 // Envoy's filter manager as these meet. It is a fake, written after the sources of Envoy 1.39.1: it shows that a plugin
 // loads and keeps to the rules that stand there, not what Envoy does with it.
 package chost

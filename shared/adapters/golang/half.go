@@ -2,6 +2,7 @@ package golang
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/envoyproxy/envoy/contrib/golang/common/go/api"
 
@@ -31,6 +32,9 @@ type half struct {
 	chunk api.BufferInstance
 	bytes []byte // of the chunk, if they were read
 	drop  int    // bytes of the chunk that go on no more: they are in kept, edited
+
+	spliced []byte            // the piece that was edited
+	moved   []filter.BodyEdit // memory for splice
 
 	waits bool // Envoy waits for Continue: it shows nothing more until then
 }
@@ -102,11 +106,19 @@ func (h *half) resume() {
 	h.envoy.Continue(api.Continue)
 }
 
+// reset keeps the memory for another exchange.
 func (h *half) reset() {
 	h.headers.reset(nil)
 	h.kept.reset()
-	*h = half{headers: h.headers, kept: h.kept}
+	clear(h.moved)
+	if cap(h.spliced) > splicedKept {
+		h.spliced = nil
+	}
+	*h = half{headers: h.headers, kept: h.kept, spliced: h.spliced, moved: h.moved[:0]}
 }
+
+// splicedKept is the size up to which the memory of an edited body is kept.
+const splicedKept = 64 << 10
 
 // pieces are bytes in several places.
 type pieces [][]byte
@@ -135,12 +147,13 @@ func (h *half) edit(edits []filter.BodyEdit) error {
 		}
 		h.kept, h.drop = append(h.kept, b[:n]), n
 	}
-	h.kept = h.kept.splice(edits)
+	h.splice(edits)
 	return nil
 }
 
-// splice edits the pieces. Those from the first edit on to the last become one, the others stay as they are.
-func (p pieces) splice(edits []filter.BodyEdit) pieces {
+// splice edits what is kept. Those pieces from the first edit on to the last become one, the others stay as they are.
+func (h *half) splice(edits []filter.BodyEdit) {
+	p := h.kept
 	from, to := edits[0].Span.Start, edits[len(edits)-1].Span.End
 	var at int64
 	first := 0
@@ -149,11 +162,10 @@ func (p pieces) splice(edits []filter.BodyEdit) pieces {
 		first++
 	}
 	last, end := first, at
-	for last < len(p) && end < to {
+	for last < len(p) && (end < to || last == first) {
 		end += int64(len(p[last]))
 		last++
 	}
-	last = max(last, min(first+1, len(p)))
 	var old []byte
 	switch last - first {
 	case 0:
@@ -162,10 +174,11 @@ func (p pieces) splice(edits []filter.BodyEdit) pieces {
 	default:
 		old = bytes.Join(p[first:last], nil)
 	}
-	moved := make([]filter.BodyEdit, len(edits))
-	for i, e := range edits {
+	h.moved = h.moved[:0]
+	for _, e := range edits {
 		e.Span.Start, e.Span.End = e.Span.Start-at, e.Span.End-at
-		moved[i] = e
+		h.moved = append(h.moved, e)
 	}
-	return append(append(p[:first:first], filter.Splice(nil, old, moved)), p[last:]...)
+	h.spliced = filter.Splice(h.spliced[:0], old, h.moved)
+	h.kept = slices.Replace(p, first, last, h.spliced)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"testing"
 
+	"github.com/envoyproxy/envoy/contrib/golang/common/go/api"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
@@ -67,4 +68,34 @@ func TestAChunkThatPassesIsNotRead(t *testing.T) {
 	h.show(inData, b, true)
 	require.Empty(t, h.goOn())
 	require.Zero(t, b.reads)
+}
+
+// still is a chunk that allocates nothing.
+type still struct {
+	api.BufferInstance
+	b []byte
+}
+
+func (s *still) Len() int             { return len(s.b) }
+func (s *still) Bytes() []byte        { return s.b }
+func (s *still) Drain(int)            {}
+func (s *still) Prepend([]byte) error { return nil }
+
+// Holding and editing a body costs no memory beyond what the API's own copies take.
+func TestEditingAllocatesNothing(t *testing.T) {
+	first, last := &still{b: []byte(chat[:30])}, &still{b: []byte(chat[30:])}
+	edits := []filter.BodyEdit{{Span: llm.Span{Start: 10, End: 15}, With: []byte("llama-3-8b")}}
+	var h half
+	play := func() {
+		h.show(inData, first, false)
+		h.keep()
+		h.show(inData, last, true)
+		if h.edit(edits) != nil {
+			panic("the body is too short")
+		}
+		h.goOn()
+		h.reset()
+	}
+	play()
+	require.Zero(t, testing.AllocsPerRun(100, play))
 }

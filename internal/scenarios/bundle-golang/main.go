@@ -9,6 +9,8 @@ import (
 	"github.com/inlet-proxy/inlet/shared/adapters/golang"
 )
 
-func init() { golang.Serve(http.RegisterHttpFilterFactoryAndConfigParser, append(filters.All, probe.Factory)...) }
+func init() {
+	golang.Serve(http.RegisterHttpFilterFactoryAndConfigParser, append(filters.All, probe.Factory)...)
+}
 
 func main() {}

@@ -25,7 +25,9 @@ func asking(t *testing.T, p *policy, beside bool) (c *config, m *metrics, reply 
 		case <-r.Context().Done():
 		}
 	})
-	p.needs |= filter.NeedRequest
+	if p.needs == 0 {
+		p.needs = filter.NeedRequest
+	}
 	p.request = func(*filter.Exchange) filter.Verdict {
 		call := filter.Call{Cluster: "a", Path: "/", Timeout: 10 * time.Second}
 		if beside {
@@ -105,6 +107,33 @@ func TestACallBeside(t *testing.T) {
 	require.Equal(t, []string{"response reply 403 inlet_no"}, e.all())
 	e.end()
 	require.Equal(t, []bool{false, true, true}, []bool{p.done()[0].Refused, p.done()[1].Refused, p.done()[2].Refused})
+}
+
+// The refusal of a call beside a request of which more is to come does not wait for the response.
+func TestACallBesideARequestThatIsStillComing(t *testing.T) {
+	p := &policy{needs: filter.NeedModel}
+	c, _, reply := asking(t, p, true)
+	for name, next := range map[string]func(e *envoy) api.StatusType{
+		"body":     func(e *envoy) api.StatusType { return e.filter.DecodeData(&buffer{b: []byte("}")}, true) },
+		"trailers": func(e *envoy) api.StatusType { return e.filter.DecodeTrailers(nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := open(t, c)
+			e.begin(false)
+			require.Equal(t, api.Continue, e.filter.DecodeData(&buffer{b: []byte(chat[:len(chat)-1])}, false))
+			reply <- "block"
+			s := e.filter.(*stream)
+			require.Eventually(t, func() bool {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				return s.pending != nil
+			}, 10*time.Second, time.Millisecond)
+			require.Equal(t, api.LocalReply, next(e))
+			require.Equal(t, []string{"request reply 403 inlet_no"}, e.all())
+			require.Equal(t, api.Continue, e.respond(true), "the reply itself")
+			e.end()
+		})
+	}
 }
 
 // A client that has left ends its calls, and their replies reach neither it nor the next exchange.

@@ -67,7 +67,7 @@ func apply(to api.HeaderMap, edits []filter.HeaderEdit) {
 }
 
 // Reply answers the client. Envoy takes that from a half of which it has shown something and that does not go on yet: if there is
-// none, the reply waits for the replica's response, whose place it takes.
+// none, the reply waits for the next callback, which mostly brings the replica's response.
 func (s *stream) Reply(r *chain.LocalReply) {
 	from := s.current
 	switch {

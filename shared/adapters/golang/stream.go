@@ -65,7 +65,7 @@ func (s *stream) DecodeHeaders(h api.RequestHeaderMap, end bool) (status api.Sta
 func (s *stream) DecodeData(data api.BufferInstance, end bool) (status api.StatusType) {
 	r := s.enter(&s.request, inData, data, end)
 	defer s.leave(&status)
-	if s.broken {
+	if s.replyLate() || s.broken {
 		return api.LocalReply
 	}
 	var b []byte
@@ -81,7 +81,7 @@ func (s *stream) DecodeTrailers(api.RequestTrailerMap) (status api.StatusType) {
 	defer func() { s.add(&s.request, rest) }()
 	r := s.enter(&s.request, inTrailers, nil, true)
 	defer s.leave(&status)
-	if s.broken {
+	if s.replyLate() || s.broken {
 		return api.LocalReply
 	}
 	if status = s.requestAction(s.chain.RequestEnd()); status == api.Continue {
@@ -109,11 +109,7 @@ func (s *stream) EncodeHeaders(h api.ResponseHeaderMap, end bool) (status api.St
 	defer s.leave(&status)
 	r.headers.reset(h)
 	switch {
-	case s.pending != nil:
-		reply := s.pending
-		s.pending = nil
-		s.chain.AskAgain()
-		s.Reply(reply)
+	case s.replyLate():
 		return api.LocalReply
 	case !s.begun || s.broken: // not begun: a filter before this one has answered
 		return api.Continue
@@ -125,6 +121,20 @@ func (s *stream) EncodeHeaders(h api.ResponseHeaderMap, end bool) (status api.St
 		return r.hold(s.chain.AwaitsReply())
 	}
 	return api.Continue
+}
+
+// replyLate gives the reply for which there was no callback, and reports whether there was one.
+func (s *stream) replyLate() bool {
+	r := s.pending
+	if r == nil {
+		return false
+	}
+	s.pending = nil
+	if !s.broken {
+		s.chain.AskAgain()
+	}
+	s.Reply(r)
+	return true
 }
 
 // EncodeData shows the chain the bytes of a response, if it reads them. They

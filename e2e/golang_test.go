@@ -26,21 +26,21 @@ import (
 // contribGolang names the host that runs the plugin for Envoy's contrib filter. It is not an Envoy: see golangProxy.
 const contribGolang = "golang"
 
-// TestGolangScenarios plays every scenario that a real Envoy plays with the plugin for the contrib filter.
+// TestGolangScenarios plays the scenarios with the plugin for the contrib filter.
 func TestGolangScenarios(t *testing.T) {
 	host := newEnvoyHost(t, contribGolang)
-	played := 0
+	leftOut := map[string]string{} // one needs a VM, one a real Envoy that fails
 	for _, s := range loadScenarios(t) {
 		if !s.Plays(host.Name()) {
+			leftOut[s.Name] = s.Because
 			continue
 		}
-		played++
 		relax(s)
 		t.Run(filepath.Base(s.File)+"/"+s.Name, func(t *testing.T) {
 			require.NoError(t, hosttest.Play(host, s))
 		})
 	}
-	require.NotZero(t, played)
+	require.LessOrEqual(t, len(leftOut), 2, "%v", leftOut)
 }
 
 // beyond are the steps that the contrib filter cannot play, and why.

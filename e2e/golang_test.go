@@ -26,21 +26,31 @@ import (
 // contribGolang names the host that runs the plugin for Envoy's contrib filter. It is not an Envoy: see golangProxy.
 const contribGolang = "golang"
 
-// TestGolangScenarios plays the scenarios with the plugin for the contrib filter.
+// TestGolangScenarios plays the scenarios with the plugin for the contrib filter, several at once: they mostly wait.
 func TestGolangScenarios(t *testing.T) {
-	host := newEnvoyHost(t, contribGolang)
+	const shares = 4
 	leftOut := map[string]string{} // one needs a VM, one a real Envoy that fails
-	for _, s := range loadScenarios(t) {
-		if !s.Plays(host.Name()) {
+	var all [shares][]*hosttest.Scenario
+	for n, s := range loadScenarios(t) {
+		if !s.Plays(contribGolang) {
 			leftOut[s.Name] = s.Because
 			continue
 		}
 		relax(s)
-		t.Run(filepath.Base(s.File)+"/"+s.Name, func(t *testing.T) {
-			require.NoError(t, hosttest.Play(host, s))
-		})
+		all[n%shares] = append(all[n%shares], s)
 	}
 	require.LessOrEqual(t, len(leftOut), 2, "%v", leftOut)
+	for n, share := range all {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			host := newEnvoyHost(t, contribGolang)
+			for _, s := range share {
+				t.Run(filepath.Base(s.File)+"/"+s.Name, func(t *testing.T) {
+					require.NoError(t, hosttest.Play(host, s))
+				})
+			}
+		})
+	}
 }
 
 // beyond are the steps that the contrib filter cannot play, and why.

@@ -177,18 +177,13 @@ func (s *stream) end() api.StatusType {
 	r.waits, r.ended = true, true
 	turn, envoy := s.turn, r.envoy
 	go func() { // data is injected on goroutines only
-		defer s.config.caught()
-		inject(envoy, rest)
+		defer s.told()
+		if len(rest) > 0 {
+			envoy.InjectData(rest)
+		}
 		time.AfterFunc(chain.EndGrace, func() { s.cutLater(turn) })
 	}()
 	return api.Running
-}
-
-func inject(envoy api.EncoderFilterCallbacks, b []byte) {
-	defer passLeft()
-	if len(b) > 0 {
-		envoy.InjectData(b)
-	}
 }
 
 func (s *stream) cutLater(turn int) {
@@ -243,7 +238,7 @@ func (s *stream) EncodeTrailers(api.ResponseTrailerMap) (status api.StatusType) 
 
 // add puts bytes before trailers. Envoy may run other callbacks of the exchange meanwhile, so nothing is locked.
 func (s *stream) add(h *half, rest []byte) {
-	defer s.caught()
+	defer s.told()
 	if len(rest) > 0 {
 		h.envoy.AddData(rest, true)
 	}
@@ -321,10 +316,10 @@ func (s *stream) caught() {
 	}
 }
 
-// passLeft is deferred where Envoy may have dropped the exchange.
-func passLeft() {
+// told is the same where the stream is not locked.
+func (s *stream) told() {
 	if p := recover(); p != nil && !left(p) {
-		panic(p)
+		s.config.Panicked(p)
 	}
 }
 

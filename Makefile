@@ -29,10 +29,11 @@ has-go:
 	  echo "MISSING  go         $$(go version) is too old; install Go 1.26 or newer: https://go.dev/dl" >&2; exit 1;; esac
 
 .PHONY: build
-build: ## fill dist/ with both builds of Inlet, the filters one by one, the companion, modelsim, inletctl and the JSON Schema
+build: ## fill dist/ with all builds of Inlet, the filters one by one, the companion, modelsim, inletctl and the JSON Schema
 	GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -trimpath -ldflags='-s -w' -o dist/inlet.wasm ./cmd/bundle-wasm
 	for f in $(FILTERS); do GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -trimpath -ldflags='-s -w' -o dist/$$f.wasm ./filters/$$f/wasm || exit 1; done
 	CGO_ENABLED=1 go build -buildmode=c-shared -trimpath -ldflags='-s -w -X runtime.godebugDefault=cgocheck=0' -o dist/libinlet.so ./cmd/bundle-module
+	CGO_ENABLED=1 go build -buildmode=c-shared -trimpath -ldflags='-s -w' -o dist/inlet-golang.so ./cmd/bundle-golang
 	go build -trimpath -o dist/companion ./cmd/companion
 	go build -trimpath -o dist/modelsim ./cmd/modelsim
 	go build -trimpath -o dist/inletctl ./cmd/inletctl
@@ -145,7 +146,7 @@ lint: ## lint and check the format
 .PHONY: check
 check: ## what CI asks for before the tests: wasm and no-cgo builds, dependency rules, documentation, lint and format
 	GOOS=wasip1 GOARCH=wasm go build $(CORE)
-	CGO_ENABLED=0 go build $$(go list -f '{{if .GoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v -e /cmd/bundle-module -e /adapters/module/export -e scenarios/bundle-module)
+	CGO_ENABLED=0 go build $$(go list -f '{{if .GoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v -e /cmd/bundle-module -e /adapters/module/export -e scenarios/bundle-module -e /bundle-golang)
 	go test -run . ./shared ./docs
 	$(MAKE) --no-print-directory lint
 

@@ -43,7 +43,7 @@ type envoyHost struct {
 
 // kept is a running Envoy.
 type kept struct {
-	stack  *stack.Stack
+	stack  proxy
 	keeper *keeper // nil for the native module
 }
 
@@ -58,7 +58,12 @@ func newEnvoyHost(t *testing.T, abi string) *envoyHost {
 }
 
 // Name implements hosttest.Host.
-func (h *envoyHost) Name() string { return "envoy-" + h.abi }
+func (h *envoyHost) Name() string {
+	if h.abi == contribGolang {
+		return contribGolang
+	}
+	return "envoy-" + h.abi
+}
 
 // envoy returns a running Envoy of a kind.
 func (h *envoyHost) envoy(kind envoyKind) kept {
@@ -66,6 +71,11 @@ func (h *envoyHost) envoy(kind envoyKind) kept {
 		return k
 	}
 	var k kept
+	if h.abi == contribGolang {
+		k.stack = newGolangProxy(h.t, kind)
+		h.envoys[kind] = k
+		return k
+	}
 	if h.abi == stack.Wasm {
 		k.keeper = new(keeper)
 	}
@@ -86,7 +96,7 @@ func (h *envoyHost) envoy(kind envoyKind) kept {
 type gateway struct {
 	host      *envoyHost
 	workers   int
-	stack     *stack.Stack
+	stack     proxy
 	keeper    *keeper
 	stop      context.CancelFunc
 	relay     *relay.Relay
@@ -137,6 +147,9 @@ func (g *gateway) start(ctx context.Context, s *hosttest.Scenario, trusted bool)
 	}
 	edits.subset, edits.metadata = s.Subset.With(g.addresses), s.Metadata
 	go g.relay.Run(ctx, nil, g.snapshot)
+	if p, ok := g.stack.(*golangProxy); ok {
+		p.edits = edits
+	}
 	err := g.stack.Update(ctx, func(o *stack.Options) {
 		o.Chain, o.Edit, o.Pools = s.Config, edits.apply, nil
 		for _, pool := range slices.Sorted(maps.Keys(s.Pools)) {
@@ -152,8 +165,10 @@ func (g *gateway) start(ctx context.Context, s *hosttest.Scenario, trusted bool)
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if err := g.drained(ctx); err != nil {
-		return err
+	if g.host.abi != contribGolang {
+		if err := g.drained(ctx); err != nil {
+			return err
+		}
 	}
 	return g.spread(ctx)
 }
@@ -340,6 +355,9 @@ func buildPlugins(ctx context.Context) error {
 	probedModule.File, probedModule.Package = "libprobe.so", "./internal/scenarios/bundle-module"
 	plugins[stack.Wasm] = plugin{stack.WasmPlugin.Path(root), probedWasm.Path(root)}
 	plugins[stack.Module] = plugin{stack.NativeModule.Path(root), probedModule.Path(root)}
+	probedGolang := stack.GolangPlugin
+	probedGolang.File, probedGolang.Package = "probe-golang.so", "./internal/scenarios/bundle-golang"
+	plugins[contribGolang] = plugin{stack.GolangPlugin.Path(root), probedGolang.Path(root)}
 	var progress io.Writer = os.Stderr
-	return stack.Build(ctx, root, progress, stack.WasmPlugin, stack.NativeModule, probedWasm, probedModule)
+	return stack.Build(ctx, root, progress, stack.WasmPlugin, stack.NativeModule, stack.GolangPlugin, probedWasm, probedModule, probedGolang)
 }

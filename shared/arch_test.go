@@ -232,6 +232,9 @@ func TestSDKsStayInTheAdapters(t *testing.T) {
 		if under(p.name(), "shared/hosttest") || under(p.name(), "internal/scenarios") || under(p.name(), "e2e") {
 			continue
 		}
+		if p.name() == "cmd/bundle-golang" {
+			continue // links the adapter to Envoy, which ends test binaries
+		}
 		require.False(t, uses, "%s imports an SDK", p.name())
 	}
 	require.Positive(t, adapters)

@@ -36,6 +36,11 @@ var (
 		Flags: []string{"-buildmode=c-shared", "-trimpath", "-ldflags=-s -w -X runtime.godebugDefault=cgocheck=0"},
 		Env:   []string{"CGO_ENABLED=1"},
 	}
+	GolangPlugin = Target{
+		File: "inlet-golang.so", Package: "./cmd/bundle-golang",
+		Flags: []string{"-buildmode=c-shared", "-trimpath", "-ldflags=-s -w"},
+		Env:   []string{"CGO_ENABLED=1"},
+	}
 	CompanionProgram = Target{File: "companion", Package: "./cmd/companion", Flags: []string{"-trimpath"}}
 	ModelSim         = Target{File: "modelsim", Package: "./cmd/modelsim", Flags: []string{"-trimpath"}}
 )

@@ -16,7 +16,7 @@ func TestMakeBuildsTheSame(t *testing.T) {
 	cmd.Dir = root
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, string(out))
-	for _, target := range []Target{WasmPlugin, NativeModule, CompanionProgram, ModelSim} {
+	for _, target := range []Target{WasmPlugin, NativeModule, GolangPlugin, CompanionProgram, ModelSim} {
 		words := append(append([]string{}, target.Env...), "go", "build")
 		for _, flag := range target.Flags {
 			if name, value, ok := strings.Cut(flag, "="); ok && strings.Contains(value, " ") {

@@ -228,3 +228,7 @@ func (s *Stream) unpark() {
 // StopsResponse reports, for a response that is not held, whether it is stopped: what was handed over stays in the host's buffer, and
 // when that is full the replica has to wait. Host.ResumeResponse ends that.
 func (s *Stream) StopsResponse() bool { return s.calls.beside > 0 || s.calls.hearing }
+
+// AwaitsReply reports whether calls are open for which a request that is held, or a response that is held or stopped, waits: then more
+// of its body changes nothing, and Reply follows.
+func (s *Stream) AwaitsReply() bool { return len(s.calls.open) > 0 }

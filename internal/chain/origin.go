@@ -28,6 +28,14 @@ func (s *Stream) readOrigin() {
 	}
 }
 
+// AskAgain asks the host once more who was asked: for a reply that could not be given when it was decided on, because the host was not
+// told anything at that time, and that is given now.
+func (s *Stream) AskAgain() {
+	if s.state.in(setOf(refused, answered)) && s.x.Response.Served == "" {
+		s.readOrigin()
+	}
+}
+
 // isEnvoys reports whether Envoy has written the response itself. A failure that is only guessed may be the replica's.
 func (s *Stream) isEnvoys() bool {
 	origin := s.x.Response.Origin

@@ -23,10 +23,12 @@ import (
 type inlet struct {
 	filter   node   // the HTTP filter
 	config   node   // its typed_config
-	wasm     bool   // else a dynamic module
+	wasm     bool   // else a dynamic module, unless golang is set
+	golang   bool   // a plugin of contrib's Go filter
 	document node   // the Any that holds the chain's configuration
 	file     string // name of the .wasm or .so file, without folders; "" if it is not a file
-	name     string // module: filter_name
+	name     string // module: filter_name; golang: plugin_name
+	clusters node   // golang: addresses of the clusters that the plugin calls
 
 	text  []byte       // the chain's configuration
 	chain *chain.Chain // nil if it has faults
@@ -65,6 +67,11 @@ func (b *bootstrap) inlet(f node) *inlet {
 		if n := i.config.get("dynamic_module_config", "name").text(); n == "inlet" { // found as libinlet.so
 			i.file = "libinlet.so"
 		}
+	case i.config.isGolang():
+		i.golang = true
+		i.document = i.config.get("plugin_config")
+		file = i.config.get("library_path")
+		name = i.config.get("plugin_name")
 	default:
 		return nil
 	}
@@ -84,7 +91,7 @@ func (b *bootstrap) inlet(f node) *inlet {
 
 // isBuild reports whether a file has the name of one of Inlet's builds.
 func isBuild(file string) bool {
-	return file == "libinlet.so" || file == "inlet.wasm" || len(alone(file)) == 1
+	return file == "libinlet.so" || file == "inlet.wasm" || file == "inlet-golang.so" || len(alone(file)) == 1
 }
 
 // alone is the one filter of a build that has only that.
@@ -109,6 +116,9 @@ type placing func(e conf.Error) (line, column int, note string)
 
 // readText finds the text of the chain's configuration in its Any.
 func (i *inlet) readText() func(file []string) placing {
+	if i.golang {
+		return i.readStruct()
+	}
 	value := i.document.get("value")
 	switch t := i.document; {
 	case t.is("google.protobuf.StringValue"):

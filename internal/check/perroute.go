@@ -53,8 +53,12 @@ func (g *gateway) readRoutes() {
 			if !own.exists() {
 				continue
 			}
-			if i.wasm || !own.is("dynamic_modules.v3.DynamicModuleFilterPerRoute") {
-				g.errorf(own, "per-route", "a DynamicModuleFilterPerRoute for the module; for a wasm plugin a listener or filter chain of its own",
+			if i.golang && own.is("golang.v3alpha.ConfigsPerRoute") {
+				g.golangRoute(own, i)
+				continue
+			}
+			if i.wasm || i.golang || !own.is("dynamic_modules.v3.DynamicModuleFilterPerRoute") {
+				g.errorf(own, "per-route", "a DynamicModuleFilterPerRoute for the module, ConfigsPerRoute for contrib's Go filter; for a wasm plugin a listener or filter chain of its own",
 					"only the module takes a configuration per route, as DynamicModuleFilterPerRoute: a wasm plugin never sees it")
 				continue
 			}

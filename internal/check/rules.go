@@ -18,7 +18,7 @@ const (
 // rules are what a gateway must have for Inlet to work. A new one is a function here, its name in Checks, and a broken
 // bootstrap in rules_test.go.
 var rules = []func(*gateway){
-	wasmPlugin, dynamicModule, secondInlet, neighbours, routeCompanion,
+	wasmPlugin, dynamicModule, golangPlugin, secondInlet, neighbours, routeCompanion,
 	controlHeaders, paths, bufferLimits, localReplies,
 	poolRoutes, lastRoute, companion, providers,
 }
@@ -34,6 +34,8 @@ var Checks = []struct{ Name, About string }{
 	{"wasm-runtime", "wasm: the runtime is V8"},
 	{"module-filter-name", "module: filter_name is inlet, or the name of one filter"},
 	{"module-do-not-close", "module: do_not_close is true"},
+	{"golang-plugin-name", "golang: plugin_name is inlet, or the name of one filter"},
+	{"golang-configuration", "golang: plugin_config is a struct"},
 	{"second-inlet", "each Inlet filter behind another one trusts its control headers"},
 	{"filter-order", "other filters are on the right side of Inlet"},
 	{"per-route", "a configuration of a route is one that the module takes"},
@@ -80,7 +82,7 @@ func wasmPlugin(g *gateway) {
 
 func dynamicModule(g *gateway) {
 	for _, i := range g.inlets {
-		if i.wasm {
+		if i.wasm || i.golang {
 			continue
 		}
 		if at := i.config.get("filter_name"); !slices.Contains(filterNames(), at.text()) {
@@ -224,8 +226,8 @@ func companion(g *gateway) {
 		case name == "" && i.picks:
 			g.warnf(i.document, "companion-cluster", "companion: {cluster: …} in the configuration, and that cluster",
 				"the chain has a picker and no companion: it knows no replica, and Envoy's own load balancer chooses")
-		case name != "" && !g.mayHave(name):
-			g.errorf(i.document, "companion-cluster", "add the cluster, which leads to the companion's port",
+		case name != "" && !i.has(g, name):
+			g.errorf(i.document, "companion-cluster", i.addressOf(name, "add the cluster, which leads to the companion's port"),
 				"there is no cluster %q, which companion.cluster names: Inlet gets no snapshot", name)
 		}
 	}
@@ -234,14 +236,14 @@ func companion(g *gateway) {
 func providers(g *gateway) {
 	for _, i := range g.documents() {
 		for _, a := range i.asks {
-			if g.mayHave(a.cluster) {
+			if i.has(g, a.cluster) {
 				continue
 			}
 			line, column, note := i.place(a.at)
 			g.found = append(g.found, Finding{
 				File: g.file, Line: line, Column: column, Severity: Error, Check: "guardrail-cluster", Path: a.at.Path,
 				Message: fmt.Sprintf("%sEnvoy has no cluster %q", note, a.cluster),
-				Fix:     "add it under static_resources.clusters, see docs/guardrail-providers.md",
+				Fix:     i.addressOf(a.cluster, "add it under static_resources.clusters, see docs/guardrail-providers.md"),
 			})
 		}
 	}

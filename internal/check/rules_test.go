@@ -22,7 +22,7 @@ func shipped(t *testing.T, abi string) string {
 }
 
 func TestShippedBootstrapsPass(t *testing.T) {
-	for _, abi := range []string{"wasm", "module"} {
+	for _, abi := range []string{"wasm", "module", "golang"} {
 		require.True(t, check.IsBootstrap([]byte(shipped(t, abi))))
 		require.Empty(t, check.Bootstrap(abi+".yaml", []byte(shipped(t, abi))))
 		withCORS := strings.ReplaceAll(shipped(t, abi), "#cors ", "")
@@ -91,6 +91,11 @@ var broken = []struct {
 	{"no retries", "wasm", []string{"retry_on: connect-failure,refused-stream,reset-before-request", "retry_on: 5xx"}, "route-retry", check.Warning, "retry_on", "only the first"},
 	{"no cluster of the companion", "wasm", []string{"- name: inlet-companion", "- name: companion"}, "companion-cluster", check.Error, "google.protobuf.StringValue", "inlet-companion"},
 	{"no cluster of a provider", "wasm", []string{"                              - picker: {profile", "                              - guardrail:\n                                  providers: [{name: own, webhook: {cluster: no-such-cluster}}]\n                                  policies: [{on: request, use: [own], action: block}]\n                              - picker: {profile"}, "guardrail-cluster", check.Error, "cluster: no-such-cluster", `no cluster "no-such-cluster"`},
+	{"no address of the companion", "golang", []string{"clusters: {inlet-companion", "clusters: {companion"}, "companion-cluster", check.Error, "xds.type.v3.TypedStruct", "inlet-companion"},
+	{"a slip in the plugin's configuration", "golang", []string{"endpoints: 3", "endpoint: 3"}, "configuration", check.Error, "- picker: {profile: sticky, endpoint: 3}", `did you mean "endpoints"?`},
+	{"another plugin_name", "golang", []string{"plugin_name: inlet", "plugin_name: another"}, "golang-plugin-name", check.Error, "plugin_name: another", "lets all requests pass"},
+	{"no struct for the plugin", "golang", []string{"xds.type.v3.TypedStruct", "xds.type.v3.Another"}, "golang-configuration", check.Error, "xds.type.v3.Another", "a struct only"},
+	{"a slip for a route of the plugin", "golang", []string{poolLlama + "\n", poolLlama + "\n                          typed_per_filter_config: {inlet: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.golang.v3alpha.ConfigsPerRoute, plugins_config: {inlet: {config: {\"@type\": type.googleapis.com/google.protobuf.Struct, value: {config: {filters: [{pickr: {}}]}}}}}}}\n"}, "configuration", check.Error, "typed_per_filter_config", "pickr"},
 	{"no companion", "module", []string{"                          companion: {cluster: inlet-companion}\n", ""}, "companion-cluster", check.Warning, "google.protobuf.StringValue", "knows no replica"},
 }
 

@@ -21,6 +21,8 @@ import (
 type Env struct {
 	Log     func(filter.Level, string) // to Envoy's log, from any thread
 	Metrics Backend
+	// Check refuses a document that is right and that this adapter cannot do, before anything is begun; nil: it can do all.
+	Check func() error
 	// Main returns the thread for the companion's poller; asked only if there is a companion. Nil for the document of a
 	// route, which has no such thread: it is told what a listener's configuration asks for.
 	Main func() Main
@@ -65,6 +67,11 @@ func (p *Process) Configure(document []byte, known []filter.Factory, env Env) (*
 	// The document may lie in Envoy's memory.
 	if c.Chain, err = chain.New(bytes.Clone(document), known, deps); err != nil {
 		return nil, c.refuse(err)
+	}
+	if env.Check != nil {
+		if err := env.Check(); err != nil {
+			return nil, c.refuse(err)
+		}
 	}
 	c.own = newOwn(c.Metrics)
 	if err := c.Metrics.err; err != nil {

@@ -1,6 +1,6 @@
 // Package hosttest runs black-box scenarios through Inlet: what a client
 // sends, what a replica gets and answers, what the client gets. One format
-// serves four hosts, so that the same promise is checked on all of them: a
+// serves five hosts, so that the same promise is checked on all of them: a
 // native fake host ([Native]) and the compiled wasm ([Wazero]) here, both
 // inside an emulated proxy with a virtual clock, and the two builds inside a
 // real Envoy, which implement [Host] elsewhere.

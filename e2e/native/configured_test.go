@@ -214,7 +214,7 @@ func (c *configured) routes(t *testing.T) {
 		a := <-got
 		require.Equal(t, http.StatusOK, a.status, a)
 		require.Equal(t, model, a.header.Get("x-modelsim-model"))
-		require.Contains(t, a.header.Get("x-why"), "candidates=2", "the listener's companion tells of the replicas")
+		require.Contains(t, a.header.Get("x-why"), "candidates=2", "the replicas come from the listener's companion")
 	}
 	plain := func() {
 		t.Helper()

@@ -61,6 +61,7 @@ func TestConfigured(t *testing.T) {
 	t.Run("alone", c.alone)
 	t.Run("unknown names", c.unknown)
 	t.Run("routes", c.routes)
+	require.Positive(t, logged(t, c.Stack, "inlet: loaded; filter names: inlet, bbr, quota, guardrail, picker"))
 	require.Zero(t, logged(t, c.Stack, "panic"))
 }
 

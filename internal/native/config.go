@@ -111,9 +111,16 @@ func DefineMetrics(m filter.Metrics, known []filter.Factory) {
 	newOwn(m)
 	chain.DefineMetrics(m)
 	for i := range known {
-		if known[i].Metrics != nil {
-			known[i].Metrics(m)
-		}
+		defineOf(&known[i], m)
+	}
+}
+
+// defineOf defines those of one filter. A panic leaves some out, and so its documents are refused: while a library is
+// loaded, it would end Envoy.
+func defineOf(f *filter.Factory, m filter.Metrics) {
+	defer func() { _ = recover() }()
+	if f.Metrics != nil {
+		f.Metrics(m)
 	}
 }
 

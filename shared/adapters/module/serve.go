@@ -20,19 +20,33 @@ const FilterName = "inlet"
 func Serve(known ...filter.Factory) {
 	native.BoundThreads()
 	sdk.RegisterHttpFilterConfigFactories(loaders(known, newProcess(known)))
+	if onServe != nil {
+		onServe(names(known))
+	}
 }
+
+var onServe func(names string)
+
+// OnServe has Serve report the filter names that there then are. For package export.
+func OnServe(report func(names string)) { onServe = report }
 
 // loaders are what Envoy finds in the module, by filter_name. They share the process.
 func loaders(known []filter.Factory, p *process) map[string]shared.HttpFilterConfigFactory {
 	all := map[string]shared.HttpFilterConfigFactory{FilterName: &loader{known: known, process: p}}
-	names := []string{FilterName}
 	for i := range known {
-		name := known[i].Name
-		all[name] = &loader{known: known[i : i+1], process: p}
-		names = append(names, name)
+		all[known[i].Name] = &loader{known: known[i : i+1], process: p}
 	}
-	all[""] = unnamed(strings.Join(names, ", "))
+	all[""] = unnamed(names(known))
 	return all
+}
+
+// names are the filter names that Envoy finds.
+func names(known []filter.Factory) string {
+	all := []string{FilterName}
+	for i := range known {
+		all = append(all, known[i].Name)
+	}
+	return strings.Join(all, ", ")
 }
 
 // loader makes a config of each document that Envoy hands over. Envoy calls it

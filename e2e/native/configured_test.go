@@ -59,8 +59,8 @@ func TestConfigured(t *testing.T) {
 	})
 	require.NoError(t, c.WaitForSnapshot(t.Context()))
 	t.Run("alone", c.alone)
-	t.Run("unknown names", c.unknown)
 	t.Run("routes", c.routes)
+	t.Run("unknown names", c.unknown) // which takes the other listeners away
 	require.Positive(t, logged(t, c.Stack, "inlet: loaded; filter names: inlet, bbr, quota, guardrail, picker"))
 	require.Zero(t, logged(t, c.Stack, "panic"))
 }
@@ -109,6 +109,7 @@ func (c *configured) alone(t *testing.T) {
 	expect("four", chat("nobody"), key, 404, "model_not_found")
 	expect("four", chat("llama"), other, 401, "invalid_api_key")
 	expect("four", secret, key, 400, "content_policy_violation")
+	expect("four", chat("llama"), key, 200, "") // what the guardrail has refused is not counted
 	expect("four", chat("llama"), key, 429, "rate_limit_exceeded")
 	expect("quota", chat("llama"), key, 429, "rate_limit_exceeded")
 }

@@ -167,7 +167,7 @@ func perRoute(m *hcmv3.HttpConnectionManager, name, document string) *anypb.Any 
 		panic(err)
 	}
 	packed, err := anypb.New(&modulev3.DynamicModuleFilterPerRoute{
-		DynamicModuleConfig: shipped.GetDynamicModuleConfig(), PerRouteConfigName: name, FilterConfig: text,
+		DynamicModuleConfig: shipped.GetDynamicModuleConfig(), FilterName: name, FilterConfig: text,
 	})
 	if err != nil {
 		panic(err)

@@ -103,5 +103,5 @@ func (u unnamed) Create(shared.HttpFilterConfigHandle, []byte) (shared.HttpFilte
 // CreatePerRoute refuses.
 func (u unnamed) CreatePerRoute([]byte) (any, error) {
 	defer dropped()
-	return nil, fmt.Errorf("per_route_config_name is missing; known: %s", string(u))
+	return nil, fmt.Errorf("filter_name is missing; known: %s", string(u))
 }

@@ -110,8 +110,8 @@ func (c *configured) alone(t *testing.T) {
 	expect("four", chat("llama"), other, 401, "invalid_api_key")
 	expect("four", secret, key, 400, "content_policy_violation")
 	expect("four", chat("llama"), key, 200, "") // what the guardrail has refused is not counted
-	expect("four", chat("llama"), key, 429, "rate_limit_exceeded")
-	expect("quota", chat("llama"), key, 429, "rate_limit_exceeded")
+	expect("four", chat("llama"), key, 429, "requests_limit")
+	expect("quota", chat("llama"), key, 429, "requests_limit")
 }
 
 // unknown: Envoy refuses names that nobody has, and documents with filters that the name does not have.

@@ -2,6 +2,7 @@ package native_test
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -24,22 +25,27 @@ import (
 type holder struct {
 	*httptest.Server
 	mu   sync.Mutex
-	open int
-	gate chan struct{} // closed: go on
+	gate *gate
 }
+
+// gate holds requests until it is opened.
+type gate struct {
+	held   int
+	opened chan struct{}
+}
+
+func newGate() *gate { return &gate{opened: make(chan struct{})} }
 
 func newHolder(t *testing.T, body string) *holder {
 	t.Helper()
-	h := &holder{gate: make(chan struct{})}
+	h := &holder{gate: newGate()}
 	h.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
 		h.mu.Lock()
-		h.open++
-		gate := h.gate
+		h.gate.held++
+		opened := h.gate.opened
 		h.mu.Unlock()
-		<-gate
-		h.mu.Lock()
-		h.open--
-		h.mu.Unlock()
+		<-opened
 		w.Header().Set("content-type", "application/json")
 		_, _ = w.Write([]byte(body))
 	}))
@@ -54,8 +60,8 @@ func newHolder(t *testing.T, body string) *holder {
 func (h *holder) release() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	close(h.gate)
-	h.gate = make(chan struct{})
+	close(h.gate.opened)
+	h.gate = newGate()
 }
 
 func (h *holder) waits(t *testing.T, n int) {
@@ -63,7 +69,7 @@ func (h *holder) waits(t *testing.T, n int) {
 	eventually(t, fmt.Sprintf("%d calls are open", n), func() bool {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		return h.open >= n
+		return h.gate.held >= n
 	})
 }
 
@@ -96,7 +102,7 @@ filters:
   - guardrail:
       providers: [{name: guard, timeout: 60s, moderations: {cluster: guard}}]
       policies: [{on: request, use: [guard], action: block}]
-companion: {cluster: inlet-companion}
+companion: {cluster: inlet-companion, wait: 100ms}
 `, version)
 }
 

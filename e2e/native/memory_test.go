@@ -44,7 +44,9 @@ func TestMemory(t *testing.T) {
 	t.Logf("resident after each of %d times %d requests: %.1f MB", rounds, *soakFlag/rounds, resident)
 	settled := resident[rounds/2:]
 	slope, noise := trend(settled)
-	t.Logf("growth over the second half: %.2f MB, noise %.2f MB; without the module %.1f MB", slope*float64(len(settled)), noise, atRest(t, plain))
+	served, without := resident[rounds-1], atRest(t, plain)
+	t.Logf("growth over the second half: %.2f MB, noise %.2f MB; without the module %.1f MB: %.1f MB more", slope*float64(len(settled)), noise, without, served-without)
+	require.LessOrEqual(t, served-without, float64(mostMB), "at rest again")
 	require.Less(t, slope*float64(len(settled)), max(3*noise, 1), "resident memory grows with the number of requests")
 }
 

@@ -30,14 +30,14 @@ var wrecked = stack.Target{
 	File: "libinlet-wreck.so", Package: "./e2e/native/bundle-module", Flags: stack.NativeModule.Flags, Env: stack.NativeModule.Env,
 }
 
-// wreckDocument has the wreck between bbr and the picker.
+// wreckDocument has the wreck last: of the filters that watch the replicas or learn from other proxies, the last one does.
 func wreckDocument(n int, settings string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "filters:\n  - bbr:\n      models:\n        - {name: llama, targets: [{model: version-%d, pool: llama}]}\n", n)
 	for i := range 50 {
 		fmt.Fprintf(&b, "        - {name: model-%d, targets: [{model: served-%d-%d, pool: llama}]}\n", i, n, i)
 	}
-	fmt.Fprintf(&b, "  - wreck: {%s}\n  - picker: {}\ncompanion: {cluster: inlet-companion}\n", settings)
+	fmt.Fprintf(&b, "  - picker: {}\n  - wreck: {%s}\ncompanion: {cluster: inlet-companion}\n", settings)
 	return b.String()
 }
 

@@ -19,6 +19,7 @@ const FilterName = "inlet"
 // function of the module's main package.
 func Serve(known ...filter.Factory) {
 	native.BoundThreads()
+	native.BoundGarbage()
 	sdk.RegisterHttpFilterConfigFactories(loaders(known, newProcess(known)))
 	if onServe != nil {
 		onServe(names(known))

@@ -247,6 +247,6 @@ func (c *configured) routes(t *testing.T) {
 
 	// What Envoy has dropped goes when Go collects garbage, for which there must be some.
 	stop := load(t, c.Stack)
-	metric(t, c.Stack, 2, "inlet_configurations", "of", "route")
+	metric(t, c.Stack, 2, "inlet_configurations", "kind", "route")
 	require.NoError(t, stop())
 }

@@ -155,20 +155,20 @@ func TestDestroyed(t *testing.T) {
 			require.Equal(t, http.StatusOK, a.status, a)
 			require.Equal(t, "version-0", a.header.Get("x-modelsim-model"), "the old configuration decides")
 		}
-		metric(t, s, 1, "inlet_configurations", "of", "listener")
+		metric(t, s, 1, "inlet_configurations", "kind", "listener")
 		served()
 	})
 	t.Run("the reply comes when the configuration is gone", func(t *testing.T) {
 		answers := held(4)
 		update()
-		metric(t, s, 1, "inlet_configurations", "of", "listener")
+		metric(t, s, 1, "inlet_configurations", "kind", "listener")
 		for _, a := range answers() {
 			require.True(t, a.err != nil || a.status >= 500, "Envoy has cut it: %v", a)
 		}
 		guard.release()
 		companion.release() // also polls of configurations that are gone
 		served()
-		metric(t, s, 1, "inlet_configurations", "of", "listener")
+		metric(t, s, 1, "inlet_configurations", "kind", "listener")
 	})
 	t.Run("Envoy ends", func(t *testing.T) {
 		answers := held(2)

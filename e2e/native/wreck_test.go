@@ -223,7 +223,7 @@ func (w *wreckage) updates(t *testing.T) {
 		resident[0], resident[settled], resident[updates-1], growth, noise)
 	require.Equal(t, fmt.Sprintf("version-%d", updates), w.serves(t).header.Get("x-modelsim-model"))
 	for _, of := range []string{"listener", "route"} {
-		metric(t, w.Stack, 1, "inlet_configurations", "of", of)
+		metric(t, w.Stack, 1, "inlet_configurations", "kind", of)
 	}
 	eventually(t, fmt.Sprintf("no more than %d goroutines", before), func() bool { return goroutines() <= before })
 	require.Less(t, growth, 3*noise, "resident memory grows with the number of updates: %v", resident)

@@ -102,7 +102,7 @@ func newOwn(m filter.Metrics) own {
 	return own{
 		broken: m.Counter("inlet_filter_failure_total", "filter", "failure_mode"), // panics of adapters; the chain counts in it, too
 		build:  m.Gauge("inlet_build_info", "version"),
-		live:   m.Gauge("inlet_configurations", "of"),
+		live:   m.Gauge("inlet_configurations", "kind"),
 	}
 }
 

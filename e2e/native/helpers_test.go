@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -59,6 +60,11 @@ func do(ctx context.Context, client *http.Client, url, body string, headers ...s
 	if err != nil {
 		return answer{err: err}
 	}
+	return finish(client, req, headers...)
+}
+
+// finish adds headers to a request and sends it.
+func finish(client *http.Client, req *http.Request, headers ...string) answer {
 	req.Header.Set("content-type", "application/json")
 	for i := 0; i+1 < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
@@ -161,7 +167,7 @@ func perRoute(m *hcmv3.HttpConnectionManager, name, document string) *anypb.Any 
 		panic(err)
 	}
 	packed, err := anypb.New(&modulev3.DynamicModuleFilterPerRoute{
-		DynamicModuleConfig: shipped.GetDynamicModuleConfig(), PerRouteConfigName: name, FilterConfig: text,
+		DynamicModuleConfig: shipped.GetDynamicModuleConfig(), FilterName: name, FilterConfig: text,
 	})
 	if err != nil {
 		panic(err)
@@ -186,7 +192,7 @@ func metric(t *testing.T, s *stack.Stack, want float64, name string, labels ...s
 // logged counts lines of Envoy's log.
 func logged(t *testing.T, s *stack.Stack, part string) int {
 	t.Helper()
-	text, err := readFile(s.EnvoyLog())
+	text, err := os.ReadFile(s.EnvoyLog())
 	require.NoError(t, err)
 	return bytes.Count(text, []byte(part))
 }

@@ -119,6 +119,9 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
+// Err is how the process has ended, nil with exit code 0. Only after Done.
+func (p *Process) Err() error { return p.err }
+
 // Stop asks the process to end, and kills it after the grace time.
 func (p *Process) Stop(grace time.Duration) {
 	select {

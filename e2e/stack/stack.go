@@ -70,6 +70,9 @@ type Options struct {
 	Updatable bool
 	// Drain is Envoy's drain time: how long connections of an earlier listener live on. 0 means 1 s.
 	Drain time.Duration
+	// HotRestart lets StartNext replace Envoy; it needs Port. ParentShutdown is how long the replaced one then lives.
+	HotRestart     bool
+	ParentShutdown time.Duration
 	// Recipes are uncommented in the shipped bootstrap: the lines that begin with #name, such as those of "cors".
 	Recipes []string
 	// Edit changes Envoy's configuration last.
@@ -111,6 +114,7 @@ type Stack struct {
 
 	o       Options
 	envoy   *process.Process
+	epoch   int // of envoy, with HotRestart
 	access  *accessLog
 	gateway string // address
 	admin   string // address
@@ -245,18 +249,21 @@ func (s *Stack) startEnvoy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	adminFile := filepath.Join(s.Dir, "admin-address")
+	adminFile := filepath.Join(s.Dir, fmt.Sprintf("admin-address-%d", s.epoch))
+	restart, err := s.restartArgs()
+	if err != nil {
+		return err
+	}
 	s.envoy, err = process.Start(ctx, process.Command{
 		Name: "envoy",
 		Path: s.o.Envoy,
-		Args: []string{
+		Args: append([]string{
 			"-c", config,
 			"--concurrency", fmt.Sprint(s.o.Workers),
 			"--admin-address-path", adminFile,
-			"--disable-hot-restart",            // several Envoys on one machine do not know each other
 			"--file-flush-interval-msec", "20", // the access log is read while it is written
 			"--drain-time-s", fmt.Sprint(int(s.o.Drain.Seconds())), "-l", "info",
-		},
+		}, restart...),
 		Dir:    s.Root,
 		Env:    s.o.Env,
 		Log:    s.EnvoyLog(),

@@ -68,9 +68,13 @@ func (g *gateway) readRoutes() {
 }
 
 func (g *gateway) readRoute(own node) {
-	r := &inlet{filter: own, config: own, document: own.get("filter_config"), name: own.get("per_route_config_name").text()}
-	if at := own.get("per_route_config_name"); !slices.Contains(filterNames(), at.text()) {
-		g.errorf(at, "per-route", "per_route_config_name: "+allFilters, "the module knows no per_route_config_name %q; known: %s", at.text(), strings.Join(filterNames(), ", "))
+	name := own.get("filter_name")
+	if older := own.get("per_route_config_name"); name.text() == "" && older.exists() {
+		name = older
+	}
+	r := &inlet{filter: own, config: own, document: own.get("filter_config"), name: name.text()}
+	if !slices.Contains(filterNames(), r.name) {
+		g.errorf(name, "per-route", "filter_name: "+allFilters, "the module knows no filter_name %q; known: %s", r.name, strings.Join(filterNames(), ", "))
 		r.name = allFilters
 	}
 	where := r.readText()

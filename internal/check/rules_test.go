@@ -67,7 +67,7 @@ var broken = []struct {
 	{"a buffer behind Inlet", "module", []string{router, httpFilter("buffer", "buffer.v3.Buffer, max_request_bytes: 1000") + router}, "filter-order", check.Warning, "- name: buffer", "a second time"},
 	{"faults before Inlet", "wasm", []string{inletWasm, "\n" + httpFilter("fault", "fault.v3.HTTPFault") + inletWasm[1:]}, "filter-order", check.Warning, "- name: fault", "when a replica fails"},
 	{"a configuration for a route", "module", []string{poolLlama + "\n", poolLlama + "\n                          typed_per_filter_config: {inlet: {\"@type\": type.googleapis.com/google.protobuf.StringValue, value: a}}\n"}, "per-route", check.Error, "typed_per_filter_config", "as DynamicModuleFilterPerRoute"},
-	{"a companion of a route alone", "module", []string{poolLlama + "\n", poolLlama + "\n                          typed_per_filter_config: {inlet: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilterPerRoute, per_route_config_name: picker, filter_config: {\"@type\": type.googleapis.com/google.protobuf.StringValue, value: \"{filters: [{picker: {pool: llama}}], companion: {cluster: gemma}}\"}}}\n"}, "per-route-companion", check.Error, "typed_per_filter_config", "nobody asks it"},
+	{"a companion of a route alone", "module", []string{poolLlama + "\n", poolLlama + "\n                          typed_per_filter_config: {inlet: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilterPerRoute, filter_name: picker, filter_config: {\"@type\": type.googleapis.com/google.protobuf.StringValue, value: \"{filters: [{picker: {pool: llama}}], companion: {cluster: gemma}}\"}}}\n"}, "per-route-companion", check.Error, "typed_per_filter_config", "nobody asks it"},
 	{"a control header that stays", "wasm", []string{"                        - remove: x-gateway-inference-pool\n", ""}, "control-headers", check.Error, "early_header_mutation", "x-gateway-inference-pool"},
 	{"a header of the configuration that stays", "wasm", []string{"- bbr:\n", "- bbr:\n                                  header: x-model\n"}, "control-headers", check.Error, "early_header_mutation", "x-model"},
 	{"paths unchanged", "wasm", []string{"normalize_path: true", "normalize_path: false"}, "path-normalization", check.Error, "normalize_path: false", "another to the replica"},
@@ -230,7 +230,7 @@ func TestFilterNames(t *testing.T) {
 func TestDocumentsOfRoutes(t *testing.T) {
 	const route = "                          route: {cluster: llama, timeout: 0s, idle_timeout: 600s}"
 	of := func(name, document string) string {
-		return `{"@type": type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilterPerRoute, per_route_config_name: ` + name +
+		return `{"@type": type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilterPerRoute, filter_name: ` + name +
 			`, filter_config: {"@type": type.googleapis.com/google.protobuf.StringValue, value: "` + document + `"}}`
 	}
 	const good = "filters: [{bbr: {models: [{name: a, targets: [{pool: llama}]}]}}, {picker: {}}]\\ncompanion: {cluster: inlet-companion}"
@@ -238,10 +238,11 @@ func TestDocumentsOfRoutes(t *testing.T) {
 		"a good one":            {of("inlet", good), "", ""},
 		"without a companion":   {of("picker", "filters: [{picker: {pool: llama}}]"), "", ""},
 		"in a wrapper":          {`{"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: ` + of("inlet", good) + "}", "", ""},
+		"by the older field":    {strings.Replace(of("inlet", good), "filter_name", "per_route_config_name", 1), "", ""},
 		"only turned off":       {`{"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}`, "", ""},
 		"a mistake":             {of("inlet", "filters: [{piker: {}}]"), "configuration", `unknown filter "piker" (did you mean "picker"?)`},
 		"another filter's":      {of("bbr", "filters: [{picker: {}}]"), "configuration", "known: bbr"},
-		"an unknown name":       {of("pick", good), "per-route", `knows no per_route_config_name "pick"; known: inlet, bbr, quota, guardrail, picker`},
+		"an unknown name":       {of("pick", good), "per-route", `knows no filter_name "pick"; known: inlet, bbr, quota, guardrail, picker`},
 		"no name":               {of(`""`, good), "per-route", "known: inlet"},
 		"another pool":          {of("inlet", strings.Replace(good, "pool: llama", "pool: moon", 1)), "pool-route", `"moon"`},
 		"another companion":     {of("inlet", strings.Replace(good, "inlet-companion", "gemma", 1)), "per-route-companion", "nobody asks it"},

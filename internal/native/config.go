@@ -109,7 +109,7 @@ func newOwn(m filter.Metrics) own {
 	return own{
 		broken: m.Counter("inlet_filter_failure_total", "filter", "failure_mode"), // panics of adapters; the chain counts in it, too
 		build:  m.Gauge("inlet_build_info", "version"),
-		live:   m.Gauge("inlet_configurations", "of"),
+		live:   m.Gauge("inlet_configurations", "kind"),
 	}
 }
 
@@ -118,9 +118,16 @@ func DefineMetrics(m filter.Metrics, known []filter.Factory) {
 	newOwn(m)
 	chain.DefineMetrics(m)
 	for i := range known {
-		if known[i].Metrics != nil {
-			known[i].Metrics(m)
-		}
+		defineOf(&known[i], m)
+	}
+}
+
+// defineOf defines those of one filter. A panic leaves some out, and so its documents are refused: while a library is
+// loaded, it would end Envoy.
+func defineOf(f *filter.Factory, m filter.Metrics) {
+	defer func() { _ = recover() }()
+	if f.Metrics != nil {
+		f.Metrics(m)
 	}
 }
 

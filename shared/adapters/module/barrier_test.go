@@ -170,4 +170,4 @@ func isBarrier(deferred ast.Expr) bool {
 }
 
 // barriers recover: what they are is said where they are declared.
-var barriers = map[string]bool{"leave": true, "caught": true, "Guard": true, "dropped": true}
+var barriers = map[string]bool{"leave": true, "caught": true, "Guard": true, "dropped": true, "survive": true}

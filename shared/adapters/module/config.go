@@ -15,6 +15,7 @@ type config struct {
 	*native.Config
 	process *process
 	numbers []shared.MetricID // Envoy's, of the recorder's metrics
+	shown   atomic.Int64      // series of the recorder that Envoy has for this configuration
 	streams sync.Pool         // of *stream
 	warned  atomic.Bool       // that a route names a companion which nobody asks
 	told    atomic.Int32      // whether Envoy tells how exchanges went: see stream.tells

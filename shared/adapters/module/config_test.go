@@ -38,7 +38,7 @@ func TestServe(t *testing.T) {
 	_, err = sdk.NewHttpFilterFactory(&envoyConfig{}, "", []byte(policyOnly))
 	require.EqualError(t, err, "filter_name"+known)
 	_, err = sdk.GetHttpFilterConfigFactory("").CreatePerRoute([]byte(policyOnly))
-	require.EqualError(t, err, "per_route_config_name"+known)
+	require.EqualError(t, err, "filter_name"+known)
 }
 
 // What is known to a filter alone is that filter.

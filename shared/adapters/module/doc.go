@@ -41,7 +41,12 @@
 //     OnStreamComplete and OnDestroy. A local reply of another filter that stands
 //     before comes without OnRequestHeaders.
 //   - Metrics are defined while the configuration is created and never after,
-//     and recorded through a stream's handle on that stream's thread.
+//     and recorded through a stream's handle on that stream's thread. A series
+//     ends with the last configuration that recorded a sample of it.
+//   - A route's configuration (CreatePerRoute) has no handle: no metrics, no
+//     scheduler, no calls. Envoy reads static routes before the listener's
+//     filters. The SDK does not tell when Envoy drops it.
+//   - A configuration lives until its own calls have ended, too.
 //   - A key of the filter state can be written once. It is written when the
 //     stream completes, which is before the access log.
 //   - A local reply, and a request that goes on, may run the stream's last

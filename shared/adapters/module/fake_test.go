@@ -407,6 +407,9 @@ func (e *envoyStream) answer(result shared.HttpCalloutResult, headers [][2]strin
 }
 
 func (e *envoyStream) count(id shared.MetricID, n int64, tags []string) shared.MetricsResult {
+	if n == 0 && strings.HasSuffix(e.config.names[id], "_total") {
+		return shared.MetricsSuccess // it is only shown
+	}
 	e.metrics[e.config.names[id]+"{"+strings.Join(tags, ",")+"}"] += n
 	return shared.MetricsSuccess
 }
@@ -415,12 +418,9 @@ func (e *envoyStream) IncrementCounterValue(id shared.MetricID, n uint64, tags .
 	return e.count(id, int64(n), tags)
 }
 
-func (e *envoyStream) IncrementGaugeValue(id shared.MetricID, n uint64, tags ...string) shared.MetricsResult {
-	return e.count(id, int64(n), tags)
-}
-
-func (e *envoyStream) DecrementGaugeValue(id shared.MetricID, n uint64, tags ...string) shared.MetricsResult {
-	return e.count(id, -int64(n), tags)
+func (e *envoyStream) SetGaugeValue(id shared.MetricID, n uint64, tags ...string) shared.MetricsResult {
+	e.metrics[e.config.names[id]+"{"+strings.Join(tags, ",")+"}"] = int64(n)
+	return shared.MetricsSuccess
 }
 
 func (e *envoyStream) RecordHistogramValue(id shared.MetricID, n uint64, tags ...string) shared.MetricsResult {

@@ -3,6 +3,8 @@ package module
 import (
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -21,9 +23,17 @@ import (
 // Envoy has metrics defined while a listener's configuration is created, never for a route's, and numbers them again in
 // each. So all that the filters may count are known from the beginning (filter.Factory.Metrics), have a number of
 // their own, and are defined with each listener's configuration: for the documents of its routes, too.
+//
+// In Envoy a series lasts as long as some configuration has recorded a sample of it: it is in the scopes of these, and
+// begins at 0 again when the last of them is gone. So each configuration is shown all series (see keep), and a gauge
+// is set to its value, which is kept here: differences would go below 0, which for Envoy is a very large number.
 type recorder struct {
 	known   map[string]int // by name, the number
 	metrics []metric
+
+	serieses sync.Mutex
+	byTags   map[string]*series
+	all      atomic.Pointer[[]*series] // only grows
 
 	waiting atomic.Int32 // samples, so that nobody locks for nothing
 	mu      sync.Mutex
@@ -47,7 +57,8 @@ type metric struct {
 
 // newRecorder returns the metrics of all that the filters may count.
 func newRecorder(known []filter.Factory) *recorder {
-	r := &recorder{known: make(map[string]int)}
+	r := &recorder{known: make(map[string]int), byTags: make(map[string]*series)}
+	r.all.Store(new([]*series))
 	native.DefineMetrics(catalog{r}, known)
 	return r
 }
@@ -84,7 +95,22 @@ func (r *recorder) Define(k native.Kind, name string, labels []string) (func([]s
 	if m := &r.metrics[number]; m.kind != k || len(m.labels) != len(labels) {
 		return nil, errors.New("its filter names it in Factory.Metrics in a different way")
 	}
-	return func(tags []string) native.Series { return &series{r, k, number, tags} }, nil
+	return func(tags []string) native.Series { return r.series(k, number, tags) }, nil
+}
+
+// series returns the one of a metric with these tags.
+func (r *recorder) series(k native.Kind, number int, tags []string) *series {
+	r.serieses.Lock()
+	defer r.serieses.Unlock()
+	name := strconv.Itoa(number) + "\x00" + strings.Join(tags, "\x00")
+	s := r.byTags[name]
+	if s == nil {
+		s = &series{recorder: r, kind: k, number: number, tags: tags}
+		r.byTags[name] = s
+		all := append(*r.all.Load(), s) // those who have the list do not look beyond its end
+		r.all.Store(&all)
+	}
+	return s
 }
 
 // numbers has Envoy define all metrics for a configuration, and returns Envoy's numbers of them.
@@ -119,6 +145,27 @@ func (r *recorder) take(s sample) {
 	}
 }
 
+// mostKept is how many series one callback shows to Envoy.
+const mostKept = 64
+
+// keep shows a configuration series that it has not had yet, a few at a time, through the handle of an exchange of it.
+func (r *recorder) keep(handle shared.HttpFilterHandle, numbers []shared.MetricID, shown *atomic.Int64) {
+	all := *r.all.Load()
+	from := shown.Load()
+	if from == int64(len(all)) {
+		return
+	}
+	to := min(from+mostKept, int64(len(all)))
+	if !shown.CompareAndSwap(from, to) {
+		return // another worker does it
+	}
+	for _, s := range all[from:to] {
+		if s.kind != native.Histogram { // a sample of 0 would count
+			s.record(handle, numbers[s.number], 0)
+		}
+	}
+}
+
 // flush records what waits through the handle of a live exchange, whose configuration has these numbers.
 func (r *recorder) flush(handle shared.HttpFilterHandle, numbers []shared.MetricID) {
 	if r.waiting.Load() == 0 {
@@ -130,36 +177,42 @@ func (r *recorder) flush(handle shared.HttpFilterHandle, numbers []shared.Metric
 	r.waiting.Store(0)
 	r.mu.Unlock()
 	for i := range batch {
-		batch[i].record(handle, numbers[batch[i].series.number])
+		batch[i].series.record(handle, numbers[batch[i].series.number], batch[i].n)
 	}
 	r.mu.Lock()
 	r.spare = batch
 	r.mu.Unlock()
 }
 
-func (s *sample) record(handle shared.HttpFilterHandle, id shared.MetricID) {
-	tags := s.series.tags
-	switch s.series.kind {
-	case native.Counter:
-		handle.IncrementCounterValue(id, uint64(max(0, s.n)), tags...)
-	case native.Histogram:
-		handle.RecordHistogramValue(id, uint64(max(0, s.n)), tags...)
-	case native.Gauge:
-		if s.n < 0 {
-			handle.DecrementGaugeValue(id, uint64(-s.n), tags...)
-		} else {
-			handle.IncrementGaugeValue(id, uint64(s.n), tags...)
-		}
-	}
-}
-
-// series is one metric with one combination of label values.
+// series is one metric with one combination of label values. It lasts as long as the process.
 type series struct {
 	recorder *recorder
 	kind     native.Kind
 	number   int
 	tags     []string
+
+	value  atomic.Int64 // of a gauge
+	setter sync.Mutex   // held while Envoy's is set to it
 }
 
 // Record implements native.Series.
-func (s *series) Record(n int64) { s.recorder.take(sample{s, n}) }
+func (s *series) Record(n int64) {
+	if s.kind == native.Gauge {
+		s.value.Add(n)
+	}
+	s.recorder.take(sample{s, n})
+}
+
+// record records a sample in Envoy. With 0, a counter and a gauge are only shown.
+func (s *series) record(handle shared.HttpFilterHandle, id shared.MetricID, n int64) {
+	switch s.kind {
+	case native.Counter:
+		handle.IncrementCounterValue(id, uint64(max(0, n)), s.tags...)
+	case native.Histogram:
+		handle.RecordHistogramValue(id, uint64(max(0, n)), s.tags...)
+	case native.Gauge:
+		s.setter.Lock() // the last one to set it has read the last value
+		defer s.setter.Unlock()
+		handle.SetGaugeValue(id, uint64(max(0, s.value.Load())), s.tags...)
+	}
+}

@@ -153,3 +153,57 @@ func BenchmarkSamples(b *testing.B) {
 		}
 	})
 }
+
+// Envoy forgets a series with the last configuration that recorded a sample of it. So a new configuration is shown all
+// there are, and gauges go on from their value.
+func TestSeriesOutliveConfigurations(t *testing.T) {
+	m := &markers{}
+	known := []filter.Factory{m.factory()}
+	known[0].Metrics = func(m filter.Metrics) {
+		m.Counter("marked", "by")
+		m.Gauge("in_use_total", "by") // the fake Envoy ignores additions of 0 to what has this ending
+	}
+	p := newProcess(known)
+	l := &loader{known: known, process: p}
+	configure := func() (*config, *envoyConfig, *native.Metrics) {
+		e := &envoyConfig{}
+		f, err := l.Create(e, []byte(ofListener))
+		require.NoError(t, err)
+		return f.(*config), e, native.NewMetrics(p.metrics, p.Keep)
+	}
+	first, e, d := configure()
+	gauge, counter := d.Gauge("in_use_total", "by"), d.Counter("marked", "by")
+	gauge.Record(5, filter.Values{"a"})
+	counter.Record(3, filter.Values{"a"})
+	for i := range 3 * mostKept {
+		counter.Record(1, filter.Values{fmt.Sprint(i)})
+	}
+	open(t, first, e).end()
+
+	second, e, _ := configure()
+	first.OnDestroy()
+	var last *envoyStream
+	seen := recorded{}
+	for range 5 { // a few at a time
+		last = open(t, second, e)
+		last.end()
+		require.LessOrEqual(t, len(last.metrics), mostKept+5)
+		for name, n := range last.metrics {
+			seen[name] += n
+		}
+	}
+	require.Contains(t, seen, "marked{a}")
+	require.Contains(t, seen, fmt.Sprintf("marked{%d}", 3*mostKept-1))
+	require.Zero(t, seen["marked{a}"], "counted once")
+	require.EqualValues(t, 5, seen["in_use_total{a}"])
+	require.EqualValues(t, 1, seen["inlet_configurations{listener}"])
+
+	gauge.Record(-2, filter.Values{"a"})
+	last = open(t, second, e)
+	last.end()
+	require.EqualValues(t, 3, last.metrics["in_use_total{a}"])
+	gauge.Record(-4, filter.Values{"a"})
+	last = open(t, second, e)
+	last.end()
+	require.Zero(t, last.metrics["in_use_total{a}"], "never below 0")
+}

@@ -19,20 +19,35 @@ const FilterName = "inlet"
 // function of the module's main package.
 func Serve(known ...filter.Factory) {
 	native.BoundThreads()
+	native.BoundGarbage()
 	sdk.RegisterHttpFilterConfigFactories(loaders(known, newProcess(known)))
+	if onServe != nil {
+		onServe(names(known))
+	}
 }
+
+var onServe func(names string)
+
+// OnServe has Serve report the filter names that there then are. For package export.
+func OnServe(report func(names string)) { onServe = report }
 
 // loaders are what Envoy finds in the module, by filter_name. They share the process.
 func loaders(known []filter.Factory, p *process) map[string]shared.HttpFilterConfigFactory {
 	all := map[string]shared.HttpFilterConfigFactory{FilterName: &loader{known: known, process: p}}
-	names := []string{FilterName}
 	for i := range known {
-		name := known[i].Name
-		all[name] = &loader{known: known[i : i+1], process: p}
-		names = append(names, name)
+		all[known[i].Name] = &loader{known: known[i : i+1], process: p}
 	}
-	all[""] = unnamed(strings.Join(names, ", "))
+	all[""] = unnamed(names(known))
 	return all
+}
+
+// names are the filter names that Envoy finds.
+func names(known []filter.Factory) string {
+	all := []string{FilterName}
+	for i := range known {
+		all = append(all, known[i].Name)
+	}
+	return strings.Join(all, ", ")
 }
 
 // loader makes a config of each document that Envoy hands over. Envoy calls it
@@ -89,5 +104,5 @@ func (u unnamed) Create(shared.HttpFilterConfigHandle, []byte) (shared.HttpFilte
 // CreatePerRoute refuses.
 func (u unnamed) CreatePerRoute([]byte) (any, error) {
 	defer dropped()
-	return nil, fmt.Errorf("per_route_config_name is missing; known: %s", string(u))
+	return nil, fmt.Errorf("filter_name is missing; known: %s", string(u))
 }

@@ -29,9 +29,9 @@ type Conversation struct {
 //
 // Who calls: in the wasm build each worker, for itself. In the native module the process,
 // on Envoy's main thread: take and heard come one at a time, but while Envoy's workers run
-// hooks of the filter, so what they share with hooks needs a lock (Deps.Mutex). After a new
-// configuration of the module its filters converse, and those before it no longer do, but
-// for a reply that was on its way.
+// hooks of the filter, so what they share with hooks needs a lock (Deps.Mutex). Where several
+// configurations of the module have a conversation with the same path (an update, other listeners, routes), the newest
+// of them converses for all, but for a reply that was on its way.
 //
 // Nothing is sent at the end: when a VM or a configuration goes, what take has not yet
 // said is lost, and of a call in progress nobody hears the reply. So what is said had

@@ -4,7 +4,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,7 +11,7 @@ import (
 
 	"github.com/inlet-proxy/inlet/internal/companion/quota"
 	"github.com/inlet-proxy/inlet/internal/companion/relay"
-	"github.com/inlet-proxy/inlet/internal/companion/scrape"
+	"github.com/inlet-proxy/inlet/internal/companion/replicas"
 	"github.com/inlet-proxy/inlet/internal/version"
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
@@ -20,12 +19,11 @@ import (
 // metrics collects what /metrics serves, from the parts that know it. The names inference_pool_* are those of the Gateway API Inference
 // Extension and llm_d_epp_* those of llm-d's router, which existing dashboards and autoscalers read. They have the same values.
 type metrics struct {
-	scraper        *scrape.Scraper
-	relay          *relay.Relay
-	quota          *quota.Service // nil: none
-	tokens         keepers
-	stale          time.Duration // gauges of this age no longer count
-	loaded, failed atomic.Uint64 // lists of endpoints
+	replicas *replicas.Replicas
+	relay    *relay.Relay
+	quota    *quota.Service // nil: none
+	tokens   keepers
+	stale    time.Duration // gauges of this age no longer count
 }
 
 func (m *metrics) handler() http.Handler {
@@ -118,13 +116,13 @@ func (m *metrics) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
-	pools := m.scraper.Pools(time.Now())
+	pools := m.replicas.Pools(time.Now())
 	for _, p := range pools {
 		m.collectPool(ch, p)
 	}
 	gauge(ch, buildDesc, 1, version.String())
 	m.collectModels(ch, pools)
-	gauge(ch, pollersDesc, float64(m.scraper.Pollers()))
+	gauge(ch, pollersDesc, float64(m.replicas.Pollers()))
 	m.collectScrapes(ch)
 	m.collectCalls(ch)
 	m.tokens.collect(ch)
@@ -223,15 +221,16 @@ func modelLoads(pools []endpoint.Pool, stale time.Duration) map[string]*load {
 }
 
 func (m *metrics) collectScrapes(ch chan<- prometheus.Metric) {
-	for pool, s := range m.scraper.Stats() {
+	for pool, s := range m.replicas.Stats() {
 		counter(ch, scrapesDesc, float64(s.OK), pool, "ok")
 		counter(ch, scrapesDesc, float64(s.Incomplete), pool, "incomplete")
 		counter(ch, scrapesDesc, float64(s.Failed), pool, "failed")
 		counter(ch, lateDesc, float64(s.Late), pool)
 		counter(ch, tookDesc, s.Took.Seconds(), pool)
 	}
-	counter(ch, listsDesc, float64(m.loaded.Load()), "loaded")
-	counter(ch, listsDesc, float64(m.failed.Load()), "failed")
+	loaded, failed := m.replicas.Lists()
+	counter(ch, listsDesc, float64(loaded), "loaded")
+	counter(ch, listsDesc, float64(failed), "failed")
 }
 
 func (m *metrics) collectCalls(ch chan<- prometheus.Metric) {

@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/inlet-proxy/inlet/internal/companion/replicas"
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
@@ -78,7 +79,7 @@ func startCompanion(t *testing.T, pools map[string]string) *companion {
 	cfg := defaultConfig()
 	cfg.Scrape.Interval = 20 * time.Millisecond
 	for name, eds := range pools {
-		cfg.Pools = append(cfg.Pools, PoolConfig{Name: name, EDS: eds, Plan: cfg.Scrape.Plan})
+		cfg.Pools = append(cfg.Pools, replicas.Pool{Name: name, EDS: eds, Plan: cfg.Scrape.Plan})
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -139,6 +139,10 @@ func TestUnknownFieldsAreSaidAndIgnored(t *testing.T) {
 	require.Contains(t, got.Unknown, `unknown field "colour"`)
 	require.Equal(t, []string{"10.0.0.1:8000"}, addresses(got))
 	require.Equal(t, "llama", got.Cluster)
+
+	got, err = discover.Parse([]byte("version_info: a\ntypeUrl: b\ncolour: blue\n" + eds("10.0.0.1")))
+	require.NoError(t, err)
+	require.Contains(t, got.Unknown, `unknown field "colour"`)
 }
 
 func TestParseErrors(t *testing.T) {
@@ -146,11 +150,11 @@ func TestParseErrors(t *testing.T) {
 		"empty":          {"", "not a DiscoveryResponse: the document is not a mapping"},
 		"not yaml":       {"a: [", "yaml: line 1: did not find expected node content"},
 		"a list":         {"- a", "not a DiscoveryResponse: the document is not a mapping"},
-		"wrong type":     {"resources: 3", "not a DiscoveryResponse: proto: syntax error"},
+		"wrong type":     {"resources: 3", "not a DiscoveryResponse: resources is not a list of messages"},
 		"no resources":   {"resources: []", "0 resources, want one ClusterLoadAssignment"},
 		"two resources":  {"resources:\n" + one + one, "2 resources, want one ClusterLoadAssignment"},
 		"a cluster":      {"resources:\n- \"@type\": type.googleapis.com/google.protobuf.Empty\n", "the resource is type.googleapis.com/google.protobuf.Empty, want a ClusterLoadAssignment"},
-		"unknown type":   {"resources:\n- \"@type\": type.googleapis.com/acme.Thing\n", "not a DiscoveryResponse: proto: (line 1:24): unable to resolve"},
+		"unknown type":   {"resources:\n- \"@type\": type.googleapis.com/acme.Thing\n", "not a DiscoveryResponse: proto: (line 1:10): unable to resolve"},
 		"a host name":    {eds("10.0.0.1", "replica.example"), `endpoints[0].lb_endpoints[1]: "replica.example" is not an IP address`},
 		"no port":        {strings.ReplaceAll(eds("10.0.0.1"), ", port_value: 8000", ""), "endpoints[0].lb_endpoints[0]: 10.0.0.1 has no port_value in 1..65535"},
 		"port too large": {strings.ReplaceAll(eds("10.0.0.1"), "8000", "80000"), "endpoints[0].lb_endpoints[0]: 10.0.0.1 has no port_value in 1..65535"},

@@ -15,9 +15,9 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
@@ -45,25 +45,24 @@ type Assignment struct {
 // Parse reads an EDS file as Envoy's path_config_source does: a DiscoveryResponse in YAML or JSON whose one resource is a
 // ClusterLoadAssignment (envoy.config.endpoint.v3).
 func Parse(doc []byte) (*Assignment, error) {
-	asJSON, err := toJSON(doc)
+	response, unknown, err := readResponse(doc)
 	if err != nil {
 		return nil, err
 	}
-	var response discoveryv3.DiscoveryResponse
-	var unknown string
-	if err := protojson.Unmarshal(asJSON, &response); err != nil {
+	if n := len(response); n != 1 {
+		return nil, fmt.Errorf("%d resources, want one ClusterLoadAssignment", n)
+	}
+	var resource anypb.Any
+	if err := protojson.Unmarshal(response[0], &resource); err != nil {
 		unknown = plain(err).Error()
-		response.Reset()
-		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(asJSON, &response); err != nil {
+		resource.Reset()
+		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(response[0], &resource); err != nil {
 			return nil, fmt.Errorf("not a DiscoveryResponse: %w", plain(err))
 		}
 	}
-	if n := len(response.Resources); n != 1 {
-		return nil, fmt.Errorf("%d resources, want one ClusterLoadAssignment", n)
-	}
 	var cla endpointv3.ClusterLoadAssignment
-	if err := response.Resources[0].UnmarshalTo(&cla); err != nil {
-		return nil, fmt.Errorf("the resource is %s, want a ClusterLoadAssignment", response.Resources[0].TypeUrl)
+	if err := resource.UnmarshalTo(&cla); err != nil {
+		return nil, fmt.Errorf("the resource is %s, want a ClusterLoadAssignment", resource.TypeUrl)
 	}
 	endpoints, skipped, err := endpointsOf(&cla)
 	if err == nil && len(endpoints) == 0 {
@@ -75,16 +74,47 @@ func Parse(doc []byte) (*Assignment, error) {
 	return &Assignment{Cluster: cla.ClusterName, Endpoints: endpoints, Unknown: unknown, Skipped: skipped}, nil
 }
 
-// toJSON turns YAML, of which JSON is a part, into JSON.
-func toJSON(doc []byte) ([]byte, error) {
+// responseFields are those of a DiscoveryResponse, beside its resources. Its Go type comes with all of gRPC, which is too much for a module in
+// Envoy.
+var responseFields = []string{"version_info", "canary", "type_url", "nonce", "control_plane", "resource_errors"}
+
+// readResponse reads a DiscoveryResponse, in YAML, of which JSON is a part. It returns the resources in JSON, and the error about a field that
+// it does not have, "" if there is none.
+func readResponse(doc []byte) (resources []json.RawMessage, unknown string, err error) {
 	var tree any
 	if err := yaml.Unmarshal(doc, &tree); err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	if _, ok := tree.(map[string]any); !ok {
-		return nil, errors.New("not a DiscoveryResponse: the document is not a mapping")
+	response, ok := tree.(map[string]any)
+	if !ok {
+		return nil, "", errors.New("not a DiscoveryResponse: the document is not a mapping")
 	}
-	return json.Marshal(tree)
+	for _, name := range slices.Sorted(maps.Keys(response)) {
+		if name == "resources" {
+			var text []byte
+			if text, err = json.Marshal(response[name]); err == nil {
+				err = json.Unmarshal(text, &resources)
+			}
+		} else if !slices.ContainsFunc(responseFields, func(field string) bool { return name == field || name == camel(field) }) {
+			unknown = fmt.Sprintf("unknown field %q", name)
+		}
+	}
+	if err != nil {
+		err = errors.New("not a DiscoveryResponse: resources is not a list of messages")
+	}
+	return resources, unknown, err
+}
+
+// camel returns a field's name as JSON has it by default.
+func camel(field string) string {
+	var b strings.Builder
+	for i, word := range strings.Split(field, "_") {
+		if i > 0 {
+			word = strings.ToUpper(word[:1]) + word[1:]
+		}
+		b.WriteString(word)
+	}
+	return b.String()
 }
 
 // plain replaces the random no-break space that protobuf puts into its messages so that nobody compares them.

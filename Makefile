@@ -13,7 +13,7 @@ CORE := ./filters/... ./shared/contract/... ./shared/reading/... ./shared/state/
 .PHONY: help
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
-	@printf '\nVariables of run and demo: ABI=wasm|module  PORT=8080  CONFIG=<document>  WORKERS=2  ENVOY=<path>\n'
+	@printf '\nVariables of run and demo: ABI=wasm|module  COMPANION=process|embedded  PORT=8080  CONFIG=<document>  WORKERS=2  ENVOY=<path>\n'
 
 .PHONY: doctor
 doctor: inletctl ## say what this machine lacks
@@ -70,6 +70,7 @@ e2e: ## tests in a real Envoy, both builds, and the demo in both; downloads 1 GB
 	go -C bench test -timeout 10m ./...
 	$(MAKE) --no-print-directory demo ABI=wasm
 	$(MAKE) --no-print-directory demo ABI=module
+	$(MAKE) --no-print-directory demo ABI=module COMPANION=embedded
 
 .PHONY: soak-quota
 soak-quota: ## ten minutes of all kinds of requests in each build: what is charged is what the replicas report, to the token

@@ -274,9 +274,9 @@ func TestModelLoads(t *testing.T) {
 		{Name: "x", Endpoints: []endpoint.Endpoint{a, {Address: "b", Gauges: old, Models: llama}}},
 		{Name: "y", Endpoints: []endpoint.Endpoint{a, {Address: "c", Ready: true, Gauges: fresh}}},
 	}, time.Second)
-	require.Equal(t, map[string]*load{
-		"llama": {replicas: 2, ready: 1, fresh: 1, waiting: 1, running: 2, kv: 0.5},
-		"sql":   {replicas: 1, ready: 1, fresh: 1, waiting: 1, running: 2, kv: 0.5},
+	require.Equal(t, map[string]*replicas.Load{
+		"llama": {Replicas: 2, Ready: 1, Fresh: 1, Waiting: 1, Running: 2, KV: 0.5},
+		"sql":   {Replicas: 1, Ready: 1, Fresh: 1, Waiting: 1, Running: 2, KV: 0.5},
 	}, got)
 }
 

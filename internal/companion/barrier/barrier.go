@@ -38,3 +38,13 @@ func panics(log *slog.Logger, what string, f func()) (panicked bool) {
 	f()
 	return false
 }
+
+// Try runs f. A panic becomes its error.
+func Try(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+		}
+	}()
+	return f()
+}

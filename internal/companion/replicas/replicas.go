@@ -9,6 +9,7 @@ import (
 
 	"github.com/inlet-proxy/inlet/internal/companion/barrier"
 	"github.com/inlet-proxy/inlet/internal/companion/discover"
+	"github.com/inlet-proxy/inlet/internal/companion/http1"
 	"github.com/inlet-proxy/inlet/internal/companion/scrape"
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
@@ -19,6 +20,7 @@ type Options struct {
 	Found func(pool *Pool, a *discover.Assignment)
 	// Resolver looks names up; nil: the system's.
 	Resolver discover.Resolver
+	Dial     http1.DialFunc // nil: net.Dialer's
 	Log      *slog.Logger
 }
 
@@ -39,7 +41,7 @@ func New(c Config, o Options) (*Replicas, error) {
 		o.Resolver = discover.SystemResolver
 	}
 	scraper, err := scrape.New(c.plans(), scrape.Options{
-		Interval: c.Scrape.Interval, Timeout: c.Scrape.Timeout, Models: c.Scrape.Models, Stale: c.Stale, Log: o.Log,
+		Interval: c.Scrape.Interval, Timeout: c.Scrape.Timeout, Models: c.Scrape.Models, Stale: c.Stale, Dial: o.Dial, Log: o.Log,
 	})
 	if err != nil {
 		return nil, err

@@ -3,6 +3,8 @@
 package embedded
 
 import (
+	"slices"
+
 	"github.com/inlet-proxy/inlet/internal/companion/replicas"
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
 )
@@ -30,11 +32,12 @@ func Read(o *conf.Object) *replicas.Config {
 }
 
 // Help is about the keys of the section.
-var Help = append(scrapeHelp("scrape.", ""), append([]conf.Help{
-	{Key: "scrape", Text: "how replicas are scraped; a pool can override `path`, `health`, `port`, `models`, `token` and `tls`"},
+var Help = slices.Concat([]conf.Help{
+	{Key: "scrape", Text: "how replicas are scraped; a pool can override all but the times"},
 	{Key: "scrape.interval", Text: "time between two scrapes of one replica"},
 	{Key: "scrape.timeout", Text: "time that one request may take"},
 	{Key: "scrape.modelsInterval", Text: "time between two requests for a replica's list of models"},
+}, scrapeHelp("scrape."), []conf.Help{
 	{Key: "publish", Text: "at most one new snapshot in this time"},
 	{Key: "stale", Text: "age at which the gauges of a replica no longer count, as `stale` of the picker; at least four times `scrape.interval`"},
 	{Key: "pools", Text: "the pools of replicas; each has one of `eds`, `dns` and `static`"},
@@ -47,7 +50,7 @@ var Help = append(scrapeHelp("scrape.", ""), append([]conf.Help{
 	{Key: "pools[].dns.srv", Text: "name whose SRV records are the replicas"},
 	{Key: "pools[].dns.family", Text: "address family; `auto` is IPv4, or IPv6 if there is none"},
 	{Key: "pools[].dns.interval", Text: "time between two lookups"},
-	{Key: "pools[].cluster", Text: "read for files that are shared with a companion process, and not used"},
+	{Key: "pools[].cluster", Text: "read, so that the pools of a companion process can be copied here, and not used"},
 	{Key: "pools[].engine", Text: "kind of the model servers; `auto` detects it, `custom` needs `metrics`"},
 	{Key: "pools[].metrics", Text: "names of the metrics of a `custom` engine, each `name` or `name{label=value}`"},
 	{Key: "pools[].metrics.waiting", Text: "waiting requests"},
@@ -57,10 +60,10 @@ var Help = append(scrapeHelp("scrape.", ""), append([]conf.Help{
 	{Key: "pools[].metrics.blocks", Text: "blocks of the KV cache"},
 	{Key: "pools[].metrics.lora", Text: "a metric with the labels of `vllm:lora_requests_info`"},
 	{Key: "pools[].scrape", Text: "how the replicas of this pool are scraped, where it is not as above"},
-}, scrapeHelp("pools[].scrape.", " of this pool")...)...)
+}, scrapeHelp("pools[].scrape."))
 
 // scrapeHelp is about the keys that there are for all pools and for one.
-func scrapeHelp(under, of string) []conf.Help {
+func scrapeHelp(under string) []conf.Help {
 	help := []conf.Help{
 		{Key: "port", Text: "port of the metrics; without it, the replica's own"},
 		{Key: "path", Text: "path of the metrics; without it, the engine's"},
@@ -76,7 +79,6 @@ func scrapeHelp(under, of string) []conf.Help {
 	}
 	for i := range help {
 		help[i].Key = under + help[i].Key
-		help[i].Text += of
 	}
 	return help
 }

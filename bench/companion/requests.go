@@ -60,7 +60,20 @@ func requests(ctx context.Context, o options) error {
 	a, c, b := process.EnvoyPID(), process.Companion.PID(), embedded.EnvoyPID()
 	all := []int{a, c, b}
 	defer func() { _ = only(all, all) }() // whatever is stopped could not be ended
+	v := []gateway{}
+	if os.Getenv("EMB_VARIANTS") != "" {
+		for _, e := range []string{"EMB_NOGATE=1 EMB_NOP=1", "EMB_NOGATE=1", "EMB_NOP=1"} {
+			g, err := f.gateway(ctx, true, strings.Fields(e)...)
+			if err != nil {
+				return err
+			}
+			defer g.Close()
+			all = append(all, g.EnvoyPID())
+			v = append(v, gateway{e, g, []int{g.EnvoyPID()}})
+		}
+	}
 	gateways := []gateway{{still, process, []int{a}}, {"process", process, []int{a, c}}, {"embedded", embedded, []int{b}}}
+	gateways = append(gateways, v...)
 
 	out, err := figures.Create(o.out)
 	if err != nil {
@@ -98,7 +111,7 @@ func requests(ctx context.Context, o options) error {
 }
 
 // gateway starts an Envoy whose pool is the fleet.
-func (f *fleet) gateway(ctx context.Context, embedded bool) (*stack.Stack, error) {
+func (f *fleet) gateway(ctx context.Context, embedded bool, env ...string) (*stack.Stack, error) {
 	_, port, err := net.SplitHostPort(f.address)
 	if err != nil {
 		return nil, err
@@ -109,7 +122,7 @@ func (f *fleet) gateway(ctx context.Context, embedded bool) (*stack.Stack, error
 	}
 	s, err := stack.Start(ctx, stack.Options{
 		ABI: stack.Module, Chain: chatChain, Pools: []stack.Pool{pool}, Embedded: embedded, Scrape: f.interval, Progress: os.Stderr,
-		Edit: discardAccessLog,
+		Edit: discardAccessLog, Env: env,
 	})
 	if err != nil {
 		return nil, err

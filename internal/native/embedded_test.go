@@ -152,8 +152,8 @@ func listed(c *Config) (addresses string, ready int) {
 func TestEmbeddedCompanion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newProxy()
-		seen := 0
-		p.see = func() { seen++ }
+		var seen atomic.Int64
+		p.see = func() { seen.Add(1) }
 		c := p.mustConfigure(t, section("", "10.0.0.1:80", "10.0.0.2:80"))
 		time.Sleep(time.Second)
 		require.Zero(t, p.dials.Load(), "nothing happens before the main loop turns: Envoy may only validate")
@@ -165,7 +165,7 @@ func TestEmbeddedCompanion(t *testing.T) {
 		require.Equal(t, 2, ready)
 		e := c.Snapshot().Pool("llama").Endpoints[0]
 		require.Equal(t, 2, e.Gauges.Waiting)
-		require.NotZero(t, seen)
+		require.NotZero(t, seen.Load())
 		e.Load.Requests.Add(1)
 		require.EqualValues(t, 1, p.Counters.Open("10.0.0.1:80").Value())
 		require.Equal(t, 1, p.logged("companion: every endpoint was tried; publishing snapshots"))

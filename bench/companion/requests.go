@@ -62,7 +62,7 @@ func requests(ctx context.Context, o options) error {
 	defer func() { _ = only(all, all) }() // whatever is stopped could not be ended
 	v := []gateway{}
 	if os.Getenv("EMB_VARIANTS") != "" {
-		for _, e := range []string{"EMB_NOGATE=1 EMB_NOP=1", "EMB_NOGATE=1", "EMB_NOP=1"} {
+		for _, e := range []string{"INLET_GOMAXPROCS=2", "INLET_GOMAXPROCS=4", "INLET_GOMAXPROCS=6"} {
 			g, err := f.gateway(ctx, true, strings.Fields(e)...)
 			if err != nil {
 				return err

@@ -28,7 +28,7 @@ func BoundThreads() {
 // addThread makes room for the goroutines of an embedded companion. Without it a worker that calls Go may find every
 // place taken by one of them, and waits.
 func addThread() {
-	if os.Getenv("EMB_NOP") == "" && os.Getenv(ThreadsVariable) == "" && os.Getenv("GOMAXPROCS") == "" {
+	if os.Getenv(ThreadsVariable) == "" && os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,7 +47,6 @@ func Start(ctx context.Context, config *replicas.Config, o Options) *Companion {
 		}
 	})
 	c.o.Replicas.Log = c.log
-	c.o.Replicas.OneAtATime = os.Getenv("EMB_NOGATE") == ""
 	go barrier.Run(ctx, c.log, "the embedded companion", func() { c.run(ctx) })
 	return c
 }

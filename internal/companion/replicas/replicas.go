@@ -22,8 +22,6 @@ type Options struct {
 	Resolver discover.Resolver
 	Dial     http1.DialFunc // nil: net.Dialer's
 	Log      *slog.Logger
-	// OneAtATime is scrape.Options.OneAtATime.
-	OneAtATime bool
 }
 
 // Replicas follows the sources of all pools and scrapes the replicas. Its methods are safe for concurrent use.
@@ -44,7 +42,6 @@ func New(c Config, o Options) (*Replicas, error) {
 	}
 	scraper, err := scrape.New(c.plans(), scrape.Options{
 		Interval: c.Scrape.Interval, Timeout: c.Scrape.Timeout, Models: c.Scrape.Models, Stale: c.Stale, Dial: o.Dial, Log: o.Log,
-		OneAtATime: o.OneAtATime,
 	})
 	if err != nil {
 		return nil, err

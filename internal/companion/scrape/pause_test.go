@@ -1,7 +1,6 @@
 package scrape
 
 import (
-	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -134,29 +133,5 @@ func TestAScrapeThatIsGivenUpIsNotCounted(t *testing.T) {
 		s.Close()
 		require.Equal(t, Stats{}, s.Stats()["llama"])
 		require.Zero(t, f.count("a:1/health")+f.count("b:1/health"))
-	})
-}
-
-// With one poller that computes at a time, a replica that does not respond holds up no other.
-func TestOneAtATime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFleet()
-		var fast []string
-		for i := range 50 {
-			address := fmt.Sprintf("fast-%d:1", i)
-			f.set(address+"/metrics", answer{status: 200, body: exposition("1", "2", "0.5")})
-			fast = append(fast, address)
-		}
-		f.set("slow:1/metrics", answer{status: 200, after: time.Hour})
-		s, err := New(map[string]Plan{"llama": {Engine: "vllm"}}, Options{Interval: interval, Timeout: time.Minute, Dial: f.dial, OneAtATime: true})
-		require.NoError(t, err)
-		defer s.Close()
-		s.SetTargets("llama", targets(append(fast, "slow:1")...))
-		time.Sleep(20 * interval)
-		for _, address := range fast {
-			require.InDelta(t, 20, f.count(address+"/metrics"), 3, address)
-		}
-		require.Equal(t, 1, f.count("slow:1/metrics"))
-		require.Len(t, s.turn, 0, "nobody holds the turn while all wait")
 	})
 }

@@ -60,22 +60,15 @@ func (s *Scraper) poll(ctx context.Context, p *poller) {
 		case <-timer.C:
 		}
 		began := time.Now()
-		if s.once(ctx, p) {
+		gauges, alive := s.attempt(ctx, p)
+		if gauges {
 			failures = 0
 		} else {
 			failures++
 		}
+		s.updateModels(p, alive)
 		timer.Reset(s.pauseAfter(failures, time.Since(began)))
 	}
-}
-
-// once scrapes one replica once, and does what is due besides. It reports whether there were gauges.
-func (s *Scraper) once(ctx context.Context, p *poller) bool {
-	s.turn.take()
-	defer s.turn.give()
-	gauges, alive := s.attempt(ctx, p)
-	s.updateModels(p, alive)
-	return gauges
 }
 
 // markTried notes that a replica was tried, unless it is no longer listed: the others must not wait for it.

@@ -20,10 +20,6 @@ type Options struct {
 	Models   time.Duration // between two requests for a replica's list of models; a minute if 0
 	Stale    time.Duration // the age at which the proxies ignore gauges; 0: unknown
 
-	// OneAtATime lets one poller compute at a time, while the others wait for their replicas or for their turn. It bounds scraping to one core, and
-	// leaves the others of Go's threads to what else the process does.
-	OneAtATime bool
-
 	Dial http1.DialFunc // in place of net.Dialer's
 	Log  *slog.Logger   // discarded if nil
 }
@@ -45,7 +41,6 @@ const (
 // not ready until it is awake.
 type Scraper struct {
 	opts     Options
-	turn     turn
 	scanners sync.Pool
 	log      *slog.Logger
 
@@ -73,14 +68,7 @@ func New(pools map[string]Plan, o Options) (*Scraper, error) {
 	if o.Dial == nil {
 		o.Dial = new(net.Dialer).DialContext
 	}
-	turn := make(turn, 1)
-	if o.OneAtATime {
-		o.Dial = turn.dial(o.Dial)
-	} else {
-		turn = nil
-	}
 	s := &Scraper{
-		turn:     turn,
 		opts:     o,
 		scanners: sync.Pool{New: func() any { return new(scanner) }},
 		log:      o.Log,

@@ -115,7 +115,7 @@ bench-companion: ## what the companion takes for 1,000 replicas, and how soon pr
 
 .PHONY: bench-embedded
 bench-embedded: ## what 1,000 replicas that are scraped every 100 ms take from requests: by a companion process, and by the one inside Envoy, into bench/out/
-	@go -C bench build -o ../dist/bench-companion ./companion && dist/bench-companion -requests -duration 3s -repeat 9 -out bench/out/embedded.jsonl $(ARGS)
+	@go -C bench build -o ../dist/bench-companion ./companion && dist/bench-companion -requests -duration 3s -repeat 7 -out bench/out/embedded.jsonl $(ARGS)
 
 .PHONY: bench-guardrail
 bench-guardrail: ## what the guardrail's detectors find and take, beside Presidio, gitleaks and detect-secrets, into bench/out/; SEED=20261130 SETS=3 LINES=<file>

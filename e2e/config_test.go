@@ -63,6 +63,7 @@ func TestShippedBootstraps(t *testing.T) {
 			}
 			log, err := validate(t, b)
 			require.NoError(t, err, log)
+			require.NotContains(t, log, "inlet: companion: ", "an embedded companion starts with Envoy's main loop")
 		})
 	}
 }

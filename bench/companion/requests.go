@@ -60,20 +60,7 @@ func requests(ctx context.Context, o options) error {
 	a, c, b := process.EnvoyPID(), process.Companion.PID(), embedded.EnvoyPID()
 	all := []int{a, c, b}
 	defer func() { _ = only(all, all) }() // whatever is stopped could not be ended
-	v := []gateway{}
-	if os.Getenv("EMB_VARIANTS") != "" {
-		for _, e := range []string{"INLET_GOMAXPROCS=2", "INLET_GOMAXPROCS=4", "INLET_GOMAXPROCS=6"} {
-			g, err := f.gateway(ctx, true, strings.Fields(e)...)
-			if err != nil {
-				return err
-			}
-			defer g.Close()
-			all = append(all, g.EnvoyPID())
-			v = append(v, gateway{e, g, []int{g.EnvoyPID()}})
-		}
-	}
 	gateways := []gateway{{still, process, []int{a}}, {"process", process, []int{a, c}}, {"embedded", embedded, []int{b}}}
-	gateways = append(gateways, v...)
 
 	out, err := figures.Create(o.out)
 	if err != nil {
@@ -111,7 +98,7 @@ func requests(ctx context.Context, o options) error {
 }
 
 // gateway starts an Envoy whose pool is the fleet.
-func (f *fleet) gateway(ctx context.Context, embedded bool, env ...string) (*stack.Stack, error) {
+func (f *fleet) gateway(ctx context.Context, embedded bool) (*stack.Stack, error) {
 	_, port, err := net.SplitHostPort(f.address)
 	if err != nil {
 		return nil, err
@@ -122,7 +109,7 @@ func (f *fleet) gateway(ctx context.Context, embedded bool, env ...string) (*sta
 	}
 	s, err := stack.Start(ctx, stack.Options{
 		ABI: stack.Module, Chain: chatChain, Pools: []stack.Pool{pool}, Embedded: embedded, Scrape: f.interval, Progress: os.Stderr,
-		Edit: discardAccessLog, Env: env,
+		Edit: discardAccessLog,
 	})
 	if err != nil {
 		return nil, err

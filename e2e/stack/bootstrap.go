@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -243,6 +244,12 @@ func (s *Stack) document() (string, error) {
 			return "", err
 		}
 		document = string(text)
+	}
+	if strings.Contains(document, "embedded:") {
+		return document, nil // it has one of its own
+	}
+	if !polled.MatchString(document) {
+		return "", errors.New("the chain's configuration has no line `companion: {cluster: " + companionCluster + "}`, whose place the embedded companion takes")
 	}
 	section, err := json.Marshal(object{"embedded": s.scraping()})
 	return polled.ReplaceAllLiteralString(document, "companion: "+string(section)), err

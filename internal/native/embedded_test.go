@@ -341,3 +341,21 @@ func TestSectionsThatAreRefused(t *testing.T) {
 		p.mu.Unlock()
 	}
 }
+
+// The document of a route has no companion of its own, and knows the replicas from the listener's.
+func TestRoutesOfAnEmbeddedCompanion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProxy()
+		listener := p.mustConfigure(t, section("", "10.0.0.1:80"))
+		p.turn()
+		time.Sleep(time.Second)
+		watch := []filter.Factory{{Name: "watch", New: func(*conf.Object, *filter.Deps) filter.Filter { return passing{} }}}
+		route, err := p.Configure([]byte("filters: [watch: {}]"), watch, Env{Log: p.log, Metrics: p})
+		require.NoError(t, err)
+		require.Same(t, listener.Snapshot(), route.Snapshot())
+		_, err = p.Configure([]byte("filters: [watch: {}]\n"+section("", "10.0.0.1:80")), watch, Env{Log: p.log, Metrics: p})
+		require.ErrorContains(t, err, "companion.embedded: 2:23: stands in the listener's configuration: remove it here, and the route uses that one")
+		route.Close()
+		listener.Close()
+	})
+}

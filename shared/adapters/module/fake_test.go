@@ -423,11 +423,6 @@ func (e *envoyStream) SetGaugeValue(id shared.MetricID, n uint64, tags ...string
 	return shared.MetricsSuccess
 }
 
-func (e *envoyStream) SetGaugeValue(id shared.MetricID, n uint64, tags ...string) shared.MetricsResult {
-	e.metrics[e.config.names[id]+"{"+strings.Join(tags, ",")+"}"] = 0
-	return e.count(id, int64(n), tags)
-}
-
 func (e *envoyStream) RecordHistogramValue(id shared.MetricID, n uint64, tags ...string) shared.MetricsResult {
 	return e.count(id, int64(n), tags)
 }

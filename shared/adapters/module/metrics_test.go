@@ -37,12 +37,10 @@ func TestMetrics(t *testing.T) {
 		m.Counter("requests", "model", "pool", "outcome")
 		m.Gauge("in_flight", "pool")
 		m.Histogram("duration")
-		m.(native.Definer).Level("replicas", "pool")
 	})
 	c := r.Counter("requests", "model", "pool", "outcome")
 	g := r.Gauge("in_flight", "pool")
 	h := r.Histogram("duration")
-	l := r.Level("replicas", "pool")
 	require.NoError(t, r.Err())
 	c.Record(2, filter.Values{"m", "", "ok"})
 	c.Record(3, filter.Values{"m", "", "ok"})
@@ -51,11 +49,9 @@ func TestMetrics(t *testing.T) {
 	g.Record(-2, filter.Values{"p", "beyond the labels"})
 	h.Record(-7, filter.Values{})
 	h.Record(9, filter.Values{})
-	l.Record(7, filter.Values{"p"})
-	l.Record(3, filter.Values{"p"}) // takes its place
 	require.Empty(t, s.metrics, "nothing without an exchange")
 	r.flush(s)
-	want := recorded{"requests{m,,ok}": 5, "requests{m,,bad}": 0, "in_flight{p}": 3, "duration{}": 9, "replicas{p}": 3}
+	want := recorded{"requests{m,,ok}": 5, "requests{m,,bad}": 0, "in_flight{p}": 3, "duration{}": 9}
 	require.Equal(t, want, s.metrics)
 	r.flush(s)
 	require.Equal(t, want, s.metrics, "each sample once")

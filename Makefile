@@ -13,7 +13,7 @@ CORE := ./filters/... ./shared/contract/... ./shared/reading/... ./shared/state/
 .PHONY: help
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
-	@printf '\nVariables of run and demo: ABI=wasm|module  PORT=8080  CONFIG=<document>  WORKERS=2  ENVOY=<path>\n'
+	@printf '\nVariables of run and demo: ABI=wasm|module  COMPANION=process|embedded  PORT=8080  CONFIG=<document>  WORKERS=2  ENVOY=<path>\n'
 
 .PHONY: doctor
 doctor: inletctl ## say what this machine lacks
@@ -70,6 +70,7 @@ e2e: ## tests in a real Envoy, both builds, and the demo in both; downloads 1 GB
 	go -C bench test -timeout 10m ./...
 	$(MAKE) --no-print-directory demo ABI=wasm
 	$(MAKE) --no-print-directory demo ABI=module
+	$(MAKE) --no-print-directory demo ABI=module COMPANION=embedded
 
 .PHONY: soak-quota
 soak-quota: ## ten minutes of all kinds of requests in each build: what is charged is what the replicas report, to the token
@@ -111,6 +112,10 @@ bench-routing: ## routing compared on traces, in virtual time, and held to real 
 .PHONY: bench-companion
 bench-companion: ## what the companion takes for 1,000 replicas, and how soon proxies hear of a change, into bench/out/
 	@go -C bench build -o ../dist/bench-companion ./companion && dist/bench-companion $(ARGS)
+
+.PHONY: bench-embedded
+bench-embedded: ## what 1,000 replicas that are scraped every 100 ms take from requests: by a companion process, and by the one inside Envoy, into bench/out/
+	@go -C bench build -o ../dist/bench-companion ./companion && dist/bench-companion -requests -duration 3s -repeat 7 -out bench/out/embedded.jsonl $(ARGS)
 
 .PHONY: bench-guardrail
 bench-guardrail: ## what the guardrail's detectors find and take, beside Presidio, gitleaks and detect-secrets, into bench/out/; SEED=20261130 SETS=3 LINES=<file>

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
@@ -44,9 +45,9 @@ func TestShippedBootstraps(t *testing.T) {
 	documents, err := filepath.Glob("../envoy/static/inlet-*.yaml")
 	require.NoError(t, err)
 	require.Len(t, documents, 4)
-	for _, abi := range abis {
-		t.Run(abi, func(t *testing.T) {
-			b, err := stack.LoadBootstrap("../envoy/static/" + abi + ".yaml")
+	for _, name := range append(slices.Clone(abis), "module-embedded") {
+		t.Run(name, func(t *testing.T) {
+			b, err := stack.LoadBootstrap("../envoy/static/" + name + ".yaml")
 			require.NoError(t, err)
 			// As further listeners, which cost no second compilation.
 			shipped := proto.CloneOf(b)
@@ -62,6 +63,7 @@ func TestShippedBootstraps(t *testing.T) {
 			}
 			log, err := validate(t, b)
 			require.NoError(t, err, log)
+			require.NotContains(t, log, "inlet: companion: ", "an embedded companion starts with Envoy's main loop")
 		})
 	}
 }

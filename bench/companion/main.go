@@ -37,6 +37,7 @@ func main() {
 	flag.DurationVar(&o.duration, "duration", 10*time.Second, "how long each mode is measured each time")
 	flag.IntVar(&o.repeat, "repeat", 3, "how many times each mode runs; the median is reported")
 	flag.StringVar(&o.out, "out", "bench/out/companion.jsonl", "file for the figures, one JSON object per line")
+	chats := flag.Bool("requests", false, "measure instead what the companion, as a process and inside Envoy, takes from requests")
 	role := flag.String("role", "", "role of a child process: replicas or floor")
 	address := flag.String("address", "", "of the replicas, for floor")
 	began := flag.Int64("began", 0, "when the replicas' clock began, in Unix microseconds")
@@ -50,6 +51,10 @@ func main() {
 	case "floor":
 		err = floor(ctx, o, *address)
 	default:
+		if *chats {
+			err = requests(ctx, o)
+			break
+		}
 		err = run(ctx, o)
 	}
 	if err != nil {

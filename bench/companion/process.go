@@ -74,8 +74,11 @@ func (p *process) cpu() (time.Duration, error) {
 }
 
 // rss is the process's memory, in MB.
-func (p *process) rss() (float64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+func (p *process) rss() (float64, error) { return residentMB(p.cmd.Process.Pid) }
+
+// residentMB is the memory of a process, in MB.
+func residentMB(pid int) (float64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
@@ -85,5 +88,5 @@ func (p *process) rss() (float64, error) {
 			return kb / 1000, err
 		}
 	}
-	return 0, fmt.Errorf("no VmRSS of %d", p.cmd.Process.Pid)
+	return 0, fmt.Errorf("no VmRSS of %d", pid)
 }

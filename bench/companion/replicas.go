@@ -121,9 +121,9 @@ func serveReplica(l net.Listener, r replica) {
 			defer c.Close()
 			r := r // each connection has its own buffers
 			r.values = [3][]byte{}
-			request := make([]byte, 2048) // arrives in one piece
+			request := make([]byte, 4096)
 			for {
-				n, err := c.Read(request)
+				n, err := readRequest(c, request)
 				if err != nil {
 					return
 				}
@@ -137,5 +137,27 @@ func serveReplica(l net.Listener, r replica) {
 				}
 			}
 		}()
+	}
+}
+
+// readRequest reads a request that is no longer than the buffer, with its body.
+func readRequest(c net.Conn, into []byte) (n int, err error) {
+	for {
+		more, err := c.Read(into[n:])
+		if err != nil {
+			return n, err
+		}
+		n += more
+		head, body, whole := bytes.Cut(into[:n], []byte("\r\n\r\n"))
+		length := 0
+		if _, after, ok := bytes.Cut(head, []byte("\r\ncontent-length: ")); ok {
+			value, _, _ := bytes.Cut(after, []byte("\r\n"))
+			if length, err = strconv.Atoi(string(value)); err != nil {
+				return n, err
+			}
+		}
+		if whole && len(body) >= length {
+			return n, nil
+		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/inlet-proxy/inlet/internal/companion/discover"
 	"github.com/inlet-proxy/inlet/internal/companion/http1"
 	"github.com/inlet-proxy/inlet/internal/companion/quota"
+	"github.com/inlet-proxy/inlet/internal/companion/replicas"
 	"github.com/inlet-proxy/inlet/internal/companion/scrape"
 	"github.com/inlet-proxy/inlet/internal/companion/tokens"
 )
@@ -41,12 +42,9 @@ func TestConfig(t *testing.T) {
 		LoRA:        "adapters_info",
 	}
 	require.Equal(t, &Config{
-		Listen:  "127.0.0.1:9002",
-		XDS:     "127.0.0.1:18000",
-		Scrape:  ScrapeConfig{Interval: 100 * time.Millisecond, Timeout: time.Second, Models: 10 * time.Second, Plan: plan},
-		Publish: 10 * time.Millisecond,
-		Stale:   2 * time.Second,
-		Memory:  64 << 20,
+		Listen: "127.0.0.1:9002",
+		XDS:    "127.0.0.1:18000",
+		Memory: 64 << 20,
 		Quota: &QuotaConfig{
 			Dir: "/var/lib/inlet/quota", Keys: "/etc/inlet/keys.yaml",
 			Admin: &AdminConfig{Listen: "127.0.0.1:9003", TokenFile: "/run/secrets/quota/admin-token"},
@@ -59,15 +57,20 @@ func TestConfig(t *testing.T) {
 				Metadata: true, Scopes: []string{"https://www.googleapis.com/auth/cloud-platform"},
 			}},
 		},
-		Pools: []PoolConfig{
-			{Name: "llama", EDS: "envoy/static/eds/llama.yaml", Plan: plan},
-			{Name: "gemma", Cluster: "gemma-replicas", Plan: sglang, DNS: &discover.Name{
-				Pool: "gemma", Host: "gemma.models.svc.cluster.local", Port: 8000, Family: "auto", Interval: 5 * time.Second,
-			}},
-			{Name: "qwen", Plan: triton, DNS: &discover.Name{
-				Pool: "qwen", SRV: "_http._tcp.qwen.models.svc.cluster.local", Family: "auto", Interval: 5 * time.Second,
-			}},
-			{Name: "own", Static: []string{"10.0.0.7:8000", "[2001:db8::7]:8000"}, Plan: own},
+		Config: replicas.Config{
+			Scrape:  replicas.Scrape{Interval: 100 * time.Millisecond, Timeout: time.Second, Models: 10 * time.Second, Plan: plan},
+			Publish: 10 * time.Millisecond,
+			Stale:   2 * time.Second,
+			Pools: []replicas.Pool{
+				{Name: "llama", EDS: "envoy/static/eds/llama.yaml", Plan: plan},
+				{Name: "gemma", Cluster: "gemma-replicas", Plan: sglang, DNS: &discover.Name{
+					Pool: "gemma", Host: "gemma.models.svc.cluster.local", Port: 8000, Family: "auto", Interval: 5 * time.Second,
+				}},
+				{Name: "qwen", Plan: triton, DNS: &discover.Name{
+					Pool: "qwen", SRV: "_http._tcp.qwen.models.svc.cluster.local", Family: "auto", Interval: 5 * time.Second,
+				}},
+				{Name: "own", Static: []string{"10.0.0.7:8000", "[2001:db8::7]:8000"}, Plan: own},
+			},
 		},
 	}, c)
 }
@@ -116,7 +119,7 @@ func TestQuotaConfig(t *testing.T) {
 func TestAnIntervalThatFitsItsStale(t *testing.T) {
 	c, err := parseConfig([]byte("{scrape: {interval: 15s}, stale: 1m, pools: [{name: a, eds: a.yaml}]}"))
 	require.NoError(t, err)
-	require.Equal(t, 15*time.Second, c.heartbeat())
+	require.Equal(t, 15*time.Second, c.Heartbeat())
 }
 
 // One bad file for each rule, with the exact text.

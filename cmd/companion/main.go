@@ -53,7 +53,7 @@ With tokens it keeps access tokens in files that Envoy reads as secrets.`,
 				cfg.Listen = listen
 			}
 			if check {
-				return checkSources(cmd.Context(), cfg, cmd.OutOrStdout())
+				return cfg.check(cmd.Context(), cmd.OutOrStdout())
 			}
 			log, err := newLogger(cmd.ErrOrStderr(), level, format)
 			if err != nil {

@@ -4,7 +4,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,7 +11,7 @@ import (
 
 	"github.com/inlet-proxy/inlet/internal/companion/quota"
 	"github.com/inlet-proxy/inlet/internal/companion/relay"
-	"github.com/inlet-proxy/inlet/internal/companion/scrape"
+	"github.com/inlet-proxy/inlet/internal/companion/replicas"
 	"github.com/inlet-proxy/inlet/internal/version"
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
@@ -20,12 +19,11 @@ import (
 // metrics collects what /metrics serves, from the parts that know it. The names inference_pool_* are those of the Gateway API Inference
 // Extension and llm_d_epp_* those of llm-d's router, which existing dashboards and autoscalers read. They have the same values.
 type metrics struct {
-	scraper        *scrape.Scraper
-	relay          *relay.Relay
-	quota          *quota.Service // nil: none
-	tokens         keepers
-	stale          time.Duration // gauges of this age no longer count
-	loaded, failed atomic.Uint64 // lists of endpoints
+	replicas *replicas.Replicas
+	relay    *relay.Relay
+	quota    *quota.Service // nil: none
+	tokens   keepers
+	stale    time.Duration // gauges of this age no longer count
 }
 
 func (m *metrics) handler() http.Handler {
@@ -118,13 +116,13 @@ func (m *metrics) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
-	pools := m.scraper.Pools(time.Now())
+	pools := m.replicas.Pools(time.Now())
 	for _, p := range pools {
 		m.collectPool(ch, p)
 	}
 	gauge(ch, buildDesc, 1, version.String())
 	m.collectModels(ch, pools)
-	gauge(ch, pollersDesc, float64(m.scraper.Pollers()))
+	gauge(ch, pollersDesc, float64(m.replicas.Pollers()))
 	m.collectScrapes(ch)
 	m.collectCalls(ch)
 	m.tokens.collect(ch)
@@ -133,50 +131,27 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// load adds up the replicas of a pool, or those that serve a model.
-type load struct {
-	replicas, ready, fresh float64
-	waiting, running, kv   float64       // of the replicas with fresh gauges
-	oldest                 time.Duration // of the ready replicas that have gauges
-}
-
-func (l *load) add(e *endpoint.Endpoint, stale time.Duration) {
-	l.replicas++
-	if e.Ready {
-		l.ready++
-		if e.Gauges.Known {
-			l.oldest = max(l.oldest, e.Gauges.Age)
-		}
-	}
-	if g := e.Gauges; g.Known && g.Age < stale {
-		l.fresh++
-		l.waiting += float64(g.Waiting)
-		l.running += float64(g.Running)
-		l.kv += g.KVUse
-	}
-}
-
 func (m *metrics) collectPool(ch chan<- prometheus.Metric, p endpoint.Pool) {
-	var l load
+	var l replicas.Load
 	for i := range p.Endpoints {
 		e := &p.Endpoints[i]
-		l.add(e, m.stale)
+		l.Add(e, m.stale)
 		if e.Gauges.Known && e.Gauges.Age < m.stale {
 			endpointQueueDescs.gauge(ch, float64(e.Gauges.Waiting), p.Name, e.Address)
 		}
 	}
-	gauge(ch, endpointsDesc, l.replicas, p.Name)
-	gauge(ch, staleDesc, l.replicas-l.fresh, p.Name)
-	readyDescs.gauge(ch, l.ready, p.Name)
-	gauge(ch, ageDesc, l.oldest.Seconds(), p.Name)
-	if l.fresh == 0 {
+	gauge(ch, endpointsDesc, l.Replicas, p.Name)
+	gauge(ch, staleDesc, l.Replicas-l.Fresh, p.Name)
+	readyDescs.gauge(ch, l.Ready, p.Name)
+	gauge(ch, ageDesc, l.Oldest.Seconds(), p.Name)
+	if l.Fresh == 0 {
 		return // a pool without data must not look idle to an autoscaler
 	}
-	queueDescs.gauge(ch, l.waiting/l.fresh, p.Name)
-	kvDescs.gauge(ch, l.kv/l.fresh, p.Name)
-	runningDescs.gauge(ch, l.running/l.fresh, p.Name)
-	gauge(ch, poolWaitingDesc, l.waiting, p.Name)
-	gauge(ch, poolRunningDesc, l.running, p.Name)
+	queueDescs.gauge(ch, l.Waiting/l.Fresh, p.Name)
+	kvDescs.gauge(ch, l.KV/l.Fresh, p.Name)
+	runningDescs.gauge(ch, l.Running/l.Fresh, p.Name)
+	gauge(ch, poolWaitingDesc, l.Waiting, p.Name)
+	gauge(ch, poolRunningDesc, l.Running, p.Name)
 }
 
 // maxModelSeries bounds the models that have series of their own.
@@ -190,19 +165,19 @@ func (m *metrics) collectModels(ch chan<- prometheus.Metric, pools []endpoint.Po
 			return
 		}
 		l := models[name]
-		gauge(ch, modelReadyDesc, l.ready, name)
-		if l.fresh == 0 {
+		gauge(ch, modelReadyDesc, l.Ready, name)
+		if l.Fresh == 0 {
 			continue
 		}
-		gauge(ch, modelWaitingDesc, l.waiting, name)
-		gauge(ch, modelRunningDesc, l.running, name)
-		gauge(ch, modelKVDesc, l.kv/l.fresh, name)
+		gauge(ch, modelWaitingDesc, l.Waiting, name)
+		gauge(ch, modelRunningDesc, l.Running, name)
+		gauge(ch, modelKVDesc, l.KV/l.Fresh, name)
 	}
 }
 
 // modelLoads returns the load by model. A replica in two pools counts once.
-func modelLoads(pools []endpoint.Pool, stale time.Duration) map[string]*load {
-	models := make(map[string]*load)
+func modelLoads(pools []endpoint.Pool, stale time.Duration) map[string]*replicas.Load {
+	models := make(map[string]*replicas.Load)
 	seen := make(map[string]bool) // addresses
 	for _, p := range pools {
 		for i := range p.Endpoints {
@@ -213,9 +188,9 @@ func modelLoads(pools []endpoint.Pool, stale time.Duration) map[string]*load {
 			seen[e.Address] = true
 			for name := range e.Models.All() {
 				if models[name] == nil {
-					models[name] = new(load)
+					models[name] = new(replicas.Load)
 				}
-				models[name].add(e, stale)
+				models[name].Add(e, stale)
 			}
 		}
 	}
@@ -223,15 +198,16 @@ func modelLoads(pools []endpoint.Pool, stale time.Duration) map[string]*load {
 }
 
 func (m *metrics) collectScrapes(ch chan<- prometheus.Metric) {
-	for pool, s := range m.scraper.Stats() {
+	for pool, s := range m.replicas.Stats() {
 		counter(ch, scrapesDesc, float64(s.OK), pool, "ok")
 		counter(ch, scrapesDesc, float64(s.Incomplete), pool, "incomplete")
 		counter(ch, scrapesDesc, float64(s.Failed), pool, "failed")
 		counter(ch, lateDesc, float64(s.Late), pool)
 		counter(ch, tookDesc, s.Took.Seconds(), pool)
 	}
-	counter(ch, listsDesc, float64(m.loaded.Load()), "loaded")
-	counter(ch, listsDesc, float64(m.failed.Load()), "failed")
+	loaded, failed := m.replicas.Lists()
+	counter(ch, listsDesc, float64(loaded), "loaded")
+	counter(ch, listsDesc, float64(failed), "failed")
 }
 
 func (m *metrics) collectCalls(ch chan<- prometheus.Metric) {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/inlet-proxy/inlet/internal/companion/http1"
 	"github.com/inlet-proxy/inlet/internal/companion/quota"
+	"github.com/inlet-proxy/inlet/internal/companion/replicas"
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
 )
 
@@ -68,7 +69,7 @@ func readRedis(o *conf.Object) *quota.RedisOptions {
 	}
 	o.String("username", &r.Username, conf.NotEmpty)
 	o.String("passwordFile", &r.PasswordFile, conf.NotEmpty)
-	o.Object("tls", func(o *conf.Object) { r.TLS = readTLS(o) })
+	o.Object("tls", func(o *conf.Object) { r.TLS = replicas.ReadTLS(o) })
 	o.String("prefix", &r.Prefix, quota.IsPrefix)
 	if r.Username != "" && !o.Has("passwordFile") {
 		o.Errorf("username", "goes with passwordFile")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,9 +14,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/inlet-proxy/inlet/internal/companion/discover"
 	"github.com/inlet-proxy/inlet/internal/companion/quota"
 	"github.com/inlet-proxy/inlet/internal/companion/relay"
-	"github.com/inlet-proxy/inlet/internal/companion/scrape"
+	"github.com/inlet-proxy/inlet/internal/companion/replicas"
 	"github.com/inlet-proxy/inlet/internal/companion/xds"
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
@@ -25,18 +27,15 @@ const lastCalls = 2 * time.Second
 
 // run serves until ctx ends: the sources of endpoints feed the scraper, the scraper feeds the relay, and the relay feeds the proxies.
 func run(ctx context.Context, cfg *Config, l listeners, shared sharedQuota, kept keepers, log *slog.Logger) error {
-	scraper, err := scrape.New(cfg.plans(), scrape.Options{
-		Interval: cfg.Scrape.Interval, Timeout: cfg.Scrape.Timeout, Models: cfg.Scrape.Models, Stale: cfg.Stale, Log: log,
-	})
+	group, ctx := errgroup.WithContext(ctx)
+	served := serveEDS(ctx, group, l.xds, log)
+	found, err := replicas.New(cfg.Config, replicas.Options{Found: served, Log: log})
 	if err != nil {
 		return err
 	}
-	defer scraper.Close()
-	rel := relay.New(relay.Options{Interval: cfg.Publish, Heartbeat: cfg.heartbeat(), Memory: cfg.Memory})
-	m := &metrics{scraper: scraper, relay: rel, tokens: kept, stale: cfg.Stale}
-	group, ctx := errgroup.WithContext(ctx)
+	rel := relay.New(relay.Options{Interval: cfg.Publish, Heartbeat: cfg.Heartbeat(), Memory: cfg.Memory})
+	m := &metrics{replicas: found, relay: rel, tokens: kept, stale: cfg.Stale, quota: shared.service}
 	kept.start(ctx, group)
-	m.quota = shared.service
 	if shared.service != nil {
 		group.Go(func() error {
 			shared.service.Run(ctx)
@@ -46,32 +45,36 @@ func run(ctx context.Context, cfg *Config, l listeners, shared sharedQuota, kept
 	if l.admin != nil {
 		serve(ctx, group, newServer(shared.admin, log), l.admin)
 	}
-	src := &sources{scraper: scraper, metrics: m, log: log}
-	if l.xds != nil {
-		src.xds = xds.New(log)
-		group.Go(func() error {
-			<-ctx.Done()
-			src.xds.Stop()
-			return nil
-		})
-		group.Go(func() error { return src.xds.Serve(l.xds) })
-	}
-	src.start(ctx, group, cfg.Pools)
+	group.Go(func() error { return found.Run(ctx) })
 	group.Go(func() error {
-		// Not before every replica was tried: a companion that restarts must not report to the proxies that none is ready.
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-scraper.Tried():
+		if found.Await(ctx) {
+			rel.Run(ctx, found.Changed(), found.Pools)
 		}
-		log.Info("every endpoint was tried; publishing snapshots")
-		rel.Run(ctx, scraper.Changed(), scraper.Pools)
 		return nil
 	})
-	server := newServer(handler(scraper, rel, m), log)
+	server := newServer(handler(found, rel, m), log)
 	server.RegisterOnShutdown(rel.Close)
 	serve(ctx, group, server, l.proxies)
 	return group.Wait()
+}
+
+// serveEDS passes the lists of endpoints on to Envoy, if it asks for them here.
+func serveEDS(ctx context.Context, group *errgroup.Group, listener net.Listener, log *slog.Logger) func(*replicas.Pool, *discover.Assignment) {
+	if listener == nil {
+		return nil
+	}
+	server := xds.New(log)
+	group.Go(func() error {
+		<-ctx.Done()
+		server.Stop()
+		return nil
+	})
+	group.Go(func() error { return server.Serve(listener) })
+	return func(pool *replicas.Pool, a *discover.Assignment) {
+		if err := server.Set(cmp.Or(pool.Cluster, a.Cluster, pool.Name), a.Endpoints); err != nil {
+			log.Error("cannot serve the endpoints by EDS", "pool", pool.Name, "reason", err)
+		}
+	}
 }
 
 func newServer(h http.Handler, log *slog.Logger) *http.Server {
@@ -140,7 +143,7 @@ func (u *unusedConns) close() {
 	}
 }
 
-func handler(scraper *scrape.Scraper, rel *relay.Relay, m *metrics) http.Handler {
+func handler(found *replicas.Replicas, rel *relay.Relay, m *metrics) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(endpoint.SnapshotPath, rel)
 	mux.Handle(endpoint.SnapshotPath+".json", rel)
@@ -153,7 +156,7 @@ func handler(scraper *scrape.Scraper, rel *relay.Relay, m *metrics) http.Handler
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		missing := m.tokens.missing()
 		if rel.Snapshot() == nil {
-			missing = append(missing, scraper.Missing()...)
+			missing = append(missing, found.Missing()...)
 		} else if len(missing) == 0 {
 			fmt.Fprintln(w, "ok")
 			return

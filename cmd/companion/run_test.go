@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/inlet-proxy/inlet/internal/companion/replicas"
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
@@ -78,7 +79,7 @@ func startCompanion(t *testing.T, pools map[string]string) *companion {
 	cfg := defaultConfig()
 	cfg.Scrape.Interval = 20 * time.Millisecond
 	for name, eds := range pools {
-		cfg.Pools = append(cfg.Pools, PoolConfig{Name: name, EDS: eds, Plan: cfg.Scrape.Plan})
+		cfg.Pools = append(cfg.Pools, replicas.Pool{Name: name, EDS: eds, Plan: cfg.Scrape.Plan})
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -273,9 +274,9 @@ func TestModelLoads(t *testing.T) {
 		{Name: "x", Endpoints: []endpoint.Endpoint{a, {Address: "b", Gauges: old, Models: llama}}},
 		{Name: "y", Endpoints: []endpoint.Endpoint{a, {Address: "c", Ready: true, Gauges: fresh}}},
 	}, time.Second)
-	require.Equal(t, map[string]*load{
-		"llama": {replicas: 2, ready: 1, fresh: 1, waiting: 1, running: 2, kv: 0.5},
-		"sql":   {replicas: 1, ready: 1, fresh: 1, waiting: 1, running: 2, kv: 0.5},
+	require.Equal(t, map[string]*replicas.Load{
+		"llama": {Replicas: 2, Ready: 1, Fresh: 1, Waiting: 1, Running: 2, KV: 0.5},
+		"sql":   {Replicas: 1, Ready: 1, Fresh: 1, Waiting: 1, Running: 2, KV: 0.5},
 	}, got)
 }
 

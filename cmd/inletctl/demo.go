@@ -17,7 +17,8 @@ and fails unless each went where it should.
 
 Each flag has an environment variable, shown in brackets; the flag wins.`,
 		Example: `  inletctl demo
-  inletctl demo --abi module`,
+  inletctl demo --abi module
+  inletctl demo --abi module --companion embedded`,
 		Args: cobra.NoArgs,
 		RunE: faults(func(cmd *cobra.Command, _ []string) error {
 			o, err := flags.options(cmd)

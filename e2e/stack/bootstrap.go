@@ -8,7 +8,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -100,6 +102,9 @@ func (s *Stack) bootstrap() (*bootstrapv3.Bootstrap, error) {
 	shipped := s.o.ABI
 	if shipped == None {
 		shipped = Wasm
+	}
+	if s.o.Embedded {
+		shipped += "-embedded"
 	}
 	b, err := loadBootstrap(filepath.Join(s.Root, "envoy", "static", shipped+".yaml"), s.o.Recipes)
 	if err != nil {
@@ -214,13 +219,40 @@ func (s *Stack) plugin(t Target) string {
 
 // setDocument replaces the shipped configuration of the chain.
 func (s *Stack) setDocument(a *anypb.Any) error {
-	if s.o.Chain == "" {
-		return nil
+	document, err := s.document()
+	if err != nil || document == "" {
+		return err
 	}
 	return edit(a, func(v *wrapperspb.StringValue) error {
-		v.Value = s.o.Chain
+		v.Value = document
 		return nil
 	})
+}
+
+// polled is where a chain's configuration names the companion of the shipped bootstraps.
+var polled = regexp.MustCompile(`(?m)^companion: *\{ *cluster: *` + companionCluster + `[^}]*\}.*$`)
+
+// document is the configuration of the chain, "" for the shipped one.
+func (s *Stack) document() (string, error) {
+	if !s.o.Embedded {
+		return s.o.Chain, nil
+	}
+	document := s.o.Chain
+	if document == "" {
+		text, err := os.ReadFile(filepath.Join(s.Root, "envoy", "static", "inlet.yaml"))
+		if err != nil {
+			return "", err
+		}
+		document = string(text)
+	}
+	if strings.Contains(document, "embedded:") {
+		return document, nil // it has one of its own
+	}
+	if !polled.MatchString(document) {
+		return "", errors.New("the chain's configuration has no line `companion: {cluster: " + companionCluster + "}`, whose place the embedded companion takes")
+	}
+	section, err := json.Marshal(object{"embedded": s.scraping()})
+	return polled.ReplaceAllLiteralString(document, "companion: "+string(section)), err
 }
 
 // editManager changes the HTTP connection manager of the one listener.

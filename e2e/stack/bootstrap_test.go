@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"flag"
 	"maps"
 	"os"
 	"path/filepath"
@@ -98,6 +99,71 @@ func TestBootstrapsDifferOnlyInTheBuild(t *testing.T) {
 		}
 	}
 	require.NotEmpty(t, differences)
+}
+
+var update = flag.Bool("update", false, "write envoy/static/module-embedded.yaml again")
+
+// embedding is how module-embedded.yaml differs from module.yaml.
+var embedding = []struct{ old, new string }{
+	{
+		`# Envoy with Inlet as a native dynamic module. Run it from the root of the repository, after ` + "`make build`" + `:
+#
+#   envoy -c envoy/static/module.yaml
+#
+# eds/ lists the replicas, inlet.yaml is Inlet's configuration, and ` + "`dist/companion --config envoy/static/companion.yaml`" + ` starts
+# the companion that scrapes them. wasm.yaml is the same gateway with the wasm plugin: the two
+# differ in the Inlet filter, in where the access log finds ` + "`why`" + `, and in how the metrics get their names.
+`,
+		`# Envoy with Inlet as a native dynamic module, and the companion inside it: one Envoy and one .so are all that runs. Run it from the root of
+# the repository, after ` + "`make build`" + `:
+#
+#   envoy -c envoy/static/module-embedded.yaml
+#
+# eds/ lists the replicas; Envoy and the companion read the same files. This is module.yaml but for the companion: a test compares the two, and
+# ` + "`go test ./e2e/stack -run TestEmbeddedBootstrap -update`" + ` writes this file.
+`,
+	},
+	{"# the same text as inlet.yaml\n", "# the same text as inlet.yaml, but for the companion\n"},
+	{
+		"                          companion: {cluster: inlet-companion}\n",
+		`                          companion:
+                            embedded: # finds and scrapes the replicas; the keys are those of the companion's own file
+                              scrape: {interval: 100ms}
+                              pools: # the same lists of replicas that Envoy reads
+                                - {name: llama, eds: envoy/static/eds/llama.yaml, engine: vllm}
+                                - {name: gemma, eds: envoy/static/eds/gemma.yaml, engine: vllm}
+`,
+	},
+	{
+		`    - name: inlet-companion
+      type: STATIC
+      connect_timeout: 1s
+      load_assignment:
+        cluster_name: inlet-companion
+        endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 9002}}}}]}]
+`, "",
+	},
+}
+
+// TestEmbeddedBootstrap makes module-embedded.yaml of module.yaml.
+func TestEmbeddedBootstrap(t *testing.T) {
+	text, err := os.ReadFile(static(t, "module.yaml"))
+	require.NoError(t, err)
+	want := string(text)
+	for _, e := range embedding {
+		require.Equal(t, 1, strings.Count(want, e.old), "module.yaml has no more, or twice: %s", e.old)
+		want = strings.Replace(want, e.old, e.new, 1)
+	}
+	file := static(t, "module-embedded.yaml")
+	if *update {
+		require.NoError(t, os.WriteFile(file, []byte(want), 0o644))
+	}
+	have, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Equal(t, want, string(have), "run `go test ./e2e/stack -run TestEmbeddedBootstrap -update`")
+	b, err := LoadBootstrap(file)
+	require.NoError(t, err)
+	require.Len(t, b.GetStaticResources().GetClusters(), 2)
 }
 
 // TestEveryLabelHasATag compares the wasm bootstrap's stats_tags with the labels in the code: a label without a tag would

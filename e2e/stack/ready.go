@@ -6,16 +6,30 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"strings"
 	"time"
+
+	"github.com/inlet-proxy/inlet/internal/companion/replicas"
 )
 
 // WaitForSnapshot waits until Inlet has the companion's newest snapshot. Before that,
 // Envoy's own load balancer picks. With wasm the other workers have it one tick later.
 func (s *Stack) WaitForSnapshot(ctx context.Context) error {
 	return s.envoy.Until(ctx, 20*time.Second, "informed of the replicas", func() bool {
+		if s.o.Embedded {
+			have, err := s.embeddedHasSnapshot()
+			return err == nil && have
+		}
 		have, err := s.workersHaveSnapshot(ctx)
 		return err == nil && have
 	})
+}
+
+// embeddedHasSnapshot looks for the line that the embedded companion logs before its first snapshot.
+func (s *Stack) embeddedHasSnapshot() (bool, error) {
+	log, err := os.ReadFile(s.EnvoyLog())
+	return strings.Contains(string(log), replicas.Publishing), err
 }
 
 // workersHaveSnapshot requests the companion's snapshot for people, which shows the version of each worker.

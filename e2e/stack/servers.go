@@ -110,7 +110,7 @@ func (s *Stack) SetDraining(pool string, draining []string, addresses ...string)
 }
 
 func (s *Stack) startCompanion(ctx context.Context) error {
-	if s.o.NoCompanion {
+	if s.o.NoCompanion || s.o.Embedded {
 		return nil
 	}
 	file := filepath.Join(s.Dir, "companion.json")
@@ -122,19 +122,25 @@ func (s *Stack) startCompanion(ctx context.Context) error {
 			Log:  filepath.Join(s.Dir, "companion.log"),
 		},
 		Arguments: func(address string) ([]string, error) {
-			pools := []any{}
-			for _, p := range s.o.Pools {
-				pools = append(pools, object{"name": p.Name, "eds": s.endpointFile(p.Name), "engine": "vllm"})
-			}
 			quota, err := s.quotaSettings()
 			if err != nil {
 				return nil, err
 			}
-			config := object{"listen": address, "scrape": object{"interval": s.o.Scrape.String()}, "pools": pools, "quota": quota}
+			config := s.scraping()
+			config["listen"], config["quota"] = address, quota
 			return []string{"--config", file}, writeJSON(file, config)
 		},
 	}}
 	return s.Companion.Start(ctx)
+}
+
+// scraping is what a companion is told about the replicas, wherever it runs.
+func (s *Stack) scraping() object {
+	pools := []any{}
+	for _, p := range s.o.Pools {
+		pools = append(pools, object{"name": p.Name, "eds": s.endpointFile(p.Name), "engine": "vllm"})
+	}
+	return object{"scrape": object{"interval": s.o.Scrape.String()}, "pools": pools}
 }
 
 type object = map[string]any

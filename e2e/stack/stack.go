@@ -8,6 +8,7 @@ package stack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -55,6 +56,8 @@ type Options struct {
 	Check func(ctx context.Context, plugin, envoy string) error
 	// NoCompanion runs without a companion: its cluster then leads to CompanionAddress, or to a closed port.
 	NoCompanion bool
+	// Embedded runs the companion inside Envoy; with Module only. It takes the place of the cluster inlet-companion in Chain.
+	Embedded bool
 	// CompanionAddress is the ip:port of a companion that is already running.
 	CompanionAddress string
 	// Quota are the companion's settings for quotas, such as its store. Nil means counters in memory.
@@ -107,7 +110,7 @@ type Stack struct {
 	Dir string
 	// Replicas are all replicas, pool by pool.
 	Replicas []*Replica
-	// Companion is nil with NoCompanion.
+	// Companion is nil with NoCompanion and Embedded.
 	Companion *Companion
 	// Root is the root of the repository.
 	Root string
@@ -180,6 +183,9 @@ func (o *Options) setDefaults() error {
 	if o.ABI != Wasm && o.ABI != Module && o.ABI != None {
 		return fmt.Errorf("ABI=%s: it is %s, %s or %s", o.ABI, Wasm, Module, None)
 	}
+	if o.Embedded && o.ABI != Module {
+		return errors.New("an embedded companion needs the native module (ABI=module): a wasm plugin has no threads and no sockets of its own")
+	}
 	if o.Workers == 0 {
 		o.Workers = 2
 	}
@@ -204,7 +210,7 @@ func (s *Stack) targets() []Target {
 	if slices.ContainsFunc(s.o.Pools, func(p Pool) bool { return p.Replicas > 0 }) {
 		targets = append(targets, ModelSim)
 	}
-	if !s.o.NoCompanion {
+	if !s.o.NoCompanion && !s.o.Embedded {
 		targets = append(targets, CompanionProgram)
 	}
 	if s.o.Plugin == "" {

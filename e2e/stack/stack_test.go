@@ -160,6 +160,8 @@ func TestTakenPortIsAnErrorWithTheFix(t *testing.T) {
 func TestUnknownABI(t *testing.T) {
 	_, err := stack.Start(t.Context(), stack.Options{ABI: "wsam"})
 	require.ErrorContains(t, err, "ABI=wsam: it is wasm, module or none")
+	_, err = stack.Start(t.Context(), stack.Options{Embedded: true})
+	require.ErrorContains(t, err, "needs the native module")
 }
 
 func TestFailedStartShowsWhy(t *testing.T) {

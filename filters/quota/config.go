@@ -67,8 +67,11 @@ func (f *Filter) readSource(o *conf.Object, d *filter.Deps) {
 	if f.sourced = source == "companion"; !f.sourced {
 		return
 	}
-	if d.Companion == nil {
+	switch {
+	case d.Companion == nil:
 		o.Errorf("source", "needs the key companion of the chain, with a cluster")
+	case d.Companion.Cluster == "":
+		o.Errorf("source", "needs a companion process, companion: {cluster: …} in the chain: an embedded one has no keys. List keys and products here, with source: config")
 	}
 	for _, key := range []string{"products", "developers", "apps"} {
 		if o.Has(key) {

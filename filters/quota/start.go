@@ -56,7 +56,7 @@ func (f *Filter) join(d *filter.Deps) {
 	if f.fixed != nil {
 		limited = limited || slices.ContainsFunc(f.fixed.products, func(p *product) bool { return len(p.limits) > 0 })
 	}
-	if d.Companion == nil || !f.sourced && (!f.shared || !limited) {
+	if d.Companion == nil || d.Companion.Cluster == "" || !f.sourced && (!f.shared || !limited) {
 		return
 	}
 	f.link = &link{

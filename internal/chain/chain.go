@@ -4,6 +4,7 @@
 package chain
 
 import (
+	"github.com/inlet-proxy/inlet/shared/contract/conf"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
@@ -31,6 +32,9 @@ type Chain struct {
 	control []string
 	// conversations are those of the filters with the companion.
 	conversations []filter.Conversation
+	// embed reads the section of an embedded companion; nil where there can be none.
+	embed     func(*conf.Object)
+	embedHelp []conf.Help
 	// id tells documents apart.
 	id        uint64
 	redirects redirects

@@ -26,14 +26,6 @@ const (
 	maxPromptLimit       = 64 << 20
 )
 
-// Companion says where snapshots come from.
-type Companion struct {
-	// Cluster is the Envoy cluster of the companion; "" when there is none.
-	Cluster string
-	// Wait is how long one long poll may stay open.
-	Wait time.Duration
-}
-
 // settings are the chain-wide part of the document.
 type settings struct {
 	bodyLimit     int64
@@ -51,8 +43,8 @@ type settings struct {
 
 // New reads the configuration document (YAML or JSON, strict) and makes the
 // chain. The error is a conf.Errors with every mistake at once. New does no I/O.
-func New(doc []byte, known []filter.Factory, deps *filter.Deps) (*Chain, error) {
-	c := newChain(deps)
+func New(doc []byte, known []filter.Factory, deps *filter.Deps, options ...Option) (*Chain, error) {
+	c := newChain(deps, options)
 	hash := fnv.New64a()
 	_, _ = hash.Write(doc) // never fails
 	c.id = hash.Sum64()
@@ -68,7 +60,7 @@ func New(doc []byte, known []filter.Factory, deps *filter.Deps) (*Chain, error) 
 }
 
 // newChain is a chain without filters, with the default settings.
-func newChain(deps *filter.Deps) *Chain {
+func newChain(deps *filter.Deps, options []Option) *Chain {
 	own := *deps
 	c := &Chain{deps: &own, control: slices.Clone(filter.ControlHeaders), settings: settings{
 		bodyLimit:     DefaultBodyLimit,
@@ -81,6 +73,9 @@ func newChain(deps *filter.Deps) *Chain {
 	}}
 	own.ClaimHeader, own.Routes = c.claim, nil
 	c.redirects.mutex = own.Mutex()
+	for _, option := range options {
+		option(c)
+	}
 	return c
 }
 
@@ -119,11 +114,7 @@ func (c *Chain) readSettings(o *conf.Object) {
 	o.Enum("controlHeaders", &control, "remove", "trust")
 	c.trustControl = control == "trust"
 	o.Strings("passThrough", &c.passThrough, conf.PathPrefix)
-	o.Object("companion", func(o *conf.Object) {
-		o.String("cluster", &c.companion.Cluster, conf.NotEmpty)
-		o.Duration("wait", &c.companion.Wait, 100*time.Millisecond, 5*time.Minute)
-		o.Required("cluster")
-	})
+	o.Object("companion", c.readCompanion)
 }
 
 // readPath reads a path that a server has besides the standard ones, and which of them is asked in the same form.

@@ -9,10 +9,20 @@ import (
 
 // Describe returns what a chain's configuration may say, as the code that reads it asks for it, and help for its keys. The
 // keys of a filter begin with "filters[].<name>.".
-func Describe(known []filter.Factory, deps *filter.Deps) (*conf.Form, []conf.Help) {
-	c := newChain(deps)
+func Describe(known []filter.Factory, deps *filter.Deps, options ...Option) (*conf.Form, []conf.Help) {
+	c := newChain(deps, options)
 	form := conf.Describe(func(o *conf.Object) { c.read(o, known) })
-	all := help
+	var all []conf.Help
+	for _, h := range help {
+		all = append(all, h)
+		if h.Key != "companion.embedded" {
+			continue
+		}
+		for _, h := range c.embedHelp {
+			h.Key = "companion.embedded." + h.Key
+			all = append(all, h)
+		}
+	}
 	for _, f := range known {
 		under := "filters[]." + f.Name + "."
 		for _, h := range f.Help {
@@ -27,8 +37,9 @@ func Describe(known []filter.Factory, deps *filter.Deps) (*conf.Form, []conf.Hel
 // help is for the chain's own keys.
 var help = []conf.Help{
 	{Key: "filters", Text: "the filters, in the order in which they see a request; each has one key, its name"},
-	{Key: "companion.cluster", Text: "Envoy cluster of the companion, from which the chain gets what it knows of the replicas"},
+	{Key: "companion.cluster", Text: "Envoy cluster of the companion, from which the chain gets what it knows of the replicas. `companion` needs this, or `embedded`"},
 	{Key: "companion.wait", Text: "how long one long poll of the companion may stay open"},
+	{Key: "companion.embedded", Text: "the native module finds and scrapes the replicas itself, in place of a companion process"},
 	{Key: "pathPrefix", Text: "prefixes of the standard paths, such as `/team-a`. The path is forwarded unchanged"},
 	{Key: "paths", Text: "further paths whose bodies are read; they take precedence over the standard ones"},
 	{Key: "paths[].path", Text: "the path, compared exactly"},

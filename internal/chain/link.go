@@ -9,7 +9,7 @@ import (
 
 // link gives filters the way to the companion, if there is one.
 func (c *Chain) link() {
-	if c.companion.Cluster == "" {
+	if c.companion.Cluster == "" && !c.companion.Embedded {
 		c.deps.Companion = nil
 		return
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/inlet-proxy/inlet/filters"
 	"github.com/inlet-proxy/inlet/filters/quota"
 	"github.com/inlet-proxy/inlet/internal/chain"
+	"github.com/inlet-proxy/inlet/internal/companion/embedded"
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 	"github.com/inlet-proxy/inlet/shared/state/endpoint"
@@ -20,7 +21,12 @@ import (
 // Load makes the chain of a configuration with the code that runs inside Envoy, in surroundings that do nothing. The error
 // is a conf.Errors.
 func Load(document []byte) (*chain.Chain, error) {
-	return chain.New(document, filters.All, Deps())
+	return chain.New(document, filters.All, Deps(), Embed())
+}
+
+// Embed lets a configuration have an embedded companion, which the native module can run.
+func Embed() chain.Option {
+	return chain.Embed(func(o *conf.Object) { embedded.Read(o) }, embedded.Help)
 }
 
 // Deps are surroundings for a filter that is made but gets no requests.
@@ -43,7 +49,7 @@ func (noMetrics) Record(int64, filter.Values)               {}
 
 // Document checks a chain's configuration.
 func Document(file string, text []byte) []Finding {
-	_, warnings, err := load(text, filters.All)
+	_, warnings, err := load(text, filters.All, Embed())
 	return documentFindings(warnings, err, func(e conf.Error) (line, column int, note string) { return e.Line, e.Column, "" }, file)
 }
 
@@ -62,21 +68,21 @@ func Limits(text []byte) (lines []string) {
 			return made
 		}
 	}
-	if _, _, err := load(text, known); err != nil {
+	if _, _, err := load(text, known, Embed()); err != nil {
 		return nil
 	}
 	return lines
 }
 
 // load is Load with the given filters, and returns what the chain warns of, too.
-func load(document []byte, known []filter.Factory) (c *chain.Chain, warnings conf.Errors, err error) {
+func load(document []byte, known []filter.Factory, options ...chain.Option) (c *chain.Chain, warnings conf.Errors, err error) {
 	deps := Deps()
 	deps.Log = func(level filter.Level, message string) {
 		if w, ok := parseWarning(message); ok && level == filter.Warn {
 			warnings = append(warnings, w)
 		}
 	}
-	c, err = chain.New(document, known, deps)
+	c, err = chain.New(document, known, deps, options...)
 	return c, warnings, err
 }
 

@@ -146,7 +146,11 @@ func (b *bootstrap) readDocument(i *inlet, where func([]string) placing) {
 	if one := alone(i.file); one != nil {
 		known = one
 	}
-	c, warnings, err := load(i.text, known)
+	var options []chain.Option
+	if !i.wasm {
+		options = append(options, Embed())
+	}
+	c, warnings, err := load(i.text, known, options...)
 	i.place = where(lines(b.text))
 	b.found = append(b.found, documentFindings(warnings, err, i.place, b.file)...)
 	if err == nil {

@@ -222,8 +222,9 @@ func companion(g *gateway) {
 		if i.chain == nil {
 			continue
 		}
-		switch name := i.chain.Companion().Cluster; {
-		case name == "" && i.picks:
+		from := i.chain.Companion()
+		switch name := from.Cluster; {
+		case name == "" && i.picks && !from.Embedded:
 			g.warnf(i.document, "companion-cluster", "companion: {cluster: …} in the configuration, and that cluster",
 				"the chain has a picker and no companion: it knows no replica, and Envoy's own load balancer chooses")
 		case name != "" && !i.has(g, name):

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/inlet-proxy/inlet/internal/chain"
+	"github.com/inlet-proxy/inlet/internal/companion/embedded"
+	"github.com/inlet-proxy/inlet/internal/companion/replicas"
 	inletversion "github.com/inlet-proxy/inlet/internal/version"
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
@@ -40,6 +42,8 @@ type Config struct {
 	source  *Source // nil if the document names no companion
 	route   bool
 	speaker *speaker
+	inside  *companion      // nil if the document embeds none
+	shown   []filter.Metric // of inside
 	closed  atomic.Bool
 	same    *atomic.Int64 // configurations with the same document, this one among them
 }
@@ -65,7 +69,9 @@ func (p *Process) Configure(document []byte, known []filter.Factory, env Env) (*
 	}
 	var err error
 	// The document may lie in Envoy's memory.
-	if c.Chain, err = chain.New(bytes.Clone(document), known, deps); err != nil {
+	var section *replicas.Config
+	embed := chain.Embed(func(o *conf.Object) { section = c.readEmbedded(o) }, nil)
+	if c.Chain, err = chain.New(bytes.Clone(document), known, deps, embed); err != nil {
 		return nil, c.refuse(err)
 	}
 	if env.Check != nil {
@@ -74,6 +80,9 @@ func (p *Process) Configure(document []byte, known []filter.Factory, env Env) (*
 		}
 	}
 	c.own = newOwn(c.Metrics)
+	if section != nil {
+		c.shown = newShown(c.Metrics)
+	}
 	if err := c.Metrics.err; err != nil {
 		return nil, err
 	}
@@ -85,6 +94,11 @@ func (p *Process) Configure(document []byte, known []filter.Factory, env Env) (*
 			p.main.Store(c.source)
 			c.Poller = newPoller(c.source, env.Main(), c.Chain, deps)
 		}
+	} else if section != nil {
+		c.inside = p.companions.join(p, section, env.Main(), c.Log)
+		c.source = c.inside.source
+		c.source.join(others)
+		p.main.Store(c.source)
 	} else if c.route {
 		p.aside.join(others)
 	}
@@ -92,6 +106,14 @@ func (p *Process) Configure(document []byte, known []filter.Factory, env Env) (*
 	c.own.live.Record(1, filter.Values{c.kind()})
 	c.announce()
 	return c, nil
+}
+
+// readEmbedded reads the section of an embedded companion.
+func (c *Config) readEmbedded(o *conf.Object) *replicas.Config {
+	if c.route {
+		o.Errorf("", "stands in the listener's configuration: remove it here, and the route uses that one")
+	}
+	return embedded.Read(o)
 }
 
 // kind says whose document it is.
@@ -116,6 +138,7 @@ func newOwn(m filter.Metrics) own {
 // DefineMetrics defines all metrics that documents of the known filters may have.
 func DefineMetrics(m filter.Metrics, known []filter.Factory) {
 	newOwn(m)
+	newShown(m)
 	chain.DefineMetrics(m)
 	for i := range known {
 		defineOf(&known[i], m)
@@ -210,5 +233,16 @@ func (c *Config) Close() {
 	}
 	if c.Poller != nil {
 		c.Poller.Leave()
+	}
+	if c.inside != nil {
+		c.inside.leave()
+	}
+}
+
+// RecordDue records the metrics of an embedded companion, if there are new ones. Adapters call it where they can record
+// samples at once; it never waits.
+func (c *Config) RecordDue() {
+	if c.inside != nil {
+		c.inside.record(c.shown)
 	}
 }

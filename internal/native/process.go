@@ -28,6 +28,9 @@ type Process struct {
 	sources map[string]*Source       // by cluster
 	kept    map[string]any           // by filters
 	used    map[uint64]*atomic.Int64 // configurations in use, by document
+
+	companions  companions
+	spareThread sync.Once
 }
 
 // NewProcess returns the state of a process that has had no configuration yet.
@@ -39,6 +42,8 @@ func NewProcess() *Process {
 		sources:  make(map[string]*Source),
 		kept:     make(map[string]any),
 		used:     make(map[uint64]*atomic.Int64),
+
+		companions: companions{shown: make(map[series]int64)},
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 // newest calls and converses. An older one that is no longer asked for comes to its end
 // without a call in progress, on whatever thread that is.
 type Source struct {
-	Notes *feed.Notes
+	Notes *feed.Notes // nil if there is nobody to tell: the companion is an embedded one
 
 	process *Process
 	latest  atomic.Pointer[endpoint.Snapshot]
@@ -170,7 +170,7 @@ func (p *peers) watch(see func()) { p.see = see }
 
 // Tell implements filter.Peers.
 func (p *peers) Tell(notes []byte) {
-	if from := p.from(); from != nil {
+	if from := p.from(); from != nil && from.Notes != nil {
 		from.Notes.Tell(notes)
 	}
 }

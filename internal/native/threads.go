@@ -25,6 +25,14 @@ func BoundThreads() {
 	}
 }
 
+// addThread makes room for the goroutines of an embedded companion. Without it a worker that calls Go may find every
+// place taken by one of them, and waits.
+func addThread() {
+	if os.Getenv(ThreadsVariable) == "" && os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
+	}
+}
+
 // threads returns the value for GOMAXPROCS, given Envoy's command line.
 func threads(args []string, getenv func(string) string, now int) int {
 	if n, err := strconv.Atoi(getenv(ThreadsVariable)); err == nil && n > 0 {

@@ -11,11 +11,11 @@ import (
 )
 
 // Chain returns the JSON Schema of a chain's configuration.
-func Chain() ([]byte, error) { return JSON(chain.Describe(filters.All, check.Deps())) }
+func Chain() ([]byte, error) { return JSON(chain.Describe(filters.All, check.Deps(), check.Embed())) }
 
 // ChainTable returns the key table of what a chain's configuration says beside the filters.
 func ChainTable() (string, error) {
-	form, help := chain.Describe(filters.All, check.Deps())
+	form, help := chain.Describe(filters.All, check.Deps(), check.Embed())
 	own := *form
 	own.Keys = nil
 	for _, k := range form.Keys {
@@ -35,7 +35,7 @@ func ChainTable() (string, error) {
 
 // FilterTable returns the key table of a filter.
 func FilterTable(name string) (string, error) {
-	form, help := chain.Describe(filters.All, check.Deps())
+	form, help := chain.Describe(filters.All, check.Deps(), check.Embed())
 	own, about := chain.OfFilter(name, form, help)
 	if own == nil {
 		return "", fmt.Errorf("there is no filter %q", name)

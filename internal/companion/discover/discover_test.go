@@ -51,6 +51,15 @@ func TestParse(t *testing.T) {
 		"named twice":    {eds("10.0.0.1", "10.0.0.1"), usable("10.0.0.1:8000")},
 		"json":           {`{"versionInfo":"v1","resources":[{"@type":"type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment","clusterName":"llama","endpoints":[{"lbEndpoints":[{"endpoint":{"address":{"socketAddress":{"address":"10.0.0.1","portValue":8000}}}}]}]}]}`, usable("10.0.0.1:8000")},
 		"json with tabs": {"{\n\t\"resources\": [{\n\t\t\"@type\": \"type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment\"}]\n}", nil},
+		"numbers as protobuf has them": {
+			"resources:\n" + one + "  endpoints:\n  - priority: \"1\"\n    lb_endpoints: [{healthStatus: 2, endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: \"8e1\"}}}}]\n  - priority: null\n    lbEndpoints: null\n",
+			[]discover.Endpoint{{Address: "10.0.0.1:80", Priority: 1}},
+		},
+		"names that are not fields": {"resources:\n" + one + "  endpoints:\n  - lb_endpoints:\n" + withMetadata(1, "someApp: {llm-d.ai/engine-type: sglang, aB: 1, a_b: 2}"), []discover.Endpoint{{Address: "10.0.0.1:1", Usable: true, Engine: "sglang"}}},
+		"fields that are not looked into": {
+			"nonce: n\nresources:\n" + one + "  policy: {overprovisioning_factor: 140}\n  endpoints:\n  - locality: {region: a}\n    loadBalancingWeight: 3\n    lb_endpoints: [{loadBalancingWeight: 1, endpoint: {hostname: h, healthCheckConfig: {port_value: 1}, address: {socketAddress: {protocol: TCP, ipv4Compat: false, address: 10.0.0.1, portValue: 1}}}}]\n",
+			usable("10.0.0.1:1"),
+		},
 		"localities": {
 			"resources:\n" + one + "  endpoints:\n  - locality: {zone: a}\n    lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 1}}}}]\n  - priority: 1\n    lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.0.0.2, port_value: 2}}}}]\n",
 			[]discover.Endpoint{{Address: "10.0.0.1:1", Usable: true}, {Address: "10.0.0.2:2", Usable: true, Priority: 1}},
@@ -139,6 +148,10 @@ func TestUnknownFieldsAreSaidAndIgnored(t *testing.T) {
 	require.Contains(t, got.Unknown, `unknown field "colour"`)
 	require.Equal(t, []string{"10.0.0.1:8000"}, addresses(got))
 	require.Equal(t, "llama", got.Cluster)
+
+	got, err = discover.Parse([]byte("version_info: a\ntypeUrl: b\ncolour: blue\n" + eds("10.0.0.1")))
+	require.NoError(t, err)
+	require.Contains(t, got.Unknown, `unknown field "colour"`)
 }
 
 func TestParseErrors(t *testing.T) {
@@ -146,12 +159,17 @@ func TestParseErrors(t *testing.T) {
 		"empty":          {"", "not a DiscoveryResponse: the document is not a mapping"},
 		"not yaml":       {"a: [", "yaml: line 1: did not find expected node content"},
 		"a list":         {"- a", "not a DiscoveryResponse: the document is not a mapping"},
-		"wrong type":     {"resources: 3", "not a DiscoveryResponse: proto: syntax error"},
+		"wrong type":     {"resources: 3", "not a DiscoveryResponse: json: cannot unmarshal number into Go struct field response.resources"},
 		"no resources":   {"resources: []", "0 resources, want one ClusterLoadAssignment"},
 		"two resources":  {"resources:\n" + one + one, "2 resources, want one ClusterLoadAssignment"},
 		"a cluster":      {"resources:\n- \"@type\": type.googleapis.com/google.protobuf.Empty\n", "the resource is type.googleapis.com/google.protobuf.Empty, want a ClusterLoadAssignment"},
-		"unknown type":   {"resources:\n- \"@type\": type.googleapis.com/acme.Thing\n", "not a DiscoveryResponse: proto: (line 1:24): unable to resolve"},
+		"unknown type":   {"resources:\n- \"@type\": type.googleapis.com/acme.Thing\n", "the resource is type.googleapis.com/acme.Thing, want a ClusterLoadAssignment"},
 		"a host name":    {eds("10.0.0.1", "replica.example"), `endpoints[0].lb_endpoints[1]: "replica.example" is not an IP address`},
+		"no type":        {"resources: [{cluster_name: a}]", "the resource is without @type, want a ClusterLoadAssignment"},
+		"a field twice":  {"resources:\n" + one + "  clusterName: b\n", `not a DiscoveryResponse: field "cluster_name" is there twice`},
+		"a port as word": {strings.ReplaceAll(eds("10.0.0.1"), "8000", "http"), `"http" is not a number between 0 and 4294967295`},
+		"half a port":    {strings.ReplaceAll(eds("10.0.0.1"), "8000", "80.5"), `80.5 is not a number`},
+		"another health": {"resources:\n" + one + "  endpoints:\n  - lb_endpoints:\n" + withHealth("FINE"), `"FINE" is not a health_status`},
 		"no port":        {strings.ReplaceAll(eds("10.0.0.1"), ", port_value: 8000", ""), "endpoints[0].lb_endpoints[0]: 10.0.0.1 has no port_value in 1..65535"},
 		"port too large": {strings.ReplaceAll(eds("10.0.0.1"), "8000", "80000"), "endpoints[0].lb_endpoints[0]: 10.0.0.1 has no port_value in 1..65535"},
 		"a pipe":         {"resources:\n" + one + "  endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: /run/x}}}}]}]\n", "endpoints[0].lb_endpoints[0]: no socket_address"},

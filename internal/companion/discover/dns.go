@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/inlet-proxy/inlet/internal/companion/barrier"
 )
 
 // Name is a DNS name as the source of one pool.
@@ -57,7 +59,9 @@ var SystemResolver Resolver = &net.Resolver{StrictErrors: true}
 func Resolve(ctx context.Context, names []Name, r Resolver, log *slog.Logger, loaded func(pool string, a *Assignment), failed func(pool string, err error)) {
 	var wait sync.WaitGroup
 	for _, n := range names {
-		wait.Go(func() { n.follow(ctx, r, log, loaded, failed) })
+		wait.Go(func() {
+			barrier.Run(ctx, log, "the lookups of "+n.String(), func() { n.follow(ctx, r, log, loaded, failed) })
+		})
 	}
 	wait.Wait()
 }
@@ -241,6 +245,11 @@ func (n Name) lookupHosts(ctx context.Context, r Resolver, hosts []string, befor
 	group.SetLimit(atOnce)
 	for i, host := range hosts {
 		group.Go(func() error {
+			defer func() {
+				if p := recover(); p != nil {
+					errs[i] = fmt.Errorf("panic: %v", p)
+				}
+			}()
 			addresses[i], errs[i] = n.lookupHost(ctx, r, host)
 			return nil
 		})

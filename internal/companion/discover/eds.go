@@ -4,21 +4,12 @@ package discover
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"net/netip"
 	"slices"
 	"strings"
-
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	"go.yaml.in/yaml/v3"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // Endpoint is one replica as its source lists it.
@@ -45,27 +36,18 @@ type Assignment struct {
 // Parse reads an EDS file as Envoy's path_config_source does: a DiscoveryResponse in YAML or JSON whose one resource is a
 // ClusterLoadAssignment (envoy.config.endpoint.v3).
 func Parse(doc []byte) (*Assignment, error) {
-	asJSON, err := toJSON(doc)
+	response, unknown, err := readResponse(doc)
 	if err != nil {
 		return nil, err
-	}
-	var response discoveryv3.DiscoveryResponse
-	var unknown string
-	if err := protojson.Unmarshal(asJSON, &response); err != nil {
-		unknown = plain(err).Error()
-		response.Reset()
-		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(asJSON, &response); err != nil {
-			return nil, fmt.Errorf("not a DiscoveryResponse: %w", plain(err))
-		}
 	}
 	if n := len(response.Resources); n != 1 {
 		return nil, fmt.Errorf("%d resources, want one ClusterLoadAssignment", n)
 	}
-	var cla endpointv3.ClusterLoadAssignment
-	if err := response.Resources[0].UnmarshalTo(&cla); err != nil {
-		return nil, fmt.Errorf("the resource is %s, want a ClusterLoadAssignment", response.Resources[0].TypeUrl)
+	cla := &response.Resources[0]
+	if cla.Type[strings.LastIndexByte(cla.Type, '/')+1:] != "envoy.config.endpoint.v3.ClusterLoadAssignment" {
+		return nil, fmt.Errorf("the resource is %s, want a ClusterLoadAssignment", cmp.Or(cla.Type, "without @type"))
 	}
-	endpoints, skipped, err := endpointsOf(&cla)
+	endpoints, skipped, err := endpointsOf(cla)
 	if err == nil && len(endpoints) == 0 {
 		err = skipped
 	}
@@ -75,29 +57,12 @@ func Parse(doc []byte) (*Assignment, error) {
 	return &Assignment{Cluster: cla.ClusterName, Endpoints: endpoints, Unknown: unknown, Skipped: skipped}, nil
 }
 
-// toJSON turns YAML, of which JSON is a part, into JSON.
-func toJSON(doc []byte) ([]byte, error) {
-	var tree any
-	if err := yaml.Unmarshal(doc, &tree); err != nil {
-		return nil, err
-	}
-	if _, ok := tree.(map[string]any); !ok {
-		return nil, errors.New("not a DiscoveryResponse: the document is not a mapping")
-	}
-	return json.Marshal(tree)
-}
-
-// plain replaces the random no-break space that protobuf puts into its messages so that nobody compares them.
-func plain(err error) error {
-	return errors.New(strings.ReplaceAll(err.Error(), "\u00a0", " "))
-}
-
 // endpointsOf returns the usable endpoints, and an error about those that Envoy accepts but that cannot be reached from here. A file that Envoy
 // rejects because of one endpoint is an error, since the two lists would differ.
-func endpointsOf(cla *endpointv3.ClusterLoadAssignment) (found []Endpoint, skipped, err error) {
+func endpointsOf(cla *assignment) (found []Endpoint, skipped, err error) {
 	for i, locality := range cla.Endpoints {
 		for j, lb := range locality.LbEndpoints {
-			address, err := addressOf(lb.GetEndpoint().GetAddress())
+			address, err := lb.address()
 			if err != nil {
 				err = fmt.Errorf("endpoints[%d].lb_endpoints[%d]: %w", i, j, err)
 			}
@@ -112,7 +77,7 @@ func endpointsOf(cla *endpointv3.ClusterLoadAssignment) (found []Endpoint, skipp
 				continue // its leader takes its requests
 			}
 			found = append(found, Endpoint{
-				Address: address, Usable: usable(lb.HealthStatus), Engine: engineOf(lb.Metadata), Priority: uint16(min(locality.Priority, math.MaxUint16)),
+				Address: address, Usable: lb.HealthStatus.usable(), Engine: engineOf(lb.Metadata), Priority: uint16(min(locality.Priority, math.MaxUint16)),
 			})
 		}
 	}
@@ -141,57 +106,44 @@ func merge(found []Endpoint) []Endpoint {
 const workerIndexLabel = "leaderworkerset.sigs.k8s.io/worker-index"
 
 // isFollower reports whether an endpoint is a member of a group other than its leader. The index is a string, as labels are, or a number.
-func isFollower(m *corev3.Metadata) bool {
-	index := label(m, workerIndexLabel)
-	return index.GetNumberValue() != 0 || index.GetStringValue() != "" && index.GetStringValue() != "0"
+func isFollower(m metadata) bool {
+	switch index := m.label(workerIndexLabel).(type) {
+	case float64:
+		return index != 0
+	case string:
+		return index != "" && index != "0"
+	}
+	return false
 }
 
 // engineLabels are the labels by which other endpoint pickers know the kind of a model server, the newer first.
 var engineLabels = []string{"llm-d.ai/engine-type", "inference.networking.k8s.io/engine-type"}
 
-func engineOf(m *corev3.Metadata) string {
+func engineOf(m metadata) string {
 	for _, name := range engineLabels {
-		if word := label(m, name).GetStringValue(); word != "" {
+		if word, _ := m.label(name).(string); word != "" {
 			return word
 		}
 	}
 	return ""
 }
 
-// label finds a label in an endpoint's metadata, in any namespace; nil if it is not there.
-func label(m *corev3.Metadata, name string) *structpb.Value {
-	for _, namespace := range slices.Sorted(maps.Keys(m.GetFilterMetadata())) {
-		if value := m.FilterMetadata[namespace].GetFields()[name]; value != nil {
-			return value
-		}
-	}
-	return nil
-}
-
 // errNoSocket is for an endpoint with an address of another kind, such as a pipe.
 var errNoSocket = errors.New("no socket_address")
 
-// addressOf writes an address the way Envoy does when it compares override_host's header with its hosts.
-func addressOf(a *corev3.Address) (string, error) {
-	socket := a.GetSocketAddress()
-	if socket == nil {
+// address writes the address the way Envoy does when it compares override_host's header with its hosts.
+func (e *lbEndpoint) address() (string, error) {
+	a := e.Endpoint.Address
+	if a.Socket == nil {
 		return "", errNoSocket
 	}
-	ip, err := netip.ParseAddr(socket.Address)
+	ip, err := netip.ParseAddr(a.Socket.Address)
 	if err != nil {
-		return "", fmt.Errorf("%q is not an IP address", socket.Address)
+		return "", fmt.Errorf("%q is not an IP address", a.Socket.Address)
 	}
-	port := socket.GetPortValue()
+	port := a.Socket.PortValue
 	if port == 0 || port > 65535 {
-		return "", fmt.Errorf("%s has no port_value in 1..65535", socket.Address)
+		return "", fmt.Errorf("%s has no port_value in 1..65535", a.Socket.Address)
 	}
 	return netip.AddrPortFrom(ip, uint16(port)).String(), nil
-}
-
-func usable(s corev3.HealthStatus) bool {
-	switch s {
-	case corev3.HealthStatus_UNHEALTHY, corev3.HealthStatus_DRAINING, corev3.HealthStatus_TIMEOUT:
-		return false
-	}
-	return true
 }

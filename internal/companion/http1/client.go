@@ -122,6 +122,7 @@ func (c *Client) Close() {
 		c.conn.Close()
 		c.conn = nil
 	}
+	c.r, c.w = 0, 0 // also after a panic of the writer
 }
 
 func (c *Client) try(path string, deadline time.Time, w io.Writer) error {

@@ -1,6 +1,10 @@
 package scrape
 
 import (
+	"context"
+	"log/slog"
+	"net"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -133,5 +137,40 @@ func TestAScrapeThatIsGivenUpIsNotCounted(t *testing.T) {
 		s.Close()
 		require.Equal(t, Stats{}, s.Stats()["llama"])
 		require.Zero(t, f.count("a:1/health")+f.count("b:1/health"))
+	})
+}
+
+// A poller that panics starts again, and nobody waits for it.
+func TestAPanicOfAPoller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet()
+		f.set("ill:1/metrics", answer{status: 200, body: exposition("1", "2", "0.5")})
+		f.set("well:1/metrics", answer{status: 200, body: exposition("1", "2", "0.5")})
+		dials, log := 0, new(lockedLog)
+		s, err := New(map[string]Plan{"llama": {Engine: "vllm"}}, Options{
+			Interval: interval, Timeout: time.Minute, Log: slog.New(slog.NewTextHandler(log, nil)),
+			Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+				if address == "ill:1" {
+					if dials++; dials < 3 {
+						panic("a defect")
+					}
+				}
+				return f.dial(ctx, network, address)
+			},
+		})
+		require.NoError(t, err)
+		defer s.Close()
+		s.SetTargets("llama", targets("ill:1", "well:1"))
+		time.Sleep(interval)
+		select {
+		case <-s.Tried():
+		default:
+			t.Fatal("all wait for the one that panics")
+		}
+		require.False(t, s.Pools(time.Now())[0].Endpoints[0].Ready)
+		require.True(t, s.Pools(time.Now())[0].Endpoints[1].Ready)
+		time.Sleep(time.Second)
+		require.True(t, s.Pools(time.Now())[0].Endpoints[0].Ready)
+		require.Equal(t, 2, strings.Count(log.String(), `in="the scrapes of ill:1" panic="a defect"`))
 	})
 }

@@ -51,6 +51,7 @@ func (s *Scraper) poll(ctx context.Context, p *poller) {
 	defer timer.Stop()
 	defer p.own.Close()
 	defer p.metrics.Close()
+	defer s.markTried(ctx, p) // if it panics
 	failures := 0
 	for {
 		select {
@@ -67,6 +68,16 @@ func (s *Scraper) poll(ctx context.Context, p *poller) {
 		}
 		s.updateModels(p, alive)
 		timer.Reset(s.pauseAfter(failures, time.Since(began)))
+	}
+}
+
+// markTried notes that a replica was tried, unless it is no longer listed: the others must not wait for it.
+func (s *Scraper) markTried(ctx context.Context, p *poller) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !p.tried && ctx.Err() == nil {
+		p.tried = true
+		s.notify()
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/inlet-proxy/inlet/internal/companion/barrier"
 	"github.com/inlet-proxy/inlet/internal/companion/http1"
 )
 
@@ -109,7 +110,9 @@ func (s *Scraper) join(p *pool, k key) *poller {
 		n.kind, n.mapping = engines[k.engine], compiled[k.engine]
 	}
 	s.pollers[k] = n
-	s.wait.Go(func() { s.poll(ctx, n) })
+	s.wait.Go(func() {
+		barrier.Run(ctx, s.log, "the scrapes of "+n.address, func() { s.poll(ctx, n) })
+	})
 	return n
 }
 

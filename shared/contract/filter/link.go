@@ -3,7 +3,8 @@ package filter
 // Link is the way from a filter to the companion, and back.
 type Link struct {
 	// Cluster is the companion's cluster in Envoy. A request hook that cannot go on without
-	// an answer may also Wait for a call to it.
+	// an answer may also Wait for a call to it. "" is a companion inside this process, which
+	// finds the replicas and answers nobody.
 	Cluster string
 	// Proxy identifies this Envoy to the companion. All its workers have the same, and it
 	// is another after a restart.

@@ -1,0 +1,361 @@
+package native
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/inlet-proxy/inlet/internal/feed"
+	"github.com/inlet-proxy/inlet/shared/contract/conf"
+	"github.com/inlet-proxy/inlet/shared/contract/filter"
+)
+
+// proxy is a process, in a world with replicas that are reached without a network.
+type proxy struct {
+	*Process
+	dials atomic.Int64
+	slow  atomic.Int64 // ns until a replica responds
+
+	mu      sync.Mutex
+	tasks   []func()
+	lines   []string
+	metrics map[string]int64
+	see     func()
+}
+
+func newProxy() *proxy {
+	p := &proxy{Process: NewProcess(), metrics: make(map[string]int64)}
+	p.companions.options.Dial = p.dial
+	return p
+}
+
+// dial connects to a replica with two requests in its queue.
+func (p *proxy) dial(context.Context, string, string) (net.Conn, error) {
+	p.dials.Add(1)
+	near, far := net.Pipe()
+	go func() {
+		defer far.Close()
+		for r := bufio.NewReader(far); ; {
+			if _, err := http.ReadRequest(r); err != nil {
+				return
+			}
+			time.Sleep(time.Duration(p.slow.Load()))
+			const page = "vllm:num_requests_waiting 2\nvllm:num_requests_running 0\nvllm:kv_cache_usage_perc 0\n"
+			if _, err := fmt.Fprintf(far, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(page), page); err != nil {
+				return
+			}
+		}
+	}()
+	return near, nil
+}
+
+func (p *proxy) Schedule(task func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tasks = append(p.tasks, task)
+}
+
+func (p *proxy) Call(string, *feed.Request, func(*filter.Reply)) error { panic("nobody is called") }
+
+// turn is one of Envoy's main loop.
+func (p *proxy) turn() {
+	p.mu.Lock()
+	tasks := p.tasks
+	p.tasks = nil
+	p.mu.Unlock()
+	for _, task := range tasks {
+		task()
+	}
+}
+
+func (p *proxy) log(_ filter.Level, line string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lines = append(p.lines, line)
+}
+
+func (p *proxy) logged(part string) (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, line := range p.lines {
+		n += strings.Count(line, part)
+	}
+	return n
+}
+
+func (p *proxy) Define(_ Kind, name string, _ []string) (func([]string) Series, error) {
+	return func(values []string) Series {
+		return &sample{p, name + strings.Join(append([]string{""}, values...), " ")}
+	}, nil
+}
+
+type sample struct {
+	proxy *proxy
+	name  string
+}
+
+func (s *sample) Record(n int64) { s.proxy.metrics[s.name] += n }
+
+// configure makes one more configuration, with a filter that watches snapshots.
+func (p *proxy) configure(document string) (*Config, error) {
+	watch := filter.Factory{Name: "watch", New: func(_ *conf.Object, d *filter.Deps) filter.Filter {
+		if p.see != nil {
+			d.Watch(p.see)
+		}
+		return passing{}
+	}}
+	return p.Configure([]byte("filters: [watch: {}]\n"+document), []filter.Factory{watch}, Env{
+		Log: p.log, Metrics: p, Main: func() Main { return p },
+	})
+}
+
+type passing struct{ filter.Filter }
+
+func (passing) Needs() filter.Needs { return 0 }
+
+func section(more string, addresses ...string) string {
+	return fmt.Sprintf("companion: {embedded: {scrape: {models: /v1/models}%s, pools: [{name: llama, static: [%s]}]}}", more, `"`+strings.Join(addresses, `","`)+`"`)
+}
+
+func (p *proxy) mustConfigure(t *testing.T, document string) *Config {
+	t.Helper()
+	c, err := p.configure(document)
+	require.NoError(t, err)
+	return c
+}
+
+// listed are the addresses of the pool, and how many of the replicas are ready.
+func listed(c *Config) (addresses string, ready int) {
+	if c.Snapshot() == nil {
+		return "", 0
+	}
+	for _, e := range c.Snapshot().Pool("llama").Endpoints {
+		addresses += e.Address + " "
+		if e.Ready {
+			ready++
+		}
+	}
+	return addresses, ready
+}
+
+func TestEmbeddedCompanion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProxy()
+		var seen atomic.Int64
+		p.see = func() { seen.Add(1) }
+		c := p.mustConfigure(t, section("", "10.0.0.1:80", "10.0.0.2:80"))
+		time.Sleep(time.Second)
+		require.Zero(t, p.dials.Load(), "nothing happens before the main loop turns: Envoy may only validate")
+		require.Nil(t, c.Snapshot())
+		p.turn()
+		time.Sleep(time.Second)
+		addresses, ready := listed(c)
+		require.Equal(t, "10.0.0.1:80 10.0.0.2:80 ", addresses)
+		require.Equal(t, 2, ready)
+		e := c.Snapshot().Pool("llama").Endpoints[0]
+		require.Equal(t, 2, e.Gauges.Waiting)
+		require.NotZero(t, seen.Load())
+		e.Load.Requests.Add(1)
+		require.EqualValues(t, 1, p.Counters.Open("10.0.0.1:80").Value())
+		require.Equal(t, 1, p.logged("companion: every endpoint was tried; publishing snapshots"))
+		require.Nil(t, c.Poller, "nobody is polled")
+
+		// The gauges do not change; yet they are not taken for old.
+		time.Sleep(10 * time.Second)
+		s := c.Snapshot()
+		require.InDelta(t, 1, s.Pools[0].Endpoints[0].Gauges.Trust(time.Since(s.Received), 2*time.Second), 0)
+		c.Close()
+		synctest.Wait()
+		before := p.dials.Load()
+		time.Sleep(time.Minute)
+		require.Equal(t, before, p.dials.Load(), "the last configuration is gone")
+	})
+}
+
+func TestUpdatesOfAnEmbeddedCompanion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProxy()
+		first := p.mustConfigure(t, section("", "10.0.0.1:80"))
+		p.turn()
+		time.Sleep(time.Second)
+		require.EqualValues(t, 1, p.dials.Load())
+
+		same := p.mustConfigure(t, section("", "10.0.0.1:80")+"\ncountTokens: false")
+		require.Same(t, first.Snapshot(), same.Snapshot())
+		first.Close()
+		p.turn()
+		time.Sleep(time.Second)
+		require.EqualValues(t, 1, p.dials.Load(), "the replica is not even connected to again")
+		require.Equal(t, same.Snapshot().Source, p.companions.running[0].source.Latest().Source)
+
+		// Another section: the last snapshot stays until each of its replicas was tried.
+		p.slow.Store(int64(500 * time.Millisecond))
+		other := p.mustConfigure(t, section("", "10.0.0.1:80", "10.0.0.2:80"))
+		same.Close()
+		p.turn()
+		time.Sleep(300 * time.Millisecond)
+		addresses, ready := listed(other)
+		require.Equal(t, "10.0.0.1:80 ", addresses)
+		require.Equal(t, 1, ready)
+		time.Sleep(2 * time.Second)
+		addresses, ready = listed(other)
+		require.Equal(t, "10.0.0.1:80 10.0.0.2:80 ", addresses)
+		require.Equal(t, 2, ready)
+
+		// Envoy drops a configuration that it finds wrong elsewhere.
+		wrong := p.mustConfigure(t, section("", "10.0.0.9:80"))
+		wrong.Close()
+		p.turn()
+		time.Sleep(time.Second)
+		addresses, _ = listed(other)
+		require.Equal(t, "10.0.0.1:80 10.0.0.2:80 ", addresses)
+
+		// One that comes after the last one begins with what was known.
+		other.Close()
+		again := p.mustConfigure(t, section("", "10.0.0.2:80"))
+		addresses, _ = listed(again)
+		require.Equal(t, "10.0.0.1:80 10.0.0.2:80 ", addresses)
+		again.Close()
+		time.Sleep(time.Second) // for the replicas that respond slowly
+	})
+}
+
+// Two listeners may have two sections: each gets what its own says.
+func TestTwoSections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProxy()
+		a, b := p.mustConfigure(t, section("", "10.0.0.1:80")), p.mustConfigure(t, section("", "10.0.0.2:80"))
+		p.turn()
+		time.Sleep(time.Second)
+		of := func(c *Config) string { addresses, _ := listed(c); return addresses }
+		require.Equal(t, "10.0.0.1:80 ", of(a))
+		require.Equal(t, "10.0.0.2:80 ", of(b))
+		b.Close()
+		time.Sleep(time.Second)
+		require.Equal(t, "10.0.0.1:80 ", of(a))
+		a.Close()
+	})
+}
+
+func TestMetricsOfAnEmbeddedCompanion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProxy()
+		first := p.mustConfigure(t, section("", "10.0.0.1:80", "10.0.0.2:80"))
+		first.RecordDue()
+		require.Empty(t, p.metrics["inlet_companion_endpoints llama"])
+		p.turn()
+		time.Sleep(2500 * time.Millisecond)
+		first.RecordDue()
+		first.RecordDue()
+		require.EqualValues(t, 2, p.metrics["inlet_companion_endpoints llama"])
+		require.EqualValues(t, 2, p.metrics["inference_pool_ready_pods llama"])
+		require.EqualValues(t, 2, p.metrics["llm_d_epp_ready_endpoints llama"])
+		require.EqualValues(t, 4, p.metrics["inlet_companion_waiting_requests llama"])
+		require.EqualValues(t, 0, p.metrics["inlet_companion_stale_endpoints llama"])
+		require.EqualValues(t, 2, p.metrics["inlet_companion_pollers"])
+		require.EqualValues(t, 1, p.metrics["inlet_companion_endpoint_lists_total loaded"])
+		scrapes := p.metrics["inlet_companion_scrapes_total llama ok"]
+		require.InDelta(t, 40, scrapes, 8)
+
+		second := p.mustConfigure(t, section("", "10.0.0.1:80"))
+		p.turn()
+		time.Sleep(2500 * time.Millisecond)
+		first.RecordDue()
+		require.EqualValues(t, 2, p.metrics["inlet_companion_endpoints llama"], "the gauges are those of the newest section")
+		second.RecordDue()
+		require.EqualValues(t, 1, p.metrics["inlet_companion_endpoints llama"])
+		require.Greater(t, p.metrics["inlet_companion_scrapes_total llama ok"], scrapes)
+
+		third := p.mustConfigure(t, strings.Replace(section("", "10.0.0.1:80"), "llama", "gemma", 1))
+		p.turn()
+		time.Sleep(2500 * time.Millisecond)
+		third.RecordDue()
+		require.EqualValues(t, 0, p.metrics["inlet_companion_endpoints llama"], "there is no such pool any more")
+		require.EqualValues(t, 1, p.metrics["inlet_companion_endpoints gemma"])
+		for _, c := range []*Config{first, second, third} {
+			c.Close()
+		}
+	})
+}
+
+// A panic of what looks at snapshots is logged once in a while, and the companion goes on.
+func TestAPanicAtASnapshot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProxy()
+		p.see = func() { panic("a defect") }
+		c := p.mustConfigure(t, section("", "10.0.0.1:80"))
+		p.turn()
+		time.Sleep(4 * time.Second)
+		require.Equal(t, 1, p.logged("a snapshot could not be used"))
+		require.Equal(t, 1, p.logged("panic: a defect"))
+		_, ready := listed(c)
+		require.Equal(t, 1, ready)
+		c.Close()
+	})
+}
+
+// A file that scraping needs may come later than Envoy.
+func TestAMissingFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProxy()
+		token := filepath.Join(t.TempDir(), "token")
+		c := p.mustConfigure(t, strings.Replace(section("", "10.0.0.1:80"), "models:", "token: "+token+", models:", 1))
+		p.turn()
+		time.Sleep(time.Minute)
+		require.Equal(t, 1, p.logged("cannot follow the replicas; trying again, and keeping the last snapshot"))
+		require.Equal(t, 1, p.logged(token))
+		require.Nil(t, c.Snapshot())
+		c.Close()
+	})
+}
+
+func TestSectionsThatAreRefused(t *testing.T) {
+	const pools = "pools: [{name: llama, static: [\"10.0.0.1:80\"]}]"
+	for document, want := range map[string]string{
+		"companion: {}": "companion: 2:12: missing key \"cluster\", the cluster of a companion, or \"embedded\", a companion inside this Envoy",
+		"companion: {cluster: c, embedded: {" + pools + "}}":                 "companion.embedded: 2:35: is a companion inside this Envoy, and cluster another one: remove one of the two",
+		"companion: {wait: 20s, embedded: {" + pools + "}}":                  "goes with cluster: nobody polls an embedded companion",
+		"companion: {embedded: {}}":                                          "missing key \"pools\"",
+		"companion: {embedded: {pools: [{name: llama}]}}":                    "want exactly one of eds, static and dns, got 0 of them",
+		"companion: {embedded: {listen: \"127.0.0.1:9002\", " + pools + "}}": "an embedded companion has no port",
+		"companion: {embedded: {quota: {}, " + pools + "}}":                  "keys and products stand in the filter quota",
+		"companion: {embedded: {tokens: [], " + pools + "}}":                 "run a companion process",
+		"companion: {embedded: {poools: [], " + pools + "}}":                 "unknown key \"poools\" (did you mean \"pools\"?)",
+	} {
+		p := newProxy()
+		_, err := p.configure(document)
+		require.Error(t, err, document)
+		p.mu.Lock()
+		require.Contains(t, strings.Join(p.lines, "\n"), want, document)
+		p.mu.Unlock()
+	}
+}
+
+// The document of a route has no companion of its own, and knows the replicas from the listener's.
+func TestRoutesOfAnEmbeddedCompanion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProxy()
+		listener := p.mustConfigure(t, section("", "10.0.0.1:80"))
+		p.turn()
+		time.Sleep(time.Second)
+		watch := []filter.Factory{{Name: "watch", New: func(*conf.Object, *filter.Deps) filter.Filter { return passing{} }}}
+		route, err := p.Configure([]byte("filters: [watch: {}]"), watch, Env{Log: p.log, Metrics: p})
+		require.NoError(t, err)
+		require.Same(t, listener.Snapshot(), route.Snapshot())
+		_, err = p.Configure([]byte("filters: [watch: {}]\n"+section("", "10.0.0.1:80")), watch, Env{Log: p.log, Metrics: p})
+		require.ErrorContains(t, err, "companion.embedded: 2:23: stands in the listener's configuration: remove it here, and the route uses that one")
+		route.Close()
+		listener.Close()
+	})
+}

@@ -249,6 +249,7 @@ func (s *stream) OnStreamComplete() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer s.caught()
+	s.config.RecordDue()
 	s.done()
 	s.showWhy()
 }

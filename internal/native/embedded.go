@@ -104,7 +104,7 @@ func (c *companion) start(p *Process) {
 	if c.stop != nil || c.users == 0 {
 		return
 	}
-	p.spareThread.Do(addThread)
+	p.spared.Do(addThreads)
 	var ctx context.Context
 	ctx, c.stop = context.WithCancel(context.Background())
 	write := func(l filter.Level, line string) { (*c.log.Load())(l, line) }

@@ -29,8 +29,8 @@ type Process struct {
 	kept    map[string]any           // by filters
 	used    map[uint64]*atomic.Int64 // configurations in use, by document
 
-	companions  companions
-	spareThread sync.Once
+	companions companions
+	spared     sync.Once // room for them
 }
 
 // NewProcess returns the state of a process that has had no configuration yet.

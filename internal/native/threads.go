@@ -25,11 +25,14 @@ func BoundThreads() {
 	}
 }
 
-// addThread makes room for the goroutines of an embedded companion. Without it a worker that calls Go may find every
-// place taken by one of them, and waits.
-func addThread() {
+// spareThreads is how many threads of Go's are for the goroutines of an embedded companion. Where all cores are busy, the system takes them
+// away for milliseconds while they scrape, and a worker that calls Go must still find a place.
+const spareThreads = 2
+
+// addThreads makes room for an embedded companion.
+func addThreads() {
 	if os.Getenv(ThreadsVariable) == "" && os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spareThreads)
 	}
 }
 

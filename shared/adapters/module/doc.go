@@ -58,7 +58,7 @@
 //   - A configuration is created by `envoy --mode validate` too: nothing there
 //     may touch the network. It is destroyed on whichever thread lets go last.
 //   - Go's scheduler knows nothing of Envoy's --concurrency. [Serve] bounds it to
-//     the threads that call Go, and one more if the companion is embedded;
+//     the threads that call Go, and two more if the companion is embedded;
 //     INLET_GOMAXPROCS sets another bound.
 //   - Only one Go library can be loaded into a process, and it stays until the
 //     process ends: a new version of the module needs a (hot) restart.

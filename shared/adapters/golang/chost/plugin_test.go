@@ -1,6 +1,7 @@
 package chost_test
 
 import (
+	"debug/elf"
 	"fmt"
 	"io"
 	"net/http"
@@ -93,6 +94,39 @@ func find(tree any, key string) any {
 		}
 	}
 	return nil
+}
+
+// What the plugin needs of Envoy is what the stand-in has, and what Envoy looks up in a plugin of this filter is there.
+func TestSymbols(t *testing.T) {
+	needs, has := symbols(t, plugin)
+	_, given := symbols(t, program)
+	require.NotEmpty(t, needs)
+	require.Subset(t, given, needs)
+	require.ElementsMatch(t, []string{
+		"envoyGoFilterNewHttpPluginConfig", "envoyGoFilterDestroyHttpPluginConfig", "envoyGoFilterMergeHttpPluginConfig",
+		"envoyGoFilterOnHttpHeader", "envoyGoFilterOnHttpData", "envoyGoFilterOnHttpLog", "envoyGoFilterOnHttpStreamComplete",
+		"envoyGoFilterOnHttpDestroy", "envoyGoRequestSemaDec", "envoyGoFilterCleanUp",
+	}, has)
+}
+
+// symbols are those of Envoy's filter that a file needs, and those that it has.
+func symbols(t *testing.T, file string) (needs, has []string) {
+	t.Helper()
+	f, err := elf.Open(file)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, f.Close()) }()
+	all, err := f.DynamicSymbols()
+	require.NoError(t, err)
+	for _, s := range all {
+		switch {
+		case !strings.HasPrefix(s.Name, "envoyGo"):
+		case s.Section == elf.SHN_UNDEF:
+			needs = append(needs, s.Name)
+		default:
+			has = append(has, s.Name)
+		}
+	}
+	return needs, has
 }
 
 // A configuration that is refused says why, with the place and what to do.

@@ -207,6 +207,26 @@ func TestRoutes(t *testing.T) {
 	x.end()
 }
 
+// Envoy forgets a metric with the last configuration that has it. A new configuration has all, and gauges keep their values.
+func TestMetricsSurviveAnUpdate(t *testing.T) {
+	h := start(t, 1)
+	first, err := h.Configure(chost.OfFilter, settings(t, document+"  - picker: {}\n", nil))
+	require.NoError(t, err, "%q", h.Log())
+	pass(t, h, 0, first)
+	second, err := h.Configure(chost.OfFilter, settings(t, document+"  - picker: {}\n", nil))
+	require.NoError(t, err)
+	require.NoError(t, h.Drop(first, false))
+	m, err := h.Metrics()
+	require.NoError(t, err)
+	const requests = "inlet_request_total;model_name=llama;pool=llama;outcome=ok"
+	require.EqualValues(t, 1, m[requests], "%v", m)
+	require.EqualValues(t, 1, m["inlet_configurations;kind=listener"])
+	pass(t, h, 0, second)
+	m, err = h.Metrics()
+	require.NoError(t, err)
+	require.EqualValues(t, 2, m[requests])
+}
+
 // webhook is a service that a guardrail asks. What it waits for is up to the test.
 func webhook(t *testing.T, serve http.HandlerFunc) string {
 	s := httptest.NewServer(serve)

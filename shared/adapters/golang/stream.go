@@ -251,6 +251,7 @@ func (s *stream) OnStreamComplete() {
 	defer s.caught()
 	s.done()
 	s.showWhy()
+	s.config.RecordDue()
 }
 
 // OnDestroy gives the memory back.

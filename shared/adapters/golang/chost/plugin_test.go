@@ -351,6 +351,25 @@ func TestThePollEndsWithItsConfiguration(t *testing.T) {
 	require.EqualValues(t, 1, polls.Load())
 }
 
+// The companion inside it finds the replicas with no other process.
+func TestEmbeddedCompanion(t *testing.T) {
+	replica := strings.TrimPrefix(webhook(t, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "vllm:num_requests_running 0\nvllm:num_requests_waiting 0\nvllm:kv_cache_usage_perc 0\n")
+	}), "http://")
+	h := start(t, 1)
+	const inside = "  - picker: {}\ncompanion: {embedded: {pools: [{name: llama, cluster: replicas, static: [%q], engine: vllm}]}}\n"
+	c, err := h.Configure(chost.OfFilter, settings(t, document+fmt.Sprintf(inside, replica), nil))
+	require.NoError(t, err, "%q", h.Log())
+	eventually(t, "the replica is picked", func() bool {
+		x := open(t, h, 0, c, nil)
+		defer x.end()
+		x.RequestHeaders(post(chat), false)
+		x.RequestData([]byte(chat), true)
+		return get(x.next("uph").Headers(), "x-gateway-destination-endpoint") == replica
+	})
+	require.NoError(t, h.Drop(c, false))
+}
+
 // The access log may be written at any time, also before the request, and a wake-up that nobody waits for disturbs nobody.
 func TestOtherCallbacks(t *testing.T) {
 	const start_, periodic = 4, 5

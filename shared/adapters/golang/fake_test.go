@@ -309,6 +309,7 @@ func (e *envoy) ClearRouteCache()           { e.note("route") }
 func (e *envoy) DecoderFilterCallbacks() api.DecoderFilterCallbacks {
 	return &side{of: e, name: "request"}
 }
+
 func (e *envoy) EncoderFilterCallbacks() api.EncoderFilterCallbacks {
 	return &side{of: e, name: "response"}
 }
@@ -346,7 +347,7 @@ func (i *streamInfo) fact(name string) (string, bool) {
 	i.of.mu.Lock()
 	defer i.of.mu.Unlock()
 	if i.of.held {
-		panic("not proccessing Go") // in Envoy's words
+		panic("Envoy waits for nothing")
 	}
 	value, ok := i.of.facts[name]
 	return value, ok

@@ -127,8 +127,12 @@ func TestClustersThatAreNone(t *testing.T) {
 	empty := filepath.Join(t.TempDir(), "empty.pem")
 	require.NoError(t, os.WriteFile(empty, nil, 0o600))
 	for _, what := range []any{
-		"", "a:80", "ftp://a", "http://", "http://a/b", "http://a?b", "http://a#b", "http://u:p@a", "%", 7.0, []any{"http://a"}, map[string]any{},
-		map[string]any{"ca": "x"}, map[string]any{"url": "http://a", "other": "x"}, map[string]any{"url": "https://a", "ca": empty},
+		"", "a:80", "ftp://a", "http://", "http://a/b", "http://a?b", "http://a#b", "http://u:p@a", "%", 7.0,
+		[]any{"http://a"},
+		map[string]any{},
+		map[string]any{"ca": "x"},
+		map[string]any{"url": "http://a", "other": "x"},
+		map[string]any{"url": "https://a", "ca": empty},
 	} {
 		_, err := readSettings(message(t, policyOnly, map[string]any{"a": what}))
 		require.Error(t, err, "%v", what)

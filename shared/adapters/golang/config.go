@@ -26,6 +26,7 @@ type config struct {
 type parser struct {
 	known   []filter.Factory
 	process *native.Process
+	totals  *totals
 }
 
 var _ api.StreamFilterConfigParser = (*parser)(nil)
@@ -51,7 +52,7 @@ func (p *parser) configure(message *anypb.Any, envoy api.ConfigCallbackHandler) 
 	if err != nil {
 		return nil, tell(err)
 	}
-	c := &config{clusters: set.clusters, stats: &stats{}}
+	c := &config{clusters: set.clusters, stats: &stats{totals: p.totals}}
 	c.loop = newLoop(c)
 	if envoy != nil {
 		c.stats.bind(envoy)
@@ -64,6 +65,7 @@ func (p *parser) configure(message *anypb.Any, envoy api.ConfigCallbackHandler) 
 	if err != nil {
 		return nil, err
 	}
+	c.stats.show()
 	c.streams.New = func() any { return newStream(c) }
 	return c, nil
 }
@@ -88,6 +90,7 @@ func (c *config) Destroy() {
 	defer c.caught()
 	c.Close()
 	c.loop.end()
+	c.stats.forget()
 	for _, to := range c.clusters {
 		to.client.CloseIdleConnections()
 	}

@@ -136,7 +136,7 @@ func message(t *testing.T, document any, clusters map[string]any) *anypb.Any {
 }
 
 func newParser(p *policy) *parser {
-	return &parser{known: []filter.Factory{p.factory()}, process: native.NewProcess()}
+	return &parser{[]filter.Factory{p.factory()}, native.NewProcess(), newTotals()}
 }
 
 // load makes a configuration.
@@ -151,13 +151,21 @@ func load(t *testing.T, p *policy, document string, clusters map[string]any) (*c
 
 // metrics are Envoy's.
 type metrics struct {
-	mu     sync.Mutex
-	values map[string]int64
-	gone   bool
+	mu      sync.Mutex
+	values  map[string]int64
+	defined []string
+	gone    bool
 }
 
-func (m *metrics) DefineCounterMetric(name string) api.CounterMetric { return &sample{m, name} }
-func (m *metrics) DefineGaugeMetric(name string) api.GaugeMetric     { return &sample{m, name} }
+func (m *metrics) DefineCounterMetric(name string) api.CounterMetric { return m.define(name) }
+func (m *metrics) DefineGaugeMetric(name string) api.GaugeMetric     { return m.define(name) }
+
+func (m *metrics) define(name string) *sample {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.defined = append(m.defined, name)
+	return &sample{m, name}
+}
 
 func (m *metrics) get(name string) int64 {
 	m.mu.Lock()
@@ -178,8 +186,10 @@ func (s *sample) Increment(n int64) {
 	}
 	s.of.values[s.name] += n
 }
-func (s *sample) Get() uint64   { return uint64(s.of.get(s.name)) }
-func (s *sample) Record(uint64) { panic("not used") }
+func (s *sample) Get() uint64 { return uint64(s.of.get(s.name)) }
+func (s *sample) Record(n uint64) {
+	s.Increment(int64(n) - s.of.get(s.name))
+}
 
 // headerMap is one of Envoy's.
 type headerMap struct {
@@ -299,6 +309,7 @@ func (e *envoy) ClearRouteCache()           { e.note("route") }
 func (e *envoy) DecoderFilterCallbacks() api.DecoderFilterCallbacks {
 	return &side{of: e, name: "request"}
 }
+
 func (e *envoy) EncoderFilterCallbacks() api.EncoderFilterCallbacks {
 	return &side{of: e, name: "response"}
 }
@@ -336,7 +347,7 @@ func (i *streamInfo) fact(name string) (string, bool) {
 	i.of.mu.Lock()
 	defer i.of.mu.Unlock()
 	if i.of.held {
-		panic("not proccessing Go") // in Envoy's words
+		panic("Envoy waits for nothing")
 	}
 	value, ok := i.of.facts[name]
 	return value, ok

@@ -14,10 +14,11 @@ const PluginName = "inlet"
 // Serve makes the known filters available to Envoy. Call it once, from an init function of the plugin's main package.
 func Serve(register func(name string, f api.StreamFilterFactory, p api.StreamFilterConfigParser), known ...filter.Factory) {
 	native.BoundThreads()
-	process := native.NewProcess()
-	register(PluginName, newFilter, &parser{known: known, process: process})
+	native.BoundGarbage()
+	process, totals := native.NewProcess(), newTotals()
+	register(PluginName, newFilter, &parser{known, process, totals})
 	for i := range known {
-		register(known[i].Name, newFilter, &parser{known: known[i : i+1], process: process})
+		register(known[i].Name, newFilter, &parser{known[i : i+1], process, totals})
 	}
 }
 

@@ -99,8 +99,12 @@ func lastField(message []byte, number protowire.Number) (found []byte) {
 // clusterKey is the key of all clusters that are called, wherever it stands in a document.
 const clusterKey = "cluster"
 
-// companionPath is where the companion's stands. The document of a route does not call it.
-const companionPath = "companion." + clusterKey
+// Where the companion's stands, which the document of a route does not call, and where an embedded companion names the clusters
+// that have its replicas.
+const (
+	companionPath = "companion." + clusterKey
+	embeddedPath  = "companion.embedded"
+)
 
 // missing reports the clusters that a document uses and that have no address.
 func missing(document []byte, have map[string]*cluster, ofRoute bool) error {
@@ -126,7 +130,9 @@ func missing(document []byte, have map[string]*cluster, ofRoute bool) error {
 					mistakes = append(mistakes, conf.Error{Path: at, Line: value.Line, Column: value.Column, Message: fmt.Sprintf(
 						"%q has no address: the contrib filter cannot call Envoy's clusters, so say where it is in the plugin_config, clusters: {%s: \"http://host:port\"}", value.Value, value.Value)})
 				}
-				walk(value, at)
+				if at != embeddedPath {
+					walk(value, at)
+				}
 			}
 		}
 	}

@@ -252,6 +252,7 @@ func (s *stream) OnStreamComplete() {
 	s.config.RecordDue()
 	s.done()
 	s.showWhy()
+	s.config.RecordDue()
 }
 
 // OnDestroy gives the memory back.

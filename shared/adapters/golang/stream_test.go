@@ -309,8 +309,15 @@ func TestMetricsOfADroppedConfiguration(t *testing.T) {
 	require.NotPanics(t, func() { g.Record(1, filter.Values{}) })
 	m.gone = false
 	require.EqualValues(t, 3, m.get("inlet_level"))
-	c.stats.bind(&metrics{values: map[string]int64{}})
-	g.Record(1, filter.Values{})
+
+	// The next one defines all series at once, and its gauges have their values.
+	next := &metrics{values: map[string]int64{}}
+	c.stats.bind(next)
+	c.stats.show()
+	require.EqualValues(t, 4, next.get("inlet_level"))
+	require.Contains(t, next.defined, "inlet_sizes_sum;model=llama")
+	g.Record(-1, filter.Values{})
+	require.EqualValues(t, 3, next.get("inlet_level"))
 	require.EqualValues(t, 3, m.get("inlet_level"), "it counts elsewhere now")
 }
 

@@ -159,7 +159,7 @@ func (h *Host) receive(r *bufio.Reader) {
 	for {
 		e, err := read(r)
 		if err != nil {
-			if h.err = h.cmd.Wait(); h.err == nil && err != io.EOF {
+			if h.err = h.cmd.Wait(); h.err == nil && !errors.Is(err, io.EOF) {
 				h.err = err
 			}
 			return
@@ -269,9 +269,11 @@ func (h *Host) ask(verb string, a, b int64, parts ...[]byte) (Event, error) {
 	case e := <-answer:
 		return e, nil
 	case <-h.over:
-		return Event{}, fmt.Errorf("the stand-in for Envoy has ended: %v\n%s", h.err, h.said.String())
+		return Event{}, fmt.Errorf("%w\n%s", errors.Join(errEnded, h.err), h.said.String())
 	}
 }
+
+var errEnded = errors.New("the stand-in for Envoy has ended")
 
 // ErrRefused says that the plugin refused a configuration.
 var ErrRefused = errors.New("the plugin refuses the configuration")

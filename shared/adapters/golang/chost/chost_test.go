@@ -49,7 +49,8 @@ func start(t *testing.T, workers int) *chost.Host {
 	t.Cleanup(func() {
 		err := h.Close()
 		if t.Failed() {
-			t.Logf("%q", h.Log())
+			lines := h.Log()
+			t.Logf("%q", lines[:min(50, len(lines))])
 		}
 		require.NoError(t, err)
 	})

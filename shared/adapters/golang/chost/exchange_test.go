@@ -66,8 +66,12 @@ func get(headers [][2]string, name string) string {
 
 func post(body string, more ...[2]string) [][2]string {
 	return append([][2]string{
-		{":method", "POST"}, {":path", "/v1/chat/completions"}, {":scheme", "http"}, {":authority", "gateway.test"},
-		{"content-type", "application/json"}, {"content-length", itoa(len(body))},
+		{":method", "POST"},
+		{":path", "/v1/chat/completions"},
+		{":scheme", "http"},
+		{":authority", "gateway.test"},
+		{"content-type", "application/json"},
+		{"content-length", itoa(len(body))},
 	}, more...)
 }
 

@@ -1,6 +1,7 @@
 package chost_test
 
 import (
+	"debug/elf"
 	"fmt"
 	"io"
 	"net/http"
@@ -95,6 +96,39 @@ func find(tree any, key string) any {
 	return nil
 }
 
+// What the plugin needs of Envoy is what the stand-in has, and what Envoy looks up in a plugin of this filter is there.
+func TestSymbols(t *testing.T) {
+	needs, has := symbols(t, plugin)
+	_, given := symbols(t, program)
+	require.NotEmpty(t, needs)
+	require.Subset(t, given, needs)
+	require.ElementsMatch(t, []string{
+		"envoyGoFilterNewHttpPluginConfig", "envoyGoFilterDestroyHttpPluginConfig", "envoyGoFilterMergeHttpPluginConfig",
+		"envoyGoFilterOnHttpHeader", "envoyGoFilterOnHttpData", "envoyGoFilterOnHttpLog", "envoyGoFilterOnHttpStreamComplete",
+		"envoyGoFilterOnHttpDestroy", "envoyGoRequestSemaDec", "envoyGoFilterCleanUp",
+	}, has)
+}
+
+// symbols are those of Envoy's filter that a file needs, and those that it has.
+func symbols(t *testing.T, file string) (needs, has []string) {
+	t.Helper()
+	f, err := elf.Open(file)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, f.Close()) }()
+	all, err := f.DynamicSymbols()
+	require.NoError(t, err)
+	for _, s := range all {
+		switch {
+		case !strings.HasPrefix(s.Name, "envoyGo"):
+		case s.Section == elf.SHN_UNDEF:
+			needs = append(needs, s.Name)
+		default:
+			has = append(has, s.Name)
+		}
+	}
+	return needs, has
+}
+
 // A configuration that is refused says why, with the place and what to do.
 func TestRefusedConfigurations(t *testing.T) {
 	h := start(t, 1)
@@ -171,6 +205,26 @@ func TestRoutes(t *testing.T) {
 	x.RequestHeaders(post(chat), false)
 	require.Equal(t, "500", get(x.next("downh").Headers(), ":status"))
 	x.end()
+}
+
+// Envoy forgets a metric with the last configuration that has it. A new configuration has all, and gauges keep their values.
+func TestMetricsSurviveAnUpdate(t *testing.T) {
+	h := start(t, 1)
+	first, err := h.Configure(chost.OfFilter, settings(t, document+"  - picker: {}\n", nil))
+	require.NoError(t, err, "%q", h.Log())
+	pass(t, h, 0, first)
+	second, err := h.Configure(chost.OfFilter, settings(t, document+"  - picker: {}\n", nil))
+	require.NoError(t, err)
+	require.NoError(t, h.Drop(first, false))
+	m, err := h.Metrics()
+	require.NoError(t, err)
+	const requests = "inlet_request_total;model_name=llama;pool=llama;outcome=ok"
+	require.EqualValues(t, 1, m[requests], "%v", m)
+	require.EqualValues(t, 1, m["inlet_configurations;kind=listener"])
+	pass(t, h, 0, second)
+	m, err = h.Metrics()
+	require.NoError(t, err)
+	require.EqualValues(t, 2, m[requests])
 }
 
 // webhook is a service that a guardrail asks. What it waits for is up to the test.
@@ -295,6 +349,25 @@ func TestThePollEndsWithItsConfiguration(t *testing.T) {
 		return configs == 0
 	})
 	require.EqualValues(t, 1, polls.Load())
+}
+
+// The companion inside it finds the replicas with no other process.
+func TestEmbeddedCompanion(t *testing.T) {
+	replica := strings.TrimPrefix(webhook(t, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "vllm:num_requests_running 0\nvllm:num_requests_waiting 0\nvllm:kv_cache_usage_perc 0\n")
+	}), "http://")
+	h := start(t, 1)
+	const inside = "  - picker: {}\ncompanion: {embedded: {pools: [{name: llama, cluster: replicas, static: [%q], engine: vllm}]}}\n"
+	c, err := h.Configure(chost.OfFilter, settings(t, document+fmt.Sprintf(inside, replica), nil))
+	require.NoError(t, err, "%q", h.Log())
+	eventually(t, "the replica is picked", func() bool {
+		x := open(t, h, 0, c, nil)
+		defer x.end()
+		x.RequestHeaders(post(chat), false)
+		x.RequestData([]byte(chat), true)
+		return get(x.next("uph").Headers(), "x-gateway-destination-endpoint") == replica
+	})
+	require.NoError(t, h.Drop(c, false))
 }
 
 // The access log may be written at any time, also before the request, and a wake-up that nobody waits for disturbs nobody.

@@ -7,12 +7,15 @@ typedef struct {
 } go_string;
 
 static pthread_mutex_t metrics_mu = PTHREAD_MUTEX_INITIALIZER;
+enum { metrics_n = 1 << 16 };
 static pairs metric_names; /* the values are in metric_values */
-static int64_t metric_values[1 << 16];
+static int64_t metric_values[metrics_n];
+static int metric_users[metrics_n]; /* configurations that have defined it: without any, Envoy forgets its value */
 
 typedef struct config {
   httpConfig c; /* first */
   bool gone;
+  bool defined[metrics_n];
 } config;
 
 /* enter finds the filter of a half, and locks it. */
@@ -404,7 +407,14 @@ httpConfig* config_new(void) {
   return calloc(1, sizeof(config));
 }
 
-void config_gone(httpConfig* c) { __atomic_store_n(&((config*)c)->gone, true, __ATOMIC_SEQ_CST); }
+void config_gone(httpConfig* p) {
+  config* c = (config*)p;
+  pthread_mutex_lock(&metrics_mu);
+  __atomic_store_n(&c->gone, true, __ATOMIC_SEQ_CST);
+  for (int i = 0; i < metrics_n; i++)
+    if (c->defined[i] && --metric_users[i] == 0) metric_values[i] = 0;
+  pthread_mutex_unlock(&metrics_mu);
+}
 
 void envoyGoConfigHttpFinalize(void* c) {
   free(c);
@@ -421,6 +431,10 @@ CAPIStatus envoyGoFilterHttpDefineMetric(void* c, uint32_t type, void* name, int
   while (i < metric_names.n && !blob_is(&metric_names.of[i], name, len)) i += 2;
   if (i == metric_names.n) pairs_add(&metric_names, name, len, "", 0);
   *id = i / 2;
+  if (!((config*)c)->defined[*id]) {
+    ((config*)c)->defined[*id] = true;
+    metric_users[*id]++;
+  }
   pthread_mutex_unlock(&metrics_mu);
   return CAPIOK;
 }
@@ -429,6 +443,7 @@ static CAPIStatus sample(void* c, uint32_t id, int64_t by, bool set, uint64_t* v
   if (is_gone(c)) return CAPIFilterIsGone;
   pthread_mutex_lock(&metrics_mu);
   metric_values[id] = set ? by : metric_values[id] + by;
+  if (metric_values[id] < 0) violation(0, "a metric below 0");
   if (value != NULL) *value = metric_values[id];
   pthread_mutex_unlock(&metrics_mu);
   return CAPIOK;

@@ -246,7 +246,7 @@ func (c *configured) routes(t *testing.T) {
 	plain()
 
 	// What Envoy has dropped goes when Go collects garbage, for which there must be some.
-	stop := load(t, c.Stack)
+	stop := load(t, c.Stack, false)
 	metric(t, c.Stack, 2, "inlet_configurations", "kind", "route")
 	require.NoError(t, stop())
 }

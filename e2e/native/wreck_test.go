@@ -222,8 +222,12 @@ func (w *wreckage) updates(t *testing.T) {
 	t.Logf("resident after 1, %d, %d updates: %.1f, %.1f, %.1f MB; growth from then on %.2f MB, noise %.2f MB", settled, updates,
 		resident[0], resident[settled], resident[updates-1], growth, noise)
 	require.Equal(t, fmt.Sprintf("version-%d", updates), w.serves(t).header.Get("x-modelsim-model"))
-	for _, of := range []string{"listener", "route"} {
-		metric(t, w.Stack, 1, "inlet_configurations", "kind", of)
+	for _, kind := range []string{"listener", "route"} {
+		eventually(t, "one configuration of a "+kind, func() bool {
+			require.Equal(t, http.StatusOK, ask(t, w.URL()+chatPath, chat("llama"), "x-wreck-collect", "1").status)
+			m, err := w.Metrics(t.Context())
+			return err == nil && m.Sum("inlet_configurations", "kind", kind) == 1
+		})
 	}
 	eventually(t, fmt.Sprintf("no more than %d goroutines", before), func() bool { return goroutines() <= before })
 	require.Less(t, growth, 3*noise, "resident memory grows with the number of updates: %v", resident)

@@ -3,6 +3,7 @@
 //	x-wreck: <hook>   this hook of the exchange panics: requestHeaders, request, reply, responseHeaders, response,
 //	                  firstByte or done
 //	x-wreck-how: nil  by following a nil pointer; otherwise with a value
+//	x-wreck-collect   garbage is collected, which finds documents of routes that Envoy has dropped
 //
 // Its responses tell the number of goroutines: x-wreck-goroutines.
 package wreck
@@ -113,6 +114,9 @@ func (w *wreck) OnRequestHeaders(x *filter.Exchange) filter.Verdict {
 	o.at, _ = x.RequestHeaders.Get("x-wreck")
 	o.how, _ = x.RequestHeaders.Get("x-wreck-how")
 	x.SetState(o)
+	if _, collect := x.RequestHeaders.Get("x-wreck-collect"); collect {
+		runtime.GC()
+	}
 	w.hook(x, "requestHeaders")
 	return filter.Next
 }

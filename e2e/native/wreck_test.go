@@ -204,7 +204,15 @@ func (w *wreckage) updates(t *testing.T) {
 		require.NoError(t, err)
 		return n
 	}
+	live := func() float64 {
+		a := ask(t, w.URL()+chatPath, chat("llama"), "x-wreck-collect", "1")
+		require.Equal(t, http.StatusOK, a.status, a)
+		bytes, err := strconv.ParseFloat(a.header.Get("x-wreck-live"), 64)
+		require.NoError(t, err)
+		return bytes / 1e6
+	}
 	before := goroutines()
+	used := live()
 	stop := load(t, w.Stack, true, "x-mode", "open")
 	var resident []float64
 	for n := 1; n <= updates; n++ {
@@ -230,6 +238,9 @@ func (w *wreckage) updates(t *testing.T) {
 		})
 	}
 	eventually(t, fmt.Sprintf("no more than %d goroutines", before), func() bool { return goroutines() <= before })
+	// A configuration takes more than 100 KB, so 200 of them would be seen.
+	eventually(t, "Go uses no more memory than before", func() bool { return live() < used+5 })
+	t.Logf("Go's memory in use: %.1f MB before, %.1f MB after", used, live())
 	require.Less(t, growth, 3*noise, "resident memory grows with the number of updates: %v", resident)
 }
 

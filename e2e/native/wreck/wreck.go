@@ -5,11 +5,12 @@
 //	x-wreck-how: nil  by following a nil pointer; otherwise with a value
 //	x-wreck-collect   garbage is collected, which finds documents of routes that Envoy has dropped
 //
-// Its responses tell the number of goroutines: x-wreck-goroutines.
+// Its responses have the number of goroutines, x-wreck-goroutines, and the bytes that the last collection has left, x-wreck-live.
 package wreck
 
 import (
 	"runtime"
+	"runtime/metrics"
 	"strconv"
 	"time"
 
@@ -141,6 +142,9 @@ func (w *wreck) OnReply(x *filter.Exchange, _ *filter.Reply) filter.Verdict {
 
 func (w *wreck) OnResponseHeaders(x *filter.Exchange) filter.Verdict {
 	x.SetResponseHeader("x-wreck-goroutines", strconv.Itoa(runtime.NumGoroutine()))
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(live)
+	x.SetResponseHeader("x-wreck-live", strconv.FormatUint(live[0].Value.Uint64(), 10))
 	w.hook(x, "responseHeaders")
 	return filter.Next
 }

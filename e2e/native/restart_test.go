@@ -37,7 +37,7 @@ func TestHotRestart(t *testing.T) {
 	for _, first := range begun {
 		<-first
 	}
-	stop := load(t, s)
+	stop := load(t, s, false)
 	old, err := s.StartNext(context.WithoutCancel(t.Context()))
 	require.NoError(t, err)
 	eventually(t, "the new Envoy has the index", func() bool {

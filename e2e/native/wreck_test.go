@@ -204,8 +204,16 @@ func (w *wreckage) updates(t *testing.T) {
 		require.NoError(t, err)
 		return n
 	}
+	live := func() float64 {
+		a := ask(t, w.URL()+chatPath, chat("llama"), "x-wreck-collect", "1")
+		require.Equal(t, http.StatusOK, a.status, a)
+		bytes, err := strconv.ParseFloat(a.header.Get("x-wreck-live"), 64)
+		require.NoError(t, err)
+		return bytes / 1e6
+	}
 	before := goroutines()
-	stop := load(t, w.Stack, "x-mode", "open")
+	used := live()
+	stop := load(t, w.Stack, true, "x-mode", "open")
 	var resident []float64
 	for n := 1; n <= updates; n++ {
 		require.NoError(t, w.Update(t.Context(), func(o *stack.Options) {
@@ -222,16 +230,23 @@ func (w *wreckage) updates(t *testing.T) {
 	t.Logf("resident after 1, %d, %d updates: %.1f, %.1f, %.1f MB; growth from then on %.2f MB, noise %.2f MB", settled, updates,
 		resident[0], resident[settled], resident[updates-1], growth, noise)
 	require.Equal(t, fmt.Sprintf("version-%d", updates), w.serves(t).header.Get("x-modelsim-model"))
-	for _, of := range []string{"listener", "route"} {
-		metric(t, w.Stack, 1, "inlet_configurations", "kind", of)
+	for _, kind := range []string{"listener", "route"} {
+		eventually(t, "one configuration of a "+kind, func() bool {
+			require.Equal(t, http.StatusOK, ask(t, w.URL()+chatPath, chat("llama"), "x-wreck-collect", "1").status)
+			m, err := w.Metrics(t.Context())
+			return err == nil && m.Sum("inlet_configurations", "kind", kind) == 1
+		})
 	}
 	eventually(t, fmt.Sprintf("no more than %d goroutines", before), func() bool { return goroutines() <= before })
+	// A configuration takes more than 100 KB, so 200 of them would be seen.
+	eventually(t, "Go uses no more memory than before", func() bool { return live() < used+5 })
+	t.Logf("Go's memory in use: %.1f MB before, %.1f MB after", used, live())
 	require.Less(t, growth, 3*noise, "resident memory grows with the number of updates: %v", resident)
 }
 
-// load sends requests from four clients until it is stopped, two of which make a new connection for each. No request
-// fails, but of those on kept connections the one that Envoy cuts at the end of the drain time.
-func load(t *testing.T, s *stack.Stack, headers ...string) (stop func() error) {
+// load sends requests from four clients until it is stopped, two of which make a new connection for each, and returns
+// those that failed. With cuts, Envoy may cut one on a kept connection, as it does at the end of the drain time.
+func load(t *testing.T, s *stack.Stack, cuts bool, headers ...string) (stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
@@ -247,7 +262,7 @@ func load(t *testing.T, s *stack.Stack, headers ...string) (stop func() error) {
 					some = headers
 				}
 				a := do(context.WithoutCancel(ctx), client, s.URL()+chatPath, chat("llama"), some...)
-				if a.err != nil && i >= 2 || a.err == nil && a.status == http.StatusOK {
+				if cuts && a.err != nil && i >= 2 || a.err == nil && a.status == http.StatusOK {
 					continue
 				}
 				mu.Lock()

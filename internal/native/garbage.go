@@ -25,11 +25,14 @@ func BoundGarbage() {
 }
 
 // sentinel is garbage from the beginning, so that its finalizer runs at each collection.
-type sentinel struct{ percent int }
+type sentinel struct {
+	percent int
+	_       *byte // Go puts small objects without pointers together, and then they live as long as the last of them
+}
 
 // watchGarbage sets the bound after each collection. percent is the one in force, 0 if it was never set.
 func watchGarbage(percent int) {
-	runtime.SetFinalizer(&sentinel{percent}, func(s *sentinel) {
+	runtime.SetFinalizer(&sentinel{percent: percent}, func(s *sentinel) {
 		defer func() { _ = recover() }()
 		now := garbagePercent(inUse())
 		if now != s.percent {

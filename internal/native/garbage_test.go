@@ -22,15 +22,19 @@ func TestBoundGarbage(t *testing.T) {
 	defer debug.SetGCPercent(before)
 	t.Setenv("GOGC", "")
 	BoundGarbage()
-	index := make([]uint64, 64<<20/8)
-	percent := func() int {
-		runtime.GC()
-		p := debug.SetGCPercent(100)
-		debug.SetGCPercent(p)
-		return p
+	reaches := func(ok func(percent int) bool) {
+		t.Helper()
+		require.Eventually(t, func() bool {
+			runtime.GC()
+			percent := debug.SetGCPercent(100)
+			debug.SetGCPercent(percent)
+			return ok(percent)
+		}, time.Minute, time.Millisecond)
 	}
-	require.Eventually(t, func() bool { return percent() == garbageShare }, time.Minute, time.Millisecond)
-	runtime.KeepAlive(index)
-	index = nil
-	require.Eventually(t, func() bool { return percent() > garbageShare }, time.Minute, time.Millisecond)
+	func() {
+		index := make([]uint64, 64<<20/8)
+		reaches(func(percent int) bool { return percent == garbageShare })
+		runtime.KeepAlive(index)
+	}()
+	reaches(func(percent int) bool { return percent > garbageShare })
 }

@@ -14,8 +14,8 @@ type process struct {
 	*native.Process
 	metrics *recorder
 	balanced
-	log     log
-	routes  atomic.Int64 // documents of routes in use
+	log    log
+	routes atomic.Int64 // documents of routes in use
 }
 
 func newProcess(known []filter.Factory) *process {

@@ -40,7 +40,7 @@ type instance struct {
 
 //export envoy_dynamic_module_on_lb_config_new
 func envoy_dynamic_module_on_lb_config_new(_ C.envoy_dynamic_module_type_lb_config_envoy_ptr, name, config C.envoy_dynamic_module_type_envoy_buffer) (id C.envoy_dynamic_module_type_lb_config_module_ptr) {
-	defer survive("its configuration is refused")
+	defer caught("its configuration is refused")
 	if n := string(bytes(name)); n != balancer.Name {
 		fail("lb_policy_name " + strconv.Quote(n) + ": there is only " + strconv.Quote(balancer.Name))
 		return 0
@@ -62,13 +62,13 @@ func envoy_dynamic_module_on_lb_config_new(_ C.envoy_dynamic_module_type_lb_conf
 
 //export envoy_dynamic_module_on_lb_config_destroy
 func envoy_dynamic_module_on_lb_config_destroy(id C.envoy_dynamic_module_type_lb_config_module_ptr) {
-	defer survive("it is not used any more")
+	defer caught("it is not used any more")
 	policies.Remove(uintptr(id))
 }
 
 //export envoy_dynamic_module_on_lb_new
 func envoy_dynamic_module_on_lb_new(of C.envoy_dynamic_module_type_lb_config_module_ptr, lb C.envoy_dynamic_module_type_lb_envoy_ptr) (id C.envoy_dynamic_module_type_lb_module_ptr) {
-	defer survive("the cluster gets no host")
+	defer caught("the cluster gets no host")
 	c := policies.Get(uintptr(of))
 	i := &instance{lb: lb, header: c.Header}
 	i.Balancer = balancer.New(string(bytes(C.inlet_cluster(lb))), *c, balancer.Shared, func(p any) { fail(native.Describe(p)) })
@@ -78,13 +78,13 @@ func envoy_dynamic_module_on_lb_new(of C.envoy_dynamic_module_type_lb_config_mod
 
 //export envoy_dynamic_module_on_lb_destroy
 func envoy_dynamic_module_on_lb_destroy(id C.envoy_dynamic_module_type_lb_module_ptr) {
-	defer survive("it is not used any more")
+	defer caught("it is not used any more")
 	instances.Remove(uintptr(id)).Close()
 }
 
 //export envoy_dynamic_module_on_lb_on_host_membership_update
 func envoy_dynamic_module_on_lb_on_host_membership_update(lb C.envoy_dynamic_module_type_lb_envoy_ptr, id C.envoy_dynamic_module_type_lb_module_ptr, added, removed C.size_t) {
-	defer survive("the change is not seen")
+	defer caught("the change is not seen")
 	i := instances.Get(uintptr(id))
 	i.lb = lb
 	i.Update(i)
@@ -92,7 +92,7 @@ func envoy_dynamic_module_on_lb_on_host_membership_update(lb C.envoy_dynamic_mod
 
 //export envoy_dynamic_module_on_lb_choose_host
 func envoy_dynamic_module_on_lb_choose_host(lb C.envoy_dynamic_module_type_lb_envoy_ptr, id C.envoy_dynamic_module_type_lb_module_ptr, context C.envoy_dynamic_module_type_lb_context_envoy_ptr, priority, index *C.uint32_t) (chosen C.bool) {
-	defer survive("the request gets no host")
+	defer caught("the request gets no host")
 	i := instances.Get(uintptr(id))
 	i.lb, i.context = lb, context
 	p, n, ok := i.Choose(i, i)
@@ -148,8 +148,8 @@ func bytes(b C.envoy_dynamic_module_type_envoy_buffer) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(b.ptr)), int(b.length))
 }
 
-// survive is deferred by every entry point: it logs a panic, and what follows of it.
-func survive(so string) {
+// caught is deferred by every entry point: it logs a panic, and what follows of it.
+func caught(so string) {
 	if p := recover(); p != nil {
 		fail(native.Describe(p) + ": " + so)
 	}

@@ -5,11 +5,11 @@ import (
 	"math/rand/v2"
 )
 
-// Request is what Envoy tells of the request that a host is chosen for.
+// Request is what Envoy knows of the request that a host is chosen for.
 type Request interface {
 	// List is the value of the header that has the list, in Envoy's memory.
 	List() []byte
-	// Look tells of a host: by its priority, its place among all and its place among the healthy hosts.
+	// Look looks at a host: by its priority, its place among all and its place among the healthy hosts.
 	Look(priority, all, healthy uint32) Look
 }
 
@@ -71,7 +71,7 @@ func (b *Balancer) Choose(c Cluster, r Request) (priority, place uint32, ok bool
 		return b.any(c)
 	}
 	h, reason := b.choose(r)
-	if b.stale { // Envoy asks before it has told of a change: seldom, if ever
+	if b.stale { // Envoy asks before it reports a change: seldom, if ever
 		b.Update(c)
 		if h, reason = b.choose(r); b.stale {
 			return b.any(c)

@@ -157,7 +157,7 @@ func TestListCrossesPriorities(t *testing.T) {
 	require.Contains(t, []string{"b:1", "c:1"}, r.choose("", "a:1"), "the other priority, if all of the first have been tried")
 }
 
-// After a panic any healthy host is chosen, and the next request is as ever.
+// After a panic any healthy host is chosen, and the next request is as usual.
 func TestPanics(t *testing.T) {
 	r := newRig(LeastRequest, []fakeHost{{address: "x:1", weight: 1, sick: true}}, hosts("a:1", "b:1"))
 	for range 20 {
@@ -178,7 +178,7 @@ func TestPanics(t *testing.T) {
 	require.Equal(t, "b:1", r.choose("b:1"))
 }
 
-// Envoy asks before it has told of a change: the change is seen.
+// Envoy asks before it reports a change: the change is seen.
 func TestStaleIndex(t *testing.T) {
 	r := newRig(LeastRequest, hosts("a:1", "b:1", "c:1"))
 	r.cluster.levels[0] = hosts("b:1", "c:1", "d:1")

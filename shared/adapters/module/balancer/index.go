@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// Cluster is what Envoy tells of the hosts of a cluster.
+// Cluster is what Envoy knows of the hosts of a cluster.
 type Cluster interface {
 	// Priorities is how many levels of priority there are.
 	Priorities() int
@@ -16,7 +16,7 @@ type Cluster interface {
 	Healthy(priority int) int
 }
 
-// Member is a host as Envoy tells of it. The address lies in Envoy's memory.
+// Member is a host as Envoy reports it. The address lies in Envoy's memory.
 type Member struct {
 	Address []byte
 	Weight  uint32

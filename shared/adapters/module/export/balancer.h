@@ -71,7 +71,7 @@ void envoy_dynamic_module_on_lb_on_host_membership_update(envoy_dynamic_module_t
 bool envoy_dynamic_module_on_lb_choose_host(envoy_dynamic_module_type_lb_envoy_ptr lb, envoy_dynamic_module_type_lb_module_ptr id,
                                             envoy_dynamic_module_type_lb_context_envoy_ptr context, uint32_t *priority, uint32_t *index);
 
-// inlet_host is a host as Envoy tells of it.
+// inlet_host is a host as Envoy reports it.
 typedef struct {
 	envoy_dynamic_module_type_envoy_buffer address;
 	uint32_t weight;

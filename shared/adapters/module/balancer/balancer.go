@@ -72,7 +72,9 @@ func (b *Balancer) Choose(c Cluster, r Request) (priority, place uint32, ok bool
 	}
 	h, reason := b.choose(r)
 	if b.stale { // Envoy asks before it reports a change: seldom, if ever
-		b.Update(c)
+		if b.Update(c); !b.built {
+			return b.any(c)
+		}
 		if h, reason = b.choose(r); b.stale {
 			return b.any(c)
 		}

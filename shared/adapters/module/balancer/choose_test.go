@@ -176,6 +176,9 @@ func TestPanics(t *testing.T) {
 	r.cluster.panics = false
 	r.Update(r.cluster)
 	require.Equal(t, "b:1", r.choose("b:1"))
+
+	r.cluster.levels, r.cluster.panics = [][]fakeHost{nil, hosts("c:1")}, true
+	require.Equal(t, "c:1", r.choose("b:1"), "the index is stale, and cannot be built")
 }
 
 // Envoy asks before it reports a change: the change is seen.

@@ -41,7 +41,7 @@ const (
 	reasonListed   = "listed"   // the first of the list
 	reasonNext     = "next"     // a lower one of the list
 	reasonFallback = "fallback" // none of the list
-	reasonAgain    = "again"    // one that the request has been to, since there was no other
+	reasonAgain    = "again"    // one that the request has been to, or that has just fallen, since there was no other
 	reasonNone     = "none"     // there was no host
 	reasonPanic    = "panic"    // a defect of the policy: any healthy host
 )

@@ -36,6 +36,7 @@ const ticks = 250 * time.Millisecond
 type envoyHost struct {
 	t      *testing.T
 	abi    string
+	native bool // the load-balancing policy
 	envoys map[envoyKind]kept
 	played int
 	gone   map[string]bool // pollers of earlier scenarios, which may live on for a moment
@@ -53,8 +54,9 @@ type envoyKind struct {
 	workers int
 }
 
-func newEnvoyHost(t *testing.T, abi string) *envoyHost {
-	return &envoyHost{t: t, abi: abi, envoys: map[envoyKind]kept{}, gone: map[string]bool{}}
+// newEnvoyHost takes the build and the load-balancing policy of the options.
+func newEnvoyHost(t *testing.T, o stack.Options) *envoyHost {
+	return &envoyHost{t: t, abi: o.ABI, native: o.NativeLB, envoys: map[envoyKind]kept{}, gone: map[string]bool{}}
 }
 
 // Name implements hosttest.Host.
@@ -80,7 +82,7 @@ func (h *envoyHost) envoy(kind envoyKind) kept {
 		k.keeper = new(keeper)
 	}
 	o := stack.Options{
-		ABI: h.abi, Workers: kind.workers, Plugin: plugins[h.abi].shipped, NoCompanion: true, Updatable: true,
+		ABI: h.abi, NativeLB: h.native, Workers: kind.workers, Plugin: plugins[h.abi].shipped, NoCompanion: true, Updatable: true,
 		Pools: []stack.Pool{{Name: "none"}}, Chain: "filters: [{bbr: {}}]", Edit: (&edits{abi: h.abi, keeper: k.keeper}).apply,
 		Drain: time.Millisecond, // Envoy takes whole seconds: none
 	}

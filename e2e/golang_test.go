@@ -43,7 +43,7 @@ func TestGolangScenarios(t *testing.T) {
 	for n, share := range all {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Parallel()
-			host := newEnvoyHost(t, contribGolang)
+			host := newEnvoyHost(t, stack.Options{ABI: contribGolang})
 			for _, s := range share {
 				t.Run(filepath.Base(s.File)+"/"+s.Name, func(t *testing.T) {
 					require.NoError(t, hosttest.Play(host, s))

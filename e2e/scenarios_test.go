@@ -11,12 +11,16 @@ import (
 )
 
 // TestScenarios plays every scenario of the repository in a real Envoy, with
-// the wasm plugin and with the native module.
+// the wasm plugin, with the native module, and with that and its own load-balancing policy.
 func TestScenarios(t *testing.T) {
 	scenarios := loadScenarios(t)
-	for _, abi := range abis {
-		t.Run(abi, func(t *testing.T) {
-			host := newEnvoyHost(t, abi)
+	for name, o := range map[string]stack.Options{
+		stack.Wasm:         {ABI: stack.Wasm},
+		stack.Module:       {ABI: stack.Module},
+		"module-native-lb": {ABI: stack.Module, NativeLB: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			host := newEnvoyHost(t, o)
 			for _, s := range scenarios {
 				if !s.Plays(host.Name()) {
 					continue

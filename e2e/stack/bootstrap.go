@@ -25,6 +25,7 @@ import (
 	wasmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/wasm/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
+	balancerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/dynamic_modules/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/least_request/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/override_host/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
@@ -106,7 +107,11 @@ func (s *Stack) bootstrap() (*bootstrapv3.Bootstrap, error) {
 	if s.o.Embedded {
 		shipped += "-embedded"
 	}
-	b, err := loadBootstrap(filepath.Join(s.Root, "envoy", "static", shipped+".yaml"), s.o.Recipes)
+	recipes := s.o.Recipes
+	if s.o.NativeLB {
+		recipes = append(slices.Clip(recipes), "native-lb")
+	}
+	b, err := loadBootstrap(filepath.Join(s.Root, "envoy", "static", shipped+".yaml"), recipes)
 	if err != nil {
 		return nil, err
 	}
@@ -132,6 +137,12 @@ func setPort(a *corev3.Address, port int) {
 func (s *Stack) setClusters(b *bootstrapv3.Bootstrap) error {
 	var clusters []*clusterv3.Cluster
 	shipped := b.GetStaticResources().GetClusters()
+	if s.o.NativeLB {
+		policy := shipped[0].GetLoadBalancingPolicy().GetPolicies()[0].GetTypedExtensionConfig()
+		if err := edit(policy.GetTypedConfig(), s.setModule); err != nil {
+			return err
+		}
+	}
 	for _, pool := range s.o.Pools {
 		c := proto.CloneOf(shipped[0])
 		c.Name = pool.Name
@@ -208,6 +219,13 @@ func (s *Stack) setInlet(m *hcmv3.HttpConnectionManager) error {
 			return s.setDocument(f.GetFilterConfig())
 		})
 	}
+}
+
+// setModule sets the file of the load-balancing policy: the same as that of the filter.
+func (s *Stack) setModule(c *balancerv3.DynamicModulesLoadBalancerConfig) error {
+	file := c.GetDynamicModuleConfig().GetModule().GetLocal()
+	file.Specifier = &corev3.DataSource_Filename{Filename: s.plugin(NativeModule)}
+	return nil
 }
 
 func (s *Stack) plugin(t Target) string {

@@ -84,6 +84,11 @@ func (s *Stack) SetEndpoints(pool string, addresses ...string) error {
 
 // SetDraining is SetEndpoints with some of the addresses marked as draining.
 func (s *Stack) SetDraining(pool string, draining []string, addresses ...string) error {
+	return s.SetHealth(pool, "DRAINING", draining, addresses...)
+}
+
+// SetHealth is SetEndpoints with some of the addresses marked as having a health status, such as UNHEALTHY.
+func (s *Stack) SetHealth(pool, status string, having []string, addresses ...string) error {
 	endpoints := []any{}
 	for _, address := range addresses {
 		host, port, err := net.SplitHostPort(address)
@@ -97,8 +102,8 @@ func (s *Stack) SetDraining(pool string, draining []string, addresses ...string)
 		e := object{"endpoint": object{"address": object{
 			"socket_address": object{"address": host, "port_value": number},
 		}}}
-		if slices.Contains(draining, address) {
-			e["health_status"] = "DRAINING"
+		if slices.Contains(having, address) {
+			e["health_status"] = status
 		}
 		endpoints = append(endpoints, e)
 	}

@@ -68,6 +68,8 @@ type Options struct {
 	Scrape time.Duration
 	// Env is added to Envoy's environment.
 	Env []string
+	// NativeLB uses the module's own load-balancing policy instead of override_host. It needs ABI Module.
+	NativeLB bool
 	// Updatable makes Envoy watch files for its listener and clusters, so that Update can change them. A configuration
 	// that Envoy refuses then does not end it: it waits for a better one.
 	Updatable bool
@@ -185,6 +187,9 @@ func (o *Options) setDefaults() error {
 	}
 	if o.Embedded && o.ABI != Module {
 		return errors.New("an embedded companion needs the native module (ABI=module): a wasm plugin has no threads and no sockets of its own")
+	}
+	if o.NativeLB && o.ABI != Module {
+		return fmt.Errorf("NativeLB with ABI=%s: the policy is in the native module", o.ABI)
 	}
 	if o.Workers == 0 {
 		o.Workers = 2

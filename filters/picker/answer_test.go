@@ -127,6 +127,48 @@ func TestOneAttemptIsNobodysFailure(t *testing.T) {
 	require.Contains(t, r.logs[0], "the cluster that serves it does not follow", "Envoy does not tell its name")
 }
 
+// A load-balancing policy that does not ask replicas which Envoy knows as unhealthy has followed the list.
+func TestUnhealthyForEnvoy(t *testing.T) {
+	for name, c := range map[string]struct {
+		unhealthy  []int // places of the list
+		served     int   // place; -1: none of it
+		attempts   int
+		unfollowed string
+		failed     int
+		logs       int
+	}{
+		"the first":                            {[]int{0}, 1, 1, "unhealthy", 0, 0},
+		"the first two":                        {[]int{0, 1}, 2, 1, "unhealthy", 0, 0},
+		"all":                                  {[]int{0, 1, 2}, -1, 1, "unhealthy", 0, 0},
+		"the second, which was not next":       {[]int{1}, 2, 1, "passed_over", 0, 1},
+		"the first, and the second has failed": {[]int{0}, 2, 2, "", 1, 0},
+		"the second, and the first has failed": {[]int{1}, 2, 2, "", 1, 0},
+		"one of them, and none of the rest":    {[]int{1}, -1, 3, "", 0, 0},
+		"none, and the first has failed":       {nil, 1, 2, "", 1, 0},
+	} {
+		r := newRig(t, "{health: {failures: 1}}")
+		r.serve(ready(8)...)
+		x := request(0, 0)
+		r.send(t, x)
+		sent := stateOf(x).sent
+		r.deps.PassedOver = func(address string, since time.Time) bool {
+			require.Equal(t, r.now, since)
+			return slices.ContainsFunc(c.unhealthy, func(i int) bool { return sent[i].address == address })
+		}
+		served := "10.9.9.9:80"
+		if c.served >= 0 {
+			served = sent[c.served].address
+		}
+		r.reply(x, filter.Response{Status: 200, Served: served, Attempts: c.attempts})
+		for _, reason := range []string{"unhealthy", "passed_over", "unlisted"} {
+			require.EqualValues(t, map[bool]int{true: 1}[reason == c.unfollowed], r.samples["inlet_unfollowed_total/p,"+reason], name)
+		}
+		require.EqualValues(t, c.failed, r.ejections(), name)
+		require.Len(t, r.logs, c.logs+c.failed, "%s: %q", name, r.logs)
+		require.Equal(t, served == "10.9.9.9:80", !slices.ContainsFunc(sent, func(m *member) bool { return m.address == served }))
+	}
+}
+
 // Who failed is known if Envoy went down the list place by place.
 func TestOnlyThoseThatWereTriedHaveFailed(t *testing.T) {
 	for _, c := range []struct{ attempts, at, failed int }{

@@ -47,4 +47,5 @@ const (
 const (
 	reasonPassedOver = "passed_over" // to a lower one of the list
 	reasonUnlisted   = "unlisted"    // to none of the list
+	reasonUnhealthy  = "unhealthy"   // to a lower one or none, since it knows the better ones as unhealthy
 )

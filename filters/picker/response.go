@@ -145,21 +145,26 @@ func (f *Filter) noFirstByte(x *filter.Exchange, s *state, end filter.End) {
 // Envoy tried before have failed: at the first attempt none has.
 func (f *Filter) moved(x *filter.Exchange, s *state, to *member) {
 	attempts, at := x.Response.Attempts, slices.Index(s.sent, to)
+	before := s.sent // that were better
+	if at >= 0 {
+		before = s.sent[:at]
+	}
+	unhealthy := f.passedOver(before, s.sentAt)
 	outcome := outcomeMissed
 	switch {
+	case attempts == 1 && unhealthy == len(before):
+		f.metrics.unfollowed.Record(1, filter.Values{s.poolName, reasonUnhealthy})
 	case attempts == 1:
 		f.misrouted(x, s, to, at)
-	case at < 0:
-		f.warnOfMiss(s.poolName, to.address, x.Target.Address)
-	default:
+	case at >= 0:
 		outcome = outcomeRetried
 		// If more places were passed than attempts were made, or the cluster has gone its
 		// own way lately, nobody can say which replicas failed.
-		if at < attempts && !f.fleet.misroutes(s.poolName, f.deps.Now()) {
-			for _, before := range s.sent[:at] {
-				f.failed(before, s.poolName, reasonConnect)
-			}
+		if at-unhealthy < attempts && !f.fleet.misroutes(s.poolName, f.deps.Now()) {
+			f.blame(before, s)
 		}
+	case unhealthy == 0:
+		f.warnOfMiss(s.poolName, to.address, x.Target.Address)
 	}
 	f.metrics.picks.Record(1, filter.Values{s.poolName, outcome})
 	f.unlearn(s.charged, s)
@@ -169,6 +174,31 @@ func (f *Filter) moved(x *filter.Exchange, s *state, to *member) {
 	s.hitBlocks = 0
 	if len(s.chain) > 0 {
 		f.learn(to, s)
+	}
+}
+
+// passedOver counts those that Envoy did not ask because it knows them as unhealthy.
+func (f *Filter) passedOver(members []*member, since time.Time) int {
+	n := 0
+	for _, m := range members {
+		if f.isPassedOver(m, since) {
+			n++
+		}
+	}
+	return n
+}
+
+func (f *Filter) isPassedOver(m *member, since time.Time) bool {
+	return f.deps.PassedOver != nil && f.deps.PassedOver(m.address, since)
+}
+
+// blame notes of replicas that a request was at before another one served it that they
+// have failed.
+func (f *Filter) blame(members []*member, s *state) {
+	for _, m := range members {
+		if !f.isPassedOver(m, s.sentAt) {
+			f.failed(m, s.poolName, reasonConnect)
+		}
 	}
 }
 

@@ -4,6 +4,10 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/inlet-proxy/inlet/shared/adapters/module/balancer"
 )
 
 // poolRoutes checks for each pool that a route leads from it to a cluster that follows the picker.
@@ -127,7 +131,9 @@ func (g *gateway) checkRoute(host, r node, p pool, picks bool) {
 			continue
 		}
 		if cluster := g.cluster(c.text()); cluster.exists() && picks && !p.external {
-			g.checkPicked(cluster, p.name)
+			if g.checkPicked(cluster, p.name) {
+				g.checkPredicate(retryPolicy(host, action), p.name)
+			}
 		}
 	}
 	if picks && !p.external {
@@ -135,11 +141,16 @@ func (g *gateway) checkRoute(host, r node, p pool, picks bool) {
 	}
 }
 
-func (g *gateway) checkRetry(host, action node, pool string) {
-	policy := action.get("retry_policy")
-	if !policy.exists() {
-		policy = host.get("retry_policy")
+// retryPolicy is that of a route, or of its virtual host.
+func retryPolicy(host, action node) node {
+	if policy := action.get("retry_policy"); policy.exists() {
+		return policy
 	}
+	return host.get("retry_policy")
+}
+
+func (g *gateway) checkRetry(host, action node, pool string) {
+	policy := retryPolicy(host, action)
 	at, on := action, ""
 	if policy.exists() {
 		at, on = policy, policy.get("retry_on").text()
@@ -150,12 +161,16 @@ func (g *gateway) checkRetry(host, action node, pool string) {
 	}
 }
 
-// checkPicked checks that a cluster sends a request where the picker says.
-func (g *gateway) checkPicked(cluster node, pool string) {
+// checkPicked checks that a cluster sends a request where the picker says. It reports whether the module's own policy does that.
+func (g *gateway) checkPicked(cluster node, pool string) (native bool) {
 	name := cluster.get("name").text()
 	policies := cluster.get("load_balancing_policy", "policies").items()
 	for _, p := range policies {
 		config := p.get("typed_extension_config", "typed_config")
+		if config.is("dynamic_modules.v3.DynamicModulesLoadBalancerConfig") {
+			g.checkNative(config, name, pool)
+			return true
+		}
 		if !config.is("override_host.v3.OverrideHost") {
 			continue
 		}
@@ -169,10 +184,42 @@ func (g *gateway) checkPicked(cluster node, pool string) {
 			g.warnf(config.get("selected_host_key"), "served-endpoint", "selected_host_key: {key: envoy.lb, path: [{key: "+servedKey+"}]} (Envoy 1.37 and newer)",
 				"the cluster %q of pool %q does not tell Inlet which endpoint served: after a retry the wrong one is charged", name, pool)
 		}
-		return
+		return false
 	}
 	g.errorf(cluster.get("load_balancing_policy"), "override-host", "load_balancing_policy with envoy.load_balancing_policies.override_host, as in envoy/static/wasm.yaml",
 		"the cluster %q of pool %q has no override_host policy: what Inlet picks is ignored", name, pool)
+	return false
+}
+
+// checkNative checks the module's own policy.
+func (g *gateway) checkNative(config node, cluster, pool string) {
+	if at := config.get("lb_policy_name"); at.text() != balancer.Name {
+		g.errorf(at, "native-lb", "lb_policy_name: "+balancer.Name, "the module has one policy, called %s: Envoy refuses lb_policy_name %q of the cluster %q", balancer.Name, at.text(), cluster)
+	}
+	if at := config.get("dynamic_module_config", "do_not_close"); !at.isTrue() {
+		g.errorf(at, "native-lb", "do_not_close: true", "do_not_close is not true: Go's runtime cannot be unloaded, so Envoy could crash when the cluster %q goes", cluster)
+	}
+	document := config.get("lb_policy_config", "value")
+	if document.exists() && document.value.Kind != yaml.ScalarNode {
+		return // a Struct, which Envoy hands over as JSON
+	}
+	settings, err := balancer.Read([]byte(document.text()))
+	switch {
+	case err != nil:
+		g.errorf(document, "native-lb", "see docs/load-balancing.md", "the policy of the cluster %q: %v", cluster, err)
+	case settings.Header != endpointHeader:
+		g.errorf(document, "native-lb", "header: "+endpointHeader, "the cluster %q of pool %q does not read %s: what Inlet picks is ignored", cluster, pool, endpointHeader)
+	}
+}
+
+// checkPredicate checks what tells the module's own policy where a request has been.
+func (g *gateway) checkPredicate(policy node, pool string) {
+	if policy.exists() && !slices.ContainsFunc(policy.get("retry_host_predicate").items(), func(p node) bool {
+		return p.get("typed_config").is("previous_hosts.v3.PreviousHostsPredicate")
+	}) {
+		g.errorf(policy, "native-lb", "retry_host_predicate: envoy.retry_host_predicates.previous_hosts, as in envoy/static/module.yaml",
+			"the route of pool %q has no predicate previous_hosts: a retry goes to the endpoint that has just failed", pool)
+	}
 }
 
 func servesKey(config node) bool {

@@ -49,6 +49,7 @@ var Checks = []struct{ Name, About string }{
 	{"route-retry", "the routes of pools try the next endpoint of the list"},
 	{"route-cluster", "the clusters of the pools' routes exist"},
 	{"override-host", "the clusters of pools use the endpoints that Inlet picked"},
+	{"native-lb", "the module's own load-balancing policy has what it needs"},
 	{"served-endpoint", "the clusters of pools tell which endpoint served"},
 	{"last-route", "the last route catches all, and is no direct_response"},
 	{"companion-cluster", "the companion's cluster exists"},

@@ -28,6 +28,7 @@ func TestShippedBootstrapsPass(t *testing.T) {
 		withCORS := strings.ReplaceAll(shipped(t, abi), "#cors ", "")
 		require.Empty(t, check.Bootstrap(abi+".yaml", []byte(withCORS)))
 	}
+	require.Empty(t, check.Bootstrap("module.yaml", []byte(strings.ReplaceAll(shipped(t, "module"), "#native-lb ", ""))))
 }
 
 const (
@@ -40,6 +41,9 @@ const (
 func httpFilter(name, of string) string {
 	return "                  - name: " + name + "\n                    typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http." + of + "}\n"
 }
+
+// nativeLB are edits of the shipped bootstrap with the module's own load-balancing policy.
+func nativeLB(edits ...string) []string { return append([]string{"#native-lb ", ""}, edits...) }
 
 // broken are shipped bootstraps with one thing changed.
 var broken = []struct {
@@ -83,6 +87,11 @@ var broken = []struct {
 	{"a short timeout", "module", []string{"cluster: gemma, timeout: 0s,", "cluster: gemma, timeout: 60s,"}, "route-timeout", check.Warning, "cluster: gemma", "60s"},
 	{"a cluster that does not exist", "module", []string{"{cluster: gemma, timeout", "{cluster: gema, timeout"}, "route-cluster", check.Error, "cluster: gema", `no cluster "gema"`},
 	{"another policy", "wasm", []string{"      load_balancing_policy: *picked", "      lb_policy: LEAST_REQUEST"}, "override-host", check.Error, "name: gemma", `cluster "gemma"`},
+	{"another policy of the module", "module", nativeLB("lb_policy_name: inlet", "lb_policy_name: picker"), "native-lb", check.Error, "lb_policy_name", `"picker"`},
+	{"the module's policy, to be closed", "module", nativeLB("do_not_close: true\n                lb", "do_not_close: false\n                lb"), "native-lb", check.Error, "do_not_close: false", "could crash"},
+	{"the module's policy, misconfigured", "module", nativeLB("lb_policy_name: inlet", "lb_policy_name: inlet\n                lb_policy_config: {'@type': type.googleapis.com/google.protobuf.StringValue, value: 'fallbak: none'}"), "native-lb", check.Error, "fallbak", `did you mean "fallback"?`},
+	{"the module's policy, of another header", "module", nativeLB("lb_policy_name: inlet", "lb_policy_name: inlet\n                lb_policy_config: {'@type': type.googleapis.com/google.protobuf.StringValue, value: 'header: x-endpoint'}"), "native-lb", check.Error, "x-endpoint", "is ignored"},
+	{"the module's policy, which is not told what failed", "module", nativeLB("retry_host_predicate:", "ignored:"), "native-lb", check.Error, "retry_on", "has just failed"},
 	{"another header", "wasm", []string{"[{header: x-gateway-destination-endpoint}]", "[{header: x-endpoint}]"}, "override-host", check.Error, "override_host_sources", "is ignored"},
 	{"nobody says who served", "module", []string{"selected_host_key:", "unused:"}, "served-endpoint", check.Warning, "type.googleapis.com", "which endpoint served"},
 	{"a direct response", "wasm", []string{"route: {cluster: no-pool, cluster_not_found_response_code: NOT_FOUND, timeout: 0s}", "direct_response: {status: 404}"}, "last-route", check.Error, "direct_response: {status: 404}", "cors"},
@@ -108,7 +117,11 @@ func TestBrokenBootstraps(t *testing.T) {
 			text := shipped(t, b.abi)
 			for i := 0; i < len(b.edits); i += 2 {
 				require.Contains(t, text, b.edits[i])
-				text = strings.Replace(text, b.edits[i], b.edits[i+1], 1)
+				n := 1
+				if strings.HasPrefix(b.edits[i], "#") {
+					n = -1 // a recipe
+				}
+				text = strings.Replace(text, b.edits[i], b.edits[i+1], n)
 			}
 			found := check.Bootstrap("file.yaml", []byte(text))
 			i := slices.IndexFunc(found, func(f check.Finding) bool { return f.Check == b.check && strings.Contains(f.Message, b.says) })

@@ -28,6 +28,8 @@ type Env struct {
 	// Main returns the thread for the companion's poller; asked only if there is a companion. Nil for the document of a
 	// route, which has no such thread: it is told what a listener's configuration asks for.
 	Main func() Main
+	// PassedOver is filter.Deps.PassedOver; nil if there is no load-balancing policy that tells.
+	PassedOver func(address string, since time.Time) bool
 }
 
 // Config is one configured chain. All workers of Envoy use it at once.
@@ -66,6 +68,8 @@ func (p *Process) Configure(document []byte, known []filter.Factory, env Env) (*
 		Peers:     others,
 		Companion: &filter.Link{Proxy: p.Worker},
 		Log:       c.Log,
+
+		PassedOver: env.PassedOver,
 	}
 	var err error
 	// The document may lie in Envoy's memory.

@@ -7,6 +7,7 @@ import (
 	"github.com/envoyproxy/envoy/source/extensions/dynamic_modules/sdk/go/shared"
 
 	"github.com/inlet-proxy/inlet/internal/native"
+	"github.com/inlet-proxy/inlet/shared/adapters/module/balancer"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
@@ -34,6 +35,8 @@ func newConfig(handle shared.HttpFilterConfigHandle, document []byte, known []fi
 		Log:     log,
 		Metrics: p.metrics,
 		Main:    func() native.Main { return &mainLoop{handle.GetScheduler(), c, handle} },
+
+		PassedOver: balancer.Shared.PassedOver,
 	})
 	if err != nil {
 		return nil, err

@@ -55,11 +55,12 @@ type metric struct {
 	labels []string
 }
 
-// newRecorder returns the metrics of all that the filters may count.
+// newRecorder returns the metrics of all that the filters and the load-balancing policies may count.
 func newRecorder(known []filter.Factory) *recorder {
 	r := &recorder{known: make(map[string]int), byTags: make(map[string]*series)}
 	r.all.Store(new([]*series))
 	native.DefineMetrics(catalog{r}, known)
+	newBalanced(catalog{r}, nil)
 	return r
 }
 

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"github.com/inlet-proxy/inlet/internal/native"
+	"github.com/inlet-proxy/inlet/shared/adapters/module/balancer"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
@@ -12,12 +13,15 @@ import (
 type process struct {
 	*native.Process
 	metrics *recorder
-	log     log
-	routes  atomic.Int64 // documents of routes in use
+	balanced
+	log    log
+	routes atomic.Int64 // documents of routes in use
 }
 
 func newProcess(known []filter.Factory) *process {
-	return &process{Process: native.NewProcess(), metrics: newRecorder(known)}
+	p := &process{Process: native.NewProcess(), metrics: newRecorder(known)}
+	p.balanced = newBalanced(native.NewMetrics(p.metrics, p.Keep), balancer.Shared)
+	return p
 }
 
 // log is Envoy's. Documents of routes have no way of their own to it, and the first ones are read before any

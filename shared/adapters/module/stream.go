@@ -295,6 +295,7 @@ func (s *stream) left() {
 	defer s.caught()
 	if s.depth--; !s.gone {
 		s.config.RecordDue()
+		s.config.process.balanced.record()
 		s.config.process.metrics.flush(s.handle, s.config.numbers)
 		s.config.process.metrics.keep(s.handle, s.config.numbers, &s.config.shown)
 	} else if s.depth == 0 && !s.broken { // a broken state is not used again

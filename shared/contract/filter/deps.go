@@ -48,6 +48,10 @@ type Deps struct {
 	// Companion is the way to the companion itself; nil where no companion is configured.
 	// Only while a filter is being made.
 	Companion *Link
+	// PassedOver reports whether Envoy has passed over an address of a ranked list
+	// since then, because it knew that endpoint as unhealthy. Nil where that is not
+	// told: only the module's own load-balancing policy does.
+	PassedOver func(address string, since time.Time) bool
 	// Log writes one line to Envoy's log. No prompts, no keys.
 	Log func(level Level, message string)
 }

@@ -53,6 +53,8 @@ type envoyKind struct {
 	workers int
 }
 
+func kindOf(s *hosttest.Scenario) envoyKind { return envoyKind{s.NeedsProbe(), s.Workers} }
+
 func newEnvoyHost(t *testing.T, abi string) *envoyHost {
 	return &envoyHost{t: t, abi: abi, envoys: map[envoyKind]kept{}, gone: map[string]bool{}}
 }
@@ -65,11 +67,24 @@ func (h *envoyHost) Name() string {
 	return "envoy-" + h.abi
 }
 
+// starting is held by who starts an Envoy: while V8 compiles the plugin, it takes the time of other Envoys' workers.
+var starting sync.RWMutex
+
+// play plays a scenario.
+func (h *envoyHost) play(s *hosttest.Scenario) error {
+	h.envoy(kindOf(s))
+	starting.RLock()
+	defer starting.RUnlock()
+	return hosttest.Play(h, s)
+}
+
 // envoy returns a running Envoy of a kind.
 func (h *envoyHost) envoy(kind envoyKind) kept {
 	if k, ok := h.envoys[kind]; ok {
 		return k
 	}
+	starting.Lock()
+	defer starting.Unlock()
 	var k kept
 	if h.abi == contribGolang {
 		k.stack = newGolangProxy(h.t, kind)
@@ -123,7 +138,7 @@ func (h *envoyHost) Start(s *hosttest.Scenario) (hosttest.Gateway, error) {
 	}
 	// Envoy should refuse an invalid configuration.
 	_ = yaml.Unmarshal([]byte(s.Config), &document)
-	envoy := h.envoy(envoyKind{s.NeedsProbe(), s.Workers})
+	envoy := h.envoy(kindOf(s))
 	g := &gateway{
 		host: h, workers: s.Workers, stack: envoy.stack, keeper: envoy.keeper, stop: stop,
 		relay:  relay.New(relay.Options{Lease: 300 * time.Millisecond}),

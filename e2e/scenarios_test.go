@@ -11,18 +11,19 @@ import (
 )
 
 // TestScenarios plays every scenario of the repository in a real Envoy, with
-// the wasm plugin and with the native module.
+// the wasm plugin and with the native module, both at once: mostly they wait.
 func TestScenarios(t *testing.T) {
 	scenarios := loadScenarios(t)
 	for _, abi := range abis {
 		t.Run(abi, func(t *testing.T) {
+			t.Parallel()
 			host := newEnvoyHost(t, abi)
 			for _, s := range scenarios {
 				if !s.Plays(host.Name()) {
 					continue
 				}
 				t.Run(filepath.Base(s.File)+"/"+s.Name, func(t *testing.T) {
-					require.NoError(t, hosttest.Play(host, s))
+					require.NoError(t, host.play(s))
 				})
 			}
 		})

@@ -34,7 +34,7 @@ func TestGuardrail(t *testing.T) {
 		t.Run(abi, func(t *testing.T) {
 			pools := stack.DefaultPools()
 			for i := range pools { // some ms between events, so that they arrive one by one
-				pools[i].Args = append(pools[i].Args, "--speed", "5")
+				pools[i].Args = append(pools[i].Args, "--speed", "3")
 			}
 			s := stack.ForTest(t, stack.Options{ABI: abi, Chain: string(document), Pools: pools})
 			for i, l := range lines.Generate(3)[:24] {

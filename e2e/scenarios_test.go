@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -10,22 +11,42 @@ import (
 	"github.com/inlet-proxy/inlet/shared/hosttest"
 )
 
-// TestScenarios plays every scenario of the repository in a real Envoy, with
-// the wasm plugin and with the native module, both at once: mostly they wait.
+// TestScenarios plays every scenario of the repository in a real Envoy, with the wasm plugin and with the native module:
+// several at once, since mostly they wait.
 func TestScenarios(t *testing.T) {
-	scenarios := loadScenarios(t)
+	ofOneWorker, others := inHalves(loadScenarios(t))
 	for _, abi := range abis {
 		t.Run(abi, func(t *testing.T) {
 			t.Parallel()
-			host := newEnvoyHost(t, abi)
-			for _, s := range scenarios {
-				if !s.Plays(host.Name()) {
-					continue
-				}
-				t.Run(filepath.Base(s.File)+"/"+s.Name, func(t *testing.T) {
-					require.NoError(t, host.play(s))
-				})
+			var halves sync.WaitGroup
+			for _, half := range [][]*hosttest.Scenario{ofOneWorker, others} {
+				halves.Go(func() { playAll(t, newEnvoyHost(t, abi), half) })
 			}
+			halves.Wait()
+		})
+	}
+}
+
+// inHalves divides the scenarios so that no kind of Envoy is in both halves, and neither takes much longer.
+func inHalves(scenarios []*hosttest.Scenario) (ofOneWorker, others []*hosttest.Scenario) {
+	for _, s := range scenarios {
+		if kindOf(s) == (envoyKind{workers: 1}) {
+			ofOneWorker = append(ofOneWorker, s)
+		} else {
+			others = append(others, s)
+		}
+	}
+	return ofOneWorker, others
+}
+
+// playAll plays those of the scenarios that the host can play.
+func playAll(t *testing.T, host *envoyHost, scenarios []*hosttest.Scenario) {
+	for _, s := range scenarios {
+		if !s.Plays(host.Name()) {
+			continue
+		}
+		t.Run(filepath.Base(s.File)+"/"+s.Name, func(t *testing.T) {
+			require.NoError(t, host.play(s))
 		})
 	}
 }

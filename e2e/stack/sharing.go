@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -158,13 +159,15 @@ func (e *sharedEnvoy) lend(s *Stack) {
 
 // cleared waits until nothing is left of the stack before, and sets the counters to zero.
 func (e *sharedEnvoy) cleared(ctx context.Context) error {
+	version := strconv.Quote(e.stack.version())
 	gone := []string{
+		"cluster_manager.cds.version_text: " + version, "listener_manager.lds.version_text: " + version, "listener_manager.total_listeners_active: 1\n",
 		"listener_manager.total_listeners_draining: 0\n", "listener_manager.total_filter_chains_draining: 0\n",
 		// The keeper's: one for every worker, one for the main thread, and the one that these are copies of.
 		fmt.Sprintf("wasm.envoy.wasm.runtime.v8.active: %d\n", e.stack.o.Workers+2),
 	}
 	err := e.stack.envoy.Until(ctx, e.stack.o.Drain+20*time.Second, "free of the stack before", func() bool {
-		stats, err := e.stack.get(ctx, "/stats?filter=_draining|v8.active")
+		stats, err := e.stack.get(ctx, "/stats?filter=ds.version_text|total_listeners_active|_draining|v8.active")
 		for _, line := range gone {
 			if err != nil || !strings.Contains(string(stats), line) {
 				return false

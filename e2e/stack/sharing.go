@@ -49,8 +49,9 @@ type sharedEnvoy struct {
 	keeper *listenerv3.Listener
 	turns  int
 
-	mu    sync.Mutex
-	taken *turn
+	mu      sync.Mutex
+	taken   *turn
+	retired bool
 }
 
 // turn is the time that an Envoy is with one stack. A nil turn is that of an Envoy that belongs to its stack.
@@ -91,9 +92,15 @@ func (s *Stack) sharedEnvoy(ctx context.Context, b *bootstrapv3.Bootstrap) (*sha
 	sharing.mu.Lock()
 	defer sharing.mu.Unlock()
 	for _, e := range sharing.envoys {
-		if e.kind == kind && !e.isTaken() && e.cleared(ctx) == nil {
+		if e.kind != kind || e.isTaken() {
+			continue
+		}
+		err := e.cleared(ctx)
+		if err == nil {
 			return e, nil
 		}
+		_, _ = fmt.Fprintf(os.Stderr, "another Envoy is started: %v\n", err) // the test need not fail for the one before
+		e.retire()
 	}
 	e, err := s.newSharedEnvoy(kind, rest)
 	if err == nil {
@@ -141,10 +148,19 @@ func (e *sharedEnvoy) logAccess(line string) {
 	}
 }
 
+// isTaken reports whether nobody else may have the Envoy.
 func (e *sharedEnvoy) isTaken() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.taken != nil
+	return e.taken != nil || e.retired
+}
+
+// retire ends an Envoy before the tests end.
+func (e *sharedEnvoy) retire() {
+	e.mu.Lock()
+	e.retired = true
+	e.mu.Unlock()
+	e.stop()
 }
 
 // lend gives the Envoy to a stack.
@@ -266,8 +282,7 @@ func (t *turn) end() {
 		e.stack.writeListeners([]*listenerv3.Listener{e.keeper}),
 	)
 	if err != nil || t.spoiled {
-		e.stop()
-		return // nobody else gets it
+		e.retire()
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -72,21 +72,19 @@ func (s *Stack) takeEnvoy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	e, err := s.sharedEnvoy(ctx, b)
-	if err != nil {
+	if err := s.borrowEnvoy(ctx, b); err != nil {
 		return err
 	}
-	e.lend(s)
 	return s.install(ctx, b)
 }
 
-// sharedEnvoy finds or starts an Envoy for a bootstrap.
-func (s *Stack) sharedEnvoy(ctx context.Context, b *bootstrapv3.Bootstrap) (*sharedEnvoy, error) {
+// borrowEnvoy finds or starts an Envoy for a bootstrap.
+func (s *Stack) borrowEnvoy(ctx context.Context, b *bootstrapv3.Bootstrap) error {
 	rest := proto.CloneOf(b)
 	rest.StaticResources.Listeners, rest.StaticResources.Clusters = nil, nil
 	text, err := proto.MarshalOptions{Deterministic: true}.Marshal(rest)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	kind := fmt.Sprint(s.o.Workers, s.o.Drain, s.o.Envoy, s.plugin(WasmPlugin), string(text))
 	sharing.mu.Lock()
@@ -97,16 +95,19 @@ func (s *Stack) sharedEnvoy(ctx context.Context, b *bootstrapv3.Bootstrap) (*sha
 		}
 		err := e.cleared(ctx)
 		if err == nil {
-			return e, nil
+			e.lend(s)
+			return nil
 		}
 		_, _ = fmt.Fprintf(os.Stderr, "another Envoy is started: %v\n", err) // the test need not fail for the one before
 		e.retire()
 	}
 	e, err := s.newSharedEnvoy(kind, rest)
-	if err == nil {
-		sharing.envoys = append(sharing.envoys, e)
+	if err != nil {
+		return err
 	}
-	return e, err
+	sharing.envoys = append(sharing.envoys, e)
+	e.lend(s)
+	return nil
 }
 
 // newSharedEnvoy starts an Envoy that outlives the test.

@@ -95,7 +95,7 @@ func (h *envoyHost) envoy(kind envoyKind) kept {
 		k.keeper = new(keeper)
 	}
 	o := stack.Options{
-		ABI: h.abi, Workers: kind.workers, Plugin: plugins[h.abi].shipped, NoCompanion: true, Updatable: true,
+		ABI: h.abi, Workers: kind.workers, Plugin: plugins[h.abi].shipped, NoCompanion: true, Updatable: true, Alone: true,
 		Pools: []stack.Pool{{Name: "none"}}, Chain: "filters: [{bbr: {}}]", Edit: (&edits{abi: h.abi, keeper: k.keeper}).apply,
 		Drain: time.Millisecond, // Envoy takes whole seconds: none
 	}

@@ -82,8 +82,8 @@ soak-memory: ## a million requests through the module, after which it takes no m
 
 .PHONY: envoys
 envoys: ## the scenarios in the older Envoys that are supported: 1.38.3 (module; this wheel has no wasm runtime) and 1.39.3; fetches them
-	ENVOY=$$(go run ./e2e/getenvoy -version 1.38.3) && export ENVOY && go test -timeout 20m ./e2e -run '^TestScenarios$$/^module'
-	ENVOY=$$(go run ./e2e/getenvoy -version 1.39.3) && export ENVOY && go test -timeout 20m ./e2e -run '^TestScenarios$$'
+	ENVOY=$$(go run ./e2e/getenvoy -version 1.38.3) && export ENVOY && go test -timeout 20m ./e2e -run '^TestScenarios$$/^module$$'
+	ENVOY=$$(go run ./e2e/getenvoy -version 1.39.3) && export ENVOY && go test -timeout 20m ./e2e -run '^TestScenarios$$' && go test -timeout 5m ./e2e/balancer
 
 .PHONY: e2e-vllm
 e2e-vllm: ## two real vLLMs behind it, on the CPU, asked by the official clients; fetches 2 GB and takes minutes; ABI=wasm|module for one build

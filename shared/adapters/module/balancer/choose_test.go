@@ -12,8 +12,11 @@ import (
 // What a list leads to: five hosts, of which d is unhealthy and e has just fallen.
 func TestList(t *testing.T) {
 	levels := [][]fakeHost{{
-		{address: "10.0.0.1:80", weight: 1}, {address: "[::1]:80", weight: 1}, {address: "10.0.0.3:80", weight: 1},
-		{address: "10.0.0.4:80", weight: 1, sick: true}, {address: "10.0.0.5:80", weight: 1, fell: true},
+		{address: "10.0.0.1:80", weight: 1},
+		{address: "[::1]:80", weight: 1},
+		{address: "10.0.0.3:80", weight: 1},
+		{address: "10.0.0.4:80", weight: 1, sick: true},
+		{address: "10.0.0.5:80", weight: 1, fell: true},
 	}}
 	for name, c := range map[string]struct {
 		list, tried, chosen, counts string

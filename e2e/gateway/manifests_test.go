@@ -143,11 +143,12 @@ func at(from any, path ...any) any {
 	return from
 }
 
-// find returns the object of a kind and name.
+// find returns the object of a kind and name; a ConfigMap's name may have a hash behind it.
 func find(t *testing.T, all []object, kind, name string) object {
 	t.Helper()
 	for _, o := range all {
-		if o["kind"] == kind && at(o, "metadata", "name") == name {
+		got, _ := at(o, "metadata", "name").(string)
+		if o["kind"] == kind && (got == name || kind == "ConfigMap" && strings.HasPrefix(got, name+"-")) {
 			return o
 		}
 	}

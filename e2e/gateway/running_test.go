@@ -155,7 +155,7 @@ func (r *running) startGateway(ctx context.Context, t *testing.T) {
 	if _, err := run(ctx, path, "certgen", "--local", "--config-home", home); err != nil {
 		t.Fatal(err)
 	}
-	bin := filepath.Join(home, "envoy-versions", r.envoy, "bin")
+	bin := filepath.Join(home, "data", "envoy-versions", r.envoy, "bin")
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,8 @@ func gatewayConfig(t *testing.T, repository, home, resources string) object {
 	config["provider"] = object{"type": "Custom", "custom": object{
 		"resource": object{"type": "File", "file": object{"paths": []any{resources}}},
 		"infrastructure": object{"type": "Host", "host": object{
-			"configHome": home, "dataHome": home, "stateHome": home, "runtimeDir": home,
+			// Four folders: if all are the same, func-e takes it for one of its earlier versions, and looks for Envoy elsewhere.
+			"configHome": home, "dataHome": filepath.Join(home, "data"), "stateHome": filepath.Join(home, "state"), "runtimeDir": filepath.Join(home, "run"),
 		}},
 	}}
 	config["logging"] = object{"level": object{"default": "info"}}

@@ -11,8 +11,8 @@ import (
 	"helm.sh/helm/v3/pkg/engine"
 )
 
-// charted is what `helm template inlet FOLDER --namespace inlet` prints, without notes. The values are checked against the chart's schema.
-func charted(dir string, files []string) (string, error) {
+// charted is what `helm template inlet FOLDER --namespace NAMESPACE` prints, without notes. The values are checked against the chart's schema.
+func charted(dir, namespace string, files []string) (string, error) {
 	chart, err := loader.Load(dir)
 	if err != nil {
 		return "", err
@@ -25,7 +25,7 @@ func charted(dir string, files []string) (string, error) {
 		}
 		values = chartutil.CoalesceTables(more, values)
 	}
-	release := chartutil.ReleaseOptions{Name: "inlet", Namespace: "inlet", IsInstall: true, Revision: 1}
+	release := chartutil.ReleaseOptions{Name: "inlet", Namespace: namespace, IsInstall: true, Revision: 1}
 	all, err := chartutil.ToRenderValues(chart, values, release, chartutil.DefaultCapabilities)
 	if err != nil {
 		return "", err

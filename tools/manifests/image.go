@@ -3,16 +3,15 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"io"
 	"os"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"io"
 )
 
 // pluginImage is an image with plugin.wasm in one layer and nothing else, as from `FROM scratch` and `COPY plugin.wasm`. It is the form that all

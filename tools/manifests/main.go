@@ -2,7 +2,7 @@
 // wasm plugin. It is a module of its own, so that Inlet does not depend on those libraries.
 //
 //	manifests kustomize envoy/gateway/module
-//	manifests chart envoy/charts/inlet values.yaml
+//	manifests chart envoy/charts/inlet inlet values.yaml
 //	manifests image dist/inlet.wasm dist/image-wasm
 package main
 
@@ -19,7 +19,7 @@ func main() {
 	}
 }
 
-const usage = `it takes "kustomize FOLDER", "chart FOLDER [VALUES...]", or "image PLUGIN FOLDER"`
+const usage = `it takes "kustomize FOLDER", "chart FOLDER NAMESPACE [VALUES...]", or "image PLUGIN FOLDER"`
 
 func run(args []string, out io.Writer) error {
 	if len(args) < 2 {
@@ -33,8 +33,8 @@ func run(args []string, out io.Writer) error {
 		}
 		_, err = out.Write(text)
 		return err
-	case what == "chart":
-		text, err := charted(rest[0], rest[1:])
+	case what == "chart" && len(rest) > 1:
+		text, err := charted(rest[0], rest[1], rest[2:])
 		if err != nil {
 			return err
 		}

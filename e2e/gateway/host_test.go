@@ -38,7 +38,10 @@ func hostForm(t *testing.T, all []object, h *host) []object {
 			}
 		case "EnvoyPatchPolicy":
 			h.patches(t, spec)
-		case "GatewayClass", "ClientTrafficPolicy", "BackendTrafficPolicy", "EnvoyExtensionPolicy", "HTTPRouteFilter", "Namespace", "Backend", "SecurityPolicy", "Secret":
+		case "Backend": // a service elsewhere: in plain HTTP on this machine
+			delete(spec, "tls")
+			spec["endpoints"] = h.endpoints(t, at(o, "metadata", "name").(string))
+		case "GatewayClass", "ClientTrafficPolicy", "BackendTrafficPolicy", "EnvoyExtensionPolicy", "HTTPRouteFilter", "Namespace", "Secret":
 		default: // what Envoy Gateway does not read
 			continue
 		}
@@ -67,21 +70,27 @@ func (h *host) backend(t *testing.T, ref object) []object {
 		return nil
 	}
 	name := ref["name"].(string)
-	addresses, known := h.services[name]
-	if !known {
-		t.Fatalf("a route leads to the Service %s, of which the test knows no address", name)
-	}
 	ref["group"], ref["kind"] = "gateway.envoyproxy.io", "Backend"
 	delete(ref, "port")
-	var endpoints []any
-	for _, a := range addresses {
-		endpoints = append(endpoints, object{"ip": ipPort(t, a)})
-	}
 	return []object{{
 		"apiVersion": "gateway.envoyproxy.io/v1alpha1", "kind": "Backend",
 		"metadata": object{"name": name, "namespace": "inlet"},
-		"spec":     object{"endpoints": endpoints},
+		"spec":     object{"endpoints": h.endpoints(t, name)},
 	}}
+}
+
+// endpoints are those of a Service or Backend.
+func (h *host) endpoints(t *testing.T, name string) []any {
+	t.Helper()
+	addresses, known := h.services[name]
+	if !known {
+		t.Fatalf("the test knows no address of %s", name)
+	}
+	var all []any
+	for _, a := range addresses {
+		all = append(all, object{"ip": ipPort(t, a)})
+	}
+	return all
 }
 
 func ipPort(t *testing.T, address string) object {

@@ -13,12 +13,12 @@ import (
 )
 
 func TestModule(t *testing.T) {
-	r := start(t, "module", standard, nil)
+	r := start(t, kustomized(t, "module"), standard)
 	r.behaves(t)
 }
 
 func TestWasmFile(t *testing.T) {
-	r := start(t, "wasm-file", standard, nil)
+	r := start(t, kustomized(t, "wasm-file"), standard)
 	r.behaves(t)
 }
 

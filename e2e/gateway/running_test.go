@@ -41,8 +41,8 @@ var standard = []service{
 	{"gemma", 2, []string{"--model", "gemma", "--lora", "gemma-support"}},
 }
 
-// start serves a folder of envoy/gateway. Everything ends with the test.
-func start(t *testing.T, folder string, services []service, edit func([]object)) *running {
+// start serves manifests. Everything ends with the test.
+func start(t *testing.T, all []object, services []service) *running {
 	t.Helper()
 	repository := build(t, stack.ModelSim, stack.CompanionProgram, stack.NativeModule, stack.WasmPlugin)
 	onlyOne(t)
@@ -61,10 +61,6 @@ func start(t *testing.T, folder string, services []service, edit func([]object))
 	})
 	for _, s := range services {
 		r.startReplicas(ctx, t, s)
-	}
-	all := kustomized(t, folder)
-	if edit != nil {
-		edit(all)
 	}
 	r.startCompanion(ctx, t, all)
 	r.objects = hostForm(t, all, r.host)

@@ -16,6 +16,7 @@ type host struct {
 	plugin   string              // file
 	envoy    string              // version
 	log      string              // file of the access log
+	image    string              // of the plugin, in a registry
 }
 
 // hostForm turns manifests for Kubernetes into the same for Host mode. It changes what differs there and nothing else: Envoy is a process instead of a
@@ -38,10 +39,14 @@ func hostForm(t *testing.T, all []object, h *host) []object {
 			}
 		case "EnvoyPatchPolicy":
 			h.patches(t, spec)
+		case "EnvoyExtensionPolicy":
+			if image, ok := at(spec, "wasm", 0, "code", "image").(object); ok {
+				image["url"] = h.image
+			}
 		case "Backend": // a service elsewhere: in plain HTTP on this machine
 			delete(spec, "tls")
 			spec["endpoints"] = h.endpoints(t, at(o, "metadata", "name").(string))
-		case "GatewayClass", "ClientTrafficPolicy", "BackendTrafficPolicy", "EnvoyExtensionPolicy", "HTTPRouteFilter", "Namespace", "Secret":
+		case "GatewayClass", "ClientTrafficPolicy", "BackendTrafficPolicy", "HTTPRouteFilter", "Namespace", "Secret":
 		default: // what Envoy Gateway does not read
 			continue
 		}

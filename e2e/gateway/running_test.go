@@ -63,6 +63,9 @@ func start(t *testing.T, all []object, services []service) *running {
 		r.startReplicas(ctx, t, s)
 	}
 	r.startCompanion(ctx, t, all)
+	if len(ofKind(all, "EnvoyExtensionPolicy")) > 0 && at(ofKind(all, "EnvoyExtensionPolicy")[0], "spec", "wasm") != nil {
+		r.startRegistry(ctx, t)
+	}
 	r.objects = hostForm(t, all, r.host)
 	r.startGateway(ctx, t)
 	return r
@@ -138,6 +141,21 @@ func (r *running) startCompanion(ctx context.Context, t *testing.T, all []object
 	}
 	r.startServer(ctx, t, server)
 	r.services["inlet-companion"] = []string{server.Address()}
+}
+
+// startRegistry starts a registry with the plugin's image.
+func (r *running) startRegistry(ctx context.Context, t *testing.T) {
+	t.Helper()
+	path, err := builtRenderer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &process.Server{
+		Command:   process.Command{Name: "registry", Path: path},
+		Arguments: func(address string) ([]string, error) { return []string{"registry", r.plugin, address}, nil },
+	}
+	r.startServer(ctx, t, server)
+	r.image = server.Address() + "/inlet-wasm:dev"
 }
 
 func (r *running) startGateway(ctx context.Context, t *testing.T) {

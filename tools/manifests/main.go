@@ -4,9 +4,11 @@
 //	manifests kustomize envoy/gateway/module
 //	manifests chart envoy/charts/inlet inlet values.yaml
 //	manifests image dist/inlet.wasm dist/image-wasm
+//	manifests registry dist/inlet.wasm 127.0.0.1:0
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -19,11 +21,11 @@ func main() {
 	}
 }
 
-const usage = `it takes "kustomize FOLDER", "chart FOLDER NAMESPACE [VALUES...]", or "image PLUGIN FOLDER"`
+const usage = `it takes "kustomize FOLDER", "chart FOLDER NAMESPACE [VALUES...]", "image PLUGIN FOLDER", or "registry PLUGIN ADDRESS"`
 
 func run(args []string, out io.Writer) error {
 	if len(args) < 2 {
-		return fmt.Errorf("%s", usage)
+		return errors.New(usage)
 	}
 	switch what, rest := args[0], args[1:]; {
 	case what == "kustomize" && len(rest) == 1:
@@ -40,6 +42,8 @@ func run(args []string, out io.Writer) error {
 		}
 		_, err = io.WriteString(out, text)
 		return err
+	case what == "registry" && len(rest) == 2:
+		return serveImage(rest[0], rest[1], out)
 	case what == "image" && len(rest) == 2:
 		digest, err := writeImage(rest[0], rest[1])
 		if err != nil {
@@ -48,5 +52,5 @@ func run(args []string, out io.Writer) error {
 		_, err = fmt.Fprintln(out, digest)
 		return err
 	}
-	return fmt.Errorf("%s", usage)
+	return errors.New(usage)
 }

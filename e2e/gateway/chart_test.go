@@ -119,7 +119,6 @@ func TestChartRefuses(t *testing.T) {
 	for text, want := range map[string]string{
 		"build: lua":               "build",
 		"proxy: {drainSeconds: 0}": "drainSeconds",
-		"pools: []":                "pools",
 		"pools: [{name: vllm, selector: {app: a}, port: 8000}]":        "pools", // Kubernetes would set VLLM_PORT in every pod
 		"pools: [{name: llama, selector: {}, port: 8000}]":             "pools", // would be the pods of the whole namespace
 		"pools: [{name: llama, selector: {app: a}, port: 8000, x: 1}]": "pools",

@@ -1,11 +1,19 @@
 package gateway
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
 	"fmt"
+	"math/big"
 	"net"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // host is what stands where Kubernetes would: the addresses of Services, and files where an image has them.
@@ -17,6 +25,10 @@ type host struct {
 	envoy    string              // version
 	log      string              // file of the access log
 	image    string              // of the plugin, in a registry
+	listener string              // its name
+	secret   object              // the listener's certificate, if it speaks HTTPS
+
+	authority *x509.CertPool // of that certificate
 }
 
 // hostForm turns manifests for Kubernetes into the same for Host mode. It changes what differs there and nothing else: Envoy is a process instead of a
@@ -29,7 +41,11 @@ func hostForm(t *testing.T, all []object, h *host) []object {
 		case "EnvoyProxy":
 			hostProxy(t, spec, h)
 		case "Gateway":
-			at(spec, "listeners", 0).(object)["port"] = h.port
+			listener := at(spec, "listeners", 0).(object)
+			listener["port"], h.listener = h.port, listener["name"].(string)
+			if listener["protocol"] == "HTTPS" {
+				out = append(out, h.secret)
+			}
 		case "HTTPRoute":
 			for _, rule := range at(spec, "rules").([]any) {
 				refs, _ := at(rule, "backendRefs").([]any)
@@ -52,7 +68,7 @@ func hostForm(t *testing.T, all []object, h *host) []object {
 		}
 		out = append(out, o)
 	}
-	return append(out, loopback())
+	return append(out, h.loopback())
 }
 
 func hostProxy(t *testing.T, spec object, h *host) {
@@ -132,14 +148,14 @@ func (h *host) patches(t *testing.T, spec object) {
 }
 
 // loopback is a patch by which Envoy listens on 127.0.0.1 instead of 0.0.0.0.
-func loopback() object {
+func (h *host) loopback() object {
 	return object{
 		"apiVersion": "gateway.envoyproxy.io/v1alpha1", "kind": "EnvoyPatchPolicy",
 		"metadata": object{"name": "loopback", "namespace": "inlet"},
 		"spec": object{
 			"type": "JSONPatch", "targetRef": object{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "inlet"},
 			"jsonPatches": []any{object{
-				"type": "type.googleapis.com/envoy.config.listener.v3.Listener", "name": "inlet/inlet/http",
+				"type": "type.googleapis.com/envoy.config.listener.v3.Listener", "name": "inlet/inlet/" + h.listener,
 				"operation": object{"op": "replace", "path": "/address/socket_address/address", "value": "127.0.0.1"},
 			}},
 		},
@@ -156,4 +172,38 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-func (h *host) url() string { return fmt.Sprintf("http://127.0.0.1:%d", h.port) }
+// certificate makes a certificate for 127.0.0.1.
+func (h *host) certificate(t *testing.T) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inPEM := func(kind string, der []byte) string {
+		return base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	}
+	h.authority = x509.NewCertPool()
+	made, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.authority.AddCert(made)
+	h.secret = object{
+		"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": object{"name": "inlet-tls", "namespace": "inlet"},
+		"data": object{"tls.crt": inPEM("CERTIFICATE", der), "tls.key": inPEM("PRIVATE KEY", private)},
+	}
+}
+
+func (h *host) url() string { return fmt.Sprintf("%s://127.0.0.1:%d", h.listener, h.port) }

@@ -10,16 +10,21 @@ import (
 	"testing"
 )
 
-// recipe serves a folder of envoy/gateway/recipes.
-func recipe(t *testing.T, name string, services ...service) *running {
+// recipeObjects are what a folder of envoy/gateway/recipes installs.
+func recipeObjects(t *testing.T, name string) []object {
 	t.Helper()
 	folder := filepath.Join(root(t), "envoy", "gateway", "recipes", name)
 	all := rendered(t, "chart", chartFolder, "inlet", filepath.Join(folder, "values.yaml"))
 	if text, err := os.ReadFile(filepath.Join(folder, "more.yaml")); err == nil {
 		all = append(all, documents(t, text)...)
 	}
-	r := start(t, all, services)
-	return r
+	return all
+}
+
+// recipe serves a folder of envoy/gateway/recipes.
+func recipe(t *testing.T, name string, services ...service) *running {
+	t.Helper()
+	return start(t, recipeObjects(t, name), services)
 }
 
 // knows waits until Inlet has the companion's snapshot, and so picks.

@@ -4,10 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"io"
-	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -41,29 +38,8 @@ func TestWasmImage(t *testing.T) {
 // wasmFilter is the wasm filter of what Envoy was given, in use or not; nil if there is none yet.
 func (r *running) wasmFilter(t *testing.T) object {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(r.dir, "home", "run", "*", "admin-address.txt"))
-	if err != nil || len(files) == 0 {
-		return nil
-	}
-	address, err := os.ReadFile(files[0])
-	if err != nil {
-		return nil
-	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+strings.TrimSpace(string(address))+"/config_dump", nil)
-	if err != nil {
-		return nil
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil
-	}
-	defer func() { _ = resp.Body.Close() }()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return nil
-	}
 	var dump any
-	if json.Unmarshal(text, &dump) != nil {
+	if json.Unmarshal([]byte(r.admin(t, "/config_dump")), &dump) != nil {
 		return nil
 	}
 	return findFilter(dump, "envoy.filters.http.wasm/")

@@ -27,19 +27,12 @@ func recipe(t *testing.T, name string, services ...service) *running {
 	return start(t, recipeObjects(t, name), services)
 }
 
-// knows waits until Inlet has the companion's snapshot, and so picks.
-func (r *running) knows(t *testing.T, model string, headers ...string) {
-	t.Helper()
-	r.serves(t, model, headers...)
-	r.until(t, "picking", func() bool { return r.logged(t, r.chat(t, model, "Hello", headers...)).Picked != "" })
-}
-
 func TestRecipePriorityAndFallback(t *testing.T) {
 	r := recipe(t, "priority-and-fallback", service{"llama", 1, nil}, service{"shared", 1, nil}, service{"small", 1, nil})
 	r.knows(t, "llama")
 	for _, pool := range []string{"llama", "shared", "small"} {
 		r.until(t, "serving llama from "+pool, func() bool {
-			got := r.chat(t, "llama", "Hello")
+			got := r.get(t, "llama")
 			return got.status == http.StatusOK && strings.HasPrefix(got.header.Get("x-modelsim-replica"), pool+"-")
 		})
 		if got := r.chat(t, "llama", "Hello"); r.picked(t, got) != pool+"-1" || got.header.Get("x-modelsim-model") != "llama-3-8b" {
@@ -48,7 +41,7 @@ func TestRecipePriorityAndFallback(t *testing.T) {
 		r.replicas[pool][0].Kill() // and so on with the next pool
 	}
 	r.until(t, "refusing", func() bool {
-		got := r.chat(t, "llama", "Hello")
+		got := r.get(t, "llama")
 		return got.status == http.StatusServiceUnavailable && got.header.Get("retry-after") != "" && strings.Contains(got.body, `"error"`)
 	})
 }
@@ -151,9 +144,9 @@ func TestRecipeTwoClusters(t *testing.T) {
 		}
 	}
 	r.replicas["llama"][0].Kill()
-	r.until(t, "serving from the replica that is left", func() bool { return r.chat(t, "llama", "Hello").header.Get("x-modelsim-replica") == "llama-2" })
+	r.until(t, "serving from the replica that is left", func() bool { return r.get(t, "llama").header.Get("x-modelsim-replica") == "llama-2" })
 	r.replicas["llama"][1].Kill()
-	r.until(t, "spilling over", func() bool { return r.chat(t, "llama", "Hello").header.Get("x-modelsim-replica") == "other-cluster-1" })
+	r.until(t, "spilling over", func() bool { return r.get(t, "llama").header.Get("x-modelsim-replica") == "other-cluster-1" })
 	if got := r.chat(t, "llama", "Hello"); got.status != http.StatusOK || got.header.Get("x-modelsim-model") != "llama-here" {
 		t.Errorf("the other cluster was asked for %s: %d", got.header.Get("x-modelsim-model"), got.status)
 	}

@@ -10,7 +10,10 @@ import (
 	"time"
 )
 
-var client = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableCompression: true}}
+var client = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
+	DisableCompression: true,
+	DisableKeepAlives:  true, // a connection keeps the configuration that it began with
+}}
 
 // reply is a response, read to its end.
 type reply struct {
@@ -68,17 +71,33 @@ func (r *running) chat(t *testing.T, model, prompt string, headers ...string) re
 // serves waits until the gateway serves a model.
 func (r *running) serves(t *testing.T, model string, headers ...string) {
 	t.Helper()
-	var last string
-	r.until(t, "serving "+model, func() bool {
-		got, err := r.try(t, http.MethodPost, "/v1/chat/completions", chat(model, "Hello"), headers...)
-		if err != nil {
-			last = err.Error()
-			return false
+	r.until(t, "serving "+model, func() bool { return r.get(t, model, headers...).status == http.StatusOK })
+}
+
+// get is a chat for conditions that are waited for: a failure is a reply without a status.
+func (r *running) get(t *testing.T, model string, headers ...string) reply {
+	t.Helper()
+	got, err := r.try(t, http.MethodPost, "/v1/chat/completions", chat(model, "Hello"), headers...)
+	if err != nil {
+		return reply{}
+	}
+	return got
+}
+
+// knows waits until Inlet has the companion's snapshot in all workers, and so picks.
+func (r *running) knows(t *testing.T, model string, headers ...string) {
+	t.Helper()
+	r.serves(t, model, headers...)
+	picks := 0
+	r.until(t, "picking", func() bool {
+		got := r.get(t, model, headers...)
+		if got.status == http.StatusOK && r.logged(t, got).Picked != "" {
+			picks++
+		} else {
+			picks = 0
 		}
-		last = got.body
-		return got.status == http.StatusOK
+		return picks == 10 // in a row
 	})
-	_ = last
 }
 
 // code is the code of an error in OpenAI's form, "" if the body is something else.
@@ -99,7 +118,6 @@ type access struct {
 	Picked    string `json:"picked"`
 	Replica   string `json:"replica"`
 	Why       string `json:"why"`
-	Status    int    `json:"status"`
 }
 
 // logged waits for the line of a response in Envoy's access log.

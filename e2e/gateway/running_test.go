@@ -104,7 +104,8 @@ func (r *running) startReplicas(ctx context.Context, t *testing.T, s service) {
 		server := &process.Server{
 			Command: process.Command{Name: name, Path: stack.ModelSim.Path(root(t))},
 			Arguments: func(address string) ([]string, error) {
-				return append([]string{"--name", name, "--listen", address, "--drain", "1s"}, s.args...), nil
+				// No delays, and room for large bodies.
+				return append([]string{"--name", name, "--listen", address, "--drain", "1s", "--speed", "0", "--kv-blocks", "1000000"}, s.args...), nil
 			},
 		}
 		r.startServer(ctx, t, server)
@@ -232,7 +233,7 @@ func (r *running) apply(t *testing.T) {
 // until waits until ok, and fails the test if that takes too long or Envoy Gateway ends.
 func (r *running) until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	if err := r.gateway.Until(t.Context(), 60*time.Second, what, ok); err != nil {
+	if err := r.gateway.Until(t.Context(), 90*time.Second, what, ok); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -219,7 +219,7 @@ func (r *running) errors(t *testing.T) {
 	}{
 		{http.MethodPost, "/v1/chat/completions", chat("unknown", "Hello"), "model_not_found", http.StatusNotFound, nil},
 		{http.MethodGet, "/nowhere", "", "no_pool", http.StatusNotFound, nil},
-		{http.MethodGet, "/v1/responses", "", "", http.StatusUpgradeRequired, []string{"connection", "Upgrade", "upgrade", "websocket"}},
+		{http.MethodGet, "/v1/responses", "", "upgrade_not_supported", http.StatusUpgradeRequired, []string{"connection", "Upgrade", "upgrade", "websocket"}},
 	} {
 		got := r.send(t, c.method, c.path, c.body, c.headers...)
 		if got.status != c.status || got.code() != c.code || !strings.Contains(got.body, `"error"`) {

@@ -17,7 +17,7 @@ func attachment(g *entrance) {
 	if others := g.on("EnvoyExtensionPolicy"); len(others) > 1 {
 		for _, p := range others[1:] {
 			p.in.errorf(p.get("metadata", "name"), "policy-attachment", "one EnvoyExtensionPolicy with all entries",
-				"a second EnvoyExtensionPolicy on Gateway %s: only the older one counts", g.name())
+				"a second EnvoyExtensionPolicy on Gateway %s: only the older one counts", g.manifest.name())
 		}
 	}
 	for _, p := range g.set.ofKind("EnvoyExtensionPolicy") {
@@ -55,8 +55,8 @@ func allowedModule(g *entrance) {
 	if g.wasm || g.policy.kind() != "EnvoyExtensionPolicy" {
 		return
 	}
-	if at := g.entry.get("filterName"); at.text() != "inlet" {
-		g.policy.in.errorf(at, "module-filter-name", "filterName: inlet", "the module has one filter, called inlet: Envoy refuses filterName %q", at.text())
+	if at := g.entry.get("filterName"); !slices.Contains(filterNames(), at.text()) {
+		g.policy.in.errorf(at, "module-filter-name", "filterName: "+allFilters, "the module knows no filterName %q, and Envoy refuses it; known: %s", at.text(), strings.Join(filterNames(), ", "))
 	}
 	p := g.proxy()
 	for _, m := range p.get("spec", "dynamicModules").items() {
@@ -72,7 +72,7 @@ func allowedModule(g *entrance) {
 		return
 	}
 	p.in.errorf(p.get("spec", "dynamicModules"), "module-allowed", "dynamicModules: [{name: inlet, source: {local: {path: …}}, doNotClose: true}] in the EnvoyProxy that the Gateway names",
-		"no EnvoyProxy of Gateway %s lists the module %q: Envoy Gateway refuses the policy, and every route responds with 500", g.name(), g.entry.get("name").text())
+		"no EnvoyProxy of Gateway %s lists the module %q: Envoy Gateway refuses the policy, and every route responds with 500", g.manifest.name(), g.entry.get("name").text())
 }
 
 // patches are those of the Gateway.
@@ -115,7 +115,7 @@ func clientPolicy(g *entrance) {
 	policies := g.on("ClientTrafficPolicy")
 	if len(policies) == 0 {
 		g.in.errorf(g.get("metadata", "name"), "control-headers", "the ClientTrafficPolicy of envoy/gateway/base",
-			"Gateway %s has no ClientTrafficPolicy: clients' own control headers are not removed, and bodies over 32 KiB get 413", g.name())
+			"Gateway %s has no ClientTrafficPolicy: clients' own control headers are not removed, and bodies over 32 KiB get 413", g.manifest.name())
 		return
 	}
 	for _, p := range policies {
@@ -188,7 +188,7 @@ func backendPolicy(g *entrance) {
 	}
 	policies := g.on("BackendTrafficPolicy")
 	if len(policies) == 0 {
-		g.in.errorf(g.get("metadata", "name"), "override-host", "the BackendTrafficPolicy of envoy/gateway/base", "Gateway %s has no BackendTrafficPolicy: what Inlet picks is ignored", g.name())
+		g.in.errorf(g.get("metadata", "name"), "override-host", "the BackendTrafficPolicy of envoy/gateway/base", "Gateway %s has no BackendTrafficPolicy: what Inlet picks is ignored", g.manifest.name())
 		return
 	}
 	p := policies[0]
@@ -229,7 +229,7 @@ func poolsHaveRoutes(g *entrance) {
 	catches := false
 	matched := map[string]bool{}
 	for _, r := range g.set.ofKind("HTTPRoute") {
-		if !slices.ContainsFunc(r.get("spec", "parentRefs").items(), func(p node) bool { return p.get("name").text() == g.name() }) {
+		if !slices.ContainsFunc(r.get("spec", "parentRefs").items(), func(p node) bool { return p.get("name").text() == g.manifest.name() }) {
 			continue
 		}
 		for _, rule := range r.get("spec", "rules").items() {
@@ -252,7 +252,7 @@ func poolsHaveRoutes(g *entrance) {
 		}
 	}
 	if !catches {
-		g.in.errorf(g.get("metadata", "name"), "last-route", "the HTTPRoute no-pool of envoy/gateway/base", "no route of Gateway %s catches all: Inlet runs only at routes, and never sees a request that matches none before its pool is known", g.name())
+		g.in.errorf(g.get("metadata", "name"), "last-route", "the HTTPRoute no-pool of envoy/gateway/base", "no route of Gateway %s catches all: Inlet runs only at routes, and never sees a request that matches none before its pool is known", g.manifest.name())
 	}
 }
 
@@ -265,8 +265,9 @@ func (g *entrance) adds(cluster string) bool {
 
 func patchedClusters(g *entrance) {
 	if g.chain != nil {
-		switch name := g.chain.Companion().Cluster; {
-		case name == "" && g.picks:
+		from := g.chain.Companion()
+		switch name := from.Cluster; {
+		case name == "" && g.picks && !from.Embedded:
 			g.policy.in.warnf(g.entry, "companion-cluster", "companion: {cluster: inlet-companion} in the configuration", "the chain has a picker and no companion: it knows no replica, and Envoy's own load balancer chooses")
 		case name != "" && !g.adds(name) && !strings.HasPrefix(name, "httproute/"):
 			g.policy.in.errorf(g.entry, "companion-cluster", "the EnvoyPatchPolicy of envoy/gateway/base", "no patch adds the cluster %q, which companion.cluster names: Inlet gets no snapshot", name)

@@ -18,7 +18,7 @@ var ManifestChecks = []struct{ Name, About string }{
 	{"policy-attachment", "Inlet's policy is on the Gateway, is the only one there, and no route's policy replaces it"},
 	{"fail-open", "Inlet's policy does not let requests pass when it cannot be loaded"},
 	{"module-allowed", "module: the EnvoyProxy of the Gateway lists it, with the path of its file"},
-	{"module-filter-name", "module: filterName is inlet"},
+	{"module-filter-name", "module: filterName is inlet, or the name of one filter"},
 	{"module-do-not-close", "module: doNotClose is true"},
 	{"wasm-stop-iteration", "wasm: a patch sets allow_on_headers_stop_iteration"},
 	{"wasm-failure-policy", "wasm: a patch sets failure_policy to FAIL_RELOAD"},
@@ -145,7 +145,7 @@ func (m manifest) isOn(kind, name string) bool {
 
 // on are the policies of a kind that name this Gateway.
 func (g *entrance) on(kind string) []manifest {
-	return slices.DeleteFunc(g.set.ofKind(kind), func(m manifest) bool { return !m.isOn("Gateway", g.name()) })
+	return slices.DeleteFunc(g.set.ofKind(kind), func(m manifest) bool { return !m.isOn("Gateway", g.manifest.name()) })
 }
 
 // findGateways finds the Gateways with Inlet.
@@ -181,7 +181,7 @@ func (g *entrance) take(p manifest, entry, config node, wasm bool) {
 	if entry.get("name").text() != "inlet" && !looksLikeChain(text) {
 		return
 	}
-	i := &inlet{config: entry, document: config, wasm: wasm, text: text}
+	i := &inlet{config: entry, document: config, wasm: wasm, text: text, name: entry.get("filterName").text()}
 	p.in.readDocument(i, func([]string) placing { return byPath(config) })
 	g.policy, g.entry, g.inlet = p, entry, i
 }

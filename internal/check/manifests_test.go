@@ -63,7 +63,7 @@ var brokenManifests = []struct {
 	{"no EnvoyProxy", "module", "base/gateway.yaml", []string{"kind: EnvoyProxy, name: inlet", "kind: EnvoyProxy, name: other"}, "module-allowed", check.Error, "", "no EnvoyProxy"},
 	{"no path", "module", "module/envoyproxy.yaml", []string{"path: /usr/local/lib/inlet/libinlet.so", "path: libinlet.so"}, "module-allowed", check.Error, "name: inlet", "no path"},
 	{"closed", "module", "module/envoyproxy.yaml", []string{"doNotClose: true", "doNotClose: false"}, "module-do-not-close", check.Error, "doNotClose: false", ""},
-	{"filter name", "module", "module/extension.yaml", []string{"filterName: inlet", "filterName: bbr"}, "module-filter-name", check.Error, "filterName: bbr", ""},
+	{"filter name", "module", "module/extension.yaml", []string{"filterName: inlet", "filterName: other"}, "module-filter-name", check.Error, "filterName: other", ""},
 	{"no body is seen", "wasm", "wasm/patches.yaml", []string{"path: allow_on_headers_stop_iteration", "path: other"}, "wasm-stop-iteration", check.Error, "- name: inlet", "waits for a body"},
 	{"the same in one patch", "wasm-file", "wasm-file/patches.yaml", []string{"allow_on_headers_stop_iteration: true", "allow_on_headers_stop_iteration: false"}, "wasm-stop-iteration", check.Error, "name: inlet", "waits for a body"},
 	{"no reload", "wasm", "wasm/patches.yaml", []string{"value: FAIL_RELOAD", "value: FAIL_CLOSED"}, "wasm-failure-policy", check.Error, "- name: inlet", "503"},

@@ -115,6 +115,7 @@ func (g *reply) code() string {
 type access struct {
 	RequestID string `json:"request_id"`
 	Pool      string `json:"pool"`
+	Cluster   string `json:"cluster"`
 	Picked    string `json:"picked"`
 	Replica   string `json:"replica"`
 	Why       string `json:"why"`

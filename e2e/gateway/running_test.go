@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,6 +45,12 @@ var standard = []service{
 // start serves manifests. Everything ends with the test.
 func start(t *testing.T, all []object, services []service) *running {
 	t.Helper()
+	return startAt(t, all, services, nil)
+}
+
+// startAt also knows the addresses of Services that are there already.
+func startAt(t *testing.T, all []object, services []service, there map[string][]string) *running {
+	t.Helper()
 	repository := build(t, stack.ModelSim, stack.CompanionProgram, stack.NativeModule, stack.WasmPlugin)
 	onlyOne(t)
 	r := &running{dir: t.TempDir(), replicas: map[string][]*process.Server{}}
@@ -51,6 +58,8 @@ func start(t *testing.T, all []object, services []service) *running {
 		port: freePort(t), services: map[string][]string{}, envoy: envoybin.DefaultVersion,
 		module: stack.NativeModule.Path(repository), plugin: stack.WasmPlugin.Path(repository), log: filepath.Join(r.dir, "access.json"),
 	}
+	maps.Copy(r.services, there)
+	r.certificate(t)
 	// t.Context ends before the cleanups, which need what runs.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	t.Cleanup(cancel)
@@ -62,7 +71,9 @@ func start(t *testing.T, all []object, services []service) *running {
 	for _, s := range services {
 		r.startReplicas(ctx, t, s)
 	}
-	r.startCompanion(ctx, t, all)
+	if len(ofKind(all, "Deployment")) > 0 {
+		r.startCompanion(ctx, t, all)
+	}
 	if len(ofKind(all, "EnvoyExtensionPolicy")) > 0 && at(ofKind(all, "EnvoyExtensionPolicy")[0], "spec", "wasm") != nil {
 		r.startRegistry(ctx, t)
 	}

@@ -218,7 +218,7 @@ func (r *running) errors(t *testing.T) {
 		headers                  []string
 	}{
 		{http.MethodPost, "/v1/chat/completions", chat("unknown", "Hello"), "model_not_found", http.StatusNotFound, nil},
-		{http.MethodGet, "/nowhere", "", "no_pool", http.StatusNotFound, nil},
+		{http.MethodGet, "/nowhere", "", "unknown_path", http.StatusNotFound, nil},
 		{http.MethodGet, "/v1/responses", "", "upgrade_not_supported", http.StatusUpgradeRequired, []string{"connection", "Upgrade", "upgrade", "websocket"}},
 	} {
 		got := r.send(t, c.method, c.path, c.body, c.headers...)

@@ -196,6 +196,7 @@ func (r *running) startGateway(ctx context.Context, t *testing.T) {
 	}
 	r.gateway, err = process.Start(ctx, process.Command{
 		Name: "envoy-gateway", Path: path, Args: []string{"server", "--config-path", config}, Dir: r.dir, Log: filepath.Join(r.dir, "envoy-gateway.log"),
+		Env: []string{"HOME=" + r.dir}, // where it keeps plugins
 	})
 	if err != nil {
 		t.Fatal(err)

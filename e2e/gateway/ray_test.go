@@ -31,7 +31,7 @@ var ray = sync.OnceValues(func() (env struct{ python, lib string }, err error) {
 		return env, err
 	}
 	in := &clients.Installer{CacheDir: filepath.Join(envoybin.CacheDir(), "ray"), Pins: pins, Progress: os.Stderr}
-	dir, err := in.Install("python", version, []string{"requirements.txt"}, "Ray Serve (350 MB on the disk; a minute)", func(dir string) error {
+	dir, err := in.Install("python", version, []string{"requirements.txt"}, "Ray Serve (470 MB on the disk; a minute or two)", func(dir string) error {
 		return clients.Pip(ctx, path, filepath.Join(dir, "requirements.txt"), filepath.Join(dir, "lib"))
 	})
 	env.python, env.lib = path, filepath.Join(dir, "lib")

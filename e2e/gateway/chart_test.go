@@ -81,7 +81,7 @@ clusters: [{name: screening, type: STRICT_DNS}]
 	}
 	text := string(marshal(t, all))
 	for _, want := range []string{
-		"gatewayClassName: shared", "name: httproute/models/qwen/rule/0", "name: models/inlet/http", "envoyextensionpolicy/models/inlet/wasm/0",
+		"gatewayClassName: shared", "name: httproute/models/qwen/rule/0", "name: models/inlet/http",
 		"inlet-companion.models.svc.example.internal", "host: qwen.models.svc.example.internal, port: 9000", "name: screening",
 	} {
 		if !strings.Contains(text, want) {

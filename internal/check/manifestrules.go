@@ -84,9 +84,13 @@ func (g *entrance) patches() []node {
 	return all
 }
 
-// sets reports whether a patch sets something, the value being the last step of its path.
+// sets reports whether a patch sets something, the value being the last step of its path. One that looks for the name of the filter does not: a
+// running Envoy Gateway leaves the kind out of it, egctl does not, and a path that matches nothing counts as applied.
 func (g *entrance) sets(name string, ok func(value node) bool) bool {
 	return slices.ContainsFunc(g.patches(), func(p node) bool {
+		if strings.Contains(p.get("operation", "json_path").text(), "envoyextensionpolicy/") {
+			return false
+		}
 		path := p.get("operation", "path").text()
 		return path[strings.LastIndex(path, "/")+1:] == name && ok(p.get("operation", "value"))
 	})

@@ -65,6 +65,7 @@ var brokenManifests = []struct {
 	{"closed", "module", "module/envoyproxy.yaml", []string{"doNotClose: true", "doNotClose: false"}, "module-do-not-close", check.Error, "doNotClose: false", ""},
 	{"filter name", "module", "module/extension.yaml", []string{"filterName: inlet", "filterName: other"}, "module-filter-name", check.Error, "filterName: other", ""},
 	{"no body is seen", "wasm", "wasm/patches.yaml", []string{"path: allow_on_headers_stop_iteration", "path: other"}, "wasm-stop-iteration", check.Error, "- name: inlet", "waits for a body"},
+	{"a patch by the filter's name", "wasm", "wasm/patches.yaml", []string{"@.typed_config.config.name=='inlet'", "@.name=='envoy.filters.http.wasm/envoyextensionpolicy/inlet/inlet/wasm/0'"}, "wasm-stop-iteration", check.Error, "- name: inlet", "waits for a body"},
 	{"the same in one patch", "wasm-file", "wasm-file/patches.yaml", []string{"allow_on_headers_stop_iteration: true", "allow_on_headers_stop_iteration: false"}, "wasm-stop-iteration", check.Error, "name: inlet", "waits for a body"},
 	{"no reload", "wasm", "wasm/patches.yaml", []string{"value: FAIL_RELOAD", "value: FAIL_CLOSED"}, "wasm-failure-policy", check.Error, "- name: inlet", "503"},
 	{"a tag", "wasm", "wasm/extension.yaml", nil, "wasm-digest", check.Warning, "inlet-wasm:dev", "tag"},

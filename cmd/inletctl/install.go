@@ -18,9 +18,10 @@ func installCommand() *cobra.Command {
 		Long: `Checks a set of Kubernetes manifests, all files together: what Inlet needs of Envoy Gateway and is missing, or was changed to what does not work.
 Of Inlet's configuration in them it finds what inletctl check finds. Nothing is installed, and nothing but the files is read.
 
-"-" is the standard input. Errors make the exit code 1, and with --strict warnings do too.`,
-		Example: `  kubectl kustomize envoy/gateway/module | inletctl install --check -
-  helm template inlet envoy/charts/inlet -n inlet -f values.yaml | inletctl install --check - more.yaml`,
+"-" is the standard input, for what kubectl kustomize or helm template prints. Errors make the exit code 1, and with --strict warnings do too.`,
+		Example: `  inletctl install --check manifests.yaml
+  inletctl install --check --strict rendered.yaml envoy/gateway/recipes/two-clusters/more.yaml
+  inletctl install --list`,
 		Args: func(_ *cobra.Command, args []string) error {
 			switch {
 			case list:

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
@@ -66,6 +67,7 @@ func (r *running) behaves(t *testing.T) {
 	t.Run("forged", func(t *testing.T) { r.forged(t) })
 	t.Run("errors", func(t *testing.T) { r.errors(t) })
 	t.Run("edited", func(t *testing.T) { r.edited(t) })
+	t.Run("filters of a pool's route", func(t *testing.T) { r.routeFilters(t) })
 	t.Run("no replica", func(t *testing.T) {
 		for _, s := range r.replicas["gemma"] {
 			s.Kill()
@@ -110,6 +112,34 @@ func (r *running) edited(t *testing.T) {
 
 	r.configure(t, strings.Replace(string(withKeys), "name: gemma,", "name: jemma,", 1))
 	r.until(t, "serving the third configuration", func() bool { return r.get(t, "jemma", "x-api-key", demoKey).status == http.StatusOK })
+}
+
+// routeFilters: what a pool's route itself does is done, but filters that are turned on at it are not run. Which ones run was decided at no-pool.
+func (r *running) routeFilters(t *testing.T) {
+	route := find(t, r.objects, "HTTPRoute", "gemma")
+	at(route, "spec", "rules", 0).(object)["filters"] = []any{
+		object{"type": "RequestHeaderModifier", "requestHeaderModifier": object{"set": []any{object{"name": "x-of-route", "value": "1"}}}},
+		object{"type": "ExtensionRef", "extensionRef": object{"group": "gateway.envoyproxy.io", "kind": "HTTPRouteFilter", "name": "credential"}},
+	}
+	r.objects = append(r.objects, object{
+		"apiVersion": "gateway.envoyproxy.io/v1alpha1", "kind": "HTTPRouteFilter", "metadata": object{"name": "credential", "namespace": "inlet"},
+		"spec": object{"credentialInjection": object{"header": "x-credential", "credential": object{"valueRef": object{"name": "credential"}}}},
+	}, object{
+		"apiVersion": "v1", "kind": "Secret", "metadata": object{"name": "credential", "namespace": "inlet"}, "data": object{"credential": base64.StdEncoding.EncodeToString([]byte("placeholder"))},
+	})
+	r.apply(t)
+	var names string
+	r.until(t, "setting the header of the route", func() bool {
+		got := r.get(t, "jemma", "x-api-key", demoKey)
+		names = got.header.Get("x-modelsim-headers")
+		return strings.Contains(names, "x-of-route")
+	})
+	// The listener has the filter by now, or comes right after the routes.
+	r.until(t, "handing Envoy the filter", func() bool { return strings.Contains(r.admin(t, "/config_dump"), "credential_injector") })
+	names = r.chat(t, "jemma", "Hello", "x-api-key", demoKey).header.Get("x-modelsim-headers")
+	if !strings.Contains(names, "x-of-route") || strings.Contains(names, "x-credential") {
+		t.Errorf("the replica got %s: docs/envoy-gateway.md says that a filter of a pool's route does nothing", names)
+	}
 }
 
 // configure gives the chain another configuration and applies the manifests.

@@ -119,6 +119,17 @@ func TestSame(t *testing.T) {
 			}
 		}
 	}
+	text, err := os.ReadFile(filepath.Join(root(t), "envoy", "gateway", "providers", "patches.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var clusters []any
+	for _, p := range list(at(documents(t, text)[0], "spec", "jsonPatches")) {
+		clusters = append(clusters, at(p, "operation", "value"))
+	}
+	if got, want := canonical(t, clusters), canonical(t, at(static("guardrail-providers.yaml"), "static_resources", "clusters")); got != want {
+		t.Errorf("providers differ from envoy/static/guardrail-providers.yaml:\n%s\n%s", got, want)
+	}
 	if got, want := canonical(t, parsed(t, translate(t, "module", nil).chain())), canonical(t, static("inlet.yaml")); got != want {
 		t.Errorf("module: the configuration differs from envoy/static/inlet.yaml:\n%s\n%s", got, want)
 	}

@@ -133,12 +133,11 @@ func (h *host) patches(t *testing.T, spec object) {
 	for _, p := range at(spec, "jsonPatches").([]any) {
 		value := at(p, "operation", "value")
 		if a, ok := at(value, "load_assignment", "endpoints", 0, "lb_endpoints", 0, "endpoint", "address", "socket_address").(object); ok {
-			name, _, _ := strings.Cut(a["address"].(string), ".")
-			addresses, known := h.services[name]
-			if !known {
-				t.Fatalf("a cluster leads to the Service %s, of which the test knows no address", name)
+			name, _, isService := strings.Cut(a["address"].(string), ".inlet.svc.")
+			if !isService {
+				continue
 			}
-			to := ipPort(t, addresses[0])
+			to := h.endpoints(t, name)[0].(object)["ip"].(object)
 			a["address"], a["port_value"] = to["address"], to["port"]
 		}
 		if local, ok := at(value, "typed_config", "config", "vm_config", "code", "local").(object); ok {

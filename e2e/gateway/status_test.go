@@ -15,6 +15,11 @@ func TestStatuses(t *testing.T) {
 	for _, folder := range folders {
 		sets[folder] = kustomized(t, folder)
 	}
+	providers, err := os.ReadFile(filepath.Join(root(t), "envoy", "gateway", "providers", "patches.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sets["providers"] = append(kustomized(t, "module"), documents(t, providers)...)
 	recipes, err := os.ReadDir(filepath.Join(root(t), "envoy", "gateway", "recipes"))
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -65,4 +66,47 @@ func findFilter(v any, prefix string) object {
 		}
 	}
 	return nil
+}
+
+// TestImageLayout: the image is one manifest with one layer, in the form of OCI, and the same plugin gives the same digest.
+func TestImageLayout(t *testing.T) {
+	path, err := builtRenderer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	plugin := filepath.Join(t.TempDir(), "plugin.wasm")
+	if err := os.WriteFile(plugin, []byte("\x00asm\x01\x00\x00\x00"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var digests []string
+	dir := filepath.Join(t.TempDir(), "image")
+	for range 2 {
+		out, err := run(t.Context(), path, "image", plugin, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		digests = append(digests, strings.TrimSpace(string(out)))
+	}
+	if digests[0] != digests[1] {
+		t.Errorf("the same plugin gave %s, and then %s", digests[0], digests[1])
+	}
+	read := func(name string) (v object) {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(text, &v); err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	manifests := list(read("index.json")["manifests"])
+	if len(manifests) != 1 || at(manifests[0], "digest") != digests[0] || at(manifests[0], "mediaType") != "application/vnd.oci.image.manifest.v1+json" {
+		t.Fatalf("the layout has %v, want one manifest with digest %s", manifests, digests[0])
+	}
+	manifest := read(filepath.Join("blobs", strings.Replace(digests[0], ":", "/", 1)))
+	layers := list(manifest["layers"])
+	if len(layers) != 1 || at(layers[0], "mediaType") != "application/vnd.oci.image.layer.v1.tar+gzip" {
+		t.Errorf("the image has the layers %v", layers)
+	}
 }

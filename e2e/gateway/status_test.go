@@ -7,9 +7,10 @@ import (
 
 	"github.com/inlet-proxy/inlet/e2e/envoybin"
 	"github.com/inlet-proxy/inlet/e2e/kubebin"
+	"github.com/inlet-proxy/inlet/internal/check"
 )
 
-// TestStatuses has Envoy Gateway accept everything that is shipped, and apply every patch.
+// TestStatuses has Envoy Gateway accept everything that is shipped, and apply every patch. Nor does `inletctl install --check` find anything in it.
 func TestStatuses(t *testing.T) {
 	sets := map[string][]object{}
 	for _, folder := range folders {
@@ -29,6 +30,9 @@ func TestStatuses(t *testing.T) {
 	}
 	for name, all := range sets {
 		t.Run(name, func(t *testing.T) {
+			for _, f := range check.Manifests([]check.ManifestFile{{Name: name, Text: marshal(t, all)}}) {
+				t.Errorf("%s", f.String())
+			}
 			services := map[string][]string{}
 			for _, o := range all {
 				if kind := o["kind"]; kind == "Service" || kind == "Backend" {

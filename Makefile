@@ -7,6 +7,8 @@ FILTERS := $(notdir $(patsubst %/wasm,%,$(wildcard filters/*/wasm)))
 UNIT = $$(go list ./... | grep -v '/e2e')
 # Those of them that start goroutines, in their tests at least, or use unsafe: in the others the race detector has nothing to find.
 CONCURRENT = $$(grep -rlE --include='*.go' '\bgo (func\b|[A-Za-z.]+\()|\.Go\(|\.Parallel\(|RunParallel\(|httptest|"unsafe"' cmd docs filters internal shared | grep -v /testdata/ | xargs -n 1 dirname | sort -u | sed 's,^,./,')
+# Those that drive a real Envoy Gateway or a real Kubernetes API server.
+CLUSTER = $$(go list ./e2e/... | grep -e '/e2e/gateway$$' -e '/e2e/kube$$')
 # What runs inside Envoy as wasm, and must stay free of threads, sockets and clocks.
 CORE := ./filters/... ./shared/contract/... ./shared/reading/... ./shared/state/... ./internal/chain/... ./internal/coding/... ./internal/feed/...
 
@@ -66,11 +68,20 @@ race-concurrent: ## the same in the packages that start goroutines or use unsafe
 .PHONY: e2e
 e2e: ## tests in a real Envoy, both builds, and the demo in both; downloads 1 GB the first time
 	go test -timeout 20m ./e2e -run 'Scenarios$$'
-	go test -timeout 20m -p 2 -skip 'Scenarios$$' ./e2e/... # more at once would take the time that Envoy's workers need for their ticks
+	go test -timeout 20m -p 2 -skip 'Scenarios$$' $$(go list ./e2e/... | grep -v -e '/e2e/gateway$$' -e '/e2e/kube$$') # more at once would take the time that Envoy's workers need for their ticks
 	go -C bench test -timeout 10m ./...
 	$(MAKE) --no-print-directory demo ABI=wasm
 	$(MAKE) --no-print-directory demo ABI=module
 	$(MAKE) --no-print-directory demo ABI=module COMPANION=embedded
+
+.PHONY: e2e-gateway
+e2e-gateway: ## a real Envoy Gateway serves the manifests and recipes of envoy/gateway; builds it from the Go module proxy the first time, which takes minutes
+	go test -timeout 15m -p 1 $(CLUSTER)
+
+.PHONY: image-wasm
+image-wasm: ## dist/image-wasm: the wasm plugin as an image (an OCI layout), as Envoy Gateway fetches it; prints its digest
+	GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -trimpath -ldflags='-s -w' -o dist/inlet.wasm ./cmd/bundle-wasm
+	@go -C tools/manifests build -trimpath -o ../../dist/manifests . && dist/manifests image dist/inlet.wasm dist/image-wasm
 
 .PHONY: soak-quota
 soak-quota: ## ten minutes of all kinds of requests in each build: what is charged is what the replicas report, to the token
@@ -151,6 +162,7 @@ lint: ## lint and check the format
 	go tool -modfile=tools/go.mod golangci-lint run --allow-parallel-runners ./...
 	cd bench && go tool -modfile=../tools/go.mod golangci-lint run --allow-parallel-runners ./...
 	cd tools && go tool golangci-lint run --allow-parallel-runners ./mutate ./release
+	cd tools/manifests && go tool -modfile=../go.mod golangci-lint run --allow-parallel-runners ./...
 
 .PHONY: check
 check: ## what CI asks for before the tests: wasm and no-cgo builds, dependency rules, documentation, lint and format

@@ -80,6 +80,11 @@ func checkFiles(cmd *cobra.Command, files []string, format string, envoy, strict
 			}
 		}
 	}
+	return report(cmd, found, format, strict)
+}
+
+// report prints findings, and returns errFound if they are faults.
+func report(cmd *cobra.Command, found []check.Finding, format string, strict bool) error {
 	errors, warnings := check.Count(found)
 	if format == "json" {
 		if err := check.WriteJSON(cmd.OutOrStdout(), found); err != nil {

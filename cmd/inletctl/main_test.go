@@ -40,6 +40,12 @@ func TestExitCodes(t *testing.T) {
 	warned := write("warned.yaml", strings.Replace(string(bootstrap), "envoy.wasm.runtime.v8", "envoy.wasm.runtime.wamr", 1))
 	shipped, err := filepath.Glob("../../envoy/static/inlet*.yaml")
 	require.NoError(t, err)
+	var manifests []string
+	for _, pattern := range []string{"base/[^ck]*.yaml", "base/companion.yaml", "module/e*.yaml"} {
+		files, err := filepath.Glob("../../envoy/gateway/" + pattern)
+		require.NoError(t, err)
+		manifests = append(manifests, files...)
+	}
 	for _, c := range []struct {
 		name        string
 		env         []string // name, value, ...
@@ -65,6 +71,12 @@ func TestExitCodes(t *testing.T) {
 		{"a file that is not there", nil, []string{"check", filepath.Join(dir, "none")}, exitUsage, "", "no such file"},
 		{"a format that is not there", nil, []string{"check", "-o", "xml", good}, exitUsage, "", "text or json"},
 		{"all checks", nil, []string{"check", "--list"}, exitOK, "wasm-failure-policy", ""},
+		{"good manifests", nil, append([]string{"install", "--check"}, manifests...), exitOK, "ok\n", ""},
+		{"manifests without the policies of the base", nil, []string{"install", "--check", "../../envoy/gateway/module/extension.yaml", "../../envoy/gateway/base/gateway.yaml"}, exitFaults, "no route matches the pool \"llama\"", ""},
+		{"a manifest without Inlet", nil, []string{"install", "--check", "--strict", "-o", "json", good}, exitFaults, `"no-inlet"`, ""},
+		{"installing", nil, []string{"install", good}, exitUsage, "", "with --check only"},
+		{"no manifest", nil, []string{"install", "--check"}, exitUsage, "", "which file?"},
+		{"all checks of manifests", nil, []string{"install", "--list"}, exitOK, "policy-attachment", ""},
 		{"an ABI that is not there", nil, []string{"run", "--abi", "ext_proc"}, exitUsage, "", "--abi=ext_proc: it is wasm or module"},
 		{"the same by its variable", []string{"ABI", "ext_proc"}, []string{"demo"}, exitUsage, "", "ABI=ext_proc: it is wasm or module"},
 		{"a companion that is not there", nil, []string{"run", "--companion", "none"}, exitUsage, "", "--companion=none: it is process or embedded"},

@@ -46,7 +46,7 @@ func (g *gateway) readRoutes() {
 		for _, i := range g.inlets {
 			own := scope.get("typed_per_filter_config").member(i.filter.get("name").text())
 			if own.is("route.v3.FilterConfig") {
-				if own = own.get("config"); !own.exists() {
+				if own = own.get("config"); own.get("@type").text() == "" {
 					continue // the filter is only turned on or off
 				}
 			}

@@ -4,7 +4,6 @@ package redisbin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/inlet-proxy/inlet/e2e/debian"
 	"github.com/inlet-proxy/inlet/e2e/envoybin"
 )
 
@@ -37,7 +37,7 @@ func Find(ctx context.Context, progress io.Writer) (Binary, error) {
 	if progress != nil {
 		fmt.Fprintln(progress, "downloading redis-server from Debian (about 2 MB) into", dir)
 	}
-	if err := fetch(ctx, dir); err != nil {
+	if err := debian.Fetch(ctx, dir, packages...); err != nil {
 		return Binary{}, fmt.Errorf("no redis-server in PATH, and it could not be fetched from Debian: %w; install redis-server", err)
 	}
 	b, ok := inFolder(dir)
@@ -57,45 +57,4 @@ func inFolder(dir string) (Binary, bool) {
 	cmd := exec.Command(b.Path, "--version")
 	cmd.Env = append(os.Environ(), b.Env...)
 	return b, cmd.Run() == nil
-}
-
-// fetch unpacks the packages into dir. Several processes may do so concurrently: each works in its own folder, and the first rename wins.
-func fetch(ctx context.Context, dir string) error {
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return fmt.Errorf("%w; set INLET_CACHE to a folder that can be written", err)
-	}
-	work, err := os.MkdirTemp(filepath.Dir(dir), ".redis-")
-	if err != nil {
-		return fmt.Errorf("%w; set INLET_CACHE to a folder that can be written", err)
-	}
-	defer os.RemoveAll(work) //nolint:errcheck // a leftover in the cache folder does no harm
-	unpacked := filepath.Join(work, "unpacked")
-	if err := command(ctx, work, "apt-get", append([]string{"download", "-q"}, packages...)...); err != nil {
-		return err
-	}
-	files, err := filepath.Glob(filepath.Join(work, "*.deb"))
-	if err != nil {
-		return err
-	}
-	if len(files) != len(packages) {
-		return fmt.Errorf("apt-get downloaded %d packages instead of %d", len(files), len(packages))
-	}
-	for _, file := range files {
-		if err := command(ctx, work, "dpkg-deb", "-x", file, unpacked); err != nil {
-			return err
-		}
-	}
-	if err := os.Rename(unpacked, dir); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	return nil
-}
-
-func command(ctx context.Context, dir, name string, args ...string) error {
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", name, err, strings.TrimSpace(string(out)))
-	}
-	return nil
 }

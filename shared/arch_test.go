@@ -256,6 +256,25 @@ func TestTokensStayInTheCompanion(t *testing.T) {
 	require.True(t, found)
 }
 
+// TestKubernetesStaysInTheCompanion: its client is in no build for Envoy, and in no other package of the companion.
+func TestKubernetesStaysInTheCompanion(t *testing.T) {
+	const client = "internal/companion/kube"
+	libraries := regexp.MustCompile(`^(k8s\.io|sigs\.k8s\.io)/`)
+	found := false
+	for _, p := range packages(t) {
+		if under(p.name(), "e2e") {
+			continue
+		}
+		uses := slices.ContainsFunc(p.Imports, libraries.MatchString)
+		found = found || uses
+		require.Equal(t, p.name() == client, uses, p.name())
+		if slices.Contains(inlet(p.Imports), client) {
+			require.Equal(t, "cmd/companion", p.name())
+		}
+	}
+	require.True(t, found)
+}
+
 func TestNoCatchAllPackages(t *testing.T) {
 	for _, p := range packages(t) {
 		for _, part := range strings.Split(p.name(), "/") {

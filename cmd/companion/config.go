@@ -20,6 +20,8 @@ type Config struct {
 	Memory int64        // bytes of the notes about prompts that are stored for proxies that join later
 	Quota  *QuotaConfig // nil: none
 	Tokens []TokenConfig
+
+	Kubernetes *KubernetesConfig // nil: the defaults, if there are pools that need it
 }
 
 func defaultConfig() *Config {
@@ -58,7 +60,15 @@ func (c *Config) read(o *conf.Object) {
 	o.Object("quota", func(o *conf.Object) { c.Quota = readQuota(o) })
 	all := tokenParser{config: c, names: map[string]bool{}, files: map[string]bool{}}
 	o.List("tokens", all.parse)
-	c.Config.Read(o, c.XDS != "")
+	o.Object("kubernetes", func(o *conf.Object) { c.Kubernetes = readKubernetes(o) })
+	c.Config.Read(o, replicas.Reading{Served: c.XDS != "", Kubernetes: true})
+	directory := c.Quota != nil && c.Quota.Kubernetes != nil
+	if directory {
+		c.Quota.cluster = c.Kubernetes
+	}
+	if o.Has("kubernetes") && !c.inKubernetes() && !directory {
+		o.Errorf("kubernetes", "nothing has its source in Kubernetes: neither a pool nor quota")
+	}
 	if len(c.Tokens) == 0 {
 		o.Required("pools")
 	}
@@ -74,5 +84,5 @@ func hostPort(s string) string {
 // check reads the source of every pool and all other files, gets every token, and reports on each; the error lists everything that is
 // unusable.
 func (c *Config) check(ctx context.Context, out io.Writer) error {
-	return errors.Join(c.Config.Check(ctx, out), c.Quota.check(out), checkTokens(ctx, c.Tokens, out))
+	return errors.Join(c.Config.Check(ctx, out), checkKubernetes(ctx, c, out), c.Quota.check(out), checkTokens(ctx, c.Tokens, out))
 }

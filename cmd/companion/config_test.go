@@ -12,6 +12,7 @@ import (
 
 	"github.com/inlet-proxy/inlet/internal/companion/discover"
 	"github.com/inlet-proxy/inlet/internal/companion/http1"
+	"github.com/inlet-proxy/inlet/internal/companion/kube"
 	"github.com/inlet-proxy/inlet/internal/companion/quota"
 	"github.com/inlet-proxy/inlet/internal/companion/replicas"
 	"github.com/inlet-proxy/inlet/internal/companion/scrape"
@@ -57,6 +58,10 @@ func TestConfig(t *testing.T) {
 				Metadata: true, Scopes: []string{"https://www.googleapis.com/auth/cloud-platform"},
 			}},
 		},
+		Kubernetes: &KubernetesConfig{
+			Kubeconfig: "/etc/inlet/kubeconfig", Namespace: "models",
+			Gateway: &kube.Gateway{Name: "inlet", Namespace: "infra", Controller: "inlet-proxy.github.io/companion"},
+		},
 		Config: replicas.Config{
 			Scrape:  replicas.Scrape{Interval: 100 * time.Millisecond, Timeout: time.Second, Models: 10 * time.Second, Plan: plan},
 			Publish: 10 * time.Millisecond,
@@ -70,6 +75,10 @@ func TestConfig(t *testing.T) {
 					Pool: "qwen", SRV: "_http._tcp.qwen.models.svc.cluster.local", Family: "auto", Interval: 5 * time.Second,
 				}},
 				{Name: "own", Static: []string{"10.0.0.7:8000", "[2001:db8::7]:8000"}, Plan: own},
+				{Name: "mixtral", Plan: plan, Kubernetes: &replicas.Kubernetes{
+					Namespace: "serving", InferencePool: "mixtral", Group: replicas.PoolGroup, Family: "auto",
+				}},
+				{Name: "phi", Plan: plan, Kubernetes: &replicas.Kubernetes{Service: "phi", Port: "http", Group: replicas.PoolGroup, Family: "auto"}},
 			},
 		},
 	}, c)
@@ -91,7 +100,7 @@ func TestDefaults(t *testing.T) {
 	require.NoError(t, err)
 	short, err := parseConfig([]byte(`{"pools": [{"name": "llama", "eds": "envoy/static/eds/llama.yaml"}]}`))
 	require.NoError(t, err)
-	full.XDS, full.Quota, full.Tokens = "", nil, nil
+	full.XDS, full.Quota, full.Tokens, full.Kubernetes = "", nil, nil, nil
 	full.Scrape.Plan = scrape.Plan{Engine: "vllm", Models: "/v1/models"}
 	full.Pools = full.Pools[:1]
 	full.Pools[0].Plan = full.Scrape.Plan
@@ -101,10 +110,14 @@ func TestDefaults(t *testing.T) {
 func TestQuotaConfig(t *testing.T) {
 	const pools = "pools: [{name: a, eds: a.yaml}]\n"
 	for text, want := range map[string]*QuotaConfig{
-		"":                               nil,
-		"quota: {}":                      {},
-		"quota: {store: {dir: q}}":       {Dir: "q"},
-		"quota: {admin: {tokenFile: t}}": {Admin: &AdminConfig{Listen: "127.0.0.1:9003", TokenFile: "t"}},
+		"":                                 nil,
+		"quota: {}":                        {},
+		"quota: {store: {dir: q}}":         {Dir: "q"},
+		"quota: {admin: {tokenFile: t}}":   {Admin: &AdminConfig{Listen: "127.0.0.1:9003", TokenFile: "t"}},
+		"quota: {kubernetes: {secret: s}}": {Kubernetes: &kube.DirectorySource{Secret: "s"}},
+		"quota: {kubernetes: {configMap: c, secret: s, namespace: n}}\nkubernetes: {namespace: x}": {
+			Kubernetes: &kube.DirectorySource{Namespace: "n", ConfigMap: "c", Secret: "s"}, cluster: &KubernetesConfig{Namespace: "x"},
+		},
 		"quota: {store: {redis: {addresses: [\"r:6379\"]}}}": {Redis: &quota.RedisOptions{Addresses: []string{"r:6379"}, Prefix: "inlet"}},
 		"quota: {store: {redis: {addresses: [\"r:1\", \"r:2\"], username: u, passwordFile: p, tls: {ca: c}, prefix: x}}}": {Redis: &quota.RedisOptions{
 			Addresses: []string{"r:1", "r:2"}, Username: "u", PasswordFile: "p", TLS: &http1.TLS{CAFile: "c"}, Prefix: "x",

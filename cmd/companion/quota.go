@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/inlet-proxy/inlet/internal/companion/http1"
+	"github.com/inlet-proxy/inlet/internal/companion/kube"
 	"github.com/inlet-proxy/inlet/internal/companion/quota"
 	"github.com/inlet-proxy/inlet/internal/companion/replicas"
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
@@ -27,6 +28,9 @@ type QuotaConfig struct {
 	Redis *quota.RedisOptions // instead of counters in this process
 	Keys  string              // file of the directory; "" for one that the admin API manages, if there is one
 	Admin *AdminConfig        // nil: no admin API
+
+	Kubernetes *kube.DirectorySource // the directory, in place of Keys
+	cluster    *KubernetesConfig     // where that is
 }
 
 // AdminConfig is where the admin API is served.
@@ -45,6 +49,18 @@ func readQuota(o *conf.Object) *QuotaConfig {
 		}
 	})
 	o.String("keys", &q.Keys, conf.NotEmpty)
+	o.Object("kubernetes", func(o *conf.Object) {
+		q.Kubernetes = new(kube.DirectorySource)
+		o.String("namespace", &q.Kubernetes.Namespace, conf.NotEmpty)
+		o.String("configMap", &q.Kubernetes.ConfigMap, conf.NotEmpty)
+		o.String("secret", &q.Kubernetes.Secret, conf.NotEmpty)
+		if !o.Has("configMap") && !o.Has("secret") {
+			o.Errorf("", "want configMap, secret, or both")
+		}
+	})
+	if o.Has("keys") && o.Has("kubernetes") {
+		o.Errorf("kubernetes", "the directory is either in a file, keys, or in kubernetes")
+	}
 	o.Object("admin", func(o *conf.Object) {
 		q.Admin = &AdminConfig{Listen: "127.0.0.1:9003"}
 		o.String("listen", &q.Admin.Listen, hostPort)
@@ -132,6 +148,8 @@ type sharedQuota struct {
 	store   quota.Store
 	service *quota.Service
 	admin   http.Handler
+
+	directory *kube.Directory // that must run; nil if it is not in Kubernetes
 }
 
 // openQuota opens the store and reads the directory. An error names the key of the configuration.
@@ -156,7 +174,14 @@ func openQuota(ctx context.Context, c *QuotaConfig, log *slog.Logger) (q sharedQ
 	if err != nil {
 		return q, fmt.Errorf("quota.store.%s: %w", store, err)
 	}
-	q.service, err = quota.New(ctx, quota.Options{Store: q.store, File: c.Keys, Managed: c.Keys == "" && c.Admin != nil, Log: log})
+	o := quota.Options{Store: q.store, File: c.Keys, Managed: c.Keys == "" && c.Kubernetes == nil && c.Admin != nil, Log: log}
+	if c.Kubernetes != nil {
+		if q.directory, err = c.followDirectory(&o, log); err != nil {
+			q.close(log)
+			return q, err
+		}
+	}
+	q.service, err = quota.New(ctx, o)
 	if err == nil && c.Admin != nil {
 		if !isLoopback(c.Admin.Listen) {
 			log.Warn("the admin API can be reached from other machines, and is plain HTTP: put TLS in front of it", "listen", c.Admin.Listen)

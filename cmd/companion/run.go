@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/inlet-proxy/inlet/internal/companion/discover"
+	"github.com/inlet-proxy/inlet/internal/companion/kube"
 	"github.com/inlet-proxy/inlet/internal/companion/quota"
 	"github.com/inlet-proxy/inlet/internal/companion/relay"
 	"github.com/inlet-proxy/inlet/internal/companion/replicas"
@@ -33,6 +34,10 @@ func run(ctx context.Context, cfg *Config, l listeners, shared sharedQuota, kept
 	if err != nil {
 		return err
 	}
+	watcher, err := newWatcher(cfg, log)
+	if err != nil {
+		return err
+	}
 	rel := relay.New(relay.Options{Interval: cfg.Publish, Heartbeat: cfg.Heartbeat(), Memory: cfg.Memory})
 	m := &metrics{replicas: found, relay: rel, tokens: kept, stale: cfg.Stale, quota: shared.service}
 	kept.start(ctx, group)
@@ -42,17 +47,24 @@ func run(ctx context.Context, cfg *Config, l listeners, shared sharedQuota, kept
 			return nil
 		})
 	}
+	if shared.directory != nil {
+		group.Go(func() error {
+			shared.directory.Run(ctx)
+			return nil
+		})
+	}
 	if l.admin != nil {
 		serve(ctx, group, newServer(shared.admin, log), l.admin)
 	}
 	group.Go(func() error { return found.Run(ctx) })
+	follow(ctx, group, watcher, found)
 	group.Go(func() error {
 		if found.Await(ctx) {
 			rel.Run(ctx, found.Changed(), found.Pools)
 		}
 		return nil
 	})
-	server := newServer(handler(found, rel, m), log)
+	server := newServer(handler(found, watcher, rel, m), log)
 	server.RegisterOnShutdown(rel.Close)
 	serve(ctx, group, server, l.proxies)
 	return group.Wait()
@@ -143,7 +155,7 @@ func (u *unusedConns) close() {
 	}
 }
 
-func handler(found *replicas.Replicas, rel *relay.Relay, m *metrics) http.Handler {
+func handler(found *replicas.Replicas, watcher *kube.Watcher, rel *relay.Relay, m *metrics) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(endpoint.SnapshotPath, rel)
 	mux.Handle(endpoint.SnapshotPath+".json", rel)
@@ -156,7 +168,7 @@ func handler(found *replicas.Replicas, rel *relay.Relay, m *metrics) http.Handle
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		missing := m.tokens.missing()
 		if rel.Snapshot() == nil {
-			missing = append(missing, found.Missing()...)
+			missing = append(append(missing, found.Missing()...), watcher.Missing()...)
 		} else if len(missing) == 0 {
 			fmt.Fprintln(w, "ok")
 			return

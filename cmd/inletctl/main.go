@@ -60,7 +60,7 @@ Exit codes: 0 all is well, 1 faults were found or something failed, 2 the comman
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
-	root.AddCommand(runCommand(kill), demoCommand(kill), doctorCommand(), checkCommand(), installCommand(), schemaCommand(), quotaCommand())
+	root.AddCommand(runCommand(kill), demoCommand(kill), doctorCommand(), checkCommand(), installCommand(), schemaCommand(), convertCommand(), quotaCommand())
 	groups(root)
 	return root
 }

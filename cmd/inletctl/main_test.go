@@ -34,6 +34,8 @@ func TestExitCodes(t *testing.T) {
 	}
 	good := write("good.yaml", "filters: [{bbr: {}}]")
 	limited := write("limited.yaml", "filters: [{quota: {anonymous: a, limits: [{name: l, per: [app, ip], requests: 5/min}]}}]")
+	model := write("model.yaml", "{apiVersion: inference.networking.x-k8s.io/v1alpha2, kind: InferenceModel, metadata: {name: chat}, spec: {modelName: chat, poolRef: {name: llama}}}")
+	pool := write("pool.yaml", "{apiVersion: inference.networking.x-k8s.io/v1alpha2, kind: InferencePool, metadata: {name: llama}, spec: {selector: {a: b}, targetPortNumber: 8000, extensionRef: {name: epp}}}")
 	bad := write("bad.yaml", "filters:\n  - bbr: {modles: []}\n  - pickr: {}\n")
 	bootstrap, err := os.ReadFile("../../envoy/static/wasm.yaml")
 	require.NoError(t, err)
@@ -63,6 +65,12 @@ func TestExitCodes(t *testing.T) {
 		{"whose accounts limits have", nil, []string{"check", limited}, exitOK, limited + ": ok\n  l: limit of 5 requests per minute for each app and ip, in each Envoy\n", ""},
 		{"two faults", nil, []string{"check", good, bad}, exitFaults, bad + `:2:11: error: filters[0].bbr: unknown key "modles" (did you mean "models"?) [configuration]` + "\n" + bad + `:3:5: error: filters[1]: unknown filter "pickr" (did you mean "picker"?); known: bbr, quota, guardrail, picker [configuration]` + "\n2 errors, 0 warnings\n", ""},
 		{"a bootstrap", nil, []string{"check", "../../envoy/static/wasm.yaml"}, exitOK, "ok", ""},
+		{"pools of v1", nil, []string{"convert", model, pool}, exitOK, "inference.networking.k8s.io/v1", "note: InferencePool llama: Inlet picks"},
+		{"the chain of models", nil, []string{"convert", "--to", "chain", model}, exitOK, "targets: [{pool: llama}]", ""},
+		{"pools of the companion", nil, []string{"convert", "--to=companion", pool}, exitOK, "inferencePool: llama", "note: "},
+		{"convert to nothing", nil, []string{"convert", "--to=x", pool}, exitUsage, "", "it is manifests, chain or companion"},
+		{"convert no file", nil, []string{"convert"}, exitUsage, "", "which file?"},
+		{"convert a configuration", nil, []string{"convert", good}, exitFaults, "", "not a manifest"},
 		{"the shipped configurations", nil, append([]string{"check"}, shipped...), exitOK, "inlet-quota.yaml: ok", ""},
 		{"a configuration said to be a bootstrap", nil, []string{"check", "--envoy", good}, exitFaults, "no-inlet", ""},
 		{"a warning", nil, []string{"check", warned}, exitOK, "0 errors, 1 warning\n", ""},

@@ -41,7 +41,7 @@ func TestModule(t *testing.T) {
 	require.ErrorContains(t, err, "go mod download sigs.k8s.io/gateway-api@v0.0.0")
 }
 
-// A test that wants a program while another one gets it waits, and then finds it.
+// A caller that wants a program while another one gets it waits, and then finds it.
 func TestOnce(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("INLET_CACHE", dir)

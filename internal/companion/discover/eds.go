@@ -21,6 +21,10 @@ type Endpoint struct {
 	Engine string
 	// Priority is its priority: those with the lowest number come first.
 	Priority uint16
+	// Identity distinguishes replicas that have the same address one after the other, such as the UID of a Pod; "" if the source has none.
+	Identity string
+	// Started is when it started, in seconds since 1970, as far as the source knows; 0: unknown.
+	Started int64
 }
 
 // Assignment is the list of a source.

@@ -26,7 +26,7 @@ func Read(o *conf.Object) *replicas.Config {
 			o.Errorf(e.key, "%s", e.why)
 		}
 	}
-	c.Read(o, false)
+	c.Read(o, replicas.Reading{})
 	o.Required("pools")
 	return &c
 }

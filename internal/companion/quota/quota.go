@@ -45,7 +45,9 @@ type Options struct {
 	// no directory, and proxies get none.
 	File    string
 	Managed bool
-	Log     *slog.Logger
+	// Read reads the directory in place of the file; File is then its name for messages. An error by Unavailable says nothing about it.
+	Read func() ([]byte, error)
+	Log  *slog.Logger
 	// Look is how often the file, or the store's directory, is looked at for changes; 300 ms.
 	Look time.Duration
 	Now  func() time.Time // for the expiry of keys
@@ -157,6 +159,8 @@ func (s *Service) reload(ctx context.Context) error {
 	var text []byte
 	var err error
 	switch {
+	case s.opts.Read != nil:
+		text, err = s.opts.Read()
 	case s.opts.File != "":
 		text, err = os.ReadFile(s.opts.File)
 	case s.opts.Managed:

@@ -97,4 +97,7 @@ func (s *redisStore) SetDirectory(ctx context.Context, before, document []byte) 
 // unavailable is an error of a store that may work later.
 type unavailable struct{ error }
 
+// Unavailable is an error of a source that does not respond: nobody knows what it has.
+func Unavailable(err error) error { return unavailable{err} }
+
 func (u unavailable) Unwrap() error { return u.error }

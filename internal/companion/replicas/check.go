@@ -32,6 +32,9 @@ func (p *Pool) lookup(ctx context.Context) (source string, a *discover.Assignmen
 func (c *Config) Check(ctx context.Context, out io.Writer) error {
 	var bad []error
 	for _, p := range c.Pools {
+		if p.Kubernetes != nil {
+			continue // who follows it looks it up
+		}
 		source, a, err := p.lookup(ctx)
 		if err != nil {
 			bad = append(bad, fmt.Errorf("pool %s: %s: %w", p.Name, source, err))

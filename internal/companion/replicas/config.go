@@ -29,15 +29,32 @@ type Scrape struct {
 	Plan                      scrape.Plan
 }
 
-// Pool is one pool of replicas. One of EDS, Static and DNS is set.
+// Pool is one pool of replicas. One of EDS, Static, DNS and Kubernetes is set.
 type Pool struct {
-	Name    string
-	EDS     string         // path of Envoy's EDS file
-	Static  []string       // ip:port
-	DNS     *discover.Name // with the pool's name
-	Cluster string         // of Envoy, in the EDS that is served; "" for the one that the source names, else the pool's name
-	Plan    scrape.Plan
+	Name       string
+	EDS        string         // path of Envoy's EDS file
+	Static     []string       // ip:port
+	DNS        *discover.Name // with the pool's name
+	Kubernetes *Kubernetes
+	Cluster    string // of Envoy, in the EDS that is served; "" for the one that the source names, else the pool's name
+	Plan       scrape.Plan
 }
+
+// Kubernetes says which object in a cluster has the replicas. Who follows it passes their lists to Replicas.Set: this package needs no client of
+// Kubernetes.
+type Kubernetes struct {
+	Namespace              string // "" for that of the process
+	InferencePool, Service string // one of them is set
+	Group                  string // of the InferencePool
+	Port                   string // name or number of the Service's port; "" if it has only one
+	Family                 string // discover.FamilyAuto, ...
+}
+
+// API groups of the kind InferencePool.
+const (
+	PoolGroup    = "inference.networking.k8s.io"   // v1
+	OldPoolGroup = "inference.networking.x-k8s.io" // v1alpha2
+)
 
 // Default is a configuration without pools.
 func Default() Config {
@@ -55,8 +72,14 @@ func Default() Config {
 // is well within half of Stale, up to which the proxies fully trust gauges.
 func (c *Config) Heartbeat() time.Duration { return c.Stale / 4 }
 
-// Read reads the keys of the configuration. With served, Envoy gets the lists of replicas by EDS, where two pools need two clusters.
-func (c *Config) Read(o *conf.Object, served bool) {
+// Reading says for whom the configuration is read.
+type Reading struct {
+	Served     bool // Envoy gets the lists of replicas by EDS, where two pools need two clusters
+	Kubernetes bool // pools may have their source in Kubernetes
+}
+
+// Read reads the keys of the configuration.
+func (c *Config) Read(o *conf.Object, r Reading) {
 	o.Object("scrape", func(o *conf.Object) {
 		o.Duration("interval", &c.Scrape.Interval, 10*time.Millisecond, 5*time.Minute)
 		o.Duration("timeout", &c.Scrape.Timeout, 10*time.Millisecond, time.Minute)
@@ -71,7 +94,7 @@ func (c *Config) Read(o *conf.Object, served bool) {
 	if c.Publish > c.Stale/4 {
 		o.Errorf("publish", "publish (%s) is more than a quarter of stale (%s)", c.Publish, c.Stale)
 	}
-	pools := poolParser{config: c, served: served, names: map[string]bool{}, clusters: map[string]string{}}
+	pools := poolParser{config: c, Reading: r, names: map[string]bool{}, clusters: map[string]string{}}
 	o.List("pools", pools.parse)
 	if o.Has("pools") && len(c.Pools) == 0 {
 		o.Errorf("pools", "no pools")
@@ -107,8 +130,8 @@ func ReadTLS(o *conf.Object) *http1.TLS {
 
 // poolParser parses the pools one after the other.
 type poolParser struct {
+	Reading
 	config   *Config
-	served   bool
 	names    map[string]bool
 	clusters map[string]string // name of the pool by that of the cluster
 }
@@ -121,9 +144,9 @@ func (pp *poolParser) parse(v *conf.Value) {
 			o.Errorf("name", "duplicate pool name %q", p.Name)
 		}
 		pp.names[p.Name] = true
-		p.parseSource(o)
+		p.parseSource(o, pp.Kubernetes)
 		o.String("cluster", &p.Cluster, conf.NotEmpty)
-		if pp.served && (p.Cluster != "" || p.EDS == "") {
+		if pp.Served && (p.Cluster != "" || p.EDS == "") {
 			cluster := cmp.Or(p.Cluster, p.Name)
 			if other, ok := pp.clusters[cluster]; ok && other != p.Name {
 				o.Errorf("cluster", "cluster %q would contain the replicas of two pools, %q and %q", cluster, other, p.Name)
@@ -140,7 +163,7 @@ func (pp *poolParser) parse(v *conf.Value) {
 	pp.config.Pools = append(pp.config.Pools, p)
 }
 
-func (p *Pool) parseSource(o *conf.Object) {
+func (p *Pool) parseSource(o *conf.Object, kubernetes bool) {
 	o.String("eds", &p.EDS, conf.NotEmpty)
 	o.Strings("static", &p.Static, ipPort)
 	o.Object("dns", func(o *conf.Object) {
@@ -155,15 +178,42 @@ func (p *Pool) parseSource(o *conf.Object) {
 		}
 		p.DNS = &n
 	})
+	keys, words := []string{"eds", "static", "dns"}, "eds, static and dns"
+	if kubernetes {
+		o.Object("kubernetes", func(o *conf.Object) { p.Kubernetes = readKubernetes(o) })
+		keys, words = append(keys, "kubernetes"), "eds, static, dns and kubernetes"
+	} else if o.Has("kubernetes") {
+		o.Errorf("kubernetes", "needs a companion process: here, use dns with the name of a headless Service")
+		return
+	}
 	sources := 0
-	for _, key := range []string{"eds", "static", "dns"} {
+	for _, key := range keys {
 		if o.Has(key) {
 			sources++
 		}
 	}
 	if sources != 1 {
-		o.Errorf("", "want exactly one of eds, static and dns, got %d of them", sources)
+		o.Errorf("", "want exactly one of %s, got %d of them", words, sources)
 	}
+}
+
+func readKubernetes(o *conf.Object) *Kubernetes {
+	k := &Kubernetes{Group: PoolGroup, Family: discover.FamilyAuto}
+	o.String("namespace", &k.Namespace, conf.NotEmpty)
+	o.String("inferencePool", &k.InferencePool, conf.NotEmpty)
+	o.Enum("group", &k.Group, PoolGroup, OldPoolGroup)
+	o.String("service", &k.Service, conf.NotEmpty)
+	o.String("port", &k.Port, conf.NotEmpty)
+	o.Enum("family", &k.Family, discover.FamilyAuto, discover.FamilyIPv4, discover.FamilyIPv6)
+	switch {
+	case o.Has("inferencePool") == o.Has("service"):
+		o.Errorf("", "want exactly one of inferencePool and service")
+	case o.Has("inferencePool") && o.Has("port"):
+		o.Errorf("port", "an InferencePool has its own target ports")
+	case o.Has("service") && o.Has("group"):
+		o.Errorf("group", "is for an inferencePool")
+	}
+	return k
 }
 
 // parseMetrics reads the names of the metrics of an unknown model server.

@@ -65,12 +65,13 @@ func (r *Replicas) Run(ctx context.Context) error {
 			names = append(names, *p.DNS)
 		case p.EDS != "":
 			files = append(files, discover.File{Pool: p.Name, Path: p.EDS})
+		case p.Kubernetes != nil: // see Set
 		default:
 			a, err := discover.Static(p.Static)
 			if err != nil {
 				return err
 			}
-			r.found(p.Name, a)
+			r.Set(p.Name, a)
 		}
 	}
 	var wait sync.WaitGroup
@@ -78,23 +79,24 @@ func (r *Replicas) Run(ctx context.Context) error {
 	if len(files) > 0 {
 		wait.Go(func() {
 			barrier.Run(ctx, r.o.Log, "the lists of replicas", func() {
-				if unwatched = discover.Watch(ctx, files, r.o.Log, r.found, r.notFound); unwatched != nil {
+				if unwatched = discover.Watch(ctx, files, r.o.Log, r.Set, r.notFound); unwatched != nil {
 					cancel()
 				}
 			})
 		})
 	}
-	discover.Resolve(ctx, names, r.o.Resolver, r.o.Log, r.found, r.notFound)
+	discover.Resolve(ctx, names, r.o.Resolver, r.o.Log, r.Set, r.notFound)
 	<-ctx.Done()
 	wait.Wait()
 	return unwatched
 }
 
-func (r *Replicas) found(pool string, a *discover.Assignment) {
+// Set sets the list of a pool's replicas: for a source that is followed elsewhere.
+func (r *Replicas) Set(pool string, a *discover.Assignment) {
 	r.loaded.Add(1)
 	targets := make([]scrape.Target, len(a.Endpoints))
 	for i, e := range a.Endpoints {
-		targets[i] = scrape.Target{Address: e.Address, Usable: e.Usable, Engine: e.Engine, Priority: e.Priority}
+		targets[i] = scrape.Target{Address: e.Address, Usable: e.Usable, Engine: e.Engine, Priority: e.Priority, Identity: e.Identity, Started: e.Started}
 	}
 	r.SetTargets(pool, targets)
 	if r.o.Found == nil {

@@ -61,7 +61,7 @@ func TestReadinessEndsAfterThreeIntervals(t *testing.T) {
 			f := newFleet()
 			s := start(t, f)
 			of := s.pools["llama"]
-			p := &poller{key: key{"a:1", of.plan, "vllm"}, kind: vllm, mapping: compiled["vllm"], pools: map[*pool]bool{of: true}}
+			p := &poller{key: key{"a:1", of.plan, "vllm", ""}, kind: vllm, mapping: compiled["vllm"], pools: map[*pool]bool{of: true}}
 			s.connect(t.Context(), p)
 			defer p.own.Close()
 			try := func(a answer, health int) {

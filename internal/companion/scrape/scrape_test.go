@@ -353,6 +353,33 @@ func TestSetTargetsKeepsWhatStays(t *testing.T) {
 	})
 }
 
+// Another replica at the same address starts clean, and the proxies see that it is another one, whatever the sources and metrics say of times.
+func TestAnotherReplicaAtTheAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet()
+		s := start(t, f)
+		is := func(identity string, started int64) endpoint.Endpoint {
+			s.SetTargets("llama", []Target{{Address: "a:1", Usable: true, Identity: identity, Started: started}})
+			return only(t, s)
+		}
+		f.set("a:1/metrics", answer{status: 200, body: exposition("1", "2", "0.5")})
+		require.EqualValues(t, 1000, is("one", 1000).Started)
+		time.Sleep(2 * interval)
+		before := only(t, s)
+		require.True(t, before.Ready)
+		require.Equal(t, before, is("one", 1001), "the same one: nothing changed")
+		for _, started := range []int64{2000, 2000, 0, 500} {
+			after := is(fmt.Sprint("started ", started, " after ", before.Started), started)
+			require.False(t, after.Ready)
+			require.False(t, after.Gauges.Known)
+			require.Greater(t, after.Started, before.Started+endpoint.StartJitter)
+			before = after
+			time.Sleep(2 * interval)
+			require.True(t, only(t, s).Ready)
+		}
+	})
+}
+
 func TestTriedWaitsForEveryPool(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, err := New(map[string]Plan{"a": {Engine: "vllm"}, "b": {Engine: "sglang"}}, Options{Interval: interval, Timeout: timeout, Dial: newFleet().dial})
@@ -475,7 +502,7 @@ func BenchmarkScrape(b *testing.B) {
 	s, err := New(map[string]Plan{"llama": {Engine: "vllm"}}, Options{Interval: interval, Timeout: timeout})
 	require.NoError(b, err)
 	defer s.Close()
-	p := &poller{key: key{answering(b, large(b)), s.pools["llama"].plan, "vllm"}, mapping: compiled["vllm"]}
+	p := &poller{key: key{answering(b, large(b)), s.pools["llama"].plan, "vllm", ""}, mapping: compiled["vllm"]}
 	s.connect(b.Context(), p)
 	b.ReportAllocs()
 	began := cpuTime(b)

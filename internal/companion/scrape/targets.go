@@ -8,6 +8,7 @@ import (
 
 	"github.com/inlet-proxy/inlet/internal/companion/barrier"
 	"github.com/inlet-proxy/inlet/internal/companion/http1"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
 // Target is a replica to scrape.
@@ -17,6 +18,9 @@ type Target struct {
 	Engine  string // overrides the plan's, "" for that
 
 	Priority uint16 // its priority in the pool; the lowest number comes first
+
+	Identity string // another one at the same address is another replica, of which nothing is known; "" if its source has none
+	Started  int64  // when it started, in seconds since 1970, as far as its source knows; 0: unknown
 }
 
 type pool struct {
@@ -40,9 +44,10 @@ func (m *member) ready() bool { return m.usable && m.poller.ready() }
 
 // key identifies what is scraped: replicas with the same key share a poller.
 type key struct {
-	address string
-	plan    *plan
-	engine  string
+	address  string
+	plan     *plan
+	engine   string
+	identity string
 }
 
 // SetTargets sets the replicas of a pool: new ones are scraped from now on, missing ones no longer, the others are not disturbed.
@@ -57,11 +62,17 @@ func (s *Scraper) SetTargets(poolName string, targets []Target) {
 	listed := make(map[string]bool, len(targets))
 	for _, t := range targets {
 		listed[t.Address] = true
-		k := key{t.Address, p.plan, s.engineFor(p, t)}
+		k := key{t.Address, p.plan, s.engineFor(p, t), t.Identity}
 		m := p.members[t.Address]
 		if m == nil || m.poller.key != k {
 			poller := s.join(p, k)
+			if poller.began == 0 {
+				poller.began = t.Started // which its metrics may make later; proxies that knew another replica at this address then forget it
+			}
 			if m != nil {
+				if m.poller.identity != k.identity {
+					poller.began = max(poller.began, m.poller.began+endpoint.StartJitter+1)
+				}
 				s.leave(p, m.poller)
 			}
 			m = &member{address: t.Address, poller: poller}

@@ -54,6 +54,8 @@ type envoyKind struct {
 	workers int
 }
 
+func kindOf(s *hosttest.Scenario) envoyKind { return envoyKind{s.NeedsProbe(), s.Workers} }
+
 // newEnvoyHost takes the build and the load-balancing policy of the options.
 func newEnvoyHost(t *testing.T, o stack.Options) *envoyHost {
 	return &envoyHost{t: t, abi: o.ABI, native: o.NativeLB, envoys: map[envoyKind]kept{}, gone: map[string]bool{}}
@@ -67,11 +69,24 @@ func (h *envoyHost) Name() string {
 	return "envoy-" + h.abi
 }
 
+// starting is held by who starts an Envoy: while V8 compiles the plugin, it takes the time of other Envoys' workers.
+var starting sync.RWMutex
+
+// play plays a scenario.
+func (h *envoyHost) play(s *hosttest.Scenario) error {
+	h.envoy(kindOf(s))
+	starting.RLock()
+	defer starting.RUnlock()
+	return hosttest.Play(h, s)
+}
+
 // envoy returns a running Envoy of a kind.
 func (h *envoyHost) envoy(kind envoyKind) kept {
 	if k, ok := h.envoys[kind]; ok {
 		return k
 	}
+	starting.Lock()
+	defer starting.Unlock()
 	var k kept
 	if h.abi == contribGolang {
 		k.stack = newGolangProxy(h.t, kind)
@@ -82,7 +97,7 @@ func (h *envoyHost) envoy(kind envoyKind) kept {
 		k.keeper = new(keeper)
 	}
 	o := stack.Options{
-		ABI: h.abi, NativeLB: h.native, Workers: kind.workers, Plugin: plugins[h.abi].shipped, NoCompanion: true, Updatable: true,
+		ABI: h.abi, NativeLB: h.native, Workers: kind.workers, Plugin: plugins[h.abi].shipped, NoCompanion: true, Updatable: true, Alone: true,
 		Pools: []stack.Pool{{Name: "none"}}, Chain: "filters: [{bbr: {}}]", Edit: (&edits{abi: h.abi, keeper: k.keeper}).apply,
 		Drain: time.Millisecond, // Envoy takes whole seconds: none
 	}
@@ -125,7 +140,7 @@ func (h *envoyHost) Start(s *hosttest.Scenario) (hosttest.Gateway, error) {
 	}
 	// Envoy should refuse an invalid configuration.
 	_ = yaml.Unmarshal([]byte(s.Config), &document)
-	envoy := h.envoy(envoyKind{s.NeedsProbe(), s.Workers})
+	envoy := h.envoy(kindOf(s))
 	g := &gateway{
 		host: h, workers: s.Workers, stack: envoy.stack, keeper: envoy.keeper, stop: stop,
 		relay:  relay.New(relay.Options{Lease: 300 * time.Millisecond}),

@@ -14,7 +14,7 @@ func TestGateway(t *testing.T) {
 	scraped := map[string][]string{} // series by build
 	for _, abi := range abis {
 		t.Run(abi, func(t *testing.T) {
-			s := stack.ForTest(t, stack.Options{ABI: abi, Workers: 4, Pools: quickPools(), Edit: mergeOnScrape})
+			s := stack.ForTest(t, stack.Options{ABI: abi, Workers: 4, Pools: quickPools(), Edit: mergeOnScrape, Alone: true})
 			waitForPicks(t, s)
 			t.Run("the same few requests for every build", func(t *testing.T) { scraped[abi] = testSameRequests(t, s) })
 			t.Run("the version", func(t *testing.T) { testVersion(t, s) })

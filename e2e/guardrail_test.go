@@ -32,7 +32,11 @@ func TestGuardrail(t *testing.T) {
 	require.Nil(t, wrong)
 	for _, abi := range abis {
 		t.Run(abi, func(t *testing.T) {
-			s := stack.ForTest(t, stack.Options{ABI: abi, Chain: string(document)})
+			pools := stack.DefaultPools()
+			for i := range pools { // some ms between events, so that they arrive one by one
+				pools[i].Args = append(pools[i].Args, "--speed", "3")
+			}
+			s := stack.ForTest(t, stack.Options{ABI: abi, Chain: string(document), Pools: pools})
 			for i, l := range lines.Generate(3)[:24] {
 				want := redacted(d, l.Text)
 				ask := guardAsk{url: s.URL(), text: l.Text, piece: 1 + i%7, stream: i%4 != 0}

@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -10,25 +11,49 @@ import (
 	"github.com/inlet-proxy/inlet/shared/hosttest"
 )
 
-// TestScenarios plays every scenario of the repository in a real Envoy, with
-// the wasm plugin, with the native module, and with that and its own load-balancing policy.
+// TestScenarios plays every scenario of the repository in a real Envoy, with the wasm plugin, with the native module, and
+// with that and its own load-balancing policy: several at once, since mostly they wait.
 func TestScenarios(t *testing.T) {
-	scenarios := loadScenarios(t)
-	for name, o := range map[string]stack.Options{
-		stack.Wasm:         {ABI: stack.Wasm},
-		stack.Module:       {ABI: stack.Module},
-		"module-native-lb": {ABI: stack.Module, NativeLB: true},
+	ofOneWorker, others := inHalves(loadScenarios(t))
+	for _, v := range []struct { // the longest first
+		name string
+		o    stack.Options
+	}{
+		{stack.Wasm, stack.Options{ABI: stack.Wasm}},
+		{stack.Module, stack.Options{ABI: stack.Module}},
+		{"module-native-lb", stack.Options{ABI: stack.Module, NativeLB: true}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			host := newEnvoyHost(t, o)
-			for _, s := range scenarios {
-				if !s.Plays(host.Name()) {
-					continue
-				}
-				t.Run(filepath.Base(s.File)+"/"+s.Name, func(t *testing.T) {
-					require.NoError(t, hosttest.Play(host, s))
-				})
+		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			var halves sync.WaitGroup
+			for _, half := range [][]*hosttest.Scenario{ofOneWorker, others} {
+				halves.Go(func() { playAll(t, newEnvoyHost(t, v.o), half) })
 			}
+			halves.Wait()
+		})
+	}
+}
+
+// inHalves divides the scenarios so that no kind of Envoy is in both halves, and neither takes much longer.
+func inHalves(scenarios []*hosttest.Scenario) (ofOneWorker, others []*hosttest.Scenario) {
+	for _, s := range scenarios {
+		if kindOf(s) == (envoyKind{workers: 1}) {
+			ofOneWorker = append(ofOneWorker, s)
+		} else {
+			others = append(others, s)
+		}
+	}
+	return ofOneWorker, others
+}
+
+// playAll plays those of the scenarios that the host can play.
+func playAll(t *testing.T, host *envoyHost, scenarios []*hosttest.Scenario) {
+	for _, s := range scenarios {
+		if !s.Plays(host.Name()) {
+			continue
+		}
+		t.Run(filepath.Base(s.File)+"/"+s.Name, func(t *testing.T) {
+			require.NoError(t, host.play(s))
 		})
 	}
 }

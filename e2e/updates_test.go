@@ -99,7 +99,7 @@ type versioned struct {
 // startUpdated starts an Envoy and four clients, two of which make a new connection for each request.
 func startUpdated(t *testing.T, o stack.Options) *updated {
 	t.Helper()
-	o.Drain, o.Chain = *drainFlag, configurationOf(0)
+	o.Drain, o.Chain, o.Alone = *drainFlag, configurationOf(0), true // its memory is measured
 	o.Pools = []stack.Pool{{Name: "llama", Replicas: 1, Args: []string{"--speed", "2"}}}
 	ctx, stop := context.WithCancel(t.Context())
 	u := &updated{t: t, s: stack.ForTest(t, o), stop: stop}

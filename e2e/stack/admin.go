@@ -65,7 +65,7 @@ func (s *Stack) listenerAddress(ctx context.Context, name string) (string, error
 
 // ListenerURL is the base URL of a listener that Options.Edit added.
 func (s *Stack) ListenerURL(ctx context.Context, name string) (string, error) {
-	address, err := s.listenerAddress(ctx, name)
+	address, err := s.listenerAddress(ctx, s.shared.name(name))
 	return "http://" + address, err
 }
 

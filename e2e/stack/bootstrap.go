@@ -79,18 +79,8 @@ func UnmarshalYAML(text []byte, into proto.Message) error {
 	return protojson.Unmarshal(asJSON, into)
 }
 
-// writeBootstrap writes the shipped bootstrap with this stack's ports, pools and
-// configuration, and returns the file.
-func (s *Stack) writeBootstrap() (string, error) {
-	b, err := s.bootstrap()
-	if err != nil {
-		return "", err
-	}
-	if s.o.Updatable {
-		if err := s.makeUpdatable(b); err != nil {
-			return "", err
-		}
-	}
+// writeBootstrap writes a bootstrap and returns the file.
+func (s *Stack) writeBootstrap(b *bootstrapv3.Bootstrap) (string, error) {
 	text, err := protojson.Marshal(b)
 	if err != nil {
 		return "", err
@@ -99,6 +89,7 @@ func (s *Stack) writeBootstrap() (string, error) {
 	return file, os.WriteFile(file, text, 0o644)
 }
 
+// bootstrap is the shipped bootstrap with this stack's ports, pools and configuration.
 func (s *Stack) bootstrap() (*bootstrapv3.Bootstrap, error) {
 	shipped := s.o.ABI
 	if shipped == None {

@@ -17,7 +17,7 @@ import (
 // values of request counters.
 func TestBothBuildsHaveTheSameMetrics(t *testing.T) {
 	scrape := func(abi string) (series []string, requests map[string]float64) {
-		s := stack.ForTest(t, stack.Options{ABI: abi, Workers: 1, Pools: []stack.Pool{
+		s := stack.ForTest(t, stack.Options{ABI: abi, Workers: 1, Alone: true, Pools: []stack.Pool{
 			{Name: "llama", Replicas: 1, Args: []string{"--model", "llama-3-8b", "--speed", "0"}},
 			{Name: "gemma", Replicas: 1, Args: []string{"--model", "gemma", "--speed", "0"}},
 		}})

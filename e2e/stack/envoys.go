@@ -19,7 +19,7 @@ func (s *Stack) StartEnvoy(ctx context.Context) (_ *Envoy, err error) {
 	}
 	e := &Envoy{&Stack{
 		Dir: dir, Replicas: s.Replicas, Companion: s.Companion, Root: s.Root,
-		o: s.o, access: newAccessLog(), lists: s.lists,
+		o: s.o, access: newAccessLog(), lists: s.lists, watched: &discovery{dir: dir},
 	}}
 	e.o.Port = 0
 	s.others = append(s.others, e)

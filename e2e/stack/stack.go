@@ -82,6 +82,8 @@ type Options struct {
 	Recipes []string
 	// Edit changes Envoy's configuration last.
 	Edit func(*bootstrapv3.Bootstrap)
+	// Alone keeps ForTest from using an Envoy that other tests have used: see Sharing.
+	Alone bool
 	// Progress gets one line for each slow step. Nil is silent.
 	Progress io.Writer
 }
@@ -123,9 +125,10 @@ type Stack struct {
 	access  *accessLog
 	gateway string // address
 	admin   string // address
-	updates int    // of the files that Envoy watches
+	watched *discovery
 	lists   string // folder of the pools' lists of replicas
 	others  []*Envoy
+	shared  *turn // nil if the Envoy is the stack's own
 
 	quotaAdmin string // address of the companion's admin API
 
@@ -134,7 +137,9 @@ type Stack struct {
 
 // Start builds what is needed and starts the system. When it returns without error,
 // Envoy serves. The system ends with Close or with ctx.
-func Start(ctx context.Context, o Options) (_ *Stack, err error) {
+func Start(ctx context.Context, o Options) (*Stack, error) { return start(ctx, o, (*Stack).startEnvoy) }
+
+func start(ctx context.Context, o Options, startEnvoy func(*Stack, context.Context) error) (_ *Stack, err error) {
 	s := &Stack{o: o, access: newAccessLog()}
 	if err := s.o.setDefaults(); err != nil {
 		return nil, err
@@ -159,7 +164,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	if s.Dir, err = os.MkdirTemp("", "inlet-"); err != nil {
 		return nil, err
 	}
-	s.lists = filepath.Join(s.Dir, "eds")
+	s.lists, s.watched = filepath.Join(s.Dir, "eds"), &discovery{dir: s.Dir}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("%w\n%s", err, s.whyNot())
@@ -172,7 +177,7 @@ func Start(ctx context.Context, o Options) (_ *Stack, err error) {
 	if err := s.startCompanion(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.startEnvoy(ctx); err != nil {
+	if err := startEnvoy(s, ctx); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -256,7 +261,21 @@ func (s *Stack) check(ctx context.Context) error {
 }
 
 func (s *Stack) startEnvoy(ctx context.Context) error {
-	config, err := s.writeBootstrap()
+	b, err := s.bootstrap()
+	if err != nil {
+		return err
+	}
+	if s.o.Updatable {
+		if err := s.makeUpdatable(b); err != nil {
+			return err
+		}
+	}
+	return s.runEnvoy(ctx, b, s.access.add)
+}
+
+// runEnvoy starts Envoy, and waits until it serves.
+func (s *Stack) runEnvoy(ctx context.Context, b *bootstrapv3.Bootstrap, onAccess func(line string)) error {
+	config, err := s.writeBootstrap(b)
 	if err != nil {
 		return err
 	}
@@ -278,7 +297,7 @@ func (s *Stack) startEnvoy(ctx context.Context) error {
 		Dir:    s.Root,
 		Env:    s.o.Env,
 		Log:    s.EnvoyLog(),
-		OnLine: s.access.add,
+		OnLine: onAccess,
 	})
 	if err != nil {
 		return err
@@ -312,7 +331,16 @@ func (s *Stack) ABI() string { return s.o.ABI }
 func (s *Stack) EnvoyPID() int { return s.envoy.PID() }
 
 // EnvoyLog is the file that Envoy logs to.
-func (s *Stack) EnvoyLog() string { return filepath.Join(s.Dir, "envoy.log") }
+func (s *Stack) EnvoyLog() string { return filepath.Join(s.watched.dir, "envoy.log") }
+
+// envoyLog is the text of that file, without what was logged for the tests before.
+func (s *Stack) envoyLog() (string, error) {
+	text, err := os.ReadFile(s.EnvoyLog())
+	if err == nil && s.shared != nil {
+		text = text[min(s.shared.logged, len(text)):]
+	}
+	return string(text), err
+}
 
 // EnvoyDone is closed when Envoy has ended.
 func (s *Stack) EnvoyDone() <-chan struct{} { return s.envoy.Done() }
@@ -323,7 +351,10 @@ func (s *Stack) Close() {
 		for _, e := range s.others {
 			e.Close()
 		}
-		if s.envoy != nil {
+		switch {
+		case s.shared != nil:
+			s.shared.end()
+		case s.envoy != nil:
 			s.envoy.Stop(5 * time.Second)
 		}
 		s.access.end()
@@ -340,12 +371,18 @@ func (s *Stack) Close() {
 // Logs is the end of every process's output, for a failed test.
 func (s *Stack) Logs() string {
 	var b strings.Builder
+	add := func(name, text string, err error) {
+		if err == nil && text != "" {
+			fmt.Fprintf(&b, "--- %s\n%s\n", name, lastLines(withoutBuild(text), 80))
+		}
+	}
+	if s.shared != nil {
+		text, err := s.envoyLog()
+		add("envoy.log, of an Envoy that other tests use too", text, err)
+	}
 	for _, name := range s.logFiles() {
 		text, err := os.ReadFile(name)
-		if err != nil || len(text) == 0 {
-			continue
-		}
-		fmt.Fprintf(&b, "--- %s\n%s\n", filepath.Base(name), lastLines(withoutBuild(string(text)), 80))
+		add(filepath.Base(name), string(text), err)
 	}
 	return b.String()
 }
@@ -363,12 +400,12 @@ func withoutBuild(log string) string {
 
 // EnvoyErrors are the lines of Envoy's log at level error or critical.
 func (s *Stack) EnvoyErrors() []string {
-	text, err := os.ReadFile(s.EnvoyLog())
+	text, err := s.envoyLog()
 	if err != nil {
 		return []string{err.Error()}
 	}
 	var found []string
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(text) {
 		if strings.Contains(line, "][error]") || strings.Contains(line, "][critical]") {
 			found = append(found, strings.TrimSpace(line))
 		}

@@ -12,12 +12,13 @@ type TB interface {
 	Fatalf(format string, args ...any)
 }
 
-// ForTest starts a stack that ends with the test, and shows its logs if the test failed.
+// ForTest starts a stack that ends with the test, and shows its logs if the test failed. Its Envoy may be one that other
+// tests have used: see Sharing.
 func ForTest(t TB, o Options) *Stack {
 	t.Helper()
 	// t.Context ends before the cleanups run, which need a working stack.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	s, err := Start(ctx, o)
+	s, err := start(ctx, o, (*Stack).takeEnvoy)
 	if err != nil {
 		cancel()
 		t.Fatalf("%v", err)
@@ -26,6 +27,7 @@ func ForTest(t TB, o Options) *Stack {
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("%s", s.Logs())
+			s.shared.spoil()
 		}
 		s.Close()
 		cancel()

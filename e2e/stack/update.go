@@ -51,12 +51,20 @@ func (s *Stack) update(ctx context.Context) error {
 	if !s.o.Updatable {
 		return errors.New("stack: Update without Options.Updatable")
 	}
+	b, err := s.bootstrap()
+	if err != nil {
+		return err
+	}
+	return s.install(ctx, b)
+}
+
+// install brings the listeners and the clusters of a bootstrap into effect.
+func (s *Stack) install(ctx context.Context, b *bootstrapv3.Bootstrap) error {
 	log, err := os.Stat(s.EnvoyLog())
 	if err != nil {
 		return err
 	}
-	b, err := s.bootstrap()
-	if err != nil {
+	if err := s.shared.claim(b); err != nil {
 		return err
 	}
 	resources := b.GetStaticResources()
@@ -158,15 +166,21 @@ func watched(file string) *corev3.ConfigSource {
 	}
 }
 
+// discovery are the files that an Envoy watches.
+type discovery struct {
+	dir     string // of the Envoy
+	updates int
+}
+
 func (s *Stack) discoveryFile(kind string) string {
-	return filepath.Join(s.Dir, kind, kind+".json")
+	return filepath.Join(s.watched.dir, kind, kind+".json")
 }
 
 // version identifies the content of the files that were written last.
-func (s *Stack) version() string { return fmt.Sprintf("update-%d", s.updates) }
+func (s *Stack) version() string { return fmt.Sprintf("update-%d", s.watched.updates) }
 
 func (s *Stack) writeClusters(clusters []*clusterv3.Cluster) error {
-	s.updates++
+	s.watched.updates++
 	return s.writeDiscovery("cds", messages(clusters))
 }
 

@@ -60,7 +60,8 @@ func (b *Balancer) Update(c Cluster) {
 }
 
 // Choose returns the host for a request: its priority and its place among the healthy
-// hosts there; ok is false if there is none. After a panic it is any healthy host.
+// hosts there; ok is false if there is none. After a panic it is any healthy host, with
+// the fallback None none.
 func (b *Balancer) Choose(c Cluster, r Request) (priority, place uint32, ok bool) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -88,9 +89,13 @@ func (b *Balancer) Choose(c Cluster, r Request) (priority, place uint32, ok bool
 }
 
 // any returns a random healthy host of the first priority that has one. It needs nothing
-// but Envoy: it is for what must not happen.
+// but Envoy: it is for what must not happen. With the fallback None it returns none: the list
+// may be all that a client is allowed.
 func (b *Balancer) any(c Cluster) (priority, place uint32, ok bool) {
 	b.count(pickPanic)
+	if b.config.Fallback == None {
+		return 0, 0, false
+	}
 	for p := range c.Priorities() {
 		if n := c.Healthy(p); n > 0 {
 			return uint32(p), b.rand.Uint32N(uint32(n)), true

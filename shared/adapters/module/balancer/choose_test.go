@@ -184,6 +184,18 @@ func TestPanics(t *testing.T) {
 	require.Equal(t, "c:1", r.choose("b:1"), "the index is stale, and cannot be built")
 }
 
+// Where only listed hosts may get requests, a defect does not change that.
+func TestPanicsWithoutAFallback(t *testing.T) {
+	r := newRig(None, hosts("a:1", "b:1"))
+	require.Empty(t, r.chooseFor(&fakeRequest{fakeCluster: r.cluster, panics: true}))
+	require.Equal(t, "b:1", r.choose("b:1"))
+	r.cluster.panics = true
+	r.Update(r.cluster)
+	require.Empty(t, r.choose("b:1"), "there is no index")
+	require.Len(t, r.broken, 2)
+	require.Equal(t, "listed=1 panic=2", r.counts())
+}
+
 // Envoy asks before it reports a change: the change is seen.
 func TestStaleIndex(t *testing.T) {
 	r := newRig(LeastRequest, hosts("a:1", "b:1", "c:1"))

@@ -110,6 +110,28 @@ func TestFilesInCommands(t *testing.T) {
 	}
 }
 
+// TestNoConflictMarkers: no file of the repository has what a merge leaves where it could not decide.
+func TestNoConflictMarkers(t *testing.T) {
+	marker := regexp.MustCompile(`(?m)^(<{7}|>{7}|\|{7}) `)
+	seen := 0
+	require.NoError(t, filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (d.Name() == ".git" || d.Name() == "dist" || d.Name() == ".cache") {
+			return filepath.SkipDir
+		}
+		if !d.Type().IsRegular() {
+			return nil
+		}
+		seen++
+		text, err := os.ReadFile(path)
+		require.Empty(t, string(marker.Find(text)), "a conflict in %s", path)
+		return err
+	}))
+	require.Greater(t, seen, 1000)
+}
+
 // load makes a chain of a document, as the adapters do.
 func load(document string) error {
 	_, err := check.Load([]byte(document))

@@ -104,37 +104,52 @@ func TestFuncE(t *testing.T) {
 	for abi, command := range readmeFuncE(t) {
 		t.Run(abi, func(t *testing.T) {
 			dir, ports := copyStatic(t, replica.Address())
-			// With an id of its own this Envoy does not meet another one of this machine.
-			cmd := f.command(t, append(command, "--use-dynamic-base-id")...)
-			cmd.Dir = dir
-			lines := startLines(t, cmd)
-			gateway := "http://127.0.0.1:" + ports["8080"]
-			require.Eventually(t, func() bool {
-				resp, err := http.Get("http://127.0.0.1:" + ports["9901"] + "/ready")
-				if err != nil {
-					return false
-				}
-				_ = resp.Body.Close()
-				return resp.StatusCode == http.StatusOK
-			}, time.Minute, 20*time.Millisecond)
-
-			resp, err := http.Post(gateway+"/v1/chat/completions", "application/json", strings.NewReader(`{"model":"llama","messages":[{"role":"user","content":"Hello"}],"max_tokens":5}`))
-			require.NoError(t, err)
-			body, err := io.ReadAll(resp.Body)
-			require.NoError(t, err)
-			require.NoError(t, resp.Body.Close())
-			require.Equal(t, http.StatusOK, resp.StatusCode, string(body))
-			require.Contains(t, string(body), `"model":"llama"`)
-			require.Equal(t, "llama-3-8b", resp.Header.Get("x-modelsim-model"))
-
-			require.NoError(t, cmd.Process.Signal(os.Interrupt))
-			for range lines { // until it has ended
-			}
-			require.NoError(t, cmd.Wait())
-			_, err = net.Dial("tcp", "127.0.0.1:"+ports["8080"])
-			require.ErrorIs(t, err, syscall.ECONNREFUSED)
+			testShipped(t, f.command(t, command...), dir, ports)
 		})
 	}
+}
+
+// TestEmbeddedAsShipped runs the README's command of the embedded companion in such a copy: nothing but Envoy runs.
+func TestEmbeddedAsShipped(t *testing.T) {
+	require.NoError(t, stack.Build(t.Context(), root(t), os.Stderr, stack.ModelSim))
+	envoy, err := envoybin.Find(t.Context(), envoybin.Options{})
+	require.NoError(t, err)
+	dir, ports := copyStatic(t, startReplica(t).Address())
+	testShipped(t, exec.CommandContext(t.Context(), envoy, strings.Fields(embeddedCommand)[1:]...), dir, ports)
+}
+
+// testShipped runs a command that starts Envoy with a shipped bootstrap in the folder, and sends it a request.
+func testShipped(t *testing.T, cmd *exec.Cmd, dir string, ports map[string]string) {
+	t.Helper()
+	// With an id of its own this Envoy does not meet another one of this machine.
+	cmd.Args = append(cmd.Args, "--use-dynamic-base-id")
+	cmd.Dir = dir
+	lines := startLines(t, cmd)
+	gateway := "http://127.0.0.1:" + ports["8080"]
+	require.Eventually(t, func() bool {
+		resp, err := http.Get("http://127.0.0.1:" + ports["9901"] + "/ready")
+		if err != nil {
+			return false
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	}, time.Minute, 20*time.Millisecond)
+
+	resp, err := http.Post(gateway+"/v1/chat/completions", "application/json", strings.NewReader(`{"model":"llama","messages":[{"role":"user","content":"Hello"}],"max_tokens":5}`))
+	require.NoError(t, err)
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, http.StatusOK, resp.StatusCode, string(body))
+	require.Contains(t, string(body), `"model":"llama"`)
+	require.Equal(t, "llama-3-8b", resp.Header.Get("x-modelsim-model"))
+
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	for range lines { // until it has ended
+	}
+	require.NoError(t, cmd.Wait())
+	_, err = net.Dial("tcp", "127.0.0.1:"+ports["8080"])
+	require.ErrorIs(t, err, syscall.ECONNREFUSED)
 }
 
 // startReplica starts the one replica of both pools.

@@ -1,6 +1,7 @@
 package picker
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -150,8 +151,9 @@ func (f *fleet) sweep(now time.Time) {
 		return
 	}
 	f.swept = now
+	f.views = slices.DeleteFunc(f.views, func(v *view) bool { return now.Sub(v.used) >= forgetAfter }) // mostly of a companion that is gone
 	for _, m := range f.members {
-		if !f.isListed(m) && m.absent {
+		if m.absent && f.lastEntry(m.address).member == nil {
 			f.forget(m)
 		}
 		m.absent = true
@@ -163,17 +165,6 @@ func (f *fleet) sweep(now time.Time) {
 			}
 		}
 	}
-}
-
-func (f *fleet) isListed(m *member) bool {
-	for _, v := range f.views {
-		for _, entries := range v.entries {
-			if findEntry(entries, m.address).member == m {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 func (f *fleet) forget(m *member) {

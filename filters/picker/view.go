@@ -15,6 +15,7 @@ type view struct {
 	snapshot *endpoint.Snapshot
 	entries  [][]entry     // as the snapshot's pools and their endpoints
 	renewal  time.Duration // see renewals
+	used     time.Time     // when a request last asked for it
 }
 
 // entry is an endpoint of a view.
@@ -27,9 +28,9 @@ type entry struct {
 	started int64 // its process, as endpoint.Endpoint has it
 }
 
-// keptViews is for how many snapshots at a time there may be requests: those of one
-// companion before and after a change, and of a second one.
-const keptViews = 4
+// keptViews is for how many snapshots at a time there may be requests: those of two
+// companions before and after a change, and the newest of a few others.
+const keptViews = 6
 
 // view returns the view of a snapshot, and who has how much of a prompt.
 func (f *fleet) view(s *endpoint.Snapshot, chain []uint64, matches *prefix.Matches, now time.Time) *view {
@@ -46,30 +47,55 @@ func (f *fleet) view(s *endpoint.Snapshot, chain []uint64, matches *prefix.Match
 func (f *fleet) viewOf(s *endpoint.Snapshot, now time.Time) *view {
 	for _, v := range f.views {
 		if v.snapshot == s {
+			v.used = now
 			return v
 		}
 	}
-	var before *view
-	if len(f.views) > 0 {
-		before = f.views[0]
-	}
-	v := &view{snapshot: s, entries: make([][]entry, len(s.Pools))}
+	before := f.newestOf(s.Source)
+	v := &view{snapshot: s, entries: make([][]entry, len(s.Pools)), used: now}
 	for i := range s.Pools {
 		v.entries[i] = f.entries(s, &s.Pools[i], before)
 	}
-	f.noteMissing(v)
 	if before != nil {
+		noteMissing(before, v)
 		f.renewals.note(before.snapshot, s)
 	}
 	v.renewal = f.renewals.least()
-	f.views = slices.Insert(f.views, 0, v)
-	f.views = f.views[:min(len(f.views), keptViews)]
+	f.keep(v)
 	f.sweep(now)
 	return v
 }
 
-// entries needs the lock. The endpoints are mostly those of the view before, in the same
-// order: then nothing is looked up.
+// newestOf returns the newest view of a companion, nil if there is none: snapshots of different companions do not
+// compare. It needs the lock.
+func (f *fleet) newestOf(source uint64) *view {
+	for _, v := range f.views {
+		if v.snapshot.Source == source {
+			return v
+		}
+	}
+	return nil
+}
+
+// keep puts a view first. If there are too many, the oldest goes that is not the newest of its companion: a companion that
+// is asked for often must not have one forgotten that is asked for rarely. It needs the lock.
+func (f *fleet) keep(v *view) {
+	f.views = slices.Insert(f.views, 0, v)
+	if len(f.views) <= keptViews {
+		return
+	}
+	drop := len(f.views) - 1
+	for i := drop; i > 0; i-- {
+		if f.newestOf(f.views[i].snapshot.Source) != f.views[i] {
+			drop = i
+			break
+		}
+	}
+	f.views = slices.Delete(f.views, drop, drop+1)
+}
+
+// entries needs the lock. The endpoints are mostly those of the companion's view before, in the same
+// order: then nothing is looked up. What a companion that is new says of a replica is compared with what others said.
 func (f *fleet) entries(s *endpoint.Snapshot, p *endpoint.Pool, before *view) []entry {
 	_, old := before.find(p.Name)
 	if slices.EqualFunc(old, p.Endpoints, entry.isOf) {
@@ -84,6 +110,9 @@ func (f *fleet) entries(s *endpoint.Snapshot, p *endpoint.Pool, before *view) []
 		} else {
 			was = findEntry(old, e.Address)
 		}
+		if before == nil {
+			was = f.lastEntry(e.Address)
+		}
 		entries[i] = entry{member: was.member, ready: e.Ready, since: was.since, cache: e.Cache, started: e.Started}
 		if was.member == nil {
 			entries[i].member = f.member(e.Address)
@@ -92,12 +121,24 @@ func (f *fleet) entries(s *endpoint.Snapshot, p *endpoint.Pool, before *view) []
 			f.index.Resize(entries[i].member.slot, blocksOf(e.Cache))
 		}
 		f.noteProcess(entries[i].member, s)
-		if e.Ready && !was.ready && before != nil {
+		if e.Ready && !was.ready && len(f.views) > 0 {
 			entries[i].since = s.Received
 			f.recovered(entries[i].member)
 		}
 	}
 	return entries
+}
+
+// lastEntry returns what the newest view that lists a replica says of it. It needs the lock.
+func (f *fleet) lastEntry(address string) entry {
+	for _, v := range f.views {
+		for _, entries := range v.entries {
+			if e := findEntry(entries, address); e.member != nil {
+				return e
+			}
+		}
+	}
+	return entry{}
 }
 
 // isOf reports whether it is the entry of an endpoint, as it is now.
@@ -150,19 +191,8 @@ func (v *view) lists(address string) bool {
 	return false
 }
 
-// noteMissing notes which replicas a view lists no more; it needs the lock. Lists of
-// different companions do not compare.
-func (f *fleet) noteMissing(v *view) {
-	var before *view
-	for _, old := range f.views {
-		if old.snapshot.Source == v.snapshot.Source {
-			before = old
-			break
-		}
-	}
-	if before == nil {
-		return
-	}
+// noteMissing notes which replicas a view lists no more that the companion's view before listed; it needs the lock.
+func noteMissing(before, v *view) {
 	for i := range before.entries {
 		_, now := v.find(before.snapshot.Pools[i].Name)
 		if sameEntries(before.entries[i], now) {

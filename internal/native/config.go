@@ -95,14 +95,14 @@ func (p *Process) Configure(document []byte, known []filter.Factory, env Env) (*
 		c.source.join(others)
 		c.speaker = c.source.hear(c.Chain.Conversations())
 		if !c.route {
-			p.main.Store(c.source)
+			p.lead(c)
 			c.Poller = newPoller(c.source, env.Main(), c.Chain, deps)
 		}
 	} else if section != nil {
 		c.inside = p.companions.join(p, section, env.Main(), c.Log)
 		c.source = c.inside.source
 		c.source.join(others)
-		p.main.Store(c.source)
+		p.lead(c)
 	} else if c.route {
 		p.aside.join(others)
 	}
@@ -194,7 +194,7 @@ func (c *Config) refuse(err error) error {
 }
 
 // from is where the configuration learns of the replicas, nil if it does not. A route's document that names no companion
-// learns of them from that of the newest listener's configuration that has one.
+// learns of them from that of the newest listener's configuration in use that has one.
 func (c *Config) from() *Source {
 	if c.source == nil && c.route {
 		return c.process.main.Load()
@@ -232,6 +232,7 @@ func (c *Config) Close() {
 	}
 	c.own.live.Record(-1, filter.Values{c.kind()})
 	c.process.unuse(c.Chain.ID())
+	c.process.unlead(c)
 	if c.source != nil {
 		c.source.forget(c.speaker)
 	}

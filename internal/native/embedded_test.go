@@ -19,6 +19,7 @@ import (
 	"github.com/inlet-proxy/inlet/internal/feed"
 	"github.com/inlet-proxy/inlet/shared/contract/conf"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
+	"github.com/inlet-proxy/inlet/shared/state/endpoint"
 )
 
 // proxy is a process, in a world with replicas that are reached without a network.
@@ -357,5 +358,33 @@ func TestRoutesOfAnEmbeddedCompanion(t *testing.T) {
 		require.ErrorContains(t, err, "companion.embedded: 2:23: stands in the listener's configuration: remove it here, and the route uses that one")
 		route.Close()
 		listener.Close()
+	})
+}
+
+// A configuration that Envoy drops takes its companion from the routes, too.
+func TestRoutesWhenAConfigurationGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProxy()
+		a := p.mustConfigure(t, section("", "10.0.0.1:80"))
+		b := p.mustConfigure(t, "companion: {cluster: b}")
+		c := p.mustConfigure(t, section("", "10.0.0.3:80"))
+		p.Source("b").Apply(&endpoint.Snapshot{Source: 1, Version: 1})
+		for range 2 {
+			p.mustConfigure(t, section("", "10.0.0.4:80")).Close() // it was wrong elsewhere
+		}
+		time.Sleep(time.Second)
+		p.turn()
+		time.Sleep(time.Second)
+		route, err := p.Configure([]byte("filters: [watch: {}]"), []filter.Factory{{Name: "watch", New: func(*conf.Object, *filter.Deps) filter.Filter { return passing{} }}}, Env{Log: p.log, Metrics: p})
+		require.NoError(t, err)
+		require.Same(t, c.source, route.from())
+		a.Close()
+		c.Close()
+		require.Same(t, p.Source("b"), route.from(), "of the listener that is left")
+		require.NotNil(t, route.Snapshot())
+		b.Close()
+		require.Nil(t, route.from(), "nobody asks any more")
+		require.Nil(t, route.Snapshot())
+		route.Close()
 	})
 }

@@ -5,6 +5,7 @@ package native
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -21,13 +22,14 @@ type Process struct {
 	Counters kv.Counters
 	Worker   string // how the companion tells this Envoy from others
 
-	main  atomic.Pointer[Source] // of the newest listener's configuration that has one
+	main  atomic.Pointer[Source] // of the newest listener's configuration in use that has one
 	aside listeners              // of routes' documents that name no companion
 
 	mu      sync.Mutex
 	sources map[string]*Source       // by cluster
 	kept    map[string]any           // by filters
 	used    map[uint64]*atomic.Int64 // configurations in use, by document
+	mains   []*Config                // of listeners, in use and with a source; the newest last
 
 	companions companions
 	spared     sync.Once // room for them
@@ -92,6 +94,26 @@ func (p *Process) unuse(document uint64) {
 	if n := p.used[document]; n.Add(-1) == 0 {
 		delete(p.used, document)
 	}
+}
+
+// lead adds a listener's configuration that has a source.
+func (p *Process) lead(c *Config) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mains = append(p.mains, c)
+	p.main.Store(c.source)
+}
+
+// unlead is the end of a configuration: Envoy may have found a new one wrong elsewhere, or dropped a listener.
+func (p *Process) unlead(c *Config) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mains = slices.DeleteFunc(p.mains, func(other *Config) bool { return other == c })
+	var newest *Source
+	if n := len(p.mains); n > 0 {
+		newest = p.mains[n-1].source
+	}
+	p.main.Store(newest)
 }
 
 // Live is how many configurations are in use.

@@ -36,8 +36,9 @@ func TestCountsOfPolicies(t *testing.T) {
 		_, _, ok := one.Choose(lonely{}, lonely{})
 		require.True(t, ok)
 	}
-	two.Close()
 	require.Empty(t, s.metrics)
+	counts.record()
+	two.Close()
 	counts.record()
 	m.flush(s)
 	require.Equal(t, recorded{

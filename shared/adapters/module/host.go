@@ -77,9 +77,12 @@ func (s *stream) ResumeResponse(body []byte) {
 func (s *stream) EndResponse() {
 	turn := s.turn
 	s.handle.GetScheduler().Schedule(func() {
+		if s.turn != turn {
+			return // as in OnHttpCalloutDone: the stream may serve another exchange, on another thread
+		}
 		s.enter()
 		defer s.leave()
-		if s.turn == turn && !s.over && !s.gone {
+		if !s.over && !s.gone {
 			s.handle.SendResponseData(nil, true)
 		}
 	})

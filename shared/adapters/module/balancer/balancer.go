@@ -23,7 +23,7 @@ type Look struct {
 
 // Balancer is the policy in one cluster on one thread.
 type Balancer struct {
-	cluster string
+	tally   *tally
 	config  Config
 	journal *Journal
 	broken  func(panicked any)
@@ -36,15 +36,16 @@ type Balancer struct {
 // New makes the policy for a thread. It knows no host before the first Update. Panics
 // of its methods are told to broken, and go no further.
 func New(cluster string, config Config, journal *Journal, broken func(panicked any)) *Balancer {
-	journal.count(Instances, cluster, "", 1)
+	t := &tally{cluster: cluster}
+	journal.add(t, instance, 1)
 	return &Balancer{
-		cluster: cluster, config: config, journal: journal, broken: broken,
+		tally: t, config: config, journal: journal, broken: broken,
 		rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 	}
 }
 
 // Close ends it.
-func (b *Balancer) Close() { b.journal.count(Instances, b.cluster, "", -1) }
+func (b *Balancer) Close() { b.journal.close(b.tally) }
 
 // Update reads the hosts of the cluster. After a panic, Choose does without them.
 func (b *Balancer) Update(c Cluster) {
@@ -59,7 +60,8 @@ func (b *Balancer) Update(c Cluster) {
 }
 
 // Choose returns the host for a request: its priority and its place among the healthy
-// hosts there; ok is false if there is none. After a panic it is any healthy host.
+// hosts there; ok is false if there is none. After a panic it is any healthy host, with
+// the fallback None none.
 func (b *Balancer) Choose(c Cluster, r Request) (priority, place uint32, ok bool) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -79,7 +81,7 @@ func (b *Balancer) Choose(c Cluster, r Request) (priority, place uint32, ok bool
 			return b.any(c)
 		}
 	}
-	b.journal.count(Picks, b.cluster, reason, 1)
+	b.count(reason)
 	if h == nil {
 		return 0, 0, false
 	}
@@ -87,9 +89,13 @@ func (b *Balancer) Choose(c Cluster, r Request) (priority, place uint32, ok bool
 }
 
 // any returns a random healthy host of the first priority that has one. It needs nothing
-// but Envoy: it is for what must not happen.
+// but Envoy: it is for what must not happen. With the fallback None it returns none: the list
+// may be all that a client is allowed.
 func (b *Balancer) any(c Cluster) (priority, place uint32, ok bool) {
-	b.journal.count(Picks, b.cluster, reasonPanic, 1)
+	b.count(pickPanic)
+	if b.config.Fallback == None {
+		return 0, 0, false
+	}
 	for p := range c.Priorities() {
 		if n := c.Healthy(p); n > 0 {
 			return uint32(p), b.rand.Uint32N(uint32(n)), true
@@ -98,8 +104,10 @@ func (b *Balancer) any(c Cluster) (priority, place uint32, ok bool) {
 	return 0, 0, false
 }
 
+func (b *Balancer) count(e event) { b.journal.add(b.tally, e, 1) }
+
 // choose returns the host and why it was chosen.
-func (b *Balancer) choose(r Request) (*host, string) {
+func (b *Balancer) choose(r Request) (*host, event) {
 	b.stale = false
 	h, reason, again := b.listed(r)
 	if h != nil || b.stale {
@@ -107,22 +115,22 @@ func (b *Balancer) choose(r Request) (*host, string) {
 	}
 	if b.config.Fallback != None {
 		if h := b.fallback(r, good); h != nil || b.stale {
-			return h, reasonFallback
+			return h, pickFallback
 		}
 		if again == nil {
 			again = b.fallback(r, last)
 		}
 	}
 	if again == nil {
-		return nil, reasonNone
+		return nil, pickNone
 	}
-	return again, reasonAgain
+	return again, pickAgain
 }
 
 // listed returns the first host of the list that is healthy and has not been tried, or
 // else, as again, the first that is healthy.
-func (b *Balancer) listed(r Request) (h *host, reason string, again *host) {
-	reason = reasonListed
+func (b *Balancer) listed(r Request) (h *host, reason event, again *host) {
+	reason = pickListed
 	for list := r.List(); len(list) > 0 && !b.stale; {
 		var address []byte
 		address, list, _ = bytes.Cut(list, comma)
@@ -145,11 +153,11 @@ func (b *Balancer) listed(r Request) (h *host, reason string, again *host) {
 			}
 		}
 		if !b.stale {
-			b.journal.count(Skips, b.cluster, skip, 1)
+			b.count(skip)
 		}
-		reason = reasonNext
+		reason = pickNext
 	}
-	return nil, reasonNone, again
+	return nil, pickNone, again
 }
 
 var comma = []byte{','}

@@ -58,7 +58,7 @@ func TestWithoutAFallback(t *testing.T) {
 	require.Empty(t, r.choose(""))
 	require.Empty(t, r.choose("x:1"))
 	require.Equal(t, "b:1", r.choose("x:1,b:1", "b:1"), "rather the one that it has been to")
-	require.Equal(t, "listed=1 none=2 -not_in_cluster=2 -tried=1 again=1", r.counts())
+	require.Equal(t, "-not_in_cluster=2 -tried=1 listed=1 again=1 none=2", r.counts())
 }
 
 func TestNoHost(t *testing.T) {
@@ -182,6 +182,18 @@ func TestPanics(t *testing.T) {
 
 	r.cluster.levels, r.cluster.panics = [][]fakeHost{nil, hosts("c:1")}, true
 	require.Equal(t, "c:1", r.choose("b:1"), "the index is stale, and cannot be built")
+}
+
+// Where only listed hosts may get requests, a defect does not change that.
+func TestPanicsWithoutAFallback(t *testing.T) {
+	r := newRig(None, hosts("a:1", "b:1"))
+	require.Empty(t, r.chooseFor(&fakeRequest{fakeCluster: r.cluster, panics: true}))
+	require.Equal(t, "b:1", r.choose("b:1"))
+	r.cluster.panics = true
+	r.Update(r.cluster)
+	require.Empty(t, r.choose("b:1"), "there is no index")
+	require.Len(t, r.broken, 2)
+	require.Equal(t, "listed=1 panic=2", r.counts())
 }
 
 // Envoy asks before it reports a change: the change is seen.

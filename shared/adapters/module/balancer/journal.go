@@ -8,11 +8,8 @@ import (
 
 // Journal is what the policies of a process tell its filters.
 type Journal struct {
-	start   time.Time
-	pending atomic.Bool // counts, so that nobody locks for nothing
-	mu      sync.Mutex
-	counts  []Count
-	spare   []Count
+	start time.Time
+	counts
 
 	passed   sync.RWMutex
 	passedAt map[string]*atomic.Int64 // when an unhealthy address was passed over, since start
@@ -36,66 +33,19 @@ const (
 	Instances             // of the policy
 )
 
-// Reasons of picks.
-const (
-	reasonListed   = "listed"   // the first of the list
-	reasonNext     = "next"     // a lower one of the list
-	reasonFallback = "fallback" // none of the list
-	reasonAgain    = "again"    // one that the request has been to, or that has just fallen, since there was no other
-	reasonNone     = "none"     // there was no host
-	reasonPanic    = "panic"    // a defect of the policy: any healthy host
-)
-
-// Reasons to skip an address of the list.
-const (
-	skipUnhealthy = "unhealthy"      // Envoy knows it as that, or as degraded
-	skipAbsent    = "not_in_cluster" // the cluster does not have it
-	skipTried     = "tried"          // the request has been there
-)
-
 // maxPassed bounds what is known of addresses, of which some have gone for good.
 const maxPassed = 1 << 14
 
 // NewJournal makes an empty one.
 func NewJournal() *Journal {
-	return &Journal{start: time.Now(), passedAt: map[string]*atomic.Int64{}}
+	return &Journal{
+		start: time.Now(), passedAt: map[string]*atomic.Int64{},
+		counts: counts{kept: map[Count]int64{}, names: map[string]bool{}},
+	}
 }
 
 // Shared is the journal of this process: the policies that Envoy makes write it.
 var Shared = NewJournal()
-
-// count adds to a count. There are few at a time: they are taken with every callback of
-// a request.
-func (j *Journal) count(kind Kind, cluster, reason string, n int64) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	for i := range j.counts {
-		if c := &j.counts[i]; c.Kind == kind && c.Reason == reason && c.Cluster == cluster {
-			c.N += n
-			return
-		}
-	}
-	j.counts = append(j.counts, Count{kind, cluster, reason, n})
-	j.pending.Store(true)
-}
-
-// Take calls f with what has been counted since the last time.
-func (j *Journal) Take(f func(Count)) {
-	if !j.pending.Load() {
-		return
-	}
-	j.mu.Lock()
-	batch := j.counts
-	j.counts, j.spare = j.spare[:0], nil
-	j.pending.Store(false)
-	j.mu.Unlock()
-	for _, c := range batch {
-		f(c)
-	}
-	j.mu.Lock()
-	j.spare = batch
-	j.mu.Unlock()
-}
 
 // passOver notes that an unhealthy host was passed over.
 func (j *Journal) passOver(address string) {

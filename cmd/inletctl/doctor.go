@@ -48,7 +48,7 @@ Exit codes: 0 all is well, 1 something is missing, does not fit or cannot be exa
 		}),
 	}
 	cmd.Flags().SortFlags = false
-	cmd.Flags().StringVar(&module, "module", "", "a build of Inlet to compare with Envoy: libinlet.so, or inlet.wasm")
+	cmd.Flags().StringVar(&module, "module", "", "a build of Inlet to compare with Envoy: libinlet.so, inlet-golang.so or inlet.wasm")
 	cmd.Flags().StringVar(&envoy, "envoy", "", "Envoy binary [ENVOY]")
 	return cmd
 }

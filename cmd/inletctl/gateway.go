@@ -65,7 +65,7 @@ func (g *gatewayFlags) options(cmd *cobra.Command) (stack.Options, error) {
 	case g.companion != process && g.companion != embedded:
 		return o, usageError{fmt.Errorf("%s=%s: it is process or embedded", said["companion"], g.companion)}
 	case g.companion == embedded && g.abi != stack.Module:
-		return o, usageError{fmt.Errorf("%s=embedded needs the native module: say %s=module too. A wasm plugin has no threads and no sockets of its own", said["companion"], said["abi"])}
+		return o, usageError{fmt.Errorf("%s=embedded needs the native module: say --abi=module (or ABI=module) too. A wasm plugin has no threads and no sockets of its own", said["companion"])}
 	case said["port"] != "" && (g.port < 1 || g.port > 65535):
 		return o, usageError{fmt.Errorf("%s=%d: it is a number from 1 to 65535", said["port"], g.port)}
 	case g.workers < 1 || g.workers > 1024:

@@ -74,6 +74,7 @@ companion: {cluster: inlet-companion}
 type load struct {
 	mu      sync.Mutex
 	answers map[int]int
+	refusal string // the last one's body
 	wrong   []string
 }
 
@@ -90,6 +91,7 @@ func (l *load) run(ctx context.Context, url, caller string) {
 				l.wrong = append(l.wrong, "retry-after: "+got.header.Get("retry-after"))
 			}
 			l.answers[got.status]++
+			l.refusal = got.body
 		default:
 			l.answers[got.status]++
 		}
@@ -141,7 +143,7 @@ func testOutage(t *testing.T, caller string, open, closed *stack.Stack, kill fun
 			require.Contains(t, []int{http.StatusOK, http.StatusServiceUnavailable}, status)
 		}
 		if s == open {
-			require.Zero(t, l.answers[http.StatusServiceUnavailable], "it fails open")
+			require.Zero(t, l.answers[http.StatusServiceUnavailable], "it fails open: %s", l.refusal)
 		}
 	}
 	settled(t, open, before+int64(loads[open].count(http.StatusOK)+loads[closed].count(http.StatusOK)), "free/requests", "app="+caller)

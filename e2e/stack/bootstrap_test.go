@@ -1,9 +1,11 @@
 package stack
 
 import (
+	"bytes"
 	"flag"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -233,4 +235,26 @@ func TestAccessLogRefusesWhatIsNotJSON(t *testing.T) {
 	require.Equal(t, 200, a.Status)
 	_, err = l.from(t.Context(), 1)
 	require.ErrorContains(t, err, "not JSON")
+}
+
+// The commands in the comments of the shipped bootstraps uncomment the lines of a recipe and change no other, not even their own.
+func TestRecipesByTheirCommands(t *testing.T) {
+	for file, recipes := range map[string][]string{
+		"wasm.yaml": {"cors"}, "golang.yaml": {"cors"}, "module.yaml": {"cors", "native-lb"}, "module-embedded.yaml": {"cors", "native-lb"},
+	} {
+		text, err := os.ReadFile(static(t, file))
+		require.NoError(t, err)
+		for _, recipe := range recipes {
+			name := file + " " + recipe
+			command := regexp.MustCompile("run `sed -i '([^'`]*#" + recipe + " [^'`]*)' *`").FindSubmatch(text)
+			require.NotNil(t, command, name)
+			sed := exec.CommandContext(t.Context(), "sed", string(command[1]))
+			sed.Stdin = bytes.NewReader(text)
+			have, err := sed.Output()
+			require.NoError(t, err, name)
+			want := regexp.MustCompile("(?m)^( *)#"+recipe+" ").ReplaceAll(text, []byte("$1"))
+			require.NotEqual(t, string(text), string(want), name)
+			require.Empty(t, cmp.Diff(string(want), string(have)), name)
+		}
+	}
 }

@@ -29,7 +29,7 @@ func (c *Chain) readCompanion(o *conf.Object) {
 	o.Duration("wait", &c.companion.Wait, 100*time.Millisecond, 5*time.Minute)
 	if c.embed == nil {
 		if o.Has("embedded") {
-			o.Errorf("embedded", "a companion inside Envoy is for the native module only: run cmd/companion, and name its cluster, companion: {cluster: …}")
+			o.Errorf("embedded", "a companion inside Envoy is for native builds only (libinlet.so, inlet-golang.so): run cmd/companion, and name its cluster, companion: {cluster: …}")
 			return
 		}
 		o.Required("cluster")

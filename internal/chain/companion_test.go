@@ -43,7 +43,7 @@ func TestEmbed(t *testing.T) {
 		require.ErrorContains(t, err, want, companion)
 	}
 	_, err = read("{embedded: {interval: 3}}")
-	require.EqualError(t, err, "companion.embedded: 1:42: a companion inside Envoy is for the native module only: run cmd/companion, and name its cluster, companion: {cluster: …}")
+	require.EqualError(t, err, "companion.embedded: 1:42: a companion inside Envoy is for native builds only (libinlet.so, inlet-golang.so): run cmd/companion, and name its cluster, companion: {cluster: …}")
 	_, err = read("{}")
 	require.EqualError(t, err, `companion: 1:31: missing key "cluster"`)
 

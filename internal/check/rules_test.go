@@ -105,7 +105,7 @@ var broken = []struct {
 	{"another plugin_name", "golang", []string{"plugin_name: inlet", "plugin_name: another"}, "golang-plugin-name", check.Error, "plugin_name: another", "lets all requests pass"},
 	{"no struct for the plugin", "golang", []string{"xds.type.v3.TypedStruct", "xds.type.v3.Another"}, "golang-configuration", check.Error, "xds.type.v3.Another", "a struct only"},
 	{"a slip for a route of the plugin", "golang", []string{poolLlama + "\n", poolLlama + "\n                          typed_per_filter_config: {inlet: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.golang.v3alpha.ConfigsPerRoute, plugins_config: {inlet: {config: {\"@type\": type.googleapis.com/google.protobuf.Struct, value: {config: {filters: [{pickr: {}}]}}}}}}}\n"}, "configuration", check.Error, "typed_per_filter_config", "pickr"},
-	{"a companion in a wasm plugin", "wasm", []string{"companion: {cluster: inlet-companion}\n", "companion: {embedded: {pools: [{name: llama, static: [\"10.0.0.1:80\"]}]}}\n"}, "configuration", check.Error, "companion: {embedded:", "native module only"},
+	{"a companion in a wasm plugin", "wasm", []string{"companion: {cluster: inlet-companion}\n", "companion: {embedded: {pools: [{name: llama, static: [\"10.0.0.1:80\"]}]}}\n"}, "configuration", check.Error, "companion: {embedded:", "native builds only"},
 	{"no companion", "module", []string{"                          companion: {cluster: inlet-companion}\n", ""}, "companion-cluster", check.Warning, "google.protobuf.StringValue", "knows no replica"},
 }
 

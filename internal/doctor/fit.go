@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -36,6 +38,12 @@ var kinds = []struct{ entry, wants, what string }{
 	{"envoy_dynamic_module_on_program_init", "envoy_dynamic_module_callback_", "dynamic modules"},
 	{"envoyGoFilterNewHttpPluginConfig", "envoyGo", "Go plugins (the golang filter of Envoy's contrib build)"},
 }
+
+// inPlugins are functions that Envoy looks up in wasm plugins: one of a version of the interface, and another.
+const (
+	pluginVersion = "proxy_abi_version_"
+	pluginEntry   = "proxy_on_configure"
+)
 
 // Fit is what an examination has found of a build of Inlet and an Envoy.
 type Fit []finding
@@ -102,19 +110,34 @@ func (e *examiner) compare(ctx context.Context, build, envoy string) (f Fit) {
 	}
 	version := ""
 	if host != nil {
-		if host.platform == e.platform {
-			version = e.version(ctx, envoy)
-		}
-		f.add(good, "envoy", "%s: %s, %s", envoy, cmp.Or(version, "version unknown"), host.platform)
+		version = e.program(ctx, &f, envoy, host)
 	}
 	switch {
 	case module == nil:
 	case module.platform != wasm:
 		e.native(ctx, &f, build, module, host, version)
 	case host != nil:
-		plugin(&f, build, envoy, version)
+		plugin(&f, build, module, envoy, version)
 	}
 	return f
+}
+
+// program examines an Envoy, and returns its version if it says that here.
+func (e *examiner) program(ctx context.Context, f *Fit, envoy string, host *library) (version string) {
+	if host.platform != e.platform {
+		f.add(good, "envoy", "%s: version unknown, %s", envoy, host.platform)
+		return ""
+	}
+	if info, err := os.Stat(envoy); err == nil && info.Mode().Perm()&0o111 == 0 {
+		f.add(wrong, "envoy", "%s is not executable: chmod +x %s", envoy, envoy)
+		return ""
+	}
+	state := good
+	if version = e.version(ctx, envoy); version == "" {
+		state = unknown
+	}
+	f.add(state, "envoy", "%s: %s, %s", envoy, cmp.Or(version, "it does not say its version"), host.platform)
+	return version
 }
 
 // native examines a native build, and whether Envoy can load it.
@@ -145,7 +168,11 @@ func (e *examiner) native(ctx context.Context, f *Fit, file string, module, host
 	case err != nil:
 		f.add(wrong, "go", "%s does not say how it was built: %v", file, err)
 	case kind == 0:
-		promise(f, info, version)
+		unasked := good // of another platform
+		if host.platform == e.platform {
+			unasked = unknown
+		}
+		promise(f, info, version, unasked)
 		cured(f, file, info.GoVersion)
 	}
 }
@@ -200,14 +227,14 @@ func some(names []string, most int) string {
 }
 
 // promise tells what Envoy's project promises for a module with this SDK in this Envoy. Before 1.38 Envoy took only modules with the
-// SDK of exactly its own version.
-func promise(f *Fit, info *debug.BuildInfo, version string) {
+// SDK of exactly its own version. unasked is the state of that if no version is known.
+func promise(f *Fit, info *debug.BuildInfo, version, unasked string) {
 	i := slices.IndexFunc(info.Deps, func(m *debug.Module) bool { return m.Path == sdkPath })
 	switch {
 	case i < 0 || info.Deps[i].Version != sdkVersion:
 		f.add(wrong, "sdk", "the module was not built with the SDK of Envoy %s, the only one that Inlet is tested with (%s)", sdkEnvoy, sdkVersion)
 	case version == "":
-		f.add(good, "sdk", "of Envoy %s, which works in 1.38, 1.39 and 1.40; this Envoy's version is unknown", sdkEnvoy)
+		f.add(unasked, "sdk", "of Envoy %s, which works in 1.38, 1.39 and 1.40; this Envoy's version is unknown", sdkEnvoy)
 	case !atLeast(version, 1, 38):
 		f.add(wrong, "sdk", "Envoy %s loads only modules with the SDK of its own version, and this one has that of Envoy %s; %s", version, sdkEnvoy, envoysForModules)
 	case !atLeast(version, 1, 40):
@@ -234,7 +261,11 @@ func cured(f *Fit, file, goVersion string) {
 }
 
 // plugin examines whether an Envoy can run the wasm plugin.
-func plugin(f *Fit, file, envoy, version string) {
+func plugin(f *Fit, file string, module *library, envoy, version string) {
+	if !module.has(pluginEntry) || !slices.ContainsFunc(module.exports, func(name string) bool { return strings.HasPrefix(name, pluginVersion) }) {
+		f.add(wrong, "module", "%s is not a plugin for Envoy: it has no functions %s and %s*", file, pluginEntry, pluginVersion)
+		return
+	}
 	has, err := contains(envoy, inV8)
 	switch {
 	case err != nil:
@@ -252,6 +283,10 @@ func plugin(f *Fit, file, envoy, version string) {
 func versionOf(ctx context.Context, envoy string) string {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
+	envoy, err := filepath.Abs(envoy) // else a name alone is looked up in PATH
+	if err != nil {
+		return ""
+	}
 	out, err := exec.CommandContext(ctx, envoy, "--version").Output()
 	if err != nil {
 		return ""

@@ -29,6 +29,9 @@ var (
 	complete = made{exports: callbacks("new", "log", "get", "set", "send", "end"), wants: []string{"malloc"}, glibc: "2.31", text: strings.Repeat(" ", 3<<20) + inV8}
 )
 
+// wasmPlugin is the file of a plugin.
+var wasmPlugin = sections("malloc", "proxy_abi_version_0_2_0", "proxy_on_configure")
+
 func with(m made, change func(*made)) made {
 	change(&m)
 	return m
@@ -49,7 +52,7 @@ func TestCompare(t *testing.T) {
 		{"1.39", fitting, complete, "1.39.0", "2.34", []string{"ok       sdk        of Envoy 1.38, which Envoy promises to support in 1.38 and 1.39"}},
 		{"1.40 warns", fitting, complete, "1.40.0", "2.34", []string{"ok       sdk        of Envoy 1.38: Envoy 1.40.0 logs at start that this ABI version is deprecated, and loads it"}},
 		{"a later one", fitting, complete, "1.41.0", "2.34", []string{"ok       sdk        of Envoy 1.38: Inlet is not tested with Envoy 1.41.0"}},
-		{"a version that is not known", fitting, complete, "", "2.34", []string{"ok       envoy      ENVOY: version unknown", "ok       sdk        of Envoy 1.38, which works in 1.38, 1.39 and 1.40; this Envoy's version is unknown"}},
+		{"a version that is not known", fitting, complete, "", "2.34", []string{"UNKNOWN  envoy      ENVOY: it does not say its version, linux/amd64", "UNKNOWN  sdk        of Envoy 1.38, which works in 1.38, 1.39 and 1.40; this Envoy's version is unknown"}},
 		{"1.37 refuses", fitting, complete, "1.37.0", "2.34", []string{"WRONG    sdk        Envoy 1.37.0 loads only modules with the SDK of its own version, and this one has that of Envoy 1.38; take Envoy 1.38, 1.39 or 1.40"}},
 		{"1.36 refuses, and lacks functions", fitting, with(complete, func(m *made) { m.exports = callbacks("log") }), "1.36.4", "2.34", []string{
 			"WRONG    symbols    this Envoy (1.36.4) lacks 4 of the 5 functions that the module calls, and cannot load it: envoy_dynamic_module_callback_end, envoy_dynamic_module_callback_get, envoy_dynamic_module_callback_send and 1 more; take Envoy 1.38",
@@ -76,10 +79,15 @@ func TestCompare(t *testing.T) {
 		{"cut off", elf.ELFMAG + "\x02\x01\x01", complete, "1.40.0", "", []string{"WRONG    module     MODULE cannot be read: "}},
 		{"macOS, cut off", "\xcf\xfa\xed\xfe", complete, "1.40.0", "", []string{"WRONG    module     MODULE cannot be read: "}},
 		{"an Envoy that a script starts", fitting, "#!/bin/sh\nexec envoy\n", "", "", []string{"UNKNOWN  envoy      ENVOY is a script: name the program that it starts", "ok       module     MODULE"}},
-		{"wasm", "\x00asm\x01\x00\x00\x00", complete, "1.36.4", "", []string{"ok       wasm       this Envoy has V8 and can run MODULE"}},
-		{"wasm, old", "\x00asm\x01\x00\x00\x00", complete, "1.35.1", "", []string{"WRONG    wasm       Envoy 1.35.1 is older than Inlet is tested with; take a build of Envoy 1.36 to 1.40 with V8"}},
-		{"wasm without V8", "\x00asm\x01\x00\x00\x00", with(complete, func(m *made) { m.text = inV8[:len(inV8)-1] }), "1.38.3", "", []string{"WRONG    wasm       this Envoy (1.38.3) was built without V8 and cannot run MODULE; take a build of Envoy 1.36 to 1.40 with V8, or the native module (ABI=module)"}},
-		{"wasm in place of Envoy", fitting, "\x00asm\x01\x00\x00\x00", "", "", []string{"WRONG    envoy      ENVOY is not a program"}},
+		{"wasm", wasmPlugin, complete, "1.36.4", "", []string{"ok       wasm       this Envoy has V8 and can run MODULE"}},
+		{"wasm, 8 bytes", wasmHeader, complete, "1.38.2", "", []string{"WRONG    module     MODULE is not a plugin for Envoy: it has no functions proxy_on_configure and proxy_abi_version_*"}},
+		{"wasm, not a plugin", sections("_start", "malloc"), complete, "1.38.2", "", []string{"WRONG    module     MODULE is not a plugin"}},
+		{"wasm, no version", sections(pluginEntry), complete, "1.38.2", "", []string{"WRONG    module     MODULE is not a plugin"}},
+		{"wasm, cut off", wasmPlugin[:len(wasmPlugin)-1], complete, "1.38.2", "", []string{"WRONG    module     MODULE cannot be read: it is cut off or damaged"}},
+		{"wasm, another version", "\x00asm\x0d\x00\x01\x00", complete, "1.38.2", "", []string{"WRONG    module     MODULE cannot be read"}},
+		{"wasm, old", wasmPlugin, complete, "1.35.1", "", []string{"WRONG    wasm       Envoy 1.35.1 is older than Inlet is tested with; take a build of Envoy 1.36 to 1.40 with V8"}},
+		{"wasm without V8", wasmPlugin, with(complete, func(m *made) { m.text = inV8[:len(inV8)-1] }), "1.38.3", "", []string{"WRONG    wasm       this Envoy (1.38.3) was built without V8 and cannot run MODULE; take a build of Envoy 1.36 to 1.40 with V8, or the native module (ABI=module)"}},
+		{"wasm in place of Envoy", fitting, wasmPlugin, "", "", []string{"WRONG    envoy      ENVOY is not a program"}},
 		{"a Go plugin", made{exports: []string{"envoyGoFilterNewHttpPluginConfig"}, wants: []string{"envoyGoFilterLog"}}, complete, "1.40.0", "", []string{"WRONG    symbols    this Envoy offers no functions for Go plugins (the golang filter of Envoy's contrib build): it is too old, was built without them, or its symbols were removed; take an Envoy of the contrib build"}},
 		{"a Go plugin and contrib", made{exports: []string{"envoyGoFilterNewHttpPluginConfig"}, wants: []string{"envoyGoFilterLog"}}, made{exports: []string{"envoyGoFilterLog"}}, "1.40.0", "", []string{"ok       symbols    Envoy has all 1 functions"}},
 	} {
@@ -146,6 +154,38 @@ func TestWhatGoSays(t *testing.T) {
 			require.Contains(t, out.String(), c.says)
 		})
 	}
+}
+
+// TestWasmIsReadToItsEnd: whatever is cut off, or claims to be longer than the file, is found.
+func TestWasmIsReadToItsEnd(t *testing.T) {
+	l, err := readWasm(strings.NewReader(wasmPlugin))
+	require.NoError(t, err)
+	require.Equal(t, []string{"malloc", "proxy_abi_version_0_2_0", "proxy_on_configure"}, l.exports)
+	whole := map[int]bool{len(wasmHeader): true, len(wasmHeader) + 4: true, len(wasmPlugin) - 5: true} // between two sections
+	for n := range len(wasmPlugin) {
+		_, err := readWasm(strings.NewReader(wasmPlugin[:n]))
+		require.Equal(t, whole[n], err == nil, "%d bytes", n)
+	}
+	for _, section := range []string{"\x07\x01\x05", "\x07\x03\x01\x7fa", "\x00\xff\xff\xff\xff\x0f", "\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"} {
+		_, err := readWasm(strings.NewReader(wasmHeader + section))
+		require.ErrorIs(t, err, errCutOff, "%q", section)
+	}
+}
+
+// TestEnvoyThatCannotBeExecuted: a file that was copied or unpacked without its mode.
+func TestEnvoyThatCannotBeExecuted(t *testing.T) {
+	envoy := complete.write(t, "envoy")
+	require.NoError(t, os.Chmod(envoy, 0o644))
+	e := examiner{
+		platform: "linux/amd64",
+		version:  func(context.Context, string) string { return "" },
+		glibc:    func(context.Context) string { return "" },
+		info:     func(string) (*debug.BuildInfo, error) { return built(sdkVersion), nil },
+	}
+	module := fitting.write(t, "m.so")
+	require.ErrorContains(t, e.compare(t.Context(), module, envoy).Err(), "envoy: "+envoy+" is not executable: chmod +x "+envoy)
+	e.platform = "linux/arm64" // it runs elsewhere
+	require.NoError(t, e.compare(t.Context(), module, envoy).Err())
 }
 
 // TestFilesThatAreNotThere: the errors name them.

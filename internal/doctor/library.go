@@ -46,8 +46,8 @@ func readLibrary(file string) (*library, error) {
 		l, err = readMachO(f)
 	case bytes.Equal(start, []byte{0xca, 0xfe, 0xba, 0xbe}):
 		return nil, fmt.Errorf("%s is a file for several processors: take one of them out with lipo -thin", file)
-	case string(start) == "\x00asm":
-		return &library{platform: wasm}, nil
+	case string(start) == wasmHeader[:len(start)]:
+		l, err = readWasm(f)
 	case string(start[:2]) == "#!":
 		return nil, fmt.Errorf("%s is %w: name the program that it starts", file, errScript)
 	default:

@@ -22,6 +22,16 @@ type made struct {
 	text           string // at its end
 }
 
+// sections are the bytes of a wasm file: something, the exports, something.
+func sections(exports ...string) string {
+	b := []byte{byte(len(exports))}
+	for _, name := range exports {
+		b = append(append(append(b, byte(len(name))), name...), wasmFuncs, 200, 1)
+	}
+	b = append(binary.AppendUvarint([]byte{wasmExports}, uint64(len(b))), b...)
+	return wasmHeader + "\x01\x02ab" + string(b) + "\x00\x03abc"
+}
+
 // write writes the file, and returns its path.
 func (m made) write(t *testing.T, name string) string {
 	t.Helper()

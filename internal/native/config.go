@@ -51,7 +51,7 @@ type Config struct {
 }
 
 // Configure reads a document and makes its chain. It does no I/O: what needs
-// the network starts with the first turn of the poller's thread.
+// the network starts with the first turn of the thread of Env.Main.
 func (p *Process) Configure(document []byte, known []filter.Factory, env Env) (*Config, error) {
 	c := &Config{Metrics: NewMetrics(env.Metrics, p.Keep), Log: env.Log, process: p, route: env.Main == nil}
 	others := &peers{from: c.from}

@@ -48,7 +48,7 @@ type series struct {
 }
 
 // join returns the companion of a section. It begins with the first task of the main thread: Envoy makes configurations
-// to validate them, too.
+// to validate them, too. (The contrib filter gives no such thread: there the first task runs at once.)
 func (all *companions) join(p *Process, section *replicas.Config, main Main, log func(filter.Level, string)) *companion {
 	all.mu.Lock()
 	defer all.mu.Unlock()

@@ -67,7 +67,8 @@ func newLoop(c *config) *loop {
 	return l
 }
 
-// Schedule implements native.Main.
+// Schedule implements native.Main. The task begins at once, and so while Envoy still reads the configuration: the API has
+// no turn of Envoy's main loop. To wait for the first exchange would leave that one without replicas.
 func (l *loop) Schedule(task func()) { go l.run(task) }
 
 // Call implements native.Main.

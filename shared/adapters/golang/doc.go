@@ -29,6 +29,8 @@
 //   - While a request is on its way, and no byte of its response has come, a local reply cannot be given: a refusal by a call
 //     beside the request waits for the response.
 //   - There are no calls: [cluster].
+//   - There is no turn of the main loop, so a poller or an embedded companion begins when the configuration is made,
+//     also if Envoy only validates it, or refuses it later for something else. Destroy ends it.
 //   - The configuration of a route is parsed without callbacks, perhaps in the midst of a request, where
 //     an error ends Envoy.
 //   - Envoy lets all requests pass, unseen, that a plugin_name leads to which the library does not know.

@@ -106,8 +106,8 @@ companion: {cluster: inlet-companion, wait: 100ms}
 `, version)
 }
 
-// TestDestroyed: configurations go while calls of their exchanges and their long poll of the companion are open, on whatever
-// thread; the replies come afterwards.
+// TestDestroyed: configurations go while calls of their exchanges and their long poll of the companion are open; the replies
+// come afterwards. Envoy destroys them on its main thread: see TestDestroyedOnWorkers.
 func TestDestroyed(t *testing.T) {
 	guard, companion := newHolder(t, `{"results":[{"flagged":false,"categories":{},"category_scores":{}}]}`), newHolder(t, `{}`)
 	const drain = 3 * time.Second

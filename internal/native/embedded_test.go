@@ -3,9 +3,11 @@ package native
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -303,6 +305,84 @@ func TestAPanicAtASnapshot(t *testing.T) {
 		_, ready := listed(c)
 		require.Equal(t, 1, ready)
 		c.Close()
+	})
+}
+
+// silent is a DNS server that responds only while it is let.
+type silent struct{ speaks atomic.Bool }
+
+func (s *silent) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) {
+	if !s.speaks.Load() {
+		return nil, errors.New("no response")
+	}
+	return []netip.Addr{netip.MustParseAddr("10.0.0.7")}, nil
+}
+
+func (s *silent) LookupSRV(context.Context, string, string, string) (string, []*net.SRV, error) {
+	panic("nobody asks")
+}
+
+// A pool whose list cannot be read does not take the others down: of it alone nothing is known, and the log says so, seldom.
+func TestAPoolWithoutAList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, dns := newProxy(), new(silent)
+		p.companions.options.Resolver = dns
+		c := p.mustConfigure(t, strings.Replace(section("", "10.0.0.1:80"), "pools: [", "pools: [{name: gemma, dns: {host: gemma, port: 80}}, ", 1))
+		p.turn()
+		time.Sleep(4 * time.Second)
+		require.Nil(t, c.Snapshot(), "it may only be slow")
+		require.Equal(t, 1, p.logged("there is no list yet"))
+		require.Zero(t, p.logged("not every endpoint"))
+
+		time.Sleep(2 * time.Second)
+		const waits = `not every endpoint was tried yet missing="pool gemma: its list of endpoints could not be read yet"`
+		require.Equal(t, 1, p.logged(waits))
+		_, ready := listed(c)
+		require.Equal(t, 1, ready)
+		require.Nil(t, c.Snapshot().Pool("gemma"), "not a pool without replicas: nothing is known of it")
+		version := c.Snapshot().Version
+		time.Sleep(time.Hour)
+		require.Greater(t, c.Snapshot().Version, version)
+		require.InDelta(t, 18, p.logged(waits), 2)
+		require.Zero(t, p.logged("publishing snapshots"))
+
+		dns.speaks.Store(true)
+		time.Sleep(time.Minute)
+		require.Len(t, c.Snapshot().Pool("gemma").Endpoints, 1)
+		require.True(t, c.Snapshot().Pool("gemma").Endpoints[0].Ready)
+		require.Equal(t, 1, p.logged("publishing snapshots"))
+		dns.speaks.Store(false)
+		time.Sleep(time.Minute)
+		require.Len(t, c.Snapshot().Pool("gemma").Endpoints, 1)
+		require.Equal(t, 1, p.logged("keeping the last good list"))
+		c.Close()
+	})
+}
+
+// A companion that starts never shows a pool as one in which nothing is ready before it has tried all of it.
+func TestNoPoolOfUntriedReplicas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, dns := newProxy(), new(silent)
+		dns.speaks.Store(true)
+		p.companions.options.Resolver = dns
+		dial := p.companions.options.Dial
+		p.companions.options.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			if address == "10.0.0.7:80" {
+				<-ctx.Done() // silent
+				return nil, ctx.Err()
+			}
+			return dial(ctx, network, address)
+		}
+		c := p.mustConfigure(t, strings.NewReplacer("scrape: {", "scrape: {timeout: 20s, ", "pools: [", "stale: 1m, pools: [{name: gemma, dns: {host: gemma, port: 80}}, ").Replace(section("", "10.0.0.1:80")))
+		p.turn()
+		time.Sleep(10 * time.Second)
+		require.Len(t, c.Snapshot().Pools, 1)
+		require.Equal(t, 1, p.logged(`missing="pool gemma: 1 of 1 endpoints not tried yet"`))
+		time.Sleep(time.Minute)
+		require.Len(t, c.Snapshot().Pools, 2)
+		require.False(t, c.Snapshot().Pool("gemma").Endpoints[0].Ready, "it was tried")
+		c.Close()
+		time.Sleep(time.Minute)
 	})
 }
 

@@ -257,6 +257,17 @@ func write(t *testing.T, path, content string) {
 	require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
 }
 
+// Nothing is kept where there was nothing.
+func TestNoListYet(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "llama.yaml")
+	w := startWatch(t, path)
+	w.failure("no such file")
+	require.Contains(t, w.log.String(), "there is no list yet")
+	require.NotContains(t, w.log.String(), "keeping")
+	write(t, path, eds("10.0.0.1"))
+	require.Equal(t, []string{"10.0.0.1:8000"}, w.next())
+}
+
 func TestWatchChanges(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "llama.yaml")
 	write(t, path, eds("10.0.0.1"))

@@ -89,7 +89,7 @@ func (n Name) follow(ctx context.Context, r Resolver, log *slog.Logger, loaded f
 			text = err.Error()
 		}
 		if err != nil && text != reason { // logged once, not at every lookup
-			log.Error("DNS lookup failed; keeping the last good list", "reason", err)
+			log.Error("DNS lookup failed; "+instead(known || holds), "reason", err)
 			failed(n.Pool, err)
 		}
 		reason = text

@@ -80,6 +80,14 @@ type watched struct {
 	read    bool
 }
 
+// instead says what holds after a failure, for the log.
+func instead(known bool) string {
+	if known {
+		return "keeping the last good list"
+	}
+	return "there is no list yet"
+}
+
 // concerns reports whether an event in a watched directory may be about one of the files. A Kubernetes volume swaps the link "..data"
 // that the files lead through.
 func (w *watcher) concerns(name string) bool {
@@ -116,7 +124,7 @@ func (w *watcher) read(f *watched) {
 	if err != nil {
 		if err.Error() != f.reason { // logged once, not at every read
 			f.reason = err.Error()
-			w.log.Error("cannot use the endpoint file; keeping the last good list", "pool", f.Pool, "path", f.Path, "reason", err)
+			w.log.Error("cannot use the endpoint file; "+instead(f.read), "pool", f.Pool, "path", f.Path, "reason", err)
 			w.failed(f.Pool, err)
 		}
 		return

@@ -93,10 +93,11 @@ func (c *Companion) follow(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wait sync.WaitGroup
-	var errs [2]error
+	var errs [3]error
 	for i, part := range []func() error{
 		func() error { return all.Run(ctx) },
 		func() error { all.Publish(ctx, c.publish); return nil },
+		func() error { all.Await(ctx); <-ctx.Done(); return nil }, // for the log
 	} {
 		wait.Go(func() {
 			defer cancel()

@@ -3,6 +3,7 @@ package replicas
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -111,29 +112,51 @@ func (r *Replicas) Set(pool string, a *discover.Assignment) {
 
 func (r *Replicas) notFound(string, error) { r.failed.Add(1) }
 
+// Pauses before Await logs what it waits for double from the first to the last. The first is longer than healthy sources and replicas take.
+const (
+	firstReport = 5 * time.Second
+	lastReport  = 5 * time.Minute
+)
+
 // Await waits until every replica was tried once, and reports false if ctx ends before: a companion that starts must not report that no
-// replica is ready, since it has asked none yet.
+// replica is ready, since it has asked none yet. It logs what it waits for if that takes long.
 func (r *Replicas) Await(ctx context.Context) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-r.Tried():
+	timer := time.NewTimer(firstReport)
+	defer timer.Stop()
+	for pause := firstReport; ; {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-r.Tried():
+			r.o.Log.Info(Publishing)
+			return true
+		case <-timer.C:
+			if missing := r.Missing(); len(missing) > 0 {
+				r.o.Log.Warn("not every endpoint was tried yet", "missing", strings.Join(missing, "; "))
+			}
+			pause = min(2*pause, lastReport)
+			timer.Reset(pause)
+		}
 	}
-	r.o.Log.Info(Publishing)
-	return true
 }
 
 // Publish calls publish once every replica was tried, then after each change, but at most once in an interval, and at least once in a
-// heartbeat, until ctx ends.
+// heartbeat, until ctx ends. It does not wait forever: a pool whose list cannot be read must not take the others down. After the time of
+// the first report of Await it begins without the pools of which too little is known, once there is another one.
 func (r *Replicas) Publish(ctx context.Context, publish func(pools []endpoint.Pool, now time.Time)) {
-	if !r.Await(ctx) {
-		return
-	}
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(firstReport)
 	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return
+	case <-r.Tried():
+	case <-timer.C:
+	}
 	for {
 		now := time.Now()
-		publish(r.Pools(now), now)
+		if pools := r.TriedPools(now); len(pools) > 0 {
+			publish(pools, now)
+		}
 		timer.Reset(r.config.Publish)
 		select {
 		case <-ctx.Done():

@@ -107,27 +107,31 @@ func (s *Scraper) Tried() <-chan struct{} { return s.tried }
 func (s *Scraper) Missing() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.missing()
-}
-
-func (s *Scraper) missing() []string {
 	var lines []string
 	for _, p := range s.pools {
-		untried := 0
-		for _, m := range p.members {
-			if !m.poller.tried {
-				untried++
-			}
-		}
-		switch {
-		case !p.known:
-			lines = append(lines, fmt.Sprintf("pool %s: its list of endpoints could not be read yet", p.name))
-		case untried > 0:
-			lines = append(lines, fmt.Sprintf("pool %s: %d of %d endpoints not tried yet", p.name, untried, len(p.members)))
+		if line := p.missing(); line != "" {
+			lines = append(lines, line)
 		}
 	}
 	slices.Sort(lines)
 	return lines
+}
+
+// missing says what is not known of the pool yet, "" if nothing.
+func (p *pool) missing() string {
+	if !p.known {
+		return fmt.Sprintf("pool %s: its list of endpoints could not be read yet", p.name)
+	}
+	untried := 0
+	for _, m := range p.members {
+		if !m.poller.tried {
+			untried++
+		}
+	}
+	if untried > 0 {
+		return fmt.Sprintf("pool %s: %d of %d endpoints not tried yet", p.name, untried, len(p.members))
+	}
+	return ""
 }
 
 // notify signals that something changed. Callers hold s.mu.
@@ -139,7 +143,15 @@ func (s *Scraper) notify() {
 	select {
 	case <-s.tried:
 	default:
-		if len(s.missing()) == 0 {
+		missing := 0
+		for _, p := range s.pools {
+			if p.missing() == "" {
+				p.tried = true
+			} else {
+				missing++
+			}
+		}
+		if missing == 0 {
 			close(s.tried)
 		}
 	}

@@ -31,11 +31,20 @@ func (s *Stats) count(err error, took time.Duration) {
 }
 
 // Pools returns the state of all replicas, sorted, with the gauges' ages at now.
-func (s *Scraper) Pools(now time.Time) []endpoint.Pool {
+func (s *Scraper) Pools(now time.Time) []endpoint.Pool { return s.poolsAt(now, false) }
+
+// TriedPools is Pools without those of which too little is known: without a list yet, or with a first list that was not tried to its end.
+// To show those would be to say that none of their replicas is ready.
+func (s *Scraper) TriedPools(now time.Time) []endpoint.Pool { return s.poolsAt(now, true) }
+
+func (s *Scraper) poolsAt(now time.Time, tried bool) []endpoint.Pool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	pools := make([]endpoint.Pool, 0, len(s.pools))
 	for _, p := range s.pools {
+		if tried && !p.tried {
+			continue
+		}
 		endpoints := make([]endpoint.Endpoint, 0, len(p.members))
 		for _, m := range p.sorted {
 			r := &m.poller.reading

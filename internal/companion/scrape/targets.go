@@ -27,6 +27,7 @@ type pool struct {
 	name    string
 	plan    *plan
 	known   bool               // its list of replicas was set
+	tried   bool               // once, each replica of the list had been tried
 	members map[string]*member // by address ...
 	sorted  []*member          // ... and sorted by it, since Pools needs that many times a second
 	stats   Stats

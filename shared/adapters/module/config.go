@@ -62,6 +62,7 @@ func (c *config) Create(handle shared.HttpFilterHandle) (f shared.HttpFilter) {
 // has dropped it, on any thread.
 func (c *config) OnDestroy() {
 	defer caught(c.Config)
+	c.Log(filter.Debug, "a configuration is no longer in use")
 	c.Close()
 }
 

@@ -21,7 +21,7 @@ func (r *rig) said(source uint64, after time.Duration, pool string, addresses ..
 }
 
 // Two companions in one process, such as two listeners' or those before and after an update: a replica that only one of them
-// lists does not become ready anew with each of its snapshots.
+// lists does not become ready again with each of its snapshots.
 func TestTwoCompanions(t *testing.T) {
 	const a, b = "10.0.0.1:80", "10.0.0.2:80"
 	for name, c := range map[string]struct {

@@ -433,23 +433,22 @@ func TestNothingIsLeft(t *testing.T) {
 	require.NoError(t, err)
 	const round = 2500
 	var sizes []int
-	for range 4 {
-		done := make(chan error, 2)
-		for worker := range 2 {
-			go func() {
-				for range round / 2 {
-					x := open(t, h, worker, c, nil)
-					x.RequestHeaders(post(chat), false)
-					x.RequestData([]byte(chat), true)
-					x.ResponseHeaders([][2]string{{":status", "200"}, {"content-type", "application/json"}}, false)
-					x.ResponseData([]byte(`{"usage":{"total_tokens":3}}`), true)
-					x.end()
-				}
-				done <- nil
-			}()
-		}
-		<-done
-		<-done
+	for n := range 4 {
+		require.True(t, t.Run(fmt.Sprint("round ", n), func(t *testing.T) {
+			for worker := range 2 {
+				t.Run(fmt.Sprint("worker ", worker), func(t *testing.T) {
+					t.Parallel()
+					for range round / 2 {
+						x := open(t, h, worker, c, nil)
+						x.RequestHeaders(post(chat), false)
+						x.RequestData([]byte(chat), true)
+						x.ResponseHeaders([][2]string{{":status", "200"}, {"content-type", "application/json"}}, false)
+						x.ResponseData([]byte(`{"usage":{"total_tokens":3}}`), true)
+						x.end()
+					}
+				})
+			}
+		}))
 		eventually(t, "all requests are freed", func() bool {
 			require.NoError(t, h.CleanUp())
 			exchanges, _, err := h.Alive()

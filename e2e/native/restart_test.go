@@ -18,7 +18,7 @@ import (
 // new one knows the prompts of the old one from the companion, and the old one exits with 0.
 func TestHotRestart(t *testing.T) {
 	s := stack.ForTest(t, stack.Options{
-		ABI: stack.Module, HotRestart: true, Port: freePort(t), Drain: 4 * time.Second, ParentShutdown: 12 * time.Second,
+		ABI: stack.Module, HotRestart: true, Port: freePort(t), Drain: 4 * time.Second, ParentShutdown: 15 * time.Second,
 		Chain: `{filters: [{bbr: {models: [{name: llama, targets: [{model: llama-3-8b, pool: llama}]}]}}, {picker: {explainHeader: x-why}}], companion: {cluster: inlet-companion}}`,
 		Pools: []stack.Pool{{Name: "llama", Replicas: 2, Args: []string{"--token-time", "50ms"}}},
 	})
@@ -40,6 +40,7 @@ func TestHotRestart(t *testing.T) {
 	stop := load(t, s, false)
 	old, err := s.StartNext(context.WithoutCancel(t.Context()))
 	require.NoError(t, err)
+	require.Empty(t, ended, "all streams are open when the new Envoy serves")
 	eventually(t, "the new Envoy has the index", func() bool {
 		m, err := s.Metrics(t.Context())
 		return err == nil && m.Sum("inlet_prefix_indexer_size") > 0
@@ -70,11 +71,11 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// stream reads a stream of some seconds to its end; "" if it was whole.
+// stream reads a stream of ten seconds to its end; "" if it was whole.
 func stream(ctx context.Context, url string, first chan<- struct{}) string {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	body := `{"model":"llama","stream":true,"max_tokens":100,"messages":[{"role":"user","content":"Tell me a story"}]}`
+	body := `{"model":"llama","stream":true,"max_tokens":200,"messages":[{"role":"user","content":"Tell me a story"}]}`
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(body))
 	if err != nil {
 		return err.Error()

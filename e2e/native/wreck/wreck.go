@@ -1,7 +1,7 @@
 // Package wreck is a filter for tests only, which panics where it is told to.
 //
 //	x-wreck: <hook>   this hook of the exchange panics: requestHeaders, request, reply, responseHeaders, response,
-//	                  firstByte or done
+//	                  unscreened, firstByte or done
 //	x-wreck-how: nil  by following a nil pointer; otherwise with a value
 //	x-wreck-collect   garbage is collected, which finds documents of routes that Envoy has dropped
 //
@@ -32,7 +32,7 @@ var Factory = filter.Factory{
 
 // Hooks are those of an exchange, in order; Making those of a configuration, and Background those that run beside exchanges.
 var (
-	Hooks      = []string{"requestHeaders", "request", "reply", "responseHeaders", "firstByte", "response", "done"}
+	Hooks      = []string{"requestHeaders", "request", "reply", "responseHeaders", "firstByte", "response", "unscreened", "done"}
 	Making     = []string{"new", "needs", "fields", "metadata", "facts"}
 	Background = []string{"see", "take", "heard", "learn"}
 )
@@ -127,7 +127,7 @@ func (w *wreck) OnRequest(x *filter.Exchange) filter.Verdict {
 	o, _ := x.State().(*orders)
 	switch {
 	case o == nil: // its first hook has failed
-	case o.at == "response":
+	case o.at == "response", o.at == "unscreened":
 		x.Screen(filter.Screening{Window: 1})
 	case o.at == "reply":
 		return filter.Wait(filter.Call{Cluster: "inlet-companion", Method: "GET", Path: "/none", Timeout: 10 * time.Second})
@@ -155,7 +155,13 @@ func (w *wreck) OnFirstByte(x *filter.Exchange) { w.hook(x, "firstByte") }
 // OnResponse implements filter.Screener.
 func (w *wreck) OnResponse(x *filter.Exchange, _ *filter.Unit) filter.Verdict {
 	w.hook(x, "response")
+	if o, ok := x.State().(*orders); ok && o.at == "unscreened" {
+		return filter.Fail("told to")
+	}
 	return filter.Next
 }
+
+// OnUnscreened implements filter.Unscreener.
+func (w *wreck) OnUnscreened(x *filter.Exchange, _ filter.Unscreened) { w.hook(x, "unscreened") }
 
 func (w *wreck) OnDone(x *filter.Exchange, _ filter.End) { w.hook(x, "done") }

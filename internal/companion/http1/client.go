@@ -40,6 +40,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/inlet-proxy/inlet/internal/companion/barrier"
 )
 
 const (
@@ -181,7 +183,7 @@ func (c *Client) open(deadline time.Time) error {
 			c.small = make([]byte, headSize)
 		}
 		c.conn, c.buf = conn, c.small
-		c.unbind = context.AfterFunc(c.ctx, func() { conn.Close() })
+		c.unbind = context.AfterFunc(c.ctx, func() { _ = barrier.Try(conn.Close) })
 	}
 	if err := c.conn.SetDeadline(deadline); err != nil {
 		return gone(err)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,7 +30,11 @@ func TestEveryEntryHasABarrier(t *testing.T) {
 		}
 	}
 	var sources []string
-	for _, dir := range []string{".", "../../../internal/native"} {
+	dirs := []string{".", "../../../internal/native"}
+	for _, of := range []string{"barrier", "discover", "embedded", "http1", "replicas", "scrape"} { // what of the companion is in the module
+		dirs = append(dirs, "../../../internal/companion/"+of)
+	}
+	for _, dir := range dirs {
 		require.NoError(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 			if e != nil && e.IsDir() && e.Name() == "testdata" {
 				return fs.SkipDir
@@ -59,7 +64,17 @@ func (s *x) work() {
 	s.main.Schedule(func() { defer func() { recover() }(); s.work() })
 	runtime.AddCleanup(s, func(int) {}, 1)
 	all.Go(s.work)
+	go barrier.Run(ctx, log, "", s.work)
+	all.Go(func() { defer cancel(); err = barrier.Try(s.work) })
+	all.Go(func() { s.work(); barrier.Run(ctx, log, "", s.work) })
+	all.Go(func() { defer s.dropped(); s.work() })
+	all.Go(func() { defer func() { func() { recover() }() }(); s.work() })
+	go work()
 }
+func (s *x) caught() { if v := recover(); v != nil { s.log(v) } }
+func (s *x) leave() { _ = recover() }
+func (s *x) dropped() { _ = recover() }
+func (s *y) dropped() {}
 //export envoy_dynamic_module_on_x
 func envoy_dynamic_module_on_x() {}
 func envoy_dynamic_module_on_y() {}
@@ -68,19 +83,19 @@ func envoy_dynamic_module_on_y() {}
 	for _, f := range entriesWithout(t, map[string]bool{"OnRequestBody": true, "OnDestroy": true}, file) {
 		lines = append(lines, strings.Split(f, ":")[1])
 	}
-	require.Equal(t, []string{"2", "5", "6", "9", "11", "12", "15"}, lines)
+	require.Equal(t, []string{"2", "5", "6", "9", "11", "12", "15", "16", "17", "18", "25"}, lines)
 }
 
 // entries finds what runs without anybody of this code around it.
 type entries struct {
 	files     *token.FileSet
-	functions map[string]*ast.FuncDecl // by name; methods, too
+	functions map[string][]*ast.FuncDecl // by folder and name; methods, too, of all types
 	found     []string
 }
 
 func entriesWithout(t *testing.T, callbacks map[string]bool, sources ...string) []string {
 	t.Helper()
-	e := &entries{files: token.NewFileSet(), functions: map[string]*ast.FuncDecl{}}
+	e := &entries{files: token.NewFileSet(), functions: map[string][]*ast.FuncDecl{}}
 	var all []*ast.FuncDecl
 	for _, source := range sources {
 		file, err := parser.ParseFile(e.files, source, nil, parser.ParseComments)
@@ -88,7 +103,7 @@ func entriesWithout(t *testing.T, callbacks map[string]bool, sources ...string) 
 		for _, d := range file.Decls {
 			if f, ok := d.(*ast.FuncDecl); ok && f.Body != nil {
 				all = append(all, f)
-				e.functions[f.Name.Name] = f
+				e.functions[e.key(f.Name)] = append(e.functions[e.key(f.Name)], f)
 			}
 		}
 	}
@@ -99,7 +114,9 @@ func entriesWithout(t *testing.T, callbacks map[string]bool, sources ...string) 
 		ast.Inspect(f.Body, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.GoStmt:
-				e.runs(n, n.Call.Fun)
+				if !isTry(n.Call) && !e.runs(n, n.Call.Fun) {
+					e.found = append(e.found, fmt.Sprintf("%s runs what is not in its package", e.files.Position(n.Pos())))
+				}
 			case *ast.CallExpr:
 				if called, ok := n.Fun.(*ast.SelectorExpr); ok {
 					switch called.Sel.Name {
@@ -125,49 +142,92 @@ func comments(g *ast.CommentGroup) (text string) {
 	return text
 }
 
-// runs checks a function that runs later, if that is what the expression is.
-func (e *entries) runs(at ast.Node, x ast.Expr) {
-	switch x := x.(type) {
-	case *ast.FuncLit:
-		e.need(at, x.Body)
-	case *ast.SelectorExpr:
-		if f := e.functions[x.Sel.Name]; f != nil {
-			e.need(at, f.Body)
-		}
-	case *ast.Ident:
-		if f := e.functions[x.Name]; f != nil {
-			e.need(at, f.Body)
-		}
-	}
+// key is of a function of the package in which id stands.
+func (e *entries) key(id *ast.Ident) string {
+	return filepath.Dir(e.files.Position(id.Pos()).Filename) + " " + id.Name
 }
 
-// need reports a body without a barrier.
+// named are the functions that x may mean: those of its package with that name, whatever the type, since types are not read.
+func (e *entries) named(x ast.Expr) []*ast.FuncDecl {
+	switch x := x.(type) {
+	case *ast.SelectorExpr:
+		return e.functions[e.key(x.Sel)]
+	case *ast.Ident:
+		return e.functions[e.key(x)]
+	}
+	return nil
+}
+
+// runs checks a function that runs later, if that is what the expression is.
+func (e *entries) runs(at ast.Node, x ast.Expr) bool {
+	if f, ok := x.(*ast.FuncLit); ok {
+		e.need(at, f.Body)
+		return true
+	}
+	named := e.named(x)
+	for _, f := range named {
+		e.need(at, f.Body)
+	}
+	return len(named) > 0
+}
+
+// need reports a body without a barrier: none that it defers, and more to do than to call one.
 func (e *entries) need(at ast.Node, body *ast.BlockStmt) {
+	deferred := 0
 	for _, statement := range body.List {
-		if d, ok := statement.(*ast.DeferStmt); ok && isBarrier(d.Call.Fun) {
-			return
+		if d, ok := statement.(*ast.DeferStmt); ok {
+			if deferred++; e.isBarrier(d.Call.Fun) {
+				return
+			}
+		}
+	}
+	if deferred == len(body.List)-1 {
+		switch last := body.List[deferred].(type) {
+		case *ast.ExprStmt:
+			if isTry(last.X) {
+				return
+			}
+		case *ast.AssignStmt:
+			if len(last.Rhs) == 1 && isTry(last.Rhs[0]) {
+				return
+			}
 		}
 	}
 	e.found = append(e.found, fmt.Sprintf("%s has no barrier", e.files.Position(at.Pos())))
 }
 
-func isBarrier(deferred ast.Expr) bool {
-	switch d := deferred.(type) {
-	case *ast.SelectorExpr:
-		return barriers[d.Sel.Name]
-	case *ast.Ident:
-		return barriers[d.Name]
-	case *ast.FuncLit:
-		recovers := false
-		ast.Inspect(d.Body, func(n ast.Node) bool {
-			c, ok := n.(*ast.Ident)
-			recovers = recovers || ok && c.Name == "recover"
-			return true
-		})
-		return recovers
+// isTry reports whether the expression calls barrier.Run or barrier.Try, which run a function behind a barrier.
+func isTry(x ast.Expr) bool {
+	call, ok := x.(*ast.CallExpr)
+	if !ok {
+		return false
 	}
-	return false
+	f, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok {
+		return false
+	}
+	in, ok := f.X.(*ast.Ident)
+	return ok && in.Name == "barrier" && (f.Sel.Name == "Run" || f.Sel.Name == "Try")
 }
 
-// barriers recover: what they are is said where they are declared.
-var barriers = map[string]bool{"leave": true, "caught": true, "Guard": true, "dropped": true, "survive": true}
+// isBarrier reports whether a deferred function recovers.
+func (e *entries) isBarrier(deferred ast.Expr) bool {
+	if f, ok := deferred.(*ast.FuncLit); ok {
+		return recovers(f.Body)
+	}
+	named := e.named(deferred)
+	return len(named) > 0 && !slices.ContainsFunc(named, func(f *ast.FuncDecl) bool { return !recovers(f.Body) })
+}
+
+// recovers reports whether a body calls recover by itself: in a function within it, that has no effect.
+func recovers(body *ast.BlockStmt) (found bool) {
+	ast.Inspect(body, func(n ast.Node) bool {
+		if call, ok := n.(*ast.CallExpr); ok {
+			f, ok := call.Fun.(*ast.Ident)
+			found = found || ok && f.Name == "recover"
+		}
+		_, within := n.(*ast.FuncLit)
+		return !within
+	})
+	return found
+}

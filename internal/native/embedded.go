@@ -62,7 +62,7 @@ func (all *companions) join(user *Config, section *replicas.Config, main Main) *
 		all.running = slices.Delete(all.running, i, i+1)
 	} else {
 		c.source = &Source{process: p}
-		c.source.latest.Store(all.newest())
+		c.source.latest.Store(all.newest(keptStales * section.Stale))
 	}
 	all.running = append(all.running, c)
 	c.log.Store(&user.Log)
@@ -74,12 +74,19 @@ func (all *companions) join(user *Config, section *replicas.Config, main Main) *
 	return c
 }
 
-// newest needs the lock.
-func (all *companions) newest() *endpoint.Snapshot {
+// keptStales is for how many times the age at which gauges no longer count the last snapshot is kept without a companion: a
+// listener may go and come again in an update. Replicas of long ago are worse than none.
+const keptStales = 5
+
+// newest returns the newest snapshot, if that is of a companion that runs or not older than so long. It needs the lock.
+func (all *companions) newest(kept time.Duration) *endpoint.Snapshot {
 	for _, c := range slices.Backward(all.running) {
 		if s := c.source.Latest(); s != nil {
 			return s
 		}
+	}
+	if all.last != nil && time.Since(all.last.Received) > kept {
+		all.last = nil
 	}
 	return all.last
 }

@@ -524,3 +524,21 @@ func TestRoutesWhenAConfigurationGoes(t *testing.T) {
 		route.Close()
 	})
 }
+
+// What a companion knew that ended long ago is no beginning for another one.
+func TestTheLastSnapshotIsNotKeptForLong(t *testing.T) {
+	for pause, want := range map[time.Duration]string{9 * time.Second: "10.0.0.1:80 ", 11 * time.Second: "", time.Hour: ""} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newProxy()
+			first := p.mustConfigure(t, section("", "10.0.0.1:80"))
+			p.turn()
+			time.Sleep(3 * time.Second)
+			first.Close()
+			time.Sleep(pause)
+			next := p.mustConfigure(t, section("", "10.0.0.2:80"))
+			addresses, _ := listed(next)
+			next.Close()
+			require.Equal(t, want, addresses, pause)
+		})
+	}
+}

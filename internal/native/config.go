@@ -30,6 +30,8 @@ type Env struct {
 	Main func() Main
 	// PassedOver is filter.Deps.PassedOver; nil if there is no load-balancing policy that tells.
 	PassedOver func(address string, since time.Time) bool
+	// Anytime says that samples reach Envoy at any time, on any thread; else those that are taken outside an exchange wait for one.
+	Anytime bool
 }
 
 // Config is one configured chain. All workers of Envoy use it at once.
@@ -46,6 +48,7 @@ type Config struct {
 	speaker *speaker
 	inside  *companion      // nil if the document embeds none
 	shown   []filter.Metric // of inside
+	anytime bool            // Env.Anytime
 	closed  atomic.Bool
 	same    *atomic.Int64 // configurations with the same document, this one among them
 }
@@ -53,7 +56,7 @@ type Config struct {
 // Configure reads a document and makes its chain. It does no I/O: what needs
 // the network starts with the first turn of the thread of Env.Main.
 func (p *Process) Configure(document []byte, known []filter.Factory, env Env) (*Config, error) {
-	c := &Config{Metrics: NewMetrics(env.Metrics, p.Keep), Log: env.Log, process: p, route: env.Main == nil}
+	c := &Config{Metrics: NewMetrics(env.Metrics, p.Keep), Log: env.Log, process: p, route: env.Main == nil, anytime: env.Anytime}
 	others := &peers{from: c.from}
 	deps := &filter.Deps{
 		Now:       time.Now,
@@ -99,7 +102,7 @@ func (p *Process) Configure(document []byte, known []filter.Factory, env Env) (*
 			c.Poller = newPoller(c.source, env.Main(), c.Chain, deps)
 		}
 	} else if section != nil {
-		c.inside = p.companions.join(p, section, env.Main(), c.Log)
+		c.inside = p.companions.join(c, section, env.Main())
 		c.source = c.inside.source
 		c.source.join(others)
 		p.lead(c)
@@ -240,14 +243,14 @@ func (c *Config) Close() {
 		c.Poller.Leave()
 	}
 	if c.inside != nil {
-		c.inside.leave()
+		c.inside.leave(c)
 	}
 }
 
-// RecordDue records the metrics of an embedded companion, if there are new ones. Adapters call it where they can record
+// RecordDue records the metrics of all embedded companions, if there are new ones. Adapters call it where they can record
 // samples at once; it never waits.
 func (c *Config) RecordDue() {
 	if c.inside != nil {
-		c.inside.record(c.shown)
+		c.inside.all.record(c.shown)
 	}
 }

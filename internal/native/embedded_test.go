@@ -35,6 +35,7 @@ type proxy struct {
 	lines   []string
 	metrics map[string]int64
 	see     func()
+	anytime bool // Env.Anytime
 }
 
 func newProxy() *proxy {
@@ -119,7 +120,7 @@ func (p *proxy) configure(document string) (*Config, error) {
 		return passing{}
 	}}
 	return p.Configure([]byte("filters: [watch: {}]\n"+document), []filter.Factory{watch}, Env{
-		Log: p.log, Metrics: p, Main: func() Main { return p },
+		Log: p.log, Metrics: p, Main: func() Main { return p }, Anytime: p.anytime,
 	})
 }
 
@@ -275,20 +276,75 @@ func TestMetricsOfAnEmbeddedCompanion(t *testing.T) {
 		p.turn()
 		time.Sleep(2500 * time.Millisecond)
 		first.RecordDue()
-		require.EqualValues(t, 2, p.metrics["inlet_companion_endpoints llama"], "the gauges are those of the newest section")
-		second.RecordDue()
-		require.EqualValues(t, 1, p.metrics["inlet_companion_endpoints llama"])
+		require.EqualValues(t, 1, p.metrics["inlet_companion_endpoints llama"], "the gauges are those of the newest section that has the pool")
+		require.EqualValues(t, 3, p.metrics["inlet_companion_pollers"], "of both")
 		require.Greater(t, p.metrics["inlet_companion_scrapes_total llama ok"], scrapes)
 
 		third := p.mustConfigure(t, strings.Replace(section("", "10.0.0.1:80"), "llama", "gemma", 1))
 		p.turn()
 		time.Sleep(2500 * time.Millisecond)
-		third.RecordDue()
-		require.EqualValues(t, 0, p.metrics["inlet_companion_endpoints llama"], "there is no such pool any more")
+		first.RecordDue()
+		require.EqualValues(t, 1, p.metrics["inlet_companion_endpoints llama"], "of another listener")
+		require.EqualValues(t, 2, p.metrics["inlet_companion_waiting_requests llama"])
 		require.EqualValues(t, 1, p.metrics["inlet_companion_endpoints gemma"])
-		for _, c := range []*Config{first, second, third} {
-			c.Close()
+		scrapes = p.metrics["inlet_companion_scrapes_total llama ok"]
+		time.Sleep(2500 * time.Millisecond)
+		third.RecordDue()
+		require.Greater(t, p.metrics["inlet_companion_scrapes_total llama ok"], scrapes, "an older section counts, too")
+		first.Close()
+		second.Close()
+		require.Contains(t, p.metrics, "inlet_companion_endpoints llama")
+		for name, n := range p.metrics {
+			if strings.HasSuffix(name, " llama") && !strings.HasSuffix(name, "_total llama") {
+				require.Zero(t, n, "%s: there is no such pool any more", name)
+			}
 		}
+		require.EqualValues(t, 1, p.metrics["inlet_companion_pollers"])
+		third.Close()
+		require.Zero(t, p.metrics["inlet_companion_endpoints gemma"])
+		require.Zero(t, p.metrics["inlet_companion_pollers"])
+	})
+}
+
+// While a new section has not tried its replicas, the gauges are those of the one before, and stay when that goes.
+func TestGaugesDuringAnUpdate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProxy()
+		first := p.mustConfigure(t, section("", "10.0.0.1:80", "10.0.0.2:80"))
+		p.turn()
+		time.Sleep(2500 * time.Millisecond)
+		p.slow.Store(int64(4 * time.Second))
+		second := p.mustConfigure(t, strings.Replace(section("", "10.0.0.1:80"), "models:", "timeout: 10s, models:", 1))
+		ready := func() int64 { return p.metrics["inference_pool_ready_pods llama"] }
+		second.RecordDue()
+		require.EqualValues(t, 2, ready())
+		p.turn()
+		time.Sleep(1500 * time.Millisecond)
+		second.RecordDue()
+		require.EqualValues(t, 2, ready(), "not tried yet")
+		time.Sleep(10 * time.Second)
+		second.RecordDue()
+		require.EqualValues(t, 1, ready())
+		first.Close()
+		require.EqualValues(t, 1, ready())
+		second.Close()
+		time.Sleep(10 * time.Second) // for the replicas that respond slowly
+	})
+}
+
+// Where samples need no request, an idle listener's gauges are right, too.
+func TestMetricsWithoutRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProxy()
+		p.anytime = true
+		c := p.mustConfigure(t, section("", "10.0.0.1:80"))
+		p.turn()
+		time.Sleep(2500 * time.Millisecond)
+		synctest.Wait()
+		require.EqualValues(t, 1, p.metrics["inference_pool_ready_pods llama"])
+		c.Close()
+		synctest.Wait()
+		require.Zero(t, p.metrics["inference_pool_ready_pods llama"])
 	})
 }
 
@@ -467,4 +523,22 @@ func TestRoutesWhenAConfigurationGoes(t *testing.T) {
 		require.Nil(t, route.Snapshot())
 		route.Close()
 	})
+}
+
+// What a companion knew that ended long ago is no beginning for another one.
+func TestTheLastSnapshotIsNotKeptForLong(t *testing.T) {
+	for pause, want := range map[time.Duration]string{9 * time.Second: "10.0.0.1:80 ", 11 * time.Second: "", time.Hour: ""} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newProxy()
+			first := p.mustConfigure(t, section("", "10.0.0.1:80"))
+			p.turn()
+			time.Sleep(3 * time.Second)
+			first.Close()
+			time.Sleep(pause)
+			next := p.mustConfigure(t, section("", "10.0.0.2:80"))
+			addresses, _ := listed(next)
+			next.Close()
+			require.Equal(t, want, addresses, pause)
+		})
+	}
 }

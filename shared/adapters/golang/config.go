@@ -57,7 +57,7 @@ func (p *parser) configure(message *anypb.Any, envoy api.ConfigCallbackHandler) 
 	if envoy != nil {
 		c.stats.bind(envoy)
 	}
-	env := native.Env{Log: log, Metrics: c.stats, Check: func() error { return missing(set.document, set.clusters, envoy == nil) }}
+	env := native.Env{Log: log, Metrics: c.stats, Anytime: true, Check: func() error { return missing(set.document, set.clusters, envoy == nil) }}
 	if envoy != nil { // else it is of a route, which learns of the replicas from the filter's
 		env.Main = func() native.Main { return c.loop }
 	}

@@ -93,7 +93,7 @@ soak-memory: ## a million requests through the module, after which it takes no m
 
 .PHONY: envoys
 envoys: ## the scenarios in the older Envoys that are supported: 1.38.3 (module; this wheel has no wasm runtime) and 1.39.3; fetches them
-	ENVOY=$$(go run ./e2e/getenvoy -version 1.38.3) && export ENVOY && go test -timeout 20m ./e2e -run '^TestScenarios$$/^module$$'
+	ENVOY=$$(go run ./e2e/getenvoy -version 1.38.3) && export ENVOY && go test -timeout 20m ./e2e -run '^TestScenarios$$/^module' && go test -timeout 5m ./e2e/balancer
 	ENVOY=$$(go run ./e2e/getenvoy -version 1.39.3) && export ENVOY && go test -timeout 20m ./e2e -run '^TestScenarios$$' && go test -timeout 5m ./e2e/balancer
 
 .PHONY: e2e-vllm

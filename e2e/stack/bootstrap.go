@@ -2,11 +2,13 @@ package stack
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -212,11 +214,35 @@ func (s *Stack) setInlet(m *hcmv3.HttpConnectionManager) error {
 	}
 }
 
-// setModule sets the file of the load-balancing policy: the same as that of the filter.
+// setModule sets the file of the load-balancing policy: the same as that of the filter. Envoy 1.38 finds it by name only.
 func (s *Stack) setModule(c *balancerv3.DynamicModulesLoadBalancerConfig) error {
+	path := s.plugin(NativeModule)
+	if s.byName {
+		module := c.GetDynamicModuleConfig()
+		module.Module = nil
+		module.Name = strings.TrimSuffix(strings.TrimPrefix(filepath.Base(path), "lib"), ".so")
+		return nil
+	}
 	file := c.GetDynamicModuleConfig().GetModule().GetLocal()
-	file.Specifier = &corev3.DataSource_Filename{Filename: s.plugin(NativeModule)}
+	file.Specifier = &corev3.DataSource_Filename{Filename: path}
 	return nil
+}
+
+// searchPath is the environment in which this Envoy finds the module by name.
+func (s *Stack) searchPath() []string {
+	if !s.byName {
+		return nil
+	}
+	return []string{"ENVOY_DYNAMIC_MODULES_SEARCH_PATH=" + filepath.Dir(s.plugin(NativeModule))}
+}
+
+// findsByName reports whether this Envoy finds the modules of policies by name only, as 1.38 does.
+func findsByName(ctx context.Context, envoy string) (bool, error) {
+	out, err := exec.CommandContext(ctx, envoy, "--version").Output() // … version: <commit>/1.38.3/Clean/RELEASE/BoringSSL
+	if err != nil {
+		return false, fmt.Errorf("the version of %s: %w", envoy, err)
+	}
+	return strings.Contains(string(out), "/1.38."), nil
 }
 
 func (s *Stack) plugin(t Target) string {

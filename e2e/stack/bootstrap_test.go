@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/inlet-proxy/inlet/internal/companion/embedded"
 	"github.com/inlet-proxy/inlet/shared/contract/filter"
 )
 
@@ -178,6 +179,31 @@ func TestEveryLabelHasATag(t *testing.T) {
 		tags = append(tags, tag.GetTagName())
 	}
 	require.ElementsMatch(t, labelsInCode(t), tags)
+}
+
+// TestEmbeddedMetricsHaveTags: contrib's Go filter knows no labels, so they are part of a metric's name until golang.yaml's stats_tags take
+// them out; the embedded companion's, too.
+func TestEmbeddedMetricsHaveTags(t *testing.T) {
+	b, err := LoadBootstrap(static(t, "golang.yaml"))
+	require.NoError(t, err)
+	for _, m := range embedded.Metrics {
+		name := m.Name
+		for _, l := range m.Labels {
+			name += ";" + l + "=x.y"
+		}
+		found, rest := map[string]string{}, name
+		for _, tag := range b.GetStatsConfig().GetStatsTags() {
+			if m := regexp.MustCompile(tag.GetRegex()).FindStringSubmatch(name); m != nil {
+				found[tag.GetTagName()] = m[2]
+				rest = strings.Replace(rest, m[1], "", 1)
+			}
+		}
+		require.Equal(t, m.Name, rest)
+		for _, l := range m.Labels {
+			require.Equal(t, "x.y", found[l], name)
+		}
+		require.Len(t, found, len(m.Labels), name)
+	}
 }
 
 // labelsInCode are the labels of all metrics that filters and chain define.

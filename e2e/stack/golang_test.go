@@ -123,12 +123,13 @@ func TestGolangBootstrapDiffersOnlyInTheBuild(t *testing.T) {
 	require.Empty(t, cmp.Diff(rest(module), rest(golangBootstrap(t)), protocmp.Transform()))
 }
 
-// The labels are taken out of the metrics' names as in the wasm build.
+// The labels are taken out of the metrics' names as in the wasm build. Two more are those of the embedded companion, which wasm has not: see
+// TestEmbeddedMetricsHaveTags.
 func TestGolangBootstrapHasTheTags(t *testing.T) {
 	wasm, err := LoadBootstrap(static(t, "wasm.yaml"))
 	require.NoError(t, err)
 	tags := golangBootstrap(t).GetStatsConfig().GetStatsTags()
-	require.Len(t, tags, len(wasm.GetStatsConfig().GetStatsTags()))
+	require.Len(t, tags, len(wasm.GetStatsConfig().GetStatsTags())+2)
 	for i, tag := range wasm.GetStatsConfig().GetStatsTags() {
 		require.Equal(t, tag.GetTagName(), tags[i].GetTagName())
 		require.Equal(t, strings.Replace(tag.GetRegex(), `^wasmcustom\.`, "^inlet_", 1), tags[i].GetRegex())

@@ -129,6 +129,7 @@ type Stack struct {
 	lists   string // folder of the pools' lists of replicas
 	others  []*Envoy
 	shared  *turn // nil if the Envoy is the stack's own
+	byName  bool  // this Envoy finds the module of a policy by name only
 
 	quotaAdmin string // address of the companion's admin API
 
@@ -152,6 +153,11 @@ func start(ctx context.Context, o Options, startEnvoy func(*Stack, context.Conte
 	}
 	if s.o.Envoy == "" {
 		if s.o.Envoy, err = envoybin.Find(ctx, envoybin.Options{Progress: o.Progress}); err != nil {
+			return nil, err
+		}
+	}
+	if s.o.NativeLB {
+		if s.byName, err = findsByName(ctx, s.o.Envoy); err != nil {
 			return nil, err
 		}
 	}
@@ -295,7 +301,7 @@ func (s *Stack) runEnvoy(ctx context.Context, b *bootstrapv3.Bootstrap, onAccess
 			"--drain-time-s", fmt.Sprint(int(s.o.Drain.Seconds())), "-l", "info",
 		}, restart...),
 		Dir:    s.Root,
-		Env:    s.o.Env,
+		Env:    append(s.searchPath(), s.o.Env...),
 		Log:    s.EnvoyLog(),
 		OnLine: onAccess,
 	})
@@ -406,12 +412,18 @@ func (s *Stack) EnvoyErrors() []string {
 	}
 	var found []string
 	for line := range strings.Lines(text) {
+		if strings.Contains(line, noAttempts) {
+			continue
+		}
 		if strings.Contains(line, "][error]") || strings.Contains(line, "][critical]") {
 			found = append(found, strings.TrimSpace(line))
 		}
 	}
 	return found
 }
+
+// noAttempts is logged by Envoy 1.38 when the module asks for the number of attempts, which that version has in a header only.
+const noAttempts = "Unsupported attribute ID 53 as int"
 
 func (s *Stack) logFiles() []string {
 	files, err := filepath.Glob(filepath.Join(s.Dir, "*.log"))

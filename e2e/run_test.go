@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/inlet-proxy/inlet/e2e/process"
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
@@ -112,10 +113,9 @@ func buildProgram(t *testing.T, pkg string) string {
 
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := process.FreePort()
 	require.NoError(t, err)
-	require.NoError(t, l.Close())
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 // startLines starts a program that ends with the test, and returns its output lines.

@@ -90,12 +90,10 @@ func (s *Server) writeFiles(users []string) error {
 
 func (s *Server) takePorts() error {
 	for _, port := range []*int{&s.etcdPort, &s.peerPort, &s.apiPort} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
+		var err error
+		if *port, err = process.FreePort(); err != nil {
 			return err
 		}
-		defer l.Close() //nolint:errcheck // it only keeps the port from being found twice
-		*port = l.Addr().(*net.TCPAddr).Port
 	}
 	return nil
 }

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/inlet-proxy/inlet/e2e/process"
 )
 
 // host is what stands where Kubernetes would: the addresses of Services, and files where an image has them.
@@ -163,12 +165,11 @@ func (h *host) loopback() object {
 
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := process.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 // certificate makes a certificate for 127.0.0.1.

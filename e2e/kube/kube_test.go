@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -262,24 +261,9 @@ func until(t *testing.T, what string, ok func() bool) {
 // freePort returns a port that is free at all addresses of the servers.
 func freePort(t *testing.T, addresses ...string) int {
 	t.Helper()
-	for range 20 {
-		l, err := net.Listen("tcp", addresses[0]+":0")
-		require.NoError(t, err)
-		port := l.Addr().(*net.TCPAddr).Port
-		require.NoError(t, l.Close())
-		free := true
-		for _, a := range addresses {
-			l, err := net.Listen("tcp", net.JoinHostPort(a, strconv.Itoa(port)))
-			if free = free && err == nil; err == nil {
-				require.NoError(t, l.Close())
-			}
-		}
-		if free {
-			return port
-		}
-	}
-	require.Fail(t, "no port is free at all addresses")
-	return 0
+	port, err := process.FreePort(addresses...)
+	require.NoError(t, err)
+	return port
 }
 
 // server starts a simulated model server at an address.

@@ -3,7 +3,6 @@ package native_test
 import (
 	"bufio"
 	"context"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/inlet-proxy/inlet/e2e/process"
 	"github.com/inlet-proxy/inlet/e2e/stack"
 )
 
@@ -65,10 +65,9 @@ func TestHotRestart(t *testing.T) {
 
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := process.FreePort()
 	require.NoError(t, err)
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 // stream reads a stream of ten seconds to its end; "" if it was whole.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -33,29 +32,12 @@ func Start(ctx context.Context, dir string, args ...string) (*Server, error) {
 	}
 	s := &Server{binary: binary, dir: dir, args: args}
 	for try := 0; ; try++ {
-		if s.port, err = freePort(); err != nil {
+		if s.port, err = process.FreePort(); err != nil {
 			return nil, err
 		}
 		// Redis takes no port 0 for "any", so another program may have taken this one meanwhile.
 		if err = s.Restart(ctx); err == nil || try == 5 {
 			return s, err
-		}
-	}
-}
-
-// freePort returns a port that nobody listens on. The one 10,000 above it, which is that of the cluster's bus, is a valid port too.
-func freePort() (int, error) {
-	for {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return 0, err
-		}
-		port := l.Addr().(*net.TCPAddr).Port
-		if err := l.Close(); err != nil {
-			return 0, err
-		}
-		if port+10000 <= 65535 {
-			return port, nil
 		}
 	}
 }

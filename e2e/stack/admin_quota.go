@@ -7,11 +7,12 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/inlet-proxy/inlet/e2e/process"
 )
 
 // adminToken is the token of the companion's admin API.
@@ -27,14 +28,11 @@ func (s *Stack) quotaSettings() (object, error) {
 		return settings, nil
 	}
 	if s.quotaAdmin == "" {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		port, err := process.FreePort()
 		if err != nil {
 			return nil, err
 		}
-		s.quotaAdmin = l.Addr().String()
-		if err := l.Close(); err != nil {
-			return nil, err
-		}
+		s.quotaAdmin = fmt.Sprintf("127.0.0.1:%d", port)
 	}
 	token := filepath.Join(s.Dir, "admin-token")
 	settings["admin"] = object{"listen": s.quotaAdmin, "tokenFile": token}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -85,7 +84,7 @@ func startServers(ctx context.Context, py *python, model, dir string, n int, pro
 }
 
 func (s *server) start(ctx context.Context, py *python, model, dir string) error {
-	port, err := freePort()
+	port, err := process.FreePort()
 	if err != nil {
 		return err
 	}
@@ -111,16 +110,6 @@ func (s *server) start(ctx context.Context, py *python, model, dir string) error
 		Log: s.log,
 	})
 	return err
-}
-
-// freePort is an unused port. The server uses it minutes later, because it cannot choose one itself and report it.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	return port, l.Close()
 }
 
 // untilReady waits until the server serves, and logs its progress.
